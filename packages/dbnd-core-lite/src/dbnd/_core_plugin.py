@@ -1,0 +1,44 @@
+"""Core's own commands, settings and transport, contributed through the same hooks as any plugin's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from dbnd._hooks import Command, hookimpl
+
+if TYPE_CHECKING:
+    from dbnd._config import Config
+    from dbnd._settings import Settings
+    from dbnd._tracking.transport import Transport, TransportFactory
+
+
+@hookimpl
+def dbnd_commands() -> Iterable[Command]:
+    """Core's commands."""
+    return (
+        Command("run", "dbnd._cli.run:run", "Run a task and track it."),
+        Command("config", "dbnd._cli.config:config", "Show the configuration and where each value came from."),
+        Command("plugins", "dbnd._cli.plugins:plugins", "List the plugins and the hooks that they implement."),
+    )
+
+
+@hookimpl
+def dbnd_settings() -> Iterable[type[Settings]]:
+    """Core's sections."""
+    from dbnd._settings import CORE_SECTIONS
+
+    return CORE_SECTIONS
+
+
+@hookimpl
+def dbnd_transports() -> Mapping[str, TransportFactory]:
+    """Trackers behind HTTP."""
+    return {"http": _http, "https": _http}
+
+
+def _http(url: str, config: Config) -> Transport:
+    from dbnd._settings import CoreSettings
+    from dbnd._tracking.http import HttpTransport
+
+    return HttpTransport(url, config.settings(CoreSettings))

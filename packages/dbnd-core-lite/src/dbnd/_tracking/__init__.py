@@ -1,0 +1,1 @@
+"""The durable tracking client: journal, sender, transports and the wire calls."""

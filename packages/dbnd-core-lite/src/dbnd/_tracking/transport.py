@@ -1,0 +1,100 @@
+"""What carries events to a tracker: the contract of transports, and which one serves a URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dbnd._errors import ConfigError, DatabandError
+from dbnd._masking import mask_url
+from dbnd._paths import dbnd_home
+
+if TYPE_CHECKING:
+    from dbnd._config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One wire call, made of one or more consecutive events of a journal.
+
+    Args:
+        call: Name of the call, the last part of ``/api/v1/tracking/<call>``.
+        body: Its JSON body.
+        journal: Id of the journal, a uuid as 32 hex digits.
+        first: Sequence number of the first event (the journal's first is 1).
+        last: Sequence number of the last event. A tracker that has applied ``last`` applies the batch no more.
+    """
+
+    call: str
+    body: dict[str, Any]
+    journal: str
+    first: int
+    last: int
+
+
+class Transport(Protocol):
+    """Delivers batches to one tracker; called by one thread at a time."""
+
+    def send(self, batch: Batch) -> None:
+        """Deliver ``batch``; when this returns, the tracker has it.
+
+        Raises:
+            UnreachableError: The tracker cannot take it now; the batch will be sent again.
+            RefusedError: The tracker will never take this batch.
+        """
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+TransportFactory = Callable[[str, "Config"], Transport]
+
+
+class TransportError(DatabandError):
+    """A batch was not delivered; the text says why."""
+
+
+class UnreachableError(TransportError):
+    """The tracker is down, overloaded, or refuses the credentials: what is unsent stays unsent for now.
+
+    Args:
+        reason: Why, as the end of a sentence.
+        retry_after: Seconds for which the tracker wants to be left alone, if it said so.
+    """
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class RefusedError(TransportError):
+    """The tracker answered that this batch is wrong; sending it again would change nothing."""
+
+
+def create_transport(url: str, config: Config) -> Transport:
+    """The transport for ``url``, chosen by its scheme.
+
+    Raises:
+        ConfigError: No installed package serves the scheme.
+    """
+    scheme = url.partition(":")[0].lower()
+    factories = _factories()
+    if scheme not in factories:
+        known = ", ".join(sorted(factories))
+        source = config.source("core", "databand_url")
+        hint = "" if "sqlite" in factories else " The embedded tracker comes with the package dbnd-tracker."
+        msg = f"core.databand_url = {mask_url(url)!r} ({source}) cannot be used: its scheme is none of {known}.{hint}"
+        raise ConfigError(msg)
+    return factories[scheme](url, config)
+
+
+def embedded_url() -> str | None:
+    """The URL of the embedded tracker's default file, or None when no package serves SQLite files."""
+    return f"sqlite:///{dbnd_home() / 'tracker.db'}" if "sqlite" in _factories() else None
+
+
+def _factories() -> dict[str, TransportFactory]:
+    from dbnd._plugins import plugins
+
+    return {scheme: make for found in plugins().call("dbnd_transports") for scheme, make in found.items()}
