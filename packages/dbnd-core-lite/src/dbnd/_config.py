@@ -220,7 +220,7 @@ def _default_files() -> list[Path]:
         raise ConfigError(msg)
     return [
         SYSTEM_FILE,
-        *(Path(home).expanduser() / name for name in (FILE_NAMES if home else ())),
+        *([Path(home).expanduser() / name for name in FILE_NAMES] if home else []),
         *([Path(named)] if named else []),
         user_home() / FILE_NAMES[0],
         *(Path.cwd() / name for name in (() if home else FILE_NAMES)),

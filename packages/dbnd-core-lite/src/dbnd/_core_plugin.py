@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from dbnd._hooks import Command, hookimpl
 
 if TYPE_CHECKING:
     from dbnd._config import Config
+    from dbnd._run import TaskRun
     from dbnd._settings import Settings
     from dbnd._tracking.transport import Transport, TransportFactory
 
@@ -42,3 +44,11 @@ def _http(url: str, config: Config) -> Transport:
     from dbnd._tracking.http import HttpTransport
 
     return HttpTransport(url, config.settings(CoreSettings))
+
+
+@hookimpl
+def dbnd_task_run_context(task_run: TaskRun) -> AbstractContextManager[None]:
+    """Capture of what the task prints."""
+    from dbnd._task_log import captured
+
+    return captured(task_run)

@@ -66,15 +66,15 @@ def dbnd_task_run_context(task_run: TaskRun) -> AbstractContextManager[object] |
 
 
 @hookspec
-def dbnd_commands() -> Iterable[Command]:
+def dbnd_commands() -> Iterable[Command]:  # type: ignore[empty-body]
     """Return the commands that the plugin adds to ``dbnd``."""
 
 
 @hookspec
-def dbnd_transports() -> Mapping[str, TransportFactory]:
+def dbnd_transports() -> Mapping[str, TransportFactory]:  # type: ignore[empty-body]
     """Return transport factories by URL scheme: each takes the databand URL and the configuration."""
 
 
 @hookspec
-def dbnd_settings() -> Iterable[type[Settings]]:
+def dbnd_settings() -> Iterable[type[Settings]]:  # type: ignore[empty-body]
     """Return the configuration sections that the plugin declares."""

@@ -42,6 +42,7 @@ class Transport(Protocol):
         Raises:
             UnreachableError: The tracker cannot take it now; the batch will be sent again.
             RefusedError: The tracker will never take this batch.
+            PartlyAppliedError: The tracker has the first events of it; the others go into a batch of their own.
         """
 
     def close(self) -> None:
@@ -70,6 +71,22 @@ class UnreachableError(TransportError):
 
 class RefusedError(TransportError):
     """The tracker answered that this batch is wrong; sending it again would change nothing."""
+
+
+class TooLargeError(RefusedError):
+    """The batch is larger than the tracker takes; a part of it may be taken."""
+
+
+class PartlyAppliedError(TransportError):
+    """The tracker has applied the first events of the batch already, and none of the others now.
+
+    Args:
+        last: Sequence number of the last event that it has.
+    """
+
+    def __init__(self, last: int) -> None:
+        super().__init__(f"events up to {last} are applied already")
+        self.last = last
 
 
 def create_transport(url: str, config: Config) -> Transport:

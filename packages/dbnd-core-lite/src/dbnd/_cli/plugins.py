@@ -1,0 +1,23 @@
+"""``dbnd plugins``: what extends dbnd here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from dbnd import _console
+from dbnd._plugins import plugins as plugin_manager
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plugins(as_json: bool) -> None:
+    """List the plugins, their versions and the hooks that they implement."""
+    infos = plugin_manager().infos()
+    if as_json:
+        _console.result(json.dumps([dataclasses.asdict(info) for info in infos], indent=2))
+        return
+    cells = [(i.name, i.distribution, i.version, f"error: {i.error}" if i.error else ", ".join(i.hooks)) for i in infos]
+    _console.result(_console.table(("plugin", "distribution", "version", "hooks"), cells))

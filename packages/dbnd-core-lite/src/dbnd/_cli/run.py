@@ -1,0 +1,191 @@
+"""``dbnd run``: resolve a task, layer the configuration, execute and track it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+import click
+
+from dbnd import _console
+from dbnd._config import Config
+from dbnd._context import DatabandContext, new_dbnd_context
+from dbnd._errors import TaskParameterError
+from dbnd._execution import log_result, new_run, task_as_run
+from dbnd._loader import TargetImportError, load_task
+from dbnd._run import Run, RunState
+from dbnd._settings import TrackingSettings
+from dbnd._task import Task, type_name
+from dbnd._tracking.wire import user_traceback
+
+RUN_FAILED: Final = 10
+_ENDED: Final = {RunState.SUCCESS: "succeeded", RunState.FAILED: "failed", RunState.CANCELLED: "was cancelled"}
+
+
+class _CancelledError(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM)."""
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    add_help_option=False,
+    options_metavar="[OPTIONS]",
+)
+@click.argument("target", required=False)
+@click.argument("parameters", nargs=-1, type=click.UNPROCESSED, metavar="[--PARAMETER VALUE]...")
+@click.option("-c", "--set-config", multiple=True, metavar="SECTION.KEY=VALUE", help="Set a configuration value.")
+@click.option("-s", "--set", "set_", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the task.")
+@click.option("--conf-file", multiple=True, metavar="FILE", help="Read a configuration file, over all others.")
+@click.option("--job-name", metavar="NAME", help="Name of the job; else the name of the task.")
+@click.option("--run-name", metavar="NAME", help="Name of the run; else a random one.")
+@click.option("--project", metavar="NAME", help="Project of the run.")
+@click.option("-h", "--help", "help_", is_flag=True, help="Show this message, with the parameters of TARGET, and exit.")
+@click.pass_context
+def run(  # noqa: PLR0913, PLR0917  one argument for each option
+    ctx: click.Context,
+    target: str | None,
+    parameters: tuple[str, ...],
+    set_config: tuple[str, ...],
+    set_: tuple[str, ...],
+    conf_file: tuple[str, ...],
+    job_name: str | None,
+    run_name: str | None,
+    project: str | None,
+    help_: bool,
+) -> None:
+    """Run the task TARGET and track it.
+
+    TARGET is package.module.task, path/to/file.py::task, or a name registered by an installed package. Parameters of
+    the task follow as --name VALUE.
+
+    Exit codes: 0 success, 10 the run failed, 8 configuration, 2 usage.
+    """
+    if target is None:
+        _show_help(ctx, None)
+        ctx.exit(0 if help_ else 2)
+    if help_:
+        _show_help(ctx, _load(target))
+        ctx.exit(0)
+    in_config = [text for text in set_ if "." in text.partition("=")[0]]
+    config = Config.load(set_config=(*in_config, *set_config), conf_files=conf_file)
+    texts = dict(_assignment(text) for text in set_ if text not in in_config)
+    started = time.monotonic()
+    # The context comes first: what the user's module does with MLflow while it is imported is tracked, too.
+    with _sigterm_cancels(), new_dbnd_context(config=config) as context:
+        task = _load(target)
+        arguments = task.convert(_parse(task, parameters) | texts)
+        tracked_run = new_run(
+            config,
+            job_name=job_name or config.settings(TrackingSettings).job or task.name,
+            cmd_name="run",
+            run_name=run_name,
+            project_name=project,
+        )
+        if context.client is not None:
+            _console.info(f"Run {tracked_run.name} of {tracked_run.job_name}, tracked in {context.client.name}.")
+        failure = _run_task(context, tracked_run, task, arguments)
+    ended = f"Run {tracked_run.name} {_ENDED[tracked_run.state]} after {time.monotonic() - started:.1f} s."
+    hint = f" See `dbnd runs show {tracked_run.uid}`." if context.client is not None else ""
+    (_console.success if failure is None else _console.error)(ended + hint)
+    ctx.exit(0 if failure is None else RUN_FAILED)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        msg = f"--set {text!r} is not of the form name=value."
+        raise TaskParameterError(msg)
+    return name.strip(), value
+
+
+def _load(target: str) -> Task:
+    # A console script does not have the working directory on its path, as `python -m` does.
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109  the interpreter's own form of the path
+    try:
+        return load_task(target)
+    except TargetImportError as error:
+        if error.__cause__ is not None:
+            click.echo(user_traceback(error.__cause__), err=True, nl=False)
+        raise
+
+
+def _parse(task: Task, words: Sequence[str]) -> dict[str, str]:
+    """Texts by parameter from ``--name value``, ``--name=value`` and, for switches, a bare ``--name``."""
+    texts: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            msg = f"The argument {word!r} is not of the form --name VALUE."
+            raise TaskParameterError(msg)
+        option, equals, value = word[2:].partition("=")
+        name = option.replace("-", "_")
+        if not equals:
+            if rest and not (rest[0].startswith("--") and task.types.get(name) is bool):
+                value = rest.pop(0)
+            elif task.types.get(name) is bool:
+                value = "true"
+            else:
+                msg = f"The option --{option} needs a value."
+                raise TaskParameterError(msg)
+        texts[name] = value
+    return texts
+
+
+def _show_help(ctx: click.Context, task: Task | None) -> None:
+    _console.result(ctx.get_help())
+    if task is None:
+        return
+    rows = [
+        (
+            f"--{name.replace('_', '-')}",
+            type_name(task.types[name]),
+            "required" if param.default is inspect.Parameter.empty else repr(param.default),
+        )
+        for name, param in task.signature.parameters.items()
+    ]
+    _console.result(f"\n{_console.heading(f'Parameters of {task.name}:')}")
+    _console.result(_console.table(("option", "type", "default"), rows) if rows else "none")
+
+
+def _run_task(context: DatabandContext, run: Run, task: Task, arguments: dict[str, Any]) -> BaseException | None:
+    """Execute the task as ``run``; returns what the user's code raised, after showing it as Python would."""
+    try:
+        with task_as_run(context, run, task.definition, task.arguments((), arguments)) as root:
+            result = task.function(**arguments)
+            if inspect.isawaitable(result):
+                result = asyncio.run(_finish(result))
+            log_result(root, result)
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  whatever the user's code raises
+        if run.state is RunState.SUCCESS:  # sys.exit() that says that all is well
+            return None
+        click.echo(user_traceback(error), err=True, nl=False)
+        return error
+    return None
+
+
+async def _finish(value: Awaitable[object]) -> object:
+    return await value
+
+
+@contextmanager
+def _sigterm_cancels() -> Iterator[None]:
+    """Let SIGTERM end the run as CANCELLED, with its events delivered, instead of ending the process at once."""
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise _CancelledError
+
+    before = signal.signal(signal.SIGTERM, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,184 @@
+"""Execution of runs and task runs: states, errors and results become events as the user's code goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from dbnd import _console
+from dbnd._facts import utc_now
+from dbnd._plugins import plugins
+from dbnd._run import Run, RunState, TaskDefinition, TaskRun, TaskRunState, _current
+from dbnd._settings import RunInfoSettings, TrackingSettings
+from dbnd._tracking.wire import ErrorInfo
+
+if TYPE_CHECKING:
+    from dbnd._config import Config
+    from dbnd._context import DatabandContext
+
+
+_UNTRACKED: Final = (
+    "This run is not tracked: install dbnd-tracker (pip install 'databand[tracker]') or set core.databand_url."
+)
+
+
+def new_run(
+    config: Config, *, job_name: str, cmd_name: str, run_name: str | None = None, project_name: str | None = None
+) -> Run:
+    """A run with the facts that the configuration gives.
+
+    Args:
+        config: Where ``[run_info]`` and ``[tracking]`` are read.
+        job_name: Name of the job.
+        cmd_name: How it was started (see ``Run``).
+        run_name: Name of the run, over the configuration.
+        project_name: Project, over the configuration.
+    """
+    info, tracking = config.settings(RunInfoSettings), config.settings(TrackingSettings)
+    run = Run(
+        job_name,
+        cmd_name,
+        project_name=project_name or tracking.project,
+        description=info.description,
+    )
+    run.name = run_name or info.name or run.name
+    run.user = info.user or run.user
+    return run
+
+
+@contextmanager
+def script_run(context: DatabandContext, run: Run) -> Iterator[TaskRun]:
+    """Execute the block as ``run``, whose root task run is the script itself.
+
+    When a task raises through the block, the root is UPSTREAM_FAILED, since it was the task that failed.
+    """
+    root = run.new_task_run(TaskDefinition(run.job_name), parent=None)
+    with _running(context, run, root):
+        try:
+            yield root
+        except BaseException as error:
+            # Where a task run has failed with this very exception, it holds the error already.
+            _end(context, root, error, blame=run.error is not error)
+            raise
+        _end(context, root, None)
+
+
+@contextmanager
+def task_as_run(
+    context: DatabandContext, run: Run, definition: TaskDefinition, params: dict[str, str]
+) -> Iterator[TaskRun]:
+    """Execute the block as ``run``, whose root task run is a task."""
+    root = run.new_task_run(definition, parent=None, params=params)
+    with _running(context, run, root), _task_body(context, root):
+        yield root
+
+
+@contextmanager
+def nested_task(parent: TaskRun, definition: TaskDefinition, params: dict[str, str]) -> Iterator[TaskRun]:
+    """Execute the block as a task run called by ``parent``."""
+    from dbnd._context import get_databand_context
+
+    context = get_databand_context()
+    assert context is not None, "a current task run lives in a context"
+    task_run = parent.run.new_task_run(definition, parent=parent, params=params)
+    if context.client is not None:
+        context.client.add_task_runs(task_run.run, [task_run])
+    with _task_body(context, task_run):
+        yield task_run
+
+
+def log_result(task_run: TaskRun, result: object) -> None:
+    """Report what a task returned, unless it is None or ``tracking.log_value_preview`` is off."""
+    from dbnd._context import get_databand_context
+
+    context = get_databand_context()
+    if context is None or context.client is None or result is None:
+        return
+    if context.config.settings(TrackingSettings).log_value_preview:
+        context.client.log_targets(task_run, result)
+
+
+@contextmanager
+def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None]:
+    """Announce ``run``, make it the context's run, and report its final state."""
+    client, before, context.run = context.client, context.run, run
+    if client is None:
+        _console.info(_UNTRACKED)
+    token = _current.set(root)
+    if client is not None:
+        client.init_run(run, root)
+        if run.cmd_name == "run":
+            client.set_run_state(run, RunState.RUNNING)
+    try:
+        if run.cmd_name != "run" and client is not None:
+            root.start_time = run.start_time
+            client.update_task_run_attempts(root, TaskRunState.RUNNING, timestamp=root.start_time)
+        yield
+    except BaseException as error:
+        failure = RunState.CANCELLED if _is_cancellation(error) else RunState.FAILED
+        _finish(context, run, RunState.SUCCESS if _is_success(error) else failure)
+        raise
+    else:
+        _finish(context, run, RunState.SUCCESS)
+    finally:
+        _current.reset(token)
+        context.run = before
+
+
+def _finish(context: DatabandContext, run: Run, state: RunState) -> None:
+    run.state, run.end_time, run.error = state, utc_now(), None
+    if context.client is None:
+        return
+    context.client.set_run_state(run, state, timestamp=run.end_time)
+    if state is not RunState.SUCCESS:
+        unfinished = TaskRunState.UPSTREAM_FAILED if state is RunState.CANCELLED else TaskRunState.FAILED
+        context.client.set_unfinished_tasks_state(run, unfinished, timestamp=run.end_time)
+
+
+@contextmanager
+def _task_body(context: DatabandContext, task_run: TaskRun) -> Iterator[None]:
+    token = _current.set(task_run)
+    if context.client is not None:
+        context.client.update_task_run_attempts(task_run, TaskRunState.RUNNING)
+    try:
+        with plugins().task_run_context(task_run):
+            yield
+    except BaseException as error:
+        _end(context, task_run, error)
+        raise
+    else:
+        _end(context, task_run, None)
+    finally:
+        _current.reset(token)
+
+
+def _end(context: DatabandContext, task_run: TaskRun, error: BaseException | None, *, blame: bool = True) -> None:
+    """Report the final state of a task run.
+
+    Args:
+        context: Where it ran.
+        task_run: What has ended.
+        error: What it raised, if anything.
+        blame: Whether the error is its own, and not that of a task that it called.
+    """
+    if error is None or _is_success(error):
+        state, info = TaskRunState.SUCCESS, None
+    elif blame:
+        state = TaskRunState.CANCELLED if _is_cancellation(error) else TaskRunState.FAILED
+        info = ErrorInfo.of(error)
+        task_run.run.error = error
+    else:
+        state, info = TaskRunState.UPSTREAM_FAILED, None
+    task_run.state = state
+    if context.client is not None:
+        context.client.update_task_run_attempts(task_run, state, error=info)
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    return isinstance(error, KeyboardInterrupt)
+
+
+def _is_success(error: BaseException) -> bool:
+    """Whether the "error" is a ``sys.exit()`` that says that all is well."""
+    return isinstance(error, SystemExit) and error.code in {None, 0}

@@ -1,0 +1,73 @@
+"""``log_metric``, ``log_metrics`` and ``log_artifact``: logging into the current task run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from dbnd import _console
+from dbnd._context import get_databand_context
+from dbnd._facts import utc_now
+from dbnd._run import TaskRun, current_task_run
+from dbnd._tracking import wire
+from dbnd._tracking.client import TrackingAPIClient
+
+_said_untracked = False
+
+
+def log_metric(key: str, value: object, *, step: int | None = None, timestamp: datetime | None = None) -> None:
+    """Log one metric of the current task run; outside of a run it does nothing.
+
+    Args:
+        key: Name of the metric.
+        value: A number, text, None, or anything that JSON can hold.
+        step: Training step.
+        timestamp: Time of the value; now if None.
+    """
+    log_metrics({key: value}, step=step, timestamp=timestamp)
+
+
+def log_metrics(metrics: Mapping[str, object], *, step: int | None = None, timestamp: datetime | None = None) -> None:
+    """Log several metrics of the current task run as one event.
+
+    Args:
+        metrics: Values by key.
+        step: Training step of all of them.
+        timestamp: Time of all of them; now if None.
+    """
+    target = _target("log_metric")
+    if target is None:
+        return
+    client, task_run = target
+    time = wire.time_text(timestamp or utc_now())
+    client.log_metrics(
+        [wire.metric(task_run.attempt_uid, str(key), value, time, step=step) for key, value in metrics.items()]
+    )
+
+
+def log_artifact(name: str, path: str | os.PathLike[str]) -> None:
+    """Log where an artifact of the current task run stands; its content is neither read nor sent.
+
+    Args:
+        name: Name of the artifact.
+        path: A local path, made absolute, or a URI.
+    """
+    target = _target("log_artifact")
+    if target is None:
+        return
+    client, task_run = target
+    place = os.fspath(path)
+    client.log_artifact(task_run.attempt_uid, name, place if "://" in place else str(Path(place).absolute()))
+
+
+def _target(call: str) -> tuple[TrackingAPIClient, TaskRun] | None:
+    task_run, context = current_task_run(), get_databand_context()
+    if task_run is not None and context is not None:
+        return None if context.client is None else (context.client, task_run)
+    global _said_untracked  # noqa: PLW0603  said once per process
+    if not _said_untracked:
+        _said_untracked = True
+        _console.info(f"{call} was called outside of a run, so nothing is tracked: use `dbnd run` or dbnd_tracking().")
+    return None

@@ -1,0 +1,214 @@
+"""Runs, task runs, attempts and their states: what is tracked, without how it is sent."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import Counter
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Final
+
+from dbnd._facts import current_user, random_name, utc_now
+
+
+class RunState(str, Enum):
+    """State of a run; the name travels on the wire."""
+
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    SHUTDOWN = "shutdown"
+    CANCELLED = "cancelled"
+
+
+class TaskRunState(str, Enum):
+    """State of a task run; the name travels on the wire."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SHUTDOWN = "shutdown"
+    DEFERRED = "deferred"
+    UPSTREAM_FAILED = "upstream_failed"
+    SKIPPED = "skipped"
+    UP_FOR_RETRY = "up_for_retry"
+    REMOVED = "removed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a task run stays in this state."""
+        return self in _FINAL
+
+
+_FINAL: Final = {
+    TaskRunState.SUCCESS,
+    TaskRunState.FAILED,
+    TaskRunState.CANCELLED,
+    TaskRunState.UPSTREAM_FAILED,
+    TaskRunState.SKIPPED,
+    TaskRunState.REMOVED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ParamDefinition:
+    """A parameter of a task as its signature declares it.
+
+    Args:
+        name: Name of the parameter.
+        value_type: Name of its type.
+        default: Text form of the default, or None when the parameter must be given.
+    """
+
+    name: str
+    value_type: str
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDefinition:
+    """A task as it is declared: the same for all its runs in this process."""
+
+    name: str
+    params: tuple[ParamDefinition, ...] = ()
+    uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    result_type: str | None = None
+    kind: str = "python"
+
+
+@dataclass(slots=True)
+class Run:
+    """One execution of a job, made of task runs.
+
+    Args:
+        job_name: What is run; the runs of one job are compared with each other.
+        cmd_name: How it was started: "run" (``dbnd run``) or "inplace_tracking".
+
+    Attributes:
+        root: The root task run, once there is one.
+        error: What the task run that failed last has raised; none once the run has ended.
+    """
+
+    job_name: str
+    cmd_name: str
+    project_name: str | None = None
+    name: str = field(default_factory=random_name)
+    user: str = field(default_factory=current_user)
+    description: str | None = None
+    uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    start_time: datetime = field(default_factory=utc_now)
+    end_time: datetime | None = None
+    state: RunState = RunState.RUNNING
+    env_uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    root: TaskRun | None = None
+    error: BaseException | None = None
+    _names: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def dag_id(self) -> str:
+        """The name under which attempt uids are derived."""
+        return f"DBND_RUN.{self.job_name}" if self.cmd_name == "run" else self.job_name
+
+    @property
+    def version(self) -> str:
+        """The version of the tasks: when the run started."""
+        return self.start_time.strftime("%Y%m%d_%H%M%S")
+
+    def new_task_run(
+        self,
+        definition: TaskDefinition,
+        *,
+        parent: TaskRun | None,
+        params: dict[str, str] | None = None,
+        uid: str | None = None,
+        attempt_uid: str | None = None,
+        start_time: datetime | None = None,
+    ) -> TaskRun:
+        """A task run of this run; the first one without a parent is the root.
+
+        Args:
+            definition: What is run.
+            parent: The task run that called it.
+            params: Parameters by name, in text form and already masked.
+            uid: Uid of the task run, where it is derived from something else.
+            attempt_uid: Uid of its attempt; else derived from the run's as the original client does.
+            start_time: When it started, where that is not now.
+        """
+        with self._lock:
+            self._names[definition.name] += 1
+            count = self._names[definition.name]
+        af_id = definition.name if count == 1 else f"{definition.name}_{count}"
+        task_run = TaskRun(
+            run=self,
+            definition=definition,
+            parent=parent,
+            af_id=af_id,
+            params=params or {},
+            uid=uid or str(uuid.uuid4()),
+            attempt_uid=attempt_uid or str(uuid.uuid5(uuid.UUID(self.uid), f"{self.dag_id}.{af_id}:1")),
+            start_time=start_time or utc_now(),
+        )
+        if self.root is None and parent is None:
+            self.root = task_run
+        return task_run
+
+
+@dataclass(slots=True, eq=False)
+class TaskRun:
+    """One execution of a task within a run, with its one attempt."""
+
+    run: Run
+    definition: TaskDefinition
+    parent: TaskRun | None
+    af_id: str
+    params: dict[str, str]
+    uid: str
+    attempt_uid: str
+    start_time: datetime
+    state: TaskRunState = TaskRunState.SCHEDULED
+
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+        return self.definition.name
+
+    @property
+    def signature(self) -> str:
+        """Ten hex digits, different for each task run."""
+        return uuid.UUID(self.uid).hex[:10]
+
+    @property
+    def task_id(self) -> str:
+        """Name and signature: unique for each call of the task."""
+        return f"{self.name}__{self.signature}"
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is the run's root."""
+        return self.run.root is self
+
+
+_current: ContextVar[TaskRun | None] = ContextVar("dbnd_current_task_run", default=None)
+
+
+def current_task_run() -> TaskRun | None:
+    """The task run that the calling code belongs to, or None outside of a run.
+
+    A thread that was started without a copy of its starter's ``contextvars`` context belongs to the root task run of
+    the run that its process is in.
+    """
+    task_run = _current.get()
+    if task_run is not None:
+        return task_run
+    from dbnd._context import get_databand_context
+
+    context = get_databand_context()
+    return context.run.root if context is not None and context.run is not None else None
