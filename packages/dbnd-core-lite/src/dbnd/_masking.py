@@ -8,9 +8,10 @@ from typing import Final
 MASK: Final = "***"
 
 _WORDS = (
-    r"secret|password|passwd|private[_-]?key|access[_-]?key|api[_-]?key|aws[_-]?key|token|authorization|passphrase"
-    r"|credential"
+    r"secret|password|passwd|private[_-]?key|access[_-]?key|api[_-]?key|aws[_-]?key|token(?![a-z])|authorization"
+    r"|passphrase|credential"
 )
+# "token", but not the "tokenizer" and the "max_tokens" of language models.
 _NAME = re.compile(_WORDS, re.IGNORECASE)
 # "password=x", "token: x", '"api_key": "x"' and "Authorization: Bearer x", up to the end of the word.
 _IN_TEXT = re.compile(

@@ -7,6 +7,7 @@ A section is a pydantic model that a package declares next to what it configures
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -69,6 +70,8 @@ class CoreSettings(Settings):
         if value is not None and "://" not in value:
             message = "a URL such as http://localhost:8080 is needed"
             raise ValueError(message)
+        if value and value.startswith("sqlite:///"):  # the same file whatever the working directory
+            return f"sqlite:///{Path(value.removeprefix('sqlite:///')).expanduser().absolute()}"
         return value.rstrip("/") if value and value.startswith("http") else value
 
 

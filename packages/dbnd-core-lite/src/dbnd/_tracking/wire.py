@@ -18,7 +18,7 @@ from typing import Any, Final
 from dbnd import _facts
 from dbnd._masking import mask_text
 from dbnd._run import Run, RunState, TaskDefinition, TaskRun, TaskRunState
-from dbnd._values import describe, metric_value, preview, text_hash
+from dbnd._values import MAX_TEXT, describe, metric_value, preview, shorten, text_hash
 
 # The version of the wire protocol that this client speaks: servers compare it with those of the original client.
 # Our own version stands in the User-Agent.
@@ -128,6 +128,19 @@ def metric(
     if step is not None:
         body["step"] = step
     return {"task_run_attempt_uid": attempt_uid, "metric": body, "source": source}
+
+
+def text_metric(attempt_uid: str, key: str, text: str, timestamp: str, *, source: str) -> Json:
+    """One element of ``log_metrics`` that holds text as it is: a param or a tag.
+
+    Text beyond the protocol's limit is cut for foreign servers and stands whole in the key "text", our addition.
+    """
+    element = metric(attempt_uid, key, None, timestamp, source=source)
+    body: Json = element["metric"]
+    body["value"] = body["value_str"] = shorten(text, MAX_TEXT)
+    if len(text) > MAX_TEXT:
+        body["text"] = text
+    return element
 
 
 def init_run(run: Run, root: TaskRun, *, databand_url: str) -> Json:

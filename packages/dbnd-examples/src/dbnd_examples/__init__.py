@@ -1,0 +1,3 @@
+"""Runnable examples of databand."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,56 @@
+"""The plugin's hooks. Imported by every ``dbnd`` command, so it imports MLflow only when tracking is switched on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from dbnd import hookimpl
+
+if TYPE_CHECKING:
+    from dbnd import DatabandContext, Settings, TaskRun
+
+
+@hookimpl
+def dbnd_settings() -> Iterable[type[Settings]]:
+    """The section ``[mlflow_tracking]``."""
+    from ._settings import MlflowTrackingSettings
+
+    return (MlflowTrackingSettings,)
+
+
+@hookimpl
+def dbnd_on_pre_init_context(ctx: DatabandContext) -> None:
+    """Set the composite URI, if ``mlflow_tracking.databand_tracking`` is on."""
+    from ._settings import MlflowTrackingSettings
+
+    if ctx.config.settings(MlflowTrackingSettings).databand_tracking:
+        from ._switch import switch_on
+
+        switch_on(ctx)
+
+
+@hookimpl
+def dbnd_on_exit_context(ctx: DatabandContext) -> None:
+    """Restore the tracking URI that was set before the context."""
+    import sys
+
+    # Never imported means never switched on.
+    switch = sys.modules.get(f"{__package__}._switch")
+    if switch is not None:
+        switch.switch_off(ctx)
+
+
+@hookimpl
+def dbnd_task_run_context(task_run: TaskRun) -> AbstractContextManager[None] | None:
+    """Report the end of MLflow runs that a task leaves open."""
+    import sys
+
+    reporter = sys.modules.get(f"{__package__}._reporter")
+    if reporter is None:
+        import contextlib
+
+        return contextlib.nullcontext()
+    context: AbstractContextManager[None] = reporter.ending_runs_of(task_run)
+    return context

@@ -1,0 +1,255 @@
+"""The reporter: MLflow's entities become events of the tracking client."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from dbnd import TaskRun, TrackingAPIClient, _console
+from dbnd._facts import utc_now
+from dbnd._masking import mask_text, mask_url
+from dbnd._run import RunState, TaskRunState
+from dbnd._tracking.wire import DatasetOperation, ErrorInfo, metric, text_metric, time_text
+
+from ._runs import RunMap, TrackedRun, moment
+
+METRIC: Final = "mlflow"
+PARAM: Final = "mlflow.param"
+TAG: Final = "mlflow.tag"
+_LINK_TAGS: Final = "dbnd."
+_STATES: Final = {
+    "FINISHED": (TaskRunState.SUCCESS, RunState.SUCCESS),
+    "FAILED": (TaskRunState.FAILED, RunState.FAILED),
+    "KILLED": (TaskRunState.CANCELLED, RunState.CANCELLED),
+}
+# No more artifacts than this are listed of one run; a folder of that many files is listed as a folder.
+_MAX_ARTIFACTS: Final = 500
+_SILENCE: Final = 60.0
+
+_maps: Final[dict[TrackingAPIClient, RunMap]] = {}
+_lock: Final = threading.Lock()
+
+
+class Reporter:
+    """Reports what one MLflow store is told, to one tracker. Any number of threads may call.
+
+    Args:
+        client: The tracker's client.
+        inner_uri: Tracking URI of the user's own store, for links to its runs.
+    """
+
+    def __init__(self, client: TrackingAPIClient, inner_uri: str) -> None:
+        self._client = client
+        self._inner_uri = inner_uri
+        with _lock:
+            self._map = _maps.setdefault(client, RunMap(client))
+        self._last_message = -_SILENCE
+
+    def link_tags(self, tags: dict[str, str]) -> list[Any]:
+        """Tags (MLflow entities) that name the task run of a run about to be created with ``tags``."""
+        planned = self._map.plan(tags)
+        if not planned:
+            return []
+        from mlflow.entities import RunTag
+
+        return [RunTag(key, value) for key, value in planned.items()]
+
+    def run_created(self, run: Any) -> None:  # noqa: ANN401  MLflow's Run, of whichever version
+        """A run was created: announce its task run, with the tags that it was created with."""
+        tracked, is_root = self._map.created(run)
+        task_run = tracked.task_run
+        if is_root:
+            self._client.init_run(task_run.run, task_run)
+        elif not tracked.is_own:
+            self._client.add_task_runs(task_run.run, [task_run])
+        if not tracked.is_own:
+            self._client.update_task_run_attempts(task_run, TaskRunState.RUNNING, timestamp=task_run.start_time)
+        self._client.save_external_links(task_run.attempt_uid, {"mlflow": self._page(run.info)})
+        time_now = time_text(task_run.start_time)
+        self._client.log_metrics(
+            [
+                text_metric(task_run.attempt_uid, key, mask_url(value), time_now, source=TAG)
+                for key, value in run.data.tags.items()
+                if not key.startswith(_LINK_TAGS)
+            ]
+        )
+
+    def run_seen(self, run: Any) -> None:  # noqa: ANN401
+        """A run was read: remember which task run it belongs to."""
+        self._map.seen(run)
+
+    def run_updated(self, info: Any, end_time: int | None, *, changed: bool) -> None:  # noqa: ANN401
+        """A run's status was set: a final one ends its task run."""
+        tracked = self._map.find(info.run_id)
+        tracked.artifact_uri = info.artifact_uri or tracked.artifact_uri
+        if not changed:
+            return
+        if info.status not in _STATES:  # reopened with start_run(run_id=…)
+            tracked.is_open = True
+            if not tracked.is_own:
+                self._client.update_task_run_attempts(tracked.task_run, TaskRunState.RUNNING)
+            return
+        self._end(tracked, info.status, end_time)
+
+    def logged(
+        self, run_id: str, *, metrics: Sequence[Any] = (), params: Sequence[Any] = (), tags: Sequence[Any] = ()
+    ) -> None:
+        """Metrics, params and tags were logged, in one call: they are one event, too."""
+        attempt = self._map.find(run_id).task_run.attempt_uid
+        now = time_text(utc_now())
+        elements = [
+            metric(attempt, m.key, m.value, time_text(moment(m.timestamp)), step=m.step, source=METRIC) for m in metrics
+        ]
+        elements += [text_metric(attempt, p.key, mask_url(str(p.value)), now, source=PARAM) for p in params]
+        elements += [text_metric(attempt, t.key, mask_url(str(t.value)), now, source=TAG) for t in tags]
+        self._client.log_metrics(elements)
+
+    def datasets_read(self, run_id: str, inputs: Sequence[Any]) -> None:
+        """Datasets were logged as inputs: each is read once by a run, however often MLflow says so."""
+        tracked = self._map.find(run_id)
+        for item in inputs:
+            dataset = item.dataset
+            if (dataset.name, dataset.digest) in tracked.datasets:
+                continue
+            tracked.datasets.add((dataset.name, dataset.digest))
+            self._client.log_datasets(tracked.task_run, _dataset_operation(dataset))
+
+    def model_logged(self, run_id: str, name: str, location: str | None) -> None:
+        """A model was logged: its name and where it stands."""
+        tracked = self._map.find(run_id)
+        place = location or f"{tracked.artifact_uri or f'runs:/{run_id}'}/{name}"
+        self._client.log_artifact(tracked.task_run.attempt_uid, f"model:{name}", place)
+
+    def experiment_seen(self, experiment_id: str, name: str) -> None:
+        """An experiment's name is known: it is the project of runs outside of tasks."""
+        self._map.experiments[experiment_id] = name
+
+    def end_runs_of(self, host: TaskRun, status: str) -> None:
+        """Report the end of runs that the task run ``host`` has left open."""
+        for tracked in self._map.open_in(host):
+            self._end(tracked, status, None)
+
+    def failed(self, method: str, error: Exception) -> None:
+        """Say that something could not be reported; at most once a minute."""
+        now = time.monotonic()
+        if now - self._last_message >= _SILENCE:
+            self._last_message = now
+            reason = mask_text(f"{type(error).__name__}: {error}")
+            _console.warning(f"A call of MLflow ({method}) could not be reported to {self._client.name} ({reason}).")
+
+    def _end(self, tracked: TrackedRun, status: str, end_time: int | None) -> None:
+        tracked.is_open = False
+        attempt = tracked.task_run.attempt_uid
+        for name, place in _artifacts(tracked.artifact_uri):
+            self._client.log_artifact(attempt, name, place)
+        if tracked.is_own:  # the task's own state is what dbnd says of it
+            return
+        task_state, run_state = _STATES[status]
+        raised = sys.exc_info()[1] if status == "FAILED" else None
+        error = None if raised is None else ErrorInfo.of(raised)
+        ended = moment(end_time)
+        self._client.update_task_run_attempts(tracked.task_run, task_state, timestamp=ended, error=error)
+        if tracked.task_run.is_root and tracked.host is None:
+            self._client.set_run_state(tracked.task_run.run, run_state, timestamp=ended)
+
+    def _page(self, info: Any) -> str:  # noqa: ANN401
+        return f"{_absolute(self._inner_uri)}#/experiments/{info.experiment_id}/runs/{info.run_id}"
+
+
+@contextmanager
+def ending_runs_of(task_run: TaskRun) -> Iterator[None]:
+    """Report, when the block ends, the end of MLflow runs that the task run has left open.
+
+    MLflow ends them itself at the exit of the process, when nobody listens any more.
+    """
+    try:
+        yield
+    except BaseException:
+        _end_all(task_run, "FAILED")
+        raise
+    _end_all(task_run, "FINISHED")
+
+
+def _end_all(task_run: TaskRun, status: str) -> None:
+    with _lock:
+        clients = list(_maps)
+    for client in clients:
+        Reporter(client, "").end_runs_of(task_run, status)
+
+
+def _dataset_operation(dataset: Any) -> DatasetOperation:  # noqa: ANN401
+    schema, profile, source = (_json_object(text) for text in (dataset.schema, dataset.profile, dataset.source))
+    columns = _columns(schema)
+    rows = profile.get("num_rows")
+    facts: dict[str, Any] = {"type": dataset.source_type, "name": dataset.name, "digest": dataset.digest}
+    if columns:
+        facts |= {"columns": list(columns), "dtypes": columns}
+    return DatasetOperation(
+        path=mask_url(str(_first(source, "uri", "url", "path", "table_name", "dataset_name") or dataset.name)),
+        operation="read",
+        source="mlflow",
+        schema=facts,
+        rows=rows if isinstance(rows, int) else None,
+        columns=len(columns) or None,
+        preview=None,
+        timestamp=utc_now(),
+    )
+
+
+def _json_object(text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:  # a source in text form
+        return {"path": text}
+    return value if isinstance(value, dict) else {}
+
+
+def _columns(schema: dict[str, Any]) -> dict[str, str]:
+    """Columns and types of MLflow's column spec; of tensors and others none."""
+    spec = schema.get("mlflow_colspec")
+    if not isinstance(spec, list):
+        return {}
+    return {str(column.get("name", number)): str(column.get("type")) for number, column in enumerate(spec)}
+
+
+def _first(source: dict[str, Any], *names: str) -> object:
+    return next((source[name] for name in names if source.get(name)), None)
+
+
+def _artifacts(uri: str | None) -> list[tuple[str, str]]:
+    """Names and places of a run's artifacts; only a local folder is listed, since asking a server takes time."""
+    if not uri:
+        return []
+    folder = _local_folder(uri)
+    if folder is None:
+        return [("artifacts", uri)]
+    found: list[tuple[str, str]] = []
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if path.is_file():
+            found.append((path.relative_to(folder).as_posix(), str(path)))
+            if len(found) == _MAX_ARTIFACTS:
+                return [("artifacts", uri)]
+    return found
+
+
+def _local_folder(uri: str) -> Path | None:
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return Path(uri) if parts.scheme == "" else None
+
+
+def _absolute(uri: str) -> str:
+    """``uri`` such that it means the same in any working directory, without credentials."""
+    masked = mask_url(uri)
+    for prefix in ("sqlite:///", "file:"):
+        if masked.startswith(prefix) and not masked.removeprefix(prefix).startswith("/"):
+            return f"{prefix}{Path(masked.removeprefix(prefix)).absolute()}"
+    return str(Path(masked).absolute()) if "://" not in masked and ":" not in masked else masked

@@ -1,0 +1,215 @@
+"""Which task run an MLflow run is reported as."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import PurePath
+from typing import Any, Final
+
+from dbnd import TaskRun, TrackingAPIClient, current_task_run, get_databand_context
+from dbnd._context import script_name
+from dbnd._run import Run, TaskDefinition
+
+RUN_UID: Final = "dbnd.run_uid"
+TASK_RUN_UID: Final = "dbnd.task_run_uid"
+ATTEMPT_UID: Final = "dbnd.task_run_attempt_uid"
+RUN_URL: Final = "dbnd.run_url"
+_PARENT: Final = "mlflow.parentRunId"
+_SOURCE_NAME: Final = "mlflow.source.name"
+_NOTE: Final = "mlflow.note.content"
+
+
+@dataclass(slots=True, eq=False)
+class TrackedRun:
+    """An MLflow run and the task run that it is reported as.
+
+    Args:
+        task_run: The task run that its points belong to.
+        host: The task run of the user's own code in which it was started, or None outside of any.
+        is_own: Whether ``task_run`` is the user's own task, whose state is not MLflow's to say.
+        is_open: Whether MLflow has not ended it yet.
+    """
+
+    task_run: TaskRun
+    host: TaskRun | None
+    is_own: bool
+    is_open: bool = True
+    artifact_uri: str | None = None
+    datasets: set[tuple[str, str]] = field(default_factory=set)
+
+
+class RunMap:
+    """The MLflow runs that this process has seen, for one tracker.
+
+    The first top-level MLflow run of a dbnd task is that task's own; any other that is started in a task is a child
+    task run. Outside of a task, an MLflow run is a dbnd run, and nested ones are its child task runs.
+
+    Args:
+        client: The tracker's client.
+    """
+
+    def __init__(self, client: TrackingAPIClient) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._runs: dict[str, TrackedRun] = {}
+        self._owned: set[str] = set()
+        self._planned: dict[str, TaskRun] = {}
+        self.experiments: dict[str, str] = {}
+
+    def host(self) -> TaskRun | None:
+        """The task run of the calling code, if it is tracked by this map's tracker."""
+        context = get_databand_context()
+        return current_task_run() if context is not None and context.client is self._client else None
+
+    def plan(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """The tags by which a run that is about to be created names its task run; none outside of a task.
+
+        Args:
+            tags: The tags that it is created with.
+        """
+        host = self.host()
+        if host is None or TASK_RUN_UID in tags:
+            return {}
+        with self._lock:
+            is_own = _PARENT not in tags and host.uid not in self._owned
+            if is_own:
+                self._owned.add(host.uid)
+                uid, attempt_uid = host.uid, host.attempt_uid
+            else:
+                uid = str(uuid.uuid4())
+                attempt_uid = _attempt_uid(uid)
+            self._planned[uid] = host
+        return {
+            RUN_UID: host.run.uid,
+            TASK_RUN_UID: uid,
+            ATTEMPT_UID: attempt_uid,
+            RUN_URL: run_url(self._client, host.run),
+        }
+
+    def created(self, run: Any) -> tuple[TrackedRun, bool]:  # noqa: ANN401  MLflow's Run, of whichever version
+        """Remember a run that has been created; returns it and whether it is a dbnd run of its own.
+
+        Args:
+            run: The MLflow run.
+        """
+        tags, info = run.data.tags, run.info
+        with self._lock:
+            parent = self._runs.get(tags.get(_PARENT, ""))
+            host = self._planned.pop(tags.get(TASK_RUN_UID, ""), None)
+            if host is None:
+                task_run = _derived(run, parent, self.experiments.get(info.experiment_id))
+            elif tags[TASK_RUN_UID] == host.uid:
+                task_run = host
+            else:
+                task_run = host.run.new_task_run(
+                    TaskDefinition(info.run_name or info.run_id, kind="mlflow"),
+                    parent=host if parent is None else parent.task_run,
+                    uid=tags[TASK_RUN_UID],
+                    attempt_uid=tags[ATTEMPT_UID],
+                    start_time=moment(info.start_time),
+                )
+            tracked = TrackedRun(task_run, host, is_own=task_run is host, artifact_uri=info.artifact_uri)
+            self._runs[info.run_id] = tracked
+        return tracked, host is None and parent is None
+
+    def seen(self, run: Any) -> TrackedRun:  # noqa: ANN401
+        """The task run of an MLflow run that was read from the store, perhaps created by another process."""
+        with self._lock:
+            tracked = self._runs.get(run.info.run_id)
+            if tracked is None:
+                tags = run.data.tags
+                if TASK_RUN_UID in tags and ATTEMPT_UID in tags and RUN_UID in tags:
+                    task_run = _foreign(tags[RUN_UID], tags[TASK_RUN_UID], tags[ATTEMPT_UID], run.info.run_name)
+                    tracked = TrackedRun(task_run, None, is_own=True)
+                else:
+                    parent = self._runs.get(tags.get(_PARENT, ""))
+                    task_run = _derived(run, parent, self.experiments.get(run.info.experiment_id))
+                    tracked = TrackedRun(task_run, None, is_own=False)
+                tracked.artifact_uri = run.info.artifact_uri
+                self._runs[run.info.run_id] = tracked
+            return tracked
+
+    def find(self, run_id: str) -> TrackedRun:
+        """The task run of an MLflow run by its id; of one never seen, the uids that follow from the id."""
+        with self._lock:
+            tracked = self._runs.get(run_id)
+            if tracked is None:
+                uid = _uid(run_id)
+                tracked = TrackedRun(_foreign(uid, uid, _attempt_uid(uid), run_id), None, is_own=False)
+                self._runs[run_id] = tracked
+            return tracked
+
+    def open_in(self, host: TaskRun) -> list[TrackedRun]:
+        """The runs that code of the task run ``host`` has started and MLflow has not ended."""
+        with self._lock:
+            return [tracked for tracked in self._runs.values() if tracked.host is host and tracked.is_open]
+
+
+def moment(milliseconds: int | None) -> datetime:
+    """A time of MLflow (ms since the epoch, UTC); now for None."""
+    if milliseconds is None:
+        return datetime.now(timezone.utc)
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+
+
+def run_url(client: TrackingAPIClient, run: Run) -> str:
+    """Where a run can be looked at: its page, or for an embedded tracker its file and uid."""
+    if client.url.startswith("http"):
+        return f"{client.name}/app/jobs/{run.job_name}/{run.uid}"
+    return f"{client.name}#{run.uid}"
+
+
+def _uid(run_id: str) -> str:
+    """The uid that an MLflow run outside of any task has in the tracker: its own id, which is a uuid."""
+    try:
+        return str(uuid.UUID(run_id))
+    except ValueError:  # a store with ids of another kind
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"mlflow:run:{run_id}"))
+
+
+def _attempt_uid(task_run_uid: str) -> str:
+    return str(uuid.uuid5(uuid.UUID(task_run_uid), "1"))
+
+
+def _derived(run: Any, parent: TrackedRun | None, experiment: str | None) -> TaskRun:  # noqa: ANN401
+    """The task run of an MLflow run outside of any task: every process derives the same uids from its id."""
+    info, tags = run.info, run.data.tags
+    uid = _uid(info.run_id)
+    name = info.run_name or info.run_id
+    if parent is not None:
+        dbnd_run = parent.task_run.run
+    else:
+        dbnd_run = Run(
+            _job_name(tags, experiment),
+            "inplace_tracking",
+            project_name=experiment,
+            name=name,
+            uid=uid,
+            start_time=moment(info.start_time),
+            description=tags.get(_NOTE),
+        )
+        dbnd_run.user = tags.get("mlflow.user") or info.user_id or dbnd_run.user
+    return dbnd_run.new_task_run(
+        TaskDefinition(name, kind="mlflow"),
+        parent=parent.task_run if parent is not None else None,
+        uid=uid,
+        attempt_uid=_attempt_uid(uid),
+        start_time=moment(info.start_time),
+    )
+
+
+def _job_name(tags: Mapping[str, str], experiment: str | None) -> str:
+    source = tags.get(_SOURCE_NAME)
+    if source:
+        return PurePath(source).name or source
+    return experiment or script_name()
+
+
+def _foreign(run_uid: str, task_run_uid: str, attempt_uid: str, name: str) -> TaskRun:
+    """A task run that another process has reported: enough of it to add points."""
+    run = Run("mlflow", "inplace_tracking", uid=run_uid)
+    return run.new_task_run(TaskDefinition(name or run_uid), parent=None, uid=task_run_uid, attempt_uid=attempt_uid)

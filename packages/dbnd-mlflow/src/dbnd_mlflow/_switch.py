@@ -1,0 +1,88 @@
+"""Switching MLflow to the composite URI and back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import mlflow
+from mlflow.tracking._tracking_service import utils as mlflow_tracking
+
+from dbnd._config import current_config
+from dbnd._context import databand_url
+
+from ._settings import MlflowTrackingSettings
+from ._uri import build_composite_uri, is_composite_uri, parse_composite_uri
+
+if TYPE_CHECKING:
+    from dbnd import Config, DatabandContext
+
+_ENVIRONMENT: Final = "MLFLOW_TRACKING_URI"
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What MLflow was set to: set_tracking_uri() changes the process' environment as well as its own state."""
+
+    uri: str | None
+    environment: str | None
+
+
+_before: Final[dict[int, _Before]] = {}
+# The key of what enable_dbnd_for_mlflow_tracking() has replaced: no context's id.
+_BY_HAND: Final = 0
+
+
+def enable_dbnd_for_mlflow_tracking() -> bool:
+    """Track what MLflow logs from here on, as ``mlflow_tracking.databand_tracking`` configures it.
+
+    Returns:
+        Whether tracking is on: False when ``mlflow_tracking.databand_tracking`` is off, or there is no tracker.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+    """
+    config = current_config()
+    return config.settings(MlflowTrackingSettings).databand_tracking and _set(_BY_HAND, config)
+
+
+def disable_dbnd_for_mlflow_tracking() -> None:
+    """Undo ``enable_dbnd_for_mlflow_tracking()``: MLflow's tracking URI is what it was."""
+    _restore(_BY_HAND)
+
+
+def switch_on(ctx: DatabandContext) -> None:
+    """Set the composite URI for the time of a context."""
+    _set(id(ctx), ctx.config)
+
+
+def switch_off(ctx: DatabandContext) -> None:
+    """Restore what ``switch_on`` has replaced; nothing if it has replaced nothing."""
+    _restore(id(ctx))
+
+
+def _set(owner: int, config: Config) -> bool:
+    url = databand_url(config)
+    if url is None:
+        return False
+    configured = config.settings(MlflowTrackingSettings).duplicate_tracking_to
+    if configured is None:
+        configured = mlflow.get_tracking_uri()
+        if is_composite_uri(configured):  # inherited from a process that is tracked
+            configured = parse_composite_uri(configured).duplicate_tracking_to
+    # A second call without a restore between keeps what was there first.
+    _before.setdefault(owner, _Before(getattr(mlflow_tracking, "_tracking_uri", None), os.environ.get(_ENVIRONMENT)))
+    mlflow.set_tracking_uri(build_composite_uri(url, configured))
+    return True
+
+
+def _restore(owner: int) -> None:
+    before = _before.pop(owner, None)
+    if before is None:
+        return
+    mlflow.set_tracking_uri(before.uri)  # type: ignore[arg-type]  # None is how MLflow itself unsets it
+    if before.environment is None:
+        os.environ.pop(_ENVIRONMENT, None)
+    else:
+        os.environ[_ENVIRONMENT] = before.environment

@@ -1,0 +1,119 @@
+"""Composite URIs: the tracker and the user's own MLflow store in one tracking URI.
+
+``dbnd://host:port?duplicate_tracking_to=<MLflow URI, percent-encoded twice>``; ``dbnd+s`` for an https tracker;
+``dbnd:///absolute/tracker.db?…`` for the embedded tracker's file. ``databand`` and ``databand+s`` are aliases. Any
+other tracker URL stands percent-encoded twice in the query, as ``databand_url``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote, urlsplit
+
+from dbnd import ConfigError
+from dbnd._masking import mask_url
+
+_SCHEME_OF: Final = {"http": "dbnd", "https": "dbnd+s"}
+_TRACKER_OF: Final = {"dbnd": "http", "databand": "http", "dbnd+s": "https", "databand+s": "https"}
+SCHEMES: Final = tuple(_TRACKER_OF)
+_SQLITE: Final = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class CompositeUri:
+    """The two halves of a composite URI.
+
+    Args:
+        databand_url: The tracker.
+        duplicate_tracking_to: The user's own MLflow tracking URI, or None for MLflow's default.
+    """
+
+    databand_url: str
+    duplicate_tracking_to: str | None
+
+
+def is_composite_uri(uri: str) -> bool:
+    """Whether ``uri`` is one of ours, by its scheme."""
+    return uri.partition(":")[0].lower() in SCHEMES and "://" in uri
+
+
+def build_composite_uri(databand_url: str, duplicate_tracking_to: str | None = None) -> str:
+    """The composite URI of a tracker and an MLflow tracking URI; ``parse_composite_uri`` is its inverse.
+
+    Args:
+        databand_url: The tracker: http(s)://…, sqlite:///…, or any URL that a transport serves.
+        duplicate_tracking_to: Any MLflow tracking URI but a composite one; None for MLflow's default.
+
+    Raises:
+        ConfigError: ``duplicate_tracking_to`` is a composite URI itself.
+    """
+    if duplicate_tracking_to is not None:
+        refuse_composite(duplicate_tracking_to, "mlflow_tracking.duplicate_tracking_to")
+    query = []
+    parts = urlsplit(databand_url)
+    if parts.scheme in _SCHEME_OF:
+        base = f"{_SCHEME_OF[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}"
+    elif databand_url.startswith(_SQLITE) and "?" not in databand_url:
+        base = f"dbnd://{quote(str(Path(databand_url.removeprefix(_SQLITE)).absolute()))}"
+    else:
+        base = "dbnd://"
+        query.append(f"databand_url={_encode(databand_url)}")
+    if duplicate_tracking_to:
+        query.append(f"duplicate_tracking_to={_encode(duplicate_tracking_to)}")
+    return f"{base}?{'&'.join(query)}" if query else base
+
+
+def parse_composite_uri(uri: str) -> CompositeUri:
+    """The two halves of a composite URI, whose values may be percent-encoded once or twice.
+
+    Raises:
+        ConfigError: ``uri`` is not a composite URI, names no tracker, or holds another composite URI.
+    """
+    if not is_composite_uri(uri):
+        msg = f"{mask_url(uri)!r} is not a composite URI: it starts with none of {', '.join(SCHEMES)} and '://'."
+        raise ConfigError(msg)
+    base, _, query = uri.partition("?")
+    scheme, _, rest = base.partition("://")
+    values = {}
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        values[name] = _decode(value)
+    host, slash, path = rest.partition("/")
+    if values.get("databand_url"):
+        databand_url = values["databand_url"]
+    elif host:
+        databand_url = f"{_TRACKER_OF[scheme.lower()]}://{host}{slash}{path}".rstrip("/")
+    elif path:
+        databand_url = f"{_SQLITE}/{unquote(path)}"
+    else:
+        msg = (
+            f"The composite URI {mask_url(uri)!r} names no tracker: write dbnd://host:port or dbnd:///path/tracker.db."
+        )
+        raise ConfigError(msg)
+    inner = values.get("duplicate_tracking_to") or None
+    if inner is not None:
+        refuse_composite(inner, f"duplicate_tracking_to of the tracking URI {mask_url(uri)!r}")
+    return CompositeUri(databand_url, inner)
+
+
+def refuse_composite(uri: str, source: str) -> None:
+    """Refuse a composite URI where the user's own MLflow URI belongs.
+
+    Raises:
+        ConfigError: ``uri`` is a composite URI.
+    """
+    if is_composite_uri(uri):
+        msg = f"{source} = {mask_url(uri)!r} is a databand URI itself: name your own MLflow store there."
+        raise ConfigError(msg)
+
+
+def _encode(value: str) -> str:
+    return quote(quote(value, safe=""), safe="")
+
+
+def _decode(value: str) -> str:
+    """Undo one or two encodings: after the first, a value encoded twice has neither ":" nor "/" yet."""
+    once = unquote(value)
+    return once if ":" in once or "/" in once else unquote(once)

@@ -1,0 +1,68 @@
+"""What MLflow's entry points name: builders for stores behind a composite URI.
+
+MLflow imports this module while ``import mlflow`` is still going on, and an exception here would break that for
+everyone. So it imports nothing but the standard library, and never with an absolute name what is ours (MLflow would
+list it among the requirements of a model that is logged).
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from typing import Any
+
+
+def get_dbnd_store(store_uri: str | None = None, artifact_uri: str | None = None, **_: Any) -> Any:  # noqa: ANN401
+    """The tracking store of a composite URI: a ``DatabandStore`` over the user's own.
+
+    Args:
+        store_uri: The composite URI.
+        artifact_uri: Root of the artifacts, as MLflow passes it on.
+
+    Raises:
+        ConfigError: The URI or the configuration cannot be used.
+        MlflowException: The user's own store cannot be built.
+    """
+    from ._builders import tracking_store
+
+    return tracking_store(store_uri, artifact_uri)
+
+
+# MLflow passes `tracking_uri` only to builders that name both arguments.
+def get_model_registry_store(store_uri: str | None = None, tracking_uri: str | None = None, **_: Any) -> Any:  # noqa: ANN401
+    """The model registry of a composite URI: that of the user's own store."""
+    from ._builders import model_registry_store
+
+    return model_registry_store(store_uri, tracking_uri)
+
+
+def get_scorer_store(tracking_uri: str | None = None, **_: Any) -> Any:  # noqa: ANN401
+    """The scorer store of a composite URI, which works through its tracking store."""
+    from ._builders import scorer_store
+
+    return scorer_store(tracking_uri)
+
+
+def get_workspace_store(workspace_uri: str | None = None, **_: Any) -> Any:  # noqa: ANN401
+    """The workspace store of a composite URI: that of the user's own store."""
+    from ._builders import workspace_store
+
+    return workspace_store(workspace_uri)
+
+
+def get_artifact_repository(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    """The repository of ``mlflow-artifacts:`` URIs, which are relative to the user's own MLflow server."""
+    from ._builders import artifact_repository
+
+    return artifact_repository(*args, **kwargs)
+
+
+def _close_clients() -> None:
+    client = sys.modules.get("dbnd._tracking.client")
+    if client is not None:
+        client.close_all()
+
+
+# Handlers run last in, first out: this one is registered before MLflow's own, which ends the run that a script has left
+# open, and so runs after it.
+atexit.register(_close_clients)
