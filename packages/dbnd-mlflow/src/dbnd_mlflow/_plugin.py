@@ -44,13 +44,11 @@ def dbnd_on_exit_context(ctx: DatabandContext) -> None:
 
 @hookimpl
 def dbnd_task_run_context(task_run: TaskRun) -> AbstractContextManager[None] | None:
-    """Report the end of MLflow runs that a task leaves open."""
+    """End MLflow runs that the run's root task leaves open."""
     import sys
 
-    reporter = sys.modules.get(f"{__package__}._reporter")
-    if reporter is None:
-        import contextlib
-
-        return contextlib.nullcontext()
-    context: AbstractContextManager[None] = reporter.ending_runs_of(task_run)
+    switch = sys.modules.get(f"{__package__}._switch")
+    if switch is None or not task_run.is_root:
+        return None
+    context: AbstractContextManager[None] = switch.ending_active_runs()
     return context

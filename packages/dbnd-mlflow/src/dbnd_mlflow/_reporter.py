@@ -6,13 +6,12 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from dbnd import TaskRun, TrackingAPIClient, _console
+from dbnd import TrackingAPIClient, _console
 from dbnd._facts import utc_now
 from dbnd._masking import mask_text, mask_url
 from dbnd._run import RunState, TaskRunState
@@ -92,7 +91,6 @@ class Reporter:
         if not changed:
             return
         if info.status not in _STATES:  # reopened with start_run(run_id=…)
-            tracked.is_open = True
             if not tracked.is_own:
                 self._client.update_task_run_attempts(tracked.task_run, TaskRunState.RUNNING)
             return
@@ -131,11 +129,6 @@ class Reporter:
         """An experiment's name is known: it is the project of runs outside of tasks."""
         self._map.experiments[experiment_id] = name
 
-    def end_runs_of(self, host: TaskRun, status: str) -> None:
-        """Report the end of runs that the task run ``host`` has left open."""
-        for tracked in self._map.open_in(host):
-            self._end(tracked, status, None)
-
     def failed(self, method: str, error: Exception) -> None:
         """Say that something could not be reported; at most once a minute."""
         now = time.monotonic()
@@ -145,7 +138,6 @@ class Reporter:
             _console.warning(f"A call of MLflow ({method}) could not be reported to {self._client.name} ({reason}).")
 
     def _end(self, tracked: TrackedRun, status: str, end_time: int | None) -> None:
-        tracked.is_open = False
         attempt = tracked.task_run.attempt_uid
         for name, place in _artifacts(tracked.artifact_uri):
             self._client.log_artifact(attempt, name, place)
@@ -163,25 +155,10 @@ class Reporter:
         return f"{_absolute(self._inner_uri)}#/experiments/{info.experiment_id}/runs/{info.run_id}"
 
 
-@contextmanager
-def ending_runs_of(task_run: TaskRun) -> Iterator[None]:
-    """Report, when the block ends, the end of MLflow runs that the task run has left open.
-
-    MLflow ends them itself at the exit of the process, when nobody listens any more.
-    """
-    try:
-        yield
-    except BaseException:
-        _end_all(task_run, "FAILED")
-        raise
-    _end_all(task_run, "FINISHED")
-
-
-def _end_all(task_run: TaskRun, status: str) -> None:
+def is_reported(run_id: str) -> bool:
+    """Whether an MLflow run was created or read through a composite URI in this process."""
     with _lock:
-        clients = list(_maps)
-    for client in clients:
-        Reporter(client, "").end_runs_of(task_run, status)
+        return any(run_id in runs for runs in _maps.values())
 
 
 def _dataset_operation(dataset: Any) -> DatasetOperation:  # noqa: ANN401

@@ -31,13 +31,13 @@ class TrackedRun:
         task_run: The task run that its points belong to.
         host: The task run of the user's own code in which it was started, or None outside of any.
         is_own: Whether ``task_run`` is the user's own task, whose state is not MLflow's to say.
-        is_open: Whether MLflow has not ended it yet.
+        artifact_uri: Root of its artifacts, once known.
+        datasets: Name and digest of the datasets that were reported.
     """
 
     task_run: TaskRun
     host: TaskRun | None
     is_own: bool
-    is_open: bool = True
     artifact_uri: str | None = None
     datasets: set[tuple[str, str]] = field(default_factory=set)
 
@@ -143,10 +143,9 @@ class RunMap:
                 self._runs[run_id] = tracked
             return tracked
 
-    def open_in(self, host: TaskRun) -> list[TrackedRun]:
-        """The runs that code of the task run ``host`` has started and MLflow has not ended."""
+    def __contains__(self, run_id: str) -> bool:
         with self._lock:
-            return [tracked for tracked in self._runs.values() if tracked.host is host and tracked.is_open]
+            return run_id in self._runs
 
 
 def moment(milliseconds: int | None) -> datetime:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +15,7 @@ from mlflow.tracking._tracking_service import utils as mlflow_tracking
 from dbnd._config import current_config
 from dbnd._context import databand_url
 
+from ._reporter import is_reported
 from ._settings import MlflowTrackingSettings
 from ._uri import build_composite_uri, is_composite_uri, parse_composite_uri
 
@@ -59,7 +63,29 @@ def switch_on(ctx: DatabandContext) -> None:
 
 def switch_off(ctx: DatabandContext) -> None:
     """Restore what ``switch_on`` has replaced; nothing if it has replaced nothing."""
+    if id(ctx) in _before:
+        _end_active_runs("FINISHED" if sys.exc_info()[1] is None else "FAILED")
     _restore(id(ctx))
+
+
+@contextmanager
+def ending_active_runs() -> Iterator[None]:
+    """End, with the block, the MLflow runs that it leaves open.
+
+    MLflow ends them only at the exit of the process, by the tracking URI that is set then: with the URI restored it
+    would not find them.
+    """
+    try:
+        yield
+    except BaseException:
+        _end_active_runs("FAILED")
+        raise
+    _end_active_runs("FINISHED")
+
+
+def _end_active_runs(status: str) -> None:
+    while (run := mlflow.active_run()) is not None and is_reported(run.info.run_id):
+        mlflow.end_run(status)
 
 
 def _set(owner: int, config: Config) -> bool:

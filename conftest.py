@@ -1,0 +1,145 @@
+"""Fixtures of every package's tests: an isolated home, and commands and servers as real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+StartServer = Callable[..., AbstractContextManager[str]]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, DBND_HOME and working directory, and none of the outer environment's settings."""
+    for name in list(os.environ):
+        if name.startswith(("DBND", "MLFLOW", "AIRFLOW_CTX", "SCHEDULED_")):
+            monkeypatch.delenv(name)
+    folder = tmp_path / "home"
+    work = tmp_path / "work"
+    folder.mkdir()
+    work.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("DBND_HOME", str(folder / "dbnd"))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.chdir(work)
+    return folder
+
+
+def _script(name: str) -> str:
+    return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+@pytest.fixture(scope="session")
+def dbnd() -> Run:
+    """Run the installed ``dbnd`` command in a process of its own."""
+
+    def run(*args: str, timeout: float = 100, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [_script("dbnd"), *args],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **env},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def python() -> Run:
+    """Run a Python script in a process of its own."""
+
+    def run(code: str, timeout: float = 100, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **env},
+        )
+
+    return run
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port that nothing listens on at the moment."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> StartServer:
+    """Start a server process, wait until it answers, and end it with the block."""
+
+    @contextmanager
+    def start(command: list[str], url: str, ready: str) -> Iterator[str]:
+        log = tmp_path / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        try:
+            _wait_for(f"{url}{ready}", process, log)
+            yield url
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    return start
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(url, timeout=5).read()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+        else:
+            return
+    pytest.fail(f"{url} does not answer:\n{log.read_text(errors='replace')}")
+
+
+@pytest.fixture
+def tracker_server(free_port: int, start_server: StartServer) -> Iterator[str]:
+    """The URL of a running ``dbnd tracker start`` over the embedded default's file."""
+    command = [_script("dbnd"), "tracker", "start", "--port", str(free_port)]
+    with start_server(command, f"http://127.0.0.1:{free_port}", "/api/v1/auth/ping") as url:
+        yield url
+
+
+@pytest.fixture
+def mlflow_server(free_port: int, start_server: StartServer, tmp_path: Path) -> Iterator[str]:
+    """The URL of a running ``mlflow server`` with proxied artifacts."""
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(free_port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"),
+        *("--artifacts-destination", str(tmp_path / "server-artifacts")),
+    ]
+    with start_server(command, f"http://127.0.0.1:{free_port}", "/health") as url:
+        yield url

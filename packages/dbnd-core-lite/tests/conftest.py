@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class ScriptedServer:
+    """A real HTTP server that keeps what it is sent and answers as told."""
+
+    url: str = ""
+    requests: list[Request] = field(default_factory=list)
+    answer: Callable[[Request], tuple[int, dict[str, str], bytes]] = lambda _: (200, {}, b"{}")
+
+    def calls(self) -> list[str]:
+        return [r.path.rpartition("/")[2] for r in self.requests if "/tracking/" in r.path]
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    scripted = ScriptedServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _serve(self) -> None:
+            data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.headers.get("Content-Encoding") == "gzip":
+                data = gzip.decompress(data)
+            request = Request(self.command, self.path, dict(self.headers), json.loads(data) if data else None)
+            scripted.requests.append(request)
+            status, headers, body = scripted.answer(request)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = _serve  # noqa: N815  the names that http.server calls
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    scripted.url = f"http://127.0.0.1:{httpd.server_port}"
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield scripted
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+@pytest.fixture
+def journalled(home: Path) -> Callable[[], list[tuple[str, Any]]]:
+    """The calls and bodies in the journals of this test's home."""
+
+    def read() -> list[tuple[str, Any]]:
+        return [
+            tuple(json.loads(line[9:]))
+            for path in sorted((home / "dbnd/journal").glob("*.journal"))
+            for line in path.read_bytes().splitlines()[1:]
+        ]
+
+    return read

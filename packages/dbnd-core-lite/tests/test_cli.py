@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+TASKS = '''
+import sys, time
+from enum import Enum
+from dbnd import task, log_metric, current_task_run
+from pydantic import BaseModel
+
+class Colour(Enum):
+    red = "red"
+
+class Options(BaseModel):
+    depth: int
+
+@task
+def main(n: int = 3, rate: float = 0.5, names: list[str] = [], flag: bool = False, colour: Colour = Colour.red,
+         options: Options = Options(depth=1), text=None, guessed=7):
+    """Prints what it was given."""
+    log_metric("n", n)
+    print("given", repr((n, rate, names, flag, colour, options, text, guessed)))
+    return n
+
+@task
+def required(path: str):
+    return path
+
+@task
+def fails():
+    print("about to fail")
+    helper()
+
+def helper():
+    raise ValueError("boom")
+
+@task
+def exits(code: int):
+    sys.exit(code)
+
+@task
+async def asynchronous():
+    return 5
+
+@task
+def waits():
+    print("waiting", flush=True)
+    time.sleep(60)
+
+@task
+def prints():
+    print("first line", file=sys.stderr)
+    inner()
+
+@task
+def inner():
+    print("inner password=hunter2")
+
+def no_task():
+    pass
+'''
+
+
+@pytest.fixture(autouse=True)
+def tasks():
+    Path("tasks.py").write_text(TASKS)
+
+
+@pytest.fixture
+def run(dbnd, server):
+    """Run a task, tracked by the scripted server."""
+
+    def run(*args, **env):
+        return dbnd(*("run", *args), DBND__CORE__DATABAND_URL=server.url, DBND__CORE__DATABAND_ACCESS_TOKEN="t", **env)
+
+    return run
+
+
+def bodies(server, call):
+    return [r.body for r in server.requests if r.path.endswith(f"tracking/{call}")]
+
+
+@pytest.mark.parametrize("target", ["tasks.main", "tasks.py::main", "./tasks.py::main"])
+def test_a_task_is_found_by_module_and_by_file(run, server, target):
+    done = run(target)
+    assert done.returncode == 0, done.stderr
+    assert "given (3, 0.5" in done.stdout
+    assert server.calls()[:3] == ["init_run", "set_run_state", "update_task_run_attempts"]
+    assert [body["state"] for body in bodies(server, "set_run_state")] == ["RUNNING", "SUCCESS"]
+
+
+def test_parameters_are_converted_by_their_types(run, server):
+    done = run(
+        *("tasks.main", "--n", "4", "--rate=0.25", "--names", '["a", "b"]', "--flag", "--colour", "red"),
+        *("--options", '{"depth": 3}', "--text", "t", "--set", "guessed=8"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "given (4, 0.25, ['a', 'b'], True, <Colour.red: 'red'>, Options(depth=3), 't', 8)" in done.stdout
+    (init,) = bodies(server, "init_run")
+    (task_run,) = init["init_args"]["task_runs_info"]["task_runs"]
+    params = {p["parameter_name"]: p["value"] for p in task_run["task_run_params"]}
+    assert params["n"] == "4"
+    assert params["names"] == "['a', 'b']"
+    assert bodies(server, "log_metrics")[0]["metrics_info"][0]["metric"]["value"] == 4
+
+
+def test_options_of_dbnd_may_stand_behind_those_of_the_task(run, server):
+    done = run(
+        "tasks.main", "--n", "1", "--job-name", "j", "--run-name", "r", "--project", "p", "-c", "run_info.user=u"
+    )
+    assert done.returncode == 0, done.stderr
+    info = bodies(server, "init_run")[0]["init_args"]["new_run_info"]
+    assert (info["job_name"], info["name"], info["project_name"], info["user"]) == ("j", "r", "p", "u")
+    assert info["dag_id"] == "DBND_RUN.j"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "sentence"),
+    [
+        (["nothing"], 2, "There is no task 'nothing'"),
+        (["tasks.mian"], 2, "Did you mean 'main'?"),
+        (["tasks.no_task"], 2, "decorate 'no_task' with @task"),
+        (["nowhere.main"], 2, "There is no module 'nowhere'"),
+        (["tasks.sub.main"], 2, "There is no module 'tasks.sub'"),
+        (["gone.py::main"], 2, "There is no file 'gone.py'"),
+        (["tasks.py"], 2, "names a file but no task. Its tasks: asynchronous, exits"),
+        (["tasks.main", "--n", "x"], 2, "The parameter 'n' of the task 'main' takes int, not 'x'"),
+        (["tasks.main", "--colour", "blue"], 2, "takes Colour, not 'blue'"),
+        (["tasks.main", "--nn", "1"], 2, "has no parameter 'nn'. Did you mean 'n'?"),
+        (["tasks.main", "--n"], 2, "The option --n needs a value"),
+        (["tasks.main", "stray"], 2, "The argument 'stray' is not of the form --name VALUE"),
+        (["tasks.required"], 2, "needs a value for 'path': add --path VALUE"),
+        (["tasks.main", "--set", "n"], 2, "--set 'n' is not of the form name=value"),
+        (["tasks.main", "-c", "core.databnad_url=x"], 8, "Did you mean core.databand_url?"),
+        (["tasks.main", "-c", "corre.databand_url=x"], 8, "The section [corre] (--set-config) does not exist"),
+        (["tasks.main", "-c", "core.flush_timeout=x"], 8, "core.flush_timeout = 'x' (--set-config) cannot be used"),
+        (["tasks.main", "-c", "core.databand_url=h"], 8, "a URL such as http://localhost:8080 is needed"),
+        (["tasks.main", "--conf-file", "no.cfg"], 8, "'no.cfg' given with --conf-file does not exist"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_the_right_exit_code(run, server, args, code, sentence):
+    done = run(*args)
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("import nowhere_else", "No module named 'nowhere_else'"),
+        ("x = (", "SyntaxError"),
+    ],
+)
+@pytest.mark.parametrize("target", ["broken.main", "broken.py::main"])
+def test_a_module_that_cannot_be_imported_shows_its_own_traceback(run, code, error, target):
+    Path("broken.py").write_text(f"from dbnd import task\n{code}\n")
+    done = run(target)
+    assert done.returncode == 2
+    assert error in done.stderr
+    assert "broken.py" in done.stderr
+    assert "/dbnd/_" not in done.stderr
+    assert "importlib" not in done.stderr
+
+
+def test_a_failing_run_shows_the_users_traceback_and_exits_with_10(run, server):
+    done = run("tasks.fails")
+    assert done.returncode == 10
+    assert 'raise ValueError("boom")' in done.stderr
+    assert "/dbnd/_" not in done.stderr
+    assert [body["state"] for body in bodies(server, "set_run_state")] == ["RUNNING", "FAILED"]
+    updates = [u for b in bodies(server, "update_task_run_attempts") for u in b["task_run_attempt_updates"]]
+    assert [u["state"] for u in updates] == ["RUNNING", "FAILED"]
+    assert updates[-1]["error"]["msg"] == "boom"
+    assert server.calls()[-1] == "set_unfinished_tasks_state"
+
+
+@pytest.mark.parametrize(("code", "exit_code", "state"), [(0, 0, "SUCCESS"), (3, 10, "FAILED")])
+def test_sys_exit_in_a_task(run, server, code, exit_code, state):
+    assert run("tasks.exits", "--code", str(code)).returncode == exit_code
+    assert bodies(server, "set_run_state")[-1]["state"] == state
+
+
+def test_a_coroutine_is_run(run, server):
+    assert run("tasks.asynchronous").returncode == 0
+    assert bodies(server, "log_targets")[0]["targets_info"][0]["value_preview"] == "5"
+
+
+def test_what_tasks_print_is_their_log_with_secrets_masked(run, server):
+    done = run("tasks.prints")
+    assert "inner password=hunter2" in done.stdout  # the terminal is the user's own
+    logs = {b["task_run_attempt_uid"]: b["log_body"] for b in bodies(server, "save_task_run_log")}
+    assert sorted(logs.values()) == ["first line\n", "inner password=***\n"]
+
+
+def test_logs_keep_head_and_tail(run, server):
+    run("tasks.prints", "-c", "log.preview_head_bytes=3", "-c", "log.preview_tail_bytes=4")
+    texts = [b["log_body"] for b in bodies(server, "save_task_run_log")]
+    assert "fir\n... (4 characters left out) ...\nine\n" in texts
+
+
+def test_log_capture_can_be_switched_off(run, server):
+    run("tasks.prints", DBND__LOG__CAPTURE_TRACKING_LOG="false")
+    assert bodies(server, "save_task_run_log") == []
+
+
+def test_sigterm_cancels_the_run(server):
+    env = {**os.environ, "DBND__CORE__DATABAND_URL": server.url, "DBND__CORE__DATABAND_ACCESS_TOKEN": "t"}
+    command = [str(Path(sysconfig.get_path("scripts")) / "dbnd"), "run", "tasks.waits"]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while "waiting" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 10, stderr
+    assert bodies(server, "set_run_state")[-1]["state"] == "CANCELLED"
+    assert "was cancelled" in stderr
+
+
+def test_an_unreachable_tracker_lets_the_task_run(dbnd, free_port, home):
+    done = dbnd("run", "tasks.main", DBND__CORE__DATABAND_URL=f"http://127.0.0.1:{free_port}")
+    assert done.returncode == 0
+    assert "given (3" in done.stdout
+    assert "events are not delivered" in done.stderr
+    (journal,) = (home / "dbnd/journal").glob("*.journal")
+    assert str(journal) in done.stderr
+    calls = [json.loads(line[9:])[0] for line in journal.read_bytes().splitlines()[1:]]
+    assert calls[0] == "init_run"
+    assert "log_metrics" in calls
+    assert calls[-1] == "set_run_state"
+
+
+def test_a_misspelt_key_in_a_file_does_not_stop_the_run(run, home):
+    (home / "dbnd").mkdir()
+    (home / "dbnd/databand.cfg").write_text("[core]\nflush_timeuot = 3\n")
+    done = run("tasks.main")
+    assert done.returncode == 0
+    assert "databand.cfg, line 2" in done.stderr
+    assert "Did you mean core.flush_timeout?" in done.stderr
+
+
+def test_help_of_a_task_lists_its_parameters(dbnd):
+    done = dbnd("run", "tasks.main", "--help")
+    assert done.returncode == 0
+    assert "--set-config" in done.stdout
+    for text in ("--n", "int", "list[str]", "Colour.red"):
+        assert text in done.stdout
+    assert dbnd("run").returncode == 2
+
+
+def test_help_of_dbnd_imports_nothing_heavy(python):
+    code = (
+        "import sys\n"
+        "sys.argv = ['dbnd', '--help']\n"
+        "from dbnd._cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as done: assert done.code in (None, 0)\n"
+        "heavy = {'mlflow', 'requests', 'sqlalchemy', 'fastapi', 'pydantic', 'alembic', 'uvicorn', 'asyncio'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = python(code)
+    assert "HEAVY []" in done.stdout, done.stdout + done.stderr
+    assert "config" in done.stdout
+
+
+def test_help_costs_little_more_than_python_itself():
+    """A guard against an import that creeps in: measured against the bare interpreter on the same machine."""
+
+    def cpu(*command):
+        best = float("inf")
+        for _ in range(5):
+            before = os.times()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            after = os.times()
+            best = min(
+                best, after.children_user + after.children_system - before.children_user - before.children_system
+            )
+        return best
+
+    bare = cpu(sys.executable, "-c", "pass")
+    assert cpu(str(Path(sysconfig.get_path("scripts")) / "dbnd"), "--help") < 15 * bare
+
+
+def test_an_unknown_command_is_a_usage_error(dbnd):
+    done = dbnd("nothing")
+    assert done.returncode == 2
+    assert "No such command 'nothing'" in done.stderr
+
+
+def test_a_pipe_that_closes_early_is_no_error():
+    command = f"{Path(sysconfig.get_path('scripts')) / 'dbnd'} config show | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr

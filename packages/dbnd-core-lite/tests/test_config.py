@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dbnd import ConfigError, config
+from dbnd._config import Config
+from dbnd._settings import CoreSettings, RunInfoSettings
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_each_layer_wins_over_the_one_below(home, monkeypatch):
+    layers = [
+        home / "dbnd/databand.cfg",
+        home / "dbnd/project.cfg",
+        home / "named.cfg",
+        home / ".dbnd/databand.cfg",
+    ]
+    monkeypatch.setenv("DBND_CONFIG", str(layers[2]))
+    write(layers[2], "")
+    for path in layers:
+        write(path, f"[run_info]\nname = {path.name}-{path.parent.name}\n")
+        loaded = Config.load()
+        assert loaded.get("run_info", "name") == f"{path.name}-{path.parent.name}"
+        assert loaded.source("run_info", "name") == f"{path}, line 2"
+    monkeypatch.setenv("DBND__RUN_INFO__NAME", "environment")
+    assert Config.load().source("run_info", "name") == "environment variable DBND__RUN_INFO__NAME"
+    conf_file = write(home / "extra.cfg", "[run_info]\nname = conf-file\n")
+    arguments = {"set_config": ["run_info.name=command"]}
+    assert Config.load(**arguments).get("run_info", "name") == "command"
+    arguments["conf_files"] = [str(conf_file)]
+    assert Config.load(**arguments).get("run_info", "name") == "conf-file"
+    arguments["conf"] = {"run_info.name": "code"}
+    assert Config.load(**arguments).get("run_info", "name") == "code"
+
+
+def test_working_directory_counts_only_without_dbnd_home(monkeypatch):
+    write(Path("project.cfg"), "[run_info]\nname = here\n")
+    assert Config.load().get("run_info", "name") is None
+    monkeypatch.delenv("DBND_HOME")
+    assert Config.load().get("run_info", "name") == "here"
+
+
+def test_names_are_case_insensitive_and_percent_signs_stand(monkeypatch):
+    monkeypatch.setenv("DBND__CORE__DATABAND_URL", "http://h/%2F")
+    loaded = Config.load(set_config=["Run_Info.Name=100%"])
+    assert loaded.get("CORE", "Databand_Url") == "http://h/%2F"
+    assert loaded.get("run_info", "name") == "100%"
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("Yes", True), ("t", True), ("1", True), ("f", False)])
+def test_booleans_as_the_original_client_reads_them(text, value):
+    loaded = Config.load(set_config=[f"core.tracker_raise_on_error={text}"])
+    assert loaded.settings(CoreSettings).tracker_raise_on_error is value
+
+
+def test_json_and_empty_values():
+    loaded = Config.load(set_config=['core.extra_default_headers={"X-A": "1"}', "run_info.name="])
+    assert loaded.settings(CoreSettings).extra_default_headers == {"X-A": "1"}
+    assert loaded.settings(RunInfoSettings).name is None
+
+
+def test_a_value_of_the_wrong_type_is_named_with_its_source(home):
+    write(home / "dbnd/databand.cfg", "[core]\n# seconds\nflush_timeout = soon\n")
+    with pytest.raises(ConfigError) as caught:
+        Config.load().check()
+    text = str(caught.value)
+    assert text.startswith("core.flush_timeout = 'soon' (")
+    assert "databand.cfg, line 3" in text
+    assert "number" in text
+
+
+def test_a_wrong_secret_is_not_printed():
+    with pytest.raises(ConfigError) as caught:
+        Config.load(conf={"core": {"databand_access_token": ["hunter2"]}}).check()
+    assert "hunter2" not in str(caught.value)
+    assert "core.databand_access_token = '***'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "hint"),
+    [("core.databnad_url=x", "Did you mean core.databand_url?"), ("cor.x=1", "Did you mean core?")],
+)
+def test_an_unknown_key_on_the_command_line_is_an_error(assignment, hint):
+    with pytest.raises(ConfigError, match=r"--set-config") as caught:
+        Config.load(set_config=[assignment]).check()
+    assert hint in str(caught.value)
+
+
+def test_an_unknown_key_in_code_is_an_error():
+    with pytest.raises(ConfigError, match=r"core\.nothing \(conf\) does not exist"):
+        Config.load(conf={"core": {"nothing": 1}}).check()
+
+
+def test_an_unknown_key_in_a_file_is_a_warning_with_file_and_line(home, capsys):
+    path = write(home / "dbnd/databand.cfg", "[core]\ndatabnad_url = http://h\n")
+    loaded = Config.load()
+    loaded.check()
+    said = capsys.readouterr().err
+    assert f"{path}, line 2" in said
+    assert "Did you mean core.databand_url?" in said
+    assert loaded.get("core", "databand_url") is None
+
+
+def test_keys_of_the_original_client_are_accepted_quietly(home, capsys):
+    text = "[core]\ntracker = ['api']\n[airflow]\nanything = 1\n[tracking]\nlog_histograms = False\n"
+    write(home / "dbnd/databand.cfg", text)
+    Config.load(set_config=["core.tracker_api=disabled"]).check()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("name = x\n", "line 1: a [section] must stand"), ("[core]\nwhat is this\n", "line 2"), ("[core\n", "line 1")],
+)
+def test_a_broken_file_is_named_with_its_line(home, text, reason):
+    path = write(home / "dbnd/databand.cfg", text)
+    with pytest.raises(ConfigError) as caught:
+        Config.load()
+    assert f"{path}, {reason}" in str(caught.value)
+
+
+@pytest.mark.parametrize("assignment", ["core.x", "x=1", ".x=1", "core.=1"])
+def test_a_malformed_assignment_is_named(assignment):
+    with pytest.raises(ConfigError, match=r"is not of the form section\.key=value"):
+        Config.load(set_config=[assignment])
+
+
+def test_missing_files_that_were_named_are_errors(monkeypatch):
+    with pytest.raises(ConfigError, match=r"'no\.cfg' given with --conf-file does not exist"):
+        Config.load(conf_files=["no.cfg"])
+    monkeypatch.setenv("DBND_CONFIG", "gone.cfg")
+    with pytest.raises(ConfigError, match="DBND_CONFIG does not exist"):
+        Config.load()
+
+
+def test_config_outside_of_a_context_reads_the_layers(monkeypatch):
+    monkeypatch.setenv("DBND__TRACKING__PROJECT", "p")
+    assert config.get("tracking", "project") == "p"
+    assert config.get("tracking", "job", "fallback") == "fallback"
+    assert config.get("mine", "own") is None
+
+
+def test_show_prints_value_and_source_and_masks_secrets(dbnd, home):
+    write(
+        home / "dbnd/databand.cfg", "[core]\ndataband_url = http://user:hunter2@h:1\ndatabnad_access_token = hunter2\n"
+    )
+    done = dbnd("config", "show", "-c", "core.databand_access_token=hunter2")
+    assert done.returncode == 0, done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+    rows = json.loads(dbnd("config", "show", "core", "--json").stdout)
+    values = {row["key"]: row for row in rows}
+    assert values["databand_url"]["value"] == "http://***@h:1"
+    assert values["databand_url"]["source"].endswith("databand.cfg, line 2")
+    assert values["databnad_access_token"]["source"].endswith("(not used)")
+    assert values["flush_timeout"] == {"section": "core", "key": "flush_timeout", "value": "10.0", "source": "default"}
+
+
+def test_show_of_an_unknown_name_is_a_usage_error(dbnd):
+    done = dbnd("config", "show", "nothing")
+    assert done.returncode == 2
+    assert "There is no section or key 'nothing'" in done.stderr

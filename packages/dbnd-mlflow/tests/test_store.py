@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import contextlib
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking._tracking_service.utils import _get_store
+
+from dbnd_mlflow import DatabandStore, build_composite_uri
+from dbnd_mlflow._taps import TAPS
+
+
+@pytest.fixture
+def uri(tracker_url, inner_uri):
+    return build_composite_uri(tracker_url, inner_uri)
+
+
+@pytest.fixture
+def store(uri):
+    return _get_store(uri)
+
+
+@pytest.fixture
+def inner(store):
+    return object.__getattribute__(store, "_databand_inner")
+
+
+@pytest.fixture
+def run(store):
+    experiment = store.create_experiment("e", None, [])
+    return store.create_run(experiment, "user", 1_700_000_000_000, [RunTag("t", "v")], "name")
+
+
+def members(obj):
+    """Names of everything that an object has, on itself and on its classes."""
+    return sorted({*dir(obj), *vars(obj)})
+
+
+def test_the_store_is_ours_and_answers_as_the_users_own(store, inner):
+    assert type(store) is DatabandStore
+    assert isinstance(store, DatabandStore)
+    assert isinstance(store, SqlAlchemyStore)
+    assert store.__class__ is SqlAlchemyStore
+    assert members(store) == members(inner)
+
+
+def test_every_member_of_the_inner_store_is_reached(store, inner):
+    """Each name gives the very object of the inner store, or its method with a tap around it."""
+    checked = 0
+    for name in members(inner):
+        if name in {"__class__", "__dict__"} or (name.startswith("__") and hasattr(object, name)):
+            continue
+        expected, found = (_look_up(obj, name) for obj in (inner, store))
+        if isinstance(expected, Exception):
+            assert type(found) is type(expected), name
+        elif name in TAPS:
+            assert found.__wrapped__ == expected, name
+        else:
+            assert found is expected or found == expected, name
+        checked += 1
+    assert checked > 50
+
+
+def _look_up(obj, name):
+    try:
+        return getattr(obj, name)
+    except Exception as error:  # noqa: BLE001  the very exception is what is compared
+        return error
+
+
+def test_what_the_inner_store_does_not_have_the_proxy_does_not_have(store):
+    assert not hasattr(store, "no_such_method")
+    with pytest.raises(AttributeError, match="SqlAlchemyStore"):
+        _ = store.no_such_method
+
+
+def test_attributes_are_set_and_deleted_on_the_inner_store(store, inner):
+    store.mine = 1
+    assert inner.mine == 1
+    del store.mine
+    assert not hasattr(inner, "mine")
+
+
+def test_a_patched_method_is_the_patch(store):
+    with mock.patch.object(store, "log_batch") as patched:
+        store.log_batch("id", metrics=[])
+        store.log_batch.assert_called_once_with("id", metrics=[])
+    assert patched.call_count == 1
+
+
+def test_exceptions_are_those_of_the_inner_store(store, inner):
+    for target in (store, inner):
+        with pytest.raises(MlflowException, match="Run with id=nothing not found"):
+            target.log_metric("nothing", Metric("a", 1, 0, 0))
+
+
+def test_a_failing_write_is_not_reported(store, journalled):
+    with contextlib.suppress(MlflowException):
+        store.log_metric("nothing", Metric("a", 1, 0, 0))
+    assert journalled() == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store, run_id: store.log_batch(run_id, [Metric("m", 1, 5, 2)], [Param("p", "1e-3")], [RunTag("t", "x")]),
+        lambda store, run_id: store.log_batch(
+            run_id=run_id, metrics=[Metric("m", 1, 5, 2)], params=[Param("p", "1e-3")], tags=[RunTag("t", "x")]
+        ),
+        lambda store, run_id: store.log_batch(
+            run_id, [Metric("m", 1, 5, 2)], tags=[RunTag("t", "x")], params=[Param("p", "1e-3")]
+        ),
+    ],
+)
+def test_positional_and_keyword_calls_are_reported_alike_in_one_event(store, run, journalled, call):
+    before = len(journalled())
+    call(store, run.info.run_id)
+    ((name, body),) = journalled()[before:]
+    assert name == "log_metrics"
+    elements = [(e["source"], e["metric"]["key"], e["metric"]["value"]) for e in body["metrics_info"]]
+    assert elements == [("mlflow", "m", 1), ("mlflow.param", "p", "1e-3"), ("mlflow.tag", "t", "x")]
+    metric = body["metrics_info"][0]["metric"]
+    assert metric["step"] == 2
+    assert metric["timestamp"] == "1970-01-01T00:00:00.005000+00:00"
+
+
+def test_a_thousand_metrics_in_a_batch_are_one_event(store, run, journalled):
+    before = len(journalled())
+    store.log_batch(run.info.run_id, [Metric(f"m{n}", n, n, n) for n in range(1000)], [], [])
+    ((_, body),) = journalled()[before:]
+    assert len(body["metrics_info"]) == 1000
+
+
+def test_long_params_stand_whole_beside_the_cut_one(store, run, journalled):
+    text = "y" * 5_800
+    store.log_param(run.info.run_id, Param("long", text))
+    metric = journalled()[-1][1]["metrics_info"][0]["metric"]
+    assert metric["text"] == text
+    assert len(metric["value_str"]) == 5_000
+
+
+def test_asynchronous_logging_is_reported(uri, run, journalled):
+    client = MlflowClient(tracking_uri=uri)
+    operation = client.log_metric(run.info.run_id, "later", 1.5, synchronous=False)
+    operation.wait()
+    keys = [m["metric"]["key"] for call, b in journalled() if call == "log_metrics" for m in b["metrics_info"]]
+    assert keys.count("later") == 1
+    _get_store(uri).shut_down_async_logging()
+
+
+def test_the_store_survives_pickling_and_is_the_same_one(store, run):
+    copy = pickle.loads(pickle.dumps(store))
+    assert copy is store
+    assert copy.get_run(run.info.run_id).info.run_id == run.info.run_id
+
+
+def test_racing_threads_build_one_store(uri):
+    barrier = threading.Barrier(8)
+
+    def touch(_):
+        barrier.wait()
+        return _get_store(uri)
+
+    with ThreadPoolExecutor(8) as pool:
+        stores = list(pool.map(touch, range(8)))
+    assert len({id(store) for store in stores}) == 1
+
+
+def test_a_bad_inner_uri_fails_as_it_does_natively(tracker_url):
+    uri = build_composite_uri(tracker_url, "nonsense://x")
+    with pytest.raises(MlflowException, match="unsupported URI 'nonsense://x'"):
+        MlflowClient(tracking_uri=uri).search_experiments()
+
+
+def test_trouble_of_ours_never_reaches_mlflow(store, run, capsys):
+    with mock.patch("dbnd_mlflow._reporter.metric", side_effect=RuntimeError("ours")):
+        store.log_metric(run.info.run_id, Metric("m", 1, 5, 2))
+    assert store.get_run(run.info.run_id).data.metrics == {"m": 1}
+    said = capsys.readouterr().err
+    assert "A call of MLflow (log_metric) could not be reported" in said
+    assert "RuntimeError: ours" in said
+
+
+def test_import_mlflow_loads_the_plugin_without_warning_and_without_ours(python):
+    code = (
+        "import warnings; warnings.filterwarnings('error', message='.*attempting to register.*')\n"
+        "import sys, mlflow\n"
+        "from mlflow.tracking._tracking_service.utils import _tracking_store_registry as registry\n"
+        "assert {'dbnd', 'dbnd+s', 'databand', 'databand+s'} <= set(registry._registry), registry._registry\n"
+        "assert 'dbnd_mlflow.tracking_store' in sys.modules\n"
+        "print('OURS', sorted(n for n in sys.modules if n.partition('.')[0] in {'dbnd', 'dbnd_tracker'}))\n"
+    )
+    done = python(code)
+    assert "OURS []" in done.stdout, done.stderr
+
+
+def test_plugin_first_then_mlflow_registers_too(python):
+    done = python(
+        "import dbnd_mlflow.tracking_store, mlflow\n"
+        "from mlflow.tracking._tracking_service.utils import _tracking_store_registry as registry\n"
+        "assert 'dbnd' in registry._registry\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_mlflow_works_beside_a_broken_configuration_file(python, home):
+    (home / "dbnd").mkdir()
+    (home / "dbnd/databand.cfg").write_text("this is no configuration\n")
+    done = python("import mlflow; mlflow.set_tracking_uri('sqlite:///x.db'); mlflow.search_experiments()")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_model_registry_works_under_the_composite_uri(uri):
+    mlflow.set_tracking_uri(uri)
+    client = MlflowClient()
+    client.create_registered_model("m")
+    assert [model.name for model in client.search_registered_models()] == ["m"]
