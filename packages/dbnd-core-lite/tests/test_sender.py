@@ -124,6 +124,15 @@ def test_retry_after_is_honoured(start):
     assert len(transport.attempts) == 3
 
 
+def test_a_transport_that_breaks_does_not_end_the_sender(start):
+    journal, sender, transport = start(None, KeyError("a bug of the transport"))
+    journal.append("a", {})
+    assert sender.flush(10)
+    journal.append("b", {})
+    assert sender.flush(30)
+    assert [b.call for b in transport.batches] == ["a", "b"]
+
+
 def test_what_is_refused_for_good_is_kept_aside_and_blocks_nothing(start, capsys):
     def refuse_bad(batch):
         if any(metric["n"] == 66 for metric in batch.body.get("metrics_info", ())):

@@ -131,7 +131,7 @@ class Sender:
             while not self._stopped and (records := self._next()):
                 try:
                     self._send(records)
-                except TransportError as error:
+                except Exception as error:  # noqa: BLE001  a transport may come from a plugin: the thread outlives it
                     if not self._failed(error, deadline):
                         return
                 else:
@@ -185,13 +185,13 @@ class Sender:
             f"it is kept in {self._journal.dead_path}."
         )
 
-    def _failed(self, error: TransportError, deadline: float) -> bool:
+    def _failed(self, error: Exception, deadline: float) -> bool:
         """Wait before the next attempt; False when there is to be none."""
         self._failures += 1
-        self.trouble = str(error)
+        self.trouble = str(error) if isinstance(error, TransportError) else f"{type(error).__name__}: {error}"
         draining = self._draining.is_set()
         if not draining:
-            self._say(f"The tracker {self._name} does not take events ({error}); they are kept and sent later.")
+            self._say(f"The tracker {self._name} does not take events ({self.trouble}); they are kept and sent later.")
         elif not self._has_answered:
             with self._progress:
                 self._gave_up = True
@@ -204,7 +204,7 @@ class Sender:
             self._draining.wait(wait)
         return time.monotonic() < deadline
 
-    def _backoff(self, error: TransportError) -> float:
+    def _backoff(self, error: Exception) -> float:
         least, most = _BACKOFF
         wait = min(most, least * 2 ** min(self._failures - 1, 10)) * random.uniform(1, 1.5)  # noqa: S311  jitter
         asked = error.retry_after if isinstance(error, UnreachableError) else None

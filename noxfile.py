@@ -1,0 +1,132 @@
+"""Every command of the project: ``nox -l`` lists them. Without a session, nox runs the whole matrix."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["matrix"]
+
+ROOT = Path(__file__).parent
+# In the order of their dependencies.
+PACKAGES = [ROOT / "packages" / name for name in ("dbnd-core-lite", "dbnd-tracker", "dbnd-mlflow", "dbnd-examples", "databand")]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+# Floor, last 2.x, 3.1, a middle 3.x, newest. The caps that an old MLflow needs stand in constraints/.
+MLFLOWS = ["2.9.2", "2.22.5", "3.1.4", "3.8.1", "3.17.2"]
+# MLflow 2.9 asks for libraries that have no wheels for these Pythons.
+IMPOSSIBLE = {("3.12", "2.9.2"), ("3.13", "2.9.2")}
+TEST_TOOLS = [
+    "httpx>=0.27",
+    "hypothesis>=6.100",
+    "pytest>=8",
+    "pytest-randomly>=3.15",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
+]
+
+
+def interpreter(version: str) -> str:
+    """The interpreter of a version: pyenv's if it has one, else whatever nox finds."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = sorted(root.glob(f"versions/{version}.*/bin/python"))
+    return str(found[-1]) if found else version
+
+
+def install(session: nox.Session, *more: str, mlflow: str | None = None) -> None:
+    """Install all packages, built from this checkout and not editable, with one version of MLflow."""
+    constraints = ROOT / "constraints" / f"mlflow-{mlflow}.txt"
+    limits = ["-c", str(constraints)] if mlflow and constraints.exists() else []
+    session.install(*limits, *([f"mlflow=={mlflow}"] if mlflow else []), *map(str, PACKAGES), *more)
+
+
+def run_tests(session: nox.Session) -> None:
+    """Run the suite in parallel, or what is asked for after ``--``."""
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the main example on the embedded tracker, in a fresh environment, and show what was tracked."""
+    install(session)
+    show_example(session)
+
+
+def show_example(session: nox.Session) -> None:
+    """Run the example of the README in an empty folder and show the run."""
+    folder = Path(session.create_tmp())
+    shutil.rmtree(folder)
+    folder.mkdir()
+    # Neither the user's own configuration nor his own MLflow store take part.
+    env = {"DBND_HOME": str(folder / "dbnd"), "HOME": str(folder), "MLFLOW_TRACKING_URI": None}
+    dbnd = str(Path(session.bin, "dbnd"))
+    with session.chdir(folder):
+        switch = ["--set-config", "mlflow_tracking.databand_tracking=True"]
+        session.run(dbnd, "run", "dbnd_examples.tracking.tracking_mlflow.task_with_mflow", *switch, env=env)
+        session.run(dbnd, "runs", "list", env=env)
+        session.run(dbnd, "runs", "show", "latest", env=env)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the test suite on the installed packages, with the newest MLflow."""
+    install(session, *TEST_TOOLS)
+    run_tests(session)
+
+
+@nox.session
+@nox.parametrize(
+    ("python", "mlflow"),
+    [
+        nox.param(interpreter(python), mlflow, id=f"{python}-{mlflow}")
+        for python in PYTHONS
+        for mlflow in MLFLOWS
+        if (python, mlflow) not in IMPOSSIBLE
+    ],
+)
+def matrix(session: nox.Session, mlflow: str) -> None:
+    """Run the test suite for every Python and MLflow that is supported."""
+    install(session, *TEST_TOOLS, mlflow=mlflow)
+    run_tests(session)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, and that packages import only what they may."""
+    session.install("ruff==0.17.5")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, and the arrows between the packages."""
+    install(session, "mypy==2.4.1", "types-requests", "import-linter==2.16", "nox", *TEST_TOOLS)
+    for package in ("dbnd", "dbnd_tracker", "dbnd_mlflow", "dbnd_examples"):
+        session.run("mypy", "-p", package)
+    session.run("mypy", "noxfile.py")
+    session.run("lint-imports")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel and the source distribution of every package into dist/."""
+    session.install("hatch")
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    for package in PACKAGES:
+        with session.chdir(package):
+            session.run("hatch", "build", str(dist))
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Install ``databand[mlflow,examples]`` from the built wheels and run the example from them."""
+    dist = ROOT / "dist"
+    if not list(dist.glob("*.whl")):
+        session.error("There are no wheels in dist/: run `nox -s build` first.")
+    session.install("--find-links", str(dist), "databand[mlflow,examples]")
+    show_example(session)
