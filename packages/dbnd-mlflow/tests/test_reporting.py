@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import subprocess
 import sys
 import uuid
@@ -212,12 +213,18 @@ def test_a_script_that_leaves_its_run_open_is_reported_to_the_end(python, tracke
     assert events.states() == [("open", "RUNNING"), ("open", "SUCCESS")]
 
 
+def log_in_another_process(run_id):
+    code = f"import mlflow\nwith mlflow.start_run(run_id={run_id!r}): mlflow.log_metric('other', 1)"
+    # Newer MLflows put the URI into the environment by themselves.
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
 def test_another_process_writes_into_the_same_task_run(tracker_url, inner_uri, events):
     uri = build_composite_uri(tracker_url, inner_uri)
     mlflow.set_tracking_uri(uri)
     with mlflow.start_run(run_name="shared") as run:
-        code = f"import mlflow\nwith mlflow.start_run(run_id={run.info.run_id!r}): mlflow.log_metric('other', 1)"
-        subprocess.run([sys.executable, "-c", code], check=True)
+        log_in_another_process(run.info.run_id)
     assert events.metrics() == [("shared", "other", 1.0, 0)]
     assert len([1 for call, _ in events() if call == "init_run"]) == 1
 
@@ -225,8 +232,7 @@ def test_another_process_writes_into_the_same_task_run(tracker_url, inner_uri, e
 def test_another_process_finds_the_task_run_of_a_run_of_a_task(conf, events):
     with dbnd_tracking("job", conf=conf):
         run_id = train()
-        code = f"import mlflow\nwith mlflow.start_run(run_id={run_id!r}): mlflow.log_metric('other', 1)"
-        subprocess.run([sys.executable, "-c", code], check=True)
+        log_in_another_process(run_id)
     assert sorted(events.metrics()) == [("train", "loss", 0.5, 3), ("train", "other", 1.0, 0)]
 
 

@@ -6,6 +6,7 @@ not through MLflow's cache; a cache of our own takes its place.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import inspect
 import os
@@ -13,11 +14,15 @@ import threading
 from typing import Any, Final
 
 from dbnd._config import current_config
-from dbnd._tracking.client import get_client
+from dbnd._tracking.client import close_all, get_client
 
 from ._reporter import Reporter
 from ._store import DatabandStore
 from ._uri import is_composite_uri, parse_composite_uri
+
+# The handler of the entry module runs after MLflow's own, which ends an open run; core's would run before it and close
+# the journal too early.
+atexit.unregister(close_all)
 
 _lock: Final = threading.RLock()
 _stores: Final[dict[tuple[int, str, str | None], Any]] = {}
