@@ -1,0 +1,1 @@
+"""The embedded databand tracker: the HTTP API that clients speak, its database, its web page and its commands."""

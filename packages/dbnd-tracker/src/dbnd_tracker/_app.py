@@ -1,0 +1,81 @@
+"""The web application: routers and middleware over one database."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from dbnd import __version__
+from dbnd_tracker._api.access import HostMiddleware, TokenMiddleware
+from dbnd_tracker._api.auth import router as auth_router
+from dbnd_tracker._api.bodies import MAX_RECEIVED, MAX_UNPACKED, BodyMiddleware
+from dbnd_tracker._api.pages import pages_router
+from dbnd_tracker._api.runs import runs_router
+from dbnd_tracker._api.tracking import tracking_router
+from dbnd_tracker._errors import PayloadError, StorageError, UnknownCallError
+from dbnd_tracker._queries import QueryError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from dbnd_tracker._database import Database
+
+
+def create_app(
+    database: Database,
+    *,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    max_received: int = MAX_RECEIVED,
+    max_unpacked: int = MAX_UNPACKED,
+) -> FastAPI:
+    """The tracker as an ASGI application.
+
+    Args:
+        database: Where runs are kept.
+        host: The address that it is served on; requests for others are refused.
+        token: What every request must carry; None lets everyone in.
+        max_received: Largest body as received, in bytes.
+        max_unpacked: Largest body after gunzip, in bytes.
+    """
+    app = FastAPI(title="databand tracker", version=__version__, redirect_slashes=False)
+    for error, status in _STATUSES.items():
+        app.add_exception_handler(error, _handler(status))
+    app.add_exception_handler(RequestValidationError, _invalid_query)
+    app.include_router(auth_router)
+    app.include_router(tracking_router(database))
+    app.include_router(runs_router(database))
+    app.include_router(pages_router(database))
+    # The one added last is the outermost: bodies are read before anything is refused.
+    if token is not None:
+        app.add_middleware(TokenMiddleware, token=token)
+    app.add_middleware(HostMiddleware, host=host)
+    app.add_middleware(BodyMiddleware, max_received=max_received, max_unpacked=max_unpacked)
+    return app
+
+
+_STATUSES = {
+    UnknownCallError: HTTPStatus.NOT_FOUND,
+    PayloadError: HTTPStatus.BAD_REQUEST,
+    QueryError: HTTPStatus.BAD_REQUEST,
+    StorageError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def _handler(status: HTTPStatus) -> Any:  # noqa: ANN401  Starlette's own type is for errors of any class
+    def handle(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, status)
+
+    return handle
+
+
+def _invalid_query(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problem = error.errors()[0]
+    name = ".".join(str(part) for part in problem["loc"][1:])
+    detail = f"The query parameter {name} is wrong: {problem['msg'][:1].lower()}{problem['msg'][1:]}."
+    return JSONResponse({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY)

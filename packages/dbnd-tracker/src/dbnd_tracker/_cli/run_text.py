@@ -1,0 +1,97 @@
+"""A run as text: its facts, its task tree, and what each task run logged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from dbnd import _console
+from dbnd_tracker._format import duration_text, local_time, value_text
+
+if TYPE_CHECKING:
+    from dbnd_tracker._views import RunDetail, TaskRunView
+
+
+# Exceptions travel as the text of their class.
+_CLASS: Final = re.compile(r"<class '(.*)'>")
+# Widest value in a column that others stand behind.
+_WIDEST: Final = 60
+
+
+def run_text(run: RunDetail, page_url: str | None) -> str:
+    """``run`` in full.
+
+    Args:
+        run: What is shown.
+        page_url: Where a browser shows it, or None.
+    """
+    facts = [
+        ("Run", run.name),
+        ("Uid", run.run_uid),
+        ("Job", run.job_name),
+        ("Project", run.project_name),
+        ("User", run.user),
+        ("Description", run.description),
+        ("State", run.state or "unknown"),
+        ("Started", local_time(run.start_time)),
+        ("Took", duration_text(run.duration)),
+        ("Page", page_url),
+    ]
+    lines = [f"{_console.heading(f'{label}:')} {value}" for label, value in facts if value]
+    if run.tasks:
+        tree = [
+            (_branch(task) + _name(task), task.state or "unknown", duration_text(task.duration)) for task in run.tasks
+        ]
+        lines += ["", _console.table(("TASK", "STATE", "TOOK"), tree)]
+    for task in run.tasks:
+        parts = list(_parts(task))
+        if parts:
+            lines += ["", _console.heading(_name(task)), *parts]
+    return "\n".join(lines)
+
+
+def _name(task: TaskRunView) -> str:
+    return task.task_af_id or task.name or task.task_run_uid
+
+
+def _branch(task: TaskRunView) -> str:
+    # Tables fold white space, so that depth is drawn.
+    return f"└{'──' * task.depth} " if task.depth else ""
+
+
+def _parts(task: TaskRunView) -> Iterator[str]:
+    """What there is to say of one task run."""
+    if task.error:
+        kind = _CLASS.sub(r"\1", task.error.get("exc_type") or "")
+        yield f"Error: {kind}: {task.error.get('msg') or ''}"
+    yield from (f"Link: {name} {url}" for name, url in task.links.items())
+    yield from _table(("PARAM", "VALUE"), [(param.name, value_text(param.value)) for param in task.params])
+    yield from _table(("TAG", "VALUE"), [(tag.name, value_text(tag.value)) for tag in task.tags])
+    metrics = [
+        (
+            metric.key,
+            str(metric.points),
+            value_text(metric.last_value, _WIDEST),
+            value_text(metric.min),
+            value_text(metric.max),
+            value_text(metric.last_step),
+        )
+        for metric in task.metrics
+    ]
+    yield from _table(("METRIC", "POINTS", "LAST", "MIN", "MAX", "STEP"), metrics)
+    yield from _table(("ARTIFACT", "PLACE"), [(artifact.name, artifact.path) for artifact in task.artifacts])
+    datasets = [
+        (d.operation_type, d.path or "", _shape(d.data_dimensions), d.error or d.operation_status)
+        for d in task.datasets
+    ]
+    yield from _table(("DATASET", "PATH", "SHAPE", "STATUS"), datasets)
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    if rows:
+        yield _console.table(headers, rows)
+
+
+def _shape(dimensions: list[int | None] | None) -> str:
+    return " x ".join("?" if size is None else str(size) for size in dimensions or ())

@@ -1,0 +1,258 @@
+"""The database of the tracker: an SQLite file or a PostgreSQL database, opened, migrated and written to."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sqlalchemy import URL, create_engine, event, inspect, make_url, select, text
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.orm import Session
+
+from dbnd._errors import ConfigError
+from dbnd._masking import mask_url
+from dbnd_tracker._errors import PayloadError, StorageError
+from dbnd_tracker._values import readable
+from dbnd_tracker._writer import IdCache, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Connection
+
+    T = TypeVar("T")
+
+REVISIONS: Final = ("0001",)
+"""Every revision of the schema, oldest first; a database at the last one starts without importing Alembic."""
+VERSION_TABLE: Final = "alembic_version"
+
+_BUSY_TIMEOUT_MS: Final = 10_000
+_ATTEMPTS: Final = 5
+# Any constant that no other program of a PostgreSQL server is likely to use for its advisory locks.
+_MIGRATION_LOCK: Final = 0x6462_6E64
+
+
+def open_database(url: str) -> Database:
+    """The database at ``url``, created or migrated when that is needed.
+
+    Raises:
+        ConfigError: The URL cannot be used, or the database has a schema that this version does not know.
+        StorageError: The database cannot be reached now.
+    """
+    database = Database(url)
+    database.open()
+    return database
+
+
+class Database:
+    """One database; any number of threads may use it.
+
+    Making one imports everything needed and checks the URL, but connects to nothing: ``open`` does.
+
+    Args:
+        url: ``sqlite:///file``, ``postgresql://…``, or the path of an SQLite file.
+
+    Raises:
+        ConfigError: The URL cannot be used, or the driver of PostgreSQL is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = _parse(url)
+        self.path: Path | None = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+        self.name: str = str(self.path) if self.path else mask_url(parsed.render_as_string(hide_password=True))
+        """The database as messages name it, without credentials."""
+        try:
+            self._engine = create_engine(
+                parsed,
+                json_serializer=lambda value: json.dumps(readable(value)),
+                pool_pre_ping=self.path is None,
+            )
+        except ModuleNotFoundError as error:
+            msg = (
+                f"The database {self.name} needs the Python package {error.name}, which is not installed: "
+                "install dbnd-tracker[postgresql]."
+            )
+            raise ConfigError(msg) from None
+        self._writing = self._engine
+        if self.path:
+            event.listen(self._engine, "connect", _set_up_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+            self._writing = self._engine.execution_options(dbnd_begin="BEGIN IMMEDIATE")
+            if not self.path.exists():
+                # A new file needs Alembic. It is imported now, because `open` may run in a thread, and a thread
+                # that imports while the main thread does can come to wait for it forever.
+                from dbnd_tracker import _migrations  # noqa: F401
+        self._ids = IdCache()
+        self._lock = threading.Lock()
+        self._opened = False
+
+    def open(self) -> None:
+        """Connect, and create or migrate the schema; does nothing the second time.
+
+        Raises:
+            ConfigError: The schema is of a newer version, or of another program.
+            StorageError: The database cannot be reached now.
+        """
+        with self._lock, self._translated():
+            if self._opened:
+                return
+            try:
+                self._prepare()
+            except BaseException:
+                self._engine.dispose()
+                raise
+            self._opened = True
+
+    def _prepare(self) -> None:
+        if self.path:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._engine.begin() as connection:
+            current = self._is_current(connection)
+        if not current:
+            self._migrate()
+
+    def _is_current(self, connection: Connection) -> bool:
+        if not inspect(connection).has_table(VERSION_TABLE):
+            return False
+        revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608  a constant
+        if revision in {*REVISIONS, None}:
+            return bool(revision == REVISIONS[-1])
+        msg = (
+            f"The database {self.name} has the schema {revision}, and this version of dbnd-tracker knows only those up "
+            f"to {REVISIONS[-1]}: install a newer dbnd-tracker, or name another database."
+        )
+        raise ConfigError(msg)
+
+    def _migrate(self) -> None:
+        """Bring the schema up to date, in one transaction that keeps other processes out."""
+        from dbnd_tracker import _migrations
+
+        with self._writing.begin() as connection:
+            if not self.path:
+                connection.execute(select(text(f"pg_advisory_xact_lock({_MIGRATION_LOCK})")))
+            if not self._is_current(connection):
+                _migrations.upgrade(connection)
+
+    def write(self, work: Callable[[Writer], T]) -> T:
+        """Run ``work`` in one transaction and return what it returns.
+
+        ``work`` runs once more when another process came first, so it must not keep anything outside the database.
+
+        Raises:
+            PayloadError: The database refuses the values.
+            StorageError: The database cannot take anything now.
+        """
+        with self._translated():
+            for attempt in range(_ATTEMPTS):
+                try:
+                    # SQLite has one writer at a time; waiting here is fairer and quicker than in its busy loop.
+                    with self._lock, Session(self._writing, expire_on_commit=False) as session:
+                        writer = Writer(session, self._ids)
+                        result = work(writer)
+                        session.commit()
+                        writer.keep_ids()
+                        return result
+                except DBAPIError as error:
+                    # Another server process inserted the same row, deleted a row whose id is kept here, or the two
+                    # waited for each other.
+                    self._ids.clear()
+                    if attempt + 1 == _ATTEMPTS or not _is_conflict(error):
+                        raise
+                    time.sleep(0.01 * 2**attempt)
+            msg = "the loop above returns or raises"
+            raise AssertionError(msg)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that reads one state of the database.
+
+        Raises:
+            StorageError: The database cannot be read now.
+        """
+        with self._translated(), Session(self._engine) as session:
+            yield session
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (DataError, IntegrityError) as error:
+            msg = f"The database {self.name} refuses the values: {_reason(error)}."
+            raise PayloadError(msg) from error
+        except (SQLAlchemyError, OSError) as error:
+            msg = f"The database {self.name} cannot be used: {_reason(error)}."
+            raise StorageError(msg) from error
+
+
+def _parse(url: str) -> URL:
+    if "://" not in url:
+        url = f"sqlite:///{Path(url).expanduser().absolute()}"
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        backend = ""
+    if backend == "sqlite" and parsed.database not in {None, "", ":memory:"}:
+        return parsed
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    msg = (
+        f"The database {mask_url(url)!r} cannot be used: the tracker needs a file, sqlite:///file or "
+        "postgresql://user@host/name."
+    )
+    raise ConfigError(msg)
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin where _begin_sqlite says
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    _use_write_ahead_log(connection)
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Let readers and the writer work side by side; the busy time-out does not hold for this change of a new file."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return  # or the file system cannot do it, and the old mode serves
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("dbnd_begin", "BEGIN"))
+
+
+def _is_conflict(error: DBAPIError) -> bool:
+    # psycopg's sqlstate: serialization_failure and deadlock_detected.
+    return isinstance(error, IntegrityError) or (
+        isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) in {"40001", "40P01"}
+    )
+
+
+def _reason(error: Exception) -> str:
+    original: Any = error.orig if isinstance(error, DBAPIError) else error
+    return (str(original).strip().splitlines() or [type(original).__name__])[0].rstrip(".")

@@ -1,0 +1,53 @@
+"""The tracker without a server: batches go straight into the database, in the sender's thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbnd._errors import ConfigError
+from dbnd._tracking.transport import PartlyAppliedError, RefusedError, UnreachableError
+
+# Imported here and not in `send`: the thread that makes the client imports, the sender's thread only works.
+from dbnd_tracker._database import Database
+from dbnd_tracker._errors import PayloadError, StorageError
+from dbnd_tracker._ingest import PartlyApplied, apply_batch
+
+if TYPE_CHECKING:
+    from dbnd._tracking.transport import Batch
+
+
+class EmbeddedTransport:
+    """Applies batches to a database; it is opened, and created where it is missing, by the first batch.
+
+    Args:
+        url: ``sqlite:///file`` or ``postgresql://…``.
+
+    Raises:
+        ConfigError: The URL cannot be used, or the driver of PostgreSQL is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(url)
+
+    def send(self, batch: Batch) -> None:
+        """Apply ``batch`` once (see ``Transport.send``)."""
+        try:
+            self._database.open()
+            apply_batch(self._database, batch)
+        except PartlyApplied as error:
+            raise PartlyAppliedError(error.last) from None
+        except PayloadError as error:
+            raise RefusedError(_as_reason(error)) from error
+        # A database of another version keeps events waiting like one that is down: they stay in the journal.
+        except (StorageError, ConfigError) as error:
+            raise UnreachableError(_as_reason(error)) from error
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        self._database.close()
+
+
+def _as_reason(error: Exception) -> str:
+    """The sentence of ``error`` as the end of another one."""
+    text = str(error).removesuffix(".")
+    return f"{text[:1].lower()}{text[1:]}"

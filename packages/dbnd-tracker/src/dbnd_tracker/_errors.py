@@ -1,0 +1,32 @@
+"""The tracker's own error classes.
+
+TrackerError
+├── PayloadError        a call whose body is wrong, for good
+│   └── UnknownCallError
+├── StorageError        the database cannot take or give anything now
+└── RemoteError         a tracker behind HTTP did not answer as one
+"""
+
+from __future__ import annotations
+
+from dbnd._errors import DatabandError
+
+
+class TrackerError(DatabandError):
+    """Base of what goes wrong in the tracker."""
+
+
+class PayloadError(TrackerError):
+    """The body of a call is wrong; sending it again would change nothing."""
+
+
+class UnknownCallError(PayloadError):
+    """No tracking call has this name."""
+
+
+class StorageError(TrackerError):
+    """The database is locked, full, gone or broken; the same call may succeed later."""
+
+
+class RemoteError(TrackerError):
+    """A tracker behind HTTP cannot be reached or did not answer as a tracker does."""

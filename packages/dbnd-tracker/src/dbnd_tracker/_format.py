@@ -1,0 +1,41 @@
+"""Values as people read them, on the page and in the terminal."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+
+def local_time(time: datetime | None) -> str:
+    """``time`` in local time, to the second."""
+    return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration_text(duration: timedelta | None) -> str:
+    """A duration such as 250ms, 3.2s, 4m 05s or 2h 03m."""
+    if duration is None:
+        return ""
+    seconds = max(duration.total_seconds(), 0)
+    if seconds < 60:  # noqa: PLR2004  seconds in a minute
+        return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
+
+
+def value_text(value: object, longest: int = 200) -> str:
+    """A value on one line, cut to ``longest`` characters."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split())
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def web_url(value: object) -> str | None:
+    """``value`` if it is an address that a page may link to: one of the web, and no script."""
+    try:
+        return value if isinstance(value, str) and urlsplit(value).scheme in {"http", "https"} else None
+    except ValueError:
+        return None

@@ -1,0 +1,8 @@
+"""The one way into the database: what each tracking call does to it."""
+
+from dbnd_tracker._ingest.calls import CALLS as CALLS
+from dbnd_tracker._ingest.calls import BatchId as BatchId
+from dbnd_tracker._ingest.calls import PartlyApplied as PartlyApplied
+from dbnd_tracker._ingest.calls import apply_batch as apply_batch
+from dbnd_tracker._ingest.calls import apply_call as apply_call
+from dbnd_tracker._ingest.calls import ingest as ingest

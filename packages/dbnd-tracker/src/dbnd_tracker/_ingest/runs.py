@@ -1,0 +1,122 @@
+"""Calls about runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from dbnd_tracker._ingest.tasks import add_infos
+from dbnd_tracker._models import Attempt, Run, TaskRun
+from dbnd_tracker._states import FINAL_STATES, next_run_state, next_task_state
+
+if TYPE_CHECKING:
+    from dbnd_tracker._schemas.runs import (
+        Heartbeat,
+        InitArgs,
+        InitRun,
+        RunInfo,
+        SetRunState,
+        SetUnfinishedTasksState,
+    )
+    from dbnd_tracker._writer import Writer
+
+# What RunInfo says beyond the columns of a run.
+_FACTS = {
+    "target_date",
+    "dag_id",
+    "cmd_name",
+    "version",
+    "driver_name",
+    "cloud_type",
+    "env_name",
+    "task_executor",
+    "trigger",
+    "root_run",
+    "scheduled_run",
+}
+
+
+def _run(writer: Writer, uid: str) -> Run:
+    """The run with this uid, which is made when no event has named it before; its time is that of receipt."""
+    found = writer.row(Run, uid)
+    if found is None:
+        found = Run(uid=uid, start_time=writer.now)
+        writer.session.add(found)
+    return found
+
+
+def init_run(writer: Writer, body: InitRun) -> object:
+    """Make a run, or add to one that exists; said again it changes nothing."""
+    args = body.init_args
+    run = _run(writer, args.run_uid)
+    run.root_run_uid = args.root_run_uid
+    run.driver_task_run_uid = args.driver_task_uid or run.driver_task_run_uid
+    run.parent_task_run_uid = args.task_runs_info.parent_task_run_uid or run.parent_task_run_uid
+    run.source = args.source or run.source
+    if args.task_run_env:
+        run.environment = args.task_run_env.model_dump(mode="json", exclude={"uid", "heartbeat"})
+    if args.new_run_info:
+        _describe(run, args.new_run_info)
+    facts = _facts(args)
+    if facts:
+        run.facts = {**(run.facts or {}), **facts}
+    add_infos(writer, args.task_runs_info)
+    return {}
+
+
+def _describe(run: Run, info: RunInfo) -> None:
+    # A run that other events made first has no name yet, and a time that is only that of their receipt.
+    is_first = run.job_name is None and run.name is None
+    if info.start_time and (is_first or info.start_time < run.start_time):
+        run.start_time = info.start_time
+    run.job_name = info.job_name or run.job_name
+    run.project_name = info.project_name or run.project_name
+    run.name = info.name or run.name
+    run.user = info.user or run.user
+    run.description = info.description or run.description
+    run.execution_date = info.execution_date or run.execution_date
+    run.end_time = run.end_time or info.end_time
+    run.is_archived = info.is_archived
+    run.sends_heartbeat = bool(info.sends_heartbeat)
+    if info.state:
+        run.state = next_run_state(run.state, info.state.value)
+
+
+def _facts(args: InitArgs) -> dict[str, object]:
+    facts = args.new_run_info.model_dump(mode="json", include=_FACTS, exclude_none=True) if args.new_run_info else {}
+    extra = {
+        "scheduled_run": args.scheduled_run_info and args.scheduled_run_info.model_dump(mode="json"),
+        "af_context": args.af_context,
+        "tracking_source": args.tracking_source,
+    }
+    return {**facts, **{name: value for name, value in extra.items() if value}}
+
+
+def set_run_state(writer: Writer, body: SetRunState) -> object:
+    """Change the state of a run; a final state ends it."""
+    run = _run(writer, body.run_uid)
+    run.state = next_run_state(run.state, body.state.value)
+    if run.state == body.state.value and run.state in FINAL_STATES:
+        run.end_time = body.timestamp or writer.now
+    return {}
+
+
+def set_unfinished_tasks_state(writer: Writer, body: SetUnfinishedTasksState) -> object:
+    """Give every attempt of a run that is in no final state this one."""
+    unfinished = (
+        select(Attempt).join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(TaskRun.run_uid == body.run_uid)
+    )
+    for attempt in writer.session.scalars(unfinished.with_for_update(of=Attempt, key_share=True)):
+        if attempt.state not in FINAL_STATES:
+            attempt.state = next_task_state(attempt.state, body.state.value)
+            if attempt.state in FINAL_STATES:
+                attempt.end_time = body.timestamp or writer.now
+    return {}
+
+
+def heartbeat(writer: Writer, body: Heartbeat) -> object:
+    """Note that a run is alive, and answer its state: a run that is to stop learns it this way."""
+    run = _run(writer, body.run_uid)
+    run.last_heartbeat = writer.now
+    return run.state or "running"

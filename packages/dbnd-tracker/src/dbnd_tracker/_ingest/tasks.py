@@ -1,0 +1,159 @@
+"""Calls about task runs and their attempts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from dbnd_tracker._models import Attempt, Param, TaskDefinition, TaskRelation, TaskRun
+from dbnd_tracker._states import FINAL_STATES, next_task_state
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from dbnd_tracker._schemas.tasks import (
+        AddTaskRuns,
+        AttemptUpdate,
+        SaveExternalLinks,
+        SaveTaskRunLog,
+        SetTaskReused,
+        TaskDefinitionInfo,
+        TaskRunInfo,
+        TaskRunsInfo,
+        UpdateTaskRunAttempts,
+    )
+    from dbnd_tracker._writer import Writer
+
+CHILD = "child"
+UPSTREAM = "upstream"
+TASK_SOURCE = "task"
+"""Source of params that are arguments of the task."""
+
+
+def add_task_runs(writer: Writer, body: AddTaskRuns) -> object:
+    """Add task runs to a run; those that exist are brought up to date."""
+    add_infos(writer, body.task_runs_info)
+    return {}
+
+
+def add_infos(writer: Writer, infos: TaskRunsInfo) -> None:
+    """Add task runs, their first attempts, definitions and relations."""
+    # In one order everywhere, so that two transactions that add the same rows cannot wait for each other.
+    for definition in sorted(infos.task_definitions, key=lambda info: info.task_definition_uid):
+        _add_definition(writer, definition)
+    for info in sorted(infos.task_runs, key=lambda info: info.task_run_uid):
+        _add_task_run(writer, info)
+    writer.session.flush()
+    arrows = [(CHILD, parent, child) for parent, child in infos.parent_child_map]
+    arrows += [(UPSTREAM, upstream, downstream) for downstream, upstream in infos.upstreams_map]
+    rows = [{"kind": kind, "from_uid": start, "to_uid": end} for kind, start, end in sorted(arrows)]
+    writer.upsert(TaskRelation, rows, "kind", "from_uid", "to_uid")
+
+
+def _add_definition(writer: Writer, info: TaskDefinitionInfo) -> None:
+    if writer.row(TaskDefinition, info.task_definition_uid) is None:
+        facts = info.model_dump(
+            include={"name", "type", "source", "source_hash", "module_source", "module_source_hash"}
+        )
+        writer.session.add(TaskDefinition(uid=info.task_definition_uid, params=info.task_param_definitions, **facts))
+        writer.session.flush()
+
+
+def _add_task_run(writer: Writer, info: TaskRunInfo) -> None:
+    task_run = _task_run(writer, info.task_run_uid)
+    task_run.run_uid = info.run_uid
+    task_run.task_definition_uid = info.task_definition_uid
+    task_run.name = info.name
+    task_run.task_id = info.task_id
+    task_run.task_af_id = info.task_af_id
+    task_run.task_signature = info.task_signature
+    task_run.is_root = info.is_root
+    task_run.is_system = info.is_system
+    task_run.is_reused = task_run.is_reused or info.is_reused
+    task_run.is_skipped = info.is_skipped
+    task_run.is_dynamic = info.is_dynamic
+    task_run.execution_date = info.execution_date
+    task_run.version = info.version
+    task_run.command_line = info.command_line
+    task_run.functional_call = info.functional_call
+
+    attempt = writer.attempt(info.task_run_attempt_uid)
+    attempt.task_run_uid = info.task_run_uid
+    attempt.state = next_task_state(attempt.state, "success" if task_run.is_reused else info.state.value)
+    attempt.log_path = info.log_local or info.log_remote or attempt.log_path
+    _link(attempt, info.external_links)
+    params = {param.parameter_name: param for param in info.task_run_params}
+    rows = [
+        {
+            "attempt_id": attempt.id,
+            "source": TASK_SOURCE,
+            "name": name,
+            "value": param.value,
+            "origin": param.value_origin,
+        }
+        for name, param in params.items()
+    ]
+    writer.upsert(Param, rows, "attempt_id", "source", "name")
+
+
+def _task_run(writer: Writer, uid: str) -> TaskRun:
+    found = writer.row(TaskRun, uid)
+    if found is None:
+        found = TaskRun(uid=uid, is_reused=False)
+        writer.session.add(found)
+    return found
+
+
+def _link(attempt: Attempt, links: dict[str, object] | None) -> None:
+    if links:
+        attempt.external_links = {**(attempt.external_links or {}), **links}
+
+
+def update_task_run_attempts(writer: Writer, body: UpdateTaskRunAttempts) -> object:
+    """Change the states of attempts, in whatever order the changes arrive."""
+    for update in body.task_run_attempt_updates:
+        attempt = writer.attempt(update.task_run_attempt_uid)
+        attempt.task_run_uid = update.task_run_uid
+        attempt.number = update.attempt_number or attempt.number
+        _link(attempt, update.external_links_dict)
+        if update.error:
+            attempt.error = update.error.model_dump()
+        if update.start_date:
+            attempt.start_time = update.start_date
+        if update.state:
+            _change_state(attempt, update, update.timestamp or writer.now)
+    return {}
+
+
+def _change_state(attempt: Attempt, update: AttemptUpdate, time: datetime) -> None:
+    assert update.state
+    state = update.state.value
+    # RUNNING that comes after the end still says when the attempt started.
+    if state == "running" and (attempt.start_time is None or time < attempt.start_time):
+        attempt.start_time = time
+    attempt.state = next_task_state(attempt.state, state)
+    if attempt.state == state and state in FINAL_STATES:
+        attempt.end_time = time
+
+
+def set_task_reused(writer: Writer, body: SetTaskReused) -> object:
+    """Mark a task run as reused, which is a success."""
+    _task_run(writer, body.task_run_uid).is_reused = True
+    for attempt in writer.session.scalars(select(Attempt).where(Attempt.task_run_uid == body.task_run_uid)):
+        attempt.state = next_task_state(attempt.state, "success")
+    return {}
+
+
+def save_task_run_log(writer: Writer, body: SaveTaskRunLog) -> object:
+    """Replace the log of an attempt."""
+    attempt = writer.attempt(body.task_run_attempt_uid)
+    attempt.log_body = body.log_body
+    attempt.log_path = body.local_log_path or attempt.log_path
+    return {}
+
+
+def save_external_links(writer: Writer, body: SaveExternalLinks) -> object:
+    """Add links to an attempt."""
+    _link(writer.attempt(body.task_run_attempt_uid), body.external_links_dict)
+    return {}

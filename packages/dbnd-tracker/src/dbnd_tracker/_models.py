@@ -1,0 +1,319 @@
+"""The tables.
+
+Events arrive in any order, so that rows refer to runs and task runs by uid, not by foreign key: a metric may come
+before its task run, a task run before its run. What belongs to an attempt refers to the attempt's integer id; an
+attempt not heard of yet gets its row with the first event that names it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+NAME_LENGTH: Final = 500
+"""Longest name that is indexed, in characters (PostgreSQL indexes at most some 2,700 bytes)."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time, aware and in UTC on the Python side; SQLite keeps it without its zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """To the database: in UTC."""
+        return None if value is None else value.astimezone(timezone.utc)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """From the database: labelled as UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
+
+
+# SQLite numbers rows by itself only in a column of exactly the type INTEGER.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+_Uid = String(36)
+_Name = String(NAME_LENGTH)
+
+
+class Base(DeclarativeBase):
+    """Base of the tables: every constraint has a name, so that migrations can change it."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(none_as_null=True), str: Text()}  # noqa: RUF012  SQLAlchemy's own declaration
+
+
+class Run(Base):
+    """A run: one execution of a job."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index(None, "start_time", "id"),
+        Index(None, "job_name", "start_time"),
+        Index(None, "project_name", "start_time"),
+    )
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    root_run_uid: Mapped[str | None] = mapped_column(_Uid, index=True)
+    job_name: Mapped[str | None] = mapped_column(_Name)
+    project_name: Mapped[str | None] = mapped_column(_Name)
+    name: Mapped[str | None] = mapped_column(_Name, index=True)
+    user: Mapped[str | None] = mapped_column("user_name", _Name)
+    description: Mapped[str | None]
+    state: Mapped[str | None] = mapped_column(String(32))
+    start_time: Mapped[datetime]
+    end_time: Mapped[datetime | None]
+    execution_date: Mapped[datetime | None]
+    source: Mapped[str | None] = mapped_column(String(64))
+    is_archived: Mapped[bool] = mapped_column(default=False)
+    sends_heartbeat: Mapped[bool] = mapped_column(default=False)
+    last_heartbeat: Mapped[datetime | None]
+    driver_task_run_uid: Mapped[str | None] = mapped_column(_Uid)
+    parent_task_run_uid: Mapped[str | None] = mapped_column(_Uid, index=True)
+    environment: Mapped[dict[str, Any] | None]
+    """Machine, command line, code version: what ``task_run_env`` says."""
+    facts: Mapped[dict[str, Any] | None]
+    """What else was said about the run: executor, trigger, schedule, Airflow context."""
+
+
+class TaskDefinition(Base):
+    """What a task is: its type, sources and parameters. Each process sends its own."""
+
+    __tablename__ = "task_definitions"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    name: Mapped[str]
+    type: Mapped[str]
+    source: Mapped[str | None]
+    source_hash: Mapped[str | None]
+    module_source: Mapped[str | None]
+    module_source_hash: Mapped[str | None]
+    params: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+
+
+class TaskRun(Base):
+    """A task of a run; its state is that of its latest attempt."""
+
+    __tablename__ = "task_runs"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    run_uid: Mapped[str | None] = mapped_column(_Uid, index=True)
+    task_definition_uid: Mapped[str | None] = mapped_column(_Uid)
+    name: Mapped[str | None]
+    task_id: Mapped[str | None]
+    task_af_id: Mapped[str | None]
+    task_signature: Mapped[str | None]
+    is_root: Mapped[bool] = mapped_column(default=False)
+    is_system: Mapped[bool] = mapped_column(default=False)
+    is_reused: Mapped[bool] = mapped_column(default=False)
+    is_skipped: Mapped[bool] = mapped_column(default=False)
+    is_dynamic: Mapped[bool] = mapped_column(default=False)
+    execution_date: Mapped[datetime | None]
+    version: Mapped[str | None]
+    command_line: Mapped[str | None]
+    functional_call: Mapped[str | None]
+
+
+class Attempt(Base):
+    """One attempt at a task run: the row that params, metrics and everything else logged refer to."""
+
+    __tablename__ = "attempts"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    task_run_uid: Mapped[str | None] = mapped_column(_Uid, index=True)
+    """NULL until an event says to which task run the attempt belongs."""
+    number: Mapped[int | None]
+    state: Mapped[str | None] = mapped_column(String(32))
+    start_time: Mapped[datetime | None]
+    end_time: Mapped[datetime | None]
+    error: Mapped[dict[str, Any] | None]
+    external_links: Mapped[dict[str, Any] | None]
+    log_body: Mapped[str | None] = mapped_column(deferred=True)
+    log_path: Mapped[str | None]
+
+
+class TaskRelation(Base):
+    """An arrow between two task runs: from parent to child, or from upstream to downstream."""
+
+    __tablename__ = "task_relations"
+
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    """``child`` or ``upstream``."""
+    from_uid: Mapped[str] = mapped_column(_Uid, primary_key=True)
+    to_uid: Mapped[str] = mapped_column(_Uid, primary_key=True, index=True)
+
+
+class Param(Base):
+    """A parameter: an argument of a task, or one that was logged."""
+
+    __tablename__ = "params"
+    __table_args__ = (UniqueConstraint("attempt_id", "source", "name"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
+    source: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(_Name)
+    value: Mapped[str | None]
+    origin: Mapped[str | None]
+
+
+class Tag(Base):
+    """A tag of an attempt."""
+
+    __tablename__ = "tags"
+    __table_args__ = (UniqueConstraint("attempt_id", "name"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
+    name: Mapped[str] = mapped_column(_Name)
+    value: Mapped[str | None]
+
+
+class MetricKey(Base):
+    """The name of a metric, kept once."""
+
+    __tablename__ = "metric_keys"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    name: Mapped[str] = mapped_column(_Name, unique=True)
+
+
+class MetricSeries(Base):
+    """All points of one key in one attempt, summed up, so that pages of runs read no points."""
+
+    __tablename__ = "metric_series"
+    __table_args__ = (UniqueConstraint("attempt_id", "key_id"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
+    key_id: Mapped[int] = mapped_column(_Id, ForeignKey("metric_keys.id"))
+    source: Mapped[str | None] = mapped_column(String(64))
+    points: Mapped[int] = mapped_column(BigInteger, default=0)
+    last_timestamp_us: Mapped[int | None] = mapped_column(BigInteger)
+    last_step: Mapped[int | None] = mapped_column(BigInteger)
+    last_kind: Mapped[int | None] = mapped_column(SmallInteger)
+    last_value: Mapped[float | None] = mapped_column(Double)
+    last_text: Mapped[str | None]
+    min_value: Mapped[float | None] = mapped_column(Double)
+    max_value: Mapped[float | None] = mapped_column(Double)
+    only_ints: Mapped[bool] = mapped_column(default=True)
+
+
+class Metric(Base):
+    """One point of a metric, narrow: there are hundreds of millions of them."""
+
+    __tablename__ = "metrics"
+    __table_args__ = (Index(None, "series_id", "id"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    series_id: Mapped[int] = mapped_column(_Id, ForeignKey("metric_series.id"))
+    step: Mapped[int | None] = mapped_column(BigInteger)
+    timestamp_us: Mapped[int] = mapped_column(BigInteger)
+    """Microseconds since the epoch."""
+    value: Mapped[float | None] = mapped_column(Double)
+    """NULL is NaN, or a value that stands in ``metric_texts``."""
+    kind: Mapped[int] = mapped_column(SmallInteger)
+
+
+class MetricText(Base):
+    """The value of a metric point that is no number."""
+
+    __tablename__ = "metric_texts"
+
+    metric_id: Mapped[int] = mapped_column(_Id, ForeignKey("metrics.id"), primary_key=True, autoincrement=False)
+    text: Mapped[str]
+
+
+class Artifact(Base):
+    """Name and place of an artifact; its content stays where it is."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (UniqueConstraint("attempt_id", "name"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
+    name: Mapped[str] = mapped_column(_Name)
+    path: Mapped[str]
+
+
+class Target(Base):
+    """An input or output of a task; its uid is made of attempt, parameter, path and operation."""
+
+    __tablename__ = "targets"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"), index=True)
+    param_name: Mapped[str | None]
+    path: Mapped[str]
+    operation_type: Mapped[str] = mapped_column(String(16))
+    operation_status: Mapped[str | None] = mapped_column(String(16))
+    value_preview: Mapped[str | None]
+    data_dimensions: Mapped[list[int | None] | None] = mapped_column(JSON(none_as_null=True))
+    data_schema: Mapped[dict[str, Any] | None]
+    data_hash: Mapped[str | None]
+
+
+class DatasetOperation(Base):
+    """Reading, writing or deleting a dataset; its uid is made of attempt, path and operation."""
+
+    __tablename__ = "dataset_operations"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"), index=True)
+    path: Mapped[str | None]
+    operation_type: Mapped[str] = mapped_column(String(16))
+    operation_status: Mapped[str] = mapped_column(String(16))
+    operation_source: Mapped[str | None]
+    error: Mapped[str | None]
+    timestamp: Mapped[datetime]
+    value_preview: Mapped[str | None]
+    data_dimensions: Mapped[list[int | None] | None] = mapped_column(JSON(none_as_null=True))
+    data_schema: Mapped[dict[str, Any] | None]
+    columns_stats: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
+    query: Mapped[str | None]
+    dataset_uri: Mapped[str | None]
+    with_partition: Mapped[bool | None]
+
+
+class JournalPosition(Base):
+    """Up to which event a journal has been applied."""
+
+    __tablename__ = "batches"
+
+    journal: Mapped[str] = mapped_column(String(32), primary_key=True)
+    last: Mapped[int] = mapped_column(BigInteger)
+    applied_at: Mapped[datetime]

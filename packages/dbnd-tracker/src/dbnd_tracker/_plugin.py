@@ -1,0 +1,44 @@
+"""What the tracker adds to dbnd: two commands, a configuration section, and transports for databases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbnd._hooks import Command, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dbnd._config import Config
+    from dbnd._settings import Settings
+    from dbnd._tracking.transport import Transport, TransportFactory
+
+
+@hookimpl
+def dbnd_commands() -> Iterable[Command]:
+    """Commands that serve the tracker and read from it."""
+    return (
+        Command("tracker", "dbnd_tracker._cli.tracker:tracker", "Serve the tracker on this machine."),
+        Command("runs", "dbnd_tracker._cli.runs:runs", "List and show tracked runs."),
+    )
+
+
+@hookimpl
+def dbnd_settings() -> Iterable[type[Settings]]:
+    """The section ``[tracker]``."""
+    from dbnd_tracker._settings import TrackerSettings
+
+    return (TrackerSettings,)
+
+
+@hookimpl
+def dbnd_transports() -> Mapping[str, TransportFactory]:
+    """Trackers that are a database, without a server."""
+    return {"sqlite": _embedded, "postgresql": _embedded, "postgresql+psycopg": _embedded}
+
+
+def _embedded(url: str, config: Config) -> Transport:
+    from dbnd_tracker._embedded import EmbeddedTransport
+
+    del config
+    return EmbeddedTransport(url)

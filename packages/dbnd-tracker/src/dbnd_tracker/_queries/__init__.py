@@ -1,0 +1,9 @@
+"""Reading: the SQL behind the read API, the page and the terminal."""
+
+from dbnd_tracker._queries.details import run_detail as run_detail
+from dbnd_tracker._queries.details import task_run_log as task_run_log
+from dbnd_tracker._queries.metrics import metric_history as metric_history
+from dbnd_tracker._queries.metrics import metric_list as metric_list
+from dbnd_tracker._queries.runs import Condition as Condition
+from dbnd_tracker._queries.runs import QueryError as QueryError
+from dbnd_tracker._queries.runs import list_runs as list_runs

@@ -1,0 +1,116 @@
+"""Lists of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ColumnElement, func, or_, select
+
+from dbnd_tracker._errors import TrackerError
+from dbnd_tracker._models import Run
+from dbnd_tracker._views import PageMeta, RunPage, RunSummary
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import InstrumentedAttribute, Session
+
+_FIELDS: Final[dict[str, InstrumentedAttribute[Any]]] = {
+    "uid": Run.uid,
+    "run_uid": Run.uid,
+    "root_run_uid": Run.root_run_uid,
+    "job": Run.job_name,
+    "job_name": Run.job_name,
+    "project": Run.project_name,
+    "project_name": Run.project_name,
+    "state": Run.state,
+    "user": Run.user,
+    "name": Run.name,
+}
+_OPERATORS: Final[dict[str, Callable[[InstrumentedAttribute[Any], str], ColumnElement[bool]]]] = {
+    "eq": lambda column, value: column == value,
+    "ne": lambda column, value: column != value,
+    "like": lambda column, value: column.like(value),
+    "startswith": lambda column, value: column.startswith(value, autoescape=True),
+}
+
+
+class QueryError(TrackerError):
+    """A question that cannot be answered: an unknown filter, operator or cursor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition on runs.
+
+    Args:
+        name: One of uid, root_run_uid, job_name (job), project_name (project), state, user, name.
+        op: One of eq, ne, like (with % for any text), startswith.
+        val: What the field is compared with.
+    """
+
+    name: str
+    op: str
+    val: str
+
+    def clause(self) -> ColumnElement[bool]:
+        """The condition as SQL.
+
+        Raises:
+            QueryError: There is no such field or operator.
+        """
+        if self.name not in _FIELDS:
+            msg = f"Runs cannot be filtered by {self.name!r}; they can by {', '.join(_FIELDS)}."
+            raise QueryError(msg)
+        if self.op not in _OPERATORS:
+            msg = f"The operator {self.op!r} does not exist; there are {', '.join(_OPERATORS)}."
+            raise QueryError(msg)
+        # States and uids are stored in lower case.
+        value = self.val.lower() if self.name in {"state", "uid", "run_uid", "root_run_uid"} else self.val
+        return _OPERATORS[self.op](_FIELDS[self.name], value)
+
+
+def list_runs(
+    session: Session, conditions: Iterable[Condition] = (), *, limit: int = 50, after: str | None = None
+) -> RunPage:
+    """Runs that meet all conditions, newest first.
+
+    Args:
+        session: Where to read.
+        conditions: What the runs have in common.
+        limit: How many at most.
+        after: Uid of the run after which the page starts.
+
+    Raises:
+        QueryError: A condition cannot be understood, or no run has the uid ``after``.
+    """
+    clauses = [condition.clause() for condition in conditions]
+    total = session.scalar(select(func.count()).select_from(Run).where(*clauses)) or 0
+    if after is not None:
+        last = session.scalar(select(Run).where(Run.uid == after))
+        if last is None:
+            msg = f"The cursor {after[:80]!r} is not the uid of a run."
+            raise QueryError(msg)
+        earlier = Run.start_time < last.start_time
+        clauses.append(or_(earlier, (Run.start_time == last.start_time) & (Run.id < last.id)))
+    wanted = select(Run).where(*clauses).order_by(Run.start_time.desc(), Run.id.desc()).limit(limit + 1)
+    runs = session.scalars(wanted).all()
+    shown = runs[:limit]
+    cursor = shown[-1].uid if shown and len(runs) > limit else None
+    return RunPage(data=[RunSummary(**summary(run)) for run in shown], meta=PageMeta(total=total, after=cursor))
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """The fields of a ``RunSummary``."""
+    return {
+        "run_uid": run.uid,
+        "root_run_uid": run.root_run_uid,
+        "job_name": run.job_name,
+        "name": run.name,
+        "project_name": run.project_name,
+        "user": run.user,
+        "description": run.description,
+        "state": run.state,
+        "start_time": run.start_time,
+        "end_time": run.end_time,
+    }

@@ -1,0 +1,182 @@
+"""Reading from the configured tracker: the database directly, or the read API of a server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import quote, urlsplit
+
+import requests
+from pydantic import BaseModel, ValidationError
+
+from dbnd._errors import ConfigError
+from dbnd._masking import mask_url
+from dbnd._settings import CoreSettings
+from dbnd._tracking.transport import embedded_url
+from dbnd_tracker._errors import RemoteError
+from dbnd_tracker._views import RunDetail, RunPage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dbnd._config import Config
+    from dbnd_tracker._database import Database
+    from dbnd_tracker._queries import Condition
+
+    V = TypeVar("V", bound=BaseModel)
+
+
+class Reader(Protocol):
+    """What commands ask of a tracker."""
+
+    name: str
+    """The tracker as messages name it."""
+
+    def runs(self, conditions: Sequence[Condition], limit: int) -> RunPage:
+        """Runs that meet all conditions, newest first."""
+
+    def run(self, uid: str) -> RunDetail | None:
+        """The run with this uid, or None."""
+
+    def page_url(self, run: RunDetail) -> str | None:
+        """Where a browser shows ``run``, or None when no server does."""
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+class DatabaseReader:
+    """Reads a database.
+
+    Args:
+        database: An open database, or None for one whose file does not exist yet: it has no runs.
+        name: The database as messages name it.
+    """
+
+    def __init__(self, database: Database | None, name: str) -> None:
+        self._database = database
+        self.name = name
+        self.exists = database is not None
+
+    def runs(self, conditions: Sequence[Condition], limit: int) -> RunPage:
+        """Runs that meet all conditions, newest first."""
+        from dbnd_tracker._queries import list_runs
+        from dbnd_tracker._views import PageMeta
+
+        if self._database is None:
+            return RunPage(data=[], meta=PageMeta(total=0, after=None))
+        with self._database.read() as session:
+            return list_runs(session, conditions, limit=limit)
+
+    def run(self, uid: str) -> RunDetail | None:
+        """The run with this uid, or None."""
+        from dbnd_tracker._queries import run_detail
+
+        if self._database is None:
+            return None
+        with self._database.read() as session:
+            return run_detail(session, uid)
+
+    def page_url(self, run: RunDetail) -> str | None:
+        """None: a database has no page."""
+        del run
+        return None
+
+    def close(self) -> None:
+        """Close the database."""
+        if self._database is not None:
+            self._database.close()
+
+
+class HttpReader:
+    """Asks the read API of a server.
+
+    Args:
+        url: Base URL of the server.
+        settings: Credentials, time-outs and headers.
+    """
+
+    def __init__(self, url: str, settings: CoreSettings) -> None:
+        parts = urlsplit(url)
+        self.name = mask_url(url)
+        self._url = url
+        self._base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/api/v1"
+        self._timeout = (settings.connect_timeout, settings.api_request_timeout_sec)
+        self._session = requests.Session()
+        self._session.verify = not settings.ignore_ssl_errors
+        self._session.headers.update(settings.extra_default_headers)
+        self._session.auth = _Bearer(settings.databand_access_token)
+
+    def runs(self, conditions: Sequence[Condition], limit: int) -> RunPage:
+        """Runs that meet all conditions, newest first."""
+        import json
+
+        asked = [{"name": c.name, "op": c.op, "val": c.val} for c in conditions]
+        page = self._get(RunPage, "runs", {"filter": json.dumps(asked), "limit": limit})
+        if page is None:
+            msg = f"The tracker {self.name} has no list of runs: it is not the databand tracker of this version."
+            raise RemoteError(msg)
+        return page
+
+    def run(self, uid: str) -> RunDetail | None:
+        """The run with this uid, or None."""
+        return self._get(RunDetail, f"runs/{quote(uid, safe='')}", {})
+
+    def page_url(self, run: RunDetail) -> str | None:
+        """The address of the run's page."""
+        return f"{self.name}/app/jobs/{quote(run.job_name or '-', safe='')}/{run.run_uid}"
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _get(self, model: type[V], path: str, query: dict[str, Any]) -> V | None:
+        try:
+            answer = self._session.get(f"{self._base}/{path}", params=query, timeout=self._timeout)
+        except requests.RequestException as error:
+            msg = f"The tracker {self.name} (core.databand_url) does not answer: {mask_url(str(error))}."
+            raise RemoteError(msg) from None
+        if answer.status_code == requests.codes.not_found:
+            return None
+        if answer.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
+            msg = f"The tracker {self.name} refuses the token: set core.databand_access_token to the tracker's own."
+            raise ConfigError(msg)
+        if not answer.ok:
+            msg = f"The tracker {self.name} answered {answer.status_code}: {answer.text[:300]}"
+            raise RemoteError(msg)
+        try:
+            return model.model_validate_json(answer.content)
+        except ValidationError:
+            msg = f"The tracker {self.name} did not answer as the databand tracker of this version does."
+            raise RemoteError(msg) from None
+
+
+class _Bearer(requests.auth.AuthBase):
+    """Sends the token if there is one, and keeps requests from sending a password of ``~/.netrc``."""
+
+    def __init__(self, token: Any) -> None:  # noqa: ANN401  a SecretStr or None
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
+        return request
+
+
+def open_reader(config: Config) -> Reader:
+    """The tracker that ``core.databand_url`` names; unset, the embedded tracker's file.
+
+    Raises:
+        ConfigError: The URL cannot be used.
+    """
+    settings = config.settings(CoreSettings)
+    url = settings.databand_url or embedded_url()
+    assert url is not None, "this package serves SQLite files"
+    if urlsplit(url).scheme in {"http", "https"}:
+        return HttpReader(url, settings)
+    from dbnd_tracker._database import Database
+
+    database = Database(url)
+    if database.path and not database.path.exists():
+        return DatabaseReader(None, database.name)
+    database.open()
+    return DatabaseReader(database, database.name)

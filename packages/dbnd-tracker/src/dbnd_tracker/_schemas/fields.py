@@ -1,0 +1,126 @@
+"""The types of fields: uids, times, names and enums as clients send them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import uuid
+from datetime import date, datetime, timezone
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, ValidationError, WrapValidator
+
+from dbnd_tracker._models import NAME_LENGTH
+from dbnd_tracker._states import RunState, TaskRunState
+from dbnd_tracker._values import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic import ValidatorFunctionWrapHandler
+
+    E = TypeVar("E", bound=Enum)
+
+# The forms that the original schemas take and ISO 8601 does not: short numbers, 1 to 12 decimals, zone "+HH".
+_LOOSE_TIME: Final = re.compile(
+    r"(\d{4})-(\d{1,2})-(\d{1,2})[T ](\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,12}))?)?(Z|[+-]\d{2}(?::?\d{2})?)?"
+)
+
+
+class Body(BaseModel):
+    """Base of everything that clients send: unknown keys are ignored, a null only stands where it is declared."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+
+@functools.lru_cache(maxsize=8192)
+def canonical_uid(text: str) -> str:
+    """``text``, any 128 bits in hex, in lower case with dashes; versions of uuids are not looked at.
+
+    Raises:
+        ValueError: ``text`` is no uid.
+    """
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        message = "a uid of 32 hex digits is needed"
+        raise ValueError(message) from None
+
+
+def _utc(value: object, handler: ValidatorFunctionWrapHandler) -> datetime:
+    if not isinstance(value, (str, datetime)):
+        message = "a time such as 2024-01-02T03:04:05+00:00 is needed"
+        raise ValueError(message)  # noqa: TRY004  pydantic reports ValueErrors
+    try:
+        parsed: datetime = handler(value)
+    except ValidationError:
+        parsed = _loose_time(str(value))
+    if parsed.tzinfo is timezone.utc:
+        return parsed
+    # Clients label their local times as UTC; one without a label is one of those.
+    try:
+        return parsed.replace(tzinfo=timezone.utc) if parsed.tzinfo is None else parsed.astimezone(timezone.utc)
+    except OverflowError:
+        message = "the time lies outside the years 1 to 9999"
+        raise ValueError(message) from None
+
+
+def _loose_time(text: str) -> datetime:
+    found = _LOOSE_TIME.fullmatch(text.strip())
+    if not found:
+        message = f"{text[:40]!r} is no time such as 2024-01-02T03:04:05+00:00"
+        raise ValueError(message)
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
+    microsecond = int((found[7] or "0")[:6].ljust(6, "0"))
+    zone = (found[8] or "Z").replace("Z", "+00").replace(":", "").ljust(5, "0")
+    return datetime(year, month, day, hour, minute, second, microsecond, datetime.strptime(zone, "%z").tzinfo)
+
+
+def _clean(value: object) -> object:
+    return clean(value) if isinstance(value, str) else value
+
+
+def _cut(value: str) -> str:
+    return value[:NAME_LENGTH]
+
+
+def _by_name(enum: type[E]) -> Callable[[object], object]:
+    def lookup(value: object) -> object:
+        if isinstance(value, str) and value in enum.__members__:
+            return enum[value]
+        message = f"one of {', '.join(enum.__members__)} is needed"
+        raise ValueError(message)
+
+    return lookup
+
+
+def _plain_source(value: object) -> object:
+    """``UpdateSource.dbnd`` (the text of an enum member) as ``dbnd``."""
+    return value.removeprefix("UpdateSource.") if isinstance(value, str) else value
+
+
+def _from_json_text(value: object) -> object:
+    """Schemas travel as objects or, from older clients and for targets, as text that holds one."""
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        return {"text": value}
+    return parsed if isinstance(parsed, dict) else {"text": value}
+
+
+Flag = Annotated[bool, Strict()]
+Text = Annotated[str, BeforeValidator(_clean)]
+Name = Annotated[str, AfterValidator(_cut), BeforeValidator(_clean)]
+Uid = Annotated[str, AfterValidator(canonical_uid)]
+Time = Annotated[datetime, WrapValidator(_utc)]
+Day = date | datetime
+Source = Annotated[str | None, BeforeValidator(_plain_source)]
+JsonObject = dict[str, Any]
+DataSchema = Annotated[JsonObject | None, BeforeValidator(_from_json_text)]
+Dimensions = list[int | None] | None
+RunStateName = Annotated[RunState, BeforeValidator(_by_name(RunState))]
+TaskRunStateName = Annotated[TaskRunState, BeforeValidator(_by_name(TaskRunState))]

@@ -1,0 +1,150 @@
+"""Calls about what tasks log: metrics, artifacts, targets, datasets and exceptions of the client."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from dbnd_tracker._schemas.fields import Body, DataSchema, Dimensions, Flag, JsonObject, Name, Text, Time, Uid
+
+_MAX_STEP = 2**63 - 1
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class TargetOperation(str, Enum):
+    """What was done with a target."""
+
+    init = "init"
+    read = "read"
+    write = "write"
+    reuse = "reuse"
+    log = "log"
+    log_hist = "log_hist"
+    delete = "delete"
+
+
+class DatasetOperationType(str, Enum):
+    """What was done with a dataset."""
+
+    read = "read"
+    write = "write"
+    delete = "delete"
+
+
+class OperationStatus(str, Enum):
+    """Whether it succeeded."""
+
+    OK = "OK"
+    NOK = "NOK"
+
+
+class Metric(Body):
+    """One point; ``step`` is an extension that other trackers ignore."""
+
+    key: Name
+    timestamp: Time | None = None
+    value: Any = None
+    value_int: int | None = None
+    value_float: float | None = None
+    value_str: Text | None = None
+    value_json: Any = None
+    source: str | None = None
+    step: Annotated[int, Field(ge=-_MAX_STEP - 1, le=_MAX_STEP)] | None = None
+
+    def chosen(self) -> object:
+        """The value, by the precedence of the original: float, int, JSON, text; else the plain ``value``."""
+        if self.value_float is not None:
+            return self.value_float
+        if self.value_int is not None:
+            return self.value_int
+        if self.value_json is not None:
+            return self.value_json
+        return self.value if self.value_str is None else self.value_str
+
+
+class MetricInfo(Body):
+    """A metric and the attempt that logged it; also the body of ``log_metric``."""
+
+    task_run_attempt_uid: Uid
+    metric: Metric
+    source: str | None = None
+
+
+class LogMetrics(Body):
+    """Body of ``log_metrics``."""
+
+    metrics_info: list[MetricInfo]
+
+
+class LogArtifact(Body):
+    """Body of ``log_artifact``."""
+
+    task_run_attempt_uid: Uid
+    name: Name
+    path: Text
+
+
+class TargetLogged(Body):
+    """An input that was read or an output that was written."""
+
+    run_uid: Uid
+    task_run_uid: Uid
+    task_run_attempt_uid: Uid
+    task_run_name: Text | None = None
+    target_path: Text
+    param_name: Text | None = None
+    task_def_uid: Uid | None = None
+    operation_type: Annotated[TargetOperation, BeforeValidator(_lower)]
+    operation_status: OperationStatus
+    value_preview: Text | None = None
+    data_dimensions: Dimensions = None
+    data_schema: DataSchema = None
+    data_hash: Text | None = None
+
+
+class LogTargets(Body):
+    """Body of ``log_targets``."""
+
+    targets_info: list[TargetLogged]
+
+
+class DatasetLogged(Body):
+    """An operation on a dataset."""
+
+    run_uid: Uid
+    task_run_uid: Uid
+    task_run_attempt_uid: Uid
+    task_run_name: Text
+    operation_path: Text | None
+    operation_type: Annotated[DatasetOperationType, BeforeValidator(_lower)]
+    operation_status: OperationStatus
+    operation_error: Text | None = None
+    operation_source: Text | None = None
+    timestamp: Time | None = None
+    value_preview: Text | None
+    data_dimensions: Dimensions
+    data_schema: DataSchema
+    columns_stats: list[JsonObject] = Field(default_factory=list)
+    query: Text | None = None
+    dataset_uri: Text | None = None
+    with_partition: Flag | None = None
+
+
+class LogDatasets(Body):
+    """Body of ``log_datasets``."""
+
+    datasets_info: list[DatasetLogged]
+
+
+class LogException(Body):
+    """Body of ``log_exception``: an error inside a client, accepted and not kept."""
+
+    dbnd_version: Text | None = None
+    source: Text | None = None
+    stack_trace: Text | None = None
+    timestamp: Time | None = None

@@ -1,0 +1,127 @@
+"""Calls about runs: ``init_run``, ``set_run_state``, ``set_unfinished_tasks_state``, ``heartbeat``."""
+
+from __future__ import annotations
+
+from pydantic import AliasChoices, Field
+
+from dbnd_tracker._schemas.fields import (
+    Body,
+    Day,
+    Flag,
+    JsonObject,
+    Name,
+    RunStateName,
+    Source,
+    TaskRunStateName,
+    Text,
+    Time,
+    Uid,
+)
+from dbnd_tracker._schemas.tasks import TaskRunsInfo
+
+
+class TaskRunEnv(Body):
+    """Where a run takes place."""
+
+    uid: Uid
+    cmd_line: Text
+    user: Text
+    machine: Text
+    databand_version: Text
+    user_code_version: Text
+    user_code_committed: Flag
+    project_root: Text
+    user_data: Text
+    heartbeat: Time
+
+
+class ScheduledRunInfo(Body):
+    """The scheduled job that a run belongs to."""
+
+    scheduled_job_uid: Uid | None = None
+    scheduled_date: Time | None = None
+    scheduled_job_dag_run_id: Text | None = None
+    scheduled_job_name: Text | None = None
+
+
+class RootRun(Body):
+    """The run that started this one, and the task within it."""
+
+    root_run_uid: Uid | None = None
+    root_run_url: Text | None = None
+    root_task_run_uid: Uid | None = None
+    root_task_run_attempt_uid: Uid | None = None
+
+
+class RunInfo(Body):
+    """A run that begins; the Java client writes ``archived``."""
+
+    run_uid: Uid | None = None
+    job_name: Name | None = None
+    project_name: Name | None = None
+    name: Name | None = None
+    user: Name | None = None
+    description: Text | None = None
+    state: RunStateName | None = None
+    start_time: Time | None = None
+    end_time: Time | None = None
+    execution_date: Time | None = None
+    target_date: Day | None = None
+    dag_id: Text | None = None
+    cmd_name: Text | None = None
+    version: Text | None = None
+    driver_name: Text | None = None
+    cloud_type: Text | None = None
+    env_name: Text | None = None
+    task_executor: Text | None = None
+    trigger: Text | None = None
+    is_archived: Flag = Field(default=False, validation_alias=AliasChoices("is_archived", "archived"))
+    sends_heartbeat: Flag | None = None
+    root_run: RootRun | None = None
+    scheduled_run: ScheduledRunInfo | None = None
+
+
+class InitArgs(Body):
+    """What ``init_run`` says; ``new_run_info`` is missing when the run exists already."""
+
+    run_uid: Uid
+    root_run_uid: Uid
+    driver_task_uid: Uid | None = None
+    task_run_env: TaskRunEnv | None = None
+    task_runs_info: TaskRunsInfo
+    new_run_info: RunInfo | None = None
+    scheduled_run_info: ScheduledRunInfo | None = None
+    update_existing: Flag = False
+    source: Source = None
+    af_context: JsonObject | None = None
+    tracking_source: JsonObject | None = None
+    tracking_source_uid: Text | None = None
+
+
+class InitRun(Body):
+    """Body of ``init_run``."""
+
+    init_args: InitArgs
+    version: Text | None = None
+
+
+class SetRunState(Body):
+    """Body of ``set_run_state``; the Java client writes ``time_stamp``."""
+
+    run_uid: Uid
+    state: RunStateName
+    timestamp: Time | None = Field(default=None, validation_alias=AliasChoices("timestamp", "time_stamp"))
+
+
+class SetUnfinishedTasksState(Body):
+    """Body of ``set_unfinished_tasks_state``."""
+
+    run_uid: Uid
+    state: TaskRunStateName
+    timestamp: Time | None = Field(default=None, validation_alias=AliasChoices("timestamp", "time_stamp"))
+
+
+class Heartbeat(Body):
+    """Body of ``heartbeat``."""
+
+    run_uid: Uid

@@ -1,0 +1,152 @@
+"""Calls about task runs and their attempts: ``add_task_runs``, ``update_task_run_attempts``, ``set_task_reused``."""
+
+from __future__ import annotations
+
+from pydantic import AliasChoices, Field
+
+from dbnd_tracker._schemas.fields import Body, Day, Flag, JsonObject, Name, Source, TaskRunStateName, Text, Time, Uid
+
+
+class TaskRunParam(Body):
+    """An argument of a task run, as text."""
+
+    parameter_name: Name
+    value: Text | None
+    value_origin: Text
+
+
+class TaskRunInfo(Body):
+    """A task run."""
+
+    task_run_uid: Uid
+    task_run_attempt_uid: Uid
+    task_definition_uid: Uid
+    run_uid: Uid
+    task_id: Text
+    task_af_id: Text
+    name: Text
+    task_signature: Text
+    output_signature: Text
+    state: TaskRunStateName
+    is_root: Flag
+    is_system: Flag
+    is_reused: Flag
+    is_dynamic: Flag
+    is_skipped: Flag
+    has_upstreams: Flag
+    has_downstreams: Flag
+    env: Text
+    command_line: Text
+    functional_call: Text
+    execution_date: Time | None
+    target_date: Day | None
+    version: Text
+    log_local: Text | None
+    log_remote: Text | None
+    external_links: JsonObject | None = None
+    task_run_params: list[TaskRunParam]
+
+
+class TaskDefinitionInfo(Body):
+    """The definition that task runs of one family share."""
+
+    task_definition_uid: Uid
+    name: Text
+    family: Text
+    type: Text
+    class_version: Text
+    task_param_definitions: list[JsonObject]
+    module_source: Text | None = None
+    module_source_hash: Text | None = None
+    source: Text | None = None
+    source_hash: Text | None = None
+
+
+class TargetInfo(Body):
+    """An input or output that is known before its task runs."""
+
+    parameter_name: Text
+    path: Text
+    created_date: Time | None
+    task_run_uid: Uid | None
+
+
+class TaskRunsInfo(Body):
+    """Task runs that begin, with their definitions and relations."""
+
+    run_uid: Uid
+    root_run_uid: Uid
+    task_run_env_uid: Uid
+    task_runs: list[TaskRunInfo]
+    task_definitions: list[TaskDefinitionInfo] = Field(default_factory=list)
+    targets: list[TargetInfo] = Field(default_factory=list)
+    parent_child_map: list[tuple[Uid, Uid]] = Field(default_factory=list)
+    """Pairs of parent and child."""
+    upstreams_map: list[tuple[Uid, Uid]] = Field(default_factory=list)
+    """Pairs of downstream and upstream."""
+    dynamic_task_run_update: Flag = False
+    af_context: JsonObject | None = None
+    parent_task_run_uid: Uid | None = None
+    parent_task_run_attempt_uid: Uid | None = None
+
+
+class AddTaskRuns(Body):
+    """Body of ``add_task_runs``."""
+
+    task_runs_info: TaskRunsInfo
+    source: Source = None
+
+
+class ErrorInfo(Body):
+    """Why a task run failed."""
+
+    msg: Text
+    help_msg: Text | None
+    exc_type: Text | None
+    databand_error: Flag
+    traceback: Text
+    nested: Text | None
+    user_code_traceback: Text
+    show_exc_info: Flag
+
+
+class AttemptUpdate(Body):
+    """A new state of an attempt; the time of receipt stands in for a missing timestamp."""
+
+    task_run_uid: Uid
+    task_run_attempt_uid: Uid
+    state: TaskRunStateName | None
+    timestamp: Time | None = Field(default=None, validation_alias=AliasChoices("timestamp", "time_stamp"))
+    error: ErrorInfo | None = None
+    attempt_number: int | None = None
+    source: Source = None
+    start_date: Time | None = None
+    external_links_dict: JsonObject | None = None
+
+
+class UpdateTaskRunAttempts(Body):
+    """Body of ``update_task_run_attempts``."""
+
+    task_run_attempt_updates: list[AttemptUpdate]
+
+
+class SetTaskReused(Body):
+    """Body of ``set_task_reused``."""
+
+    task_run_uid: Uid
+    task_outputs_signature: Text
+
+
+class SaveTaskRunLog(Body):
+    """Body of ``save_task_run_log``: the whole log each time."""
+
+    task_run_attempt_uid: Uid
+    log_body: Text | None = None
+    local_log_path: Text | None = None
+
+
+class SaveExternalLinks(Body):
+    """Body of ``save_external_links``."""
+
+    task_run_attempt_uid: Uid
+    external_links_dict: JsonObject

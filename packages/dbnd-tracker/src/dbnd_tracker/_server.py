@@ -1,0 +1,84 @@
+"""The server process: a socket, uvicorn, and an end without a stack trace."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+
+from dbnd._errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import FastAPI
+
+_BACKLOG: Final = 512
+# Clients keep connections; one that is closed on them just as they send costs them a retry.
+_KEEP_ALIVE: Final = 75
+_GRACE: Final = 5
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens, so that a port in use is known before anything else starts.
+
+    Args:
+        host: Address or name of this machine.
+        port: Port; 0 takes a free one.
+
+    Raises:
+        ConfigError: The address cannot be listened on.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # The protocol is named because asyncio sets TCP_NODELAY only on sockets that say TCP; without it, an answer
+        # whose head and body are written apart waits 40 ms for an acknowledgement.
+        found = socket.socket(family, kind, socket.IPPROTO_TCP)
+    except OSError as error:
+        msg = f"The tracker cannot listen on {host}:{port}: {error.strerror or error}."
+        raise ConfigError(msg) from None
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(_BACKLOG)
+    except OSError as error:
+        found.close()
+        if error.errno == errno.EADDRINUSE:
+            msg = f"The port {port} of {host} is in use: end the program that uses it, or choose another with --port."
+        else:
+            msg = f"The tracker cannot listen on {host}:{port}: {error.strerror or error}."
+        raise ConfigError(msg) from None
+    return found
+
+
+def make_server(app: FastAPI) -> uvicorn.Server:
+    """A server of ``app`` that says only what goes wrong."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    return uvicorn.Server(config)
+
+
+def serve(app: FastAPI, listening: socket.socket, started: Callable[[], None]) -> None:
+    """Serve ``app`` until SIGINT or SIGTERM, and return after the requests in progress.
+
+    Args:
+        app: The tracker.
+        listening: The socket of ``listen``.
+        started: Called before the first request is served.
+    """
+    server = make_server(app)
+    # uvicorn raises the signal again when it has shut down, for the handlers that stood here before it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    started()
+    server.run(sockets=[listening])

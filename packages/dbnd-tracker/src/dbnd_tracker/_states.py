@@ -1,0 +1,65 @@
+"""The states of runs and task runs, and which of two wins when events arrive out of order."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+
+class TaskRunState(str, Enum):
+    """State of a task run or of an attempt; the name travels to the tracker, the value back."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SHUTDOWN = "shutdown"
+    DEFERRED = "deferred"
+    UPSTREAM_FAILED = "upstream_failed"
+    SKIPPED = "skipped"
+    UP_FOR_RETRY = "up_for_retry"
+    REMOVED = "removed"
+
+
+class RunState(str, Enum):
+    """State of a run; the name travels to the tracker, the value back."""
+
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    SHUTDOWN = "shutdown"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINAL_STATES: Final = frozenset({"success", "failed", "cancelled", "upstream_failed", "skipped", "removed"})
+"""States after which nothing runs any more, of runs and of task runs."""
+
+_CORRECTIONS: Final = frozenset({"success", "failed"})
+_TASK_RANKS: Final = {"scheduled": 1, "queued": 2, "running": 3}
+_RUN_RANKS: Final = {"scheduled": 1, "running": 2, "shutdown": 3}
+_TOP_RANK: Final = 4
+
+
+def next_task_state(old: str | None, new: str) -> str:
+    """The state of an attempt in state ``old`` after an event that says ``new``.
+
+    A higher rank wins; of equal rank, success and failure correct what was there, and everything else is late.
+    """
+    return _winner(_TASK_RANKS, old, new)
+
+
+def next_run_state(old: str | None, new: str) -> str:
+    """The state of a run in state ``old`` after an event that says ``new``, by the same rule."""
+    return _winner(_RUN_RANKS, old, new)
+
+
+def _winner(ranks: dict[str, int], old: str | None, new: str) -> str:
+    if old is None:
+        return new
+    old_rank, new_rank = ranks.get(old, _TOP_RANK), ranks.get(new, _TOP_RANK)
+    if new_rank > old_rank or (new_rank == old_rank and new in _CORRECTIONS):
+        return new
+    return old

@@ -1,0 +1,159 @@
+"""One writing transaction, and the integer ids that it needs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dbnd_tracker._models import Attempt, Base, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from sqlalchemy.orm import InstrumentedAttribute, Session
+
+    Row = TypeVar("Row", Run, TaskRun, Attempt, TaskDefinition)
+    A = TypeVar("A")
+
+# Ids of so many attempts, keys and series are remembered; past it all are forgotten and looked up again.
+_REMEMBERED: Final = 200_000
+# Values in one IN list; SQLite takes some 32,000 variables.
+_CHUNK: Final = 1_000
+
+
+class IdCache:
+    """Ids that committed transactions have seen, of one database."""
+
+    def __init__(self) -> None:
+        self.attempts: dict[str, int] = {}
+        self.keys: dict[str, int] = {}
+        self.series: dict[tuple[int, int], int] = {}
+
+    def clear(self) -> None:
+        """Forget all ids."""
+        for ids in (self.attempts, self.keys, self.series):
+            ids.clear()
+
+
+class Writer:
+    """A transaction of ``Database.write``.
+
+    Args:
+        session: Its session.
+        cache: The ids known before it.
+    """
+
+    def __init__(self, session: Session, cache: IdCache) -> None:
+        self.session = session
+        self.now = datetime.now(timezone.utc)
+        """Time of receipt, which stands in for missing timestamps."""
+        self._cache = cache
+        self._new = IdCache()
+        dialect = session.get_bind().dialect.name
+        self._insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+
+    def keep_ids(self) -> None:
+        """Remember the ids of this transaction, which is committed."""
+        if len(self._cache.attempts) + len(self._cache.series) + len(self._cache.keys) > _REMEMBERED:
+            self._cache.clear()
+        self._cache.attempts |= self._new.attempts
+        self._cache.keys |= self._new.keys
+        self._cache.series |= self._new.series
+
+    def row(self, model: type[Row], uid: str) -> Row | None:
+        """The row of ``model`` with this uid, locked against other writers, or None."""
+        # KEY SHARE: rows that refer to this one may be added meanwhile; locking those out leads to deadlocks.
+        return self.session.scalar(select(model).where(model.uid == uid).with_for_update(key_share=True))
+
+    def attempt(self, uid: str) -> Attempt:
+        """The attempt with this uid, which is made when no event has named it before."""
+        found = self.row(Attempt, uid)
+        if found is None:
+            found = Attempt(uid=uid)
+            self.session.add(found)
+            self.session.flush()
+        return found
+
+    def attempt_id(self, uid: str) -> int:
+        """Id of the attempt with this uid."""
+        return self.attempt_ids({uid})[uid]
+
+    def attempt_ids(self, uids: Collection[str]) -> Mapping[str, int]:
+        """Ids of attempts by uid; attempts that no event has named before get their rows."""
+        return self._ids(self._cache.attempts, self._new.attempts, uids, Attempt.id, (Attempt.uid,))
+
+    def key_ids(self, names: Collection[str]) -> Mapping[str, int]:
+        """Ids of metric keys by name."""
+        return self._ids(self._cache.keys, self._new.keys, names, MetricKey.id, (MetricKey.name,))
+
+    def series_ids(self, pairs: Collection[tuple[int, int]]) -> Mapping[tuple[int, int], int]:
+        """Ids of metric series by the ids of attempt and key."""
+        columns = (MetricSeries.attempt_id, MetricSeries.key_id)
+        return self._ids(self._cache.series, self._new.series, pairs, MetricSeries.id, columns)
+
+    def _ids(
+        self,
+        known: dict[A, int],
+        new: dict[A, int],
+        wanted: Collection[A],
+        id_column: InstrumentedAttribute[int],
+        columns: tuple[InstrumentedAttribute[Any], ...],
+    ) -> Mapping[A, int]:
+        ids = {value: found for value in wanted if (found := known.get(value, new.get(value))) is not None}
+        missing = [value for value in wanted if value not in ids]
+        if not missing:
+            return ids
+        for insert_missing in (False, True):
+            if insert_missing:
+                # In one order everywhere, so that two transactions cannot wait for each other.
+                rows = [_as_row(columns, value) for value in sorted(missing)]  # type: ignore[type-var]
+                self.session.execute(self._insert(columns[0].class_).on_conflict_do_nothing(), rows)
+            for chunk in _chunks(missing):
+                new.update(self._look_up(chunk, id_column, columns))
+            ids |= {value: new[value] for value in missing if value in new}
+            missing = [value for value in missing if value not in new]
+            if not missing:
+                break
+        return ids
+
+    def _look_up(
+        self,
+        values: Sequence[A],
+        id_column: InstrumentedAttribute[int],
+        columns: tuple[InstrumentedAttribute[Any], ...],
+    ) -> dict[Any, int]:
+        wanted = columns[0].in_(values) if len(columns) == 1 else tuple_(*columns).in_(values)
+        rows = self.session.execute(select(id_column, *columns).where(wanted))
+        return {(row[1] if len(columns) == 1 else tuple(row[1:])): row[0] for row in rows}
+
+    def upsert(self, model: type[Base], rows: Iterable[Mapping[str, object]], *key: str) -> None:
+        """Insert rows; where one with the same ``key`` stands, its other columns are replaced.
+
+        Args:
+            model: The table.
+            rows: Values by column; all rows have the same columns.
+            key: Columns of a unique constraint.
+        """
+        values = list(rows)
+        if not values:
+            return
+        statement = self._insert(model)
+        changed = {name: statement.excluded[name] for name in values[0] if name not in key}
+        if changed:
+            upsert = statement.on_conflict_do_update(index_elements=list(key), set_=changed)
+        else:
+            upsert = statement.on_conflict_do_nothing()
+        self.session.execute(upsert, values)
+
+
+def _as_row(columns: tuple[InstrumentedAttribute[Any], ...], value: Any) -> dict[str, Any]:  # noqa: ANN401
+    parts = (value,) if len(columns) == 1 else value
+    return {column.key: part for column, part in zip(columns, parts, strict=True)}
+
+
+def _chunks(values: Sequence[A]) -> Iterator[Sequence[A]]:
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]

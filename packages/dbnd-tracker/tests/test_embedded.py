@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbnd._config import Config
+from dbnd._errors import ConfigError
+from dbnd._tracking.transport import (
+    Batch,
+    PartlyAppliedError,
+    RefusedError,
+    UnreachableError,
+    create_transport,
+    embedded_url,
+)
+from dbnd_tracker import _database
+from dbnd_tracker._embedded import EmbeddedTransport
+
+
+def _batch(task: Any, first: int = 1, last: int = 2, journal: str = "0" * 32) -> Batch:
+    return Batch("log_metrics", task.floats("m", last - first + 1), journal, first, last)
+
+
+def test_the_embedded_url_leads_to_this_transport(home: Path, make_run: Any, open_tracker: Any) -> None:
+    url = embedded_url()
+    assert url == f"sqlite:///{home / 'dbnd' / 'tracker.db'}"
+    transport = create_transport(url, Config.load())
+    assert isinstance(transport, EmbeddedTransport)
+    # Nothing is touched before there is something to send.
+    assert not (home / "dbnd").exists()
+
+    run = make_run()
+    task = run.task()
+    for number, (call, body) in enumerate(
+        [("init_run", run.init()), ("add_task_runs", run.add(task)), ("log_metrics", task.floats("m", 2))], start=1
+    ):
+        transport.send(Batch(call, body, "0" * 32, number, number))
+    transport.close()
+
+    assert len(open_tracker(url).history(task, "m")) == 2
+
+
+def test_errors_are_told_apart(tmp_path: Path, make_run: Any) -> None:
+    task = make_run().task()
+    transport = EmbeddedTransport(f"sqlite:///{tmp_path / 't.db'}")
+    transport.send(_batch(task))
+    transport.send(_batch(task))
+    with pytest.raises(PartlyAppliedError) as caught:
+        transport.send(_batch(task, 2, 4))
+    assert caught.value.last == 2
+    with pytest.raises(RefusedError, match=r"^the body of log_metrics is wrong at metrics_info: field required$"):
+        transport.send(Batch("log_metrics", {}, uuid.uuid4().hex, 1, 1))
+    with pytest.raises(RefusedError, match="no tracking call"):
+        transport.send(Batch("nonsense", {}, uuid.uuid4().hex, 1, 1))
+    transport.close()
+
+
+def test_a_locked_file_is_tried_again_later(tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_database, "_BUSY_TIMEOUT_MS", 50)
+    task = make_run().task()
+    path = tmp_path / "t.db"
+    transport = EmbeddedTransport(f"sqlite:///{path}")
+    transport.send(_batch(task, 1, 1))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(UnreachableError, match="database is locked"):
+        transport.send(_batch(task, 2, 2))
+    other.execute("ROLLBACK")
+    other.close()
+
+    transport.send(_batch(task, 2, 2))
+    transport.close()
+
+
+def test_a_newer_schema_keeps_events_waiting(tmp_path: Path, make_run: Any) -> None:
+    path = tmp_path / "t.db"
+    _database.open_database(str(path)).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    transport = EmbeddedTransport(f"sqlite:///{path}")
+    with pytest.raises(UnreachableError, match="install a newer dbnd-tracker"):
+        transport.send(_batch(make_run().task()))
+    transport.close()
+
+
+def test_a_folder_that_is_a_file_is_said(tmp_path: Path, make_run: Any) -> None:
+    (tmp_path / "x").touch()
+    transport = EmbeddedTransport(f"sqlite:///{tmp_path / 'x' / 't.db'}")
+    with pytest.raises(UnreachableError, match="cannot be used"):
+        transport.send(_batch(make_run().task()))
+
+
+def test_a_url_that_cannot_be_used_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError):
+        EmbeddedTransport("sqlite:///:memory:")

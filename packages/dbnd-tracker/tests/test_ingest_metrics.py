@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dbnd_tracker._queries import metric_list
+
+
+@pytest.mark.parametrize(
+    ("members", "value", "kind"),
+    [
+        ({"value": 1, "value_int": 1}, 1, "int"),
+        ({"value": -7, "value_int": -7}, -7, "int"),
+        ({"value": 3.0, "value_float": 3.0}, 3.0, "float"),
+        ({"value_float": math.nan}, "NaN", "float"),
+        ({"value_float": math.inf}, "Infinity", "float"),
+        ({"value_float": -math.inf}, "-Infinity", "float"),
+        ({"value_json": 10**15 + 1}, 10**15 + 1, "int"),
+        ({"value_json": 2**60 + 1}, 2**60 + 1, "json"),
+        ({"value_int": 10**30}, 10**30, "json"),
+        ({"value": True}, True, "json"),
+        ({"value_json": False}, False, "json"),
+        ({"value_str": "hello\r\nworld"}, "hello\r\nworld", "str"),
+        ({"value_str": ""}, "", "str"),
+        ({"value_json": [1, "a", None, {"b": math.nan}]}, [1, "a", None, {"b": "NaN"}], "json"),
+        ({}, None, "json"),
+        # Several at once, as Java sends them: float over int over JSON over text.
+        ({"value": "5", "value_str": "5", "value_int": 5}, 5, "int"),
+        ({"value_str": "5", "value_int": 5, "value_float": 5.0}, 5.0, "float"),
+        ({"value_str": "[1]", "value_json": [1]}, [1], "json"),
+    ],
+)
+def test_every_kind_of_value_comes_back(tracker: Any, members: Any, value: Any, kind: str) -> None:
+    _, task = tracker.started()
+    tracker.call("log_metric", task.metric("m", **members))
+
+    [point] = tracker.history(task, "m")
+    [metric] = tracker.task(task).metrics
+
+    assert (point.value, point.type) == (value, kind)
+    assert type(point.value) is type(value)
+    assert (metric.last_value, metric.type) == (value, kind)
+    json.dumps(point.model_dump(), allow_nan=False)
+
+
+# Lone surrogates and NUL included: clients send what a task printed.
+_ANY_TEXT = st.characters(codec=None, categories=None)
+
+
+def _kept(text: str) -> str:
+    return "".join("?" if "\ud800" <= c <= "\udfff" else "\ufffd" if c == "\0" else c for c in text)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    values=st.lists(st.one_of(st.floats(), st.integers(-(2**70), 2**70), st.text(_ANY_TEXT), st.booleans()), min_size=1)
+)
+def test_any_list_of_values_comes_back_in_order(tracker: Any, values: list[Any]) -> None:
+    _, task = tracker.started()
+    tracker.call("log_metrics", task.metrics(*(task.metric("m", value=value) for value in values)))
+
+    found = [point.value for point in tracker.history(task, "m")]
+
+    names = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
+    wanted = [names.get(repr(value), value) if isinstance(value, float) else value for value in values]
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert type(one) is type(other)
+        assert one == (_kept(other) if isinstance(other, str) else other)
+
+
+def test_points_keep_step_and_time(tracker: Any) -> None:
+    _, task = tracker.started()
+    first = task.metric("loss", value_float=0.5, step=-3, timestamp="1969-12-31T23:59:59.999+00:00")
+    second = task.metric("loss", value_float=0.25, step=2**63 - 1, timestamp="2026-03-04T07:06:07.123456+02:00")
+    tracker.call("log_metrics", task.metrics(first, second))
+
+    points = [(point.step, point.timestamp, point.value) for point in tracker.history(task, "loss")]
+
+    assert points == [(-3, -1, 0.5), (2**63 - 1, 1772600767123, 0.25)]
+
+
+def test_a_missing_time_is_that_of_receipt(tracker: Any) -> None:
+    _, task = tracker.started()
+    before = int(time.time() * 1000)
+    tracker.call("log_metric", task.metric("m", value_int=1, timestamp=None))
+
+    [point] = tracker.history(task, "m")
+    assert before <= point.timestamp <= int(time.time() * 1000)
+
+
+def test_sums_follow_the_points(tracker: Any) -> None:
+    _, task = tracker.started()
+    for values in ([3.5, math.nan], [-1.0, 9.0]):
+        infos = [task.metric("m", value_float=v, step=i) for i, v in enumerate(values)]
+        tracker.call("log_metrics", task.metrics(*infos))
+    tracker.call("log_metric", task.metric("m", value_float=5.0, step=7, timestamp="2020-01-01T00:00:00+00:00"))
+
+    [metric] = tracker.task(task).metrics
+
+    # The last point is the one with the latest time, not the one that came last.
+    assert (metric.points, metric.last_value, metric.last_step) == (5, 9.0, 1)
+    assert (metric.min, metric.max) == (-1.0, 9.0)
+
+
+def test_bounds_of_ints_are_ints_and_text_has_none(tracker: Any) -> None:
+    _, task = tracker.started()
+    infos = [task.metric("n", value_int=i) for i in (4, 2)]
+    tracker.call("log_metrics", task.metrics(*infos, task.metric("s", value_str="x")))
+
+    numbers, text = tracker.task(task).metrics
+
+    assert (numbers.min, numbers.max) == (2, 4)
+    assert isinstance(numbers.min, int)
+    assert (text.min, text.max) == (None, None)
+
+
+def test_params_and_tags_are_no_metrics(tracker: Any) -> None:
+    _, task = tracker.started()
+    for value in ("0.10", "0.20"):
+        param = task.metric("lr", "mlflow.param", value=float(value), value_str=value, value_json=float(value))
+        tag = task.metric("team", "mlflow.tag", value=value, value_str=value)
+        tracker.call("log_metrics", task.metrics(param, tag, task.metric("deep", "mlflow.param", value_json=[1, 2])))
+
+    view = tracker.task(task)
+
+    assert view.metrics == []
+    # An argument of the task may bear the name of a param that was logged.
+    assert sorted((p.source, p.name, p.value) for p in view.params) == [
+        ("mlflow.param", "deep", "[1, 2]"),
+        ("mlflow.param", "lr", "0.20"),
+        ("task", "lr", "0.1"),
+    ]
+    assert [(t.name, t.value) for t in view.tags] == [("team", "0.20")]
+
+
+def test_ten_thousand_points_in_one_call(tracker: Any) -> None:
+    _, task = tracker.started()
+    tracker.call("log_metrics", task.floats("loss", 10_000))
+
+    points = tracker.history(task, "loss", limit=10_000)
+
+    assert [point.step for point in points] == list(range(10_000))
+    assert tracker.task(task).metrics[0].points == 10_000
+
+
+def test_many_keys_and_attempts_in_one_call(tracker: Any, make_run: Any) -> None:
+    run = make_run()
+    tasks = [run.task(f"t{i}") for i in range(30)]
+    infos = [task.metric(f"k{i:02}", value_int=i) for task in tasks for i in range(50)]
+    tracker.call("log_metrics", {"metrics_info": infos})
+
+    for task in tasks:
+        tracker.call("update_task_run_attempts", task.update("RUNNING"))
+    with tracker.database.read() as session:
+        found = [metric_list(session, task.uid).data for task in tasks]
+    assert [[metric.last_value for metric in metrics] for metrics in found] == [list(range(50))] * 30
+
+
+def test_histories_are_read_in_pages(tracker: Any, server: Any) -> None:
+    _, task = tracker.started()
+    tracker.call("log_metrics", task.floats("loss", 25))
+
+    steps, after = [], 0
+    while after is not None:
+        page = server.get(
+            f"/api/v1/task-runs/{task.uid}/metrics/history", params={"key": "loss", "limit": 10, "after": after}
+        ).json()
+        steps.append([point["step"] for point in page["data"]])
+        after = page["after"]
+
+    assert steps == [list(range(10)), list(range(10, 20)), list(range(20, 25))]
+
+
+def test_names_longer_than_an_index_takes_are_cut(tracker: Any) -> None:
+    _, task = tracker.started()
+    tracker.call("log_metric", task.metric("é" * 5000, value_int=1))
+
+    assert tracker.task(task).metrics[0].key == "é" * 500
+
+
+def test_text_that_no_database_keeps_is_mended(tracker: Any) -> None:
+    _, task = tracker.started()
+    tracker.call("log_metric", task.metric("k\0", value_str="half \ud83d of a pair"))
+
+    [metric] = tracker.task(task).metrics
+    assert (metric.key, metric.last_value) == ("k\ufffd", "half ? of a pair")
