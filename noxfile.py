@@ -13,7 +13,9 @@ nox.options.sessions = ["matrix"]
 
 ROOT = Path(__file__).parent
 # In the order of their dependencies.
-PACKAGES = [ROOT / "packages" / name for name in ("dbnd-core-lite", "dbnd-tracker", "dbnd-mlflow", "dbnd-examples", "databand")]
+PACKAGES = [
+    ROOT / "packages" / name for name in ("dbnd-core-lite", "dbnd-tracker", "dbnd-mlflow", "dbnd-examples", "databand")
+]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 # Floor, last 2.x, 3.1, a middle 3.x, newest. The caps that an old MLflow needs stand in constraints/.
 MLFLOWS = ["2.9.2", "2.22.5", "3.1.4", "3.8.1", "3.17.2"]

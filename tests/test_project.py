@@ -22,9 +22,15 @@ def test_the_packages_are_those_of_the_design():
 
 
 def test_one_version_for_all():
-    versions = {package.name: re.search(r'^version = "(.+)"$', metadata(package), re.M)[1] for package in PACKAGES}
+    versions = {
+        package.name: re.search(r'^version = "(.+)"$', metadata(package), re.MULTILINE)[1] for package in PACKAGES
+    }
     (one,) = set(versions.values())
-    pins = {pin for package in PACKAGES for pin in re.findall(r'"(?:dbnd-[\w-]+|databand\[[\w,]+\])==([^"]+)"', metadata(package))}
+    pins = {
+        pin
+        for package in PACKAGES
+        for pin in re.findall(r'"(?:dbnd-[\w-]+|databand\[[\w,]+\])==([^"]+)"', metadata(package))
+    }
     assert pins == {one}
     sources = [path for path in ROOT.glob("packages/*/src/*/__init__.py") if "__version__" in path.read_text()]
     assert len(sources) == 4

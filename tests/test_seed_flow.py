@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 TASK = "dbnd_examples.tracking.tracking_mlflow.task_with_mflow"
 SWITCH = ("--set-config", "mlflow_tracking.databand_tracking=True")
 
-PROBE = '''
+PROBE = """
 import json
 import os
 from pathlib import Path
@@ -37,7 +37,7 @@ def probe(fail: bool = False):
     }))
     if fail:
         raise ValueError("probe failed")
-'''
+"""
 
 # Runs the command in this very process and tells what MLflow is set to afterwards.
 AFTERWARDS = """
@@ -80,16 +80,16 @@ def compare(run, store_uri):
     """Hold the tracker's run against MLflow's own copy of it."""
     client = MlflowClient(tracking_uri=store_uri)
     task_run = only_task_run(run)
-    (stored,) = client.search_runs(["0"], filter_string=f"tags.`dbnd.task_run_uid` = '{task_run['uid']}'")
+    (stored,) = client.search_runs(["0"], filter_string=f"tags.`dbnd.task_run_uid` = '{task_run['task_run_uid']}'")
     assert stored.info.status == "FINISHED"
     assert (run["state"], task_run["state"]) == ("success", "success")
     reported = {metric["key"]: metric for metric in task_run["metrics"]}
     assert set(reported) == set(stored.data.metrics) == {"loss", "accuracy", "final_loss"}
     for key, value in stored.data.metrics.items():
-        assert reported[key]["last"] == value
-        assert reported[key]["count"] == len(client.get_metric_history(stored.info.run_id, key))
-    params = {param["name"]: param["value"] for param in task_run["params"]}
-    assert stored.data.params.items() <= params.items()
+        assert reported[key]["last_value"] == value
+        assert reported[key]["points"] == len(client.get_metric_history(stored.info.run_id, key))
+    params = {param["name"]: param["value"] for param in task_run["params"] if param["source"] == "mlflow.param"}
+    assert stored.data.params == params
     tags = {tag["name"]: tag["value"] for tag in task_run["tags"]}
     assert {k: v for k, v in stored.data.tags.items() if not k.startswith("dbnd.")} == tags
     assert tags["team"] == "examples"
@@ -142,7 +142,8 @@ def test_a_server_and_the_embedded_tracker_hold_the_same_rows(dbnd, show, store_
     embedded = json.loads(dbnd("runs", "show", "embedded", "--json").stdout)
     compare(embedded, store_uri)
     shapes = [
-        {(m["key"], m["count"], m["last"]) for m in only_task_run(run)["metrics"]} for run in (embedded, through_server)
+        {(m["key"], m["points"], m["last_value"]) for m in only_task_run(run)["metrics"]}
+        for run in (embedded, through_server)
     ]
     assert shapes[0] == shapes[1]
 
@@ -179,11 +180,13 @@ def test_each_kind_of_store_receives_the_run(dbnd, show, request, tmp_path, monk
     task_run = only_task_run(run)
     client = MlflowClient(tracking_uri=uri)
     (stored,) = client.search_runs(["0"])
-    assert stored.data.tags["dbnd.run_uid"] == run["uid"]
+    assert stored.data.tags["dbnd.run_uid"] == run["run_uid"]
     assert len(client.get_metric_history(stored.info.run_id, "loss")) == 10
-    text = Path(mlflow.artifacts.download_artifacts(run_id=stored.info.run_id, artifact_path="summary.md", tracking_uri=uri))
+    text = Path(
+        mlflow.artifacts.download_artifacts(run_id=stored.info.run_id, artifact_path="summary.md", tracking_uri=uri)
+    )
     assert text.read_text().startswith("# Summary")
-    assert {m["key"]: m["count"] for m in task_run["metrics"]} == {"loss": 10, "accuracy": 10, "final_loss": 1}
+    assert {m["key"]: m["points"] for m in task_run["metrics"]} == {"loss": 10, "accuracy": 10, "final_loss": 1}
 
 
 def test_a_composite_uri_as_ones_own_store_is_one_sentence(dbnd):
@@ -200,7 +203,7 @@ def test_the_real_training_is_tracked_by_autolog(dbnd, show, store_uri):
     by_name = {task_run["name"]: task_run for task_run in run["task_runs"]}
     assert set(by_name) == {"train_wine_classifier", "split_data"}
     training = by_name["train_wine_classifier"]
-    metrics = {metric["key"]: metric["last"] for metric in training["metrics"]}
+    metrics = {metric["key"]: metric["last_value"] for metric in training["metrics"]}
     (stored,) = MlflowClient(tracking_uri=store_uri).search_runs(["0"])
     assert metrics == stored.data.metrics
     assert math.isclose(metrics["training_accuracy_score"], 1.0, abs_tol=0.05)

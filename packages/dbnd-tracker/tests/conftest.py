@@ -191,7 +191,7 @@ class Tracker:
         return found
 
     def task(self, task: Task) -> TaskRunView:
-        return next(view for view in self.run(task.run).tasks if view.task_run_uid == task.uid)
+        return next(view for view in self.run(task.run).task_runs if view.task_run_uid == task.uid)
 
     def history(self, task: Task, key: str, **limits: int) -> list[MetricPoint]:
         with self.database.read() as session:

@@ -116,7 +116,7 @@ def test_the_json_is_the_same_however_it_is_read(configured: Any) -> None:
         detail = run_detail(session, configured.brave.uid).model_dump(mode="json")
     assert json.loads(_invoke("list", "--json").stdout) == listed
     assert json.loads(_invoke("show", "latest", "--json").stdout) == detail
-    assert detail["tasks"][1]["metrics"][0]["last_value"] == "NaN"
+    assert detail["task_runs"][1]["metrics"][0]["last_value"] == "NaN"
     assert detail["end_time"] == "2026-03-04T05:07:09.500000+00:00"
 
 
@@ -132,7 +132,7 @@ def test_a_run_is_shown_in_full(configured: Any) -> None:
     assert "Took: 1m 02s" in lines
     assert cells("└") == ["└── train", "failed", "2.5s"]
     assert cells("loss") == ["loss", "3", "NaN", "0.125", "0.5", "2"]
-    assert cells("depth") == ["depth", "7"]
+    assert cells("depth") == ["depth", "mlflow", "7"]
     assert cells("team") == ["team", "risk"]
     assert cells("model") == ["model", "s3://b/m"]
     assert cells("read") == ["read", "s3://b/x.csv", "100 x ?", "OK"]

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import op
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.operations import Operations
 from sqlalchemy import create_engine
 
 from dbnd._errors import ConfigError
@@ -21,7 +25,7 @@ from dbnd_tracker._models import Base
 
 
 def test_the_known_revisions_are_those_of_alembic() -> None:
-    script = ScriptDirectory.from_config(_migrations.config())
+    script = _migrations.scripts()
     assert [revision.revision for revision in script.walk_revisions()][::-1] == list(REVISIONS)
     assert script.get_heads() == [REVISIONS[-1]]
 
@@ -38,16 +42,32 @@ def test_the_models_are_what_the_migrations_make(tmp_path: Path) -> None:
     assert differences == []
 
 
-def test_the_migrations_can_be_taken_back(tmp_path: Path) -> None:
-    from alembic import command
+def test_migrations_of_several_databases_at_once_do_not_meet(tmp_path: Path) -> None:
+    """In one process, too: MLflow may migrate the user's own store in another thread at the same time."""
+    barrier = threading.Barrier(4)
 
-    engine = create_engine(f"sqlite:///{tmp_path / 't.db'}")
-    with engine.begin() as connection:
-        _migrations.upgrade(connection)
-        command.downgrade(_migrations.config(connection), "base")
-        tables = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
+    def make(number: int) -> list[str]:
+        barrier.wait()
+        path = tmp_path / f"{number}.db"
+        open_database(str(path)).close()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            return [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+
+    with ThreadPoolExecutor(4) as pool:
+        tables = list(pool.map(make, range(4)))
+    assert len(tables[0]) > len(Base.metadata.tables)
+    assert all(sorted(found) == sorted(tables[0]) for found in tables)
+
+
+def test_a_migration_leaves_the_globals_of_alembic_alone(tmp_path: Path) -> None:
+    """A migration of another program that is under way in this process keeps its own connection."""
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        with Operations.context(context):
+            open_database(str(tmp_path / "t.db")).close()
+            assert op.get_context() is context
     engine.dispose()
-    assert tables == ["alembic_version"]
 
 
 def test_a_new_file_is_set_up(tmp_path: Path) -> None:

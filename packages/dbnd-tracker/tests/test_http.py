@@ -283,8 +283,8 @@ def test_a_run_and_its_parts_are_read(tracker: Any, server: Any) -> None:
     metrics = server.get(f"/api/v1/task-runs/{task.uid}/metrics").json()["data"]
 
     assert detail["start_time"] == "2026-03-04T05:06:07.000008+00:00"
-    assert [t["name"] for t in detail["tasks"]] == ["nightly", "train"]
-    assert detail["tasks"][1]["metrics"] == metrics
+    assert [t["name"] for t in detail["task_runs"]] == ["nightly", "train"]
+    assert detail["task_runs"][1]["metrics"] == metrics
     assert metrics == [
         {
             "key": "loss",

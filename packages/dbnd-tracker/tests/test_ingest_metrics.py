@@ -140,6 +140,14 @@ def test_params_and_tags_are_no_metrics(tracker: Any) -> None:
     assert [(t.name, t.value) for t in view.tags] == [("team", "0.20")]
 
 
+def test_a_long_param_comes_back_whole(tracker: Any) -> None:
+    _, task = tracker.started()
+    cut, whole = "x" * 5_000, "x" * 6_000
+    tracker.call("log_metrics", task.metrics(task.metric("long", "mlflow.param", value=cut, value_str=cut, text=whole)))
+
+    assert [p.value for p in tracker.task(task).params if p.name == "long"] == [whole]
+
+
 def test_ten_thousand_points_in_one_call(tracker: Any) -> None:
     _, task = tracker.started()
     tracker.call("log_metrics", task.floats("loss", 10_000))

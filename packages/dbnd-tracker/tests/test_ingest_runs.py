@@ -19,7 +19,10 @@ def test_a_run_is_shown_as_it_was_told(tracker: Any) -> None:
     assert (found.state, found.source) == ("success", "generic_tracking")
     assert found.duration is not None
     assert found.duration.total_seconds() == 60
-    assert [(view.depth, view.name, view.is_root) for view in found.tasks] == [(0, "etl", True), (1, "train", False)]
+    assert [(view.depth, view.name, view.is_root) for view in found.task_runs] == [
+        (0, "etl", True),
+        (1, "train", False),
+    ]
     view = tracker.task(task)
     assert (view.state, view.type, view.parent_task_run_uid) == ("success", "python", run.root.uid)
     assert view.duration is not None
@@ -64,7 +67,7 @@ def test_an_existing_run_is_joined_without_run_info(tracker: Any) -> None:
 
     found = tracker.run(run)
     assert found.name == run.name
-    assert {task.name for task in found.tasks} == {"nightly", "train", "from_another_process"}
+    assert {task.name for task in found.task_runs} == {"nightly", "train", "from_another_process"}
 
 
 def test_everything_about_an_attempt_may_come_before_its_task_run(tracker: Any, make_run: Any) -> None:
@@ -167,8 +170,8 @@ def test_task_runs_that_are_parents_of_each_other_are_all_shown(tracker: Any) ->
     infos = run.infos(first.info(), second.info(), children=((first, second), (second, first)))
     tracker.call("add_task_runs", {"task_runs_info": infos})
 
-    assert sorted(view.name for view in tracker.run(run).tasks) == ["first", "nightly", "second", "train"]
-    assert len(tracker.run(run).tasks) == 4
+    assert sorted(view.name for view in tracker.run(run).task_runs) == ["first", "nightly", "second", "train"]
+    assert len(tracker.run(run).task_runs) == 4
     assert tracker.task(task).depth == 1
 
 
@@ -180,7 +183,7 @@ def test_a_chain_of_a_thousand_nested_tasks_can_be_read(tracker: Any, make_run: 
     tracker.call("add_task_runs", {"task_runs_info": infos})
 
     found = tracker.run(run)
-    assert max(view.depth for view in found.tasks) == 999
+    assert max(view.depth for view in found.task_runs) == 999
     assert found.model_dump_json()
 
 

@@ -119,6 +119,7 @@ class Database:
     def _prepare(self) -> None:
         if self.path:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.touch(mode=0o600)  # its owner's alone; SQLite gives its side files the same mode
         with self._engine.begin() as connection:
             current = self._is_current(connection)
         if not current:

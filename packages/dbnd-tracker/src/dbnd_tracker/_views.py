@@ -218,7 +218,7 @@ class RunDetail(RunSummary):
     parent_task_run_uid: str | None
     environment: dict[str, Any]
     facts: dict[str, Any]
-    tasks: list[TaskRunView]
+    task_runs: list[TaskRunView]
     """All task runs as a tree laid out in lines: each is followed by those that it started."""
 
 

@@ -61,7 +61,8 @@ class Journal:
     """
 
     def __init__(self, directory: Path, url: str) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (directory.parent, directory):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.id: Final = uuid.uuid4().hex
         self.path: Final = directory / f"{self.id}.journal"
         self._ack_path: Final = self.path.with_suffix(".ack")

@@ -59,7 +59,7 @@ def pages_router(database: Database) -> APIRouter:
             found = queries.run_detail(session, run_uid.lower())
         if found is None:
             return None
-        tasks = [task for task in found.tasks if task_run_uid in {None, task.task_run_uid}]
+        tasks = [task for task in found.task_runs if task_run_uid in {None, task.task_run_uid}]
         return render("run.html", run=found, tasks=tasks, facts=_facts(found))
 
     return router

@@ -39,15 +39,18 @@ def run_text(run: RunDetail, page_url: str | None) -> str:
         ("Page", page_url),
     ]
     lines = [f"{_console.heading(f'{label}:')} {value}" for label, value in facts if value]
-    if run.tasks:
+    if run.task_runs:
         tree = [
-            (_branch(task) + _name(task), task.state or "unknown", duration_text(task.duration)) for task in run.tasks
+            (_branch(task) + _name(task), task.state or "unknown", duration_text(task.duration))
+            for task in run.task_runs
         ]
         lines += ["", _console.table(("TASK", "STATE", "TOOK"), tree)]
-    for task in run.tasks:
+    for task in run.task_runs:
         parts = list(_parts(task))
         if parts:
-            lines += ["", _console.heading(_name(task)), *parts]
+            lines += ["", _console.heading(f"Task run {_name(task)}")]
+        for part in parts:
+            lines += ["", part]
     return "\n".join(lines)
 
 
@@ -65,8 +68,9 @@ def _parts(task: TaskRunView) -> Iterator[str]:
     if task.error:
         kind = _CLASS.sub(r"\1", task.error.get("exc_type") or "")
         yield f"Error: {kind}: {task.error.get('msg') or ''}"
-    yield from (f"Link: {name} {url}" for name, url in task.links.items())
-    yield from _table(("PARAM", "VALUE"), [(param.name, value_text(param.value)) for param in task.params])
+    yield from _table(("LINK", "PLACE"), [(name, str(url)) for name, url in task.links.items()])
+    params = [(param.name, param.source.removesuffix(".param"), value_text(param.value)) for param in task.params]
+    yield from _table(("PARAM", "SOURCE", "VALUE"), params)
     yield from _table(("TAG", "VALUE"), [(tag.name, value_text(tag.value)) for tag in task.tags])
     metrics = [
         (

@@ -98,7 +98,7 @@ def log_metrics(writer: Writer, body: LogMetrics) -> object:
 def _as_text(info: MetricInfo) -> str:
     """The value of a param or tag: its text as it was logged where that is known, else as JSON writes it."""
     metric = info.metric
-    for value in (metric.value_str, metric.value, metric.chosen()):
+    for value in (metric.text, metric.value_str, metric.value, metric.chosen()):
         if isinstance(value, str):
             return clean(value)
     return json.dumps(metric.chosen())

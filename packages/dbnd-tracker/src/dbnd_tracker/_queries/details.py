@@ -48,7 +48,7 @@ def run_detail(session: Session, run_uid: str) -> views.RunDetail | None:
         parent_task_run_uid=run.parent_task_run_uid,
         environment=run.environment or {},
         facts=run.facts or {},
-        tasks=_Tasks(session, run_uid).tree(),
+        task_runs=_Tasks(session, run_uid).tree(),
     )
 
 

@@ -44,7 +44,7 @@ class OperationStatus(str, Enum):
 
 
 class Metric(Body):
-    """One point; ``step`` is an extension that other trackers ignore."""
+    """One point; ``step`` and ``text`` (a param's or tag's whole text) are extensions that other trackers ignore."""
 
     key: Name
     timestamp: Time | None = None
@@ -53,6 +53,7 @@ class Metric(Body):
     value_float: float | None = None
     value_str: Text | None = None
     value_json: Any = None
+    text: Text | None = None
     source: str | None = None
     step: Annotated[int, Field(ge=-_MAX_STEP - 1, le=_MAX_STEP)] | None = None
 

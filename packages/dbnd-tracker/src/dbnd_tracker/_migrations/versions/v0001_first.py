@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0001"
 down_revision = None
@@ -14,7 +14,7 @@ _NAME = sa.String(length=500)
 _TIME = sa.DateTime(timezone=True)
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Apply the change."""
     op.create_table(
         "attempts",
@@ -235,25 +235,3 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["metric_id"], ["metrics.id"], name="fk_metric_texts_metric_id"),
         sa.PrimaryKeyConstraint("metric_id", name="pk_metric_texts"),
     )
-
-
-def downgrade() -> None:
-    """Drop everything."""
-    for table in (
-        "metric_texts",
-        "metrics",
-        "targets",
-        "tags",
-        "params",
-        "metric_series",
-        "dataset_operations",
-        "artifacts",
-        "task_runs",
-        "task_relations",
-        "task_definitions",
-        "runs",
-        "metric_keys",
-        "batches",
-        "attempts",
-    ):
-        op.drop_table(table)
