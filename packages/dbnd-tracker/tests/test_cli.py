@@ -136,7 +136,7 @@ def test_a_run_is_shown_in_full(configured: Any) -> None:
     assert cells("team") == ["team", "risk"]
     assert cells("model") == ["model", "s3://b/m"]
     assert cells("read") == ["read", "s3://b/x.csv", "100 x ?", "OK"]
-    assert "Link: mlflow http://m/#/1" in lines
+    assert cells("mlflow") == ["mlflow", "http://m/#/1"]
     assert "Error: ValueError: boom" in lines
     url = os.environ.get("DBND__CORE__DATABAND_URL", "")
     assert (f"Page: {url}/app/jobs/etl/{configured.brave.uid}" in lines) == url.startswith("http")
