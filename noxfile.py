@@ -131,4 +131,10 @@ def wheels(session: nox.Session) -> None:
     if not list(dist.glob("*.whl")):
         session.error("There are no wheels in dist/: run `nox -s build` first.")
     session.install("--find-links", str(dist), "databand[mlflow,examples]")
+    # The index has distributions of these names, too: what is installed must be what was built.
+    version = nox.project.load_toml(ROOT / "packages" / "databand" / "pyproject.toml")["project"]["version"]
+    check = (
+        f"from importlib.metadata import version; assert version('databand') == version('dbnd-mlflow') == {version!r}"
+    )
+    session.run("python", "-c", check)
     show_example(session)

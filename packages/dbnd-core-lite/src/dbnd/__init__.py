@@ -62,7 +62,7 @@ _HOME = {
     "task": "dbnd._task",
 }
 
-__version__ = "0.1.0"
+__version__ = "2.0.0"
 __all__ = sorted(_HOME)  # noqa: PLE0605  the table above is the one list of names
 
 
