@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -101,14 +103,24 @@ def test_a_forked_child_has_a_journal_of_its_own(client, server):
     assert len(journals) == 2
 
 
-def _log_in_child(url: str) -> None:
-    get_client(url, Config.load(conf={"core": {"databand_access_token": "t"}})).log_metrics([element(7)])
+CHILD = """
+from dbnd._config import Config
+from dbnd._tracking.client import get_client
+
+def log(url):
+    client = get_client(url, Config.load(conf={"core": {"databand_access_token": "t"}}))
+    client.log_metrics([{"metric": {"value": 7}}])
+"""
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_children_of_multiprocessing_deliver_before_they_end(server, method):
+def test_children_of_multiprocessing_deliver_before_they_end(server, method, monkeypatch):
+    # A module that a spawned child can import, which a test module is not.
+    Path(f"child_of_{method}.py").write_text(CHILD)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    log = importlib.import_module(f"child_of_{method}").log
     context = multiprocessing.get_context(method)
-    process = context.Process(target=_log_in_child, args=(server.url,))
+    process = context.Process(target=log, args=(server.url,))
     process.start()
     process.join(60)
     assert process.exitcode == 0

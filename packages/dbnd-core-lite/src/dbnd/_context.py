@@ -14,7 +14,7 @@ from dbnd._errors import TrackingError
 from dbnd._plugins import plugins
 from dbnd._settings import CoreSettings, TrackingSettings
 from dbnd._tracking.client import TrackingAPIClient, get_client
-from dbnd._tracking.transport import embedded_url
+from dbnd._tracking.transport import configured_url
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -53,7 +53,7 @@ class DatabandContext:
         self.config.check()
         _stack.append(self)
         try:
-            url = databand_url(self.config)
+            url = configured_url(self.config)
             if url is not None:
                 self.client = get_client(url, self.config)
             plugins().call("dbnd_on_pre_init_context", ctx=self)
@@ -90,11 +90,6 @@ class DatabandContext:
 def get_databand_context() -> DatabandContext | None:
     """The context that was entered last and not left yet, or None."""
     return _stack[-1] if _stack else None
-
-
-def databand_url(config: Config) -> str | None:
-    """Where events go: ``core.databand_url``, else the embedded tracker's file, else nowhere (None)."""
-    return config.settings(CoreSettings).databand_url or embedded_url()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dbnd._context import DatabandContext
     from dbnd._run import TaskRun
     from dbnd._settings import Settings
+    from dbnd._tracking.reader import ReaderFactory
     from dbnd._tracking.transport import TransportFactory
 
 hookspec = pluggy.HookspecMarker("dbnd")
@@ -73,6 +74,11 @@ def dbnd_commands() -> Iterable[Command]:  # type: ignore[empty-body]
 @hookspec
 def dbnd_transports() -> Mapping[str, TransportFactory]:  # type: ignore[empty-body]
     """Return transport factories by URL scheme: each takes the databand URL and the configuration."""
+
+
+@hookspec
+def dbnd_readers() -> Mapping[str, ReaderFactory]:  # type: ignore[empty-body]
+    """Return factories of readers by URL scheme: each takes the databand URL and the configuration."""
 
 
 @hookspec

@@ -47,7 +47,7 @@ def _build(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
     if os.environ.get("_MLFLOW_IN_CAPTURE_MODULE_PROCESS"):
         return inner
     client = get_client(composite.databand_url, current_config())
-    store = DatabandStore(inner, Reporter(client, inner_uri), (uri, artifact_uri))
+    store = DatabandStore(inner, Reporter(client, inner_uri), (tracking_store, (uri, artifact_uri)))
     queue = getattr(inner, "_async_logging_queue", None)
     if queue is not None and hasattr(
         queue, "_logging_func"
@@ -83,19 +83,32 @@ def default_tracking_uri() -> str:
 
 
 def model_registry_store(store_uri: str | None, tracking_uri: str | None) -> Any:  # noqa: ANN401
-    """The model registry that MLflow would use with the user's own URI."""
+    """The model registry that MLflow would use with the user's own URI; versions of models are reported."""
+    uri, tracking = _resolve(store_uri), _resolve(tracking_uri)
+    with _lock:
+        key = (os.getpid(), f"registry:{uri}", tracking)
+        if key not in _stores:
+            _stores[key] = _build_registry(uri, tracking)
+        return _stores[key]
+
+
+def _build_registry(uri: str, tracking_uri: str) -> Any:  # noqa: ANN401
     from mlflow.tracking._model_registry import utils
 
-    inner = _inner_uri(_resolve(store_uri))
+    inner = _inner_uri(uri)
     resolve = getattr(utils, "_get_default_registry_uri_for_tracking_uri", None)
     if resolve is not None:  # Databricks keeps models in its Unity Catalog, under another URI
         inner = resolve(inner) or inner
     builder = utils._get_store_registry().get_store_builder(inner)  # noqa: SLF001
-    arguments = {"store_uri": inner, "tracking_uri": _inner_uri(_resolve(tracking_uri))}
+    arguments = {"store_uri": inner, "tracking_uri": _inner_uri(tracking_uri)}
     # MLflow passes tracking_uri only to builders that name it, and so do we.
     if not {"store_uri", "tracking_uri"} <= set(inspect.signature(builder).parameters):
         del arguments["tracking_uri"]
-    return builder(**arguments)
+    store = builder(**arguments)
+    if not is_composite_uri(uri):
+        return store
+    client = get_client(parse_composite_uri(uri).databand_url, current_config())
+    return DatabandStore(store, Reporter(client, inner), (model_registry_store, (uri, tracking_uri)))
 
 
 def scorer_store(tracking_uri: str | None) -> Any:  # noqa: ANN401

@@ -14,15 +14,16 @@ from urllib.parse import unquote, urlsplit
 from dbnd import TrackingAPIClient, _console
 from dbnd._facts import utc_now
 from dbnd._masking import mask_text, mask_url
-from dbnd._run import RunState, TaskRunState
-from dbnd._tracking.wire import DatasetOperation, ErrorInfo, metric, text_metric, time_text
+from dbnd._run import Run, RunState, TaskRunState
+from dbnd._tracking.wire import DatasetOperation, ErrorInfo, deleted_tag, metric, text_metric, time_text
 
 from ._runs import RunMap, TrackedRun, moment
 
 METRIC: Final = "mlflow"
 PARAM: Final = "mlflow.param"
 TAG: Final = "mlflow.tag"
-_LINK_TAGS: Final = "dbnd."
+LINK_TAGS: Final = "dbnd."
+LIFECYCLE: Final = f"{LINK_TAGS}lifecycle_stage"
 _STATES: Final = {
     "FINISHED": (TaskRunState.SUCCESS, RunState.SUCCESS),
     "FAILED": (TaskRunState.FAILED, RunState.FAILED),
@@ -64,6 +65,8 @@ class Reporter:
         """A run was created: announce its task run, with the tags that it was created with."""
         tracked, is_root = self._map.created(run)
         task_run = tracked.task_run
+        if tracked.is_own:
+            self._set_project(task_run.run, run.info.experiment_id)
         if is_root:
             self._client.init_run(task_run.run, task_run)
         elif not tracked.is_own:
@@ -76,7 +79,7 @@ class Reporter:
             [
                 text_metric(task_run.attempt_uid, key, mask_url(value), time_now, source=TAG)
                 for key, value in run.data.tags.items()
-                if not key.startswith(_LINK_TAGS)
+                if not key.startswith(LINK_TAGS)
             ]
         )
 
@@ -109,6 +112,16 @@ class Reporter:
         elements += [text_metric(attempt, t.key, mask_url(str(t.value)), now, source=TAG) for t in tags]
         self._client.log_metrics(elements)
 
+    def tag_deleted(self, run_id: str, key: str) -> None:
+        """A tag was taken back."""
+        attempt = self._map.find(run_id).task_run.attempt_uid
+        self._client.log_metrics([deleted_tag(attempt, key, time_text(utc_now()), source=TAG)])
+
+    def lifecycle_changed(self, run_id: str, stage: str) -> None:
+        """A run was deleted or restored: nothing is lost in the tracker, a tag tells."""
+        attempt = self._map.find(run_id).task_run.attempt_uid
+        self._client.log_metrics([text_metric(attempt, LIFECYCLE, stage, time_text(utc_now()), source=TAG)])
+
     def datasets_read(self, run_id: str, inputs: Sequence[Any]) -> None:
         """Datasets were logged as inputs: each is read once by a run, however often MLflow says so."""
         tracked = self._map.find(run_id)
@@ -136,6 +149,13 @@ class Reporter:
             self._last_message = now
             reason = mask_text(f"{type(error).__name__}: {error}")
             _console.warning(f"A call of MLflow ({method}) could not be reported to {self._client.name} ({reason}).")
+
+    def _set_project(self, run: Run, experiment_id: str) -> None:
+        """Make the experiment the project of a run that has none: reported by announcing the run again."""
+        name = self._map.experiments.get(experiment_id)
+        if run.project_name is None and run.root is not None and name not in {None, "Default"}:
+            run.project_name = name
+            self._client.init_run(run, run.root)
 
     def _end(self, tracked: TrackedRun, status: str, end_time: int | None) -> None:
         attempt = tracked.task_run.attempt_uid

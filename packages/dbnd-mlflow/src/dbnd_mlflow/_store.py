@@ -17,21 +17,22 @@ from ._taps import TAPS, report, with_links
 if TYPE_CHECKING:
     from ._reporter import Reporter
 
+Origin = tuple[Callable[..., Any], tuple[str | None, ...]]
 _OWN = ("_databand_inner", "_databand_reporter", "_databand_origin")
 
 
 class DatabandStore:
-    """A transparent proxy of an MLflow tracking store that reports successful writes.
+    """A transparent proxy of an MLflow store (tracking or model registry) that reports successful writes.
 
     Args:
         inner: The user's own store.
         reporter: What takes the reports.
-        origin: Composite URI and artifact URI, from which the store is built again when it is unpickled.
+        origin: A builder and its arguments, by which the store is found again when it is unpickled.
     """
 
     __slots__ = (*_OWN, "__weakref__")
 
-    def __init__(self, inner: object, reporter: Reporter, origin: tuple[str, str | None]) -> None:
+    def __init__(self, inner: object, reporter: Reporter, origin: Origin) -> None:
         for name, value in zip(_OWN, (inner, reporter, origin), strict=True):
             object.__setattr__(self, name, value)
 
@@ -56,10 +57,9 @@ class DatabandStore:
     def __class__(self) -> type:
         return type(object.__getattribute__(self, "_databand_inner"))
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str | None]]:
-        from ._builders import tracking_store
-
-        return tracking_store, object.__getattribute__(self, "_databand_origin")
+    def __reduce__(self) -> Origin:
+        origin: Origin = object.__getattribute__(self, "_databand_origin")
+        return origin
 
     def __repr__(self) -> str:
         return f"<DatabandStore over {object.__getattribute__(self, '_databand_inner')!r}>"

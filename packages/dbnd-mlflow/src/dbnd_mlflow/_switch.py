@@ -13,7 +13,7 @@ import mlflow
 from mlflow.tracking._tracking_service import utils as mlflow_tracking
 
 from dbnd._config import current_config
-from dbnd._context import databand_url
+from dbnd._tracking.transport import configured_url
 
 from ._reporter import is_reported
 from ._settings import MlflowTrackingSettings
@@ -89,7 +89,7 @@ def _end_active_runs(status: str) -> None:
 
 
 def _set(owner: int, config: Config) -> bool:
-    url = databand_url(config)
+    url = configured_url(config)
     if url is None:
         return False
     configured = config.settings(MlflowTrackingSettings).duplicate_tracking_to

@@ -102,6 +102,18 @@ def _log_batch(reporter: Reporter, given: Arguments, _: object) -> None:
     reporter.logged(given["run_id"], **lists)
 
 
+def _delete_tag(reporter: Reporter, given: Arguments, _: object) -> None:
+    reporter.tag_deleted(given["run_id"], given["key"])
+
+
+def _delete_run(reporter: Reporter, given: Arguments, _: object) -> None:
+    reporter.lifecycle_changed(given["run_id"], "deleted")
+
+
+def _restore_run(reporter: Reporter, given: Arguments, _: object) -> None:
+    reporter.lifecycle_changed(given["run_id"], "active")
+
+
 def _log_inputs(reporter: Reporter, given: Arguments, _: object) -> None:
     reporter.datasets_read(given["run_id"], list(given.get("datasets") or ()))
 
@@ -127,10 +139,20 @@ def _logged_model(reporter: Reporter, given: Arguments, result: Any) -> None:  #
         reporter.model_logged(result.source_run_id, result.name, result.artifact_location)
 
 
+def _create_model_version(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401
+    del given
+    if result.run_id:
+        place = f"models:/{result.name}/{result.version}"
+        reporter.model_logged(result.run_id, f"{result.name}/{result.version}", place)
+
+
 TAPS: Final[dict[str, Tap]] = {
     "create_experiment": _create_experiment,
     "create_logged_model": _logged_model,
+    "create_model_version": _create_model_version,
     "create_run": _create_run,
+    "delete_run": _delete_run,
+    "delete_tag": _delete_tag,
     "get_experiment": _experiment,
     "get_experiment_by_name": _experiment,
     "get_run": _get_run,
@@ -139,6 +161,7 @@ TAPS: Final[dict[str, Tap]] = {
     "log_metric": _log_metric,
     "log_param": _log_param,
     "record_logged_model": _record_logged_model,
+    "restore_run": _restore_run,
     "set_tag": _set_tag,
     "update_run_info": _update_run_info,
 }

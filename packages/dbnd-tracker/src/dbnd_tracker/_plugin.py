@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from dbnd._config import Config
     from dbnd._settings import Settings
+    from dbnd._tracking.reader import Reader, ReaderFactory
     from dbnd._tracking.transport import Transport, TransportFactory
 
 
@@ -35,6 +36,19 @@ def dbnd_settings() -> Iterable[type[Settings]]:
 def dbnd_transports() -> Mapping[str, TransportFactory]:
     """Trackers that are a database, without a server."""
     return {"sqlite": _embedded, "postgresql": _embedded, "postgresql+psycopg": _embedded}
+
+
+@hookimpl
+def dbnd_readers() -> Mapping[str, ReaderFactory]:
+    """Readers of databases, and of servers with this package's read API."""
+    return dict.fromkeys(("http", "https", "sqlite", "postgresql", "postgresql+psycopg"), _reader)
+
+
+def _reader(url: str, config: Config) -> Reader:
+    from dbnd_tracker._reader import open_reader
+
+    del url  # the configuration's own, which it reads there
+    return open_reader(config)
 
 
 def _embedded(url: str, config: Config) -> Transport:

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ValidationError
 from dbnd._errors import ConfigError
 from dbnd._masking import mask_url
 from dbnd._settings import CoreSettings
-from dbnd._tracking.transport import embedded_url
+from dbnd._tracking.transport import configured_url
 from dbnd_tracker._errors import RemoteError
-from dbnd_tracker._views import RunDetail, RunPage
+from dbnd_tracker._views import MetricHistory, RunDetail, RunPage, TaskRunView
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dbnd._config import Config
     from dbnd_tracker._database import Database
@@ -36,6 +36,12 @@ class Reader(Protocol):
 
     def run(self, uid: str) -> RunDetail | None:
         """The run with this uid, or None."""
+
+    def task_run(self, uid: str) -> dict[str, Any] | None:
+        """The task run with this uid as JSON, or None."""
+
+    def points(self, task_run_uid: str, key: str) -> Iterator[dict[str, Any]]:
+        """All points of one metric as JSON, in the order in which they came."""
 
     def page_url(self, run: RunDetail) -> str | None:
         """Where a browser shows ``run``, or None when no server does."""
@@ -75,6 +81,29 @@ class DatabaseReader:
             return None
         with self._database.read() as session:
             return run_detail(session, uid)
+
+    def task_run(self, uid: str) -> dict[str, Any] | None:
+        """The task run with this uid as JSON, or None."""
+        from dbnd_tracker._queries import task_run_detail
+
+        if self._database is None:
+            return None
+        with self._database.read() as session:
+            found = task_run_detail(session, uid)
+            return None if found is None else found.model_dump(mode="json")
+
+    def points(self, task_run_uid: str, key: str) -> Iterator[dict[str, Any]]:
+        """All points of one metric as JSON, in the order in which they came."""
+        from dbnd_tracker._queries import metric_history
+
+        if self._database is None:
+            return
+        after: int | None = 0
+        while after is not None:
+            with self._database.read() as session:
+                page = metric_history(session, task_run_uid, key, after=after)
+            yield from page.model_dump(mode="json")["data"]
+            after = page.after
 
     def page_url(self, run: RunDetail) -> str | None:
         """None: a database has no page."""
@@ -120,6 +149,22 @@ class HttpReader:
     def run(self, uid: str) -> RunDetail | None:
         """The run with this uid, or None."""
         return self._get(RunDetail, f"runs/{quote(uid, safe='')}", {})
+
+    def task_run(self, uid: str) -> dict[str, Any] | None:
+        """The task run with this uid as JSON, or None."""
+        found = self._get(TaskRunView, f"task-runs/{quote(uid, safe='')}", {})
+        return None if found is None else found.model_dump(mode="json")
+
+    def points(self, task_run_uid: str, key: str) -> Iterator[dict[str, Any]]:
+        """All points of one metric as JSON, in the order in which they came."""
+        after: int | None = 0
+        while after is not None:
+            path = f"task-runs/{quote(task_run_uid, safe='')}/metrics/history"
+            page = self._get(MetricHistory, path, {"key": key, "after": after})
+            if page is None:
+                return
+            yield from page.model_dump(mode="json")["data"]
+            after = page.after
 
     def page_url(self, run: RunDetail) -> str | None:
         """The address of the run's page."""
@@ -169,7 +214,7 @@ def open_reader(config: Config) -> Reader:
         ConfigError: The URL cannot be used.
     """
     settings = config.settings(CoreSettings)
-    url = settings.databand_url or embedded_url()
+    url = configured_url(config)
     assert url is not None, "this package serves SQLite files"
     if urlsplit(url).scheme in {"http", "https"}:
         return HttpReader(url, settings)

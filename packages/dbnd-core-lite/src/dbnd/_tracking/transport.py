@@ -106,6 +106,13 @@ def create_transport(url: str, config: Config) -> Transport:
     return factories[scheme](url, config)
 
 
+def configured_url(config: Config) -> str | None:
+    """Where events go: ``core.databand_url``, else the embedded tracker's file, else nowhere (None)."""
+    from dbnd._settings import CoreSettings
+
+    return config.settings(CoreSettings).databand_url or embedded_url()
+
+
 def embedded_url() -> str | None:
     """The URL of the embedded tracker's default file, or None when no package serves SQLite files."""
     return f"sqlite:///{dbnd_home() / 'tracker.db'}" if "sqlite" in _factories() else None

@@ -143,6 +143,13 @@ def text_metric(attempt_uid: str, key: str, text: str, timestamp: str, *, source
     return element
 
 
+def deleted_tag(attempt_uid: str, key: str, timestamp: str, *, source: str) -> Json:
+    """One element of ``log_metrics`` that takes a tag back; a foreign server sees it become empty."""
+    element = text_metric(attempt_uid, key, "", timestamp, source=source)
+    element["metric"]["deleted"] = True
+    return element
+
+
 def init_run(run: Run, root: TaskRun, *, databand_url: str) -> Json:
     """Body of ``init_run``: a new run with its root task run."""
     env: Json = {

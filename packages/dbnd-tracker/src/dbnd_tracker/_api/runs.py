@@ -52,6 +52,13 @@ def runs_router(database: Database) -> APIRouter:
         with database.read() as session:
             return _answer(queries.run_detail(session, run_uid.lower()), f"There is no run {run_uid}.")
 
+    @router.get("/task-runs/{task_run_uid}", response_model=views.TaskRunView)
+    def task_run(task_run_uid: str) -> Response:
+        """One task run with everything that it logged."""
+        with database.read() as session:
+            found = queries.task_run_detail(session, task_run_uid.lower())
+            return _answer(found, f"There is no task run {task_run_uid}.")
+
     @router.get("/task-runs/{task_run_uid}/metrics", response_model=views.MetricList)
     def metrics(task_run_uid: str) -> Response:
         """The metrics of a task run, each summed up."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from dbnd_tracker._models import Metric, MetricSeries, MetricText, Param, Tag
 from dbnd_tracker._schemas.logged import LogMetrics, MetricInfo
@@ -88,7 +88,14 @@ def log_metrics(writer: Writer, body: LogMetrics) -> object:
         for (uid, name), info in params.items()
     ]
     writer.upsert(Param, rows, "attempt_id", "source", "name")
-    rows = [{"attempt_id": attempts[uid], "name": name, "value": _as_text(i)} for (uid, name), i in tags.items()]
+    for (uid, name), info in tags.items():
+        if info.metric.deleted:
+            writer.session.execute(delete(Tag).where(Tag.attempt_id == attempts[uid], Tag.name == name))
+    rows = [
+        {"attempt_id": attempts[uid], "name": name, "value": _as_text(info)}
+        for (uid, name), info in tags.items()
+        if not info.metric.deleted
+    ]
     writer.upsert(Tag, rows, "attempt_id", "name")
     if points:
         _add_points(writer, points, attempts)

@@ -1,6 +1,7 @@
 """Reading: the SQL behind the read API, the page and the terminal."""
 
 from dbnd_tracker._queries.details import run_detail as run_detail
+from dbnd_tracker._queries.details import task_run_detail as task_run_detail
 from dbnd_tracker._queries.details import task_run_log as task_run_log
 from dbnd_tracker._queries.metrics import metric_history as metric_history
 from dbnd_tracker._queries.metrics import metric_list as metric_list

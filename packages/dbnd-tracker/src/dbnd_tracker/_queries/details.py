@@ -52,6 +52,14 @@ def run_detail(session: Session, run_uid: str) -> views.RunDetail | None:
     )
 
 
+def task_run_detail(session: Session, task_run_uid: str) -> views.TaskRunView | None:
+    """The task run with this uid and everything it logged, or None when there is none."""
+    run_uid = session.scalar(select(TaskRun.run_uid).where(TaskRun.uid == task_run_uid))
+    if run_uid is None:
+        return None
+    return next(view for view in _Tasks(session, run_uid).tree() if view.task_run_uid == task_run_uid)
+
+
 def task_run_log(session: Session, task_run_uid: str) -> views.TaskRunLog | None:
     """The log of the latest attempt at a task run that has one, or None when the task run is not known."""
     wanted = select(Attempt).options(undefer(Attempt.log_body)).where(Attempt.task_run_uid == task_run_uid)

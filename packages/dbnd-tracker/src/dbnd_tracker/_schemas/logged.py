@@ -44,7 +44,13 @@ class OperationStatus(str, Enum):
 
 
 class Metric(Body):
-    """One point; ``step`` and ``text`` (a param's or tag's whole text) are extensions that other trackers ignore."""
+    """One point; ``step``, ``text`` and ``deleted`` are extensions that other trackers ignore.
+
+    Args:
+        step: Training step.
+        text: The whole text of a param or tag, where ``value_str`` is cut.
+        deleted: The tag is taken back.
+    """
 
     key: Name
     timestamp: Time | None = None
@@ -54,6 +60,7 @@ class Metric(Body):
     value_str: Text | None = None
     value_json: Any = None
     text: Text | None = None
+    deleted: Flag | None = None
     source: str | None = None
     step: Annotated[int, Field(ge=-_MAX_STEP - 1, le=_MAX_STEP)] | None = None
 
