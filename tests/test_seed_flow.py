@@ -187,6 +187,8 @@ def test_each_kind_of_store_receives_the_run(dbnd, show, request, tmp_path, monk
     )
     assert text.read_text().startswith("# Summary")
     assert {m["key"]: m["points"] for m in task_run["metrics"]} == {"loss": 10, "accuracy": 10, "final_loss": 1}
+    verified = dbnd("mlflow", "verify", "-c", f"mlflow_tracking.duplicate_tracking_to={uri}")
+    assert verified.returncode == 0, verified.stdout
 
 
 def test_a_composite_uri_as_ones_own_store_is_one_sentence(dbnd):
@@ -210,6 +212,8 @@ def test_the_real_training_is_tracked_by_autolog(dbnd, show, store_uri):
     params = {param["name"]: param["value"] for param in training["params"]}
     assert params["n_estimators"] == "50"
     assert any("model" in artifact["name"] for artifact in training["artifacts"])
+    verified = dbnd("mlflow", "verify", "-c", f"mlflow_tracking.duplicate_tracking_to={store_uri}")
+    assert verified.returncode == 0, verified.stdout
     assert training["datasets"]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -206,6 +207,23 @@ def test_generators_are_refused():
         @task
         def generator():
             yield 1
+
+
+def test_a_run_started_by_a_task_names_its_parent(conf, journalled, python):
+    script = f"from dbnd import dbnd_tracking\nwith dbnd_tracking('child', conf={conf}): pass"
+    with dbnd_tracking("parent", conf=conf) as run:
+        assert python(script).returncode == 0
+        root = run.root
+    assert "DBND_ROOT_RUN_UID" not in os.environ
+    inits = {b["init_args"]["new_run_info"]["job_name"]: b["init_args"] for c, b in journalled() if c == "init_run"}
+    child = inits["child"]
+    assert child["root_run_uid"] == run.uid
+    assert child["new_run_info"]["root_run"]["root_task_run_uid"] == root.uid
+    info = child["task_runs_info"]
+    assert info["parent_task_run_uid"] == root.uid
+    assert info["parent_task_run_attempt_uid"] == root.attempt_uid
+    assert info["parent_child_map"] == info["upstreams_map"] == [[root.uid, child["driver_task_uid"]]]
+    assert inits["parent"]["root_run_uid"] == run.uid
 
 
 def test_contexts_nest_and_end(conf):

@@ -236,6 +236,24 @@ def test_another_process_finds_the_task_run_of_a_run_of_a_task(conf, events):
     assert sorted(events.metrics()) == [("train", "loss", 0.5, 3), ("train", "other", 1.0, 0)]
 
 
+def test_another_process_that_only_knows_the_id_finds_it_too(conf, events):
+    @task
+    def starts_a_child():
+        with mlflow.start_run(run_name="own") as own, mlflow.start_run(run_name="child", nested=True) as child:
+            code = (
+                "from mlflow import MlflowClient\n"
+                f"MlflowClient().log_metric({own.info.run_id!r}, 'to own', 1)\n"
+                f"MlflowClient().log_metric({child.info.run_id!r}, 'to child', 2)\n"
+            )
+            environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+            subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+    with dbnd_tracking("job", conf=conf):
+        starts_a_child()
+    assert events.metrics() == [("starts_a_child", "to own", 1.0, 0), ("child", "to child", 2.0, 0)]
+    assert "DBND_PARENT_TASK_RUN_UID" not in os.environ
+
+
 def test_datasets_are_read_operations_once_each(conf, events):
     with dbnd_tracking("job", conf=conf), mlflow.start_run():
         dataset = mlflow.data.from_numpy(np.ones((4, 3)), source="s3://bucket/data.npy", name="numbers")

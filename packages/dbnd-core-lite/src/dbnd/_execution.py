@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -106,6 +107,9 @@ def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None
     if client is None:
         _console.info(_UNTRACKED)
     token = _current.set(root)
+    environment = root.as_parent().environment()
+    outer = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
     if client is not None:
         client.init_run(run, root)
         if run.cmd_name == "run":
@@ -124,6 +128,10 @@ def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None
     finally:
         _current.reset(token)
         context.run = before
+        for name, value in outer.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _finish(context: DatabandContext, run: Run, state: RunState) -> None:

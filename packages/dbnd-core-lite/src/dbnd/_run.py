@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections import Counter
@@ -83,6 +84,28 @@ class TaskDefinition:
     kind: str = "python"
 
 
+@dataclass(frozen=True, slots=True)
+class ParentTaskRun:
+    """A task run that starts other runs: how it is named to them, by environment variables of the protocol."""
+
+    root_run_uid: str
+    task_run_uid: str
+    attempt_uid: str
+
+    @classmethod
+    def of_environment(cls) -> ParentTaskRun | None:
+        """The task run that has started this process, or None."""
+        values = [os.environ.get(name, "") for name in _PARENT_VARIABLES]
+        return cls(*values) if all(values) else None
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which a child process finds its parent."""
+        return dict(zip(_PARENT_VARIABLES, (self.root_run_uid, self.task_run_uid, self.attempt_uid), strict=True))
+
+
+_PARENT_VARIABLES: Final = ("DBND_ROOT_RUN_UID", "DBND_PARENT_TASK_RUN_UID", "DBND_PARENT_TASK_RUN_ATTEMPT_UID")
+
+
 @dataclass(slots=True)
 class Run:
     """One execution of a job, made of task runs.
@@ -92,6 +115,7 @@ class Run:
         cmd_name: How it was started: "run" (``dbnd run``) or "inplace_tracking".
 
     Attributes:
+        parent: The task run of another run that has started this one, if any.
         root: The root task run, once there is one.
         error: What the task run that failed last has raised; none once the run has ended.
     """
@@ -107,10 +131,16 @@ class Run:
     end_time: datetime | None = None
     state: RunState = RunState.RUNNING
     env_uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    parent: ParentTaskRun | None = field(default_factory=ParentTaskRun.of_environment)
     root: TaskRun | None = None
     error: BaseException | None = None
     _names: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def root_run_uid(self) -> str:
+        """The run at the top of those that have started each other; this one's own uid when nothing has started it."""
+        return self.uid if self.parent is None else self.parent.root_run_uid
 
     @property
     def dag_id(self) -> str:
@@ -189,6 +219,10 @@ class TaskRun:
     def task_id(self) -> str:
         """Name and signature: unique for each call of the task."""
         return f"{self.name}__{self.signature}"
+
+    def as_parent(self) -> ParentTaskRun:
+        """This task run as the parent of runs in child processes."""
+        return ParentTaskRun(self.run.root_run_uid, self.uid, self.attempt_uid)
 
     @property
     def is_root(self) -> bool:

@@ -47,7 +47,7 @@ def _build(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
     if os.environ.get("_MLFLOW_IN_CAPTURE_MODULE_PROCESS"):
         return inner
     client = get_client(composite.databand_url, current_config())
-    store = DatabandStore(inner, Reporter(client, inner_uri), (tracking_store, (uri, artifact_uri)))
+    store = DatabandStore(inner, Reporter(client, inner_uri, inner.get_run), (tracking_store, (uri, artifact_uri)))
     queue = getattr(inner, "_async_logging_queue", None)
     if queue is not None and hasattr(
         queue, "_logging_func"
@@ -108,7 +108,11 @@ def _build_registry(uri: str, tracking_uri: str) -> Any:  # noqa: ANN401
     if not is_composite_uri(uri):
         return store
     client = get_client(parse_composite_uri(uri).databand_url, current_config())
-    return DatabandStore(store, Reporter(client, inner), (model_registry_store, (uri, tracking_uri)))
+
+    def read_run(run_id: str) -> Any:  # noqa: ANN401
+        return tracking_store(tracking_uri, None).get_run(run_id)
+
+    return DatabandStore(store, Reporter(client, inner, read_run), (model_registry_store, (uri, tracking_uri)))
 
 
 def scorer_store(tracking_uri: str | None) -> Any:  # noqa: ANN401

@@ -6,10 +6,18 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from dbnd import hookimpl
+from dbnd import Command, hookimpl
 
 if TYPE_CHECKING:
     from dbnd import DatabandContext, Settings, TaskRun
+
+
+@hookimpl
+def dbnd_commands() -> Iterable[Command]:
+    """Commands that compare the two sides, and that bring older runs over."""
+    return (
+        Command("mlflow", "dbnd_mlflow._cli:mlflow", "Compare MLflow's runs with the tracker's; import older ones."),
+    )
 
 
 @hookimpl

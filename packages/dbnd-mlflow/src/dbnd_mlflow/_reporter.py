@@ -6,7 +6,8 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -24,7 +25,7 @@ PARAM: Final = "mlflow.param"
 TAG: Final = "mlflow.tag"
 LINK_TAGS: Final = "dbnd."
 LIFECYCLE: Final = f"{LINK_TAGS}lifecycle_stage"
-_STATES: Final = {
+STATES: Final = {
     "FINISHED": (TaskRunState.SUCCESS, RunState.SUCCESS),
     "FAILED": (TaskRunState.FAILED, RunState.FAILED),
     "KILLED": (TaskRunState.CANCELLED, RunState.CANCELLED),
@@ -43,10 +44,12 @@ class Reporter:
     Args:
         client: The tracker's client.
         inner_uri: Tracking URI of the user's own store, for links to its runs.
+        read_run: Reads a run from that store by its id.
     """
 
-    def __init__(self, client: TrackingAPIClient, inner_uri: str) -> None:
+    def __init__(self, client: TrackingAPIClient, inner_uri: str, read_run: Callable[[str], Any]) -> None:
         self._client = client
+        self._read_run = read_run
         self._inner_uri = inner_uri
         with _lock:
             self._map = _maps.setdefault(client, RunMap(client))
@@ -73,7 +76,7 @@ class Reporter:
             self._client.add_task_runs(task_run.run, [task_run])
         if not tracked.is_own:
             self._client.update_task_run_attempts(task_run, TaskRunState.RUNNING, timestamp=task_run.start_time)
-        self._client.save_external_links(task_run.attempt_uid, {"mlflow": self._page(run.info)})
+        self._client.save_external_links(task_run.attempt_uid, {"mlflow": page_of(self._inner_uri, run.info)})
         time_now = time_text(task_run.start_time)
         self._client.log_metrics(
             [
@@ -89,11 +92,11 @@ class Reporter:
 
     def run_updated(self, info: Any, end_time: int | None, *, changed: bool) -> None:  # noqa: ANN401
         """A run's status was set: a final one ends its task run."""
-        tracked = self._map.find(info.run_id)
+        tracked = self._find(info.run_id)
         tracked.artifact_uri = info.artifact_uri or tracked.artifact_uri
         if not changed:
             return
-        if info.status not in _STATES:  # reopened with start_run(run_id=…)
+        if info.status not in STATES:  # reopened with start_run(run_id=…)
             if not tracked.is_own:
                 self._client.update_task_run_attempts(tracked.task_run, TaskRunState.RUNNING)
             return
@@ -103,7 +106,7 @@ class Reporter:
         self, run_id: str, *, metrics: Sequence[Any] = (), params: Sequence[Any] = (), tags: Sequence[Any] = ()
     ) -> None:
         """Metrics, params and tags were logged, in one call: they are one event, too."""
-        attempt = self._map.find(run_id).task_run.attempt_uid
+        attempt = self._find(run_id).task_run.attempt_uid
         now = time_text(utc_now())
         elements = [
             metric(attempt, m.key, m.value, time_text(moment(m.timestamp)), step=m.step, source=METRIC) for m in metrics
@@ -114,27 +117,27 @@ class Reporter:
 
     def tag_deleted(self, run_id: str, key: str) -> None:
         """A tag was taken back."""
-        attempt = self._map.find(run_id).task_run.attempt_uid
+        attempt = self._find(run_id).task_run.attempt_uid
         self._client.log_metrics([deleted_tag(attempt, key, time_text(utc_now()), source=TAG)])
 
     def lifecycle_changed(self, run_id: str, stage: str) -> None:
         """A run was deleted or restored: nothing is lost in the tracker, a tag tells."""
-        attempt = self._map.find(run_id).task_run.attempt_uid
+        attempt = self._find(run_id).task_run.attempt_uid
         self._client.log_metrics([text_metric(attempt, LIFECYCLE, stage, time_text(utc_now()), source=TAG)])
 
     def datasets_read(self, run_id: str, inputs: Sequence[Any]) -> None:
         """Datasets were logged as inputs: each is read once by a run, however often MLflow says so."""
-        tracked = self._map.find(run_id)
+        tracked = self._find(run_id)
         for item in inputs:
             dataset = item.dataset
             if (dataset.name, dataset.digest) in tracked.datasets:
                 continue
             tracked.datasets.add((dataset.name, dataset.digest))
-            self._client.log_datasets(tracked.task_run, _dataset_operation(dataset))
+            self._client.log_datasets(tracked.task_run, dataset_operation(dataset, utc_now()))
 
     def model_logged(self, run_id: str, name: str, location: str | None) -> None:
         """A model was logged: its name and where it stands."""
-        tracked = self._map.find(run_id)
+        tracked = self._find(run_id)
         place = location or f"{tracked.artifact_uri or f'runs:/{run_id}'}/{name}"
         self._client.log_artifact(tracked.task_run.attempt_uid, f"model:{name}", place)
 
@@ -150,6 +153,9 @@ class Reporter:
             reason = mask_text(f"{type(error).__name__}: {error}")
             _console.warning(f"A call of MLflow ({method}) could not be reported to {self._client.name} ({reason}).")
 
+    def _find(self, run_id: str) -> TrackedRun:
+        return self._map.find(run_id, self._read_run)
+
     def _set_project(self, run: Run, experiment_id: str) -> None:
         """Make the experiment the project of a run that has none: reported by announcing the run again."""
         name = self._map.experiments.get(experiment_id)
@@ -159,20 +165,17 @@ class Reporter:
 
     def _end(self, tracked: TrackedRun, status: str, end_time: int | None) -> None:
         attempt = tracked.task_run.attempt_uid
-        for name, place in _artifacts(tracked.artifact_uri):
+        for name, place in artifacts_of(tracked.artifact_uri):
             self._client.log_artifact(attempt, name, place)
         if tracked.is_own:  # the task's own state is what dbnd says of it
             return
-        task_state, run_state = _STATES[status]
+        task_state, run_state = STATES[status]
         raised = sys.exc_info()[1] if status == "FAILED" else None
         error = None if raised is None else ErrorInfo.of(raised)
         ended = moment(end_time)
         self._client.update_task_run_attempts(tracked.task_run, task_state, timestamp=ended, error=error)
         if tracked.task_run.is_root and tracked.host is None:
             self._client.set_run_state(tracked.task_run.run, run_state, timestamp=ended)
-
-    def _page(self, info: Any) -> str:  # noqa: ANN401
-        return f"{_absolute(self._inner_uri)}#/experiments/{info.experiment_id}/runs/{info.run_id}"
 
 
 def is_reported(run_id: str) -> bool:
@@ -181,7 +184,13 @@ def is_reported(run_id: str) -> bool:
         return any(run_id in runs for runs in _maps.values())
 
 
-def _dataset_operation(dataset: Any) -> DatasetOperation:  # noqa: ANN401
+def page_of(tracking_uri: str, info: Any) -> str:  # noqa: ANN401
+    """Where an MLflow run can be found: its page on a server, or its store and id in the same form."""
+    return f"{_absolute(tracking_uri)}#/experiments/{info.experiment_id}/runs/{info.run_id}"
+
+
+def dataset_operation(dataset: Any, timestamp: datetime) -> DatasetOperation:  # noqa: ANN401
+    """The reading of an MLflow dataset at a time."""
     schema, profile, source = (_json_object(text) for text in (dataset.schema, dataset.profile, dataset.source))
     columns = _columns(schema)
     rows = profile.get("num_rows")
@@ -196,7 +205,7 @@ def _dataset_operation(dataset: Any) -> DatasetOperation:  # noqa: ANN401
         rows=rows if isinstance(rows, int) else None,
         columns=len(columns) or None,
         preview=None,
-        timestamp=utc_now(),
+        timestamp=timestamp,
     )
 
 
@@ -220,7 +229,7 @@ def _first(source: dict[str, Any], *names: str) -> object:
     return next((source[name] for name in names if source.get(name)), None)
 
 
-def _artifacts(uri: str | None) -> list[tuple[str, str]]:
+def artifacts_of(uri: str | None) -> list[tuple[str, str]]:
     """Names and places of a run's artifacts; only a local folder is listed, since asking a server takes time."""
     if not uri:
         return []

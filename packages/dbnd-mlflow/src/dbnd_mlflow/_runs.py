@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import PurePath
 from typing import Any, Final
 
-from dbnd import TaskRun, TrackingAPIClient, current_task_run, get_databand_context
+from dbnd import TaskRun, TrackingAPIClient, _console, current_task_run, get_databand_context
 from dbnd._context import script_name
-from dbnd._run import Run, TaskDefinition
+from dbnd._run import ParentTaskRun, Run, TaskDefinition
 
 RUN_UID: Final = "dbnd.run_uid"
 TASK_RUN_UID: Final = "dbnd.task_run_uid"
 ATTEMPT_UID: Final = "dbnd.task_run_attempt_uid"
 RUN_URL: Final = "dbnd.run_url"
-_PARENT: Final = "mlflow.parentRunId"
+PARENT: Final = "mlflow.parentRunId"
 _SOURCE_NAME: Final = "mlflow.source.name"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _NOTE: Final = "mlflow.note.content"
 
 
@@ -31,6 +32,7 @@ class TrackedRun:
         task_run: The task run that its points belong to.
         host: The task run of the user's own code in which it was started, or None outside of any.
         is_own: Whether ``task_run`` is the user's own task, whose state is not MLflow's to say.
+        is_guess: Whether the task run follows from nothing but the run's id.
         artifact_uri: Root of its artifacts, once known.
         datasets: Name and digest of the datasets that were reported.
     """
@@ -38,6 +40,7 @@ class TrackedRun:
     task_run: TaskRun
     host: TaskRun | None
     is_own: bool
+    is_guess: bool = False
     artifact_uri: str | None = None
     datasets: set[tuple[str, str]] = field(default_factory=set)
 
@@ -75,7 +78,7 @@ class RunMap:
         if host is None or TASK_RUN_UID in tags:
             return {}
         with self._lock:
-            is_own = _PARENT not in tags and host.uid not in self._owned
+            is_own = PARENT not in tags and host.uid not in self._owned
             if is_own:
                 self._owned.add(host.uid)
                 uid, attempt_uid = host.uid, host.attempt_uid
@@ -98,10 +101,12 @@ class RunMap:
         """
         tags, info = run.data.tags, run.info
         with self._lock:
-            parent = self._runs.get(tags.get(_PARENT, ""))
+            parent = self._runs.get(tags.get(PARENT, ""))
             host = self._planned.pop(tags.get(TASK_RUN_UID, ""), None)
             if host is None:
-                task_run = _derived(run, parent, self.experiments.get(info.experiment_id))
+                task_run = derived_task_run(
+                    run, None if parent is None else parent.task_run, self.experiments.get(info.experiment_id)
+                )
             elif tags[TASK_RUN_UID] == host.uid:
                 task_run = host
             else:
@@ -120,28 +125,44 @@ class RunMap:
         """The task run of an MLflow run that was read from the store, perhaps created by another process."""
         with self._lock:
             tracked = self._runs.get(run.info.run_id)
-            if tracked is None:
+            if tracked is None or tracked.is_guess:
                 tags = run.data.tags
                 if TASK_RUN_UID in tags and ATTEMPT_UID in tags and RUN_UID in tags:
                     task_run = _foreign(tags[RUN_UID], tags[TASK_RUN_UID], tags[ATTEMPT_UID], run.info.run_name)
-                    tracked = TrackedRun(task_run, None, is_own=True)
+                    is_own = tags[ATTEMPT_UID] != _attempt_uid(tags[TASK_RUN_UID])
+                    tracked = TrackedRun(task_run, None, is_own=is_own)
                 else:
-                    parent = self._runs.get(tags.get(_PARENT, ""))
-                    task_run = _derived(run, parent, self.experiments.get(run.info.experiment_id))
+                    parent = self._runs.get(tags.get(PARENT, ""))
+                    task_run = derived_task_run(
+                        run, None if parent is None else parent.task_run, self.experiments.get(run.info.experiment_id)
+                    )
                     tracked = TrackedRun(task_run, None, is_own=False)
                 tracked.artifact_uri = run.info.artifact_uri
                 self._runs[run.info.run_id] = tracked
             return tracked
 
-    def find(self, run_id: str) -> TrackedRun:
-        """The task run of an MLflow run by its id; of one never seen, the uids that follow from the id."""
-        with self._lock:
-            tracked = self._runs.get(run_id)
-            if tracked is None:
-                uid = _uid(run_id)
-                tracked = TrackedRun(_foreign(uid, uid, _attempt_uid(uid), run_id), None, is_own=False)
-                self._runs[run_id] = tracked
+    def find(self, run_id: str, read: Callable[[str], Any]) -> TrackedRun:
+        """The task run of an MLflow run by its id.
+
+        A run that this process has never seen is read once, where it may be a run of a dbnd task: in a context, or in a
+        process that a task has started. Elsewhere its uids follow from its id, and no request is made.
+
+        Args:
+            run_id: Id of the MLflow run.
+            read: Reads a run from the user's own store.
+        """
+        tracked = self._runs.get(run_id)
+        if tracked is not None:
             return tracked
+        if self.host() is not None or ParentTaskRun.of_environment() is not None:
+            try:
+                return self.seen(read(run_id))
+            except Exception as error:  # noqa: BLE001  whatever a store raises; the guess below stands
+                _console.warning(f"The MLflow run {run_id} cannot be read ({type(error).__name__}).")
+        with self._lock:
+            uid = uid_of(run_id)
+            task_run = _foreign(uid, uid, _attempt_uid(uid), run_id)
+            return self._runs.setdefault(run_id, TrackedRun(task_run, None, is_own=False, is_guess=True))
 
     def __contains__(self, run_id: str) -> bool:
         with self._lock:
@@ -152,7 +173,10 @@ def moment(milliseconds: int | None) -> datetime:
     """A time of MLflow (ms since the epoch, UTC); now for None."""
     if milliseconds is None:
         return datetime.now(timezone.utc)
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    try:
+        return _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:  # MLflow takes any integer, such as one in ns; the point counts more than its time
+        return datetime.max.replace(tzinfo=timezone.utc) if milliseconds > 0 else _EPOCH
 
 
 def run_url(client: TrackingAPIClient, run: Run) -> str:
@@ -162,7 +186,7 @@ def run_url(client: TrackingAPIClient, run: Run) -> str:
     return f"{client.name}#{run.uid}"
 
 
-def _uid(run_id: str) -> str:
+def uid_of(run_id: str) -> str:
     """The uid that an MLflow run outside of any task has in the tracker: its own id, which is a uuid."""
     try:
         return str(uuid.UUID(run_id))
@@ -174,13 +198,13 @@ def _attempt_uid(task_run_uid: str) -> str:
     return str(uuid.uuid5(uuid.UUID(task_run_uid), "1"))
 
 
-def _derived(run: Any, parent: TrackedRun | None, experiment: str | None) -> TaskRun:  # noqa: ANN401
+def derived_task_run(run: Any, parent: TaskRun | None, experiment: str | None) -> TaskRun:  # noqa: ANN401
     """The task run of an MLflow run outside of any task: every process derives the same uids from its id."""
     info, tags = run.info, run.data.tags
-    uid = _uid(info.run_id)
+    uid = uid_of(info.run_id)
     name = info.run_name or info.run_id
     if parent is not None:
-        dbnd_run = parent.task_run.run
+        dbnd_run = parent.run
     else:
         dbnd_run = Run(
             _job_name(tags, experiment),
@@ -194,7 +218,7 @@ def _derived(run: Any, parent: TrackedRun | None, experiment: str | None) -> Tas
         dbnd_run.user = tags.get("mlflow.user") or info.user_id or dbnd_run.user
     return dbnd_run.new_task_run(
         TaskDefinition(name, kind="mlflow"),
-        parent=parent.task_run if parent is not None else None,
+        parent=parent,
         uid=uid,
         attempt_uid=_attempt_uid(uid),
         start_time=moment(info.start_time),

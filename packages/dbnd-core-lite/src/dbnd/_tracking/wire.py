@@ -188,16 +188,16 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str) -> Json:
         "is_archived": False,
         "sends_heartbeat": False,
         "root_run": {
-            "root_run_uid": run.uid,
+            "root_run_uid": run.root_run_uid,
             "root_run_url": ui_url,
-            "root_task_run_uid": None,
-            "root_task_run_attempt_uid": None,
+            "root_task_run_uid": run.parent and run.parent.task_run_uid,
+            "root_task_run_attempt_uid": run.parent and run.parent.attempt_uid,
         },
         "scheduled_run": None,
     }
     args: Json = {
         "run_uid": run.uid,
-        "root_run_uid": run.uid,
+        "root_run_uid": run.root_run_uid,
         "driver_task_uid": root.uid,
         "task_run_env": env,
         "task_runs_info": _task_runs_info(run, [root], dynamic=False),
@@ -220,10 +220,13 @@ def add_task_runs(run: Run, task_runs: Iterable[TaskRun]) -> Json:
 
 def _task_runs_info(run: Run, task_runs: list[TaskRun], *, dynamic: bool) -> Json:
     pairs = [[task_run.parent.uid, task_run.uid] for task_run in task_runs if task_run.parent is not None]
+    parent = run.parent
+    if parent is not None:  # the root hangs below the task run that has started this run
+        pairs += [[parent.task_run_uid, task_run.uid] for task_run in task_runs if task_run.is_root]
     definitions = {task_run.definition.uid: task_run.definition for task_run in task_runs}
     return {
         "run_uid": run.uid,
-        "root_run_uid": run.uid,
+        "root_run_uid": run.root_run_uid,
         "task_run_env_uid": run.env_uid,
         "task_runs": [_task_run(task_run) for task_run in task_runs],
         "task_definitions": [_task_definition(definition) for definition in definitions.values()],
@@ -233,8 +236,8 @@ def _task_runs_info(run: Run, task_runs: list[TaskRun], *, dynamic: bool) -> Jso
         "upstreams_map": [list(pair) for pair in pairs],
         "dynamic_task_run_update": dynamic,
         "af_context": None,
-        "parent_task_run_uid": None,
-        "parent_task_run_attempt_uid": None,
+        "parent_task_run_uid": parent and parent.task_run_uid,
+        "parent_task_run_attempt_uid": parent and parent.attempt_uid,
     }
 
 

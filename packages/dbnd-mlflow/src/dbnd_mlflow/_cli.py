@@ -1,0 +1,143 @@
+"""``dbnd mlflow``: commands for trust in the two sides."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from datetime import datetime, timezone
+from typing import Any
+
+import click
+
+from dbnd import Config, DatabandError, _console
+from dbnd._masking import mask_url
+from dbnd._tracking.reader import open_reader
+from dbnd._tracking.transport import TransportError, configured_url, create_transport
+
+DIFFERENT = 1
+
+
+@click.group()
+def mlflow() -> None:
+    """Compare MLflow's runs with the tracker's; import older ones."""
+
+
+_CONFIG = click.option(
+    "-c", "--set-config", multiple=True, metavar="SECTION.KEY=VALUE", help="Set a configuration value."
+)
+
+
+@mlflow.command()
+@click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
+@click.option("--experiment", metavar="NAME", help="Compare all runs of this experiment.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_CONFIG
+@click.pass_context
+def verify(
+    ctx: click.Context, run_ids: tuple[str, ...], experiment: str | None, as_json: bool, set_config: tuple[str, ...]
+) -> None:
+    """Compare MLflow runs with the tracker: params, tags, every metric point, status and datasets.
+
+    Without RUN_ID and --experiment, all runs are compared. Exits with 1 if anything differs.
+    """
+    from mlflow import MlflowClient
+
+    from ._sides import own_tracking_uri, runs_of
+    from ._verify import Difference, differences
+
+    config = _config(set_config)
+    uri = own_tracking_uri(config)
+    client = MlflowClient(tracking_uri=uri)
+    runs: Iterable[Any] = _by_id(client, run_ids) if run_ids else (run for run, _ in runs_of(client, uri, experiment))
+    found: list[Difference] = []
+    compared = 0
+    with closing(open_reader(config)) as reader, _progress(list(runs), "Comparing") as shown:
+        for run in shown:
+            found += differences(run, client, reader)
+            compared += 1
+        where = f"{compared} runs of {mask_url(uri)} compared with {reader.name}"
+    if as_json:
+        _console.result(json.dumps([dataclasses.asdict(difference) for difference in found], indent=2))
+    elif found:
+        rows = [(d.run_id[:8], d.what, d.name, _cut(d.mlflow), _cut(d.tracker)) for d in found]
+        _console.result(_console.table(("RUN", "WHAT", "NAME", "MLFLOW", "TRACKER"), rows))
+    if found:
+        _console.error(f"{where}: {len(found)} differences.")
+        ctx.exit(DIFFERENT)
+    _console.success(f"{where}: no difference.")
+
+
+@mlflow.command("import")
+@click.option("--from", "source", required=True, metavar="URI", help="Tracking URI of the MLflow store to import from.")
+@click.option("--experiment", metavar="NAME", help="Import the runs of this experiment only.")
+@click.option("--since", type=click.DateTime(), help="Import runs that started at this time (UTC) or later.")
+@_CONFIG
+@click.pass_context
+def import_(
+    ctx: click.Context, source: str, experiment: str | None, since: datetime | None, set_config: tuple[str, ...]
+) -> None:
+    """Bring existing MLflow runs into the tracker, with their own ids, times, steps and nesting.
+
+    Runs that the tracker has are left as they are, so that an import can be repeated, and goes on where it was
+    interrupted.
+    """
+    from mlflow import MlflowClient
+
+    from ._importing import Importer
+    from ._sides import runs_of
+    from ._uri import refuse_composite
+
+    refuse_composite(source, "--from")
+    config = _config(set_config)
+    url = configured_url(config)
+    if url is None:
+        msg = "There is no tracker to import into: set core.databand_url, or install dbnd-tracker."
+        raise DatabandError(msg)
+    client = MlflowClient(tracking_uri=source)
+    earliest = None if since is None else int(since.replace(tzinfo=timezone.utc).timestamp() * 1000)
+    runs = list(runs_of(client, source, experiment, earliest))
+    imported = 0
+    transport = create_transport(url, config)
+    with closing(transport), closing(open_reader(config)) as reader, _progress(runs, "Importing") as shown:
+        importer = Importer(client, source, transport, reader, mask_url(url))
+        try:
+            for run, name in shown:
+                imported += importer.import_run(run, name)
+        except TransportError as error:
+            msg = (
+                f"The tracker {mask_url(url)} does not take events ({error}); {imported} of {len(runs)} runs are "
+                "imported. Run the command again to go on."
+            )
+            raise DatabandError(msg) from None
+    rest = f"; the other {len(runs) - imported} were there already" if imported < len(runs) else ""
+    _console.success(f"{imported} of {len(runs)} runs of {mask_url(source)} imported into {mask_url(url)}{rest}.")
+    ctx.exit(0)
+
+
+def _config(set_config: tuple[str, ...]) -> Config:
+    config = Config.load(set_config=set_config)
+    config.check()
+    return config
+
+
+def _by_id(client: Any, run_ids: Iterable[str]) -> Iterator[Any]:  # noqa: ANN401  MlflowClient, imported late
+    from mlflow.exceptions import MlflowException
+
+    from dbnd import UsageError
+
+    for run_id in run_ids:
+        try:
+            yield client.get_run(run_id)
+        except MlflowException as error:
+            raise UsageError(str(error)) from None
+
+
+def _progress(items: list[Any], label: str) -> Any:  # noqa: ANN401  click's progress bar
+    return click.progressbar(items, label=label, file=sys.stderr, hidden=not sys.stderr.isatty())
+
+
+def _cut(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"

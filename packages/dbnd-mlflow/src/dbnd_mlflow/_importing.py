@@ -1,0 +1,162 @@
+"""Bringing MLflow runs that were never tracked into the tracker.
+
+Ids, times, steps and nesting are those of MLflow. Points go in batches whose journal and sequence numbers follow from
+the run and the metric, so that a repeated or resumed import applies nothing twice.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from mlflow.exceptions import MlflowException
+
+from dbnd._masking import mask_url
+from dbnd._run import RunState, TaskRun, TaskRunState
+from dbnd._tracking import wire
+from dbnd._tracking.transport import Batch, PartlyAppliedError, Transport
+
+from ._reporter import LINK_TAGS, METRIC, PARAM, STATES, TAG, artifacts_of, dataset_operation, page_of
+from ._runs import PARENT, derived_task_run, moment, uid_of
+from ._sides import history, task_run_uid
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from dbnd._tracking.reader import Reader
+
+IMPORTED: Final = f"{LINK_TAGS}imported"
+# Points of one batch.
+_CHUNK: Final = 5_000
+
+
+@dataclass(slots=True)
+class Importer:
+    """Imports runs of one MLflow store.
+
+    Args:
+        source: Client of the store.
+        source_uri: Its tracking URI.
+        transport: How events reach the tracker.
+        reader: What the tracker has already.
+        databand_url: The tracker, without credentials.
+    """
+
+    source: MlflowClient
+    source_uri: str
+    transport: Transport
+    reader: Reader
+    databand_url: str
+    _task_runs: dict[str, TaskRun] = field(default_factory=dict)
+
+    def import_run(self, run: Any, experiment: str) -> bool:  # noqa: ANN401  MLflow's Run, of whichever version
+        """Import one run; a run that the tracker has from its own time, or wholly by an import, is left as it is.
+
+        Args:
+            run: The MLflow run.
+            experiment: Name of its experiment.
+
+        Returns:
+            Whether anything was sent.
+
+        Raises:
+            TransportError: The tracker does not take it.
+        """
+        state = f"{run.info.status} {run.info.end_time}"
+        known = self.reader.task_run(task_run_uid(run)) or self.reader.task_run(uid_of(run.info.run_id))
+        if known is not None:
+            imported = {tag["name"]: tag["value"] for tag in known["tags"]}.get(IMPORTED)
+            is_reported = known["type"] is not None  # and not just points of a run whose start was never seen
+            if imported == state or (imported is None and is_reported):
+                return False
+        self._send_facts(run, experiment)
+        for key in sorted(run.data.metrics):
+            self._send_points(run, key)
+        self._send_end(run, state)
+        return True
+
+    def _send_facts(self, run: Any, experiment: str) -> None:  # noqa: ANN401
+        task_run = self._place(run, experiment)
+        attempt = task_run.attempt_uid
+        if task_run.is_root:
+            self._send("init_run", wire.init_run(task_run.run, task_run, databand_url=self.databand_url))
+        else:
+            self._send("add_task_runs", wire.add_task_runs(task_run.run, [task_run]))
+        started = wire.time_text(task_run.start_time)
+        running = wire.attempt_update(task_run, TaskRunState.RUNNING, task_run.start_time, None)
+        self._send("update_task_run_attempts", running)
+        link = {"mlflow": page_of(self.source_uri, run.info)}
+        self._send("save_external_links", wire.external_links(attempt, link))
+        texts = [(PARAM, key, value) for key, value in run.data.params.items()]
+        texts += [(TAG, key, value) for key, value in run.data.tags.items() if not key.startswith(LINK_TAGS)]
+        texts.append((TAG, IMPORTED, "begun"))
+        elements = [
+            wire.text_metric(attempt, key, mask_url(value), started, source=source) for source, key, value in texts
+        ]
+        self._send("log_metrics", {"metrics_info": elements})
+        inputs = getattr(run, "inputs", None)
+        for number, item in enumerate(inputs.dataset_inputs if inputs else (), start=1):
+            operation = dataset_operation(item.dataset, task_run.start_time)
+            body = wire.dataset_operation(task_run, operation)
+            self._send("log_datasets", body, journal=_journal(run.info.run_id, "datasets"), first=number)
+        for name, place in artifacts_of(run.info.artifact_uri):
+            self._send("log_artifact", wire.artifact(attempt, name, mask_url(place)))
+
+    def _send_points(self, run: Any, key: str) -> None:  # noqa: ANN401
+        attempt = self._task_runs[run.info.run_id].attempt_uid
+        elements = [
+            wire.metric(attempt, key, m.value, wire.time_text(moment(m.timestamp)), step=m.step, source=METRIC)
+            for m in history(self.source, run.info.run_id, key)
+        ]
+        journal = _journal(run.info.run_id, key)
+        done = 0
+        while done < len(elements):
+            chunk = elements[done : done + _CHUNK]
+            batch = Batch("log_metrics", {"metrics_info": chunk}, journal, done + 1, done + len(chunk))
+            try:
+                self.transport.send(batch)
+            except PartlyAppliedError as error:
+                done = error.last
+            else:
+                done += len(chunk)
+
+    def _send_end(self, run: Any, state: str) -> None:  # noqa: ANN401
+        task_run = self._task_runs[run.info.run_id]
+        if run.info.status in STATES:
+            task_state, run_state = STATES[run.info.status]
+            ended = moment(run.info.end_time)
+            self._send("update_task_run_attempts", wire.attempt_update(task_run, task_state, ended, None))
+            if task_run.is_root:
+                self._send("set_run_state", wire.run_state(task_run.run.uid, run_state, ended))
+        mark = wire.text_metric(task_run.attempt_uid, IMPORTED, state, wire.time_text(task_run.start_time), source=TAG)
+        self._send("log_metrics", {"metrics_info": [mark]})
+
+    def _place(self, run: Any, experiment: str) -> TaskRun:  # noqa: ANN401
+        """The task run that ``run`` becomes, below that of its parent."""
+        run_id = run.info.run_id
+        if run_id not in self._task_runs:
+            parent = self._parent(run, experiment)
+            task_run = derived_task_run(run, parent, experiment)
+            task_run.run.cmd_name = "mlflow_import"
+            task_run.run.state = RunState.RUNNING
+            self._task_runs[run_id] = task_run
+        return self._task_runs[run_id]
+
+    def _parent(self, run: Any, experiment: str) -> TaskRun | None:  # noqa: ANN401
+        parent_id = run.data.tags.get(PARENT)
+        if parent_id is None:
+            return None
+        try:
+            parent = self.source.get_run(parent_id)
+        except MlflowException:  # deleted for good: the child stands for itself
+            return None
+        return self._place(parent, experiment)
+
+    def _send(self, call: str, body: dict[str, Any], *, journal: str | None = None, first: int = 1) -> None:
+        """Send one call; without a journal it is one that changes nothing when repeated."""
+        self.transport.send(Batch(call, body, journal or uuid.uuid4().hex, first, first))
+
+
+def _journal(run_id: str, part: str) -> str:
+    return uuid.uuid5(uuid.UUID(uid_of(run_id)), f"import:{part}").hex

@@ -1,0 +1,101 @@
+"""Comparing MLflow runs with what the tracker has of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from dbnd._masking import mask_url
+
+from ._reporter import LINK_TAGS, METRIC, PARAM, STATES
+from ._sides import history, task_run_uid
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from dbnd._tracking.reader import Reader
+
+_ABSENT: Final = "(none)"
+# SQL databases hold no infinity: MLflow puts the largest double in its place.
+_LARGEST: Final = 1.7976931348623157e308
+Point = tuple[int, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that the two sides do not agree on.
+
+    Args:
+        run_id: Id of the MLflow run.
+        what: "run", "status", "param", "tag", "metric" or "dataset".
+        name: Its key.
+        mlflow: What MLflow's store has.
+        tracker: What the tracker has.
+    """
+
+    run_id: str
+    what: str
+    name: str
+    mlflow: str
+    tracker: str
+
+
+def differences(run: Any, client: MlflowClient, reader: Reader) -> Iterator[Difference]:  # noqa: ANN401
+    """What differs between an MLflow run and its task run: status, params, tags, datasets and every metric point.
+
+    Args:
+        run: The MLflow run.
+        client: Client of the user's own store.
+        reader: Reader of the tracker.
+    """
+    run_id = run.info.run_id
+    task_run = reader.task_run(task_run_uid(run))
+    if task_run is None:
+        yield Difference(run_id, "run", run.info.run_name or run_id, "exists", _ABSENT)
+        return
+    # The first run of a task is the task's own, whose state is that of the task.
+    if task_run["type"] == "mlflow":
+        expected = STATES[run.info.status][0].value if run.info.status in STATES else "running"
+        if task_run["state"] != expected:
+            yield Difference(run_id, "status", "", run.info.status, str(task_run["state"]))
+    for what, ours, theirs in _facts(run, task_run):
+        for name in sorted({*ours, *theirs}):
+            left, right = ours.get(name, _ABSENT), theirs.get(name, _ABSENT)
+            if left != right:
+                yield Difference(run_id, what, name, left, right)
+    reported = {metric["key"] for metric in task_run["metrics"] if metric["source"] == METRIC}
+    for key in sorted({*run.data.metrics, *reported}):
+        ours_points = {_point(m.timestamp, m.step, m.value) for m in history(client, run_id, key)}
+        points = reader.points(task_run["task_run_uid"], key) if key in reported else iter(())
+        theirs_points = {_point(p["timestamp"], p["step"], p["value"]) for p in points}
+        if ours_points != theirs_points:
+            missing, extra = sorted(ours_points - theirs_points), sorted(theirs_points - ours_points)
+            yield Difference(run_id, "metric", key, _points_text(missing), _points_text(extra))
+
+
+def _facts(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:  # noqa: ANN401
+    params = {p["name"]: p["value"] for p in task_run["params"] if p["source"] == PARAM}
+    yield "param", {key: mask_url(value) for key, value in run.data.params.items()}, params
+    tags = {t["name"]: t["value"] for t in task_run["tags"] if not t["name"].startswith(LINK_TAGS)}
+    own = {key: mask_url(value) for key, value in run.data.tags.items() if not key.startswith(LINK_TAGS)}
+    yield "tag", own, tags
+    inputs = getattr(run, "inputs", None)
+    datasets = {item.dataset.name: item.dataset.digest for item in (inputs.dataset_inputs if inputs else ())}
+    read = [d["data_schema"] or {} for d in task_run["datasets"] if d["operation_source"] == "mlflow"]
+    yield "dataset", datasets, {str(facts.get("name")): str(facts.get("digest")) for facts in read}
+
+
+def _point(timestamp: int, step: int | None, value: object) -> Point:
+    number = float(value)  # type: ignore[arg-type]  # a number, or the words of the read API: "NaN", "Infinity"
+    if abs(number) >= _LARGEST:
+        number = float("inf") if number > 0 else float("-inf")
+    return timestamp, step or 0, repr(number)
+
+
+def _points_text(points: list[Point]) -> str:
+    if not points:
+        return "all of the other's"
+    timestamp, step, value = points[0]
+    more = f" and {len(points) - 1} more" if len(points) > 1 else ""
+    return f"{value} at step {step}, {timestamp} ms{more}"

@@ -1,0 +1,231 @@
+"""``dbnd mlflow verify`` and ``import``, on an embedded tracker and a served one, with SQLite stores of MLflow."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from dbnd_mlflow import build_composite_uri
+
+FIRST = 1_600_000_000_000  # ms
+
+
+@pytest.fixture
+def tracker(home):
+    """The embedded tracker's URL."""
+    return f"sqlite:///{home / 'dbnd/tracker.db'}"
+
+
+@pytest.fixture
+def own(monkeypatch, inner_uri):
+    """MLflow's own store, as the environment of the commands names it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", inner_uri)
+    return inner_uri
+
+
+def log_some(name="a", points=50):
+    with mlflow.start_run(run_name=name) as run:
+        mlflow.log_params({"lr": "1e-3", "n": 10, "long": "x" * 5_500})
+        mlflow.set_tags({"team": "ä", "gone": "soon"})
+        client = MlflowClient()
+        client.log_batch(run.info.run_id, [Metric("loss", 1 / (n + 1), FIRST + n, n) for n in range(points)])
+        for value in (math.nan, math.inf, -math.inf):
+            mlflow.log_metric("odd", value)
+        mlflow.delete_tag("gone")
+        mlflow.log_input(mlflow.data.from_numpy(np.ones((2, 2)), source="s3://b/x.npy", name="x"))
+        with mlflow.start_run(run_name=f"{name}-child", nested=True):
+            mlflow.log_metric("m", 1)
+    return run.info.run_id
+
+
+def shown(dbnd, run_id):
+    done = dbnd("runs", "show", run_id, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+class TestVerify:
+    @pytest.fixture
+    def tracked(self, tracker, own, python):
+        """Ids of a run and its child that were tracked by the composite URI alone, in a process that has ended."""
+        uri = build_composite_uri(tracker, own)
+        source = Path(__file__).read_text().partition("class TestVerify")[0]
+        done = python(f"{source}\nprint('RUN', log_some())", MLFLOW_TRACKING_URI=uri)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()[-1]
+
+    @pytest.mark.parametrize("selection", ["all", "experiment", "id"])
+    def test_two_equal_sides_are_clean(self, dbnd, tracked, selection):
+        args = {"all": [], "experiment": ["--experiment", "Default"], "id": [tracked]}[selection]
+        done = dbnd("mlflow", "verify", *args)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"{1 if selection == 'id' else 2} runs of" in done.stderr
+        assert "no difference" in done.stderr
+
+    def test_each_kind_of_difference_is_found(self, dbnd, tracked, own):
+        client = MlflowClient(tracking_uri=own)
+        client.log_batch(
+            tracked,
+            [Metric("loss", 9, FIRST, 99), Metric("new", 1, FIRST, 0)],
+            [Param("p", "1")],
+            [RunTag("team", "b")],
+        )
+        client.log_inputs(tracked, client.get_run(tracked).inputs.dataset_inputs)
+        (child,) = client.search_runs(["0"], "attributes.run_name = 'a-child'")
+        client.set_terminated(child.info.run_id, "FAILED")
+        untracked = client.create_run("0", run_name="untracked")
+        done = dbnd("mlflow", "verify", "--json")
+        assert done.returncode == 1
+        found = {(d["what"], d["name"]): (d["mlflow"], d["tracker"]) for d in json.loads(done.stdout)}
+        assert set(found) == {
+            ("metric", "loss"),
+            ("metric", "new"),
+            ("param", "p"),
+            ("tag", "team"),
+            ("status", ""),
+            ("run", "untracked"),
+        }
+        assert found["metric", "loss"][0] == f"9.0 at step 99, {FIRST} ms"
+        assert found["tag", "team"] == ("b", "ä")
+        assert found["status", ""] == ("FAILED", "success")
+        assert untracked.info.run_id in done.stdout
+        table = dbnd("mlflow", "verify")
+        assert table.returncode == 1
+        assert "6 differences" in table.stderr
+        assert "9.0 at step 99" in table.stdout
+
+    def test_a_point_lost_in_the_tracker_is_found(self, dbnd, tracked, home):
+        with sqlite3.connect(home / "dbnd/tracker.db") as connection:
+            connection.execute("DELETE FROM metrics WHERE step = 7")
+        done = dbnd("mlflow", "verify", tracked, "--json")
+        (difference,) = json.loads(done.stdout)
+        assert (difference["what"], difference["name"]) == ("metric", "loss")
+        assert difference["mlflow"].startswith("0.125 at step 7")
+
+    @pytest.mark.parametrize(
+        ("args", "sentence"),
+        [
+            (["--experiment", "no"], "There is no experiment 'no'"),
+            (["0123"], "Run with id=0123 not found"),
+            (["-c", "mlflow_tracking.nothing=1"], "does not exist"),
+        ],
+    )
+    def test_bad_input_is_one_sentence(self, dbnd, tracked, args, sentence):
+        done = dbnd("mlflow", "verify", *args)
+        assert done.returncode in {2, 8}
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+class TestImport:
+    @pytest.fixture
+    def run_id(self, own):
+        mlflow.set_tracking_uri(own)
+        mlflow.set_experiment("old work")
+        return log_some(points=6_000)
+
+    @pytest.fixture
+    def import_(self, dbnd, own):
+        def run(*args, **env):
+            return dbnd("mlflow", "import", "--from", own, *args, **env)
+
+        return run
+
+    def test_everything_is_brought_over_with_its_own_ids_times_steps_and_nesting(self, import_, dbnd, run_id, own):
+        done = import_()
+        assert done.returncode == 0, done.stderr
+        assert "2 of 2 runs" in done.stderr
+        verified = dbnd("mlflow", "verify")
+        assert verified.returncode == 0, verified.stdout
+        run = shown(dbnd, run_id)
+        stored = MlflowClient(tracking_uri=own).get_run(run_id)
+        assert run["run_uid"].replace("-", "") == run_id
+        assert (run["name"], run["project_name"], run["state"]) == ("a", "old work", "success")
+        parent, child = run["task_runs"]
+        assert child["parent_task_run_uid"] == parent["task_run_uid"]
+        assert child["name"] == "a-child"
+        assert {m["key"]: m["points"] for m in parent["metrics"]}["loss"] == 6_000
+        assert parent["start_time"].startswith(mlflow_time(stored.info.start_time))
+        assert run["end_time"].startswith(mlflow_time(stored.info.end_time))
+
+    def test_repeated_it_changes_nothing(self, import_, dbnd, run_id, home):
+        import_()
+        before = shown(dbnd, run_id)
+        count = points_in(home)
+        again = import_()
+        assert again.returncode == 0
+        assert "0 of 2 runs" in again.stderr
+        assert "2 were there already" in again.stderr
+        assert shown(dbnd, run_id) == before
+        assert points_in(home) == count
+
+    def test_an_interrupted_import_goes_on_where_it_stopped(self, import_, dbnd, run_id, home):
+        import_()
+        count = points_in(home)
+        with sqlite3.connect(home / "dbnd/tracker.db") as connection:
+            # As if it had been killed after the first batch of points, before the mark of its end.
+            connection.execute("UPDATE tags SET value = 'begun' WHERE name = 'dbnd.imported'")
+            connection.execute("DELETE FROM batches WHERE last = 1")
+            connection.execute("UPDATE batches SET last = 5000 WHERE last = 6000")
+            connection.execute("DELETE FROM metrics WHERE step >= 5000")
+        done = import_()
+        assert done.returncode == 0, done.stderr
+        assert points_in(home) >= count
+        verified = dbnd("mlflow", "verify", run_id)
+        assert verified.returncode == 0, verified.stdout
+        again = import_()
+        assert "0 of 2 runs" in again.stderr
+
+    def test_runs_that_were_tracked_live_are_left_as_they_are(self, import_, dbnd, python, tracker, own, home):
+        uri = build_composite_uri(tracker, own)
+        code = "import mlflow\nwith mlflow.start_run(run_name='live'): mlflow.log_metric('m', 1)"
+        assert python(code, MLFLOW_TRACKING_URI=uri).returncode == 0
+        count = points_in(home)
+        done = import_()
+        assert "0 of 1 runs" in done.stderr
+        assert points_in(home) == count
+
+    def test_experiment_and_date_select(self, import_, run_id, own):
+        mlflow.set_experiment("other")
+        with mlflow.start_run():
+            pass
+        assert "1 of 1 runs" in import_("--experiment", "other").stderr
+        assert "0 of 0 runs" in import_("--since", "2999-01-01").stderr
+        assert "There is no experiment 'no'" in import_("--experiment", "no").stderr
+
+    def test_a_served_tracker_takes_it_too(self, import_, dbnd, run_id, tracker_server):
+        env = {"DBND__CORE__DATABAND_URL": tracker_server}
+        assert "2 of 2 runs" in import_(**env).stderr
+        assert dbnd("mlflow", "verify", **env).returncode == 0
+        assert "0 of 2 runs" in import_(**env).stderr
+
+    def test_a_tracker_that_is_down_is_one_sentence(self, import_, run_id, tracker_url):
+        done = import_(DBND__CORE__DATABAND_URL=tracker_url)
+        assert done.returncode == 1
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert "Traceback" not in done.stderr
+
+    def test_a_composite_uri_is_refused(self, dbnd):
+        done = dbnd("mlflow", "import", "--from", "dbnd://h")
+        assert done.returncode == 8
+        assert "--from = 'dbnd://h' is a databand URI itself" in done.stderr
+
+
+def mlflow_time(milliseconds):
+    """The first part, to the millisecond, of the ISO form of a time of MLflow."""
+    from datetime import datetime, timezone
+
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec="milliseconds")[:23]
+
+
+def points_in(home):
+    with sqlite3.connect(home / "dbnd/tracker.db") as connection:
+        return connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
