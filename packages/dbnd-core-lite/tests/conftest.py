@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from dbnd._tracking.points import wire_text
+
 
 @dataclass
 class Request:
@@ -74,9 +76,10 @@ def journalled(home: Path) -> Callable[[], list[tuple[str, Any]]]:
 
     def read() -> list[tuple[str, Any]]:
         return [
-            tuple(json.loads(line[9:]))
+            (call, json.loads(wire_text(body)) if call == "log_metrics" else body)
             for path in sorted((home / "dbnd/journal").glob("*.journal"))
             for line in path.read_bytes().splitlines()[1:]
+            for call, body in [json.loads(line[9:])]
         ]
 
     return read

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from dbnd._tracking.journal import Journal
-from dbnd._tracking.sender import MAX_METRICS, Sender
+from dbnd._tracking.sender import MAX_EVENTS, Sender
 from dbnd._tracking.transport import PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
 
 
@@ -47,15 +47,19 @@ def start(tmp_path):
         journal.close()
 
 
-def metrics(count):
-    return {"metrics_info": [{"n": number} for number in range(count)]}
+def metrics(*numbers):
+    return [["attempt", "user", [["n", number, 0] for number in numbers]]]
+
+
+def numbers(batch):
+    return [number for _, _, points in batch.body for _, number, _ in points] if batch.call == "log_metrics" else []
 
 
 def test_consecutive_metrics_travel_in_one_batch_and_order_is_kept(start):
     journal, sender, transport = start()
     journal.append("init_run", {})
     for _ in range(3):
-        journal.append("log_metrics", metrics(2))
+        journal.append("log_metrics", metrics(0, 1))
     journal.append("set_run_state", {})
     journal.append("log_metrics", metrics(1))
     assert sender.flush(10)
@@ -65,17 +69,17 @@ def test_consecutive_metrics_travel_in_one_batch_and_order_is_kept(start):
         ("set_run_state", 5, 5),
         ("log_metrics", 6, 6),
     ]
-    assert len(transport.batches[1].body["metrics_info"]) == 6
+    assert numbers(transport.batches[1]) == [0, 1] * 3
     assert transport.batches[0].journal == journal.id
 
 
 def test_batches_are_bounded(start):
     journal, sender, transport = start()
-    for _ in range(MAX_METRICS + 10):
+    for _ in range(MAX_EVENTS + 10):
         journal.append("log_metrics", metrics(1))
     assert sender.flush(60)
-    assert max(b.last - b.first + 1 for b in transport.batches) <= MAX_METRICS
-    assert sum(len(b.body["metrics_info"]) for b in transport.batches) == MAX_METRICS + 10
+    assert max(b.last - b.first + 1 for b in transport.batches) <= MAX_EVENTS
+    assert sum(len(numbers(b)) for b in transport.batches) == MAX_EVENTS + 10
 
 
 def test_a_batch_that_failed_is_sent_again_as_it_was(start):
@@ -89,7 +93,7 @@ def test_a_batch_that_failed_is_sent_again_as_it_was(start):
         journal.append("log_metrics", metrics(1))
     assert sender.flush(20)
     assert [(b.first, b.last) for b in transport.attempts[:2]] == [(1, 1), (1, 1)]
-    assert sum(len(b.body["metrics_info"]) for b in transport.batches) == 11
+    assert sum(len(numbers(b)) for b in transport.batches) == 11
 
 
 def test_a_tracker_that_never_answered_gets_one_attempt_at_the_end(start):
@@ -135,39 +139,39 @@ def test_a_transport_that_breaks_does_not_end_the_sender(start):
 
 def test_what_is_refused_for_good_is_kept_aside_and_blocks_nothing(start, capsys):
     def refuse_bad(batch):
-        if any(metric["n"] == 66 for metric in batch.body.get("metrics_info", ())):
+        if 66 in numbers(batch):
             raise RefusedError("it answered 400: n is wrong")
 
     journal, sender, transport = start(*[refuse_bad] * 50)
     for number in (1, 2, 66, 3, 4):
-        journal.append("log_metrics", {"metrics_info": [{"n": number}]})
+        journal.append("log_metrics", metrics(number))
     journal.append("set_run_state", {})
     assert sender.flush(20)
     assert journal.dead == 1
-    delivered = [metric["n"] for b in transport.batches for metric in b.body.get("metrics_info", ())]
+    delivered = [number for b in transport.batches for number in numbers(b)]
     assert delivered == [1, 2, 3, 4]
     assert transport.batches[-1].call == "set_run_state"
-    assert b'"n":66' in journal.dead_path.read_bytes()
+    assert b'["n",66,0]' in journal.dead_path.read_bytes()
     assert "it answered 400" in capsys.readouterr().err
 
 
 def test_a_batch_that_is_too_large_is_halved(start):
     def at_most_three(batch):
-        if len(batch.body["metrics_info"]) > 3:
+        if len(numbers(batch)) > 3:
             raise TooLargeError("413")
 
     journal, sender, transport = start(*[at_most_three] * 50)
     for number in range(10):
-        journal.append("log_metrics", {"metrics_info": [{"n": number}]})
+        journal.append("log_metrics", metrics(number))
     assert sender.flush(20)
-    assert [m["n"] for b in transport.batches for m in b.body["metrics_info"]] == list(range(10))
+    assert [number for b in transport.batches for number in numbers(b)] == list(range(10))
     assert journal.dead == 0
 
 
 def test_events_that_the_tracker_has_already_are_not_sent_again(start):
     journal, sender, transport = start(PartlyAppliedError(2))
     for number in range(4):
-        journal.append("log_metrics", {"metrics_info": [{"n": number}]})
+        journal.append("log_metrics", metrics(number))
     assert sender.flush(20)
     assert [(b.first, b.last) for b in transport.attempts] == [(1, 4), (3, 4)]
 

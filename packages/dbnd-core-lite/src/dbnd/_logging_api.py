@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from dbnd import _console
 from dbnd._context import get_databand_context
-from dbnd._facts import utc_now
 from dbnd._run import TaskRun, current_task_run
-from dbnd._tracking import wire
 from dbnd._tracking.client import TrackingAPIClient
+from dbnd._tracking.points import micros, point
 
 _said_untracked = False
 
@@ -41,10 +41,9 @@ def log_metrics(metrics: Mapping[str, object], *, step: int | None = None, times
     if target is None:
         return
     client, task_run = target
-    time = wire.time_text(timestamp or utc_now())
-    client.log_metrics(
-        [wire.metric(task_run.attempt_uid, str(key), value, time, step=step) for key, value in metrics.items()]
-    )
+    time_us = time.time_ns() // 1000 if timestamp is None else micros(timestamp.astimezone(timezone.utc))
+    points = [point(str(key), value, time_us, step) for key, value in metrics.items()]
+    client.log_metrics([[task_run.attempt_uid, "user", points]])
 
 
 def log_artifact(name: str, path: str | os.PathLike[str]) -> None:

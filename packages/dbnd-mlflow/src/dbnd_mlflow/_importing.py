@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from dbnd._masking import mask_url
 from dbnd._run import RunState, TaskRun, TaskRunState
 from dbnd._tracking import wire
+from dbnd._tracking.points import Group, micros, point, text_point
 from dbnd._tracking.transport import Batch, PartlyAppliedError, Transport
 
 from ._reporter import LINK_TAGS, METRIC, PARAM, STATES, TAG, artifacts_of, dataset_operation, page_of
@@ -83,18 +84,17 @@ class Importer:
             self._send("init_run", wire.init_run(task_run.run, task_run, databand_url=self.databand_url))
         else:
             self._send("add_task_runs", wire.add_task_runs(task_run.run, [task_run]))
-        started = wire.time_text(task_run.start_time)
+        started = micros(task_run.start_time)
         running = wire.attempt_update(task_run, TaskRunState.RUNNING, task_run.start_time, None)
         self._send("update_task_run_attempts", running)
         link = {"mlflow": page_of(self.source_uri, run.info)}
         self._send("save_external_links", wire.external_links(attempt, link))
-        texts = [(PARAM, key, value) for key, value in run.data.params.items()]
-        texts += [(TAG, key, value) for key, value in run.data.tags.items() if not key.startswith(LINK_TAGS)]
-        texts.append((TAG, IMPORTED, "begun"))
-        elements = [
-            wire.text_metric(attempt, key, mask_url(value), started, source=source) for source, key, value in texts
+        tags = {key: value for key, value in run.data.tags.items() if not key.startswith(LINK_TAGS)}
+        groups = [
+            [attempt, source, [text_point(key, mask_url(value), started) for key, value in texts.items()]]
+            for source, texts in ((PARAM, run.data.params), (TAG, {**tags, IMPORTED: "begun"}))
         ]
-        self._send("log_metrics", {"metrics_info": elements})
+        self._send("log_metrics", groups)
         inputs = getattr(run, "inputs", None)
         for number, item in enumerate(inputs.dataset_inputs if inputs else (), start=1):
             operation = dataset_operation(item.dataset, task_run.start_time)
@@ -105,15 +105,12 @@ class Importer:
 
     def _send_points(self, run: Any, key: str) -> None:  # noqa: ANN401
         attempt = self._task_runs[run.info.run_id].attempt_uid
-        elements = [
-            wire.metric(attempt, key, m.value, wire.time_text(moment(m.timestamp)), step=m.step, source=METRIC)
-            for m in history(self.source, run.info.run_id, key)
-        ]
+        points = [point(key, m.value, m.timestamp * 1000, m.step) for m in history(self.source, run.info.run_id, key)]
         journal = _journal(run.info.run_id, key)
         done = 0
-        while done < len(elements):
-            chunk = elements[done : done + _CHUNK]
-            batch = Batch("log_metrics", {"metrics_info": chunk}, journal, done + 1, done + len(chunk))
+        while done < len(points):
+            chunk = points[done : done + _CHUNK]
+            batch = Batch("log_metrics", [[attempt, METRIC, chunk]], journal, done + 1, done + len(chunk))
             try:
                 self.transport.send(batch)
             except PartlyAppliedError as error:
@@ -129,8 +126,8 @@ class Importer:
             self._send("update_task_run_attempts", wire.attempt_update(task_run, task_state, ended, None))
             if task_run.is_root:
                 self._send("set_run_state", wire.run_state(task_run.run.uid, run_state, ended))
-        mark = wire.text_metric(task_run.attempt_uid, IMPORTED, state, wire.time_text(task_run.start_time), source=TAG)
-        self._send("log_metrics", {"metrics_info": [mark]})
+        mark = text_point(IMPORTED, state, micros(task_run.start_time))
+        self._send("log_metrics", [[task_run.attempt_uid, TAG, [mark]]])
 
     def _place(self, run: Any, experiment: str) -> TaskRun:  # noqa: ANN401
         """The task run that ``run`` becomes, below that of its parent."""
@@ -153,7 +150,9 @@ class Importer:
             return None
         return self._place(parent, experiment)
 
-    def _send(self, call: str, body: dict[str, Any], *, journal: str | None = None, first: int = 1) -> None:
+    def _send(
+        self, call: str, body: dict[str, Any] | list[Group], *, journal: str | None = None, first: int = 1
+    ) -> None:
         """Send one call; without a journal it is one that changes nothing when repeated."""
         self.transport.send(Batch(call, body, journal or uuid.uuid4().hex, first, first))
 

@@ -16,7 +16,8 @@ from dbnd import TrackingAPIClient, _console
 from dbnd._facts import utc_now
 from dbnd._masking import mask_text, mask_url
 from dbnd._run import Run, RunState, TaskRunState
-from dbnd._tracking.wire import DatasetOperation, ErrorInfo, deleted_tag, metric, text_metric, time_text
+from dbnd._tracking.points import Group, deleted_point, micros, point, text_point
+from dbnd._tracking.wire import DatasetOperation, ErrorInfo
 
 from ._runs import RunMap, TrackedRun, moment
 
@@ -77,14 +78,13 @@ class Reporter:
         if not tracked.is_own:
             self._client.update_task_run_attempts(task_run, TaskRunState.RUNNING, timestamp=task_run.start_time)
         self._client.save_external_links(task_run.attempt_uid, {"mlflow": page_of(self._inner_uri, run.info)})
-        time_now = time_text(task_run.start_time)
-        self._client.log_metrics(
-            [
-                text_metric(task_run.attempt_uid, key, mask_url(value), time_now, source=TAG)
-                for key, value in run.data.tags.items()
-                if not key.startswith(LINK_TAGS)
-            ]
-        )
+        started = micros(task_run.start_time)
+        tags = [
+            text_point(key, mask_url(value), started)
+            for key, value in run.data.tags.items()
+            if not key.startswith(LINK_TAGS)
+        ]
+        self._client.log_metrics([[task_run.attempt_uid, TAG, tags]])
 
     def run_seen(self, run: Any) -> None:  # noqa: ANN401
         """A run was read: remember which task run it belongs to."""
@@ -107,23 +107,23 @@ class Reporter:
     ) -> None:
         """Metrics, params and tags were logged, in one call: they are one event, too."""
         attempt = self._find(run_id).task_run.attempt_uid
-        now = time_text(utc_now())
-        elements = [
-            metric(attempt, m.key, m.value, time_text(moment(m.timestamp)), step=m.step, source=METRIC) for m in metrics
+        now = time.time_ns() // 1000
+        groups: list[Group] = [
+            [attempt, METRIC, [point(m.key, m.value, m.timestamp * 1000, m.step) for m in metrics]],
+            [attempt, PARAM, [text_point(p.key, mask_url(str(p.value)), now) for p in params]],
+            [attempt, TAG, [text_point(t.key, mask_url(str(t.value)), now) for t in tags]],
         ]
-        elements += [text_metric(attempt, p.key, mask_url(str(p.value)), now, source=PARAM) for p in params]
-        elements += [text_metric(attempt, t.key, mask_url(str(t.value)), now, source=TAG) for t in tags]
-        self._client.log_metrics(elements)
+        self._client.log_metrics([group for group in groups if group[2]])
 
     def tag_deleted(self, run_id: str, key: str) -> None:
         """A tag was taken back."""
         attempt = self._find(run_id).task_run.attempt_uid
-        self._client.log_metrics([deleted_tag(attempt, key, time_text(utc_now()), source=TAG)])
+        self._client.log_metrics([[attempt, TAG, [deleted_point(key, time.time_ns() // 1000)]]])
 
     def lifecycle_changed(self, run_id: str, stage: str) -> None:
         """A run was deleted or restored: nothing is lost in the tracker, a tag tells."""
         attempt = self._find(run_id).task_run.attempt_uid
-        self._client.log_metrics([text_metric(attempt, LIFECYCLE, stage, time_text(utc_now()), source=TAG)])
+        self._client.log_metrics([[attempt, TAG, [text_point(LIFECYCLE, stage, time.time_ns() // 1000)]]])
 
     def datasets_read(self, run_id: str, inputs: Sequence[Any]) -> None:
         """Datasets were logged as inputs: each is read once by a run, however often MLflow says so."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from dbnd import _console
 from dbnd._facts import utc_now
@@ -21,6 +21,7 @@ from dbnd._run import Run, RunState, TaskRun, TaskRunState
 from dbnd._settings import CoreSettings
 from dbnd._tracking import wire
 from dbnd._tracking.journal import Journal, JournalClosedError
+from dbnd._tracking.points import Group
 from dbnd._tracking.sender import Sender
 from dbnd._tracking.transport import create_transport
 
@@ -117,14 +118,15 @@ class TrackingAPIClient:
         body = wire.unfinished_tasks_state(run.uid, state, timestamp or utc_now())
         self._append("set_unfinished_tasks_state", body)
 
-    def log_metrics(self, metrics: list[dict[str, Any]]) -> None:
-        """Report metrics, in one event.
+    def log_metrics(self, groups: list[Group]) -> None:
+        """Report metrics, params and tags, in one event.
 
         Args:
-            metrics: Elements as ``wire.metric`` makes them.
+            groups: ``[attempt uid, source, points]`` each, with points as the module ``points`` makes them. The source
+                tells who logged them: "user", "mlflow", "mlflow.param", "mlflow.tag".
         """
-        if metrics:
-            self._append("log_metrics", {"metrics_info": metrics})
+        if groups:
+            self._append("log_metrics", groups)
 
     def log_artifact(self, attempt_uid: str, name: str, path: str) -> None:
         """Report where an artifact stands; its content is not sent."""
@@ -169,7 +171,7 @@ class TrackingAPIClient:
         if channel is not None and channel.sender.stop():
             channel.journal.close()
 
-    def _append(self, call: str, body: dict[str, Any]) -> None:
+    def _append(self, call: str, body: object) -> None:
         try:
             channel = self._channel or self._open()
             try:

@@ -43,7 +43,7 @@ class HttpTransport:
         """Deliver one batch (see ``Transport.send``)."""
         headers = {"X-Databand-Batch": f"{batch.journal}:{batch.first}-{batch.last}"}
         session = self._connect()
-        response = self._request(session, "POST", f"tracking/{batch.call}", batch.body, headers)
+        response = self._request(session, "POST", f"tracking/{batch.call}", batch.wire_text(), headers)
         if response.status_code in _NO_ACCESS:
             self.close()  # a session cookie may have run out: log in anew at the next attempt
             what = "core.databand_access_token" if self._settings.databand_access_token else "core.dbnd_user"
@@ -86,7 +86,7 @@ class HttpTransport:
 
     def _login(self, session: requests.Session) -> None:
         session.auth = _NoAuth()
-        answer = self._request(session, "GET", "auth/csrf", None)
+        answer = self._request(session, "GET", "auth/csrf", "null")
         csrf = session.cookies.get("X-CSRF-TOKEN")
         if csrf:
             session.headers["X-CSRFToken"] = csrf
@@ -95,19 +95,19 @@ class HttpTransport:
                 "username": self._settings.dbnd_user,
                 "password": self._settings.dbnd_password.get_secret_value(),
             }
-            answer = self._request(session, "POST", "auth/login", login)
+            answer = self._request(session, "POST", "auth/login", json.dumps(login))
         if not answer.ok:
             msg = f"its login answered {answer.status_code}; set core.databand_access_token or core.dbnd_user"
             raise UnreachableError(msg)
 
     def _request(
-        self, session: requests.Session, method: str, path: str, body: object, headers: dict[str, str] | None = None
+        self, session: requests.Session, method: str, path: str, body: str, headers: dict[str, str] | None = None
     ) -> requests.Response:
         try:
             return session.request(
                 method,
                 f"{self._base}/{path}",
-                data=gzip.compress(json.dumps(body).encode("ascii"), compresslevel=1),
+                data=gzip.compress(body.encode("ascii"), compresslevel=1),
                 headers={"X-Request-ID": uuid.uuid4().hex, **(headers or {})},
                 timeout=(self._settings.connect_timeout, self._settings.api_request_timeout_sec),
                 allow_redirects=False,  # a redirected POST would become a GET

@@ -34,13 +34,13 @@ class Record:
         sequence: Its number, from 1.
         end: Byte offset behind its line.
         call: Name of the wire call.
-        body: Body of the wire call.
+        body: Body of the wire call; of ``log_metrics`` a list of groups of points.
     """
 
     sequence: int
     end: int
     call: str
-    body: dict[str, Any]
+    body: Any
 
 
 class JournalClosedError(Exception):
@@ -79,7 +79,7 @@ class Journal:
         self.acknowledged = 0
         self.dead = 0
 
-    def append(self, call: str, body: dict[str, Any]) -> int:
+    def append(self, call: str, body: object) -> int:
         """Keep an event and return its sequence number; it survives the death of the process.
 
         Raises:

@@ -25,8 +25,8 @@ from dbnd._tracking.transport import (
 
 # Events are given this long to gather into a batch, in seconds.
 LINGER: Final = 0.2
-MAX_BYTES: Final = 1 << 20
-MAX_METRICS: Final = 5_000
+MAX_BYTES: Final = 1 << 18
+MAX_EVENTS: Final = 5_000
 _BACKOFF: Final = (0.5, 60.0)
 # "At most once a minute": the shortest time between two messages about a tracker that does not answer.
 _SILENCE: Final = 60.0
@@ -56,7 +56,7 @@ class Sender:
         self._failures = 0
         self.trouble: str | None = None
         self._last_message = -_SILENCE
-        self._max_records = MAX_METRICS
+        self._max_records = MAX_EVENTS
         self._buffer: list[Record] = []
 
     def notify(self) -> None:
@@ -146,7 +146,7 @@ class Sender:
         What has been read stays in the buffer until it is acknowledged, so that a batch sent again is the same batch.
         """
         if not self._buffer:
-            self._buffer = self._journal.read(MAX_METRICS, MAX_BYTES)
+            self._buffer = self._journal.read(MAX_EVENTS, MAX_BYTES)
         batch: list[Record] = []
         for record in self._buffer[: self._max_records]:
             if batch and (record.call != "log_metrics" or batch[0].call != "log_metrics"):
@@ -158,7 +158,7 @@ class Sender:
         first, last = records[0], records[-1]
         body = first.body
         if len(records) > 1:
-            body = {"metrics_info": [metric for record in records for metric in record.body["metrics_info"]]}
+            body = [group for record in records for group in record.body]
         try:
             self._transport.send(Batch(first.call, body, self._journal.id, first.sequence, last.sequence))
         except PartlyAppliedError as error:
@@ -174,7 +174,7 @@ class Sender:
                 return
             self._bury(records, str(error))
         else:
-            self._max_records = min(MAX_METRICS, self._max_records * 2)
+            self._max_records = min(MAX_EVENTS, self._max_records * 2)
         self._journal.acknowledge(last)
         self._buffer = [record for record in self._buffer if record.sequence > last.sequence]
 

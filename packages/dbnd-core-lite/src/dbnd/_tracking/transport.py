@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dbnd._errors import ConfigError, DatabandError
 from dbnd._masking import mask_url
 from dbnd._paths import dbnd_home
+from dbnd._tracking.points import Group, wire_text
 
 if TYPE_CHECKING:
     from dbnd._config import Config
@@ -20,17 +22,21 @@ class Batch:
 
     Args:
         call: Name of the call, the last part of ``/api/v1/tracking/<call>``.
-        body: Its JSON body.
+        body: Its JSON body; of ``log_metrics`` also a list of groups of points (see ``points``).
         journal: Id of the journal, a uuid as 32 hex digits.
         first: Sequence number of the first event (the journal's first is 1).
         last: Sequence number of the last event. A tracker that has applied ``last`` applies the batch no more.
     """
 
     call: str
-    body: dict[str, Any]
+    body: dict[str, Any] | list[Group]
     journal: str
     first: int
     last: int
+
+    def wire_text(self) -> str:
+        """The body as the protocol has it, as JSON."""
+        return wire_text(self.body) if isinstance(self.body, list) else json.dumps(self.body)
 
 
 class Transport(Protocol):

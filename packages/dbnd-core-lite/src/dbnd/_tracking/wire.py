@@ -18,7 +18,7 @@ from typing import Any, Final
 from dbnd import _facts
 from dbnd._masking import mask_text
 from dbnd._run import Run, RunState, TaskDefinition, TaskRun, TaskRunState
-from dbnd._values import MAX_TEXT, describe, metric_value, preview, shorten, text_hash
+from dbnd._values import describe, preview, text_hash
 
 # The version of the wire protocol that this client speaks: servers compare it with those of the original client.
 # Our own version stands in the User-Agent.
@@ -92,62 +92,6 @@ class DatasetOperation:
 def time_text(time: datetime) -> str:
     """``time`` as the protocol writes it."""
     return time.astimezone(timezone.utc).isoformat()
-
-
-def metric(
-    attempt_uid: str,
-    key: str,
-    value: object,
-    timestamp: str,
-    *,
-    step: int | None = None,
-    source: str = "user",
-) -> Json:
-    """One element of ``log_metrics``.
-
-    Args:
-        attempt_uid: The task run attempt it belongs to.
-        key: Name of the metric.
-        value: Any value (see ``metric_value``).
-        timestamp: Time of the value as ``time_text`` writes it.
-        step: Training step; the key is our addition, which a foreign server ignores.
-        source: Who logged it: "user", "mlflow", "mlflow.param", "mlflow.tag".
-    """
-    member, simple = metric_value(value)
-    body: Json = {
-        "key": key,
-        "timestamp": timestamp,
-        "value": simple,
-        "value_int": None,
-        "value_float": None,
-        "value_str": None,
-        "value_json": None,
-        "source": source,
-    }
-    body[member] = simple
-    if step is not None:
-        body["step"] = step
-    return {"task_run_attempt_uid": attempt_uid, "metric": body, "source": source}
-
-
-def text_metric(attempt_uid: str, key: str, text: str, timestamp: str, *, source: str) -> Json:
-    """One element of ``log_metrics`` that holds text as it is: a param or a tag.
-
-    Text beyond the protocol's limit is cut for foreign servers and stands whole in the key "text", our addition.
-    """
-    element = metric(attempt_uid, key, None, timestamp, source=source)
-    body: Json = element["metric"]
-    body["value"] = body["value_str"] = shorten(text, MAX_TEXT)
-    if len(text) > MAX_TEXT:
-        body["text"] = text
-    return element
-
-
-def deleted_tag(attempt_uid: str, key: str, timestamp: str, *, source: str) -> Json:
-    """One element of ``log_metrics`` that takes a tag back; a foreign server sees it become empty."""
-    element = text_metric(attempt_uid, key, "", timestamp, source=source)
-    element["metric"]["deleted"] = True
-    return element
 
 
 def init_run(run: Run, root: TaskRun, *, databand_url: str) -> Json:

@@ -106,7 +106,15 @@ def apply_batch(database: Database, batch: Batch) -> object:
         PartlyApplied: The first events of the batch were applied with an earlier one.
         StorageError: The database cannot take it now.
     """
-    return apply_call(database, batch.call, batch.body, BatchId(batch.journal, batch.first, batch.last))
+    batch_id = BatchId(batch.journal, batch.first, batch.last)
+    if not isinstance(batch.body, list):
+        return apply_call(database, batch.call, batch.body, batch_id)
+    groups = batch.body
+
+    def work(writer: Writer) -> object:
+        return metrics.log_points(writer, groups) if _advance(writer, batch_id) else {}
+
+    return database.write(work)
 
 
 def apply_call(database: Database, name: str, body: object, batch: BatchId | None = None) -> object:

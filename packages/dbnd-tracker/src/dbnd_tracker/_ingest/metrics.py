@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
+from dbnd._tracking.points import DELETED, EARLIEST, LATEST
+from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._models import Metric, MetricSeries, MetricText, Param, Tag
-from dbnd_tracker._schemas.logged import LogMetrics, MetricInfo
+from dbnd_tracker._schemas.fields import cut
+from dbnd_tracker._schemas.logged import MAX_STEP, LogMetrics, MetricInfo
 from dbnd_tracker._values import Kind, clean, encode
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Table
 
+    from dbnd._tracking.points import Group
+    from dbnd_tracker._schemas.logged import Metric as MetricBody
     from dbnd_tracker._writer import Writer
 
 PARAM_SOURCE: Final = "mlflow.param"
@@ -65,72 +70,116 @@ def log_metric(writer: Writer, body: MetricInfo) -> object:
 
 def log_metrics(writer: Writer, body: LogMetrics) -> object:
     """Add points to metrics; params and tags among them replace those of the same name."""
-    points: list[MetricInfo] = []
-    params: dict[tuple[str, str], MetricInfo] = {}
-    tags: dict[tuple[str, str], MetricInfo] = {}
+    now_us = _micros(writer.now)
+    entries = []
     for info in body.metrics_info:
-        source = info.source or info.metric.source
-        if source == PARAM_SOURCE:
-            params[info.task_run_attempt_uid, info.metric.key] = info
-        elif source == TAG_SOURCE:
-            tags[info.task_run_attempt_uid, info.metric.key] = info
-        else:
-            points.append(info)
-    attempts = writer.attempt_ids({info.task_run_attempt_uid for info in body.metrics_info})
-    rows: list[dict[str, Any]] = [
-        {
-            "attempt_id": attempts[uid],
-            "source": PARAM_SOURCE,
-            "name": name,
-            "value": _as_text(info),
-            "origin": None,
-        }
-        for (uid, name), info in params.items()
-    ]
-    writer.upsert(Param, rows, "attempt_id", "source", "name")
-    for (uid, name), info in tags.items():
-        if info.metric.deleted:
-            writer.session.execute(delete(Tag).where(Tag.attempt_id == attempts[uid], Tag.name == name))
-    rows = [
-        {"attempt_id": attempts[uid], "name": name, "value": _as_text(info)}
-        for (uid, name), info in tags.items()
-        if not info.metric.deleted
-    ]
-    writer.upsert(Tag, rows, "attempt_id", "name")
-    if points:
-        _add_points(writer, points, attempts)
+        metric = info.metric
+        source = info.source or metric.source
+        is_text = source in {PARAM_SOURCE, TAG_SOURCE}
+        value = _as_text(metric) if is_text and not metric.deleted else metric.chosen()
+        time_us = now_us if metric.timestamp is None else _micros(metric.timestamp)
+        uid = info.task_run_attempt_uid
+        entries.append(_Entry(uid, source, metric.key, value, time_us, metric.step, bool(metric.deleted)))
+    _add(writer, entries)
     return {}
 
 
-def _as_text(info: MetricInfo) -> str:
+def log_points(writer: Writer, groups: list[Group]) -> object:
+    """Add points in the form in which our own client's journal keeps them.
+
+    Raises:
+        PayloadError: ``groups`` is not of that form.
+    """
+    try:
+        entries = [
+            _Entry(uid, source, cut(clean(key)), value, min(max(time_us, EARLIEST), LATEST), step, mark == DELETED)
+            for uid, source, points in groups
+            for key, value, time_us, *more in points
+            for step, mark in [(*more, None, None)[:2]]
+        ]
+    except (TypeError, ValueError) as error:
+        msg = f"The points are not as the journal keeps them: {error}."
+        raise PayloadError(msg) from None
+    for entry in entries:
+        if entry.step is not None and not -MAX_STEP <= entry.step <= MAX_STEP:
+            msg = f"The step {entry.step} of {entry.key!r} is larger than a database takes."
+            raise PayloadError(msg)
+    _add(writer, entries)
+    return {}
+
+
+class _Entry(NamedTuple):
+    """One point, wherever it came from."""
+
+    attempt_uid: str
+    source: str | None
+    key: str
+    value: Any
+    time_us: int
+    step: int | None
+    deleted: bool
+
+
+def _add(writer: Writer, entries: list[_Entry]) -> None:
+    texts = [entry for entry in entries if entry.source in {PARAM_SOURCE, TAG_SOURCE}]
+    attempts = writer.attempt_ids({entry.attempt_uid for entry in entries})
+    if texts:
+        _add_texts(writer, texts, attempts)
+    points = entries if not texts else [entry for entry in entries if entry.source not in {PARAM_SOURCE, TAG_SOURCE}]
+    if points:
+        _add_points(writer, points, attempts)
+
+
+def _add_texts(writer: Writer, entries: list[_Entry], attempts: Mapping[str, int]) -> None:
+    """Params and tags: of those of one name the last one counts."""
+    latest = {(entry.source, entry.attempt_uid, entry.key): entry for entry in entries}.values()
+    params = [
+        {
+            "attempt_id": attempts[e.attempt_uid],
+            "source": PARAM_SOURCE,
+            "name": e.key,
+            "value": clean(e.value),
+            "origin": None,
+        }
+        for e in latest
+        if e.source == PARAM_SOURCE
+    ]
+    writer.upsert(Param, params, "attempt_id", "source", "name")
+    tags = [entry for entry in latest if entry.source == TAG_SOURCE]
+    for entry in tags:
+        if entry.deleted:
+            mine = Tag.attempt_id == attempts[entry.attempt_uid]
+            writer.session.execute(delete(Tag).where(mine, Tag.name == entry.key))
+    rows = [
+        {"attempt_id": attempts[entry.attempt_uid], "name": entry.key, "value": clean(entry.value)}
+        for entry in tags
+        if not entry.deleted
+    ]
+    writer.upsert(Tag, rows, "attempt_id", "name")
+
+
+def _as_text(metric: MetricBody) -> str:
     """The value of a param or tag: its text as it was logged where that is known, else as JSON writes it."""
-    metric = info.metric
     for value in (metric.text, metric.value_str, metric.value, metric.chosen()):
         if isinstance(value, str):
-            return clean(value)
+            return value
     return json.dumps(metric.chosen())
 
 
-def _add_points(writer: Writer, points: list[MetricInfo], attempts: Mapping[str, int]) -> None:
-    keys = writer.key_ids({info.metric.key for info in points})
-    series_of = writer.series_ids({(attempts[i.task_run_attempt_uid], keys[i.metric.key]) for i in points})
-    now_us = (writer.now - _EPOCH) // _MICROSECOND
+def _micros(time: datetime) -> int:
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def _add_points(writer: Writer, entries: list[_Entry], attempts: Mapping[str, int]) -> None:
+    keys = writer.key_ids({entry.key for entry in entries})
+    series_of = writer.series_ids({(attempts[entry.attempt_uid], keys[entry.key]) for entry in entries})
     connection = writer.session.connection()
     numbers: list[dict[str, Any]] = []
     summaries: dict[int, _Summary] = {}
-    for info in points:
-        metric = info.metric
-        series = series_of[attempts[info.task_run_attempt_uid], keys[metric.key]]
-        time = metric.timestamp
-        timestamp_us = now_us if time is None else (time - _EPOCH) // _MICROSECOND
-        kind, value, text = encode(metric.chosen())
-        row = {
-            "series_id": series,
-            "step": metric.step,
-            "timestamp_us": timestamp_us,
-            "value": value,
-            "kind": kind,
-        }
+    for uid, source, key, raw, time_us, step, _ in entries:
+        series = series_of[attempts[uid], keys[key]]
+        kind, value, text = encode(raw)
+        row = {"series_id": series, "step": step, "timestamp_us": time_us, "value": value, "kind": kind}
         if text is None:
             numbers.append(row)
         else:
@@ -140,8 +189,8 @@ def _add_points(writer: Writer, points: list[MetricInfo], attempts: Mapping[str,
             numbers = []
         summary = summaries.get(series)
         if summary is None:
-            summary = summaries[series] = _Summary(info.source or metric.source)
-        summary.add(timestamp_us, metric.step, kind, value, text)
+            summary = summaries[series] = _Summary(source)
+        summary.add(time_us, step, kind, value, text)
     _insert_numbers(connection, numbers)
     _sum_up(connection, summaries)
 

@@ -82,7 +82,7 @@ def _clean(value: object) -> object:
     return clean(value) if isinstance(value, str) else value
 
 
-def _cut(value: str) -> str:
+def cut(value: str) -> str:
     return value[:NAME_LENGTH]
 
 
@@ -114,7 +114,7 @@ def _from_json_text(value: object) -> object:
 
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, BeforeValidator(_clean)]
-Name = Annotated[str, AfterValidator(_cut), BeforeValidator(_clean)]
+Name = Annotated[str, AfterValidator(cut), BeforeValidator(_clean)]
 Uid = Annotated[str, AfterValidator(canonical_uid)]
 Time = Annotated[datetime, WrapValidator(_utc)]
 Day = date | datetime

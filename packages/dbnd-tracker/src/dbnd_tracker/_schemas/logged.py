@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from dbnd_tracker._schemas.fields import Body, DataSchema, Dimensions, Flag, JsonObject, Name, Text, Time, Uid
 
-_MAX_STEP = 2**63 - 1
+MAX_STEP = 2**63 - 1
 
 
 def _lower(value: object) -> object:
@@ -62,7 +62,7 @@ class Metric(Body):
     text: Text | None = None
     deleted: Flag | None = None
     source: str | None = None
-    step: Annotated[int, Field(ge=-_MAX_STEP - 1, le=_MAX_STEP)] | None = None
+    step: Annotated[int, Field(ge=-MAX_STEP - 1, le=MAX_STEP)] | None = None
 
     def chosen(self) -> object:
         """The value, by the precedence of the original: float, int, JSON, text; else the plain ``value``."""
