@@ -27,6 +27,10 @@ from dbnd._tracking.transport import (
 LINGER: Final = 0.2
 MAX_BYTES: Final = 1 << 18
 MAX_EVENTS: Final = 5_000
+# The interpreter is the training's: while that goes on, the sender rests this many times as long as it has worked, but
+# never longer than so many seconds.
+_REST: Final = 4
+_LONGEST_REST: Final = 1.0
 _BACKOFF: Final = (0.5, 60.0)
 # "At most once a minute": the shortest time between two messages about a tracker that does not answer.
 _SILENCE: Final = 60.0
@@ -129,6 +133,7 @@ class Sender:
         """Send until the journal is empty, a drain gives up, or ``deadline`` (monotonic seconds) is reached."""
         with self._delivering:
             while not self._stopped and (records := self._next()):
+                started = time.monotonic()
                 try:
                     self._send(records)
                 except Exception as error:  # noqa: BLE001  a transport may come from a plugin: the thread outlives it
@@ -137,6 +142,8 @@ class Sender:
                 else:
                     self._failures, self.trouble = 0, None
                     self._has_answered = True
+                    if not self._draining.is_set():
+                        self._draining.wait(min(_REST * (time.monotonic() - started), _LONGEST_REST))
                 with self._progress:
                     self._progress.notify_all()
 
