@@ -117,9 +117,13 @@ def _build_registry(uri: str, tracking_uri: str) -> Any:  # noqa: ANN401
 
 def scorer_store(tracking_uri: str | None) -> Any:  # noqa: ANN401
     """MLflow's own scorer store, over the tracking store of the composite URI."""
-    from mlflow.genai.scorers.registry import MlflowTrackingStore
+    from mlflow.genai.scorers import registry
 
-    return MlflowTrackingStore(tracking_uri=_resolve(tracking_uri))
+    uri = _resolve(tracking_uri)
+    builder = registry._scorer_store_registry.get_store_builder(_inner_uri(uri))  # noqa: SLF001  refuses as natively
+    # Scorers of an MLflow store go through its tracking store, which is wrapped; others have stores of their own.
+    is_plain = builder is registry.MlflowTrackingStore
+    return builder(tracking_uri=uri if is_plain else _inner_uri(uri))
 
 
 def workspace_store(workspace_uri: str | None) -> Any:  # noqa: ANN401
