@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,3 +145,19 @@ def mlflow_server(free_port: int, start_server: StartServer, tmp_path: Path) -> 
     ]
     with start_server(command, f"http://127.0.0.1:{free_port}", "/health") as url:
         yield url
+
+
+@pytest.fixture
+def journalled(home: Path) -> Callable[[], list[tuple[str, Any]]]:
+    """The calls and bodies in the journals of this test's home."""
+    from dbnd._tracking.points import wire_text
+
+    def read() -> list[tuple[str, Any]]:
+        return [
+            (call, json.loads(wire_text(body)) if call == "log_metrics" else body)
+            for path in sorted((home / "dbnd/journal").glob("*.journal"))
+            for line in path.read_bytes().splitlines()[1:]
+            for call, body in [json.loads(line[9:])]
+        ]
+
+    return read

@@ -6,12 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-from dbnd._tracking.points import wire_text
 
 
 @dataclass
@@ -68,18 +65,3 @@ def server() -> Iterator[ScriptedServer]:
     httpd.shutdown()
     thread.join()
     httpd.server_close()
-
-
-@pytest.fixture
-def journalled(home: Path) -> Callable[[], list[tuple[str, Any]]]:
-    """The calls and bodies in the journals of this test's home."""
-
-    def read() -> list[tuple[str, Any]]:
-        return [
-            (call, json.loads(wire_text(body)) if call == "log_metrics" else body)
-            for path in sorted((home / "dbnd/journal").glob("*.journal"))
-            for line in path.read_bytes().splitlines()[1:]
-            for call, body in [json.loads(line[9:])]
-        ]
-
-    return read

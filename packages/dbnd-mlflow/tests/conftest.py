@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from dbnd._tracking.points import wire_text
 
 
 @pytest.fixture(autouse=True)
@@ -42,18 +39,3 @@ def conf(tracker_url: str, inner_uri: str) -> dict[str, dict[str, Any]]:
         "core": {"databand_url": tracker_url, "flush_timeout": 0},
         "mlflow_tracking": {"databand_tracking": True, "duplicate_tracking_to": inner_uri},
     }
-
-
-@pytest.fixture
-def journalled(home: Path) -> Callable[[], list[tuple[str, Any]]]:
-    """The calls and bodies in the journals of this test's home."""
-
-    def read() -> list[tuple[str, Any]]:
-        return [
-            (call, json.loads(wire_text(body)) if call == "log_metrics" else body)
-            for path in sorted((home / "dbnd/journal").glob("*.journal"))
-            for line in path.read_bytes().splitlines()[1:]
-            for call, body in [json.loads(line[9:])]
-        ]
-
-    return read

@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Final
 
+from dbnd._run import TaskRunState
 
-class TaskRunState(str, Enum):
-    """State of a task run or of an attempt; the name travels to the tracker, the value back."""
-
-    SCHEDULED = "scheduled"
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCESS = "success"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    SHUTDOWN = "shutdown"
-    DEFERRED = "deferred"
-    UPSTREAM_FAILED = "upstream_failed"
-    SKIPPED = "skipped"
-    UP_FOR_RETRY = "up_for_retry"
-    REMOVED = "removed"
-
-
-class RunState(str, Enum):
-    """State of a run; the name travels to the tracker, the value back."""
-
-    SCHEDULED = "scheduled"
-    RUNNING = "running"
-    SHUTDOWN = "shutdown"
-    SUCCESS = "success"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-FINAL_STATES: Final = frozenset({"success", "failed", "cancelled", "upstream_failed", "skipped", "removed"})
+FINAL_STATES: Final = frozenset(state.value for state in TaskRunState if state.is_final)
 """States after which nothing runs any more, of runs and of task runs."""
 
 _CORRECTIONS: Final = frozenset({"success", "failed"})

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, ValidationError, WrapValidator
 
+from dbnd._run import RunState, TaskRunState
 from dbnd_tracker._models import NAME_LENGTH
-from dbnd_tracker._states import RunState, TaskRunState
 from dbnd_tracker._values import clean
 
 if TYPE_CHECKING:
