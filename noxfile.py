@@ -47,9 +47,9 @@ def install(session: nox.Session, *more: str, mlflow: str | None = None) -> None
     session.install(*limits, *([f"mlflow=={mlflow}"] if mlflow else []), *map(str, PACKAGES), *more)
 
 
-def run_tests(session: nox.Session) -> None:
+def run_tests(session: nox.Session, *selection: str) -> None:
     """Run the suite in parallel, or what is asked for after ``--``."""
-    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *selection, *session.posargs)
 
 
 @nox.session
@@ -82,6 +82,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def parity(session: nox.Session) -> None:
+    """Compare MLflow with and without the composite URI, over SQLite, file and HTTP stores, with the newest MLflow."""
+    install(session, *TEST_TOOLS)
+    run_tests(session, "-m", "parity")
+
+
+@nox.session
 @nox.parametrize(
     ("python", "mlflow"),
     [
@@ -95,6 +102,7 @@ def matrix(session: nox.Session, mlflow: str) -> None:
     """Run the test suite for every Python and MLflow that is supported."""
     install(session, *TEST_TOOLS, mlflow=mlflow)
     run_tests(session)
+    run_tests(session, "-m", "parity")
 
 
 @nox.session
