@@ -953,6 +953,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iter
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A process has one client for each URL. Another test's dead tracker may have had the same port: it would still be
+    # waiting for its next attempt, and its journal stands elsewhere.
+    monkeypatch.setattr("dbnd._tracking.client._by_url", {})
     monkeypatch.setenv("DBND__CORE__FLUSH_TIMEOUT", "0")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("GIT_PYTHON_REFRESH", "quiet")

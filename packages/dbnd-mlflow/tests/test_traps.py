@@ -30,6 +30,9 @@ pytestmark = pytest.mark.parity
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch):
+    # A process has one client for each URL. Another test's dead tracker may have had the same port: it would still be
+    # waiting for its next attempt, and its journal stands elsewhere.
+    monkeypatch.setattr("dbnd._tracking.client._by_url", {})
     monkeypatch.setenv("DBND__CORE__FLUSH_TIMEOUT", "0")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
