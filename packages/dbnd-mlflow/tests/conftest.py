@@ -15,6 +15,8 @@ def _restored_mlflow(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
     mlflow.set_tracking_uri(None)
     monkeypatch.setattr(fluent, "_active_experiment_id", None)
+    # A process has one client for each URL, and a free port may come up again: each test starts with none.
+    monkeypatch.setattr("dbnd._tracking.client._by_url", {})
     yield
     while mlflow.active_run() is not None:
         mlflow.end_run()
