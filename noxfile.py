@@ -28,6 +28,7 @@ TEST_TOOLS = [
     "psycopg[binary]>=3.2",
     "pytest>=8",
     "pytest-randomly>=3.15",
+    "pytest-rerunfailures>=15",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
 ]
@@ -48,8 +49,12 @@ def install(session: nox.Session, *more: str, mlflow: str | None = None) -> None
 
 
 def run_tests(session: nox.Session, *selection: str) -> None:
-    """Run the suite in parallel, or what is asked for after ``--``."""
-    session.run("pytest", "-n", "2", "--dist", "worksteal", *selection, *session.posargs)
+    """Run the suite in parallel, or what is asked for after ``--``.
+
+    Many tests are about real processes, and a machine that is busy with something else can starve one: what fails is
+    tried once more, and the summary names it (R).
+    """
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "--reruns", "1", "-raR", *selection, *session.posargs)
 
 
 @nox.session
