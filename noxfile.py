@@ -129,6 +129,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build, with a reference made from the code; a broken link fails."""
+    install(session, "furo", "myst-parser", "sphinx>=8")
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build")
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel and the source distribution of every package into dist/."""
     session.install("hatch")

@@ -1,0 +1,133 @@
+"""Writes the pages of the reference from the code: commands, configuration, hooks and the tracker's HTTP interface.
+
+They are made anew at each build and not kept in the repository, so that they cannot fall behind.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from dbnd import _hooks, _settings
+from dbnd._cli.main import cli
+from dbnd._plugins import plugins
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+
+def write(folder: Path) -> None:
+    """Write every generated page into ``folder``."""
+    pages = {"commands": _commands(), "configuration": _configuration(), "hooks": _hook_pages(), "http": _http()}
+    folder.mkdir(exist_ok=True)
+    for name, lines in pages.items():
+        text = "\n".join(lines) + "\n"
+        path = folder / f"{name}.md"
+        if not path.exists() or path.read_text() != text:  # an unchanged page is not built again
+            path.write_text(text)
+
+
+def _commands() -> Iterator[str]:
+    yield "# Commands"
+    yield "\n`dbnd` exits with 0, with 10 when a run failed, 8 for configuration and 2 for usage."
+    yield from _command(cli, click.Context(cli, info_name="dbnd"), level=1)
+
+
+def _command(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
+    if level > 1:
+        yield f"\n{'#' * min(level, 4)} `{context.command_path}`"
+    yield ""
+    yield inspect.cleandoc((command.help or command.short_help or "").partition("\f")[0]).replace("\b\n", "")
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield f"\n```text\n{context.command_path} {usage}\n```"
+    parameters = [parameter for parameter in command.get_params(context) if parameter.name != "help"]
+    options = [entry for parameter in parameters if (entry := parameter.get_help_record(context))]
+    if options:
+        yield "\n| option | |\n|---|---|"
+        yield from (f"| `{_cell(names)}` | {_cell(text)} |" for names, text in options)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            if found is not None and not found.hidden:
+                yield from _command(found, click.Context(found, info_name=name, parent=context), level + 1)
+
+
+def _configuration() -> Iterator[str]:
+    yield "# Configuration keys"
+    yield (
+        "\nEach can be set in a file, by the environment variable `DBND__SECTION__KEY`, with "
+        "`--set-config section.key=value` and with `dbnd_tracking(conf=…)`; `dbnd config show` prints where each value "
+        "comes from."
+    )
+    for found in plugins().call("dbnd_settings"):
+        for section in found:
+            yield f"\n## `[{section.section}]`\n"
+            yield "| key | default | |\n|---|---|---|"
+            for name, field in section.model_fields.items():
+                yield f"| `{section.section}.{name}` | {_default(field)} | {_cell(field.description or '')} |"
+
+
+def _default(field: Any) -> str:  # noqa: ANN401  pydantic's field, whose default is any value
+    value = field.get_default(call_default_factory=True)
+    if value is None or value is PydanticUndefined or value in ({}, []):
+        return ""
+    if isinstance(value, SecretStr):
+        return "" if not value.get_secret_value() else "*(secret)*"
+    return f"`{_cell(str(value))}`"
+
+
+def _hook_pages() -> Iterator[str]:
+    yield "# Hooks"
+    yield f"\n{inspect.cleandoc(_hooks.__doc__ or '')}"
+    for name, function in vars(_hooks).items():
+        if name.startswith("dbnd_") and inspect.isfunction(function):
+            arguments = ", ".join(inspect.signature(function).parameters)
+            yield f"\n## `{name}({arguments})`\n"
+            yield inspect.cleandoc(function.__doc__ or "")
+
+
+def _http() -> Iterator[str]:
+    yield "# The tracker's HTTP interface"
+    yield (
+        "\nA running tracker serves this with a form to try each call at `/docs`, and as an OpenAPI document at "
+        "`/openapi.json`."
+    )
+    document = _openapi()
+    groups: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            tag = (operation.get("tags") or ["other"])[0]
+            groups.setdefault(tag, []).append((method.upper(), path, operation))
+    for tag, entries in groups.items():
+        yield f"\n## {tag.capitalize()}"
+        for method, path, operation in entries:
+            yield f"\n### `{method} {path}`\n"
+            yield operation.get("summary") or ""
+            if operation.get("description"):
+                yield f"\n{inspect.cleandoc(operation['description'])}"
+            if operation.get("parameters"):
+                yield "\n| parameter | in | type | |\n|---|---|---|---|"
+                for parameter in operation["parameters"]:
+                    kind = _kind(parameter.get("schema", {}))
+                    text = _cell(parameter.get("description", ""))
+                    yield f"| `{parameter['name']}` | {parameter['in']} | {kind} | {text} |"
+
+
+def _openapi() -> dict[str, Any]:
+    from dbnd_tracker._app import create_app
+    from dbnd_tracker._database import Database
+
+    document: dict[str, Any] = create_app(Database("sqlite:///never-opened.db")).openapi()
+    return document
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    kinds = [_kind(choice) for choice in typing.cast("list[dict[str, Any]]", schema.get("anyOf", []))]
+    return " or ".join(kind for kind in kinds if kind != "null") or schema.get("format") or schema.get("type", "any")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
