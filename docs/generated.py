@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dbnd import _hooks, _settings
-from dbnd._cli.main import cli
-from dbnd._plugins import plugins
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
+
+from dbnd import _hooks
+from dbnd._cli.main import cli
+from dbnd._plugins import plugins
 
 
 def write(folder: Path) -> None:
