@@ -115,9 +115,11 @@ def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None
         if run.cmd_name == "run":
             client.set_run_state(run, RunState.RUNNING)
     try:
-        if run.cmd_name != "run" and client is not None:
+        if run.cmd_name != "run":
             root.start_time = run.start_time
-            client.update_task_run_attempts(root, TaskRunState.RUNNING, timestamp=root.start_time)
+            root.enter(TaskRunState.RUNNING, root.start_time)
+            if client is not None:
+                client.update_task_run_attempts(root, TaskRunState.RUNNING, timestamp=root.start_time)
         yield
     except BaseException as error:
         failure = RunState.CANCELLED if _is_cancellation(error) else RunState.FAILED
@@ -147,8 +149,7 @@ def _finish(context: DatabandContext, run: Run, state: RunState) -> None:
 @contextmanager
 def _task_body(context: DatabandContext, task_run: TaskRun) -> Iterator[None]:
     token = _current.set(task_run)
-    if context.client is not None:
-        context.client.update_task_run_attempts(task_run, TaskRunState.RUNNING)
+    _enter(context, task_run, TaskRunState.RUNNING)
     try:
         with plugins().task_run_context(task_run):
             yield
@@ -178,9 +179,14 @@ def _end(context: DatabandContext, task_run: TaskRun, error: BaseException | Non
         task_run.run.error = error
     else:
         state, info = TaskRunState.UPSTREAM_FAILED, None
-    task_run.state = state
+    _enter(context, task_run, state, error=info)
+
+
+def _enter(context: DatabandContext, task_run: TaskRun, state: TaskRunState, *, error: ErrorInfo | None = None) -> None:
+    now = utc_now()
+    task_run.enter(state, now)
     if context.client is not None:
-        context.client.update_task_run_attempts(task_run, state, error=info)
+        context.client.update_task_run_attempts(task_run, state, timestamp=now, error=error)
 
 
 def _is_cancellation(error: BaseException) -> bool:

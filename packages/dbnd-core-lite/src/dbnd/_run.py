@@ -6,6 +6,7 @@ import os
 import threading
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -118,6 +119,7 @@ class Run:
         parent: The task run of another run that has started this one, if any.
         root: The root task run, once there is one.
         error: What the task run that failed last has raised; none once the run has ended.
+        watch: Called with each new task run, for what shows a run while it goes on.
     """
 
     job_name: str
@@ -134,6 +136,7 @@ class Run:
     parent: ParentTaskRun | None = field(default_factory=ParentTaskRun.of_environment)
     root: TaskRun | None = None
     error: BaseException | None = None
+    watch: Callable[[TaskRun], object] | None = None
     _names: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -188,12 +191,18 @@ class Run:
         )
         if self.root is None and parent is None:
             self.root = task_run
+        if self.watch is not None:
+            self.watch(task_run)
         return task_run
 
 
 @dataclass(slots=True, eq=False)
 class TaskRun:
-    """One execution of a task within a run, with its one attempt."""
+    """One execution of a task within a run, with its one attempt.
+
+    Attributes:
+        links: Where else it can be looked at, such as the MLflow run, by name.
+    """
 
     run: Run
     definition: TaskDefinition
@@ -204,6 +213,13 @@ class TaskRun:
     attempt_uid: str
     start_time: datetime
     state: TaskRunState = TaskRunState.SCHEDULED
+    end_time: datetime | None = None
+    links: dict[str, str] = field(default_factory=dict)
+
+    def enter(self, state: TaskRunState, timestamp: datetime) -> None:
+        """Be in ``state`` since ``timestamp``; a final one ends the task run."""
+        self.state = state
+        self.end_time = timestamp if state.is_final else None
 
     @property
     def name(self) -> str:

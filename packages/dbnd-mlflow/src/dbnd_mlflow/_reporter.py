@@ -77,7 +77,7 @@ class Reporter:
             self._client.add_task_runs(task_run.run, [task_run])
         if not tracked.is_own:
             self._client.update_task_run_attempts(task_run, TaskRunState.RUNNING, timestamp=task_run.start_time)
-        self._client.save_external_links(task_run.attempt_uid, {"mlflow": page_of(self._inner_uri, run.info)})
+        self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
         started = micros(task_run.start_time)
         tags = [
             text_point(key, mask_url(value), started)

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +39,10 @@ class TrackingAPIClient:
         url: The tracker: http(s), or a URL that an installed transport serves.
         config: Time-outs, credentials and the rest of the transport's settings.
 
+    Attributes:
+        watch: Called with the groups of every ``log_metrics``, for what shows a run while it goes on. The caller of a
+            log call waits for it, and a forked child does not inherit it.
+
     Raises:
         ConfigError: No transport serves the URL's scheme.
     """
@@ -58,6 +62,7 @@ class TrackingAPIClient:
         self._opening = threading.Lock()
         self._channel: _Channel | None = None
         self.dropped = 0
+        self.watch: Callable[[list[Group]], object] | None = None
 
     @property
     def name(self) -> str:
@@ -105,8 +110,9 @@ class TrackingAPIClient:
         error: wire.ErrorInfo | None = None,
     ) -> None:
         """Report a new state of a task run: its start time if RUNNING, its end time if final."""
-        task_run.state = state
-        self._append("update_task_run_attempts", wire.attempt_update(task_run, state, timestamp or utc_now(), error))
+        timestamp = timestamp or utc_now()
+        task_run.enter(state, timestamp)
+        self._append("update_task_run_attempts", wire.attempt_update(task_run, state, timestamp, error))
 
     def set_run_state(self, run: Run, state: RunState, *, timestamp: datetime | None = None) -> None:
         """Report a new state of a run."""
@@ -127,6 +133,8 @@ class TrackingAPIClient:
         """
         if groups:
             self._append("log_metrics", groups)
+            if self.watch is not None:
+                self.watch(groups)
 
     def log_artifact(self, attempt_uid: str, name: str, path: str) -> None:
         """Report where an artifact stands; its content is not sent."""
@@ -140,10 +148,11 @@ class TrackingAPIClient:
         """Report that a task run read or wrote a dataset."""
         self._append("log_datasets", wire.dataset_operation(task_run, operation))
 
-    def save_external_links(self, attempt_uid: str, links: Mapping[str, str]) -> None:
+    def save_external_links(self, task_run: TaskRun, links: Mapping[str, str]) -> None:
         """Add links to a task run, by name."""
         masked = {name: mask_url(link) for name, link in links.items()}
-        self._append("save_external_links", wire.external_links(attempt_uid, masked))
+        task_run.links |= masked
+        self._append("save_external_links", wire.external_links(task_run.attempt_uid, masked))
 
     def save_task_run_log(self, attempt_uid: str, text: str) -> None:
         """Report what a task run has printed; replaces what was reported before."""
