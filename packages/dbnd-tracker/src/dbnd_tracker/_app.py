@@ -13,6 +13,7 @@ from dbnd import __version__
 from dbnd_tracker._api.access import HostMiddleware, TokenMiddleware
 from dbnd_tracker._api.auth import router as auth_router
 from dbnd_tracker._api.bodies import MAX_RECEIVED, MAX_UNPACKED, BodyMiddleware
+from dbnd_tracker._api.extensions import ExtensionsMiddleware
 from dbnd_tracker._api.pages import pages_router
 from dbnd_tracker._api.runs import runs_router
 from dbnd_tracker._api.tracking import tracking_router
@@ -50,11 +51,12 @@ def create_app(
     app.include_router(tracking_router(database))
     app.include_router(runs_router(database))
     app.include_router(pages_router(database))
-    # The one added last is the outermost: bodies are read before anything is refused.
+    # The one added last is the outermost: bodies are read before anything is refused, and every answer is marked.
     if token is not None:
         app.add_middleware(TokenMiddleware, token=token)
     app.add_middleware(HostMiddleware, host=host)
     app.add_middleware(BodyMiddleware, max_received=max_received, max_unpacked=max_unpacked)
+    app.add_middleware(ExtensionsMiddleware)
     return app
 
 

@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 
+from dbnd_tracker._api.extensions import POINTS_FORM, POINTS_HEADER
 from dbnd_tracker._errors import PayloadError
-from dbnd_tracker._ingest import CALLS, BatchId, PartlyApplied, apply_call
+from dbnd_tracker._ingest import CALLS, BatchId, PartlyApplied, apply_call, apply_points
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from starlette.datastructures import Headers
 
     from dbnd_tracker._database import Database
 
 BATCH_HEADER = "X-Databand-Batch"
 APPLIED_HEADER = "X-Databand-Applied"
+
+_BATCH_PARAMETER: Final = {
+    "name": BATCH_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "<journal id>:<first>-<last>: the numbered events that the call is made of. "
+    "What was applied before is not applied again.",
+    "schema": {"type": "string"},
+}
+_POINTS_PARAMETER: Final = {
+    "name": POINTS_HEADER,
+    "in": "header",
+    "required": False,
+    "description": 'With the value 1, the body is {"points": [[attempt uid, source, [point, …]], …]}, and a point is '
+    "[key, value, time in µs since the epoch], with step and mark (s: text, j: JSON, d: deleted) after them where it "
+    "has them.",
+    "schema": {"type": "string", "enum": [POINTS_FORM]},
+}
 
 
 def tracking_router(database: Database) -> APIRouter:
@@ -35,16 +57,7 @@ def tracking_router(database: Database) -> APIRouter:
             summary=f"{name}: {(call.body.__doc__ or '').splitlines()[0]}",
             openapi_extra={
                 "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
-                "parameters": [
-                    {
-                        "name": BATCH_HEADER,
-                        "in": "header",
-                        "required": False,
-                        "description": "<journal id>:<first>-<last>: the numbered events that the call is made of. "
-                        "What was applied before is not applied again.",
-                        "schema": {"type": "string"},
-                    }
-                ],
+                "parameters": [_BATCH_PARAMETER, *([_POINTS_PARAMETER] if name == "log_metrics" else [])],
             },
         )
     return router
@@ -53,22 +66,41 @@ def tracking_router(database: Database) -> APIRouter:
 def _endpoint(database: Database, name: str) -> Callable[[Request], Awaitable[JSONResponse]]:
     async def endpoint(request: Request) -> JSONResponse:
         raw = await request.body()
-        header = request.headers.get(BATCH_HEADER)
-        return await run_in_threadpool(_apply, database, name, raw, header)
+        return await run_in_threadpool(_apply, database, name, raw, request.headers)
 
     return endpoint
 
 
-def _apply(database: Database, name: str, raw: bytes, header: str | None) -> JSONResponse:
-    batch = None if header is None else BatchId.parse(header)
+def _apply(database: Database, name: str, raw: bytes, headers: Headers) -> JSONResponse:
+    given = headers.get(BATCH_HEADER)
+    batch = None if given is None else BatchId.parse(given)
     try:
-        return JSONResponse(apply_call(database, name, _parse(name, raw), batch))
+        if POINTS_HEADER in headers and name == "log_metrics":
+            answer = apply_points(database, _groups(_parse(name, raw), headers[POINTS_HEADER]), batch)
+        else:
+            answer = apply_call(database, name, _parse(name, raw), batch)
+        return JSONResponse(answer)
     except PartlyApplied as error:
         return JSONResponse({"detail": str(error)}, HTTPStatus.CONFLICT, {APPLIED_HEADER: str(error.last)})
 
 
+def _groups(body: object, form: str) -> object:
+    """The points of a body of form ``form``, the value of ``POINTS_HEADER``."""
+    if form != POINTS_FORM:
+        msg = f"This tracker takes points of the form {POINTS_FORM}, not {form[:80]!r} ({POINTS_HEADER})."
+        raise PayloadError(msg)
+    if not isinstance(body, dict) or "points" not in body:
+        msg = f'The body of log_metrics with {POINTS_HEADER} is not {{"points": [group, …]}}.'
+        raise PayloadError(msg)
+    return body["points"]
+
+
 def _parse(name: str, raw: bytes) -> Any:  # noqa: ANN401  any JSON value
     """JSON with the bare words NaN, Infinity and -Infinity, as Python writes it."""
+    try:
+        return from_json(raw)
+    except ValueError:
+        pass  # the slower parser knows some texts more (half characters, deep nesting), and says better what is wrong
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:

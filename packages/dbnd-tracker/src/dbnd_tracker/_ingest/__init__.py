@@ -5,4 +5,5 @@ from dbnd_tracker._ingest.calls import BatchId as BatchId
 from dbnd_tracker._ingest.calls import PartlyApplied as PartlyApplied
 from dbnd_tracker._ingest.calls import apply_batch as apply_batch
 from dbnd_tracker._ingest.calls import apply_call as apply_call
+from dbnd_tracker._ingest.calls import apply_points as apply_points
 from dbnd_tracker._ingest.calls import ingest as ingest

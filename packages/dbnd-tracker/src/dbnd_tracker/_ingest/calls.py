@@ -6,17 +6,18 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, ValidationError
-
 from dbnd_tracker._errors import PayloadError, TrackerError, UnknownCallError
-from dbnd_tracker._ingest import logged, metrics, runs, tasks
+from dbnd_tracker._ingest import logged, metrics, points, runs, tasks
 from dbnd_tracker._models import JournalPosition
 from dbnd_tracker._schemas import logged as logged_bodies
 from dbnd_tracker._schemas import runs as run_bodies
 from dbnd_tracker._schemas import tasks as task_bodies
+from dbnd_tracker._schemas.validated import validated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pydantic import BaseModel
 
     from dbnd._tracking.transport import Batch
     from dbnd_tracker._database import Database
@@ -32,10 +33,12 @@ class Call:
     Args:
         body: The schema of its body.
         apply: Writes the body and returns the answer, a JSON value; most have nothing to answer but ``{}``.
+        parse: What makes of the body, as parsed from JSON, what ``apply`` takes; without it, the schema does.
     """
 
     body: type[BaseModel]
     apply: Callable[[Writer, Any], object]
+    parse: Callable[[object], object] | None = None
 
 
 CALLS: Final = {
@@ -48,8 +51,8 @@ CALLS: Final = {
     "set_task_reused": Call(task_bodies.SetTaskReused, tasks.set_task_reused),
     "save_task_run_log": Call(task_bodies.SaveTaskRunLog, tasks.save_task_run_log),
     "save_external_links": Call(task_bodies.SaveExternalLinks, tasks.save_external_links),
-    "log_metrics": Call(logged_bodies.LogMetrics, metrics.log_metrics),
-    "log_metric": Call(logged_bodies.MetricInfo, metrics.log_metric),
+    "log_metrics": Call(logged_bodies.LogMetrics, metrics.log_points, points.from_wire),
+    "log_metric": Call(logged_bodies.MetricInfo, metrics.log_points, points.from_wire_metric),
     "log_artifact": Call(logged_bodies.LogArtifact, logged.log_artifact),
     "log_targets": Call(logged_bodies.LogTargets, logged.log_targets),
     "log_datasets": Call(logged_bodies.LogDatasets, logged.log_datasets),
@@ -107,14 +110,25 @@ def apply_batch(database: Database, batch: Batch) -> object:
         StorageError: The database cannot take it now.
     """
     batch_id = BatchId(batch.journal, batch.first, batch.last)
-    if not isinstance(batch.body, list):
-        return apply_call(database, batch.call, batch.body, batch_id)
-    groups = batch.body
+    if isinstance(batch.body, list):
+        return apply_points(database, batch.body, batch_id)
+    return apply_call(database, batch.call, batch.body, batch_id)
 
-    def work(writer: Writer) -> object:
-        return metrics.log_points(writer, groups) if _advance(writer, batch_id) else {}
 
-    return database.write(work)
+def apply_points(database: Database, groups: object, batch: BatchId | None = None) -> object:
+    """Apply points in our own client's form (see ``dbnd._tracking.points``) as ``apply_call`` does others.
+
+    Args:
+        database: Where to.
+        groups: The list of groups.
+        batch: The events that they are made of, when they are numbered.
+
+    Raises:
+        PayloadError: ``groups`` is not of that form.
+        PartlyApplied: The first events of the batch were applied with an earlier one.
+        StorageError: The database cannot take it now.
+    """
+    return _apply(database, metrics.log_points, points.from_groups(groups), batch)
 
 
 def apply_call(database: Database, name: str, body: object, batch: BatchId | None = None) -> object:
@@ -131,12 +145,14 @@ def apply_call(database: Database, name: str, body: object, batch: BatchId | Non
         PartlyApplied: The first events of the batch were applied with an earlier one.
         StorageError: The database cannot take it now.
     """
-    valid = _validate(name, body)
+    return _apply(database, _call(name).apply, _parse(name, body), batch)
 
+
+def _apply(database: Database, apply: Callable[[Writer, Any], object], parsed: object, batch: BatchId | None) -> object:
     def work(writer: Writer) -> object:
         if batch is not None and not _advance(writer, batch):
             return {}
-        return CALLS[name].apply(writer, valid)
+        return apply(writer, parsed)
 
     return database.write(work)
 
@@ -147,22 +163,20 @@ def ingest(writer: Writer, name: str, body: object) -> object:
     Raises:
         PayloadError: The body is wrong for good.
     """
-    return CALLS[name].apply(writer, _validate(name, body))
+    return _call(name).apply(writer, _parse(name, body))
 
 
-def _validate(name: str, body: object) -> BaseModel:
+def _call(name: str) -> Call:
     call = CALLS.get(name)
     if call is None:
         msg = f"There is no tracking call {name[:80]!r}."
         raise UnknownCallError(msg)
-    try:
-        return call.body.model_validate(body)
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in problem["loc"]) or "its top"
-        reason = problem["msg"].removeprefix("Value error, ")
-        msg = f"The body of {name} is wrong at {place}: {reason[:1].lower()}{reason[1:]}."
-        raise PayloadError(msg) from None
+    return call
+
+
+def _parse(name: str, body: object) -> object:
+    call = _call(name)
+    return call.parse(body) if call.parse else validated(name, call.body, body)
 
 
 def _advance(writer: Writer, batch: BatchId) -> bool:

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from dbnd._tracking.points import DELETED, EARLIEST, LATEST
-from dbnd_tracker._errors import PayloadError
+from dbnd_tracker._ingest.points import PARAM_SOURCE, TAG_SOURCE
 from dbnd_tracker._models import Metric, MetricSeries, MetricText, Param, Tag
-from dbnd_tracker._schemas.fields import cut
-from dbnd_tracker._schemas.logged import MAX_STEP, LogMetrics, MetricInfo
-from dbnd_tracker._values import Kind, clean, encode
+from dbnd_tracker._values import Kind, encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy import Connection, Table
 
-    from dbnd._tracking.points import Group
-    from dbnd_tracker._schemas.logged import Metric as MetricBody
+    from dbnd_tracker._ingest.points import Points, Series, Text
     from dbnd_tracker._writer import Writer
 
-PARAM_SOURCE: Final = "mlflow.param"
-TAG_SOURCE: Final = "mlflow.tag"
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MICROSECOND: Final = timedelta(microseconds=1)
 # Core tables: rows of points are too many to become objects.
 _POINTS: Final = cast("Table", Metric.__table__)
 _SERIES: Final = cast("Table", MetricSeries.__table__)
@@ -63,134 +52,65 @@ class _Summary:
             self.only_ints = False
 
 
-def log_metric(writer: Writer, body: MetricInfo) -> object:
-    """Add one metric."""
-    return log_metrics(writer, LogMetrics.model_construct(metrics_info=[body]))
-
-
-def log_metrics(writer: Writer, body: LogMetrics) -> object:
+def log_points(writer: Writer, points: Points) -> object:
     """Add points to metrics; params and tags among them replace those of the same name."""
-    now_us = _micros(writer.now)
-    entries = []
-    for info in body.metrics_info:
-        metric = info.metric
-        source = info.source or metric.source
-        is_text = source in {PARAM_SOURCE, TAG_SOURCE}
-        value = _as_text(metric) if is_text and not metric.deleted else metric.chosen()
-        time_us = now_us if metric.timestamp is None else _micros(metric.timestamp)
-        uid = info.task_run_attempt_uid
-        entries.append(_Entry(uid, source, metric.key, value, time_us, metric.step, bool(metric.deleted)))
-    _add(writer, entries)
+    uids = {uid for uid, _ in points.series} | {text.attempt_uid for text in points.texts}
+    attempts = writer.attempt_ids(uids)
+    if points.texts:
+        _add_texts(writer, points.texts, attempts)
+    if points.series:
+        _add_points(writer, points.series, attempts)
     return {}
 
 
-def log_points(writer: Writer, groups: list[Group]) -> object:
-    """Add points in the form in which our own client's journal keeps them.
-
-    Raises:
-        PayloadError: ``groups`` is not of that form.
-    """
-    try:
-        entries = [
-            _Entry(uid, source, cut(clean(key)), value, min(max(time_us, EARLIEST), LATEST), step, mark == DELETED)
-            for uid, source, points in groups
-            for key, value, time_us, *more in points
-            for step, mark in [(*more, None, None)[:2]]
-        ]
-    except (TypeError, ValueError) as error:
-        msg = f"The points are not as the journal keeps them: {error}."
-        raise PayloadError(msg) from None
-    for entry in entries:
-        if entry.step is not None and not -MAX_STEP <= entry.step <= MAX_STEP:
-            msg = f"The step {entry.step} of {entry.key!r} is larger than a database takes."
-            raise PayloadError(msg)
-    _add(writer, entries)
-    return {}
-
-
-class _Entry(NamedTuple):
-    """One point, wherever it came from."""
-
-    attempt_uid: str
-    source: str | None
-    key: str
-    value: Any
-    time_us: int
-    step: int | None
-    deleted: bool
-
-
-def _add(writer: Writer, entries: list[_Entry]) -> None:
-    texts = [entry for entry in entries if entry.source in {PARAM_SOURCE, TAG_SOURCE}]
-    attempts = writer.attempt_ids({entry.attempt_uid for entry in entries})
-    if texts:
-        _add_texts(writer, texts, attempts)
-    points = entries if not texts else [entry for entry in entries if entry.source not in {PARAM_SOURCE, TAG_SOURCE}]
-    if points:
-        _add_points(writer, points, attempts)
-
-
-def _add_texts(writer: Writer, entries: list[_Entry], attempts: Mapping[str, int]) -> None:
+def _add_texts(writer: Writer, texts: list[Text], attempts: Mapping[str, int]) -> None:
     """Params and tags: of those of one name the last one counts."""
-    latest = {(entry.source, entry.attempt_uid, entry.key): entry for entry in entries}.values()
+    latest = {(text.source, text.attempt_uid, text.name): text for text in texts}.values()
     params = [
         {
-            "attempt_id": attempts[e.attempt_uid],
+            "attempt_id": attempts[text.attempt_uid],
             "source": PARAM_SOURCE,
-            "name": e.key,
-            "value": clean(e.value),
+            "name": text.name,
+            "value": text.value,
             "origin": None,
         }
-        for e in latest
-        if e.source == PARAM_SOURCE
+        for text in latest
+        if text.source == PARAM_SOURCE and text.value is not None
     ]
     writer.upsert(Param, params, "attempt_id", "source", "name")
-    tags = [entry for entry in latest if entry.source == TAG_SOURCE]
-    for entry in tags:
-        if entry.deleted:
-            mine = Tag.attempt_id == attempts[entry.attempt_uid]
-            writer.session.execute(delete(Tag).where(mine, Tag.name == entry.key))
+    tags = [text for text in latest if text.source == TAG_SOURCE]
+    for text in tags:
+        if text.value is None:
+            mine = Tag.attempt_id == attempts[text.attempt_uid]
+            writer.session.execute(delete(Tag).where(mine, Tag.name == text.name))
     rows = [
-        {"attempt_id": attempts[entry.attempt_uid], "name": entry.key, "value": clean(entry.value)}
-        for entry in tags
-        if not entry.deleted
+        {"attempt_id": attempts[text.attempt_uid], "name": text.name, "value": text.value}
+        for text in tags
+        if text.value is not None
     ]
     writer.upsert(Tag, rows, "attempt_id", "name")
 
 
-def _as_text(metric: MetricBody) -> str:
-    """The value of a param or tag: its text as it was logged where that is known, else as JSON writes it."""
-    for value in (metric.text, metric.value_str, metric.value, metric.chosen()):
-        if isinstance(value, str):
-            return value
-    return json.dumps(metric.chosen())
-
-
-def _micros(time: datetime) -> int:
-    return (time - _EPOCH) // _MICROSECOND
-
-
-def _add_points(writer: Writer, entries: list[_Entry], attempts: Mapping[str, int]) -> None:
-    keys = writer.key_ids({entry.key for entry in entries})
-    series_of = writer.series_ids({(attempts[entry.attempt_uid], keys[entry.key]) for entry in entries})
+def _add_points(writer: Writer, added: Mapping[tuple[str, str], Series], attempts: Mapping[str, int]) -> None:
+    keys = writer.key_ids({key for _, key in added})
+    series_of = writer.series_ids({(attempts[uid], keys[key]) for uid, key in added})
     connection = writer.session.connection()
     numbers: list[dict[str, Any]] = []
     summaries: dict[int, _Summary] = {}
-    for uid, source, key, raw, time_us, step, _ in entries:
+    for (uid, key), points in added.items():
         series = series_of[attempts[uid], keys[key]]
-        kind, value, text = encode(raw)
-        row = {"series_id": series, "step": step, "timestamp_us": time_us, "value": value, "kind": kind}
-        if text is None:
-            numbers.append(row)
-        else:
-            # The ids of points tell their order, so that the numbers before a text go in before it.
-            _insert_numbers(connection, numbers)
-            _insert_text(connection, row, text)
-            numbers = []
-        summary = summaries.get(series)
-        if summary is None:
-            summary = summaries[series] = _Summary(source)
-        summary.add(time_us, step, kind, value, text)
+        summary = summaries[series] = _Summary(points.source)
+        for time_us, step, raw in zip(points.times, points.steps, points.values, strict=True):
+            kind, value, text = encode(raw)
+            row = {"series_id": series, "step": step, "timestamp_us": time_us, "value": value, "kind": kind}
+            if text is None:
+                numbers.append(row)
+            else:
+                # The ids of points tell their order, so that the numbers before a text go in before it.
+                _insert_numbers(connection, numbers)
+                _insert_text(connection, row, text)
+                numbers = []
+            summary.add(time_us, step, kind, value, text)
     _insert_numbers(connection, numbers)
     _sum_up(connection, summaries)
 

@@ -1,0 +1,33 @@
+"""Validation of a body by its schema, with the first problem as one sentence."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from dbnd_tracker._errors import PayloadError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validated(call: str, model: type[M], body: object, *place: str | int) -> M:
+    """``body`` as ``model``.
+
+    Args:
+        call: Name of the call, for the message.
+        model: The schema.
+        body: What was parsed from JSON.
+        place: Where ``body`` stands in the body of the call.
+
+    Raises:
+        PayloadError: It is not of that form.
+    """
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in (*place, *problem["loc"])) or "its top"
+        reason = problem["msg"].removeprefix("Value error, ")
+        msg = f"The body of {call} is wrong at {where}: {reason[:1].lower()}{reason[1:]}."
+        raise PayloadError(msg) from None

@@ -1,0 +1,194 @@
+"""Points in both forms: what the protocol's schema says, and what our own client sends."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dbnd._tracking.points import LATEST, deleted_point, point, text_point, wire_text
+from dbnd_tracker._errors import PayloadError
+from dbnd_tracker._ingest.points import Points, from_groups, from_wire
+from dbnd_tracker._schemas.logged import LogMetrics
+from dbnd_tracker._values import encode
+
+UID = "0a1b2c3d-0000-4000-8000-0123456789ab"
+TIME = 1_772_600_767_123_456
+
+
+def _contents(points: Points) -> Any:
+    """What is stored of ``points``."""
+    series = {name: (s.source, s.times, s.steps, list(map(encode, s.values))) for name, s in points.series.items()}
+    return series, [(text.attempt_uid, text.source, text.name, text.value) for text in points.texts]
+
+
+_VALUES = st.one_of(st.floats(), st.integers(-(10**15), 10**15), st.text(), st.none(), st.lists(st.integers()))
+_POINTS = st.builds(
+    point,
+    st.text(max_size=20),
+    _VALUES,
+    st.integers(-(10**17), 10**17),
+    st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)),
+)
+_TEXTS = st.one_of(
+    st.builds(text_point, st.text(max_size=20), st.text(), st.integers(0, 10**16)),
+    st.builds(deleted_point, st.text(max_size=20), st.integers(0, 10**16)),
+)
+_GROUPS = st.one_of(
+    st.tuples(st.just(UID), st.sampled_from(["user", "mlflow", None, "x" * 70]), st.lists(_POINTS, min_size=1)),
+    st.tuples(st.just(UID), st.just("mlflow.tag"), st.lists(_TEXTS, min_size=1)),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(_GROUPS.map(list), max_size=5))
+def test_both_forms_say_the_same(groups: Any) -> None:
+    compact = from_groups(json.loads(json.dumps(groups)))
+    assert _contents(compact) == _contents(from_wire(json.loads(wire_text(groups))))
+
+
+_MEMBER = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.just("2026-01-02T03:04:05+00:00")
+)
+_METRICS = st.fixed_dictionaries(
+    {"key": st.one_of(st.text(), _MEMBER)},
+    optional=dict.fromkeys(
+        ("timestamp", "value", "value_int", "value_float", "value_str", "source", "step", "text", "odd"), _MEMBER
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.fixed_dictionaries({"task_run_attempt_uid": st.just(UID), "metric": _METRICS}), max_size=3))
+def test_the_check_by_hand_is_as_strict_as_the_schema(infos: Any) -> None:
+    body = {"metrics_info": infos}
+    try:
+        valid = LogMetrics.model_validate(body)
+    except ValueError:
+        with pytest.raises(PayloadError, match="is wrong at metrics_info"):
+            from_wire(body)
+        return
+    found = from_wire(body)
+    wanted: dict[str, list[Any]] = {}
+    for info in valid.metrics_info:
+        wanted.setdefault(info.metric.key, []).append(repr(info.metric.chosen()))
+    assert {key: list(map(repr, series.values)) for (_, key), series in found.series.items()} == wanted
+
+
+def test_a_refusal_names_the_element_that_is_wrong() -> None:
+    good = {
+        "task_run_attempt_uid": UID,
+        "metric": {"key": "a", "timestamp": "2026-03-04T05:06:07+00:00", "value_int": 1},
+    }
+    bad = {**good, "metric": {**good["metric"], "value_int": "many"}}  # type: ignore[dict-item]
+    with pytest.raises(PayloadError, match=r"wrong at metrics_info\.2\.metric\.value_int: "):
+        from_wire({"metrics_info": [good, good, bad]})
+
+
+def _number(*parts: Any) -> list[Any]:
+    return [[UID, "user", [list(parts)]]]
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        None,
+        {},
+        "points",
+        [None],
+        [[UID, "user"]],
+        [[UID, "user", [], 1]],
+        [["x", "user", []]],
+        [[7, "user", []]],
+        [[UID, 7, []]],
+        [[UID, "user", {}]],
+        [[UID, "user", ["abc"]]],
+        [[UID, "user", [None]]],
+        _number("k", 1.0),
+        _number("k", 1.0, TIME, 1, None, 1),
+        _number(5, 1.0, TIME),
+        _number(["k"], 1.0, TIME),
+        _number("k", True, TIME),
+        _number("k", "text without a mark", TIME),
+        _number("k", None, TIME),
+        _number("k", [1], TIME),
+        _number("k", 1.0, "2026"),
+        _number("k", 1.0, 1.5),
+        _number("k", 1.0, True),
+        _number("k", 1.0, TIME, 1.5),
+        _number("k", 1.0, TIME, True),
+        _number("k", 1.0, TIME, "1"),
+        _number("k", 1.0, TIME, 2**63),
+        _number("k", 1.0, TIME, -(2**63) - 1),
+        _number("k", 1.0, TIME, None, "s"),
+        _number("k", "x", TIME, None, "x"),
+        _number("k", "x", TIME, None, ["s"]),
+        _number("k", 1, TIME, None, "d"),
+    ],
+)
+def test_points_of_another_form_are_refused_in_one_sentence(server: Any, groups: Any) -> None:
+    answer = server.post("log_metrics", {"points": groups}, headers={"X-Databand-Points": "1"})
+    assert answer.status_code == 400
+    detail = answer.json()["detail"]
+    assert "points" in detail or "point is" in detail
+    assert detail.endswith(".")
+    assert "\n" not in detail
+
+
+def test_points_over_http_are_stored_once(tracker: Any, server: Any) -> None:
+    _, task = tracker.started()
+    values = [1, 2.5, math.nan, -math.inf, 2**60]
+    body = {
+        "points": [
+            [task.attempt.upper(), "user", [point("m", value, TIME + i, i) for i, value in enumerate(values)]],
+            [task.attempt, "mlflow.param", [text_point("deep", "0.10", TIME)]],
+            [task.attempt, "mlflow.tag", [text_point("team", "risk", TIME), text_point("gone", "x", TIME)]],
+            [task.attempt, "mlflow.tag", [deleted_point("gone", TIME)]],
+            [task.attempt, "user", [point("t", "text", TIME), point("far", 1, LATEST + 5)]],
+        ]
+    }
+    headers = {"X-Databand-Points": "1", "X-Databand-Batch": f"{uuid.uuid4().hex}:1-9"}
+    for _ in range(2):
+        answer = server.post("log_metrics", data=json.dumps(body), headers=headers)
+        assert (answer.status_code, answer.json()) == (200, {})
+
+    found = tracker.history(task, "m")
+    assert [p.value for p in found] == [1, 2.5, "NaN", "-Infinity", 2**60]
+    assert [(p.step, p.timestamp) for p in found] == [(i, TIME // 1000) for i in range(5)]
+    view = tracker.task(task)
+    assert [p.value for p in view.params if p.name == "deep"] == ["0.10"]
+    assert [(tag.name, tag.value) for tag in view.tags] == [("team", "risk")]
+    assert [p.value for p in tracker.history(task, "t")] == ["text"]
+
+
+def test_every_answer_says_which_points_the_tracker_takes(server: Any) -> None:
+    answers = [
+        server.get("/api/v1/auth/ping"),
+        server.get("/api/v1/auth/csrf"),
+        server.get("/api/v1/runs"),
+        server.get("/api/v1/no/such/thing"),
+        server.post("log_metrics", {"metrics_info": 5}),
+        server.post("log_metrics", data=b"\x1f\x8bnonsense"),
+        server.get("/api/v1/runs", headers={"Host": "elsewhere"}),
+    ]
+    assert [answer.headers.get("X-Databand-Points") for answer in answers] == ["1"] * len(answers)
+    assert "X-Databand-Points" not in server.get("/").headers
+
+
+@pytest.mark.parametrize(
+    ("form", "body", "detail"),
+    [
+        ("2", {"points": []}, "takes points of the form 1, not '2'"),
+        ("1", {"metrics_info": []}, 'is not {"points": [group, …]}'),
+        ("1", [], 'is not {"points": [group, …]}'),
+    ],
+)
+def test_a_form_that_is_not_known_is_refused(server: Any, form: str, body: Any, detail: str) -> None:
+    answer = server.post("log_metrics", body, headers={"X-Databand-Points": form})
+    assert answer.status_code == 400
+    assert detail in answer.json()["detail"]
