@@ -1,0 +1,207 @@
+"""Processes that start within milliseconds: forks of one parent that has imported everything and done nothing.
+
+A test that kills a hundred processes cannot wait a second for the imports of each. The parent has no threads, has
+logged nothing and opened nothing, so that a fork of it is what a fresh process is after its imports. It ends as one,
+too: through the interpreter's own exit.
+
+Run as a program, this module is the parent: it takes one request a line from standard input, as JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+# Seconds that a process may take before a test gives it up; none is expected to take a tenth of it.
+LIMIT = 120
+_PACKAGES = ("dbnd", "dbnd_tracker")
+
+
+class Warm:
+    """The parent, as a test holds it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._parent = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._children: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pid in list(self._children):
+            os.kill(pid, signal.SIGKILL)
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        self._parent.stdin.close()
+        self._parent.stdout.close()
+        self._parent.wait(LIMIT)
+
+    def python(self, code: str, log: Path, **env: str) -> WarmProcess:
+        """Start Python code.
+
+        Args:
+            code: What it does, as the main module.
+            log: Takes its standard output and error.
+            env: Variables beside those of the caller.
+        """
+        return self._start({"code": code}, log, env)
+
+    def dbnd(self, *arguments: str, log: Path, **env: str) -> WarmProcess:
+        """Start the ``dbnd`` command.
+
+        Args:
+            arguments: Its command line.
+            log: Takes its standard output and error.
+            env: Variables beside those of the caller.
+        """
+        return self._start({"arguments": arguments}, log, env)
+
+    def _start(self, what: Mapping[str, Any], log: Path, env: Mapping[str, str]) -> WarmProcess:
+        request = {**what, "log": str(log), "cwd": str(Path.cwd()), "env": {**os.environ, **env}}
+        pid = self.ask(request)
+        self._children.add(pid)
+        return WarmProcess(pid, log, self)
+
+    def ask(self, request: Mapping[str, Any]) -> Any:
+        """Send the parent a request, and return its answer."""
+        with self._lock:
+            assert self._parent.stdin is not None
+            assert self._parent.stdout is not None
+            self._parent.stdin.write(json.dumps(request) + "\n")
+            self._parent.stdin.flush()
+            return json.loads(self._parent.stdout.readline())
+
+    def poll(self, pid: int) -> int | None:
+        """The exit code of a child (minus the signal that killed it), or None while it runs."""
+        code: int | None = self.ask({"poll": pid})
+        if code is not None:
+            self._children.discard(pid)
+        return code
+
+
+@dataclass
+class WarmProcess:
+    """A process that was started by a warm parent."""
+
+    pid: int
+    log: Path
+    warm: Warm
+    returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        if self.returncode is None:
+            self.returncode = self.warm.poll(self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float = LIMIT) -> int:
+        """Its exit code, as soon as it has ended.
+
+        Raises:
+            TimeoutError: It has not ended; its output is in the message.
+        """
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                msg = f"The process has not ended within {timeout:g} s:\n{self.output}"
+                raise TimeoutError(msg)
+            time.sleep(0.005)
+        return code
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL, and wait for its end."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+
+def _import_all() -> None:
+    """Import every module of the packages: which of them a process needs is their own affair."""
+    for name in _PACKAGES:
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+            if not module.name.endswith("__main__") and ".versions" not in module.name:
+                try:
+                    importlib.import_module(module.name)
+                except ImportError:
+                    continue  # an optional dependency that is not here
+
+
+def _serve() -> Mapping[str, Any] | None:
+    """Answer requests; returns in a child what it is to do, and None in the parent at the end."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer: int | None
+        if "poll" in request:
+            pid, status = os.waitpid(request["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+        else:
+            answer = os.fork()
+            if answer == 0:
+                return dict(request)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+    return None
+
+
+def _become(request: Mapping[str, Any]) -> None:
+    """Give this child the environment, folder and streams of its own, and do what it is to do."""
+    os.setsid()
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, stream in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, stream)
+    os.close(log)
+    os.close(nothing)
+    if "code" in request:
+        sys.argv = ["child.py"]
+        exec(compile(request["code"], "child.py", "exec"), {"__name__": "__main__"})
+    else:
+        from dbnd._cli.main import main
+
+        sys.argv = ["dbnd", *request["arguments"]]
+        main()
+
+
+def _main() -> None:
+    sys.path[0] = str(Path(__file__).parents[1])  # children import from the kit, not from its inside
+    _import_all()
+    assert threading.active_count() == 1, "a fork of a process with threads is no fresh process"
+    request = _serve()
+    if request is not None:
+        _become(request)
+
+
+if __name__ == "__main__":
+    _main()
