@@ -17,7 +17,7 @@ from dbnd_tracker._api.extensions import ExtensionsMiddleware
 from dbnd_tracker._api.pages import pages_router
 from dbnd_tracker._api.runs import runs_router
 from dbnd_tracker._api.tracking import tracking_router
-from dbnd_tracker._errors import PayloadError, StorageError, UnknownCallError
+from dbnd_tracker._errors import MissingError, PayloadError, StorageError, UnknownCallError
 from dbnd_tracker._queries import QueryError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def create_app(
     app = FastAPI(title="databand tracker", version=__version__, redirect_slashes=False)
     for error, status in _STATUSES.items():
         app.add_exception_handler(error, _handler(status))
-    app.add_exception_handler(RequestValidationError, _invalid_query)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
     app.include_router(auth_router)
     app.include_router(tracking_router(database))
     app.include_router(runs_router(database))
@@ -61,6 +61,7 @@ def create_app(
 
 
 _STATUSES = {
+    MissingError: HTTPStatus.NOT_FOUND,
     UnknownCallError: HTTPStatus.NOT_FOUND,
     PayloadError: HTTPStatus.BAD_REQUEST,
     QueryError: HTTPStatus.BAD_REQUEST,
@@ -75,9 +76,12 @@ def _handler(status: HTTPStatus) -> Any:  # noqa: ANN401  Starlette's own type i
     return handle
 
 
-def _invalid_query(_: Request, error: Exception) -> JSONResponse:
+def _invalid_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
-    name = ".".join(str(part) for part in problem["loc"][1:])
-    detail = f"The query parameter {name} is wrong: {problem['msg'][:1].lower()}{problem['msg'][1:]}."
+    place, *path = problem["loc"]
+    name = ".".join(str(part) for part in path)
+    what = f"The body is wrong at {name or 'its top'}" if place == "body" else f"The {place} parameter {name} is wrong"
+    reason = problem["msg"].removeprefix("Value error, ")
+    detail = f"{what}: {reason[:1].lower()}{reason[1:]}."
     return JSONResponse({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY)

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -25,6 +26,7 @@ from sqlalchemy.orm import Session
 from dbnd._errors import ConfigError
 from dbnd._masking import mask_url
 from dbnd_tracker._errors import PayloadError, StorageError
+from dbnd_tracker._liveness import HEARTBEAT_TIMEOUT
 from dbnd_tracker._values import readable
 from dbnd_tracker._writer import IdCache, Writer
 
@@ -45,14 +47,14 @@ _ATTEMPTS: Final = 5
 _MIGRATION_LOCK: Final = 0x6462_6E64
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, *, heartbeat_timeout_s: float = 300) -> Database:
     """The database at ``url``, created or migrated when that is needed.
 
     Raises:
         ConfigError: The URL cannot be used, or the database has a schema that this version does not know.
         StorageError: The database cannot be reached now.
     """
-    database = Database(url)
+    database = Database(url, heartbeat_timeout_s=heartbeat_timeout_s)
     database.open()
     return database
 
@@ -64,12 +66,13 @@ class Database:
 
     Args:
         url: ``sqlite:///file``, ``postgresql://…``, or the path of an SQLite file.
+        heartbeat_timeout_s: Seconds of silence after which a run that sends heartbeats is read as lost.
 
     Raises:
         ConfigError: The URL cannot be used, or the driver of PostgreSQL is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, heartbeat_timeout_s: float = 300) -> None:
         parsed = _parse(url)
         self.path: Path | None = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
         self.name: str = str(self.path) if self.path else mask_url(parsed.render_as_string(hide_password=True))
@@ -95,6 +98,7 @@ class Database:
                 # A new file needs Alembic. It is imported now, because `open` may run in a thread, and a thread
                 # that imports while the main thread does can come to wait for it forever.
                 from dbnd_tracker import _migrations  # noqa: F401
+        self._read_info = {HEARTBEAT_TIMEOUT: timedelta(seconds=heartbeat_timeout_s)}
         self._ids = IdCache()
         self._lock = threading.Lock()
         self._opened = False
@@ -183,7 +187,7 @@ class Database:
         Raises:
             StorageError: The database cannot be read now.
         """
-        with self._translated(), Session(self._engine) as session:
+        with self._translated(), Session(self._engine, info=self._read_info) as session:
             yield session
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 TrackerError
 ├── PayloadError        a call whose body is wrong, for good
 │   └── UnknownCallError
+├── MissingError        a question or order about something that does not exist
 ├── StorageError        the database cannot take or give anything now
 └── RemoteError         a tracker behind HTTP did not answer as one
 """
@@ -22,6 +23,10 @@ class PayloadError(TrackerError):
 
 class UnknownCallError(PayloadError):
     """No tracking call has this name."""
+
+
+class MissingError(TrackerError):
+    """There is no run or task run with the uid that was given."""
 
 
 class StorageError(TrackerError):

@@ -13,6 +13,7 @@ from dbnd._masking import mask_url
 from dbnd._settings import CoreSettings
 from dbnd._tracking.transport import configured_url
 from dbnd_tracker._errors import RemoteError
+from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._views import MetricHistory, RunDetail, RunPage, TaskRunView
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def open_reader(config: Config) -> Reader:
         return HttpReader(url, settings)
     from dbnd_tracker._database import Database
 
-    database = Database(url)
+    database = Database(url, heartbeat_timeout_s=config.settings(TrackerSettings).heartbeat_timeout_s)
     if database.path and not database.path.exists():
         return DatabaseReader(None, database.name)
     database.open()

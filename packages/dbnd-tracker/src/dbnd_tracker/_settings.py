@@ -22,3 +22,5 @@ class TrackerSettings(Settings):
     """Database of the server: a file, sqlite:///file or postgresql://…; unset is the embedded tracker's own file."""
     token: SecretStr | None = None
     """Token that every request must carry; unset, everyone who reaches the port may read and write."""
+    heartbeat_timeout_s: float = Field(default=300, gt=0)
+    """Seconds of silence after which a run that sends heartbeats is shown as lost, until it reports again."""

@@ -9,6 +9,9 @@ from dbnd._run import TaskRunState
 FINAL_STATES: Final = frozenset(state.value for state in TaskRunState if state.is_final)
 """States after which nothing runs any more, of runs and of task runs."""
 
+LOST: Final = "lost"
+"""What a run is shown as whose heartbeats have stopped; it is never stored."""
+
 _CORRECTIONS: Final = frozenset({"success", "failed"})
 _TASK_RANKS: Final = {"scheduled": 1, "queued": 2, "running": 3}
 _RUN_RANKS: Final = {"scheduled": 1, "running": 2, "shutdown": 3}

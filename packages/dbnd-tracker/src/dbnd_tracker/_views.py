@@ -38,7 +38,7 @@ class RunSummary(View):
     user: str | None
     description: str | None
     state: str | None
-    """Lower-case state: running, success, failed, cancelled, shutdown or scheduled."""
+    """In lower case: running, success, failed, cancelled, shutdown, scheduled; lost when heartbeats have stopped."""
     start_time: Time
     end_time: Time | None
 

@@ -6,10 +6,12 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi import APIRouter, Body, HTTPException, Query, Response
 
 from dbnd_tracker import _queries as queries
 from dbnd_tracker import _views as views
+from dbnd_tracker._ingest import stop_runs
+from dbnd_tracker._schemas.fields import Uid
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -45,6 +47,11 @@ def runs_router(database: Database) -> APIRouter:
         conditions += _conditions(filters) if filters else []
         with database.read() as session:
             return _answer(queries.list_runs(session, conditions, limit=limit, after=after))
+
+    @router.post("/runs/stop")
+    def stop(run_uids: Annotated[list[Uid], Body(min_length=1)]) -> dict[str, str]:
+        """Ask runs to stop, and answer the state of each: they learn it from the answer to their next heartbeat."""
+        return database.write(lambda writer: stop_runs(writer, run_uids))
 
     @router.get("/runs/{run_uid}", response_model=views.RunDetail)
     def run(run_uid: str) -> Response:

@@ -44,7 +44,7 @@ def start(host: str | None, port: int | None, database: str | None, token: str |
     url = database or settings.database or embedded_url()
     assert url is not None, "this package serves SQLite files"
     with listen(host, port) as listening:
-        opened = open_database(url)
+        opened = open_database(url, heartbeat_timeout_s=settings.heartbeat_timeout_s)
         shown = "localhost" if is_loopback(host) else f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}"
         serve(

@@ -7,3 +7,4 @@ from dbnd_tracker._ingest.calls import apply_batch as apply_batch
 from dbnd_tracker._ingest.calls import apply_call as apply_call
 from dbnd_tracker._ingest.calls import apply_points as apply_points
 from dbnd_tracker._ingest.calls import ingest as ingest
+from dbnd_tracker._ingest.runs import stop_runs as stop_runs

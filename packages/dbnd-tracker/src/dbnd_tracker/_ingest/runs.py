@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from dbnd._run import RunState
+from dbnd_tracker._errors import MissingError
 from dbnd_tracker._ingest.tasks import add_infos
 from dbnd_tracker._models import Attempt, Run, TaskRun
 from dbnd_tracker._states import FINAL_STATES, next_run_state, next_task_state
@@ -57,7 +59,7 @@ def init_run(writer: Writer, body: InitRun) -> object:
     if args.task_run_env:
         run.environment = args.task_run_env.model_dump(mode="json", exclude={"uid", "heartbeat"})
     if args.new_run_info:
-        _describe(run, args.new_run_info)
+        _describe(writer, run, args.new_run_info)
     facts = _facts(args)
     if facts:
         run.facts = {**(run.facts or {}), **facts}
@@ -65,7 +67,7 @@ def init_run(writer: Writer, body: InitRun) -> object:
     return {}
 
 
-def _describe(run: Run, info: RunInfo) -> None:
+def _describe(writer: Writer, run: Run, info: RunInfo) -> None:
     # A run that other events made first has no name yet, and a time that is only that of their receipt.
     is_first = run.job_name is None and run.name is None
     if info.start_time and (is_first or info.start_time < run.start_time):
@@ -78,7 +80,9 @@ def _describe(run: Run, info: RunInfo) -> None:
     run.execution_date = info.execution_date or run.execution_date
     run.end_time = run.end_time or info.end_time
     run.is_archived = info.is_archived
-    run.sends_heartbeat = bool(info.sends_heartbeat)
+    if info.sends_heartbeat:
+        run.sends_heartbeat = True
+        run.last_heartbeat = writer.now
     if info.state:
         run.state = next_run_state(run.state, info.state.value)
 
@@ -118,5 +122,30 @@ def set_unfinished_tasks_state(writer: Writer, body: SetUnfinishedTasksState) ->
 def heartbeat(writer: Writer, body: Heartbeat) -> object:
     """Note that a run is alive, and answer its state: a run that is to stop learns it this way."""
     run = _run(writer, body.run_uid)
+    run.sends_heartbeat = True
     run.last_heartbeat = writer.now
-    return run.state or "running"
+    return run.state or RunState.RUNNING.value
+
+
+def stop_runs(writer: Writer, uids: list[str]) -> dict[str, str]:
+    """Ask runs to stop: their next heartbeat is answered with "shutdown". A run that has ended stays what it is.
+
+    Args:
+        writer: The transaction.
+        uids: The runs.
+
+    Returns:
+        The state of each run by its uid.
+
+    Raises:
+        MissingError: There is no such run; none of the others is stopped then.
+    """
+    states = {}
+    for uid in sorted(set(uids)):  # in one order everywhere, so that two transactions cannot wait for each other
+        run = writer.row(Run, uid)
+        if run is None:
+            msg = f"There is no run {uid}, so none of the {len(uids)} was stopped."
+            raise MissingError(msg)
+        run.state = next_run_state(run.state, RunState.SHUTDOWN.value)
+        states[uid] = run.state
+    return states

@@ -41,7 +41,7 @@ def run_detail(session: Session, run_uid: str) -> views.RunDetail | None:
     if run is None:
         return None
     return views.RunDetail(
-        **summary(run),
+        **summary(session, run),
         source=run.source,
         execution_date=run.execution_date,
         last_heartbeat=run.last_heartbeat,

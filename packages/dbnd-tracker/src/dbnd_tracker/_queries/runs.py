@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, func, literal, not_, or_, select
 
 from dbnd_tracker._errors import TrackerError
+from dbnd_tracker._liveness import lost, shown_state
 from dbnd_tracker._models import Run
+from dbnd_tracker._states import LOST
 from dbnd_tracker._views import PageMeta, RunPage, RunSummary
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ _FIELDS: Final[dict[str, InstrumentedAttribute[Any]]] = {
     "user": Run.user,
     "name": Run.name,
 }
-_OPERATORS: Final[dict[str, Callable[[InstrumentedAttribute[Any], str], ColumnElement[bool]]]] = {
+_OPERATORS: Final[dict[str, Callable[[SQLColumnExpression[Any], str], ColumnElement[bool]]]] = {
     "eq": lambda column, value: column == value,
     "ne": lambda column, value: column != value,
     "like": lambda column, value: column.like(value),
@@ -53,8 +55,11 @@ class Condition:
     op: str
     val: str
 
-    def clause(self) -> ColumnElement[bool]:
+    def clause(self, session: Session) -> ColumnElement[bool]:
         """The condition as SQL.
+
+        Args:
+            session: Where it will be asked.
 
         Raises:
             QueryError: There is no such field or operator.
@@ -65,9 +70,20 @@ class Condition:
         if self.op not in _OPERATORS:
             msg = f"The operator {self.op!r} does not exist; there are {', '.join(_OPERATORS)}."
             raise QueryError(msg)
-        # States and uids are stored in lower case.
-        value = self.val.lower() if self.name in {"state", "uid", "run_uid", "root_run_uid"} else self.val
+        if self.name == "state":
+            return self._state_clause(session)
+        # Uids are stored in lower case.
+        value = self.val.lower() if self.name in {"uid", "run_uid", "root_run_uid"} else self.val
         return _OPERATORS[self.op](_FIELDS[self.name], value)
+
+    def _state_clause(self, session: Session) -> ColumnElement[bool]:
+        """The condition on the state that is shown: a lost run is in no other state."""
+        value = self.val.lower()
+        if self.op == "eq" and value == LOST:
+            return lost(session)
+        if self.op == "eq":
+            return and_(Run.state == value, not_(lost(session)))
+        return _OPERATORS[self.op](case((lost(session), literal(LOST)), else_=Run.state), value)
 
 
 def list_runs(
@@ -84,7 +100,7 @@ def list_runs(
     Raises:
         QueryError: A condition cannot be understood, or no run has the uid ``after``.
     """
-    clauses = [condition.clause() for condition in conditions]
+    clauses = [condition.clause(session) for condition in conditions]
     total = session.scalar(select(func.count()).select_from(Run).where(*clauses)) or 0
     if after is not None:
         last = session.scalar(select(Run).where(Run.uid == after))
@@ -97,10 +113,12 @@ def list_runs(
     runs = session.scalars(wanted).all()
     shown = runs[:limit]
     cursor = shown[-1].uid if shown and len(runs) > limit else None
-    return RunPage(data=[RunSummary(**summary(run)) for run in shown], meta=PageMeta(total=total, after=cursor))
+    return RunPage(
+        data=[RunSummary(**summary(session, run)) for run in shown], meta=PageMeta(total=total, after=cursor)
+    )
 
 
-def summary(run: Run) -> dict[str, Any]:
+def summary(session: Session, run: Run) -> dict[str, Any]:
     """The fields of a ``RunSummary``."""
     return {
         "run_uid": run.uid,
@@ -110,7 +128,7 @@ def summary(run: Run) -> dict[str, Any]:
         "project_name": run.project_name,
         "user": run.user,
         "description": run.description,
-        "state": run.state,
+        "state": shown_state(session, run),
         "start_time": run.start_time,
         "end_time": run.end_time,
     }
