@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -78,6 +79,79 @@ def python() -> Run:
         )
 
     return run
+
+
+class Terminal:
+    """A command in a pseudo-terminal of its own, and the screen that a person would see."""
+
+    def __init__(self, command: list[str], columns: int, lines: int, env: dict[str, str]) -> None:
+        import ptyprocess
+        import pyte
+
+        self._screen = pyte.HistoryScreen(columns, lines, history=1000)
+        self._stream = pyte.ByteStream(self._screen)
+        self.process = ptyprocess.PtyProcess.spawn(command, dimensions=(lines, columns), env=env)
+        self.output = b""
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the screen, without blanks at their ends and without empty lines below the last one."""
+        return "\n".join(line.rstrip() for line in self._screen.display).rstrip().split("\n")
+
+    @property
+    def has_whole_screen(self) -> bool:
+        """Whether no lines are kept from scrolling."""
+        return self._screen.margins in {None, (0, self._screen.lines - 1)}
+
+    def wait_for(self, seen: Callable[[list[str]], object]) -> list[str]:
+        """Read on until ``seen`` is true of the lines, and return them."""
+        deadline = time.monotonic() + 60
+        while not seen(self.lines):
+            if time.monotonic() > deadline or not self._read():
+                pytest.fail("The screen is not as expected:\n" + "\n".join(self.lines))
+        return self.lines
+
+    def end(self) -> int:
+        """Read until the command has ended, and return its exit code, or minus the signal that ended it."""
+        deadline = time.monotonic() + 60
+        while self._read():
+            if time.monotonic() > deadline:
+                pytest.fail("The command does not end:\n" + "\n".join(self.lines))
+        self.process.wait()
+        return -self.process.signalstatus if self.process.signalstatus else self.process.exitstatus
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Make the terminal another size, as a person does with the mouse."""
+        self._screen.resize(lines, columns)
+        self.process.setwinsize(lines, columns)
+
+    def _read(self) -> bool:
+        """Take what has been written; returns False at the end."""
+        if not select.select([self.process.fd], [], [], 0.1)[0]:
+            return True
+        try:
+            data = os.read(self.process.fd, 1 << 16)
+        except OSError:  # EIO: the other side is closed
+            return False
+        self.output += data
+        self._stream.feed(data)
+        return bool(data)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[..., Terminal]]:
+    """Start ``dbnd`` in a pseudo-terminal."""
+    opened = []
+
+    def start(*args: str, columns: int = 80, lines: int = 24, **env: str) -> Terminal:
+        own = {name: value for name, value in os.environ.items() if name not in {"CI", "NO_COLOR", "FORCE_COLOR"}}
+        found = Terminal([_script("dbnd"), *args], columns, lines, own | {"TERM": "xterm-256color"} | env)
+        opened.append(found)
+        return found
+
+    yield start
+    for found in opened:
+        found.process.close(force=True)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The one place through which dbnd speaks to a terminal.
 
-Results go to standard output, everything else to standard error. Colour is click's: off for a pipe, and off
-with ``NO_COLOR`` or without a terminal.
+Results go to standard output, everything else to standard error. Colour is off for a pipe, with ``NO_COLOR`` and on
+a dumb terminal; ``FORCE_COLOR`` turns it on. ``-v`` and ``-q`` add up to one number, the verbosity.
 """
 
 from __future__ import annotations
@@ -9,27 +9,69 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Final, TextIO
 
 import click
+
+from dbnd._terminal.text import cut, pad, plain, width
 
 _COLOURS = {"info": None, "success": "green", "warning": "yellow", "error": "red"}
 
 
-def _colour(stream: TextIO) -> bool | None:
+_verbosity = 0
+# What is still said at which verbosity: errors always, warnings unless -qq, the rest unless -q.
+_LEAST: Final = {"info": 0, "success": 0, "warning": -1, "error": -99}
+_NARROWEST: Final = 8
+
+
+def verbosity() -> int:
+    """Number of ``-v`` given, less the number of ``-q``."""
+    return _verbosity
+
+
+def add_verbosity(number: int) -> None:
+    """Say more (positive) or less (negative) from now on."""
+    global _verbosity  # noqa: PLW0603  one terminal, one verbosity
+    _verbosity += number
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether text for ``stream`` is coloured."""
     if os.environ.get("NO_COLOR"):
         return False
-    if os.environ.get("FORCE_COLOR"):
+    if os.environ.get("FORCE_COLOR", "0") not in {"", "0"}:
         return True
-    return stream.isatty()
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def columns(stream: TextIO) -> int | None:
+    """Columns of the terminal that ``stream`` is, or None when it is none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError, AttributeError):  # a file, or a stream that is none of the system's
+        return None
+
+
+def is_live() -> bool:
+    """Whether lines may change in place: both streams are a terminal that can do that, no machine's, and not ``-q``."""
+    if verbosity() < 0 or os.environ.get("TERM", "dumb") == "dumb":
+        return False
+    if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
+        return False
+    from dbnd._terminal.region import is_usable
+
+    try:
+        return all(is_usable(stream.fileno()) for stream in (sys.stdout, sys.stderr))
+    except (OSError, ValueError, AttributeError):  # a stream that is none of the system's
+        return False
 
 
 def _say(kind: str, text: str) -> None:
-    label = "dbnd: " if kind in {"info", "success"} else f"dbnd: {kind}: "
     # A daemon thread may speak while the interpreter is going down, when the stream is already closed.
-    if sys.stderr is None or sys.stderr.closed:
+    if verbosity() < _LEAST[kind] or sys.stderr is None or sys.stderr.closed:
         return
-    click.echo(click.style(label, fg=_COLOURS[kind]) + text, file=sys.stderr, color=_colour(sys.stderr))
+    label = "dbnd: " if kind in {"info", "success"} else f"dbnd: {kind}: "
+    click.echo(click.style(label, fg=_COLOURS[kind]) + text, file=sys.stderr, color=has_colour(sys.stderr))
 
 
 def info(text: str) -> None:
@@ -52,9 +94,15 @@ def error(text: str) -> None:
     _say("error", text)
 
 
+def details(text: str) -> None:
+    """Add lines to what was said last, on standard error."""
+    if verbosity() >= 0:
+        click.echo(text, file=sys.stderr, color=has_colour(sys.stderr))
+
+
 def result(text: str) -> None:
     """Print a command's result on standard output."""
-    click.echo(text, color=_colour(sys.stdout))
+    click.echo(text, color=has_colour(sys.stdout))
 
 
 def heading(text: str) -> str:
@@ -62,17 +110,35 @@ def heading(text: str) -> str:
     return click.style(text, bold=True)
 
 
+def dimmed(text: str) -> str:
+    """``text`` as something that matters less."""
+    return click.style(text, dim=True)
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """``rows`` as aligned columns under ``headers``; the last column is not padded.
 
+    On a terminal that is too narrow, the widest columns are cut; elsewhere nothing is.
+
     Args:
         headers: One title for each column.
-        rows: Cells as text; line breaks in a cell are shown as spaces.
+        rows: Cells as text; line breaks in a cell are shown as spaces, control characters as a mark.
     """
-    cells = [[" ".join(cell.split()) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in [headers, *cells]) for column in range(len(headers))]
+    cells = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(width(row[column]) for row in [headers, *cells]) for column in range(len(headers))]
+    room = columns(sys.stdout)
+    if room is not None:
+        widths = _narrowed(widths, room - 2 * (len(widths) - 1))
 
     def line(row: Sequence[str]) -> str:
-        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        return "  ".join(pad(cut(cell, size), size) for cell, size in zip(row, widths, strict=True)).rstrip()
 
     return "\n".join([heading(line(headers)), *(line(row) for row in cells)])
+
+
+def _narrowed(widths: list[int], room: int) -> list[int]:
+    """``widths`` with the widest made smaller until all have room, none below what can still be read."""
+    widths = list(widths)
+    while sum(widths) > room and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    return widths

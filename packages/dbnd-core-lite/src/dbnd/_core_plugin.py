@@ -21,6 +21,7 @@ def dbnd_commands() -> Iterable[Command]:
     return (
         Command("run", "dbnd._cli.run:run", "Run a task and track it."),
         Command("config", "dbnd._cli.config:config", "Show the configuration and where each value came from."),
+        Command("completion", "dbnd._cli.completion:completion", "Print the completion script of a shell."),
         Command("plugins", "dbnd._cli.plugins:plugins", "List the plugins and the hooks that they implement."),
     )
 

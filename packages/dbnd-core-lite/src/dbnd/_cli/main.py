@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+import traceback
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from dbnd import __version__, _console
+from dbnd._cli.verbosity import add_verbosity_options
 from dbnd._errors import DatabandError
 from dbnd._hooks import Command
 from dbnd._plugins import plugins
@@ -33,13 +37,33 @@ class _Commands(click.Group):
         module, _, attribute = command.target.partition(":")
         found = getattr(import_module(module), attribute)
         assert isinstance(found, click.Command), f"{command.target} is no click command"
+        add_verbosity_options(found)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that ``args`` begin with."""
+        if not ctx.resilient_parsing and args[0][:1] != "-" and args[0] not in self._known():
+            near = difflib.get_close_matches(args[0], self._known(), 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(command.name, command.help) for _, command in sorted(self._known().items())])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name, without importing the commands."""
+        commands = [
+            CompletionItem(name, help=command.help)
+            for name, command in sorted(self._known().items())
+            if name.startswith(incomplete)
+        ]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,14 +72,17 @@ def cli() -> None:
     """Track runs, tasks, params and metrics: yours and those of your MLflow code."""
 
 
+add_verbosity_options(cli)
+
+
 def main() -> None:
-    """Run the command line and exit with its code: 0, 10 run failed, 8 configuration, 2 usage."""
+    """Run the command line and exit with its code: 0, 1 trouble, 2 usage, 8 configuration, 10 run failed."""
     try:
         # Not standalone, click returns the code of ctx.exit() and leaves errors to us.
         code = cli.main(prog_name="dbnd", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
-        error.show()
+        _console.error(_sentence(error))
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _console.error("Interrupted.")
@@ -66,3 +93,26 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:  # noqa: BLE001  a mistake of ours is a sentence, too
+        _tell_unexpected(error)
+        sys.exit(1)
+
+
+def _sentence(error: click.ClickException) -> str:
+    """What click has to say, as one sentence, with where the right usage stands."""
+    text = " ".join(error.format_message().split())
+    text = text if text.endswith((".", "?")) else f"{text}."
+    context = getattr(error, "ctx", None)
+    return text if context is None else f"{text} `{context.command_path} --help` shows how it is used."
+
+
+def _tell_unexpected(error: Exception) -> None:
+    if _console.verbosity() > 0:
+        traceback.print_exception(error)
+    lines = str(error).splitlines()
+    what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    how = "with the traceback above" if _console.verbosity() > 0 else "with the traceback that -v shows"
+    _console.error(
+        f"dbnd {__version__} has stopped for a reason that it does not know ({what}). That is a mistake in dbnd: "
+        f"please report it, {how}, as an issue of the project."
+    )

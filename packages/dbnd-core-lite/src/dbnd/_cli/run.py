@@ -7,7 +7,6 @@ import inspect
 import os
 import signal
 import sys
-import time
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -16,17 +15,26 @@ from typing import Any, Final
 import click
 
 from dbnd import _console
+from dbnd._cli.completion import complete_target
 from dbnd._config import Config
 from dbnd._context import DatabandContext, new_dbnd_context
 from dbnd._errors import TaskParameterError
 from dbnd._execution import log_result, new_run, task_as_run
+from dbnd._facts import utc_now
 from dbnd._loader import TargetImportError, load_task
+from dbnd._masking import mask_text
 from dbnd._run import Run, RunState
 from dbnd._settings import TrackingSettings
 from dbnd._task import Task, type_name
+from dbnd._terminal.live import shown
+from dbnd._terminal.progress import RunProgress
+from dbnd._terminal.summary import summary
+from dbnd._terminal.text import cut, duration
 from dbnd._tracking.wire import user_traceback
 
 RUN_FAILED: Final = 10
+# Longest reason of a failure that its headline repeats, in columns; the traceback above has the whole.
+_REASON: Final = 200
 _ENDED: Final = {RunState.SUCCESS: "succeeded", RunState.FAILED: "failed", RunState.CANCELLED: "was cancelled"}
 
 
@@ -39,7 +47,7 @@ class _CancelledError(KeyboardInterrupt):
     add_help_option=False,
     options_metavar="[OPTIONS]",
 )
-@click.argument("target", required=False)
+@click.argument("target", required=False, shell_complete=complete_target)
 @click.argument("parameters", nargs=-1, type=click.UNPROCESSED, metavar="[--PARAMETER VALUE]...")
 @click.option("-c", "--set-config", multiple=True, metavar="SECTION.KEY=VALUE", help="Set a configuration value.")
 @click.option("-s", "--set", "set_", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the task.")
@@ -77,7 +85,6 @@ def run(  # noqa: PLR0913, PLR0917  one argument for each option
     in_config = [text for text in set_ if "." in text.partition("=")[0]]
     config = Config.load(set_config=(*in_config, *set_config), conf_files=conf_file)
     texts = dict(_assignment(text) for text in set_ if text not in in_config)
-    started = time.monotonic()
     # The context comes first: what the user's module does with MLflow while it is imported is tracked, too.
     with _sigterm_cancels(), new_dbnd_context(config=config) as context:
         task = _load(target)
@@ -91,11 +98,23 @@ def run(  # noqa: PLR0913, PLR0917  one argument for each option
         )
         if context.client is not None:
             _console.info(f"Run {tracked_run.name} of {tracked_run.job_name}, tracked in {context.client.name}.")
-        failure = _run_task(context, tracked_run, task, arguments)
-    ended = f"Run {tracked_run.name} {_ENDED[tracked_run.state]} after {time.monotonic() - started:.1f} s."
-    hint = f" See `dbnd runs show {tracked_run.uid}`." if context.client is not None else ""
-    (_console.success if failure is None else _console.error)(ended + hint)
+        progress = RunProgress(tracked_run, context.client)
+        with shown(progress):
+            failure = _run_task(context, tracked_run, task, arguments)
+    _tell_end(progress, failure)
     ctx.exit(0 if failure is None else RUN_FAILED)
+
+
+def _tell_end(progress: RunProgress, failure: BaseException | None) -> None:
+    run = progress.run
+    took = duration(((run.end_time or utc_now()) - run.start_time).total_seconds())
+    headline = f"Run {run.name} {_ENDED[run.state]} after {took}"
+    if failure is None:
+        _console.success(f"{headline}.")
+    else:
+        reason = " ".join(mask_text(str(failure)).split())
+        _console.error(f"{headline}: {cut(f'{type(failure).__name__}: {reason}'.removesuffix(': '), _REASON)}")
+    _console.details(summary(progress))
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import math
+import os
+import threading
+
+import pytest
+
+from dbnd import new_dbnd_context
+from dbnd._config import Config
+from dbnd._run import Run, TaskDefinition, TaskRunState
+from dbnd._terminal.progress import MAX_TASKS, RunProgress, Series
+from dbnd._tracking.client import TrackingAPIClient
+from dbnd._tracking.points import deleted_point, point, text_point
+
+
+@pytest.fixture
+def run():
+    return Run("job", "run")
+
+
+@pytest.fixture
+def client(server):
+    client = TrackingAPIClient(server.url, Config.load())
+    yield client
+    client.close()
+
+
+def test_a_series_is_summed_up():
+    series = Series("loss")
+    for value in (3, 1.0, float("nan"), 2):
+        series.add(point("loss", value, 0))
+    assert (series.last, series.low, series.high) == (2, 1.0, 3)
+    series.add(point("loss", "text", 0))
+    assert (series.last, series.low, series.high) == ("text", 1.0, 3)
+    assert len(series.history) == 4
+
+
+def test_a_long_series_takes_no_more_memory_than_a_short_one():
+    series = Series("loss")
+    for value in range(100_000):
+        series.add(point("loss", value, 0))
+    assert len(series.history) < 128
+    assert (series.low, series.high, series.last) == (0, 99_999, 99_999)
+    assert series.history == sorted(series.history)
+    assert math.isclose(series.history[0], (series.every - 1) / 2)
+
+
+def test_points_params_and_states_arrive(run, client):
+    progress = RunProgress(run, client)
+    root = run.new_task_run(TaskDefinition("root"), parent=None, params={"n": "1"})
+    child = run.new_task_run(TaskDefinition("child"), parent=root)
+    client.log_metrics(
+        [
+            [root.attempt_uid, "user", [point("loss", 0.5, 0), point("loss", 0.25, 0)]],
+            [child.attempt_uid, "mlflow.param", [text_point("depth", "3", 0)]],
+            [child.attempt_uid, "mlflow.tag", [text_point("team", "a", 0), deleted_point("gone", 0)]],
+            ["unknown", "user", [point("x", 1, 0)]],
+        ]
+    )
+    assert progress.update() == []
+    root_progress, child_progress = progress.tasks.values()
+    assert root_progress.series["loss"].last == 0.25
+    assert root_progress.params == {"n": "1"}
+    assert (child_progress.params, child_progress.series) == ({"depth": "3"}, {})
+    assert progress.parent_of(child_progress) is root_progress
+    child.enter(TaskRunState.SUCCESS, child.start_time)
+    assert progress.update() == [child_progress]
+    assert progress.update() == []
+    assert progress.ended == {TaskRunState.SUCCESS: 1}
+    assert progress.started == 2
+    progress.close()
+    client.log_metrics([[root.attempt_uid, "user", [point("loss", 9, 0)]]])
+    progress.update()
+    assert root_progress.series["loss"].last == 0.25
+
+
+def test_a_run_of_very_many_tasks_is_counted_and_not_kept(run):
+    progress = RunProgress(run, None)
+    root = run.new_task_run(TaskDefinition("root"), parent=None)
+    for number in range(5 * MAX_TASKS):
+        task_run = run.new_task_run(TaskDefinition("t"), parent=root)
+        task_run.enter(TaskRunState.FAILED if number == 7 else TaskRunState.SUCCESS, task_run.start_time)
+        if number % 100 == 0:
+            progress.update()
+    progress.update()
+    assert progress.started == 5 * MAX_TASKS + 1
+    assert progress.ended == {TaskRunState.SUCCESS: 5 * MAX_TASKS - 1, TaskRunState.FAILED: 1}
+    assert len(progress.tasks) <= MAX_TASKS + 1
+    assert root.attempt_uid in progress.tasks
+    assert progress.tasks[root.attempt_uid].children == len(progress.tasks) - 1
+
+
+def test_threads_log_while_the_progress_is_read(run, client):
+    progress = RunProgress(run, client)
+    root = run.new_task_run(TaskDefinition("root"), parent=None)
+
+    def log():
+        for number in range(2_000):
+            client.log_metrics([[root.attempt_uid, "user", [point("n", number, 0)]]])
+
+    threads = [threading.Thread(target=log) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        progress.update()
+    progress.update()
+    series = progress.tasks[root.attempt_uid].series["n"]
+    assert (series.low, series.high) == (0, 1_999)
+    held = len(series._held)
+    assert len(series.history) * series.every + held == 8_000
+
+
+def test_a_forked_child_is_watched_by_nobody(run, server):
+    with new_dbnd_context({"core.databand_url": server.url, "core.databand_access_token": "t"}) as context:
+        progress = RunProgress(run, context.client)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if context.client.watch is None else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert context.client.watch is not None
+        progress.close()
