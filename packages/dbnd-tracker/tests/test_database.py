@@ -6,40 +6,24 @@ import stat
 import subprocess
 import sys
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic import op
-from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from dbnd._errors import ConfigError
-from dbnd_tracker import _migrations
-from dbnd_tracker._database import REVISIONS, Database, open_database
+from dbnd._tracking.transport import Batch
+from dbnd_tracker._database import Database, open_database
 from dbnd_tracker._errors import StorageError
+from dbnd_tracker._ingest import apply_batch
 from dbnd_tracker._models import Base
-
-
-def test_the_known_revisions_are_those_of_alembic() -> None:
-    script = _migrations.scripts()
-    assert [revision.revision for revision in script.walk_revisions()][::-1] == list(REVISIONS)
-    assert script.get_heads() == [REVISIONS[-1]]
-
-
-def test_the_models_are_what_the_migrations_make(tmp_path: Path) -> None:
-    path = tmp_path / "t.db"
-    open_database(str(path)).close()
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection:
-        differences = compare_metadata(
-            MigrationContext.configure(connection, opts={"compare_type": True}), Base.metadata
-        )
-    engine.dispose()
-    assert differences == []
+from dbnd_tracker._queries import list_runs
 
 
 def test_migrations_of_several_databases_at_once_do_not_meet(tmp_path: Path) -> None:
@@ -130,21 +114,19 @@ def test_processes_that_open_a_new_file_at_once_all_succeed(tmp_path: Path) -> N
     assert results == [("opened\n", "")] * 4
 
 
-def test_a_newer_schema_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    path = tmp_path / "t.db"
-    open_database(str(path)).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.close()
+def test_a_newer_schema_is_refused_in_one_sentence(tracker: Any, database_url: str) -> None:
+    with tracker.database.read() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        session.commit()
 
     with pytest.raises(ConfigError) as caught:
-        open_database(str(path))
+        open_database(database_url)
 
-    text = str(caught.value)
-    assert str(path) in text
-    assert "9999" in text
-    assert "install a newer dbnd-tracker" in text
-    assert "\n" not in text
+    message = str(caught.value)
+    assert tracker.database.name in message
+    assert "9999" in message
+    assert "install a newer dbnd-tracker" in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "sqlite://", "sqlite:///:memory:", "nonsense://x", "sqlite:// bad"])
@@ -173,15 +155,74 @@ def test_a_file_that_is_no_database_is_said(tmp_path: Path) -> None:
         open_database(str(path))
 
 
-def test_another_process_that_deletes_rows_is_noticed(tracker: Any) -> None:
+@pytest.mark.parametrize(
+    "tables",
+    [
+        ["metrics", "metric_series"],
+        ["metrics", "metric_series", "metric_keys"],
+        ["params", "metrics", "metric_series", "attempts", "task_runs"],
+    ],
+)
+def test_another_process_that_deletes_rows_is_noticed(
+    tracker: Any, database_url: str, open_tracker: Any, tables: list[str]
+) -> None:
     _, task = tracker.started()
     tracker.call("log_metrics", task.floats("m", 2))
-    assert tracker.database.path is not None
-    with sqlite3.connect(tracker.database.path) as connection:
-        for table in ("metrics", "metric_series", "metric_keys"):
-            connection.execute(f"DELETE FROM {table}")
-    connection.close()
+    other = open_tracker(database_url)
+    with other.database.read() as session:
+        for table in tables:
+            session.execute(text(f"DELETE FROM {table}"))
+        session.commit()
 
+    tracker.call("update_task_run_attempts", task.update("RUNNING"))
     tracker.call("log_metrics", task.floats("m", 3))
 
     assert len(tracker.history(task, "m")) == 3
+
+
+def test_servers_that_start_and_write_at_once_all_succeed(postgresql: Any, make_run: Any) -> None:
+    url = postgresql.create()
+    run = make_run()
+    tasks = [run.task(f"t{i}") for i in range(4)]
+
+    def server(number: int) -> None:
+        database = Database(url)
+        database.open()
+        journal = uuid.uuid4().hex
+        body = {"metrics_info": [task.metric(f"k{i}", value_int=i) for task in tasks for i in range(10)]}
+        calls = [("init_run", run.init()), ("add_task_runs", run.add(*tasks[number:], *tasks[:number]))]
+        for sequence, (call, body_) in enumerate([*calls, *[("log_metrics", body)] * 5], start=1):
+            for _ in range(2):
+                apply_batch(database, Batch(call, body_, journal, sequence, sequence))
+        database.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(server, range(4)))
+
+    database = open_database(url)
+    with database.read() as session:
+        assert list_runs(session).meta.total == 1
+        counts = "SELECT points, (SELECT count(*) FROM metrics WHERE series_id = s.id) FROM metric_series s"
+        series = session.execute(text(counts))
+        assert [tuple(row) for row in series] == [(20, 20)] * 40
+    database.close()
+    postgresql.drop(url)
+
+
+def test_no_point_of_concurrent_writers_is_lost(tracker: Any, database_url: str, make_run: Any) -> None:
+    run = make_run()
+    task = run.task()
+    tracker.call("init_run", run.init())
+    tracker.call("add_task_runs", run.add(task))
+
+    def write(_: int) -> None:
+        database = open_database(database_url)
+        for _ in range(10):
+            apply_batch(database, Batch("log_metrics", task.floats("m", 7), uuid.uuid4().hex, 1, 7))
+        database.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+
+    assert len(tracker.history(task, "m")) == 280
+    assert tracker.task(task).metrics[0].points == 280

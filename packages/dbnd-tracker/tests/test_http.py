@@ -213,13 +213,14 @@ def test_an_unknown_call_is_said(server: Any) -> None:
 
 
 def test_a_database_that_is_locked_answers_503(
-    tracker: Any, server: Any, make_run: Any, monkeypatch: pytest.MonkeyPatch
+    sqlite_tracker: Any, serve: Any, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dbnd_tracker import _database
 
+    server = serve(sqlite_tracker.database)
     monkeypatch.setattr(_database, "_BUSY_TIMEOUT_MS", 50)
-    tracker.database.close()  # new connections take the shorter time-out
-    other = sqlite3.connect(tracker.database.path, isolation_level=None)
+    sqlite_tracker.database.close()  # new connections take the shorter time-out
+    other = sqlite3.connect(sqlite_tracker.database.path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     answer = server.post("init_run", make_run().init())
     other.execute("ROLLBACK")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import uuid
 from typing import Any
 
@@ -131,13 +132,19 @@ def _number(*parts: Any) -> list[Any]:
         _number("k", 1, TIME, None, "d"),
     ],
 )
-def test_points_of_another_form_are_refused_in_one_sentence(server: Any, groups: Any) -> None:
-    answer = server.post("log_metrics", {"points": groups}, headers={"X-Databand-Points": "1"})
+def test_points_of_another_form_are_refused_in_one_sentence(groups: Any) -> None:
+    with pytest.raises(PayloadError) as caught:
+        from_groups(groups)
+    text = str(caught.value)
+    assert re.search("points|point is", text)
+    assert text.endswith(".")
+    assert "\n" not in text
+
+
+def test_a_refusal_of_points_is_a_client_error(server: Any) -> None:
+    answer = server.post("log_metrics", {"points": _number("k", True, TIME)}, headers={"X-Databand-Points": "1"})
     assert answer.status_code == 400
-    detail = answer.json()["detail"]
-    assert "points" in detail or "point is" in detail
-    assert detail.endswith(".")
-    assert "\n" not in detail
+    assert answer.json()["detail"].startswith("The group 0 of points is wrong: a point is [key, value, time in µs]")
 
 
 def test_points_over_http_are_stored_once(tracker: Any, server: Any) -> None:

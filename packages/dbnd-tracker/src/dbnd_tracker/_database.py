@@ -28,7 +28,7 @@ from dbnd._masking import mask_url
 from dbnd_tracker._errors import PayloadError, StorageError
 from dbnd_tracker._liveness import HEARTBEAT_TIMEOUT
 from dbnd_tracker._values import readable
-from dbnd_tracker._writer import IdCache, Writer
+from dbnd_tracker._writer import IdCache, StaleIdsError, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002")
 """Every revision of the schema, oldest first; a database at the last one starts without importing Alembic."""
 VERSION_TABLE: Final = "alembic_version"
 
@@ -170,7 +170,7 @@ class Database:
                         session.commit()
                         writer.keep_ids()
                         return result
-                except DBAPIError as error:
+                except (DBAPIError, StaleIdsError) as error:
                     # Another server process inserted the same row, deleted a row whose id is kept here, or the two
                     # waited for each other.
                     self._ids.clear()
@@ -251,9 +251,9 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("dbnd_begin", "BEGIN"))
 
 
-def _is_conflict(error: DBAPIError) -> bool:
+def _is_conflict(error: Exception) -> bool:
     # psycopg's sqlstate: serialization_failure and deadlock_detected.
-    return isinstance(error, IntegrityError) or (
+    return isinstance(error, (IntegrityError, StaleIdsError)) or (
         isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) in {"40001", "40P01"}
     )
 

@@ -2,7 +2,8 @@
 
 Events arrive in any order, so that rows refer to runs and task runs by uid, not by foreign key: a metric may come
 before its task run, a task run before its run. What belongs to an attempt refers to the attempt's integer id; an
-attempt not heard of yet gets its row with the first event that names it.
+attempt not heard of yet gets its row with the first event that names it. Once its task run and its run are known, it
+has the integer id of the run, too.
 """
 
 from __future__ import annotations
@@ -77,8 +78,10 @@ class Run(Base):
     __tablename__ = "runs"
     __table_args__ = (
         Index(None, "start_time", "id"),
-        Index(None, "job_name", "start_time"),
-        Index(None, "project_name", "start_time"),
+        Index(None, "job_name", "start_time", "id"),
+        Index(None, "project_name", "start_time", "id"),
+        Index(None, "state", "start_time", "id"),
+        Index(None, "user_name", "start_time", "id"),
     )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
@@ -154,6 +157,8 @@ class Attempt(Base):
     uid: Mapped[str] = mapped_column(_Uid, unique=True)
     task_run_uid: Mapped[str | None] = mapped_column(_Uid, index=True)
     """NULL until an event says to which task run the attempt belongs."""
+    run_id: Mapped[int | None] = mapped_column(_Id, index=True)
+    """``id`` of the run of that task run, once both are known: what filters by metric or param go by."""
     number: Mapped[int | None]
     state: Mapped[str | None] = mapped_column(String(32))
     start_time: Mapped[datetime | None]
@@ -179,7 +184,7 @@ class Param(Base):
     """A parameter: an argument of a task, or one that was logged."""
 
     __tablename__ = "params"
-    __table_args__ = (UniqueConstraint("attempt_id", "source", "name"),)
+    __table_args__ = (UniqueConstraint("attempt_id", "source", "name"), Index(None, "name", "attempt_id"))
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
@@ -214,13 +219,14 @@ class MetricSeries(Base):
     """All points of one key in one attempt, summed up, so that pages of runs read no points."""
 
     __tablename__ = "metric_series"
-    __table_args__ = (UniqueConstraint("attempt_id", "key_id"),)
+    __table_args__ = (UniqueConstraint("attempt_id", "key_id"), Index(None, "key_id", "last_value"))
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
     key_id: Mapped[int] = mapped_column(_Id, ForeignKey("metric_keys.id"))
     source: Mapped[str | None] = mapped_column(String(64))
     points: Mapped[int] = mapped_column(BigInteger, default=0)
+    """How many points there are, which is the number of the last one."""
     last_timestamp_us: Mapped[int | None] = mapped_column(BigInteger)
     last_step: Mapped[int | None] = mapped_column(BigInteger)
     last_kind: Mapped[int | None] = mapped_column(SmallInteger)
@@ -232,28 +238,26 @@ class MetricSeries(Base):
 
 
 class Metric(Base):
-    """One point of a metric, narrow: there are hundreds of millions of them."""
+    """One point of a metric, narrow: there are hundreds of millions of them.
+
+    The points of a series are numbered from one in the order in which they came, and the key is the only index. SQLite
+    keeps the rows in it, so that a history is read from neighbouring pages. The series is no foreign key, because its
+    check would cost more than the insertion; whoever adds points holds the row of the series.
+    """
 
     __tablename__ = "metrics"
-    __table_args__ = (Index(None, "series_id", "id"),)
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    series_id: Mapped[int] = mapped_column(_Id, ForeignKey("metric_series.id"))
+    series_id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     step: Mapped[int | None] = mapped_column(BigInteger)
     timestamp_us: Mapped[int] = mapped_column(BigInteger)
     """Microseconds since the epoch."""
     value: Mapped[float | None] = mapped_column(Double)
-    """NULL is NaN, or a value that stands in ``metric_texts``."""
+    """NULL is NaN, or a value that is no number."""
     kind: Mapped[int] = mapped_column(SmallInteger)
-
-
-class MetricText(Base):
-    """The value of a metric point that is no number."""
-
-    __tablename__ = "metric_texts"
-
-    metric_id: Mapped[int] = mapped_column(_Id, ForeignKey("metrics.id"), primary_key=True, autoincrement=False)
-    text: Mapped[str]
+    text: Mapped[str | None]
+    """The value when it is no number."""
 
 
 class Artifact(Base):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 from enum import IntEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Kind(IntEnum):
@@ -38,6 +41,26 @@ def encode(value: object) -> tuple[int, float | None, str | None]:
     if isinstance(value, str):
         return 2, None, clean(value)
     return 3, None, json.dumps(value)
+
+
+class Encoded(NamedTuple):
+    """Values as they are stored, in columns of one length (see ``encode``)."""
+
+    kinds: Sequence[int]
+    numbers: Sequence[float | None]
+    texts: Sequence[str | None]
+    only_ints: bool
+
+
+def encode_all(values: Sequence[Any]) -> Encoded:
+    """``values`` as they are stored; those that are all floats or all ints are not looked at one by one."""
+    types = set(map(type, values))
+    if types == {float} and not any(map(math.isnan, values)):
+        return Encoded([Kind.FLOAT.value] * len(values), values, [None] * len(values), only_ints=False)
+    if types == {int} and min(values) >= -_EXACT and max(values) <= _EXACT:
+        return Encoded([Kind.INT.value] * len(values), list(map(float, values)), [None] * len(values), only_ints=True)
+    kinds, numbers, texts = zip(*map(encode, values), strict=True)
+    return Encoded(kinds, numbers, texts, only_ints=False)
 
 
 def clean(text: str) -> str:

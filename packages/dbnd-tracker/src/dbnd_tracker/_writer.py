@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dbnd_tracker._models import Attempt, Base, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _REMEMBERED: Final = 200_000
 # Values in one IN list; SQLite takes some 32,000 variables.
 _CHUNK: Final = 1_000
+
+
+class StaleIdsError(Exception):
+    """A row whose id was remembered is gone: another process has deleted it."""
 
 
 class IdCache:
@@ -128,6 +132,16 @@ class Writer:
         wanted = columns[0].in_(values) if len(columns) == 1 else tuple_(*columns).in_(values)
         rows = self.session.execute(select(id_column, *columns).where(wanted))
         return {(row[1] if len(columns) == 1 else tuple(row[1:])): row[0] for row in rows}
+
+    def link_attempts(self, task_run_uids: Collection[str]) -> None:
+        """Write into the attempts of these task runs the id of their run, where task run and run are known."""
+        self.session.flush()
+        run_id = (
+            select(Run.id).join(TaskRun, TaskRun.run_uid == Run.uid).where(TaskRun.uid == Attempt.task_run_uid)
+        ).scalar_subquery()
+        for chunk in _chunks(sorted(task_run_uids)):
+            unlinked = update(Attempt).where(Attempt.task_run_uid.in_(chunk), Attempt.run_id.is_distinct_from(run_id))
+            self.session.execute(unlinked.values(run_id=run_id), execution_options={"synchronize_session": False})
 
     def upsert(self, model: type[Base], rows: Iterable[Mapping[str, object]], *key: str) -> None:
         """Insert rows; where one with the same ``key`` stands, its other columns are replaced.

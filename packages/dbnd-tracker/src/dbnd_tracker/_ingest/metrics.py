@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, select, update
 
+from dbnd_tracker._ingest.bulk import insert_points
 from dbnd_tracker._ingest.points import PARAM_SOURCE, TAG_SOURCE
-from dbnd_tracker._models import Metric, MetricSeries, MetricText, Param, Tag
-from dbnd_tracker._values import Kind, encode
+from dbnd_tracker._models import MetricSeries, Param, Tag
+from dbnd_tracker._values import encode_all
+from dbnd_tracker._writer import StaleIdsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import Row, Table
 
+    from dbnd_tracker._ingest.bulk import PointRow
     from dbnd_tracker._ingest.points import Points, Series, Text
+    from dbnd_tracker._values import Encoded
     from dbnd_tracker._writer import Writer
 
 # Core tables: rows of points are too many to become objects.
-_POINTS: Final = cast("Table", Metric.__table__)
 _SERIES: Final = cast("Table", MetricSeries.__table__)
-# Series updated per statement's IN list.
+# Series looked up by one statement.
 _CHUNK: Final = 1_000
-
-
-@dataclass(slots=True)
-class _Summary:
-    """What a batch adds to a series."""
-
-    source: str | None
-    points: int = 0
-    timestamp_us: int | None = None
-    step: int | None = None
-    kind: int = 0
-    value: float | None = None
-    text: str | None = None
-    low: float | None = None
-    high: float | None = None
-    only_ints: bool = True
-
-    def add(self, timestamp_us: int, step: int | None, kind: int, value: float | None, text: str | None) -> None:
-        self.points += 1
-        if self.timestamp_us is None or timestamp_us >= self.timestamp_us:
-            self.timestamp_us, self.step, self.kind, self.value, self.text = timestamp_us, step, kind, value, text
-        if value is not None:
-            self.low = value if self.low is None or value < self.low else self.low
-            self.high = value if self.high is None or value > self.high else self.high
-        if kind != Kind.INT:
-            self.only_ints = False
 
 
 def log_points(writer: Writer, points: Points) -> object:
@@ -93,61 +70,57 @@ def _add_texts(writer: Writer, texts: list[Text], attempts: Mapping[str, int]) -
 
 def _add_points(writer: Writer, added: Mapping[tuple[str, str], Series], attempts: Mapping[str, int]) -> None:
     keys = writer.key_ids({key for _, key in added})
-    series_of = writer.series_ids({(attempts[uid], keys[key]) for uid, key in added})
+    ids = writer.series_ids({(attempts[uid], keys[key]) for uid, key in added})
+    # In one order everywhere, so that two transactions cannot wait for each other.
+    series = sorted((ids[attempts[uid], keys[key]], points) for (uid, key), points in added.items())
     connection = writer.session.connection()
-    numbers: list[dict[str, Any]] = []
-    summaries: dict[int, _Summary] = {}
-    for (uid, key), points in added.items():
-        series = series_of[attempts[uid], keys[key]]
-        summary = summaries[series] = _Summary(points.source)
-        for time_us, step, raw in zip(points.times, points.steps, points.values, strict=True):
-            kind, value, text = encode(raw)
-            row = {"series_id": series, "step": step, "timestamp_us": time_us, "value": value, "kind": kind}
-            if text is None:
-                numbers.append(row)
-            else:
-                # The ids of points tell their order, so that the numbers before a text go in before it.
-                _insert_numbers(connection, numbers)
-                _insert_text(connection, row, text)
-                numbers = []
-            summary.add(time_us, step, kind, value, text)
-    _insert_numbers(connection, numbers)
-    _sum_up(connection, summaries)
+    rows: list[Iterable[PointRow]] = []
+    sums: list[dict[str, Any]] = []
+    for start in range(0, len(series), _CHUNK):
+        part = dict(series[start : start + _CHUNK])
+        wanted = select(_SERIES).where(_SERIES.c.id.in_(part)).order_by(_SERIES.c.id)
+        found = connection.execute(wanted.with_for_update(key_share=True)).all()
+        if len(found) != len(part):
+            msg = "series"
+            raise StaleIdsError(msg)
+        for old in found:
+            encoded = encode_all(part[old.id].values)
+            sums.append(_sum_up(old, part[old.id], encoded))
+            rows.append(_rows(old, part[old.id], encoded))
+    insert_points(connection, chain.from_iterable(rows))
+    connection.execute(update(_SERIES).where(_SERIES.c.id == bindparam("series")), sums)
 
 
-def _insert_numbers(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(insert(_POINTS), rows)
+def _rows(old: Row[Any], added: Series, encoded: Encoded) -> Iterable[PointRow]:
+    """Rows of points, numbered on from those that are there."""
+    numbers = range(old.points + 1, old.points + 1 + len(added.times))
+    return zip(
+        repeat(old.id),
+        numbers,
+        added.steps,
+        added.times,
+        encoded.numbers,
+        encoded.kinds,
+        encoded.texts,
+    )
 
 
-def _insert_text(connection: Connection, row: dict[str, Any], text: str) -> None:
-    inserted = connection.execute(insert(_POINTS).values(row).returning(_POINTS.c.id)).scalar_one()
-    connection.execute(insert(MetricText).values(metric_id=inserted, text=text))
-
-
-def _sum_up(connection: Connection, summaries: dict[int, _Summary]) -> None:
-    """Fold what a batch adds into the series' own sums."""
-    ids = sorted(summaries)
-    rows = []
-    for start in range(0, len(ids), _CHUNK):
-        wanted = select(_SERIES).where(_SERIES.c.id.in_(ids[start : start + _CHUNK])).order_by(_SERIES.c.id)
-        for old in connection.execute(wanted.with_for_update(key_share=True)):
-            new = summaries[old.id]
-            assert new.timestamp_us is not None
-            is_later = old.last_timestamp_us is None or new.timestamp_us >= old.last_timestamp_us
-            rows.append(
-                {
-                    "series": old.id,
-                    "source": new.source or old.source,
-                    "points": old.points + new.points,
-                    "last_timestamp_us": new.timestamp_us if is_later else old.last_timestamp_us,
-                    "last_step": new.step if is_later else old.last_step,
-                    "last_kind": new.kind if is_later else old.last_kind,
-                    "last_value": new.value if is_later else old.last_value,
-                    "last_text": new.text if is_later else old.last_text,
-                    "min_value": min((x for x in (old.min_value, new.low) if x is not None), default=None),
-                    "max_value": max((x for x in (old.max_value, new.high) if x is not None), default=None),
-                    "only_ints": old.only_ints and new.only_ints,
-                }
-            )
-    connection.execute(update(_SERIES).where(_SERIES.c.id == bindparam("series")), rows)
+def _sum_up(old: Row[Any], added: Series, encoded: Encoded) -> dict[str, Any]:
+    """The sums of a series with what is added to it; of points of one time, the one that came last is the last."""
+    time_us = max(added.times)
+    is_later = old.last_timestamp_us is None or time_us >= old.last_timestamp_us
+    last = len(added.times) - 1 - added.times[::-1].index(time_us)
+    bounds = [number for number in encoded.numbers if number is not None]
+    return {
+        "series": old.id,
+        "source": added.source or old.source,
+        "points": old.points + len(added.times),
+        "last_timestamp_us": time_us if is_later else old.last_timestamp_us,
+        "last_step": added.steps[last] if is_later else old.last_step,
+        "last_kind": encoded.kinds[last] if is_later else old.last_kind,
+        "last_value": encoded.numbers[last] if is_later else old.last_value,
+        "last_text": encoded.texts[last] if is_later else old.last_text,
+        "min_value": min([*bounds, *([] if old.min_value is None else [old.min_value])], default=None),
+        "max_value": max([*bounds, *([] if old.max_value is None else [old.max_value])], default=None),
+        "only_ints": old.only_ints and encoded.only_ints,
+    }

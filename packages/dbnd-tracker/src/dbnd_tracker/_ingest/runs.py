@@ -45,6 +45,7 @@ def _run(writer: Writer, uid: str) -> Run:
     if found is None:
         found = Run(uid=uid, start_time=writer.now)
         writer.session.add(found)
+        writer.link_attempts(writer.session.scalars(select(TaskRun.uid).where(TaskRun.run_uid == uid)).all())
     return found
 
 

@@ -44,7 +44,7 @@ def add_infos(writer: Writer, infos: TaskRunsInfo) -> None:
         _add_definition(writer, definition)
     for info in sorted(infos.task_runs, key=lambda info: info.task_run_uid):
         _add_task_run(writer, info)
-    writer.session.flush()
+    writer.link_attempts({info.task_run_uid for info in infos.task_runs})
     arrows = [(CHILD, parent, child) for parent, child in infos.parent_child_map]
     arrows += [(UPSTREAM, upstream, downstream) for downstream, upstream in infos.upstreams_map]
     rows = [{"kind": kind, "from_uid": start, "to_uid": end} for kind, start, end in sorted(arrows)]
@@ -123,6 +123,7 @@ def update_task_run_attempts(writer: Writer, body: UpdateTaskRunAttempts) -> obj
             attempt.start_time = update.start_date
         if update.state:
             _change_state(attempt, update, update.timestamp or writer.now)
+    writer.link_attempts({update.task_run_uid for update in body.task_run_attempt_updates})
     return {}
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row, func, select
 
-from dbnd_tracker._models import Attempt, Metric, MetricKey, MetricSeries, MetricText
+from dbnd_tracker._models import Attempt, Metric, MetricKey, MetricSeries
 from dbnd_tracker._values import KIND_NAMES, decode, readable
 from dbnd_tracker._views import MetricHistory, MetricList, MetricPoint, MetricView
 
@@ -71,10 +71,9 @@ def metric_history(
     rows: list[Row[Any]] = []
     if found:
         points = (
-            select(Metric.id, Metric.step, Metric.timestamp_us, Metric.kind, Metric.value, MetricText.text)
-            .outerjoin(MetricText, MetricText.metric_id == Metric.id)
-            .where(Metric.series_id == found[-1], Metric.id > after)
-            .order_by(Metric.id)
+            select(Metric.number, Metric.step, Metric.timestamp_us, Metric.kind, Metric.value, Metric.text)
+            .where(Metric.series_id == found[-1], Metric.number > after)
+            .order_by(Metric.number)
             .limit(limit + 1)
         )
         rows = list(session.execute(points))
@@ -88,5 +87,5 @@ def metric_history(
         )
         for row in shown
     ]
-    cursor = shown[-1].id if len(rows) > limit else None
+    cursor = shown[-1].number if len(rows) > limit else None
     return MetricHistory(task_run_uid=task_run_uid, key=key, data=data, after=cursor)

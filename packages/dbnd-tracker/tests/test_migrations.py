@@ -1,0 +1,138 @@
+"""Schemas of older versions, with data in them, brought up to date."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Engine, create_engine, make_url, text
+
+from dbnd_tracker import _migrations
+from dbnd_tracker._database import REVISIONS
+from dbnd_tracker._migrations.versions import v0001_first
+from dbnd_tracker._models import Base
+
+RUN, TASK, ATTEMPT, ORPHAN = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "1234")
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    return create_engine(parsed if parsed.drivername == "sqlite" else parsed.set(drivername="postgresql+psycopg"))
+
+
+def test_the_known_revisions_are_those_of_alembic() -> None:
+    script = _migrations.scripts()
+    assert [revision.revision for revision in script.walk_revisions()][::-1] == list(REVISIONS)
+    assert script.get_heads() == [REVISIONS[-1]]
+
+
+def test_the_models_are_what_the_migrations_make(tracker: Any, database_url: str) -> None:
+    del tracker
+    engine = _engine(database_url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+@pytest.fixture
+def first_url(request: pytest.FixtureRequest, database_url: str) -> Any:
+    """A database of the first schema: two runs' worth of rows, and more points than fit one page."""
+    url = database_url
+    if not url.startswith("sqlite"):
+        url = request.getfixturevalue("postgresql").create()
+    engine = _engine(url)
+    with engine.begin() as connection:
+        context = MigrationContext.configure(connection)
+        v0001_first.upgrade(Operations(context))
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
+        for statement in _FIRST.split(";\n")[:-1]:
+            connection.execute(text(statement))
+        points = [
+            {"id": i, "series": 1 + i % 2, "step": i, "time": 1000 * i, "value": i / 4, "kind": 0}
+            for i in range(1, 3001)
+        ]
+        points.append({"id": 3001, "series": 3, "step": None, "time": 5, "value": None, "kind": 2})
+        points.append({"id": 3002, "series": 3, "step": None, "time": 6, "value": 1.0, "kind": 1})
+        connection.execute(
+            text(
+                "INSERT INTO metrics (id, series_id, step, timestamp_us, value, kind) "
+                "VALUES (:id, :series, :step, :time, :value, :kind)"
+            ),
+            points,
+        )
+        connection.execute(text("INSERT INTO metric_texts (metric_id, text) VALUES (3001, :text)"), {"text": "a\t"})
+    engine.dispose()
+    yield url
+    if url != database_url:
+        request.getfixturevalue("postgresql").drop(url)
+
+
+_FIRST = f"""
+INSERT INTO alembic_version VALUES ('0001');
+INSERT INTO runs (id, uid, root_run_uid, job_name, name, state, start_time, is_archived, sends_heartbeat)
+    VALUES (7, '{RUN}', '{RUN}', 'etl', 'old', 'success', '2026-01-02 03:04:05', FALSE, FALSE);
+INSERT INTO task_runs (id, uid, run_uid, name, is_root, is_system, is_reused, is_skipped, is_dynamic)
+    VALUES (1, '{TASK}', '{RUN}', 'train', TRUE, FALSE, FALSE, FALSE, FALSE);
+INSERT INTO attempts (id, uid, task_run_uid, state) VALUES (1, '{ATTEMPT}', '{TASK}', 'success');
+INSERT INTO attempts (id, uid) VALUES (2, '{ORPHAN}');
+INSERT INTO params (attempt_id, source, name, value) VALUES (1, 'task', 'lr', '0.1');
+INSERT INTO metric_keys (id, name) VALUES (1, 'loss'), (2, 'acc'), (3, 'note');
+INSERT INTO metric_series (id, attempt_id, key_id, source, points, last_timestamp_us, last_kind, last_value, only_ints)
+    VALUES (1, 1, 1, 'user', 1500, 3000000, 0, 750.0, FALSE), (2, 1, 2, 'user', 1500, 2999000, 0, 749.75, FALSE),
+        (3, 1, 3, 'user', 2, 6, 1, 1.0, FALSE), (4, 2, 1, 'user', 0, NULL, NULL, NULL, TRUE);
+"""
+
+
+def test_data_of_the_first_schema_is_kept(first_url: str, open_tracker: Any, make_run: Any) -> None:
+    tracker = open_tracker(first_url)
+
+    run = make_run()
+    run.uid = RUN
+    task = run.task()
+    task.uid, task.attempt = TASK, ATTEMPT
+    assert tracker.run(run).name == "old"
+    assert [(p.step, p.value) for p in tracker.history(task, "loss")] == [(i, i / 4) for i in range(2, 3001, 2)]
+    assert [(p.step, p.value) for p in tracker.history(task, "acc")] == [(i, i / 4) for i in range(1, 3001, 2)]
+    assert [p.value for p in tracker.history(task, "note")] == ["a\t", 1]
+    assert [(m.key, m.points) for m in tracker.task(task).metrics] == [("acc", 1500), ("loss", 1500), ("note", 2)]
+    # Points go on where they ended.
+    tracker.call("log_metrics", task.floats("note", 2))
+    assert [p.value for p in tracker.history(task, "note")] == ["a\t", 1, 0.0, 1.0]
+    with tracker.database.read() as session:
+        assert [tuple(row) for row in session.execute(text("SELECT uid, run_id FROM attempts ORDER BY id"))] == [
+            (ATTEMPT, 7),
+            (ORPHAN, None),
+        ]
+
+
+def test_a_migration_that_fails_leaves_the_old_schema(first_url: str, open_tracker: Any, monkeypatch: Any) -> None:
+    from dbnd_tracker._migrations.versions import v0002_narrow_points
+
+    def fail(op: Any) -> None:
+        v0002_narrow_points._narrow_points(op)
+        msg = "the disk is full"
+        raise OSError(msg)
+
+    with monkeypatch.context() as patch:
+        original = _migrations.scripts
+
+        def scripts() -> Any:
+            found = original()
+            patch.setattr(found.get_revision("0002").module, "upgrade", fail)
+            return found
+
+        patch.setattr(_migrations, "scripts", scripts)
+        with pytest.raises(Exception, match="the disk is full"):
+            open_tracker(first_url)
+
+    engine = _engine(first_url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "0001"
+        assert connection.scalar(text("SELECT count(*) FROM metrics")) == 3002
+        assert connection.scalar(text("SELECT max(id) FROM metrics")) == 3002
+    engine.dispose()
+    open_tracker(first_url)
