@@ -77,11 +77,11 @@ def test_how_long_a_silence_is_allowed_is_a_setting(tmp_path: Any, serve: Any, m
     database.close()
 
 
-def test_the_terminal_shows_lost_runs(tracker: Any, make_run: Any, dbnd: Callable[..., Any]) -> None:
+def test_the_terminal_shows_lost_runs(tracker: Any, database_url: str, make_run: Any, dbnd: Callable[..., Any]) -> None:
     run = make_run(name="silent")
     tracker.call("init_run", run.init(sends_heartbeat=True))
     _age(tracker, run, 301)
-    url = {"DBND__CORE__DATABAND_URL": f"sqlite:///{tracker.database.path}"}
+    url = {"DBND__CORE__DATABAND_URL": database_url}
     assert "lost" in dbnd("runs", "list", **url).stdout
     assert json.loads(dbnd("runs", "list", "--state", "lost", "--json", **url).stdout)[0]["state"] == "lost"
     patient = {**url, "DBND__TRACKER__HEARTBEAT_TIMEOUT_S": "100000"}
