@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from dbnd._config import Config as Config
     from dbnd._config import config as config
     from dbnd._context import DatabandContext as DatabandContext
-    from dbnd._context import dbnd_tracking as dbnd_tracking
     from dbnd._context import get_databand_context as get_databand_context
     from dbnd._context import new_dbnd_context as new_dbnd_context
     from dbnd._errors import ConfigError as ConfigError
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from dbnd._errors import UsageError as UsageError
     from dbnd._hooks import Command as Command
     from dbnd._hooks import hookimpl as hookimpl
+    from dbnd._inplace import dbnd_tracking as dbnd_tracking
     from dbnd._logging_api import log_artifact as log_artifact
     from dbnd._logging_api import log_metric as log_metric
     from dbnd._logging_api import log_metrics as log_metrics
@@ -52,7 +52,7 @@ _HOME = {
     "UsageError": "dbnd._errors",
     "config": "dbnd._config",
     "current_task_run": "dbnd._run",
-    "dbnd_tracking": "dbnd._context",
+    "dbnd_tracking": "dbnd._inplace",
     "get_databand_context": "dbnd._context",
     "hookimpl": "dbnd._hooks",
     "log_artifact": "dbnd._logging_api",

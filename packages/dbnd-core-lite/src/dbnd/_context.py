@@ -80,6 +80,12 @@ class DatabandContext:
                 raise TrackingError(problem)
             _console.warning(problem)
 
+    def _repr_html_(self) -> str:
+        from dbnd._html import client_facts, facts_table, run_facts
+
+        facts = [] if self.run is None else run_facts(self.run)
+        return facts_table("Databand context", [*facts, *client_facts(self.client)])
+
     def _leave(self) -> None:
         try:
             plugins().call("dbnd_on_exit_context", reverse=True, ctx=self)
@@ -110,13 +116,13 @@ def new_dbnd_context(
 
 
 @contextmanager
-def dbnd_tracking(
+def tracked_script(
     job_name: str | None = None,
     run_name: str | None = None,
     project_name: str | None = None,
     conf: Mapping[str, Any] | None = None,
 ) -> Iterator[Run]:
-    """Track what the block does as a run of its own; ``@task`` calls in it are task runs.
+    """Track what the block does as a run of its own (see ``dbnd_tracking``).
 
     Args:
         job_name: Name of the job; else ``tracking.job``, else the name of the script.

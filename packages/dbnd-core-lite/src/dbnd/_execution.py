@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import Token
 from typing import TYPE_CHECKING, Final
 
 from dbnd import _console
 from dbnd._facts import utc_now
+from dbnd._places import place_of
 from dbnd._plugins import plugins
 from dbnd._run import Run, RunState, TaskDefinition, TaskRun, TaskRunState, _current
 from dbnd._settings import RunInfoSettings, TrackingSettings
@@ -106,6 +108,8 @@ def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None
     client, before, context.run = context.client, context.run, run
     if client is None:
         _console.info(_UNTRACKED)
+    else:
+        run.place = place_of(client.url, run)
     token = _current.set(root)
     environment = root.as_parent().environment()
     outer = {name: os.environ.get(name) for name in environment}
@@ -128,7 +132,7 @@ def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None
     else:
         _finish(context, run, RunState.SUCCESS)
     finally:
-        _current.reset(token)
+        _reset(token)
         context.run = before
         for name, value in outer.items():
             os.environ.pop(name, None)
@@ -159,7 +163,7 @@ def _task_body(context: DatabandContext, task_run: TaskRun) -> Iterator[None]:
     else:
         _end(context, task_run, None)
     finally:
-        _current.reset(token)
+        _reset(token)
 
 
 def _end(context: DatabandContext, task_run: TaskRun, error: BaseException | None, *, blame: bool = True) -> None:
@@ -187,6 +191,14 @@ def _enter(context: DatabandContext, task_run: TaskRun, state: TaskRunState, *, 
     task_run.enter(state, now)
     if context.client is not None:
         context.client.update_task_run_attempts(task_run, state, timestamp=now, error=error)
+
+
+def _reset(token: Token[TaskRun | None]) -> None:
+    """Take back what ``token`` stands for, also in another place than where it was set: a notebook's next cell."""
+    try:
+        _current.reset(token)
+    except ValueError:
+        _current.set(None if token.old_value is Token.MISSING else token.old_value)
 
 
 def _is_cancellation(error: BaseException) -> bool:

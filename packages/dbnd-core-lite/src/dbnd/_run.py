@@ -118,6 +118,7 @@ class Run:
     Attributes:
         parent: The task run of another run that has started this one, if any.
         root: The root task run, once there is one.
+        place: Where it can be looked at, or None when it is not tracked: the address of its page, or a command.
         error: What the task run that failed last has raised; none once the run has ended.
         watch: Called with each new task run, for what shows a run while it goes on.
     """
@@ -135,6 +136,7 @@ class Run:
     env_uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     parent: ParentTaskRun | None = field(default_factory=ParentTaskRun.of_environment)
     root: TaskRun | None = None
+    place: str | None = None
     error: BaseException | None = None
     watch: Callable[[TaskRun], object] | None = None
     _names: Counter[str] = field(default_factory=Counter)
@@ -154,6 +156,11 @@ class Run:
     def version(self) -> str:
         """The version of the tasks: when the run started."""
         return self.start_time.strftime("%Y%m%d_%H%M%S")
+
+    def _repr_html_(self) -> str:
+        from dbnd._html import facts_table, run_facts
+
+        return facts_table("Databand run", run_facts(self))
 
     def new_task_run(
         self,
@@ -256,7 +263,8 @@ def current_task_run() -> TaskRun | None:
     the run that its process is in.
     """
     task_run = _current.get()
-    if task_run is not None:
+    # A thread, or a cell of a notebook, may outlive the run that it has begun in.
+    if task_run is not None and task_run.run.end_time is None:
         return task_run
     from dbnd._context import get_databand_context
 

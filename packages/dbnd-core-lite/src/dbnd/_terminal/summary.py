@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from dbnd import _console
 from dbnd._terminal.block import ENDED
-from dbnd._terminal.places import page_url, show_command
 from dbnd._terminal.text import cut, number, pad, plain, sparkline, width
 
 if TYPE_CHECKING:
@@ -50,8 +49,8 @@ def _facts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
     metrics = [(task, series) for task in tasks for series in task.series.values()]
     if metrics:
         yield "metrics", list(_metric_lines(metrics, room))
-    if progress.client is not None:
-        yield "tracked", [page_url(progress.client, progress.run) or show_command(progress.run)]
+    if progress.run.place is not None:
+        yield "tracked", [progress.run.place]
     links: dict[str, list[str]] = {}
     for task in tasks:
         for name, url in task.task_run.links.items():
