@@ -10,15 +10,22 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from dbnd import __version__
-from dbnd_tracker._api.access import HostMiddleware, TokenMiddleware
-from dbnd_tracker._api.auth import router as auth_router
-from dbnd_tracker._api.bodies import MAX_RECEIVED, MAX_UNPACKED, BodyMiddleware
+from dbnd_tracker._access.tokens import Keyring
+from dbnd_tracker._api.access import AccessMiddleware
+from dbnd_tracker._api.auth import auth_router
+from dbnd_tracker._api.bodies import BodyMiddleware
 from dbnd_tracker._api.extensions import ExtensionsMiddleware
+from dbnd_tracker._api.health import health_router
+from dbnd_tracker._api.hosts import HostMiddleware
+from dbnd_tracker._api.login import login_router
 from dbnd_tracker._api.pages import pages_router
 from dbnd_tracker._api.runs import runs_router
+from dbnd_tracker._api.timeout import TimeoutMiddleware
 from dbnd_tracker._api.tracking import tracking_router
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, UnknownCallError
+from dbnd_tracker._observability import ObservingMiddleware, ServerMetrics, access_log
 from dbnd_tracker._queries import QueryError
+from dbnd_tracker._settings import TrackerSettings
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -31,32 +38,42 @@ def create_app(
     *,
     host: str = "127.0.0.1",
     token: str | None = None,
-    max_received: int = MAX_RECEIVED,
-    max_unpacked: int = MAX_UNPACKED,
+    guarded: bool = False,
+    settings: TrackerSettings | None = None,
 ) -> FastAPI:
     """The tracker as an ASGI application.
 
     Args:
         database: Where runs are kept.
         host: The address that it is served on; requests for others are refused.
-        token: What every request must carry; None lets everyone in.
-        max_received: Largest body as received, in bytes.
-        max_unpacked: Largest body after gunzip, in bytes.
+        token: A token for everything, besides those of the database.
+        guarded: Whether every request must carry a token also without ``token``; else everyone may come in.
+        settings: Limits, further host names and the log; its address and token are not looked at.
     """
+    settings = settings or TrackerSettings()
+    metrics = ServerMetrics()
+    keyring = Keyring(token) if guarded or token is not None else None
     app = FastAPI(title="databand tracker", version=__version__, redirect_slashes=False)
     for error, status in _STATUSES.items():
         app.add_exception_handler(error, _handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.include_router(auth_router)
+    app.include_router(auth_router(database, keyring))
     app.include_router(tracking_router(database))
     app.include_router(runs_router(database))
+    app.include_router(health_router(database, metrics))
+    app.include_router(login_router(database, keyring))
     app.include_router(pages_router(database))
-    # The one added last is the outermost: bodies are read before anything is refused, and every answer is marked.
-    if token is not None:
-        app.add_middleware(TokenMiddleware, token=token)
-    app.add_middleware(HostMiddleware, host=host)
-    app.add_middleware(BodyMiddleware, max_received=max_received, max_unpacked=max_unpacked)
+    # The one added last is the outermost: bodies are read before anything is refused, and every answer is marked,
+    # counted and logged.
+    if keyring is not None:
+        app.add_middleware(AccessMiddleware, database=database, keyring=keyring)
+    app.add_middleware(HostMiddleware, host=host, allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(
+        BodyMiddleware, max_received=settings.max_request_bytes, max_unpacked=settings.max_unpacked_bytes
+    )
+    app.add_middleware(TimeoutMiddleware, seconds=settings.request_timeout_s)
     app.add_middleware(ExtensionsMiddleware)
+    app.add_middleware(ObservingMiddleware, metrics=metrics, log=access_log(settings.access_log))
     return app
 
 

@@ -146,6 +146,8 @@ class TaskRun(Base):
     version: Mapped[str | None]
     command_line: Mapped[str | None]
     functional_call: Mapped[str | None]
+    facts: Mapped[dict[str, Any] | None]
+    """What else was said about it: environment, signature of its outputs, target date, places of its log."""
 
 
 class Attempt(Base):
@@ -321,3 +323,69 @@ class JournalPosition(Base):
     journal: Mapped[str] = mapped_column(String(32), primary_key=True)
     last: Mapped[int] = mapped_column(BigInteger)
     applied_at: Mapped[datetime]
+
+
+class AccessToken(Base):
+    """A token that opens the tracker; only its hash is kept."""
+
+    __tablename__ = "access_tokens"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    label: Mapped[str]
+    role: Mapped[str] = mapped_column(String(16))
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    guards: Mapped[bool]
+    """Whether a tracker asks for tokens because this one exists; not for one that an open tracker made."""
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AccessSession(Base):
+    """A login: of a browser, or of a client that has no token."""
+
+    __tablename__ = "access_sessions"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), index=True)
+    """Of the token that it was opened with; it ends with it."""
+    expires_at: Mapped[datetime]
+
+
+class ClientError(Base):
+    """An error inside a client, which it has told us about."""
+
+    __tablename__ = "client_errors"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    received_at: Mapped[datetime]
+    timestamp: Mapped[datetime | None]
+    dbnd_version: Mapped[str | None]
+    source: Mapped[str | None]
+    stack_trace: Mapped[str | None]
+
+
+class ScheduledJob(Base):
+    """A job that a scheduler runs; the tracker keeps what it is told and schedules nothing."""
+
+    __tablename__ = "scheduled_jobs"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    name: Mapped[str] = mapped_column(_Name, index=True)
+    facts: Mapped[dict[str, Any]]
+    """Everything that was said about it, as JSON."""
+
+
+class AttemptDocument(Base):
+    """Something large that was said about an attempt as a whole: metadata of dbt, facts of Airflow."""
+
+    __tablename__ = "attempt_documents"
+    __table_args__ = (UniqueConstraint("attempt_id", "kind"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    """``dbt`` or ``airflow``."""
+    content: Mapped[dict[str, Any]]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 512
 # Clients keep connections; one that is closed on them just as they send costs them a retry.
 _KEEP_ALIVE: Final = 75
-_GRACE: Final = 5
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -54,8 +53,13 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def make_server(app: FastAPI) -> uvicorn.Server:
-    """A server of ``app`` that says only what goes wrong."""
+def make_server(app: FastAPI, grace: int = 30) -> uvicorn.Server:
+    """A server of ``app`` that says only what goes wrong.
+
+    Args:
+        app: The tracker.
+        grace: Seconds that requests under way have to end when the server is told to.
+    """
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -63,20 +67,21 @@ def make_server(app: FastAPI) -> uvicorn.Server:
         lifespan="off",
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=grace,
     )
     return uvicorn.Server(config)
 
 
-def serve(app: FastAPI, listening: socket.socket, started: Callable[[], None]) -> None:
+def serve(app: FastAPI, listening: socket.socket, started: Callable[[], None], grace: int = 30) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, and return after the requests in progress.
 
     Args:
         app: The tracker.
         listening: The socket of ``listen``.
         started: Called before the first request is served.
+        grace: Seconds that requests under way have to end.
     """
-    server = make_server(app)
+    server = make_server(app, grace)
     # uvicorn raises the signal again when it has shut down, for the handlers that stood here before it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)

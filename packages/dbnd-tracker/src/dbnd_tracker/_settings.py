@@ -21,6 +21,20 @@ class TrackerSettings(Settings):
     database: str | None = None
     """Database of the server: a file, sqlite:///file or postgresql://…; unset is the embedded tracker's own file."""
     token: SecretStr | None = None
-    """Token that every request must carry; unset, everyone who reaches the port may read and write."""
+    """An admin's token; with it, or once `dbnd tracker token create` has made one, every request must carry a token."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Server processes; more than one needs PostgreSQL, because an SQLite file has one writer at a time."""
+    allowed_hosts: list[str] = Field(default_factory=list)
+    """Further names that the server goes by, such as that of a reverse proxy, as a JSON list."""
+    access_log: str | None = None
+    """File that every request is written to as a line of JSON, or - for standard error; unset, none."""
+    request_timeout_s: float = Field(default=60, gt=0)
+    """Seconds that a request may take until its answer begins."""
+    shutdown_timeout_s: int = Field(default=30, ge=0)
+    """Seconds that requests under way have to end when the server is told to."""
+    max_request_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    """Largest request body as received, in bytes."""
+    max_unpacked_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
+    """Largest request body after gunzip, in bytes."""
     heartbeat_timeout_s: float = Field(default=300, gt=0)
     """Seconds of silence after which a run that sends heartbeats is shown as lost, until it reports again."""

@@ -1,102 +1,117 @@
-"""Who may speak to the tracker: the check of the Host header and of the token."""
+"""Who may speak to the tracker: tokens, and the sessions of those who have logged in."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import ipaddress
 import secrets
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from dbnd_tracker._access.roles import API, LOGIN_PAGE, role_needed
+from dbnd_tracker._access.tokens import ANYONE, SESSION_LIFESPAN, Identity, Keyring
+from dbnd_tracker._api.hosts import SAFE_METHODS
+from dbnd_tracker._errors import StorageError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-API: Final = "/api/"
-_PUBLIC: Final = frozenset({"/api/v1/auth/csrf", "/api/v1/auth/login", "/api/v1/auth/ping"})
-_LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+    from dbnd_tracker._database import Database
+
+CSRF_COOKIE: Final = "X-CSRF-TOKEN"
+SESSION_COOKIE: Final = "databand_session"
+_CSRF_HEADERS: Final = ("x-csrftoken", "x-csrf-token")  # of the Python client, and of the Java client
+_IDENTITY: Final = "dbnd_identity"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
+def identity_of(scope: Scope) -> Identity:
+    """Whom the request of ``scope`` comes from; everyone where the tracker asks for no token."""
+    found: Identity = scope.get(_IDENTITY, ANYONE)
+    return found
 
 
-class HostMiddleware:
-    """Refuses requests for other hosts: a web page whose name was made to point here must not read the tracker.
-
-    Args:
-        app: What handles the request.
-        host: The address that the tracker is bound to. Bound to all addresses it goes by names that nobody can
-            list, and only the token guards it.
-    """
-
-    def __init__(self, app: ASGIApp, host: str) -> None:
-        self._app = app
-        self._hosts = None if host in {"0.0.0.0", "::", ""} else {*_LOCAL_HOSTS, host.lower()}  # noqa: S104
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._hosts is not None:
-            headers = Headers(scope=scope)
-            if _host_name(headers.get("host", "")) not in self._hosts:
-                detail = f"This tracker is not the host {headers.get('host', '')[:80]!r}."
-                await JSONResponse({"detail": detail}, HTTPStatus.BAD_REQUEST)(scope, receive, send)
-                return
-            if headers.get("sec-fetch-site") == "cross-site" and scope["method"] != "GET":
-                detail = "A page of another site may not write to this tracker."
-                await JSONResponse({"detail": detail}, HTTPStatus.FORBIDDEN)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+def set_session_cookie(request: Request, response: Response, secret: str) -> None:
+    """Let the browser or client keep the session ``secret``: no script and no other site can use it."""
+    response.set_cookie(
+        SESSION_COOKIE,
+        secret,
+        max_age=int(SESSION_LIFESPAN.total_seconds()),
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
 
 
-def _host_name(header: str) -> str | None:
-    try:
-        return urlsplit(f"//{header}").hostname
-    except ValueError:
-        return None
+class AccessMiddleware:
+    """Lets a request pass whose token or session allows what it asks for.
 
-
-class TokenMiddleware:
-    """Lets only requests with the token pass.
-
-    Calls carry it as ``Authorization: Bearer``; for pages, a browser asks its user for it as the password of any
-    name. The API does not take passwords, because a browser would add them to requests that other sites make.
+    Calls carry a token as ``Authorization: Bearer``. Browsers, and clients without a token, have logged in and carry a
+    session cookie; because a browser adds it to requests that it was lured into, too, whatever writes with it must
+    repeat the CSRF cookie as a header.
 
     Args:
         app: What handles the request.
-        token: The token.
+        database: Where tokens and sessions stand.
+        keyring: What tells whose they are.
     """
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, database: Database, keyring: Keyring) -> None:
         self._app = app
-        self._token = token.encode()
+        self._database = database
+        self._keyring = keyring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _PUBLIC or self._may_pass(scope):
+        needed = role_needed(scope["method"], scope["path"]) if scope["type"] == "http" else None
+        if needed is None:
             await self._app(scope, receive, send)
             return
-        is_call = scope["path"].startswith(API)
-        scheme = "Bearer" if is_call else 'Basic realm="databand tracker", charset="UTF-8"'
-        detail = 'This tracker needs its token, as "Authorization: Bearer <token>"; clients take it from '
-        detail += "core.databand_access_token."
-        answer = JSONResponse({"detail": detail}, HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": scheme})
-        await answer(scope, receive, send)
+        request = Request(scope)
+        try:
+            identity = await run_in_threadpool(self._identify, request)
+        except StorageError as error:
+            await JSONResponse({"detail": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)(scope, receive, send)
+            return
+        if identity is None:
+            await _unknown(request)(scope, receive, send)
+        elif not identity.role.allows(needed):
+            detail = f"The token {identity.label!r} is for {identity.role.value}; this needs one for {needed.value}."
+            await JSONResponse({"detail": detail}, HTTPStatus.FORBIDDEN)(scope, receive, send)
+        elif not _has_bearer(scope) and scope["method"] not in SAFE_METHODS and not _repeats_csrf(request):
+            detail = f"A session must repeat the cookie {CSRF_COOKIE} (GET /api/v1/auth/csrf) as header X-CSRFToken."
+            await JSONResponse({"detail": detail}, HTTPStatus.FORBIDDEN)(scope, receive, send)
+        else:
+            scope[_IDENTITY] = identity
+            await self._app(scope, receive, send)
 
-    def _may_pass(self, scope: Scope) -> bool:
-        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        given = given.strip()
-        if scheme.lower() == "basic" and not scope["path"].startswith(API):
-            try:
-                given = base64.b64decode(given, validate=True).decode().partition(":")[2]
-            except (binascii.Error, UnicodeDecodeError):
-                return False
-        elif scheme.lower() != "bearer":
-            return False
-        return secrets.compare_digest(given.encode(), self._token)
+    def _identify(self, request: Request) -> Identity | None:
+        with self._database.read() as session:
+            if _has_bearer(request.scope):
+                secret = request.headers["authorization"].partition(" ")[2].strip()
+                return self._keyring.of_token(session, secret)
+            cookie = request.cookies.get(SESSION_COOKIE)
+            return self._keyring.of_session(session, cookie) if cookie else None
+
+
+def _has_bearer(scope: Scope) -> bool:
+    return Headers(scope=scope).get("authorization", "").lower().startswith("bearer ")
+
+
+def _repeats_csrf(request: Request) -> bool:
+    cookie = request.cookies.get(CSRF_COOKIE)
+    given = next((request.headers[name] for name in _CSRF_HEADERS if name in request.headers), None)
+    return bool(cookie and given) and secrets.compare_digest(str(cookie).encode(), str(given).encode())
+
+
+def _unknown(request: Request) -> Response:
+    """The answer to nobody: a form for browsers that want a page, a sentence for all others."""
+    is_page = request.method == "GET" and not request.url.path.startswith(API)
+    if is_page and "text/html" in request.headers.get("accept", ""):
+        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"{LOGIN_PAGE}?next={quote(wanted, safe='/')}", HTTPStatus.SEE_OTHER)
+    detail = 'This tracker needs a token, as "Authorization: Bearer <token>"; clients take it from '
+    detail += "core.databand_access_token. `dbnd tracker token create` makes one."
+    return JSONResponse({"detail": detail}, HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})

@@ -17,11 +17,6 @@ from starlette.datastructures import Headers
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_RECEIVED: Final = 64 * 1024 * 1024
-"""Largest body as received, in bytes."""
-MAX_UNPACKED: Final = 256 * 1024 * 1024
-"""Largest body after gunzip, in bytes."""
-
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -44,7 +39,7 @@ class BodyMiddleware:
         max_unpacked: Largest body after gunzip, in bytes.
     """
 
-    def __init__(self, app: ASGIApp, max_received: int = MAX_RECEIVED, max_unpacked: int = MAX_UNPACKED) -> None:
+    def __init__(self, app: ASGIApp, max_received: int, max_unpacked: int) -> None:
         self._app = app
         self._max_received = max_received
         self._max_unpacked = max_unpacked

@@ -1,8 +1,16 @@
-"""``dbnd tracker``: serve the tracker."""
+"""``dbnd tracker``: serve the tracker, and say who may use it."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+from dbnd_tracker._cli.tokens import token
+
+if TYPE_CHECKING:
+    from dbnd_tracker._database import Database
+    from dbnd_tracker._settings import TrackerSettings
 
 
 @click.group()
@@ -10,46 +18,136 @@ def tracker() -> None:
     """Serve the tracker on this machine."""
 
 
+tracker.add_command(token)
+
+
 @tracker.command()
 @click.option("--host", help="Address to listen on (tracker.host); anything but the loopback needs a token.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (tracker.port); 0 takes a free one.")
 @click.option("--database", help="File, sqlite:///file or postgresql://… (tracker.database).")
-@click.option("--token", help="Token that every request must carry (tracker.token).")
-def start(host: str | None, port: int | None, database: str | None, token: str | None) -> None:
+@click.option(
+    "--token", "secret", help="A token for everything (tracker.token); other users of the machine can see it."
+)
+@click.option("--workers", type=click.IntRange(1, 64), help="Server processes, over PostgreSQL (tracker.workers).")
+@click.option(
+    "--access-log", help="File for a line of JSON for each request; - is standard error (tracker.access_log)."
+)
+def start(
+    *,
+    host: str | None,
+    port: int | None,
+    database: str | None,
+    secret: str | None,
+    workers: int | None,
+    access_log: str | None,
+) -> None:
     """Serve the HTTP API and the web page until Ctrl-C.
 
     Unless told otherwise, the database is the file that runs without a tracker write to.
     """
     from dbnd import _console
     from dbnd._config import Config
-    from dbnd._errors import ConfigError
-    from dbnd._tracking.transport import embedded_url
-    from dbnd_tracker._api.access import is_loopback
-    from dbnd_tracker._app import create_app
+    from dbnd_tracker._api.hosts import is_loopback
+    from dbnd_tracker._cli.databases import database_url
     from dbnd_tracker._database import open_database
     from dbnd_tracker._server import listen, serve
     from dbnd_tracker._settings import TrackerSettings
+    from dbnd_tracker._workers import WorkerPlan, serve_workers
 
     config = Config.load()
     settings = config.settings(TrackerSettings)
-    host = host or settings.host
-    port = settings.port if port is None else port
-    token = token or (settings.token.get_secret_value() if settings.token else None)
-    if not is_loopback(host) and token is None:
+    secret = secret or (settings.token.get_secret_value() if settings.token else None)
+    given = {"host": host, "port": port, "workers": workers, "access_log": access_log, "token": None}
+    settings = settings.model_copy(
+        update={name: value for name, value in given.items() if value is not None or name == "token"}
+    )
+    url = database_url(database, settings)
+    _check_log(settings)
+    with listen(settings.host, settings.port) as listening:
+        opened = open_database(url, heartbeat_timeout_s=settings.heartbeat_timeout_s)
+        plan = WorkerPlan(
+            url=url,
+            host=settings.host,
+            token=secret,
+            guarded=_is_guarded(opened, settings, secret, config.source("tracker", "host")),
+            settings=settings,
+        )
+        shown = (
+            "localhost"
+            if is_loopback(settings.host)
+            else f"[{settings.host}]"
+            if ":" in settings.host
+            else settings.host
+        )
+        address = f"http://{shown}:{listening.getsockname()[1]}"
+
+        def started() -> None:
+            _console.result(f"Tracker at {address} over {opened.name}.")
+
+        if settings.workers > 1:
+            _check_workers(opened, settings)
+            opened.close()  # each process has connections of its own
+            serve_workers(plan, listening, started)
+        else:
+            serve(plan.app(opened), listening, started, settings.shutdown_timeout_s)
+            opened.close()
+
+
+def _is_guarded(database: Database, settings: TrackerSettings, secret: str | None, source: str) -> bool:
+    """Whether every request must carry a token.
+
+    Raises:
+        ConfigError: Others than this machine reach the tracker, and there is no token yet.
+    """
+    from dbnd._errors import ConfigError
+    from dbnd_tracker._access.tokens import is_guarded
+    from dbnd_tracker._api.hosts import is_loopback
+
+    with database.read() as session:
+        guarded = secret is not None or is_guarded(session)
+    if guarded or (is_loopback(settings.host) and not settings.allowed_hosts):
+        return guarded
+    if is_loopback(settings.host):
+        what = f"go by the name {settings.allowed_hosts[0]} (tracker.allowed_hosts)"
+    else:
+        what = f"listen on {settings.host} ({source})"
+    msg = (
+        f"The tracker does not {what} without a token, because everyone there could read and write runs: make one with "
+        "`dbnd tracker token create`, set tracker.token, or leave tracker.host at 127.0.0.1."
+    )
+    raise ConfigError(msg)
+
+
+def _check_workers(database: Database, settings: TrackerSettings) -> None:
+    """Refuse more processes than the database can use.
+
+    Raises:
+        ConfigError: It is an SQLite file.
+    """
+    from dbnd._errors import ConfigError
+
+    if database.path:
         msg = (
-            f"The tracker does not listen on {host} ({config.source('tracker', 'host')}) without a token, because "
-            "everyone there could read and write runs: set tracker.token, or leave tracker.host at 127.0.0.1."
+            f"tracker.workers = {settings.workers} needs PostgreSQL: the SQLite file {database.name} has one writer at "
+            "a time, and more processes would only wait for each other. Leave it at 1, or set tracker.database."
         )
         raise ConfigError(msg)
-    url = database or settings.database or embedded_url()
-    assert url is not None, "this package serves SQLite files"
-    with listen(host, port) as listening:
-        opened = open_database(url, heartbeat_timeout_s=settings.heartbeat_timeout_s)
-        shown = "localhost" if is_loopback(host) else f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{listening.getsockname()[1]}"
-        serve(
-            create_app(opened, host=host, token=token),
-            listening,
-            started=lambda: _console.result(f"Tracker at {address} over {opened.name}."),
-        )
-        opened.close()
+
+
+def _check_log(settings: TrackerSettings) -> None:
+    """Refuse a log that cannot be written.
+
+    Raises:
+        ConfigError: tracker.access_log is no file that can be written to.
+    """
+    from pathlib import Path
+
+    from dbnd._errors import ConfigError
+
+    if settings.access_log in {None, "-"}:
+        return
+    try:
+        Path(str(settings.access_log)).expanduser().open("a").close()
+    except OSError as error:
+        msg = f"tracker.access_log = {settings.access_log!r} cannot be written to: {error.strerror}."
+        raise ConfigError(msg) from None

@@ -56,6 +56,9 @@ CALLS: Final = {
     "log_artifact": Call(logged_bodies.LogArtifact, logged.log_artifact),
     "log_targets": Call(logged_bodies.LogTargets, logged.log_targets),
     "log_datasets": Call(logged_bodies.LogDatasets, logged.log_datasets),
+    "log_dbt_metadata": Call(logged_bodies.LogDbtMetadata, logged.log_dbt_metadata),
+    "save_airflow_task_infos": Call(logged_bodies.SaveAirflowTaskInfos, logged.save_airflow_task_infos),
+    "init_scheduled_job": Call(run_bodies.InitScheduledJob, runs.init_scheduled_job),
     "log_exception": Call(logged_bodies.LogException, logged.log_exception),
 }
 """Every call under ``/api/v1/tracking/``, and ``log_exception``."""

@@ -5,11 +5,23 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from dbnd_tracker._models import Artifact, DatasetOperation, Target
+from sqlalchemy import delete
+
+from dbnd_tracker._models import Artifact, AttemptDocument, ClientError, DatasetOperation, Target
 
 if TYPE_CHECKING:
-    from dbnd_tracker._schemas.logged import LogArtifact, LogDatasets, LogException, LogTargets
+    from dbnd_tracker._schemas.logged import (
+        LogArtifact,
+        LogDatasets,
+        LogDbtMetadata,
+        LogException,
+        LogTargets,
+        SaveAirflowTaskInfos,
+    )
     from dbnd_tracker._writer import Writer
+
+MAX_CLIENT_ERRORS: Final = 1_000
+"""How many errors of clients are kept; the oldest ones make room."""
 
 _NAMESPACE: Final = uuid.UUID("7d3f8f0e-5a06-5f0c-9a0b-3b1f5f0f4b52")
 
@@ -64,7 +76,7 @@ def log_datasets(writer: Writer, body: LogDatasets) -> object:
             "value_preview": info.value_preview,
             "data_dimensions": info.data_dimensions,
             "data_schema": info.data_schema,
-            "columns_stats": info.columns_stats,
+            "columns_stats": [column.model_dump(exclude_none=True) for column in info.columns_stats],
             "query": info.query,
             "dataset_uri": info.dataset_uri,
             "with_partition": info.with_partition,
@@ -76,6 +88,29 @@ def log_datasets(writer: Writer, body: LogDatasets) -> object:
 
 
 def log_exception(writer: Writer, body: LogException) -> object:
-    """Accept an exception of a client; it says nothing about a run, so nothing is kept."""
-    del writer, body
+    """Keep an error inside a client; of the oldest of too many, nothing."""
+    error = ClientError(received_at=writer.now, **body.model_dump())
+    writer.session.add(error)
+    writer.session.flush()
+    writer.session.execute(delete(ClientError).where(ClientError.id <= error.id - MAX_CLIENT_ERRORS))
     return {}
+
+
+def log_dbt_metadata(writer: Writer, body: LogDbtMetadata) -> object:
+    """Keep what dbt says of its run; what it said before is replaced."""
+    _keep(writer, "dbt", [(body.task_run_attempt_uid, body.dbt_run_metadata)])
+    return {}
+
+
+def save_airflow_task_infos(writer: Writer, body: SaveAirflowTaskInfos) -> object:
+    """Keep which task of Airflow each attempt is."""
+    origin = {"source": body.source, "base_url": body.base_url}
+    infos = {info.task_run_attempt_uid: info for info in body.airflow_task_infos}
+    _keep(writer, "airflow", [(uid, {**info.model_dump(mode="json"), **origin}) for uid, info in infos.items()])
+    return {}
+
+
+def _keep(writer: Writer, kind: str, documents: list[tuple[str, dict[str, object]]]) -> None:
+    ids = writer.attempt_ids({uid for uid, _ in documents})
+    rows = [{"attempt_id": ids[uid], "kind": kind, "content": content} for uid, content in documents]
+    writer.upsert(AttemptDocument, rows, "attempt_id", "kind")

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from dbnd._run import RunState
 from dbnd_tracker._errors import MissingError
 from dbnd_tracker._ingest.tasks import add_infos
-from dbnd_tracker._models import Attempt, Run, TaskRun
+from dbnd_tracker._models import Attempt, Run, ScheduledJob, TaskRun
 from dbnd_tracker._states import FINAL_STATES, next_run_state, next_task_state
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Heartbeat,
         InitArgs,
         InitRun,
+        InitScheduledJob,
         RunInfo,
         SetRunState,
         SetUnfinishedTasksState,
@@ -117,6 +118,18 @@ def set_unfinished_tasks_state(writer: Writer, body: SetUnfinishedTasksState) ->
             attempt.state = next_task_state(attempt.state, body.state.value)
             if attempt.state in FINAL_STATES:
                 attempt.end_time = body.timestamp or writer.now
+    return {}
+
+
+def init_scheduled_job(writer: Writer, body: InitScheduledJob) -> object:
+    """Note a job that a scheduler runs; one that is known is changed only when the body says so."""
+    args = body.scheduled_job_args
+    if (
+        body.update_existing
+        or writer.session.scalar(select(ScheduledJob.id).where(ScheduledJob.uid == args.uid)) is None
+    ):
+        row = {"uid": args.uid, "name": args.name, "facts": args.model_dump(mode="json")}
+        writer.upsert(ScheduledJob, [row], "uid")
     return {}
 
 

@@ -113,6 +113,9 @@ def _from_json_text(value: object) -> object:
 
 
 Flag = Annotated[bool, Strict()]
+Integer = Annotated[int, Strict()]
+Real = Annotated[float, Strict()]
+"""A number; a whole one, too, and NaN and infinities."""
 Text = Annotated[str, BeforeValidator(_clean)]
 Name = Annotated[str, AfterValidator(cut), BeforeValidator(_clean)]
 Uid = Annotated[str, AfterValidator(canonical_uid)]
@@ -121,6 +124,6 @@ Day = date | datetime
 Source = Annotated[str | None, BeforeValidator(_plain_source)]
 JsonObject = dict[str, Any]
 DataSchema = Annotated[JsonObject | None, BeforeValidator(_from_json_text)]
-Dimensions = list[int | None] | None
+Dimensions = list[Integer | None] | None
 RunStateName = Annotated[RunState, BeforeValidator(_by_name(RunState))]
 TaskRunStateName = Annotated[TaskRunState, BeforeValidator(_by_name(TaskRunState))]

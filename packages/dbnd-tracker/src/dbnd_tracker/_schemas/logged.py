@@ -5,9 +5,22 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
-from dbnd_tracker._schemas.fields import Body, DataSchema, Dimensions, Flag, JsonObject, Name, Text, Time, Uid
+from dbnd_tracker._schemas.fields import (
+    Body,
+    DataSchema,
+    Dimensions,
+    Flag,
+    Integer,
+    JsonObject,
+    Name,
+    Real,
+    Source,
+    Text,
+    Time,
+    Uid,
+)
 
 MAX_STEP = 2**63 - 1
 
@@ -55,14 +68,14 @@ class Metric(Body):
     key: Name
     timestamp: Time | None = None
     value: Any = None
-    value_int: int | None = None
-    value_float: float | None = None
+    value_int: Integer | None = None
+    value_float: Real | None = None
     value_str: Text | None = None
     value_json: Any = None
     text: Text | None = None
     deleted: Flag | None = None
     source: str | None = None
-    step: Annotated[int, Field(ge=-MAX_STEP - 1, le=MAX_STEP)] | None = None
+    step: Annotated[Integer, Field(ge=-MAX_STEP - 1, le=MAX_STEP)] | None = None
 
     def chosen(self) -> object:
         """The value, by the precedence of the original: float, int, JSON, text; else the plain ``value``."""
@@ -80,7 +93,8 @@ class MetricInfo(Body):
 
     task_run_attempt_uid: Uid
     metric: Metric
-    source: str | None = None
+    source: Text | None = None
+    target_meta_uid: Uid | None = None
 
 
 class LogMetrics(Body):
@@ -121,6 +135,30 @@ class LogTargets(Body):
     targets_info: list[TargetLogged]
 
 
+class ColumnStats(Body):
+    """Statistics of one column; clients leave out what they have not computed."""
+
+    column_name: Text
+    column_type: Text
+    records_count: Integer
+    distinct_count: Integer | None = None
+    null_count: Integer | None = None
+    non_null_count: Integer | None = None
+    null_percent: Real | None = None
+    unique_count: Integer | None = None
+    most_freq_value: Any = Field(default=None, validation_alias=AliasChoices("most_freq_value", "top_value"))
+    most_freq_value_count: Integer | None = Field(
+        default=None, validation_alias=AliasChoices("most_freq_value_count", "top_freq_count")
+    )
+    mean_value: Real | None = None
+    min_value: Any = None
+    max_value: Any = None
+    std_value: Real | None = None
+    quartile_1: Any = None
+    quartile_2: Any = None
+    quartile_3: Any = None
+
+
 class DatasetLogged(Body):
     """An operation on a dataset."""
 
@@ -137,7 +175,7 @@ class DatasetLogged(Body):
     value_preview: Text | None
     data_dimensions: Dimensions
     data_schema: DataSchema
-    columns_stats: list[JsonObject] = Field(default_factory=list)
+    columns_stats: list[ColumnStats] = Field(default_factory=list)
     query: Text | None = None
     dataset_uri: Text | None = None
     with_partition: Flag | None = None
@@ -149,8 +187,34 @@ class LogDatasets(Body):
     datasets_info: list[DatasetLogged]
 
 
+class LogDbtMetadata(Body):
+    """Body of ``log_dbt_metadata``: what dbt says of its run, as a free object."""
+
+    task_run_attempt_uid: Uid
+    dbt_run_metadata: JsonObject
+
+
+class AirflowTaskInfo(Body):
+    """Which task of Airflow an attempt is."""
+
+    execution_date: Time
+    dag_id: Text
+    task_id: Text
+    task_run_attempt_uid: Uid
+    last_sync: Time | None = None
+    retry_number: Integer | None = None
+
+
+class SaveAirflowTaskInfos(Body):
+    """Body of ``save_airflow_task_infos``."""
+
+    airflow_task_infos: list[AirflowTaskInfo]
+    source: Source = None
+    base_url: Text | None = None
+
+
 class LogException(Body):
-    """Body of ``log_exception``: an error inside a client, accepted and not kept."""
+    """Body of ``log_exception``: an error inside a client."""
 
     dbnd_version: Text | None = None
     source: Text | None = None

@@ -8,6 +8,7 @@ from dbnd_tracker._schemas.fields import (
     Body,
     Day,
     Flag,
+    Integer,
     JsonObject,
     Name,
     RunStateName,
@@ -79,6 +80,10 @@ class RunInfo(Body):
     sends_heartbeat: Flag | None = None
     root_run: RootRun | None = None
     scheduled_run: ScheduledRunInfo | None = None
+    root_run_uid: Uid | None = None
+    scheduled_job_name: Text | None = None
+    scheduled_date: Time | None = None
+    external_links: JsonObject | None = None
 
 
 class InitArgs(Body):
@@ -92,6 +97,7 @@ class InitArgs(Body):
     new_run_info: RunInfo | None = None
     scheduled_run_info: ScheduledRunInfo | None = None
     update_existing: Flag = False
+    af_with_monitor: Flag | None = None
     source: Source = None
     af_context: JsonObject | None = None
     tracking_source: JsonObject | None = None
@@ -119,6 +125,36 @@ class SetUnfinishedTasksState(Body):
     run_uid: Uid
     state: TaskRunStateName
     timestamp: Time | None = Field(default=None, validation_alias=AliasChoices("timestamp", "time_stamp"))
+
+
+class ScheduledJobArgs(Body):
+    """A job that a scheduler runs."""
+
+    uid: Uid
+    name: Name
+    cmd: Text
+    start_date: Time
+    create_user: Text
+    create_time: Time
+    end_date: Time | None = None
+    schedule_interval: Text | None = None
+    catchup: Flag | None = None
+    depends_on_past: Flag | None = None
+    retries: Integer | None = None
+    active: Flag | None = None
+    update_user: Text | None = None
+    update_time: Time | None = None
+    from_file: Flag | None = None
+    deleted_from_file: Flag | None = None
+    list_order: Integer | None = None
+    job_name: Text | None = None
+
+
+class InitScheduledJob(Body):
+    """Body of ``init_scheduled_job``: a job that a scheduler runs."""
+
+    scheduled_job_args: ScheduledJobArgs
+    update_existing: Flag = False
 
 
 class Heartbeat(Body):

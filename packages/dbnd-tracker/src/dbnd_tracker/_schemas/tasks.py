@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from pydantic import AliasChoices, Field
 
-from dbnd_tracker._schemas.fields import Body, Day, Flag, JsonObject, Name, Source, TaskRunStateName, Text, Time, Uid
+from dbnd_tracker._schemas.fields import (
+    Body,
+    Day,
+    Flag,
+    Integer,
+    JsonObject,
+    Name,
+    Source,
+    TaskRunStateName,
+    Text,
+    Time,
+    Uid,
+)
 
 
 class TaskRunParam(Body):
@@ -88,6 +100,8 @@ class TaskRunsInfo(Body):
     af_context: JsonObject | None = None
     parent_task_run_uid: Uid | None = None
     parent_task_run_attempt_uid: Uid | None = None
+    source_context: JsonObject | None = None
+    """Of the Java client."""
 
 
 class AddTaskRuns(Body):
@@ -118,7 +132,7 @@ class AttemptUpdate(Body):
     state: TaskRunStateName | None
     timestamp: Time | None = Field(default=None, validation_alias=AliasChoices("timestamp", "time_stamp"))
     error: ErrorInfo | None = None
-    attempt_number: int | None = None
+    attempt_number: Integer | None = None
     source: Source = None
     start_date: Time | None = None
     external_links_dict: JsonObject | None = None

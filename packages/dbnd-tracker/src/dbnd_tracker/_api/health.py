@@ -1,0 +1,44 @@
+"""What machines ask of a server: whether it lives, whether it can work, and its counters."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy import text
+
+from dbnd_tracker._errors import StorageError
+from dbnd_tracker._observability import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from dbnd_tracker._database import Database
+    from dbnd_tracker._observability import ServerMetrics
+
+
+def health_router(database: Database, metrics: ServerMetrics) -> APIRouter:
+    """Routes for supervisors, load balancers and Prometheus."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """Say that the process lives."""
+        return {"status": "ok"}
+
+    @router.get("/readyz", responses={503: {"description": "The database cannot be used now."}})
+    def readyz() -> Response:
+        """Say whether the database can be used."""
+        try:
+            with database.read() as session:
+                session.execute(text("SELECT 1"))
+        except StorageError:  # its text names the database, which is nothing for everyone
+            return JSONResponse({"status": "the database cannot be used"}, HTTPStatus.SERVICE_UNAVAILABLE)
+        return JSONResponse({"status": "ok"})
+
+    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    def counters() -> Response:
+        """Counters in the text form of Prometheus."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    return router

@@ -1,0 +1,88 @@
+"""Which names the tracker answers to, and which pages may write to it."""
+
+from __future__ import annotations
+
+import ipaddress
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
+_LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_everything(host: str) -> bool:
+    """Whether ``host`` stands for all addresses of this machine."""
+    return host in {"0.0.0.0", "::", ""}  # noqa: S104  compared, not bound to
+
+
+class HostMiddleware:
+    """Refuses requests for other hosts and writes of other sites' pages.
+
+    A web page whose name was made to point here must not read the tracker, and a page that the user has open must not
+    write to it.
+
+    Args:
+        app: What handles the request.
+        host: The address that the tracker is bound to. Bound to all addresses it goes by names that nobody can
+            list, and only the token guards it.
+        allowed_hosts: Further names that it goes by, such as that of a reverse proxy; given, they count on all
+            addresses, too.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, allowed_hosts: Collection[str] = ()) -> None:
+        self._app = app
+        names = {name.lower() for name in allowed_hosts}
+        bound = set() if is_everything(host) else {host.strip("[]").lower()}
+        self._hosts = {*_LOCAL_HOSTS, *bound, *names} if names or bound else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self._hosts is not None and _host_name(host) not in self._hosts:
+            detail = f"This tracker is not the host {host[:80]!r}; tracker.allowed_hosts names those that it is."
+            return JSONResponse({"detail": detail}, HTTPStatus.BAD_REQUEST)
+        if scope["method"] not in SAFE_METHODS and _is_of_another_site(headers, host):
+            detail = "A page of another site may not write to this tracker."
+            return JSONResponse({"detail": detail}, HTTPStatus.FORBIDDEN)
+        return None
+
+
+def _is_of_another_site(headers: Headers, host: str) -> bool:
+    """Whether a browser says that a page of another site makes this request; other clients say nothing of it."""
+    fetched = headers.get("sec-fetch-site")
+    if fetched is not None:
+        return fetched not in {"none", "same-origin"}
+    origin = headers.get("origin")  # browsers that reach the tracker by plain HTTP leave out the header above
+    try:
+        return origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+    except ValueError:
+        return True
+
+
+def _host_name(header: str) -> str | None:
+    try:
+        return urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None

@@ -1,0 +1,140 @@
+"""``dbnd tracker token``: tokens of the tracker."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from dbnd_tracker._database import Database
+    from dbnd_tracker._models import AccessToken
+
+_LIFESPAN: Final = re.compile(r"(\d{1,6})([smhd])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_LONGEST_DAYS: Final = 36_500
+
+_database = click.option("--database", help="File, sqlite:///file or postgresql://… (tracker.database).")
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke the tokens that open the tracker.
+
+    A tracker asks for tokens when it is started while there is one. Only hashes of them are stored.
+    """
+
+
+@token.command()
+@click.argument("label")
+@click.option(
+    "--role",
+    type=click.Choice(["write", "read", "admin"]),
+    default="write",
+    show_default=True,
+    help="write: jobs that track runs; read: people and dashboards; admin: everything.",
+)
+@click.option("--expires", help="How long it is valid, such as 12h or 90d; without it, until it is revoked.")
+@_database
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def create(*, label: str, role: str, expires: str | None, database: str | None, as_json: bool) -> None:
+    """Make a token called LABEL and print it, once: nobody can show it again."""
+    from dbnd import _console
+    from dbnd_tracker._access.roles import Role
+    from dbnd_tracker._access.tokens import create_token
+
+    lifespan = None if expires is None else _lifespan(expires)
+    made, secret = _open(database).write(
+        lambda writer: create_token(writer, label=label, role=Role(role), lifespan=lifespan)
+    )
+    if as_json:
+        _console.result(json.dumps({"token": secret, **_facts(made)}, indent=2))
+        return
+    _console.result(secret)
+    _console.info(
+        f"This is the token {made.label!r} for {made.role}; it is shown only now. A tracker that is running "
+        "without tokens asks for them once it has been started again."
+    )
+
+
+@token.command("list")
+@_database
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(*, database: str | None, as_json: bool) -> None:
+    """List all tokens, without their secrets."""
+    from dbnd import _console
+    from dbnd_tracker._access.tokens import list_tokens
+    from dbnd_tracker._format import local_time
+
+    with _open(database).read() as session:
+        found = list_tokens(session)
+    if as_json:
+        _console.result(json.dumps([_facts(one) for one in found], indent=2))
+    elif not found:
+        _console.info("There is no token; `dbnd tracker token create LABEL` makes one.")
+    else:
+        rows = [
+            (one.uid[:8], one.label, one.role, _state(one), local_time(one.created_at), local_time(one.expires_at))
+            for one in found
+        ]
+        _console.result(_console.table(("TOKEN", "LABEL", "ROLE", "STATE", "CREATED", "EXPIRES"), rows))
+
+
+@token.command()
+@click.argument("uid")
+@_database
+def revoke(*, uid: str, database: str | None) -> None:
+    """Take back the token whose uid is, or starts with, UID; it opens nothing from now on."""
+    from dbnd import _console
+    from dbnd._errors import UsageError
+    from dbnd_tracker._access.tokens import revoke_token
+    from dbnd_tracker._errors import MissingError
+
+    try:
+        revoked = _open(database).write(lambda writer: revoke_token(writer, uid.lower()))
+    except MissingError as error:
+        msg = f"{error} `dbnd tracker token list` shows all."
+        raise UsageError(msg) from None
+    _console.success(f"The token {revoked.label!r} is revoked.")
+
+
+def _open(given: str | None) -> Database:
+    from dbnd._config import Config
+    from dbnd_tracker._cli.databases import database_url
+    from dbnd_tracker._database import open_database
+    from dbnd_tracker._settings import TrackerSettings
+
+    database = open_database(database_url(given, Config.load().settings(TrackerSettings)))
+    click.get_current_context().call_on_close(database.close)
+    return database
+
+
+def _lifespan(text: str) -> timedelta:
+    from dbnd._errors import UsageError
+
+    found = _LIFESPAN.fullmatch(text.strip())
+    lifespan = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else timedelta()
+    if not timedelta() < lifespan <= timedelta(days=_LONGEST_DAYS):
+        msg = f"--expires {text!r} is no time such as 30m, 12h or 90d."
+        raise UsageError(msg)
+    return lifespan
+
+
+def _state(one: AccessToken) -> str:
+    if one.revoked_at is not None:
+        return "revoked"
+    return "expired" if one.expires_at is not None and one.expires_at <= datetime.now(timezone.utc) else "valid"
+
+
+def _facts(one: AccessToken) -> dict[str, str | None]:
+    times = {"created_at": one.created_at, "expires_at": one.expires_at, "revoked_at": one.revoked_at}
+    return {
+        "uid": one.uid,
+        "label": one.label,
+        "role": one.role,
+        "state": _state(one),
+        **{name: None if time is None else time.isoformat() for name, time in times.items()},
+    }

@@ -1,0 +1,90 @@
+"""Keys of bodies that the schemas do not know: kept out, counted, and said once in the log."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from pydantic import AliasChoices, BaseModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_LOG: Final = logging.getLogger("dbnd_tracker")
+# A client that makes up keys without end must not fill the memory: past this they are only counted.
+_REMEMBERED: Final = 1_000
+_LONGEST_KEY: Final = 80
+
+
+@functools.cache
+def _known(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
+    """The keys of ``model``, each with the schema of what stands there when that is one, too."""
+    found: dict[str, type[BaseModel] | None] = {}
+    for name, field in model.model_fields.items():
+        inner = next(_models(field.annotation), None)
+        alias = field.validation_alias
+        for key in alias.choices if isinstance(alias, AliasChoices) else [alias or name]:
+            found[str(key)] = inner
+    return found
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401  any annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def unknown_keys(model: type[BaseModel], body: object) -> Iterator[str]:
+    """The keys in ``body``, which ``model`` has validated, that the schema does not know, as dotted paths."""
+    if isinstance(body, list):
+        for member in body:
+            yield from unknown_keys(model, member)
+    elif isinstance(body, dict):
+        known = _known(model)
+        for key, value in body.items():
+            if key not in known:
+                yield key[:_LONGEST_KEY]
+            elif (inner := known[key]) is not None:
+                yield from (f"{key}.{deeper}" for deeper in unknown_keys(inner, value))
+
+
+class UnknownKeys:
+    """How many unknown keys each call has had."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._said: set[tuple[str, str]] = set()
+
+    def note(self, call: str, model: type[BaseModel], body: object) -> None:
+        """Count the unknown keys of a body, and log those that were not seen before.
+
+        Args:
+            call: Name of the call.
+            model: Its schema, by which ``body`` is valid.
+            body: The body as parsed from JSON.
+        """
+        found = list(unknown_keys(model, body))
+        if not found:
+            return
+        with self._lock:
+            self._counts[call] += len(found)
+            new = {(call, key) for key in found} - self._said
+            if len(self._said) + len(new) > _REMEMBERED:
+                return
+            self._said |= new
+        for _, key in sorted(new):
+            _LOG.warning("The body of %s has a key that is not known and not kept: %r.", call, key)
+
+    def counts(self) -> Mapping[str, int]:
+        """How many there were, by call."""
+        with self._lock:
+            return dict(self._counts)
+
+
+UNKNOWN_KEYS: Final = UnknownKeys()
+"""Those of this process."""
