@@ -278,6 +278,7 @@ class Target(Base):
     """An input or output of a task; its uid is made of attempt, parameter, path and operation."""
 
     __tablename__ = "targets"
+    __table_args__ = (Index(None, "path", postgresql_using="hash"),)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     uid: Mapped[str] = mapped_column(_Uid, unique=True)
@@ -296,6 +297,7 @@ class DatasetOperation(Base):
     """Reading, writing or deleting a dataset; its uid is made of attempt, path and operation."""
 
     __tablename__ = "dataset_operations"
+    __table_args__ = (Index(None, "path", postgresql_using="hash"),)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     uid: Mapped[str] = mapped_column(_Uid, unique=True)

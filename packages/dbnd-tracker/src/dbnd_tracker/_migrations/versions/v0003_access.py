@@ -70,3 +70,5 @@ def upgrade(op: Operations) -> None:
         sa.UniqueConstraint("attempt_id", "kind", name="uq_attempt_documents_attempt_id_kind"),
     )
     op.add_column("task_runs", sa.Column("facts", sa.JSON()))
+    for table in ("dataset_operations", "targets"):  # of whole paths, however long: a hash index of PostgreSQL
+        op.create_index(f"ix_{table}_path", table, ["path"], postgresql_using="hash")
