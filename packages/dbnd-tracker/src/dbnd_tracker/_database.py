@@ -43,6 +43,11 @@ VERSION_TABLE: Final = "alembic_version"
 
 _BUSY_TIMEOUT_MS: Final = 10_000
 _ATTEMPTS: Final = 5
+# Connections of PostgreSQL that write at once; what is left of SQLAlchemy's pool of fifteen reads.
+_WRITERS: Final = 4
+# Pages of 4 KiB after which SQLite moves its log into the file, which waits for the disk; four times its own number.
+_CHECKPOINT: Final = 4_000
+_CACHE_KIB: Final = 16_384
 # Any constant that no other program of a PostgreSQL server is likely to use for its advisory locks.
 _MIGRATION_LOCK: Final = 0x6462_6E64
 
@@ -77,6 +82,8 @@ class Database:
         self.path: Path | None = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
         self.name: str = str(self.path) if self.path else mask_url(parsed.render_as_string(hide_password=True))
         """The database as messages name it, without credentials."""
+        self.writers: int = 1 if self.path else _WRITERS
+        """How many transactions may write at once."""
         try:
             self._engine = create_engine(
                 parsed,
@@ -101,6 +108,7 @@ class Database:
         self._read_info = {HEARTBEAT_TIMEOUT: timedelta(seconds=heartbeat_timeout_s)}
         self._ids = IdCache()
         self._lock = threading.Lock()
+        self._turns = threading.Semaphore(self.writers)
         self._opened = False
 
     def open(self) -> None:
@@ -164,7 +172,7 @@ class Database:
             for attempt in range(_ATTEMPTS):
                 try:
                     # SQLite has one writer at a time; waiting here is fairer and quicker than in its busy loop.
-                    with self._lock, Session(self._writing, expire_on_commit=False) as session:
+                    with self._turns, Session(self._writing, expire_on_commit=False) as session:
                         writer = Writer(session, self._ids)
                         result = work(writer)
                         session.commit()
@@ -201,7 +209,7 @@ class Database:
         except (DataError, IntegrityError) as error:
             msg = f"The database {self.name} refuses the values: {_reason(error)}."
             raise PayloadError(msg) from error
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, StaleIdsError, OSError) as error:
             msg = f"The database {self.name} cannot be used: {_reason(error)}."
             raise StorageError(msg) from error
 
@@ -231,6 +239,8 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     _use_write_ahead_log(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:

@@ -6,10 +6,11 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic_core import from_json
-from starlette.concurrency import run_in_threadpool
 
 from dbnd_tracker._api.extensions import POINTS_FORM, POINTS_HEADER
 from dbnd_tracker._errors import PayloadError
@@ -45,13 +46,18 @@ _POINTS_PARAMETER: Final = {
 
 
 def tracking_router(database: Database) -> APIRouter:
-    """A route for each call."""
+    """A route for each call.
+
+    The calls have threads of their own, as many as the database writes at once: more of them would only wait for it,
+    and take the interpreter from one another while they do.
+    """
     router = APIRouter(prefix="/api/v1", tags=["tracking"])
+    threads = CapacityLimiter(database.writers)
     for name, call in CALLS.items():
         path = name if name == "log_exception" else f"tracking/{name}"
         router.add_api_route(
             f"/{path}",
-            _endpoint(database, name),
+            _endpoint(database, name, threads),
             methods=["POST"],
             name=name,
             summary=f"{name}: {(call.body.__doc__ or '').splitlines()[0]}",
@@ -63,10 +69,10 @@ def tracking_router(database: Database) -> APIRouter:
     return router
 
 
-def _endpoint(database: Database, name: str) -> Callable[[Request], Awaitable[JSONResponse]]:
+def _endpoint(database: Database, name: str, threads: CapacityLimiter) -> Callable[[Request], Awaitable[JSONResponse]]:
     async def endpoint(request: Request) -> JSONResponse:
         raw = await request.body()
-        return await run_in_threadpool(_apply, database, name, raw, request.headers)
+        return await run_sync(_apply, database, name, raw, request.headers, limiter=threads)
 
     return endpoint
 

@@ -81,7 +81,7 @@ def _add_points(writer: Writer, added: Mapping[tuple[str, str], Series], attempt
         wanted = select(_SERIES).where(_SERIES.c.id.in_(part)).order_by(_SERIES.c.id)
         found = connection.execute(wanted.with_for_update(key_share=True)).all()
         if len(found) != len(part):
-            msg = "series"
+            msg = "metrics are deleted as they are written"
             raise StaleIdsError(msg)
         for old in found:
             encoded = encode_all(part[old.id].values)

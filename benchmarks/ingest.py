@@ -1,0 +1,353 @@
+"""How fast points are taken: the tracker, MLflow's server, and the bare database, side by side.
+
+Each client sends batches of 1,000 points (10 metrics of a run, 100 steps of each) one after the other over a
+connection that it keeps, and the next when the last is answered. MLflow's server takes the same points by
+``runs/log-batch``. The limit is what one connection inserts into the tracker's own table of points, prepared rows in
+transactions of as many points: ``executemany`` on SQLite, ``COPY`` on PostgreSQL. The rounds of all of them are
+interleaved; of each the median counts. What is stored is counted at the end.
+
+    python benchmarks/ingest.py --scale 0.1
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import gzip
+import http.client
+import json
+import math
+import random
+import sqlite3
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from servers import mlflow, postgresql, tracker
+
+from dbnd._tracking.points import wire_text
+from dbnd_tracker._database import open_database
+from dbnd_tracker._ingest.bulk import insert_points
+
+KEYS, STEPS = 10, 100
+POINTS = KEYS * STEPS
+CLIENTS = (1, 4, 16)
+STORED = 10_000_000
+_START_MS = 1_764_000_000_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """One batch as it goes over the wire."""
+
+    path: str
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One round.
+
+    Args:
+        rate: Points per second.
+        p99: Milliseconds within which 99 of 100 batches were answered.
+    """
+
+    rate: float
+    p99: float
+
+
+def values(number: int) -> Iterator[tuple[str, float, int, int]]:
+    """Key, value, time in ms and step of the points of a client's batch ``number``."""
+    dice = random.Random(number)
+    for key in range(KEYS):
+        for step in range(number * STEPS, (number + 1) * STEPS):
+            yield f"metric_{key}", dice.random(), _START_MS + step, step
+
+
+def groups(number: int, attempt: str) -> list[Any]:
+    """The points in the form that the tracker's client keeps them in."""
+    return [[attempt, "mlflow", [[key, value, 1000 * ms, step] for key, value, ms, step in values(number)]]]
+
+
+def wire_request(number: int, attempt: str) -> Request:
+    """The protocol's form, which every client of a Databand server sends, zipped as they do."""
+    body = gzip.compress(wire_text(groups(number, attempt)).encode(), compresslevel=1)
+    return Request("/api/v1/tracking/log_metrics", body, {"Content-Encoding": "gzip"})
+
+
+def compact_request(number: int, attempt: str) -> Request:
+    """The form that our own client sends to our own tracker."""
+    body = gzip.compress(json.dumps({"points": groups(number, attempt)}).encode(), compresslevel=1)
+    return Request("/api/v1/tracking/log_metrics", body, {"Content-Encoding": "gzip", "X-Databand-Points": "1"})
+
+
+def mlflow_request(number: int, run: str) -> Request:
+    """MLflow's own form, as its client sends it."""
+    points = [{"key": k, "value": v, "timestamp": ms, "step": step} for k, v, ms, step in values(number)]
+    return Request("/api/2.0/mlflow/runs/log-batch", json.dumps({"run_id": run, "metrics": points}).encode(), {})
+
+
+def send(url: str, batches: list[list[Request]]) -> Measured:
+    """Send the batches of each client, all clients at once, and measure."""
+    latencies: list[float] = []
+    failed: list[BaseException] = []
+    barrier = threading.Barrier(len(batches) + 1)
+
+    def client(requests: list[Request]) -> None:
+        parts = urlsplit(url)
+        connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=120)
+        try:
+            connection.connect()
+            barrier.wait()
+            for request in requests:
+                started = time.perf_counter()
+                connection.request(
+                    "POST", request.path, request.body, {"Content-Type": "application/json", **request.headers}
+                )
+                answer = connection.getresponse()
+                content = answer.read()
+                latencies.append(time.perf_counter() - started)
+                if answer.status != http.client.OK:
+                    msg = f"{request.path} answered {answer.status}: {content[:300]!r}"
+                    raise RuntimeError(msg)  # noqa: TRY301  carried to the main thread
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+            barrier.abort()
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=client, args=(requests,)) for requests in batches]
+    for thread in threads:
+        thread.start()
+    with contextlib.suppress(threading.BrokenBarrierError):
+        barrier.wait()
+    started = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    took = time.perf_counter() - started
+    if failed:
+        raise failed[0]
+    latencies.sort()
+    p99 = latencies[math.ceil(0.99 * len(latencies)) - 1]
+    return Measured(POINTS * len(latencies) / took, 1000 * p99)
+
+
+class Target:
+    """A server, and what was sent to it.
+
+    Args:
+        url: Where it listens.
+        make: Makes a client's request of a batch's number and the id of the client's run.
+        begin: Makes a run and returns its id.
+        batches: How many batches one round sends, all clients together.
+    """
+
+    def __init__(
+        self, url: str, make: Callable[[int, str], Request], begin: Callable[[str], str], batches: int
+    ) -> None:
+        self._url = url
+        self._make = make
+        self._begin = begin
+        self._batches = batches
+        self.sent = 0
+
+    def measure(self, clients: int) -> Measured:
+        """One round with new runs, after a batch of each client that is not measured."""
+        each = max(2, self._batches // clients)
+        runs = [self._begin(self._url) for _ in range(clients)]
+        batches = [[self._make(number, run) for number in range(each + 1)] for run in runs]
+        send(self._url, [requests[:1] for requests in batches])
+        measured = send(self._url, [requests[1:] for requests in batches])
+        self.sent += POINTS * clients * (each + 1)
+        return measured
+
+
+def post(url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one call."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=120)
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    if answer.status != http.client.OK:
+        sys.exit(f"{path} answered {answer.status}: {content[:300]!r}")
+    answered: dict[str, Any] = json.loads(content)
+    return answered
+
+
+def begin_attempt(url: str) -> str:
+    """A new attempt: the tracker takes points of one that it has not heard of."""
+    del url
+    return str(uuid.uuid4())
+
+
+def begin_mlflow_run(url: str) -> str:
+    """A new run of MLflow's."""
+    body = {"experiment_id": "0", "start_time": _START_MS}
+    return str(post(url, "/api/2.0/mlflow/runs/create", body)["run"]["info"]["run_id"])
+
+
+def limit(url: str, batches: int) -> Measured:
+    """What one connection inserts into a table of points of its own database."""
+    open_database(url).close()
+    columns = "series_id, number, step, timestamp_us, value, kind, text"
+    rows = [
+        [
+            (1 + place // STEPS, 1 + step, step, 1000 * ms, value, 0, None)
+            for place, (_, value, ms, step) in enumerate(values(number))
+        ]
+        for number in range(batches)
+    ]
+    latencies = []
+    if url.startswith("sqlite"):
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        for batch in rows:
+            started = time.perf_counter()
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(f"INSERT INTO metrics ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", batch)
+            connection.execute("COMMIT")
+            latencies.append(time.perf_counter() - started)
+        connection.close()
+    else:
+        import psycopg
+
+        texts = [
+            "".join("\t".join(r"\N" if part is None else str(part) for part in row) + "\n" for row in batch).encode()
+            for batch in rows
+        ]
+        with psycopg.connect(url) as driver:
+            for data in texts:
+                started = time.perf_counter()
+                with driver.cursor() as cursor, cursor.copy(f"COPY metrics ({columns}) FROM STDIN") as copy:
+                    copy.write(data)
+                driver.commit()
+                latencies.append(time.perf_counter() - started)
+    return Measured(POINTS * batches / sum(latencies), 1000 * sorted(latencies)[math.ceil(0.99 * batches) - 1])
+
+
+def fill(url: str, points: int) -> None:
+    """Store ``points`` points in runs of 10 metrics, quickly: 1,000 points of each series."""
+    database = open_database(url)
+    per_series = 1_000
+    for first in range(0, points // per_series, 100):
+        rows = (
+            (1_000_000 + series, 1 + step, step, 1_000 * (_START_MS + step), step / 7, 0, None)
+            for series in range(first, first + 100)
+            for step in range(per_series)
+        )
+        database.write(lambda writer, rows=rows: insert_points(writer.session.connection(), rows))
+    database.close()
+
+
+def stored(url: str) -> int:
+    """How many points the tracker's sums count, which must be as many as there are rows."""
+    from sqlalchemy import text
+
+    database = open_database(url)
+    with database.read() as session:
+        total = session.scalar(text("SELECT coalesce(sum(points), 0) FROM metric_series"))
+        rows = session.scalar(text("SELECT count(*) FROM metrics WHERE series_id < 1000000"))
+    database.close()
+    if total != rows:
+        sys.exit(f"{url} sums up {total} points and has {rows}.")
+    return int(total)
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--scale", type=float, default=1.0, help="part of the full number of batches and stored points")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--databases", default="sqlite,postgresql")
+    parser.add_argument("--clients", default=",".join(map(str, CLIENTS)))
+    options = parser.parse_args()
+    clients = [int(number) for number in options.clients.split(",")]
+    with (
+        tempfile.TemporaryDirectory(prefix="ingest-", ignore_cleanup_errors=True) as name,
+        contextlib.ExitStack() as stack,
+    ):
+        folder = Path(name)
+        create: Callable[[str], str]
+        for kind in options.databases.split(","):
+            if kind == "sqlite":
+                create = functools.partial(_sqlite_url, folder)
+            else:
+                create = stack.enter_context(postgresql(folder / "postgresql")).create
+            compare(kind, create, folder, clients, options.rounds, options.scale)
+            grow(kind, create, folder, options.rounds, options.scale)
+
+
+def _sqlite_url(folder: Path, name: str) -> str:
+    return f"sqlite:///{folder / name}.db"
+
+
+def compare(
+    kind: str, create: Callable[[str], str], folder: Path, clients: list[int], rounds: int, scale: float
+) -> None:
+    """Print rates and latencies of all on one kind of database."""
+    many, few = max(16, int(600 * scale)), max(16, int(64 * scale))
+    found: dict[tuple[str, int], list[Measured]] = {}
+    with contextlib.ExitStack() as stack:
+        mine, one, more = (create(f"compare_{what}") for what in ("tracker", "mlflow1", "mlflow4"))
+        url = stack.enter_context(tracker(mine, folder))
+        url_one = stack.enter_context(mlflow(one, folder, 1))
+        url_more = stack.enter_context(mlflow(more, folder, None))
+        targets = {
+            "tracker, protocol's form": Target(url, wire_request, begin_attempt, many),
+            "tracker, own client's form": Target(url, compact_request, begin_attempt, many),
+            "mlflow server --workers 1": Target(url_one, mlflow_request, begin_mlflow_run, few),
+            "mlflow server (4 workers)": Target(url_more, mlflow_request, begin_mlflow_run, few),
+        }
+        for number in clients:
+            for turn in range(rounds):
+                found.setdefault(("limit", number), []).append(limit(create(f"limit_{number}_{turn}"), many))
+                for name, target in targets.items():
+                    found.setdefault((name, number), []).append(target.measure(number))
+        sent = sum(target.sent for name, target in targets.items() if name.startswith("tracker"))
+        if stored(mine) != sent:
+            sys.exit(f"{sent} points were sent to the tracker, and {stored(mine)} are stored.")
+    print(f"\n## {kind}: {rounds} rounds, {many} batches (MLflow's server {few}) of {POINTS} points\n")
+    print("| clients | what | points/s | p99 ms | x MLflow, 1 worker | x MLflow, default | of the limit |")
+    print("|---|---|---|---|---|---|---|")
+    for number in clients:
+        rates = {name: statistics.median(m.rate for m in found[name, number]) for name in ("limit", *targets)}
+        for name, rate in rates.items():
+            p99 = statistics.median(m.p99 for m in found[name, number])
+            single, default = list(rates.values())[-2:]
+            ratios = f"{rate / single:.1f} | {rate / default:.1f} | {rate / rates['limit']:.2f}"
+            print(f"| {number} | {name} | {rate:,.0f} | {p99:,.1f} | {ratios} |")
+    sys.stdout.flush()
+
+
+def grow(kind: str, create: Callable[[str], str], folder: Path, rounds: int, scale: float) -> None:
+    """Print how much slower ingest is with many points stored."""
+    batches, clients, points = max(16, int(600 * scale)), 4, max(100_000, int(STORED * scale))
+    empty, full = create("grow_empty"), create("grow_full")
+    fill(full, points)
+    times: dict[str, list[float]] = {}
+    with tracker(empty, folder) as first, tracker(full, folder) as second:
+        urls = {"empty": first, "full": second}
+        for turn in range(rounds):
+            for name in ("empty", "full") if turn % 2 else ("full", "empty"):
+                measured = Target(urls[name], wire_request, begin_attempt, batches).measure(clients)
+                times.setdefault(name, []).append(1 / measured.rate)
+    ratio = statistics.median(times["full"]) / statistics.median(times["empty"])
+    print(f"\n{kind}: with {points:,} points stored, a batch takes {ratio:.2f} of its time in an empty database.")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
