@@ -65,3 +65,41 @@ def server() -> Iterator[ScriptedServer]:
     httpd.shutdown()
     thread.join()
     httpd.server_close()
+
+
+class ScriptedTransport:
+    """Takes batches into a list, or does what the script says next: raises an error, or calls a function."""
+
+    def __init__(self, *script):
+        self.script = list(script)
+        self.batches = []
+        self.attempts = []
+        self.beats = []
+        self.state = "running"
+        self.deadline = None
+        self.closed = False
+
+    def send(self, batch):
+        self.attempts.append(batch)
+        step = self.script.pop(0) if self.script else None
+        if isinstance(step, Exception):
+            raise step
+        if callable(step):
+            step(batch)
+        self.batches.append(batch)
+
+    def heartbeat(self, run_uid):
+        self.beats.append(run_uid)
+        return self.state
+
+    def check(self):
+        """All is well."""
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def scripted() -> type[ScriptedTransport]:
+    """The class of transports that do what a test's script says."""
+    return ScriptedTransport

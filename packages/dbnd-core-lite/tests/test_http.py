@@ -7,7 +7,15 @@ import pytest
 from dbnd._config import Config
 from dbnd._settings import CoreSettings
 from dbnd._tracking.http import HttpTransport
-from dbnd._tracking.transport import Batch, PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
+from dbnd._tracking.transport import (
+    AccessError,
+    Batch,
+    BusyError,
+    PartlyAppliedError,
+    RefusedError,
+    TooLargeError,
+    UnreachableError,
+)
 from dbnd._tracking.wire import PROTOCOL_VERSION
 
 BATCH = Batch("log_metrics", {"metrics_info": [{"value": float("nan")}]}, "ab" * 16, 3, 7)
@@ -74,13 +82,13 @@ def test_a_refused_login_is_trouble_that_names_the_key(server):
     ("status", "headers", "error", "text"),
     [
         (400, {}, RefusedError, "it answered 400: nonsense"),
-        (401, {}, UnreachableError, "refuses the credentials of core.databand_access_token"),
-        (403, {}, UnreachableError, "refuses the credentials"),
-        (408, {}, UnreachableError, "it answered 408"),
+        (401, {}, AccessError, "refuses the credentials of core.databand_access_token"),
+        (403, {}, AccessError, "refuses the credentials"),
+        (408, {}, BusyError, "it answered 408"),
         (413, {}, TooLargeError, "413"),
-        (429, {"Retry-After": "7"}, UnreachableError, "it answered 429"),
-        (500, {}, UnreachableError, "it answered 500"),
-        (502, {}, UnreachableError, "it answered 502"),
+        (429, {"Retry-After": "7"}, BusyError, "it answered 429"),
+        (500, {}, BusyError, "it answered 500"),
+        (502, {}, BusyError, "it answered 502"),
         (302, {"Location": "https://elsewhere/"}, UnreachableError, "it redirects to https://elsewhere/"),
         (409, {"X-Databand-Applied": "5"}, PartlyAppliedError, "events up to 5"),
         (409, {}, RefusedError, "it answered 409"),

@@ -1,122 +1,150 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
-import zlib
 
 import pytest
 
-from dbnd._tracking.journal import Journal, JournalClosedError
+from dbnd._tracking import journal as journal_module
+from dbnd._tracking.journal import Journal, JournalClosedError, JournalFullError
+from dbnd._tracking.journal_file import JournalFile
+
+EVERYTHING = 1 << 24
 
 
 @pytest.fixture
-def journal(tmp_path):
-    made = Journal(tmp_path / "journal", "http://h")
+def folder(tmp_path):
+    made = tmp_path / "journal"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def journal(folder):
+    made = Journal(folder, "http://h")
     yield made
     made.close()
 
 
-def test_events_are_read_back_in_order_with_their_numbers(journal):
-    for number in range(5):
-        assert journal.append("call", {"n": number}) == number + 1
-    records = journal.read(100, 1 << 20)
-    assert [(r.sequence, r.call, r.body["n"]) for r in records] == [(n + 1, "call", n) for n in range(5)]
+def read(journal):
+    """The bodies of all events that are not delivered, over all files."""
+    return [record.body for file in journal._files for record in file.read(EVERYTHING)]
 
 
-def test_acknowledged_events_are_not_read_again(journal):
-    for number in range(5):
-        journal.append("call", {"n": number})
-    first = journal.read(2, 1 << 20)
-    journal.acknowledge(first[-1])
-    assert journal.unsent == 3
-    assert [r.sequence for r in journal.read(100, 1 << 20)] == [3, 4, 5]
-
-
-def test_an_event_larger_than_the_limit_is_read_whole(journal):
-    journal.append("call", {"text": "x" * 10_000})
-    journal.append("call", {"text": "y"})
-    (record,) = journal.read(100, 1_000)[:1]
-    assert len(record.body["text"]) == 10_000
-
-
-def test_lines_carry_the_checksum_of_their_json(journal):
-    journal.append("call", {"text": "ünïcode\n\u2028"})
-    for line in journal.path.read_bytes().splitlines():
-        checksum, _, data = line.partition(b" ")
-        assert int(checksum, 16) == zlib.crc32(data)
-
-
-def test_close_removes_what_is_delivered_and_keeps_what_is_not(tmp_path):
-    folder = tmp_path / "journal"
-    delivered, unsent = Journal(folder, "u"), Journal(folder, "u")
-    for journal in (delivered, unsent):
-        journal.append("call", {})
-    delivered.acknowledge(delivered.read(10, 1000)[-1])
-    delivered.close()
-    unsent.close()
-    unsent.close()
-    assert sorted(p.name for p in folder.iterdir()) == [f"{unsent.id}.ack", f"{unsent.id}.journal"]
-    with pytest.raises(JournalClosedError):
-        unsent.append("call", {})
+def deliver(journal, count):
+    """Acknowledge the next ``count`` events and return their bodies."""
+    done = []
+    while len(done) < count and (file := journal.front()):
+        records = file.read(EVERYTHING)[: count - len(done)]
+        file.acknowledge(records[-1].sequence, records[-1].end)
+        done += [record.body for record in records]
+    journal.front()
+    return done
 
 
 def test_threads_append_whole_lines(journal):
     def log(thread):
         for number in range(200):
-            journal.append("call", {"thread": thread, "n": number})
+            journal.append("call", [thread, number])
 
     threads = [threading.Thread(target=log, args=(n,)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    records = journal.read(10_000, 1 << 24)
-    assert [r.sequence for r in records] == list(range(1, 1601))
+    found = read(journal)
+    assert journal.accepted == journal.unsent == len(found) == 1600
     for thread in range(8):
-        assert [r.body["n"] for r in records if r.body["thread"] == thread] == list(range(200))
+        assert [number for t, number in found if t == thread] == list(range(200))
 
 
-def test_accepted_means_kept(tmp_path):
+def test_accepted_means_kept(folder):
     """What had been appended when the process was killed is in the file."""
     code = (
-        "import os, signal, sys\n"
+        "import os, signal\n"
         "from pathlib import Path\n"
         "from dbnd._tracking.journal import Journal\n"
-        f"j = Journal(Path({str(tmp_path)!r}), 'u')\n"
-        "for n in range(100): j.append('call', {'n': n})\n"
+        f"journal = Journal(Path({str(folder)!r}), 'u')\n"
+        "for n in range(100): journal.append('call', n)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)
-    assert done.returncode == -9
-    (path,) = tmp_path.glob("*.journal")
-    assert len(path.read_bytes().splitlines()) == 101
+    assert done.returncode == -signal.SIGKILL
+    (path,) = folder.glob("*.journal")
+    file = JournalFile.adopt(path)
+    assert [record.body for record in file.read(EVERYTHING)] == list(range(100))
+    file.close()
 
 
-def test_a_full_disk_leaves_no_half_line(tmp_path):
-    """A file size limit stands in for the disk."""
-    code = (
-        "import resource, signal\n"
-        "from pathlib import Path\n"
-        "from dbnd._tracking.journal import Journal\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"j = Journal(Path({str(tmp_path)!r}), 'u')\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "kept = 0\n"
-        "for n in range(100):\n"
-        "    try: j.append('call', {'n': n, 'pad': 'x' * 40})\n"
-        "    except OSError: pass\n"
-        "    else: kept += 1\n"
-        "print(kept, len(j.read(1000, 1 << 20)), j.unsent)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    kept, read, unsent = map(int, done.stdout.split())
-    assert 0 < kept < 100
-    assert kept == read == unsent
-    (path,) = tmp_path.glob("*.journal")
-    assert path.read_bytes().endswith(b"\n")
+def test_a_journal_goes_on_in_further_files_and_removes_delivered_ones(folder, monkeypatch):
+    monkeypatch.setattr(journal_module, "_FILE_SIZE", 1_000)
+    journal = Journal(folder, "u")
+    for number in range(200):
+        journal.append("call", number)
+    paths = list(folder.glob("*.journal"))
+    assert len(paths) > 3
+    assert all(path.stat().st_size <= 1_000 for path in paths)
+    headers = [file.header for file in journal._files]
+    assert [header.part for header in headers] == list(range(len(headers)))
+    assert {header.chain for header in headers[1:]} == {headers[0].id}
+    assert sorted(headers, key=lambda header: header.order) == headers
+    assert read(journal) == list(range(200))
+    assert deliver(journal, 150) == list(range(150))
+    assert (journal.accepted, journal.settled, journal.unsent) == (200, 150, 50)
+    assert len(list(folder.glob("*.journal"))) < len(paths)
+    assert deliver(journal, 50) == list(range(150, 200))
+    journal.close()
+    assert list(folder.iterdir()) == []
 
 
-def test_files_are_the_owners_alone(journal):
-    assert journal.path.stat().st_mode & 0o777 == 0o600
-    assert journal.path.parent.stat().st_mode & 0o777 == 0o700
+def test_a_journal_is_never_larger_than_its_cap_and_has_room_again_after_delivery(folder):
+    journal = Journal(folder, "u", max_bytes=10_000)
+
+    def fill():
+        kept = []
+        for number in range(1_000):
+            try:
+                journal.append("call", number)
+            except JournalFullError as error:
+                assert "core.journal_max_bytes = 10000" in str(error)  # noqa: PT017  it is raised many times
+            else:
+                kept.append(number)
+            assert sum(path.stat().st_size for path in folder.glob("*.journal")) <= 10_000
+        return kept
+
+    first = fill()
+    assert 200 < len(first) < 1_000
+    assert first == list(range(len(first)))
+    assert deliver(journal, len(first)) == first
+    second = fill()
+    assert len(second) > 200
+    assert deliver(journal, len(second)) == second
+    journal.close()
+
+
+def test_an_event_larger_than_a_file_is_kept(folder):
+    journal = Journal(folder, "u", max_bytes=10_000)
+    journal.append("call", "x" * 5_000)
+    journal.append("call", 1)
+    assert [len(str(body)) for body in read(journal)] == [5_000, 1]
+    with pytest.raises(JournalFullError):
+        journal.append("call", "x" * 10_000)
+    journal.close()
+
+
+def test_a_closed_journal_takes_nothing(folder):
+    journal = Journal(folder, "u")
+    journal.append("call", 1)
+    journal.close()
+    journal.close()
+    with pytest.raises(JournalClosedError):
+        journal.append("call", 2)
+    assert len(list(folder.glob("*.journal"))) == 1
+
+
+def test_the_folder_is_the_owners_alone(home):
+    made = Journal(home / "dbnd/journal", "u")
+    assert [folder.stat().st_mode & 0o777 for folder in (home / "dbnd", made.path.parent)] == [0o700, 0o700]
+    made.close()

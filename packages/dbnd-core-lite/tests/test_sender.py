@@ -5,38 +5,21 @@ import time
 
 import pytest
 
+from dbnd._tracking import sender as sender_module
 from dbnd._tracking.journal import Journal
-from dbnd._tracking.sender import MAX_EVENTS, Sender
-from dbnd._tracking.transport import PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
+from dbnd._tracking.sender import Sender
+from dbnd._tracking.transport import BusyError, RefusedError, UnreachableError
 
-
-class ScriptedTransport:
-    """Takes batches into a list, or raises what the script says next."""
-
-    def __init__(self, *script):
-        self.script = list(script)
-        self.batches = []
-        self.attempts = []
-
-    def send(self, batch):
-        self.attempts.append(batch)
-        step = self.script.pop(0) if self.script else None
-        if isinstance(step, Exception):
-            raise step
-        if callable(step):
-            step(batch)
-        self.batches.append(batch)
-
-    def close(self):
-        pass
+# Seconds after which something that should have happened has not; nothing waits for it to be over.
+PATIENCE = 60
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, scripted):
     made = []
 
     def start(*script):
-        journal, transport = Journal(tmp_path, "u"), ScriptedTransport(*script)
+        journal, transport = Journal(tmp_path / "journal", "u"), scripted(*script)
         sender = Sender(journal, transport, "u")
         made.append((journal, sender))
         return journal, sender, transport
@@ -47,138 +30,136 @@ def start(tmp_path):
         journal.close()
 
 
-def metrics(*numbers):
-    return [["attempt", "user", [["n", number, 0] for number in numbers]]]
+def metrics(number):
+    return [["attempt", "user", [["n", number, 0]]]]
 
 
-def numbers(batch):
-    return [number for _, _, points in batch.body for _, number, _ in points] if batch.call == "log_metrics" else []
+def numbers(transport):
+    return [n for b in transport.batches if b.call == "log_metrics" for _, _, points in b.body for _, n, _ in points]
 
 
-def test_consecutive_metrics_travel_in_one_batch_and_order_is_kept(start):
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_events_are_delivered_without_anybody_waiting(start):
     journal, sender, transport = start()
-    journal.append("init_run", {})
-    for _ in range(3):
-        journal.append("log_metrics", metrics(0, 1))
-    journal.append("set_run_state", {})
-    journal.append("log_metrics", metrics(1))
-    assert sender.flush(10)
-    assert [(b.call, b.first, b.last) for b in transport.batches] == [
-        ("init_run", 1, 1),
-        ("log_metrics", 2, 4),
-        ("set_run_state", 5, 5),
-        ("log_metrics", 6, 6),
-    ]
-    assert numbers(transport.batches[1]) == [0, 1] * 3
-    assert transport.batches[0].journal == journal.id
+    for number in range(10):
+        journal.append("log_metrics", metrics(number))
+        sender.notify()
+    wait_until(lambda: not journal.unsent)
+    assert numbers(transport) == list(range(10))
 
 
-def test_batches_are_bounded(start):
-    journal, sender, transport = start()
-    for _ in range(MAX_EVENTS + 10):
-        journal.append("log_metrics", metrics(1))
-    assert sender.flush(60)
-    assert max(b.last - b.first + 1 for b in transport.batches) <= MAX_EVENTS
-    assert sum(len(numbers(b)) for b in transport.batches) == MAX_EVENTS + 10
+def test_no_thread_is_started_before_the_first_event(start):
+    before = threading.active_count()
+    _, sender, _ = start()
+    assert threading.active_count() == before
+    sender.notify()
+    assert threading.active_count() == before + 1
 
 
 def test_a_batch_that_failed_is_sent_again_as_it_was(start):
     journal, sender, transport = start(UnreachableError("down"))
-    journal.append("log_metrics", metrics(1))
+    journal.append("log_metrics", metrics(0))
     sender.notify()
-    deadline = time.monotonic() + 20
-    while not transport.attempts and time.monotonic() < deadline:
-        time.sleep(0.01)
-    for _ in range(10):  # more events, which must not slip into the batch that is retried
-        journal.append("log_metrics", metrics(1))
-    assert sender.flush(20)
+    wait_until(lambda: transport.attempts)
+    for number in range(1, 11):  # more events, which must not slip into the batch that is retried
+        journal.append("log_metrics", metrics(number))
+    assert sender.flush(PATIENCE)
     assert [(b.first, b.last) for b in transport.attempts[:2]] == [(1, 1), (1, 1)]
-    assert sum(len(numbers(b)) for b in transport.batches) == 11
+    assert numbers(transport) == list(range(11))
 
 
-def test_a_tracker_that_never_answered_gets_one_attempt_at_the_end(start):
-    down = UnreachableError("refused")
-    journal, sender, transport = start(*[down] * 100)
+def test_a_tracker_that_is_not_there_gets_one_attempt_at_the_end(start):
+    journal, sender, transport = start(*[UnreachableError("refused")] * 100)
     journal.append("call", {})
-    started = time.monotonic()
-    assert not sender.flush(60)
-    assert time.monotonic() - started < 30
+    assert not sender.flush(PATIENCE)
     assert journal.unsent == 1
     assert sender.trouble == "refused"
     assert len(transport.attempts) <= 2
 
 
-def test_a_tracker_that_answered_before_is_tried_until_the_time_is_over(start):
-    journal, sender, transport = start(None, *[UnreachableError("restarting")] * 2)
+@pytest.mark.parametrize("trouble", [UnreachableError("restarting"), BusyError("it answered 503")])
+def test_a_tracker_that_answered_before_is_tried_until_the_time_is_over(start, trouble):
+    journal, sender, transport = start(None, *[trouble] * 2)
     journal.append("a", {})
-    assert sender.flush(10)
+    assert sender.flush(PATIENCE)
     journal.append("b", {})
-    assert sender.flush(30)
+    assert sender.flush(PATIENCE)
     assert [b.call for b in transport.batches] == ["a", "b"]
 
 
-def test_retry_after_is_honoured(start):
-    journal, sender, transport = start(None, UnreachableError("busy", retry_after=1.0))
+def test_a_tracker_that_answers_at_all_is_tried_until_the_time_is_over(start):
+    journal, sender, transport = start(BusyError("it answered 502"), BusyError("the connection broke"))
     journal.append("a", {})
-    assert sender.flush(10)
+    assert sender.flush(PATIENCE)
+    assert [b.call for b in transport.batches] == ["a"]
+    assert sender.trouble is None
+
+
+def test_retry_after_is_honoured_while_somebody_waits(start):
+    journal, sender, transport = start(None, BusyError("busy", retry_after=1.5))
+    journal.append("a", {})
+    assert sender.flush(PATIENCE)
     journal.append("b", {})
     started = time.monotonic()
-    assert sender.flush(30)
-    assert time.monotonic() - started >= 0.9
+    assert sender.flush(PATIENCE)
+    assert time.monotonic() - started >= 1.4
     assert len(transport.attempts) == 3
+
+
+def test_nobody_waits_for_a_tracker_that_wants_to_be_left_alone_for_longer(start):
+    journal, sender, transport = start(None, *[BusyError("busy", retry_after=3600)] * 5)
+    journal.append("a", {})
+    assert sender.flush(PATIENCE)
+    journal.append("b", {})
+    started = time.monotonic()
+    assert not sender.flush(PATIENCE)
+    assert time.monotonic() - started < PATIENCE / 2
+    assert len(transport.attempts) == 2
+    assert not sender.flush(PATIENCE)
+    assert len(transport.attempts) == 2  # nor is it asked before that
 
 
 def test_a_transport_that_breaks_does_not_end_the_sender(start):
     journal, sender, transport = start(None, KeyError("a bug of the transport"))
     journal.append("a", {})
-    assert sender.flush(10)
+    assert sender.flush(PATIENCE)
     journal.append("b", {})
-    assert sender.flush(30)
+    assert sender.flush(PATIENCE)
     assert [b.call for b in transport.batches] == ["a", "b"]
 
 
-def test_what_is_refused_for_good_is_kept_aside_and_blocks_nothing(start, capsys):
-    def refuse_bad(batch):
-        if 66 in numbers(batch):
-            raise RefusedError("it answered 400: n is wrong")
-
-    journal, sender, transport = start(*[refuse_bad] * 50)
-    for number in (1, 2, 66, 3, 4):
-        journal.append("log_metrics", metrics(number))
-    journal.append("set_run_state", {})
-    assert sender.flush(20)
-    assert journal.dead == 1
-    delivered = [number for b in transport.batches for number in numbers(b)]
-    assert delivered == [1, 2, 3, 4]
-    assert transport.batches[-1].call == "set_run_state"
-    assert b'["n",66,0]' in journal.dead_path.read_bytes()
-    assert "it answered 400" in capsys.readouterr().err
+def test_what_is_refused_is_said_and_counted(start, capsys):
+    journal, sender, transport = start(RefusedError("it answered 400: n is wrong"), RefusedError("once more"))
+    for call in "abc":
+        journal.append(call, {})
+    assert sender.flush(PATIENCE)
+    assert [b.call for b in transport.batches] == ["c"]
+    assert sender.dead == 2
+    said = capsys.readouterr().err
+    assert said.count("refused an event") == 1  # at most one message a minute
+    assert "it answered 400" in said
+    assert str(sender.dead_path) in said
 
 
-def test_a_batch_that_is_too_large_is_halved(start):
-    def at_most_three(batch):
-        if len(numbers(batch)) > 3:
-            raise TooLargeError("413")
-
-    journal, sender, transport = start(*[at_most_three] * 50)
-    for number in range(10):
-        journal.append("log_metrics", metrics(number))
-    assert sender.flush(20)
-    assert [number for b in transport.batches for number in numbers(b)] == list(range(10))
-    assert journal.dead == 0
-
-
-def test_events_that_the_tracker_has_already_are_not_sent_again(start):
-    journal, sender, transport = start(PartlyAppliedError(2))
-    for number in range(4):
-        journal.append("log_metrics", metrics(number))
-    assert sender.flush(20)
-    assert [(b.first, b.last) for b in transport.attempts] == [(1, 4), (3, 4)]
+def test_a_tracker_that_is_down_is_said_once_a_minute(start, capsys, monkeypatch):
+    monkeypatch.setattr("dbnd._tracking.backoff._LEAST", 0.001)
+    journal, sender, transport = start(*[UnreachableError("refused")] * 5)
+    journal.append("call", {})
+    sender.notify()
+    wait_until(lambda: not journal.unsent)
+    assert len(transport.attempts) == 6
+    assert capsys.readouterr().err.count("does not take events (refused)") == 1
 
 
 def test_logging_goes_on_while_the_tracker_hangs(start):
     release = threading.Event()
-    journal, sender, _ = start(lambda _: release.wait(20))
+    journal, sender, _ = start(lambda _: release.wait(PATIENCE))
     journal.append("a", {})
     sender.notify()
     for _ in range(1000):
@@ -187,4 +168,106 @@ def test_logging_goes_on_while_the_tracker_hangs(start):
     assert journal.unsent == 1001
     assert not sender.flush(0.2)
     release.set()
-    assert sender.flush(20)
+    assert sender.flush(PATIENCE)
+
+
+def test_what_is_logged_during_a_flush_is_not_waited_for(start):
+    journal, sender, _ = start(lambda _: journal.append("late", {}))
+    journal.append("a", {})
+    assert sender.flush(PATIENCE)
+
+
+def test_several_threads_may_wait(start):
+    journal, sender, _ = start()
+    done = []
+
+    def log_and_flush():
+        for _ in range(100):
+            journal.append("log_metrics", metrics(1))
+        done.append(sender.flush(PATIENCE))
+
+    threads = [threading.Thread(target=log_and_flush) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert done == [True] * 4
+
+
+def test_progress_of_a_flush_is_told(start, monkeypatch):
+    monkeypatch.setattr(sender_module, "_LOOK", 0.01)
+    told, seen = [], threading.Event()
+
+    def take_slowly(_):
+        seen.wait(PATIENCE)
+
+    def progress(left):
+        told.append(left)
+        if len(told) > 2:
+            seen.set()
+
+    journal, sender, _ = start(take_slowly)
+    for call in "abcd":
+        journal.append(call, {})
+    assert sender.flush(PATIENCE, progress)
+    assert told[0] == 4
+    assert told == sorted(told, reverse=True)
+
+
+def test_without_a_thread_a_flush_delivers_itself_within_its_time(start, monkeypatch):
+    """At the end of the interpreter no thread can be started."""
+
+    def refuse(_):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    deadlines = []
+    journal, sender, transport = start(lambda _: deadlines.append(transport.deadline))
+    journal.append("a", {})
+    journal.append("b", {})
+    assert sender.flush(PATIENCE)
+    assert [b.call for b in transport.batches] == ["a", "b"]
+    assert 0 < deadlines[0] - time.monotonic() <= PATIENCE
+    assert transport.deadline is None
+
+
+def test_heartbeats_go_on_while_nothing_is_logged(start):
+    journal, sender, transport = start()
+    journal.append("init_run", {})
+    states = []
+    sender.beat("run", 0.05, states.append)
+    sender.notify()
+    wait_until(lambda: len(states) >= 3)
+    assert set(transport.beats) == {"run"}
+    assert set(states) == {"running"}
+    sender.end_beat("run")
+    assert sender.flush(PATIENCE)
+    count = len(transport.beats)
+    time.sleep(0.3)
+    assert len(transport.beats) <= count + 1
+
+
+def test_no_heartbeat_is_sent_to_a_tracker_that_takes_nothing(start):
+    journal, sender, transport = start(*[UnreachableError("refused")] * 1000)
+    journal.append("init_run", {})
+    sender.beat("run", 0.01, lambda _: None)
+    sender.notify()
+    wait_until(lambda: len(transport.attempts) >= 2)
+    assert transport.beats == []
+
+
+def test_a_heartbeat_that_fails_disturbs_nothing(start):
+    journal, sender, transport = start()
+
+    def fail(run_uid):
+        transport.beats.append(run_uid)
+        raise BusyError("it answered 500")
+
+    transport.heartbeat = fail
+    journal.append("a", {})
+    sender.beat("run", 0.02, lambda _: None)
+    sender.notify()
+    wait_until(lambda: len(transport.beats) >= 2)
+    journal.append("b", {})
+    assert sender.flush(PATIENCE)
+    assert [b.call for b in transport.batches] == ["a", "b"]

@@ -75,9 +75,11 @@ class Config:
 
     Args:
         entries: The entries of all layers, lowest layer first.
+        files: The files that they were read from.
     """
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[Entry], files: Iterable[Path] = ()) -> None:
+        self.files: Final = tuple(files)
         self._entries: dict[tuple[str, str], Entry] = {}
         self._seen: list[Entry] = []
         self._sections: dict[type[Settings], Settings] = {}
@@ -100,18 +102,19 @@ class Config:
             ConfigError: A file cannot be read or parsed, or an assignment has no section, key or value.
         """
         entries: list[Entry] = []
-        for path in _default_files():
-            if path.is_file():
-                entries += _read_file(path)
+        files = [path for path in _default_files() if path.is_file()]
+        for path in files:
+            entries += _read_file(path)
         entries += _from_environment()
         entries += _from_command_line(set_config)
         for name in conf_files:
             if not Path(name).is_file():
                 msg = f"The configuration file {name!r} given with --conf-file does not exist."
                 raise ConfigError(msg)
+            files.append(Path(name))
             entries += _read_file(Path(name))
         entries += _from_code(conf or {})
-        return cls(entries)
+        return cls(entries, files)
 
     def get(self, section: str, key: str, default: object = None) -> Any:  # noqa: ANN401  the type is the key's own
         """The value of ``section.key``: validated where a section declares the key, as it was written elsewhere."""

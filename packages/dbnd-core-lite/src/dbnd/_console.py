@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Final, TextIO
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TextIO
 
 import click
 
@@ -103,6 +105,38 @@ def details(text: str) -> None:
 def result(text: str) -> None:
     """Print a command's result on standard output."""
     click.echo(text, color=has_colour(sys.stdout))
+
+
+@contextmanager
+def progress(label: str, total: int, *, patience: float = 1.0) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal how far something is, once it takes longer than ``patience`` seconds.
+
+    Args:
+        label: What is being done.
+        total: How much there is to do.
+        patience: Seconds before anything is shown.
+
+    Yields:
+        What is to be called with how much is left.
+    """
+    started = time.monotonic()
+    shown: list[Any] = []
+
+    def show(left: int) -> None:
+        if not shown and _shows_progress() and time.monotonic() - started >= patience:
+            shown.append(click.progressbar(length=max(1, total), label=label, file=sys.stderr))
+        for bar in shown:
+            bar.update(max(0, total - left - bar.pos))
+
+    try:
+        yield show
+    finally:
+        for bar in shown:
+            bar.render_finish()
+
+
+def _shows_progress() -> bool:
+    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty() and not os.environ.get("CI")
 
 
 def heading(text: str) -> str:

@@ -13,6 +13,7 @@ from dbnd._config import Config
 from dbnd._errors import TrackingError
 from dbnd._plugins import plugins
 from dbnd._settings import CoreSettings, TrackingSettings
+from dbnd._signals import sigterm_cancels
 from dbnd._tracking.client import TrackingAPIClient, get_client
 from dbnd._tracking.transport import configured_url
 
@@ -74,7 +75,7 @@ class DatabandContext:
         self._leave()
         if self.client is None:
             return
-        problem = _drain(self.client, self.config.settings(CoreSettings))
+        problem = self.client.drain()
         if problem:
             if self.config.settings(CoreSettings).tracker_raise_on_error and error is None:
                 raise TrackingError(problem)
@@ -124,6 +125,8 @@ def tracked_script(
 ) -> Iterator[Run]:
     """Track what the block does as a run of its own (see ``dbnd_tracking``).
 
+    SIGTERM ends the run as CANCELLED and then the process, unless you have a handler for it.
+
     Args:
         job_name: Name of the job; else ``tracking.job``, else the name of the script.
         run_name: Name of the run; else ``run_info.name``, else a random one.
@@ -135,7 +138,7 @@ def tracked_script(
     """
     from dbnd._execution import new_run, script_run
 
-    with new_dbnd_context(conf) as context:
+    with sigterm_cancels(), new_dbnd_context(conf) as context:
         tracking = context.config.settings(TrackingSettings)
         run = new_run(
             context.config,
@@ -152,22 +155,3 @@ def script_name() -> str:
     """Name of the running script, or "python" in an interactive session."""
     script = sys.argv[0] if sys.argv else ""
     return Path(script).name if script and script != "-c" else "python"
-
-
-def _drain(client: TrackingAPIClient, settings: CoreSettings) -> str | None:
-    """Deliver what is unsent; returns what is to be said about events that were not delivered."""
-    client.flush(settings.flush_timeout)
-    problems = []
-    if client.unsent:
-        problems.append(
-            f"{client.unsent} events are not delivered, because the tracker {client.name} does not take them "
-            f"({client.trouble or f'not within {settings.flush_timeout:g} s'}); they are kept in {client.journal_path}."
-        )
-    if client.refused:
-        problems.append(
-            f"{client.refused} events were refused by {client.name}; they are kept in "
-            f"{client.journal_path.with_suffix('.dead')}."
-        )
-    if client.dropped:
-        problems.append(f"{client.dropped} events could not be written to the journal and are lost.")
-    return " ".join(problems) or None

@@ -20,6 +20,8 @@ def dbnd_commands() -> Iterable[Command]:
     """Core's commands."""
     return (
         Command("run", "dbnd._cli.run:run", "Run a task and track it."),
+        Command("sync", "dbnd._cli.sync:sync", "Deliver what earlier processes could not deliver."),
+        Command("doctor", "dbnd._cli.doctor:doctor", "Check configuration, tracker, credentials, journals and disk."),
         Command("config", "dbnd._cli.config:config", "Show the configuration and where each value came from."),
         Command("completion", "dbnd._cli.completion:completion", "Print the completion script of a shell."),
         Command("plugins", "dbnd._cli.plugins:plugins", "List the plugins and the hooks that they implement."),

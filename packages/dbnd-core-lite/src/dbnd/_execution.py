@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Token
 from typing import TYPE_CHECKING, Final
 
 from dbnd import _console
+from dbnd._errors import ConfigError
 from dbnd._facts import utc_now
 from dbnd._places import place_of
 from dbnd._plugins import plugins
-from dbnd._run import Run, RunState, TaskDefinition, TaskRun, TaskRunState, _current
-from dbnd._settings import RunInfoSettings, TrackingSettings
+from dbnd._run import Process, Run, RunState, TaskDefinition, TaskRun, TaskRunState, _current
+from dbnd._settings import CoreSettings, RunInfoSettings, RunSettings, TrackingSettings
+from dbnd._signals import TerminatedError, request_end
 from dbnd._tracking.wire import ErrorInfo
 
 if TYPE_CHECKING:
@@ -37,6 +40,9 @@ def new_run(
         cmd_name: How it was started (see ``Run``).
         run_name: Name of the run, over the configuration.
         project_name: Project, over the configuration.
+
+    Raises:
+        ConfigError: ``DBND_RUN_UID`` is no uid.
     """
     info, tracking = config.settings(RunInfoSettings), config.settings(TrackingSettings)
     run = Run(
@@ -45,9 +51,30 @@ def new_run(
         project_name=project_name or tracking.project,
         description=info.description,
     )
+    _join(run)
+    run.sends_heartbeat = not run.is_attached and config.settings(RunSettings).heartbeat_interval_s > 0
     run.name = run_name or info.name or run.name
     run.user = info.user or run.user
     return run
+
+
+def _join(run: Run) -> None:
+    """Take part in the run that ``DBND_RUN_UID`` names, if it does; with ``DBND_RESUBMIT_RUN``, do it once more.
+
+    Both variables are for this process alone, and not for its children.
+    """
+    uid, resubmit = os.environ.pop("DBND_RUN_UID", ""), os.environ.pop("DBND_RESUBMIT_RUN", "")
+    if not uid:
+        return
+    try:
+        run.uid = str(uuid.UUID(uid))
+    except ValueError:
+        msg = f"The environment variable DBND_RUN_UID = {uid!r} is no uid of a run, such as {uuid.uuid4()}."
+        raise ConfigError(msg) from None
+    if resubmit.lower() in {"true", "yes", "t", "1"}:
+        run.attempt_suffix = "-resubmit"
+    else:
+        run.is_attached, run.process = True, Process(is_first=False)
 
 
 @contextmanager
@@ -56,15 +83,15 @@ def script_run(context: DatabandContext, run: Run) -> Iterator[TaskRun]:
 
     When a task raises through the block, the root is UPSTREAM_FAILED, since it was the task that failed.
     """
-    root = run.new_task_run(TaskDefinition(run.job_name), parent=None)
+    root, owner = run.new_task_run(TaskDefinition(run.job_name), parent=None), os.getpid()
     with _running(context, run, root):
         try:
             yield root
         except BaseException as error:
             # Where a task run has failed with this very exception, it holds the error already.
-            _end(context, root, error, blame=run.error is not error)
+            _end(context, root, error, owner, blame=run.error is not error)
             raise
-        _end(context, root, None)
+        _end(context, root, None, owner)
 
 
 @contextmanager
@@ -105,44 +132,67 @@ def log_result(task_run: TaskRun, result: object) -> None:
 @contextmanager
 def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None]:
     """Announce ``run``, make it the context's run, and report its final state."""
-    client, before, context.run = context.client, context.run, run
+    before, context.run = context.run, run
+    token, owner = _current.set(root), os.getpid()
+    try:
+        with _visible_to_children(context, root):
+            _announce(context, run, root)
+            yield
+    except BaseException as error:
+        failure = RunState.CANCELLED if _is_cancellation(error) else RunState.FAILED
+        _finish(context, run, RunState.SUCCESS if _is_success(error) else failure, owner)
+        raise
+    else:
+        _finish(context, run, RunState.SUCCESS, owner)
+    finally:
+        _reset(token)
+        context.run = before
+
+
+def _announce(context: DatabandContext, run: Run, root: TaskRun) -> None:
+    client = context.client
     if client is None:
         _console.info(_UNTRACKED)
     else:
         run.place = place_of(client.url, run)
-    token = _current.set(root)
+        client.init_run(run, root)
+        if run.cmd_name == "run" and not run.is_attached:
+            client.set_run_state(run, RunState.RUNNING)
+        if run.sends_heartbeat:
+            client.start_heartbeat(run, request_end)
+    if run.cmd_name != "run":
+        root.start_time = run.start_time
+        root.enter(TaskRunState.RUNNING, root.start_time)
+        if client is not None:
+            client.update_task_run_attempts(root, TaskRunState.RUNNING, timestamp=root.start_time)
+
+
+@contextmanager
+def _visible_to_children(context: DatabandContext, root: TaskRun) -> Iterator[None]:
+    """Set the variables by which child processes find the task run that has started them, and the tracker."""
     environment = root.as_parent().environment()
+    if context.client is not None:
+        environment["DBND__CORE__DATABAND_URL"] = context.client.url
+        token = context.config.settings(CoreSettings).databand_access_token
+        if token is not None:
+            environment["DBND__CORE__DATABAND_ACCESS_TOKEN"] = token.get_secret_value()
     outer = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
-    if client is not None:
-        client.init_run(run, root)
-        if run.cmd_name == "run":
-            client.set_run_state(run, RunState.RUNNING)
     try:
-        if run.cmd_name != "run":
-            root.start_time = run.start_time
-            root.enter(TaskRunState.RUNNING, root.start_time)
-            if client is not None:
-                client.update_task_run_attempts(root, TaskRunState.RUNNING, timestamp=root.start_time)
         yield
-    except BaseException as error:
-        failure = RunState.CANCELLED if _is_cancellation(error) else RunState.FAILED
-        _finish(context, run, RunState.SUCCESS if _is_success(error) else failure)
-        raise
-    else:
-        _finish(context, run, RunState.SUCCESS)
     finally:
-        _reset(token)
-        context.run = before
         for name, value in outer.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
 
 
-def _finish(context: DatabandContext, run: Run, state: RunState) -> None:
+def _finish(context: DatabandContext, run: Run, state: RunState, owner: int) -> None:
     run.state, run.end_time, run.error = state, utc_now(), None
-    if context.client is None:
+    if context.client is None or os.getpid() != owner:  # a forked child that has left the block does not end the run
+        return
+    context.client.stop_heartbeat(run)
+    if run.is_attached:
         return
     context.client.set_run_state(run, state, timestamp=run.end_time)
     if state is not RunState.SUCCESS:
@@ -153,26 +203,30 @@ def _finish(context: DatabandContext, run: Run, state: RunState) -> None:
 @contextmanager
 def _task_body(context: DatabandContext, task_run: TaskRun) -> Iterator[None]:
     token = _current.set(task_run)
-    _enter(context, task_run, TaskRunState.RUNNING)
+    owner = os.getpid()
+    _enter(context, task_run, TaskRunState.RUNNING, owner)
     try:
         with plugins().task_run_context(task_run):
             yield
     except BaseException as error:
-        _end(context, task_run, error)
+        _end(context, task_run, error, owner)
         raise
     else:
-        _end(context, task_run, None)
+        _end(context, task_run, None, owner)
     finally:
         _reset(token)
 
 
-def _end(context: DatabandContext, task_run: TaskRun, error: BaseException | None, *, blame: bool = True) -> None:
+def _end(
+    context: DatabandContext, task_run: TaskRun, error: BaseException | None, owner: int, *, blame: bool = True
+) -> None:
     """Report the final state of a task run.
 
     Args:
         context: Where it ran.
         task_run: What has ended.
         error: What it raised, if anything.
+        owner: The process that it was begun in; a forked child that leaves the block does not end it.
         blame: Whether the error is its own, and not that of a task that it called.
     """
     if error is None or _is_success(error):
@@ -183,13 +237,15 @@ def _end(context: DatabandContext, task_run: TaskRun, error: BaseException | Non
         task_run.run.error = error
     else:
         state, info = TaskRunState.UPSTREAM_FAILED, None
-    _enter(context, task_run, state, error=info)
+    _enter(context, task_run, state, owner, error=info)
 
 
-def _enter(context: DatabandContext, task_run: TaskRun, state: TaskRunState, *, error: ErrorInfo | None = None) -> None:
+def _enter(
+    context: DatabandContext, task_run: TaskRun, state: TaskRunState, owner: int, *, error: ErrorInfo | None = None
+) -> None:
     now = utc_now()
     task_run.enter(state, now)
-    if context.client is not None:
+    if context.client is not None and os.getpid() == owner:
         context.client.update_task_run_attempts(task_run, state, timestamp=now, error=error)
 
 
@@ -202,7 +258,7 @@ def _reset(token: Token[TaskRun | None]) -> None:
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    return isinstance(error, KeyboardInterrupt)
+    return isinstance(error, (KeyboardInterrupt, TerminatedError))
 
 
 def _is_success(error: BaseException) -> bool:

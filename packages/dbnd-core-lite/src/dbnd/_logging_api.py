@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Mapping
@@ -9,16 +10,21 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from dbnd import _console
+from dbnd._config import Config
 from dbnd._context import get_databand_context
-from dbnd._run import TaskRun, current_task_run
-from dbnd._tracking.client import TrackingAPIClient
+from dbnd._errors import DatabandError
+from dbnd._run import ParentTaskRun, current_task_run
+from dbnd._tracking.client import TrackingAPIClient, get_client
 from dbnd._tracking.points import micros, point
+from dbnd._tracking.transport import configured_url
 
 _said_untracked = False
 
 
 def log_metric(key: str, value: object, *, step: int | None = None, timestamp: datetime | None = None) -> None:
     """Log one metric of the current task run; outside of a run it does nothing.
+
+    A process that a task has started logs into the task run that started it.
 
     Args:
         key: Name of the metric.
@@ -40,10 +46,14 @@ def log_metrics(metrics: Mapping[str, object], *, step: int | None = None, times
     target = _target("log_metric")
     if target is None:
         return
-    client, task_run = target
-    time_us = time.time_ns() // 1000 if timestamp is None else micros(timestamp.astimezone(timezone.utc))
-    points = [point(str(key), value, time_us, step) for key, value in metrics.items()]
-    client.log_metrics([[task_run.attempt_uid, "user", points]])
+    client, attempt_uid = target
+    try:
+        time_us = time.time_ns() // 1000 if timestamp is None else micros(timestamp.astimezone(timezone.utc))
+        points = [point(str(key), value, time_us, step) for key, value in metrics.items()]
+    except Exception as error:  # noqa: BLE001  a value's text form comes from the user's code; the training goes on
+        client.drop("log_metrics", error)
+    else:
+        client.log_metrics([[attempt_uid, "user", points]])
 
 
 def log_artifact(name: str, path: str | os.PathLike[str]) -> None:
@@ -56,17 +66,34 @@ def log_artifact(name: str, path: str | os.PathLike[str]) -> None:
     target = _target("log_artifact")
     if target is None:
         return
-    client, task_run = target
+    client, attempt_uid = target
     place = os.fspath(path)
-    client.log_artifact(task_run.attempt_uid, name, place if "://" in place else str(Path(place).absolute()))
+    client.log_artifact(attempt_uid, name, place if "://" in place else str(Path(place).absolute()))
 
 
-def _target(call: str) -> tuple[TrackingAPIClient, TaskRun] | None:
+def _target(call: str) -> tuple[TrackingAPIClient, str] | None:
+    """The client and the attempt to log into, or None when nothing is tracked."""
     task_run, context = current_task_run(), get_databand_context()
     if task_run is not None and context is not None:
-        return None if context.client is None else (context.client, task_run)
+        return None if context.client is None else (context.client, task_run.attempt_uid)
+    starter = ParentTaskRun.of_environment()
+    if starter is not None:
+        client = _client_of_environment()
+        return None if client is None else (client, starter.attempt_uid)
     global _said_untracked  # noqa: PLW0603  said once per process
     if not _said_untracked:
         _said_untracked = True
         _console.info(f"{call} was called outside of a run, so nothing is tracked: use `dbnd run` or dbnd_tracking().")
     return None
+
+
+@functools.cache
+def _client_of_environment() -> TrackingAPIClient | None:
+    """The client of a process that a task has started, which has no context of its own."""
+    try:
+        config = Config.load()
+        url = configured_url(config)
+        return None if url is None else get_client(url, config)
+    except DatabandError as error:
+        _console.warning(f"Nothing is tracked: {error}")
+        return None

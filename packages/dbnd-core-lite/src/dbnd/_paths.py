@@ -12,6 +12,11 @@ def dbnd_home() -> Path:
     return Path(home).expanduser().absolute() if home else user_home()
 
 
+def journal_folder() -> Path:
+    """The folder of the journals."""
+    return dbnd_home() / "journal"
+
+
 def user_home() -> Path:
     """``~/.dbnd``, which holds the user's own ``databand.cfg`` whether ``DBND_HOME`` is set or not."""
     return Path("~/.dbnd").expanduser()

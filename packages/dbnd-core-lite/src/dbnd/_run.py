@@ -107,6 +107,40 @@ class ParentTaskRun:
 _PARENT_VARIABLES: Final = ("DBND_ROOT_RUN_UID", "DBND_PARENT_TASK_RUN_UID", "DBND_PARENT_TASK_RUN_ATTEMPT_UID")
 
 
+_naming = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _naming  # noqa: PLW0603  another thread of the parent may hold it
+    _naming = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Process:
+    """A process that takes part in a run: the one that has begun it, a forked child, or one that was attached.
+
+    Args:
+        is_first: Whether it has begun the run: it gives task runs their plain names.
+    """
+
+    def __init__(self, *, is_first: bool = True) -> None:
+        self._pid = os.getpid()
+        self._suffix = "" if is_first else self._new_suffix()
+
+    @property
+    def suffix(self) -> str:
+        """What the names of its task runs end with, so that they are unique in the run."""
+        if self._pid != os.getpid():
+            self._pid, self._suffix = os.getpid(), self._new_suffix()
+        return self._suffix
+
+    @staticmethod
+    def _new_suffix() -> str:
+        return f"_{uuid.uuid4().hex[:6]}"
+
+
 @dataclass(slots=True)
 class Run:
     """One execution of a job, made of task runs.
@@ -114,6 +148,8 @@ class Run:
     Args:
         job_name: What is run; the runs of one job are compared with each other.
         cmd_name: How it was started: "run" (``dbnd run``) or "inplace_tracking".
+        is_attached: Whether it was begun elsewhere, and this process only takes part in it (``DBND_RUN_UID``).
+        sends_heartbeat: Whether the tracker is to expect heartbeats.
 
     Attributes:
         parent: The task run of another run that has started this one, if any.
@@ -121,6 +157,8 @@ class Run:
         place: Where it can be looked at, or None when it is not tracked: the address of its page, or a command.
         error: What the task run that failed last has raised; none once the run has ended.
         watch: Called with each new task run, for what shows a run while it goes on.
+        process: How the task runs of this process are told from those of others that take part.
+        attempt_suffix: What distinguishes the attempts of a run that is done once more.
     """
 
     job_name: str
@@ -133,14 +171,17 @@ class Run:
     start_time: datetime = field(default_factory=utc_now)
     end_time: datetime | None = None
     state: RunState = RunState.RUNNING
+    is_attached: bool = False
+    sends_heartbeat: bool = False
     env_uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     parent: ParentTaskRun | None = field(default_factory=ParentTaskRun.of_environment)
     root: TaskRun | None = None
     place: str | None = None
     error: BaseException | None = None
     watch: Callable[[TaskRun], object] | None = None
+    process: Process = field(default_factory=Process)
+    attempt_suffix: str = ""
     _names: Counter[str] = field(default_factory=Counter)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def root_run_uid(self) -> str:
@@ -182,10 +223,11 @@ class Run:
             attempt_uid: Uid of its attempt; else derived from the run's as the original client does.
             start_time: When it started, where that is not now.
         """
-        with self._lock:
+        with _naming:
             self._names[definition.name] += 1
             count = self._names[definition.name]
         af_id = definition.name if count == 1 else f"{definition.name}_{count}"
+        af_id += self.process.suffix
         task_run = TaskRun(
             run=self,
             definition=definition,
@@ -193,7 +235,8 @@ class Run:
             af_id=af_id,
             params=params or {},
             uid=uid or str(uuid.uuid4()),
-            attempt_uid=attempt_uid or str(uuid.uuid5(uuid.UUID(self.uid), f"{self.dag_id}.{af_id}:1")),
+            attempt_uid=attempt_uid
+            or str(uuid.uuid5(uuid.UUID(self.uid), f"{self.dag_id}.{af_id}:1{self.attempt_suffix}")),
             start_time=start_time or utc_now(),
         )
         if self.root is None and parent is None:

@@ -61,6 +61,12 @@ class CoreSettings(Settings):
     """Seconds to wait for an answer of the tracker."""
     flush_timeout: float = Field(default=10.0, ge=0)
     """Seconds that the end of a run waits for unsent events; they stay in the journal after that."""
+    sync_timeout: float = Field(default=10.0, ge=0)
+    """Seconds that `dbnd run` gives to the events that earlier runs could not deliver; 0 leaves them to `dbnd sync`."""
+    journal_max_bytes: int = Field(default=1 << 30, gt=0)
+    """Bytes that the unsent events of one process may take; events beyond are lost, counted and reported."""
+    journal_fsync: bool = False
+    """Wait for the disk at each log call, so that events survive a power cut, too."""
     tracker_raise_on_error: bool = False
     """Fail the run at its end when the tracker did not take every event."""
 
@@ -101,6 +107,15 @@ class RunInfoSettings(Settings):
     """User of the run; unset, ``DBND_USER`` or the user of the operating system."""
 
 
+class RunSettings(Settings):
+    """``[run]``: what a run does while it goes on."""
+
+    section: ClassVar[str] = "run"
+
+    heartbeat_interval_s: float = 5.0
+    """Seconds between two heartbeats, by which a tracker knows that a run is alive; 0 or less sends none."""
+
+
 class LogSettings(Settings):
     """``[log]``: how much of what a task prints is kept."""
 
@@ -114,4 +129,4 @@ class LogSettings(Settings):
     """Bytes kept from the end of a task's output."""
 
 
-CORE_SECTIONS: tuple[type[Settings], ...] = (CoreSettings, TrackingSettings, RunInfoSettings, LogSettings)
+CORE_SECTIONS: tuple[type[Settings], ...] = (CoreSettings, TrackingSettings, RunInfoSettings, RunSettings, LogSettings)

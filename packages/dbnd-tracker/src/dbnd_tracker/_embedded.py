@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dbnd._errors import ConfigError
@@ -10,9 +11,11 @@ from dbnd._tracking.transport import PartlyAppliedError, RefusedError, Unreachab
 # Imported here and not in `send`: the thread that makes the client imports, the sender's thread only works.
 from dbnd_tracker._database import Database
 from dbnd_tracker._errors import PayloadError, StorageError
-from dbnd_tracker._ingest import PartlyApplied, apply_batch
+from dbnd_tracker._ingest import PartlyApplied, apply_batch, apply_call
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dbnd._tracking.transport import Batch
 
 
@@ -28,23 +31,42 @@ class EmbeddedTransport:
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
+        self.deadline: float | None = None  # a database has its own time-outs
 
     def send(self, batch: Batch) -> None:
         """Apply ``batch`` once (see ``Transport.send``)."""
-        try:
+        with _as_transport_errors():
             self._database.open()
             apply_batch(self._database, batch)
-        except PartlyApplied as error:
-            raise PartlyAppliedError(error.last) from None
-        except PayloadError as error:
-            raise RefusedError(_as_reason(error)) from error
-        # A database of another version keeps events waiting like one that is down: they stay in the journal.
-        except (StorageError, ConfigError) as error:
-            raise UnreachableError(_as_reason(error)) from error
+
+    def heartbeat(self, run_uid: str) -> str | None:
+        """Note that a run is alive (see ``Transport.heartbeat``)."""
+        with _as_transport_errors():
+            self._database.open()
+            state = apply_call(self._database, "heartbeat", {"run_uid": run_uid})
+        return state if isinstance(state, str) else None
+
+    def check(self) -> None:
+        """Open the database (see ``Transport.check``)."""
+        with _as_transport_errors():
+            self._database.open()
 
     def close(self) -> None:
         """Close the connections to the database."""
         self._database.close()
+
+
+@contextmanager
+def _as_transport_errors() -> Iterator[None]:
+    try:
+        yield
+    except PartlyApplied as error:
+        raise PartlyAppliedError(error.last) from None
+    except PayloadError as error:
+        raise RefusedError(_as_reason(error)) from error
+    # A database of another version keeps events waiting like one that is down: they stay in the journal.
+    except (StorageError, ConfigError) as error:
+        raise UnreachableError(_as_reason(error)) from error
 
 
 def _as_reason(error: Exception) -> str:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
 import click
@@ -25,21 +22,19 @@ from dbnd._loader import TargetImportError, load_task
 from dbnd._masking import mask_text
 from dbnd._run import Run, RunState
 from dbnd._settings import TrackingSettings
+from dbnd._signals import sigterm_cancels
 from dbnd._task import Task, type_name
 from dbnd._terminal.live import shown
 from dbnd._terminal.progress import RunProgress
 from dbnd._terminal.summary import summary
 from dbnd._terminal.text import cut, duration
+from dbnd._tracking.sync import delivering_leftovers
 from dbnd._tracking.wire import user_traceback
 
 RUN_FAILED: Final = 10
 # Longest reason of a failure that its headline repeats, in columns; the traceback above has the whole.
 _REASON: Final = 200
 _ENDED: Final = {RunState.SUCCESS: "succeeded", RunState.FAILED: "failed", RunState.CANCELLED: "was cancelled"}
-
-
-class _CancelledError(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM)."""
 
 
 @click.command(
@@ -86,7 +81,7 @@ def run(  # noqa: PLR0913, PLR0917  one argument for each option
     config = Config.load(set_config=(*in_config, *set_config), conf_files=conf_file)
     texts = dict(_assignment(text) for text in set_ if text not in in_config)
     # The context comes first: what the user's module does with MLflow while it is imported is tracked, too.
-    with _sigterm_cancels(), new_dbnd_context(config=config) as context:
+    with sigterm_cancels(), delivering_leftovers(config), new_dbnd_context(config=config) as context:
         task = _load(target)
         arguments = task.convert(_parse(task, parameters) | texts)
         tracked_run = new_run(
@@ -193,18 +188,3 @@ def _run_task(context: DatabandContext, run: Run, task: Task, arguments: dict[st
 
 async def _finish(value: Awaitable[object]) -> object:
     return await value
-
-
-@contextmanager
-def _sigterm_cancels() -> Iterator[None]:
-    """Let SIGTERM end the run as CANCELLED, with its events delivered, instead of ending the process at once."""
-
-    def cancel(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise _CancelledError
-
-    before = signal.signal(signal.SIGTERM, cancel)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,18 +16,24 @@ from typing import TYPE_CHECKING, Final
 
 from dbnd import _console
 from dbnd._facts import utc_now
+from dbnd._forks import renew_after_fork
 from dbnd._masking import mask_url
-from dbnd._paths import dbnd_home
+from dbnd._paths import journal_folder
 from dbnd._run import Run, RunState, TaskRun, TaskRunState
-from dbnd._settings import CoreSettings
+from dbnd._settings import CoreSettings, RunSettings
 from dbnd._tracking import wire
 from dbnd._tracking.journal import Journal, JournalClosedError
 from dbnd._tracking.points import Group
 from dbnd._tracking.sender import Sender
-from dbnd._tracking.transport import create_transport
+from dbnd._tracking.transport import Transport, create_transport
 
 if TYPE_CHECKING:
     from dbnd._config import Config
+
+# The shortest time between two messages about events that are lost, in seconds.
+_SILENCE: Final = 60.0
+# The state by which a tracker asks a run to end.
+SHUTDOWN: Final = "shutdown"
 
 
 class TrackingAPIClient:
@@ -53,9 +60,12 @@ class TrackingAPIClient:
         self._settings = config.settings(CoreSettings)
         # Made here, in the caller's thread, and not by the sender: two threads importing the same libraries at once
         # can see them half imported. Nothing is connected yet.
-        self._transport = create_transport(url, config)
+        self._transport: Transport | None = create_transport(url, config)
+        self._name: Final = mask_url(url)
+        self._last_message = -_SILENCE
         self._start_afresh()
         _clients.add(self)
+        renew_after_fork(self)
 
     def _start_afresh(self) -> None:
         """Begin without a journal: at first, and in a forked child, whose parent owns the old one."""
@@ -63,11 +73,14 @@ class TrackingAPIClient:
         self._channel: _Channel | None = None
         self.dropped = 0
         self.watch: Callable[[list[Group]], object] | None = None
+        # Seconds that the end of runs has waited in vain; and how many events the last word about them named.
+        self._waited = 0.0
+        self._told = ""
 
     @property
     def name(self) -> str:
         """The tracker as messages name it: the URL without credentials."""
-        return mask_url(self.url)
+        return self._name
 
     @property
     def unsent(self) -> int:
@@ -77,9 +90,9 @@ class TrackingAPIClient:
 
     @property
     def refused(self) -> int:
-        """Number of events that the tracker refused for good; they are in the dead-letter file."""
+        """Number of events that the tracker refused for good; they are kept as dead letters."""
         channel = self._channel
-        return 0 if channel is None else channel.journal.dead
+        return 0 if channel is None else channel.sender.dead
 
     @property
     def trouble(self) -> str | None:
@@ -89,17 +102,17 @@ class TrackingAPIClient:
 
     @property
     def journal_path(self) -> Path:
-        """The file with the unsent events, or, before the first event, its folder."""
+        """The file that events are appended to, or, before the first event, its folder."""
         channel = self._channel
         return journal_folder() if channel is None else channel.journal.path
 
     def init_run(self, run: Run, root: TaskRun) -> None:
         """Report a new run with its root task run."""
-        self._append("init_run", wire.init_run(run, root, databand_url=mask_url(self.url)))
+        self._report("init_run", lambda: wire.init_run(run, root, databand_url=self.name))
 
     def add_task_runs(self, run: Run, task_runs: Iterable[TaskRun]) -> None:
         """Report task runs that a run has got since."""
-        self._append("add_task_runs", wire.add_task_runs(run, task_runs))
+        self._report("add_task_runs", lambda: wire.add_task_runs(run, task_runs))
 
     def update_task_run_attempts(
         self,
@@ -110,19 +123,19 @@ class TrackingAPIClient:
         error: wire.ErrorInfo | None = None,
     ) -> None:
         """Report a new state of a task run: its start time if RUNNING, its end time if final."""
-        timestamp = timestamp or utc_now()
-        task_run.enter(state, timestamp)
-        self._append("update_task_run_attempts", wire.attempt_update(task_run, state, timestamp, error))
+        time_ = timestamp or utc_now()
+        task_run.enter(state, time_)
+        self._report("update_task_run_attempts", lambda: wire.attempt_update(task_run, state, time_, error))
 
     def set_run_state(self, run: Run, state: RunState, *, timestamp: datetime | None = None) -> None:
         """Report a new state of a run."""
         run.state = state
-        self._append("set_run_state", wire.run_state(run.uid, state, timestamp or utc_now()))
+        self._report("set_run_state", lambda: wire.run_state(run.uid, state, timestamp or utc_now()))
 
     def set_unfinished_tasks_state(self, run: Run, state: TaskRunState, *, timestamp: datetime | None = None) -> None:
         """Put every task run of ``run`` that is in no final state into ``state``."""
-        body = wire.unfinished_tasks_state(run.uid, state, timestamp or utc_now())
-        self._append("set_unfinished_tasks_state", body)
+        time_ = timestamp or utc_now()
+        self._report("set_unfinished_tasks_state", lambda: wire.unfinished_tasks_state(run.uid, state, time_))
 
     def log_metrics(self, groups: list[Group]) -> None:
         """Report metrics, params and tags, in one event.
@@ -138,25 +151,41 @@ class TrackingAPIClient:
 
     def log_artifact(self, attempt_uid: str, name: str, path: str) -> None:
         """Report where an artifact stands; its content is not sent."""
-        self._append("log_artifact", wire.artifact(attempt_uid, name, mask_url(path)))
+        self._report("log_artifact", lambda: wire.artifact(attempt_uid, name, mask_url(path)))
 
     def log_targets(self, task_run: TaskRun, result: object) -> None:
         """Report what a task returned: type, shape and a preview."""
-        self._append("log_targets", wire.result_target(task_run, result))
+        self._report("log_targets", lambda: wire.result_target(task_run, result))
 
     def log_datasets(self, task_run: TaskRun, operation: wire.DatasetOperation) -> None:
         """Report that a task run read or wrote a dataset."""
-        self._append("log_datasets", wire.dataset_operation(task_run, operation))
+        self._report("log_datasets", lambda: wire.dataset_operation(task_run, operation))
 
     def save_external_links(self, task_run: TaskRun, links: Mapping[str, str]) -> None:
         """Add links to a task run, by name."""
         masked = {name: mask_url(link) for name, link in links.items()}
         task_run.links |= masked
-        self._append("save_external_links", wire.external_links(task_run.attempt_uid, masked))
+        self._report("save_external_links", lambda: wire.external_links(task_run.attempt_uid, masked))
 
     def save_task_run_log(self, attempt_uid: str, text: str) -> None:
         """Report what a task run has printed; replaces what was reported before."""
-        self._append("save_task_run_log", wire.task_run_log(attempt_uid, text))
+        self._report("save_task_run_log", lambda: wire.task_run_log(attempt_uid, text))
+
+    def start_heartbeat(self, run: Run, on_shutdown: Callable[[], None]) -> None:
+        """Tell the tracker at regular times that ``run`` is alive, until ``stop_heartbeat``.
+
+        Args:
+            run: The run.
+            on_shutdown: Called, in another thread, when the tracker asks the run to end.
+        """
+        channel, interval = self._channel, self._config.settings(RunSettings).heartbeat_interval_s
+        if channel is not None and interval > 0:
+            channel.sender.beat(run.uid, interval, lambda state: on_shutdown() if state == SHUTDOWN else None)
+
+    def stop_heartbeat(self, run: Run) -> None:
+        """Send no more heartbeats of ``run``."""
+        if self._channel is not None:
+            self._channel.sender.end_beat(run.uid)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything logged so far is delivered.
@@ -172,13 +201,62 @@ class TrackingAPIClient:
             return True
         return channel.sender.flush(self._settings.flush_timeout if timeout is None else timeout)
 
+    def drain(self) -> str | None:
+        """Flush at the end of a run or of the process, and return what is to be said about events that were not taken.
+
+        All ends together wait ``core.flush_timeout`` at most for a tracker that takes nothing. On a terminal, progress
+        is shown when it takes longer than a second.
+        """
+        channel = self._channel
+        if channel is None:
+            return self._left_over(None)
+        started = time.monotonic()
+        try:
+            with _console.progress(f"Delivering to {self.name}", channel.journal.unsent) as progress:
+                done = channel.sender.flush(max(0.0, self._settings.flush_timeout - self._waited), progress)
+        except BaseException:  # somebody does not want to wait
+            self._waited = self._settings.flush_timeout
+            raise
+        self._waited = 0.0 if done else self._waited + time.monotonic() - started
+        return self._left_over(channel)
+
+    def _left_over(self, channel: _Channel | None) -> str | None:
+        problems = []
+        if channel is not None and channel.journal.unsent:
+            reason = channel.sender.trouble or f"not within {self._settings.flush_timeout:g} s"
+            problems.append(
+                f"{channel.journal.unsent} events are not delivered, because the tracker {self.name} does not take "
+                f"them ({reason}); they wait in {channel.journal.path}: `dbnd sync` or the next `dbnd run` sends them."
+            )
+        if channel is not None and channel.sender.dead:
+            refused = f"{channel.sender.dead} events were refused by {self.name}"
+            problems.append(f"{refused}; they are kept in {channel.sender.dead_path}.")
+        if self.dropped:
+            problems.append(f"{self.dropped} events could not be written to the journal and are lost.")
+        said = " ".join(problems)
+        if said == self._told:
+            return None
+        self._told = said
+        return said or None
+
     def close(self, timeout: float | None = None) -> None:
         """Flush, and remove the journal if nothing in it is unsent. A later call starts a new one."""
         self.flush(timeout)
+        self._end()
+
+    def _end(self) -> None:
         with self._opening:
             channel, self._channel = self._channel, None
         if channel is not None and channel.sender.stop():
             channel.journal.close()
+            channel.transport.close()
+
+    def close_at_exit(self) -> None:
+        """Drain, say what could not be delivered, and close."""
+        problem = self.drain()
+        if problem:
+            _console.warning(problem)
+        self._end()
 
     def _append(self, call: str, body: object) -> None:
         try:
@@ -189,43 +267,59 @@ class TrackingAPIClient:
                 channel = self._open()
                 channel.journal.append(call, body)
             channel.sender.notify()
-        except (OSError, TypeError, ValueError) as error:
-            self.dropped += 1
-            if self.dropped == 1:
-                _console.warning(f"An event ({call}) could not be kept and is lost: {error}. The run goes on.")
+        except Exception as error:  # noqa: BLE001  whatever it is, it is not the user's code that must deal with it
+            self.drop(call, error)
+
+    def _report(self, call: str, make_body: Callable[[], object]) -> None:
+        try:
+            body = make_body()
+        except Exception as error:  # noqa: BLE001  text forms of the user's objects come from his own code
+            self.drop(call, error)
+        else:
+            self._append(call, body)
+
+    def drop(self, call: str, error: Exception) -> None:
+        """Count an event that could not be kept, and say so at most once a minute."""
+        self.dropped += 1
+        now = time.monotonic()
+        if now - self._last_message >= _SILENCE:
+            self._last_message = now
+            _console.warning(f"An event ({call}) could not be kept and is lost: {error}. The run goes on.")
 
     def _open(self) -> _Channel:
         with self._opening:
             if self._channel is None:
-                journal = Journal(journal_folder(), self.name)
-                self._channel = _Channel(journal, Sender(journal, self._transport, self.name))
+                journal = Journal(
+                    journal_folder(),
+                    self.name,
+                    max_bytes=self._settings.journal_max_bytes,
+                    fsync=self._settings.journal_fsync,
+                )
+                transport, self._transport = self._transport or create_transport(self.url, self._config), None
+                self._channel = _Channel(journal, Sender(journal, transport, self.name), transport)
                 _close_at_exit_of_child()
             return self._channel
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """Leave journal, sender and connections to the parent (see ``ForkAware``)."""
         if self._channel is not None:
             self._channel.journal.abandon()
-        # Connections belong to the parent.
-        self._transport = create_transport(self.url, self._config)
+        self._transport = None
         self._start_afresh()
 
 
 @dataclass(frozen=True, slots=True)
 class _Channel:
-    """A journal and the sender that empties it."""
+    """A journal, the sender that empties it, and how it does."""
 
     journal: Journal
     sender: Sender
+    transport: Transport
 
 
 _clients: Final[weakref.WeakSet[TrackingAPIClient]] = weakref.WeakSet()
 _by_url: Final[dict[str, TrackingAPIClient]] = {}
-_making: Final = threading.RLock()
-
-
-def journal_folder() -> Path:
-    """The folder of the journals."""
-    return dbnd_home() / "journal"
+_making = threading.RLock()
 
 
 def get_client(url: str, config: Config) -> TrackingAPIClient:
@@ -241,9 +335,9 @@ def get_client(url: str, config: Config) -> TrackingAPIClient:
 
 
 def close_all() -> None:
-    """Flush and close every client of this process; called at its exit, and harmless when repeated."""
+    """Drain and close every client of this process; called at its exit, and harmless when repeated."""
     for client in list(_clients):
-        client.close()
+        client.close_at_exit()
 
 
 def _close_at_exit_of_child() -> None:
@@ -256,8 +350,8 @@ def _close_at_exit_of_child() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for client in list(_clients):
-        client._after_fork()  # noqa: SLF001  the clients of the same module
+    global _making  # noqa: PLW0603  another thread of the parent may hold it
+    _making = threading.RLock()
 
 
 atexit.register(close_all)

@@ -1,156 +1,173 @@
-"""The journal: one append-only file per process, in which an event is kept before a log call returns.
+"""The journal: where the events of one process for one tracker are kept before a log call returns.
 
-A journal is a folder entry ``<id>.journal``: lines of ``<crc32 of the JSON, 8 hex digits> <JSON>``. The first line is
-the header ``{"journal": 1, "id": …, "url": …}``, each further line one event ``[call, body]``. Events are numbered from
-1 in the order of their lines. ``<id>.ack`` holds how far the tracker has acknowledged them: sequence number and byte
-offset. ``<id>.dead`` holds, in the same format, events that the tracker refused for good.
+It is a chain of files (see ``journal_file``). Events are appended to the last one; once that has its size, the journal
+rolls on into a further file, and the files before are removed as they are delivered. So the disk holds little more than
+what the tracker has not taken, and never more than the cap: past it, events are refused, and the client counts them.
 
-States of an event: accepted (its line is written) → acknowledged (the ``.ack`` file points behind it), or → dead. The
-files are removed when every event is acknowledged and the process is done. A lock on the journal tells that its process
-still lives.
+States of an event::
+
+    logged ──► accepted ──► delivered      the tracker has it
+       │          │    └──► dead           the tracker refuses it for good: kept in a dead-letter file
+       │          └ ─ ─ ─► left behind     the process has ended first: `dbnd sync` delivers it
+       └──► dropped                        disk full, or the cap is reached
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
+import contextlib
 import threading
-import uuid
-import zlib
-from dataclasses import dataclass
+from collections import deque
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-FORMAT: Final = 1
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+from dbnd._tracking import records
+from dbnd._tracking.journal_file import JOURNAL, Header, JournalFile
 
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """An event read back from a journal.
-
-    Args:
-        sequence: Its number, from 1.
-        end: Byte offset behind its line.
-        call: Name of the wire call.
-        body: Body of the wire call; of ``log_metrics`` a list of groups of points.
-    """
-
-    sequence: int
-    end: int
-    call: str
-    body: Any
+# A file goes on in a further one at this size in bytes, or at this part of the cap.
+_FILE_SIZE: Final = 16 << 20
+_PARTS_OF_CAP: Final = 8
+# By so many bytes the header of a further file may be longer.
+_MORE_DIGITS: Final = 64
 
 
 class JournalClosedError(Exception):
     """The journal takes no more events; a new one does."""
 
 
+class JournalFullError(OSError):
+    """The journal has reached its cap."""
+
+
 class Journal:
     """The journal of this process for one tracker.
 
-    Any number of threads may append; one reads and acknowledges.
+    Any number of threads may append; one delivers.
 
     Args:
         directory: Folder of the journals, made if need be (readable by its owner only).
         url: The tracker the events are for, without credentials.
+        max_bytes: The cap: bytes that its files may take together.
+        fsync: Whether each event is to survive a power cut too.
 
     Raises:
         OSError: The folder or the file cannot be made.
     """
 
-    def __init__(self, directory: Path, url: str) -> None:
+    def __init__(self, directory: Path, url: str, *, max_bytes: int = 1 << 30, fsync: bool = False) -> None:
         for folder in (directory.parent, directory):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.id: Final = uuid.uuid4().hex
-        self.path: Final = directory / f"{self.id}.journal"
-        self._ack_path: Final = self.path.with_suffix(".ack")
-        self.dead_path: Final = self.path.with_suffix(".dead")
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._ack_fd = os.open(self._ack_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._lock = threading.Lock()
+        self.directory: Final = directory
+        self._max_bytes = max_bytes
+        self._file_size = min(_FILE_SIZE, max(1, max_bytes // _PARTS_OF_CAP))
+        self._fsync = fsync
+        self._lock = threading.RLock()
         self._closed = False
-        self._size = 0
-        self._write(_encode({"journal": FORMAT, "id": self.id, "url": url, "pid": os.getpid()}))
-        self._read_offset = self._size
-        self.last = 0
-        self.acknowledged = 0
-        self.dead = 0
+        self._current = self._create(Header(url))
+        self._files = deque([self._current])
+        # Events of the files that are delivered and gone.
+        self._gone = 0
+        # Bytes that the current file may grow to before something has to be decided.
+        self._room = self._file_size
 
-    def append(self, call: str, body: object) -> int:
-        """Keep an event and return its sequence number; it survives the death of the process.
+    @property
+    def path(self) -> Path:
+        """The file that events are appended to."""
+        return self._current.path
+
+    def append(self, call: str, body: object) -> None:
+        """Keep an event; when this returns, it survives the death of the process.
 
         Raises:
-            OSError: It could not be written (a full disk); nothing of it is left in the file.
-            JournalClosedError: The journal was given up.
+            OSError: It could not be written (a full disk, or the cap); nothing of it is left.
+            JournalClosedError: The journal was closed.
             TypeError: ``body`` is not made of JSON's types.
+            ValueError: ``body`` contains itself.
         """
-        text = _encode([call, body])
+        line = records.frame((call, body))
         with self._lock:
             if self._closed:
                 raise JournalClosedError
-            self._write(text)
-            self.last += 1
-            return self.last
+            if self._current.size + len(line) > self._room:
+                self._make_room(len(line))
+            self._current.append(line)
 
-    def _write(self, text: str) -> None:
-        data = text.encode("ascii")
-        line = b"%08x %b\n" % (zlib.crc32(data), data)
-        written = os.write(self._fd, line)
-        if written != len(line):
-            os.ftruncate(self._fd, self._size)
-            raise OSError(28, "No space left on device", str(self.path))
-        self._size += written
+    def _make_room(self, wanted: int) -> None:
+        """Go on in a further file, if the cap allows it.
 
-    def read(self, max_records: int, max_bytes: int) -> list[Record]:
-        """The oldest unacknowledged events: at most ``max_records``, and about ``max_bytes`` of them."""
+        Raises:
+            JournalFullError: It does not.
+        """
+        current = self._current
+        following = wanted + current.header_size + _MORE_DIGITS
+        if self._size() + (following if current.last else wanted) > self._max_bytes:
+            msg = f"the journal has reached core.journal_max_bytes = {self._max_bytes}"
+            raise JournalFullError(msg)
+        if not current.last:  # one event larger than a file should be
+            return
+        with contextlib.suppress(OSError):  # no further file, but there may be room in this one
+            further = self._create(current.header.successor())
+            # In this order: a signal handler that raises in between leaves an empty file, not a forgotten one.
+            self._files.append(further)
+            self._current = further
+            self._measure_room()
+
+    def _create(self, header: Header) -> JournalFile:
+        return JournalFile.create(self.directory / f"{header.id}{JOURNAL}", header, fsync=self._fsync)
+
+    def _size(self) -> int:
+        return sum(file.size for file in self._files)
+
+    def _measure_room(self) -> None:
+        self._room = min(self._file_size, self._max_bytes - self._size() + self._current.size)
+
+    def front(self) -> JournalFile | None:
+        """The oldest file with events that are not delivered, or None; delivered files before it are removed."""
+        while True:
+            with self._lock:
+                file = self._files[0]
+                if file.unsent:
+                    return file
+                if file is self._current or self._closed:
+                    return None
+                self._files.popleft()
+                self._gone += file.last
+                self._measure_room()
+            file.close()
+
+    @property
+    def accepted(self) -> int:
+        """Number of events that were kept."""
         with self._lock:
-            available = self._size - self._read_offset
-        if not available:
-            return []
-        data = os.pread(self._fd, min(available, max_bytes), self._read_offset)
-        if b"\n" not in data:  # one event larger than the limit
-            data = os.pread(self._fd, available, self._read_offset)
-        records: list[Record] = []
-        end = self._read_offset
-        for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True)[:max_records]:
-            end += len(line)
-            call, body = json.loads(line[9:])
-            records.append(Record(self.acknowledged + len(records) + 1, end, call, body))
-        return records
+            return self._gone + sum(file.last for file in self._files)
 
-    def acknowledge(self, record: Record) -> None:
-        """Mark every event up to ``record`` as delivered."""
-        os.pwrite(self._ack_fd, b"%020d %020d\n" % (record.sequence, record.end), 0)
-        self.acknowledged, self._read_offset = record.sequence, record.end
-
-    def bury(self, records: list[Record]) -> None:
-        """Put events that the tracker refused for good into the dead-letter file."""
-        with self.dead_path.open("ab") as file:
-            for record in records:
-                data = _encode([record.call, record.body]).encode("ascii")
-                file.write(b"%08x %b\n" % (zlib.crc32(data), data))
-        self.dead += len(records)
+    @property
+    def settled(self) -> int:
+        """Number of events that are delivered or dead."""
+        with self._lock:
+            return self._gone + sum(file.acknowledged for file in self._files)
 
     @property
     def unsent(self) -> int:
-        """Number of events that the tracker has not acknowledged."""
-        return self.last - self.acknowledged
+        """Number of events that are neither delivered nor dead."""
+        with self._lock:
+            return sum(file.unsent for file in self._files)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Size of these events."""
+        with self._lock:
+            return sum(file.unsent_bytes for file in self._files)
 
     def close(self) -> None:
-        """Give the journal up; its files stay only if they hold unsent events."""
+        """Give the journal up; only files with events that are not delivered stay."""
         with self._lock:
-            if self._closed:
-                return
-            if not self.unsent:
-                self.path.unlink(missing_ok=True)
-                self._ack_path.unlink(missing_ok=True)
-            self.abandon()
+            if not self._closed:
+                self._closed = True
+                for file in self._files:
+                    file.close()
 
     def abandon(self) -> None:
-        """Close the files without touching them, as a forked child does with its parent's."""
+        """Close the files and touch nothing, as a forked child does with its parent's."""
         self._closed = True
-        os.close(self._fd)
-        os.close(self._ack_fd)
+        for file in self._files:
+            file.abandon()

@@ -1,39 +1,57 @@
 """The sender: one daemon thread that carries the journal's events to the tracker.
 
-It reads the journal, not a queue, so that memory does not grow with what is unsent. It is the only one that retries:
-with exponential backoff and jitter, honouring the tracker's Retry-After.
+It reads the journal, not a queue, so that memory does not grow with what is unsent. It is the only one that retries.
+States::
+
+    not started ──► resting ◄──► delivering ──► waiting for the tracker (backoff)
+     (no event)        ▲             ▲                    │
+                       │             └────────────────────┘
+                       └── heartbeats of the runs of this process
+
+While a training goes on, the sender rests many times as long as it has kept the processor busy: the interpreter is the
+training's. While somebody waits for it (``flush``), it does not rest.
 """
 
 from __future__ import annotations
 
-import random
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from dbnd import _console
-from dbnd._tracking.journal import Journal, Record
-from dbnd._tracking.transport import (
-    Batch,
-    PartlyAppliedError,
-    RefusedError,
-    TooLargeError,
-    Transport,
-    TransportError,
-    UnreachableError,
-)
+from dbnd._tracking.backoff import Backoff
+from dbnd._tracking.delivery import Delivery
+from dbnd._tracking.journal import Journal
+from dbnd._tracking.records import Record
+from dbnd._tracking.transport import BusyError, Transport, TransportError
 
 # Events are given this long to gather into a batch, in seconds.
-LINGER: Final = 0.2
-MAX_BYTES: Final = 1 << 18
-MAX_EVENTS: Final = 5_000
-# The interpreter is the training's: while that goes on, the sender rests this many times as long as it has worked, but
-# never longer than so many seconds.
-_REST: Final = 4
+LINGER: Final = 0.05
+# Rests, as multiples of the processor time that a batch took: usually, and when more than so many bytes wait.
+_REST: Final = 60
+_SHORT_REST: Final = 4
+_FAR_BEHIND: Final = 8 << 20
+_LEAST_REST: Final = 0.15
 _LONGEST_REST: Final = 1.0
-_BACKOFF: Final = (0.5, 60.0)
-# "At most once a minute": the shortest time between two messages about a tracker that does not answer.
+# "At most once a minute": the shortest time between two messages, in seconds.
 _SILENCE: Final = 60.0
+# Seconds between two looks at the progress of a flush.
+_LOOK: Final = 0.2
+_FOREVER: Final = float("inf")
+
+Progress = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class _Heart:
+    """The heartbeat of one run."""
+
+    interval: float
+    due: float
+    on_state: Callable[[str], None]
 
 
 class Sender:
@@ -43,32 +61,44 @@ class Sender:
         journal: Where the events stand.
         transport: How they reach the tracker.
         name: The tracker as messages name it, without credentials.
+
+    Attributes:
+        trouble: Why the tracker does not take events at the moment, or None while it does.
+        dead: Number of events that the tracker has refused for good.
+        dead_path: Where the last one of them is kept.
     """
 
     def __init__(self, journal: Journal, transport: Transport, name: str) -> None:
         self._journal = journal
         self._transport = transport
         self._name = name
-        self._wake = threading.Event()
-        self._draining = threading.Event()
-        self._delivering = threading.Lock()
-        self._progress = threading.Condition()
+        self._delivery: Delivery | None = None
+        self._backoff = Backoff()
+        self._hearts: dict[str, _Heart] = {}
         self._thread: threading.Thread | None = None
-        self._stopped = False
+        self._awake = False
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._delivering = threading.Lock()
+        # Who waits in flush: how many, and until when; and how often a wait was found to be in vain.
+        self._progress = threading.Condition()
+        self._draining = threading.Event()
+        self._waiting = 0
+        self._deadline = _FOREVER
+        self._given_up = 0
         self._has_answered = False
-        self._gave_up = False
-        self._failures = 0
-        self.trouble: str | None = None
         self._last_message = -_SILENCE
-        self._max_records = MAX_EVENTS
-        self._buffer: list[Record] = []
+        self.trouble: str | None = None
+        self.dead = 0
+        self.dead_path: Path | None = None
 
     def notify(self) -> None:
         """Say that the journal has grown; starts the thread at the first call."""
-        if not self._wake.is_set():
+        if not self._awake:
+            self._awake = True
+            if self._thread is None:
+                self._start()
             self._wake.set()
-        if self._thread is None:
-            self._start()
 
     def _start(self) -> None:
         with self._progress:
@@ -81,9 +111,18 @@ class Sender:
                 return
             self._thread = thread
 
+    def beat(self, run_uid: str, interval: float, on_state: Callable[[str], None]) -> None:
+        """Tell the tracker every ``interval`` seconds that a run is alive; ``on_state`` gets each answer."""
+        self._hearts[run_uid] = _Heart(interval, time.monotonic() + interval, on_state)
+        self._wake.set()
+
+    def end_beat(self, run_uid: str) -> None:
+        """Send no more heartbeats of a run."""
+        self._hearts.pop(run_uid, None)
+
     def stop(self) -> bool:
         """Let the thread end, and return whether it has: it is not waited for while it talks to the tracker."""
-        self._stopped = True
+        self._stop.set()
         self._wake.set()
         self._draining.set()
         idle = self._delivering.acquire(timeout=0.1)
@@ -92,130 +131,150 @@ class Sender:
         return idle
 
     def _run(self) -> None:
-        while not self._stopped:
-            self._wake.wait()
+        while not self._stop.is_set():
+            due = min((heart.due for heart in tuple(self._hearts.values())), default=_FOREVER)
+            self._wake.wait(None if due == _FOREVER else max(0.0, due - time.monotonic()))
             self._draining.wait(LINGER)
             self._wake.clear()
-            self._deliver()
-            if self._journal.unsent:  # a drain gave up; there may be a later time
+            self._awake = False
+            with self._delivering:
+                self._deliver(_FOREVER)
+                self._send_heartbeats()
+            if self._journal.unsent:  # it has given up for now; there may be a later time
                 self._wake.set()
-                time.sleep(LINGER)
+                self._stop.wait(LINGER)
 
-    def flush(self, timeout: float) -> bool:
+    def flush(self, timeout: float, progress: Progress | None = None) -> bool:
         """Deliver what the journal holds now.
 
         Args:
             timeout: Seconds to wait at most. A tracker that has not answered this process once gets one attempt.
+            progress: Called now and then with the number of events that still wait.
 
         Returns:
             Whether everything up to now is delivered.
         """
-        target, deadline = self._journal.last, time.monotonic() + timeout
-        self._gave_up = False
+        target, deadline = self._journal.accepted, time.monotonic() + timeout
+        with self._progress:
+            self._waiting += 1
+            self._deadline = deadline if self._waiting == 1 else max(deadline, self._deadline)
+            given_up = self._given_up
         self._draining.set()
         try:
+            self._awake = False
             self.notify()
             if self._thread is None or not self._thread.is_alive():
-                self._deliver(deadline)
-                return self._journal.acknowledged >= target
+                return self._flush_here(target, deadline)
             with self._progress:
-                return (
-                    self._progress.wait_for(
-                        lambda: self._journal.acknowledged >= target or self._gave_up,
-                        max(0.0, deadline - time.monotonic()),
-                    )
-                    and self._journal.acknowledged >= target
-                )
+                while self._journal.settled < target and self._given_up == given_up:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        break
+                    self._progress.wait(min(left, _LOOK))
+                    if progress is not None:
+                        progress(max(0, target - self._journal.settled))
+            return self._journal.settled >= target
         finally:
-            self._draining.clear()
-
-    def _deliver(self, deadline: float = float("inf")) -> None:
-        """Send until the journal is empty, a drain gives up, or ``deadline`` (monotonic seconds) is reached."""
-        with self._delivering:
-            while not self._stopped and (records := self._next()):
-                started = time.monotonic()
-                try:
-                    self._send(records)
-                except Exception as error:  # noqa: BLE001  a transport may come from a plugin: the thread outlives it
-                    if not self._failed(error, deadline):
-                        return
-                else:
-                    self._failures, self.trouble = 0, None
-                    self._has_answered = True
-                    if not self._draining.is_set():
-                        self._draining.wait(min(_REST * (time.monotonic() - started), _LONGEST_REST))
-                with self._progress:
-                    self._progress.notify_all()
-
-    def _next(self) -> list[Record]:
-        """The next events that make one batch: consecutive metrics, or one event of another call.
-
-        What has been read stays in the buffer until it is acknowledged, so that a batch sent again is the same batch.
-        """
-        if not self._buffer:
-            self._buffer = self._journal.read(MAX_EVENTS, MAX_BYTES)
-        batch: list[Record] = []
-        for record in self._buffer[: self._max_records]:
-            if batch and (record.call != "log_metrics" or batch[0].call != "log_metrics"):
-                break
-            batch.append(record)
-        return batch
-
-    def _send(self, records: list[Record]) -> None:
-        first, last = records[0], records[-1]
-        body = first.body
-        if len(records) > 1:
-            body = [group for record in records for group in record.body]
-        try:
-            self._transport.send(Batch(first.call, body, self._journal.id, first.sequence, last.sequence))
-        except PartlyAppliedError as error:
-            last = next((record for record in records if record.sequence == error.last), last)
-        except TooLargeError:
-            if len(records) > 1:
-                self._max_records = max(1, len(records) // 2)
-                return
-            self._bury(records, "it is too large")
-        except RefusedError as error:
-            if len(records) > 1:  # find the one that is wrong: the others are not to blame
-                self._max_records = max(1, len(records) // 2)
-                return
-            self._bury(records, str(error))
-        else:
-            self._max_records = min(MAX_EVENTS, self._max_records * 2)
-        self._journal.acknowledge(last)
-        self._buffer = [record for record in self._buffer if record.sequence > last.sequence]
-
-    def _bury(self, records: list[Record], reason: str) -> None:
-        self._journal.bury(records)
-        self._say(
-            f"The tracker {self._name} refused an event ({records[0].call}: {reason}); "
-            f"it is kept in {self._journal.dead_path}."
-        )
-
-    def _failed(self, error: Exception, deadline: float) -> bool:
-        """Wait before the next attempt; False when there is to be none."""
-        self._failures += 1
-        self.trouble = str(error) if isinstance(error, TransportError) else f"{type(error).__name__}: {error}"
-        draining = self._draining.is_set()
-        if not draining:
-            self._say(f"The tracker {self._name} does not take events ({self.trouble}); they are kept and sent later.")
-        elif not self._has_answered:
             with self._progress:
-                self._gave_up = True
-                self._progress.notify_all()
-            return False
-        wait = self._backoff(error)
-        if draining:
-            time.sleep(min(wait, 1.0))
-        else:
-            self._draining.wait(wait)
-        return time.monotonic() < deadline
+                self._waiting -= 1
+                if not self._waiting:
+                    self._draining.clear()
 
-    def _backoff(self, error: Exception) -> float:
-        least, most = _BACKOFF
-        wait = min(most, least * 2 ** min(self._failures - 1, 10)) * random.uniform(1, 1.5)  # noqa: S311  jitter
-        asked = error.retry_after if isinstance(error, UnreachableError) else None
-        return wait if asked is None else max(asked, least)
+    def _flush_here(self, target: int, deadline: float) -> bool:
+        if not self._delivering.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return False
+        try:
+            self._transport.deadline = deadline
+            self._deliver(deadline)
+        finally:
+            self._transport.deadline = None
+            self._delivering.release()
+        return self._journal.settled >= target
+
+    def _deliver(self, deadline: float) -> None:
+        """Send until the journal is empty, waiting is in vain, or ``deadline`` (monotonic seconds) is reached."""
+        while self._await_turn() and time.monotonic() < deadline:
+            started = time.thread_time()
+            try:
+                if not self._step():
+                    break
+            except Exception as error:  # noqa: BLE001  a transport may come from a plugin: the thread outlives it
+                if not self._failed(error):
+                    break
+            else:
+                self._backoff.succeeded()
+                self.trouble, self._has_answered = None, True
+                self._tell()
+                self._send_heartbeats()
+                self._rest(time.thread_time() - started)
+        self._tell()
+
+    def _step(self) -> bool:
+        """Send one batch; False when there is none."""
+        file = self._journal.front()
+        if file is None:
+            return False
+        if self._delivery is None or self._delivery.file is not file:
+            self._delivery = Delivery(file, self._transport, self._buried)
+        self._delivery.step()
+        return True
+
+    def _rest(self, busy: float) -> None:
+        if not self._draining.is_set():
+            factor = _SHORT_REST if self._journal.unsent_bytes > _FAR_BEHIND else _REST
+            self._draining.wait(min(max(_LEAST_REST, factor * busy), _LONGEST_REST))
+
+    def _await_turn(self) -> bool:
+        """Wait until the tracker may be tried; False when that is too late for whoever waits, or at the end."""
+        while not self._stop.is_set():
+            impatient = self._draining.is_set()
+            turn = self._backoff.next_attempt(impatient=impatient)
+            left = turn - time.monotonic()
+            if left <= 0:
+                return True
+            if impatient and turn > self._deadline:
+                self._give_up()
+                return False
+            (self._stop if impatient else self._draining).wait(left)
+        return False
+
+    def _failed(self, error: Exception) -> bool:
+        """Note a failure; False when there is to be no further attempt for now."""
+        self._backoff.failed(error)
+        self.trouble = str(error) if isinstance(error, TransportError) else f"{type(error).__name__}: {error}"
+        if not self._draining.is_set():
+            self._say(f"The tracker {self._name} does not take events ({self.trouble}); they are kept and sent later.")
+        elif not (self._has_answered or isinstance(error, BusyError)):
+            self._give_up()
+            return False
+        return True
+
+    def _give_up(self) -> None:
+        self._given_up += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._progress:
+            self._progress.notify_all()
+
+    def _send_heartbeats(self) -> None:
+        if not self._has_answered or self.trouble is not None:
+            return
+        for run_uid, heart in list(self._hearts.items()):
+            if heart.due > time.monotonic():
+                continue
+            heart.due = time.monotonic() + heart.interval
+            try:
+                state = self._transport.heartbeat(run_uid)
+            except Exception:  # noqa: BLE001, S112  the next batch, or the next heartbeat, meets the same trouble and says so
+                continue
+            if state is not None:
+                heart.on_state(state)
+
+    def _buried(self, record: Record, reason: str, path: Path) -> None:
+        self.dead += 1
+        self.dead_path = path
+        self._say(f"The tracker {self._name} refused an event ({record.call}: {reason}); it is kept in {path}.")
 
     def _say(self, text: str) -> None:
         now = time.monotonic()

@@ -40,7 +40,14 @@ class Batch:
 
 
 class Transport(Protocol):
-    """Delivers batches to one tracker; called by one thread at a time."""
+    """Delivers batches to one tracker; called by one thread at a time.
+
+    Attributes:
+        deadline: Time (of ``time.monotonic``) by which a request should have ended, set while somebody waits for it
+            and nobody else could; None for the transport's own time-outs.
+    """
+
+    deadline: float | None
 
     def send(self, batch: Batch) -> None:
         """Deliver ``batch``; when this returns, the tracker has it.
@@ -49,6 +56,24 @@ class Transport(Protocol):
             UnreachableError: The tracker cannot take it now; the batch will be sent again.
             RefusedError: The tracker will never take this batch.
             PartlyAppliedError: The tracker has the first events of it; the others go into a batch of their own.
+        """
+
+    def heartbeat(self, run_uid: str) -> str | None:
+        """Say that a run is alive.
+
+        Returns:
+            The state of the run as the tracker has it ("shutdown": it is asked to end), or None if it did not say.
+
+        Raises:
+            TransportError: The tracker did not answer.
+        """
+
+    def check(self) -> None:
+        """Make a call that needs the credentials and changes nothing.
+
+        Raises:
+            AccessError: The tracker refuses the credentials.
+            TransportError: It does not answer, or not as a tracker does.
         """
 
     def close(self) -> None:
@@ -63,7 +88,7 @@ class TransportError(DatabandError):
 
 
 class UnreachableError(TransportError):
-    """The tracker is down, overloaded, or refuses the credentials: what is unsent stays unsent for now.
+    """The tracker does not take events: what is unsent stays unsent for now.
 
     Args:
         reason: Why, as the end of a sentence.
@@ -73,6 +98,14 @@ class UnreachableError(TransportError):
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+
+
+class BusyError(UnreachableError):
+    """There is a tracker, and it cannot take the batch at the moment: it is overloaded, or is just starting."""
+
+
+class AccessError(UnreachableError):
+    """The tracker refuses the credentials."""
 
 
 class RefusedError(TransportError):

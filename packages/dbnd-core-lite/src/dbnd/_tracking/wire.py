@@ -95,7 +95,7 @@ def time_text(time: datetime) -> str:
 
 
 def init_run(run: Run, root: TaskRun, *, databand_url: str) -> Json:
-    """Body of ``init_run``: a new run with its root task run."""
+    """Body of ``init_run``: a new run with its root task run, or a root task run of a run that exists."""
     env: Json = {
         "uid": run.env_uid,
         "cmd_line": mask_text(_facts.command_line()),
@@ -130,7 +130,7 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str) -> Json:
         "task_executor": "local",
         "trigger": "unknown",
         "is_archived": False,
-        "sends_heartbeat": False,
+        "sends_heartbeat": run.sends_heartbeat,
         "root_run": {
             "root_run_uid": run.root_run_uid,
             "root_run_url": ui_url,
@@ -145,7 +145,7 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str) -> Json:
         "driver_task_uid": root.uid,
         "task_run_env": env,
         "task_runs_info": _task_runs_info(run, [root], dynamic=False),
-        "new_run_info": new_run,
+        "new_run_info": None if run.is_attached else new_run,
         "scheduled_run_info": None,
         "update_existing": False,
         "source": f"UpdateSource.{_SOURCE}",

@@ -1,0 +1,105 @@
+"""``dbnd sync``: deliver what earlier processes could not."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import click
+
+from dbnd import _console
+from dbnd._config import Config
+from dbnd._paths import journal_folder
+from dbnd._tracking.leftovers import Leftover, find
+from dbnd._tracking.sync import Report, Sync
+
+# Seconds for which a tracker that answers, but takes nothing, is tried.
+_PATIENCE: Final = 30.0
+
+
+@click.command()
+@click.option("--list", "list_", is_flag=True, help="List what is not delivered, and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent where, and send nothing.")
+@click.option("--retry-dead", is_flag=True, help="Send the events that the tracker has refused once more, too.")
+@click.option("-c", "--set-config", multiple=True, metavar="SECTION.KEY=VALUE", help="Set a configuration value.")
+@click.option("--conf-file", multiple=True, metavar="FILE", help="Read a configuration file, over all others.")
+@click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
+@click.pass_context
+def sync(
+    ctx: click.Context,
+    list_: bool,
+    dry_run: bool,
+    retry_dead: bool,
+    set_config: tuple[str, ...],
+    conf_file: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Deliver the events that earlier processes could not.
+
+    Exit codes: 0 everything is delivered, 1 something is left, 8 configuration, 2 usage.
+    """
+    if list_:
+        _list(find(journal_folder()), as_json=as_json)
+        return
+    config = Config.load(set_config=set_config, conf_files=conf_file)
+    config.check()
+    work = Sync(journal_folder(), config, retry_dead=retry_dead)
+    if not work.found:
+        _console.success("Nothing waits to be delivered.")
+        return
+    if dry_run:
+        _announce(work)
+        return
+    events = sum(leftover.events for leftover in work.found)
+    with _console.progress("Delivering", events, patience=0.0) as progress:
+        report = work.deliver(patience=_PATIENCE, progress=progress)
+    _say(report)
+    ctx.exit(0 if report.is_complete else 1)
+
+
+def _list(found: list[Leftover], *, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {
+                "file": str(leftover.path),
+                "tracker": leftover.header.url if leftover.header else None,
+                "events": leftover.events,
+                "state": leftover.state,
+                "process": leftover.header.pid if leftover.header else None,
+                "problem": leftover.problem,
+            }
+            for leftover in found
+        ]
+        _console.result(json.dumps(rows, indent=2))
+        return
+    if not found:
+        _console.result("Nothing waits to be delivered.")
+        return
+    cells = [(str(x.events), x.state, x.header.url if x.header else "", str(x.path), x.problem or "") for x in found]
+    _console.result(_console.table(("events", "state", "tracker", "file", "problem"), cells))
+
+
+def _announce(work: Sync) -> None:
+    for leftover in work.found:
+        if leftover.problem:
+            _console.result(leftover.problem)
+            continue
+        assert leftover.header is not None
+        verb = (
+            "would be sent" if work.url_of(leftover) else "would not be sent, because it is not the configured tracker"
+        )
+        _console.result(f"{leftover.events} events of {leftover.path} for {leftover.header.url} {verb}.")
+
+
+def _say(report: Report) -> None:
+    if report.delivered or report.is_complete:
+        _console.success(f"{report.delivered} events are delivered.")
+    for problem in report.problems:
+        _console.warning(problem)
+    for name, reason in report.unreachable.items():
+        _console.error(f"The tracker {name} does not take events ({reason}); they are kept: try again later.")
+    for name, events in report.elsewhere.items():
+        _console.error(
+            f"{events} events are for the tracker {name}, which is not the configured one: "
+            f"`dbnd sync --set-config core.databand_url={name}` sends them."
+        )

@@ -1,0 +1,62 @@
+"""SIGTERM: it ends the run of this process as CANCELLED, with its events delivered, instead of the process at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+# What a shell shows for a process that SIGTERM has ended.
+_EXIT_CODE: Final = 128 + signal.SIGTERM
+
+
+class TerminatedError(SystemExit):
+    """The process was asked to end (SIGTERM); uncaught, it ends the interpreter without a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(_EXIT_CODE)
+
+    def __str__(self) -> str:
+        return "The process was asked to end (SIGTERM)."
+
+
+def request_end() -> None:
+    """End this process' run as SIGTERM would, if somebody handles that; called in any thread."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def sigterm_cancels() -> Iterator[bool]:
+    """Let SIGTERM raise ``TerminatedError`` in the main thread within the block; a second one ends the process.
+
+    Nothing changes where the user has a handler of his own, in other threads than the main one, and for forked
+    children, which die of the signal as they would without us.
+
+    Yields:
+        Whether the signal does so.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield False
+        return
+    owner = os.getpid()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        del frame
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() != owner:
+            os.kill(os.getpid(), number)
+            return
+        raise TerminatedError
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield True
+    finally:
+        if signal.getsignal(signal.SIGTERM) is terminate:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

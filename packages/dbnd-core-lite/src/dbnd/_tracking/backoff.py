@@ -1,0 +1,53 @@
+"""When a tracker that did not take a batch may be tried again."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Final
+
+from dbnd._tracking.transport import UnreachableError
+
+# Seconds after the first failure, doubled by each further one, up to the most.
+_LEAST: Final = 0.5
+_MOST: Final = 60.0
+_MOST_DOUBLINGS: Final = 10
+# While somebody waits, a tracker that may be starting up is tried as often as this, in seconds.
+_IMPATIENT: Final = 1.0
+
+
+class Backoff:
+    """The one retry authority's clock: exponential, with jitter, and never before a tracker's Retry-After.
+
+    Attributes:
+        failures: Failures since the last success.
+    """
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self._failed_at = self._until = self._asked_until = 0.0
+
+    def succeeded(self) -> None:
+        """Forget all failures."""
+        self.failures = 0
+        self._failed_at = self._until = self._asked_until = 0.0
+
+    def failed(self, error: Exception) -> None:
+        """Note a failure."""
+        wait = min(_MOST, _LEAST * 2 ** min(self.failures, _MOST_DOUBLINGS))
+        wait *= random.uniform(1, 1.5)  # noqa: S311  jitter: many clients must not come back at the same time
+        asked = error.retry_after if isinstance(error, UnreachableError) else None
+        self.failures += 1
+        self._failed_at = time.monotonic()
+        self._asked_until = 0.0 if asked is None else self._failed_at + asked
+        self._until = self._asked_until if asked else self._failed_at + wait
+
+    def next_attempt(self, *, impatient: bool) -> float:
+        """The time (of ``time.monotonic``) of the next attempt.
+
+        Args:
+            impatient: Whether somebody waits for it. What the tracker has asked for holds all the same.
+        """
+        if not impatient:
+            return self._until
+        return max(self._asked_until, min(self._until, self._failed_at + _IMPATIENT))

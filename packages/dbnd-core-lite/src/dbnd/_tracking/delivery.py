@@ -1,0 +1,131 @@
+"""Delivery: which events of a file make a batch, and what becomes of a batch.
+
+It neither waits nor retries; the sender and `dbnd sync` do. States of a batch::
+
+    gathered ──► sent ──┬─ taken ───────────────► acknowledged
+        ▲               ├─ partly applied before ► that part acknowledged, the rest gathered anew
+        ├── halved ◄────┼─ too large, refused
+        │               ├─ of one event, too large or refused ──► buried (dead letter), acknowledged
+        └── kept ◄──────┴─ not now (raised to the caller): sent again as it is
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from dbnd._tracking.dead_letters import DeadLetters
+from dbnd._tracking.journal_file import JournalFile
+from dbnd._tracking.records import Record
+from dbnd._tracking.transport import (
+    Batch,
+    PartlyAppliedError,
+    RefusedError,
+    TooLargeError,
+    Transport,
+    UnreachableError,
+)
+
+# A batch of metrics has at most so many points, and is of about so many bytes of the file.
+MAX_POINTS: Final = 5_000
+MAX_BYTES: Final = 1 << 18
+_METRICS: Final = "log_metrics"
+
+Buried = Callable[[Record, str, Path], None]
+
+
+class Delivery:
+    """Delivers the events of one file through one transport, in order; called by one thread at a time.
+
+    Args:
+        file: Where the events stand.
+        transport: How they reach the tracker.
+        on_buried: Called with each event that is refused for good, the reason, and where it is kept.
+    """
+
+    def __init__(self, file: JournalFile, transport: Transport, on_buried: Buried) -> None:
+        self.file: Final = file
+        self._transport = transport
+        self._on_buried = on_buried
+        self._max_events: int | None = None
+        self._read: list[Record] = []
+        self._batch: list[Record] = []
+
+    def step(self) -> bool:
+        """Send one batch.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            UnreachableError: The tracker cannot take it now.
+            OSError: A refused event could not be kept aside; it stays where it is.
+        """
+        if not self._batch:
+            self._batch = self._gather()
+        if not self._batch:
+            return False
+        self._send(self._batch)
+        return True
+
+    def _gather(self) -> list[Record]:
+        """The next events that make one batch: consecutive metrics, or one event of another call."""
+        if not self._read:
+            self._read = self.file.read(MAX_BYTES)
+        batch: list[Record] = []
+        points = 0
+        for record in self._read[: self._max_events]:
+            points += record.points
+            if batch and (record.call != _METRICS or batch[0].call != _METRICS or points > MAX_POINTS):
+                break
+            batch.append(record)
+        return batch
+
+    def _send(self, batch: list[Record]) -> None:
+        first, last = batch[0], batch[-1]
+        body = _merged(batch) if first.call == _METRICS and isinstance(first.body, list) else first.body
+        try:
+            self._transport.send(Batch(first.call, body, self.file.header.id, first.sequence, last.sequence))
+        except PartlyAppliedError as error:
+            self._acknowledge([record for record in batch if record.sequence <= error.last])
+        except RefusedError as error:
+            if len(batch) == 1:
+                self._bury(first, "it is too large" if isinstance(error, TooLargeError) else str(error))
+            else:  # find the one that is wrong or too large: the others are not to blame
+                self._max_events = len(batch) // 2
+                self._batch = []
+        else:
+            if self._max_events is not None:
+                self._max_events *= 2
+                if self._max_events >= MAX_POINTS:
+                    self._max_events = None
+            self._acknowledge(batch)
+
+    def _bury(self, record: Record, reason: str) -> None:
+        with DeadLetters(self.file) as letters:
+            letters.add(record, reason)
+        self._acknowledge([record])
+        self._on_buried(record, reason, letters.path)
+
+    def _acknowledge(self, done: list[Record]) -> None:
+        if not done:
+            msg = "it answered that it has other events than those that were sent"
+            raise UnreachableError(msg)
+        self.file.acknowledge(done[-1].sequence, done[-1].end)
+        del self._read[: len(done)]
+        self._batch = []
+
+
+def _merged(batch: list[Record]) -> list[Any]:
+    """The groups of all events, those of the same attempt and source that follow each other as one."""
+    merged: list[Any] = []
+    attempt = source = None
+    for record in batch:
+        for group in record.body:
+            if group[0] == attempt and group[1] == source:
+                merged[-1][2] += group[2]
+            else:
+                attempt, source, points = group
+                merged.append([attempt, source, list(points)])
+    return merged

@@ -1,0 +1,80 @@
+"""What earlier processes have left in the folder of the journals: found, listed and tidied up."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dbnd._tracking import ownership
+from dbnd._tracking.journal_file import DEAD, JOURNAL, Header, JournalFormatError, read_header, unsent_of
+
+# A file that has not got its name after so many seconds was left by a process that was killed.
+_NEWBORN: Final = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file with events that are not delivered.
+
+    Args:
+        path: Where it is.
+        header: Its first line; None when that cannot be read.
+        events: Number of its events that are not delivered.
+        is_owned: Whether a living process delivers them.
+        problem: Why it cannot be delivered, as a sentence.
+    """
+
+    path: Path
+    header: Header | None
+    events: int
+    is_owned: bool
+    problem: str | None = None
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the tracker has refused its events."""
+        return self.path.suffix == DEAD
+
+    @property
+    def state(self) -> str:
+        """What is the matter with it, in a word or two."""
+        if self.problem:
+            return "unreadable"
+        if self.is_dead:
+            return "refused"
+        return "in use" if self.is_owned else "waiting"
+
+
+def find(folder: Path) -> list[Leftover]:
+    """Journals and dead letters of ``folder`` that hold undelivered events, oldest first."""
+    found = []
+    for path in (*folder.glob(f"*{JOURNAL}"), *folder.glob(f"*{DEAD}")):
+        try:
+            found.append(_look_at(path))
+        except FileNotFoundError:  # delivered since
+            continue
+    wanted = [leftover for leftover in found if leftover.events or leftover.problem]
+    return sorted(wanted, key=lambda leftover: leftover.header.order if leftover.header else (0, "", 0))
+
+
+def _look_at(path: Path) -> Leftover:
+    try:
+        header = read_header(path)
+    except FileNotFoundError:
+        raise
+    except (JournalFormatError, OSError) as error:
+        text = str(error) if isinstance(error, JournalFormatError) else f"{path} cannot be read: {error}."
+        return Leftover(path, None, 0, is_owned=False, problem=text)
+    return Leftover(path, header, unsent_of(path), ownership.is_owned(path))
+
+
+def tidy(folder: Path) -> None:
+    """Remove what killed processes have left beside the journals, and nothing that holds an event."""
+    for path in (*folder.glob("*.ack"), *folder.glob("*.owner")):
+        if not path.with_suffix("").exists():
+            path.unlink(missing_ok=True)
+    for path in folder.glob("*.new"):
+        if time.time() - path.stat().st_mtime > _NEWBORN:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,89 @@
+"""Records: how events stand in a file, so that a torn or damaged one is recognised.
+
+A record is one line: ``<crc32 of the JSON, 8 hex digits> <JSON>``. The JSON is ASCII and has no line breaks. A process
+that is killed, or a full disk, can leave the last line of a file torn: it lacks its line break, or its checksum is
+wrong. Such an event was never accepted, for its log call had not returned.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+# Characters before the JSON of a line.
+_PREFIX: Final = 9
+_HEX: Final = 16
+
+encode: Final[Callable[[object], str]] = json.JSONEncoder(separators=(",", ":")).encode
+decode: Final[Callable[[bytes], Any]] = json.loads
+
+
+class Record(NamedTuple):
+    """An event read back from a file.
+
+    Args:
+        sequence: Its number in the file, from 1.
+        end: Byte offset behind its line.
+        call: Name of the wire call.
+        body: Body of the wire call; of ``log_metrics`` a list of groups of points.
+        points: Number of points in it, at least 1.
+    """
+
+    sequence: int
+    end: int
+    call: str
+    body: Any
+    points: int = 1
+
+
+def frame(value: object) -> bytes:
+    """``value`` as a line.
+
+    Raises:
+        TypeError: It is not made of JSON's types.
+        ValueError: It contains itself.
+    """
+    data = encode(value).encode("ascii")
+    return b"%08x %b\n" % (zlib.crc32(data), data)
+
+
+def content(line: bytes) -> bytes | None:
+    """The JSON of a line, or None when the line is torn or damaged."""
+    if line[-1:] != b"\n" or line[_PREFIX - 1 : _PREFIX] != b" ":
+        return None
+    data = line[_PREFIX:-1]
+    try:
+        return data if zlib.crc32(data) == int(line[: _PREFIX - 1], _HEX) else None
+    except ValueError:
+        return None
+
+
+def parse(lines: list[bytes], sequence: int, offset: int) -> list[Record]:
+    """The events of consecutive lines; damaged lines are left out, and keep their numbers.
+
+    Args:
+        lines: Whole lines.
+        sequence: Number of the first one.
+        offset: Byte offset at which it starts.
+    """
+    places, texts = [], []
+    for number, line in enumerate(lines, start=sequence):
+        offset += len(line)
+        data = content(line)
+        if data is not None:
+            places.append((number, offset))
+            texts.append(data)
+    # All at once: it takes a fraction of the time of one by one, and the interpreter is the training's.
+    values = json.loads(b"[%b]" % b",".join(texts))
+    return [
+        Record(number, end, call, body, _points(call, body))
+        for (number, end), (call, body, *_) in zip(places, values, strict=True)
+    ]
+
+
+def _points(call: str, body: Any) -> int:  # noqa: ANN401  whatever the event holds
+    if call != "log_metrics" or not isinstance(body, list):
+        return 1
+    return max(1, sum([len(points) for _, _, points in body]))

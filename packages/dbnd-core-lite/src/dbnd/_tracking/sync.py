@@ -1,0 +1,242 @@
+"""Delivery of what earlier processes could not deliver, for `dbnd sync` and, quietly, beside `dbnd run`.
+
+Only files whose process is gone are touched, oldest first, and those of one process one after the other. Events go to
+the tracker that their file names; the credentials of the configured tracker go to no other one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dbnd import _console
+from dbnd._errors import ConfigError
+from dbnd._masking import mask_url
+from dbnd._paths import journal_folder
+from dbnd._settings import CoreSettings
+from dbnd._tracking.backoff import Backoff
+from dbnd._tracking.delivery import Delivery
+from dbnd._tracking.journal_file import JOURNAL, JournalFile, JournalFormatError
+from dbnd._tracking.leftovers import Leftover, find, tidy
+from dbnd._tracking.transport import BusyError, Transport, UnreachableError, configured_url, create_transport
+
+if TYPE_CHECKING:
+    from dbnd._config import Config
+    from dbnd._tracking.records import Record
+
+# While a training goes on, rests are so many times as long as a batch took, in seconds of processor time.
+_REST: Final = 4
+_LONGEST_REST: Final = 1.0
+
+
+def _ignore(left: int) -> None:
+    """Show no progress."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a sync has done.
+
+    Attributes:
+        delivered: Number of events that the trackers have taken.
+        journals: Number of files that are delivered as a whole.
+        refused: Number of events that a tracker has refused for good.
+        unreachable: Why a tracker takes no events, by its name.
+        elsewhere: Number of events for trackers that are not the configured one, by their names.
+        problems: What else was wrong, as sentences.
+    """
+
+    delivered: int = 0
+    journals: int = 0
+    refused: int = 0
+    unreachable: dict[str, str] = field(default_factory=dict)
+    elsewhere: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left that should have been delivered."""
+        return not (self.refused or self.unreachable or self.elsewhere or self.problems)
+
+
+class Sync:
+    """One look through the folder of the journals.
+
+    Args:
+        folder: The folder.
+        config: The configured tracker and its credentials.
+        retry_dead: Whether events that were refused are sent, too.
+        transports: Transports that are made already, by URL.
+    """
+
+    def __init__(
+        self, folder: Path, config: Config, *, retry_dead: bool = False, transports: dict[str, Transport] | None = None
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        url = configured_url(config)
+        self._configured = {mask_url(url): url} if url else {}
+        self._transports = transports or {}
+        self.found: Final = [
+            leftover for leftover in find(folder) if (retry_dead or not leftover.is_dead) and not leftover.is_owned
+        ]
+
+    def url_of(self, leftover: Leftover) -> str | None:
+        """Where the events of a file may be sent: to the configured tracker, or to a file, which asks for no token."""
+        assert leftover.header is not None
+        url = leftover.header.url
+        return self._configured.get(url, url if url.startswith("sqlite:") else None)
+
+    def deliver(
+        self,
+        *,
+        patience: float,
+        deadline: float = float("inf"),
+        stop: threading.Event | None = None,
+        hurry: threading.Event | None = None,
+        progress: Callable[[int], None] = _ignore,
+    ) -> Report:
+        """Send everything that was found.
+
+        Args:
+            patience: Seconds for which a tracker that answers, but takes nothing, is tried.
+            deadline: Time (of ``time.monotonic``) at which to end whatever is left.
+            stop: Ends the delivery between two batches.
+            hurry: Until it is set, the interpreter is left to others most of the time.
+            progress: Called with the number of events that are left.
+        """
+        report = Report(problems=[leftover.problem for leftover in self.found if leftover.problem])
+        courier = _Courier(report, patience, deadline, stop or threading.Event(), hurry)
+        courier.left = sum(leftover.events for leftover in self.found)
+        courier.progress = progress
+        try:
+            for chain in self._chains():
+                self._deliver_chain(chain, courier)
+        finally:
+            for transport in self._transports.values():
+                transport.close()
+        tidy(self._folder)
+        return report
+
+    def _chains(self) -> Iterator[list[Leftover]]:
+        readable = [leftover for leftover in self.found if leftover.header is not None]
+        for _, chain in groupby(readable, key=lambda leftover: leftover.header and leftover.header.order[:2]):
+            yield list(chain)
+
+    def _deliver_chain(self, chain: Iterable[Leftover], courier: _Courier) -> None:
+        for leftover in chain:
+            assert leftover.header is not None
+            report, name = courier.report, leftover.header.url
+            url = self.url_of(leftover)
+            if url is None:
+                report.elsewhere[name] = report.elsewhere.get(name, 0) + leftover.events
+                continue
+            if name in report.unreachable or courier.is_over():
+                return
+            try:
+                if url not in self._transports:
+                    self._transports[url] = create_transport(url, self._config)
+                file = JournalFile.adopt(leftover.path)
+            except (ConfigError, JournalFormatError) as error:
+                report.problems.append(str(error))
+                return
+            except OSError as error:
+                report.problems.append(f"{leftover.path} cannot be opened: {error}.")
+                return
+            if file is None:  # another process was quicker; what follows comes after what that one delivers
+                return
+            try:
+                if not courier.carry(file, self._transports[url]):
+                    return
+            finally:
+                file.close()
+
+
+@contextmanager
+def delivering_leftovers(config: Config) -> Iterator[None]:
+    """Deliver, beside the block, what earlier processes could not: quietly, and within ``core.sync_timeout``.
+
+    At the end of the block what is under way may use the rest of that time, unless the tracker takes nothing.
+    """
+    settings, folder = config.settings(CoreSettings), journal_folder()
+    url = configured_url(config)
+    if not settings.sync_timeout or url is None or not any(folder.glob(f"*{JOURNAL}")):
+        yield
+        return
+    deadline, stop, hurry = time.monotonic() + settings.sync_timeout, threading.Event(), threading.Event()
+    # Made here, and not in the thread: two threads importing the same libraries at once can see them half imported.
+    transports = {url: create_transport(url, config)}
+
+    def deliver() -> None:
+        try:
+            Sync(folder, config, transports=transports).deliver(
+                patience=settings.flush_timeout, deadline=deadline, stop=stop, hurry=hurry
+            )
+        except Exception as error:  # noqa: BLE001  it must not disturb the run; `dbnd sync` shows what is wrong
+            _console.warning(f"Events of earlier runs could not be sent ({type(error).__name__}: {error}).")
+
+    thread = threading.Thread(target=deliver, name="dbnd-sync", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        hurry.set()
+        thread.join(max(0.0, min(deadline - time.monotonic(), settings.flush_timeout)))
+        stop.set()
+
+
+@dataclass(slots=True)
+class _Courier:
+    """Carries files to their trackers within the bounds of one sync."""
+
+    report: Report
+    patience: float
+    deadline: float
+    stop: threading.Event
+    hurry: threading.Event | None
+    left: int = 0
+    progress: Callable[[int], None] = _ignore
+
+    def is_over(self) -> bool:
+        return self.stop.is_set() or time.monotonic() >= self.deadline
+
+    def carry(self, file: JournalFile, transport: Transport) -> bool:
+        """Deliver ``file``; False when something of it is left."""
+        delivery = Delivery(file, transport, self._buried)
+        backoff, taken_at, has_answered = Backoff(), time.monotonic(), False
+        while file.unsent and not self.is_over():
+            started, before = time.thread_time(), file.unsent
+            transport.deadline = min(self.deadline, time.monotonic() + self.patience)
+            try:
+                delivery.step()
+            except (UnreachableError, OSError) as error:
+                backoff.failed(error)
+                turn = backoff.next_attempt(impatient=True)
+                is_hopeless = not has_answered and not isinstance(error, BusyError)
+                if is_hopeless or turn > min(self.deadline, taken_at + self.patience):
+                    self.report.unreachable[file.header.url] = str(error)
+                    return False
+                self.stop.wait(max(0.0, turn - time.monotonic()))
+            else:
+                backoff.succeeded()
+                has_answered, taken_at = True, time.monotonic()
+                self.report.delivered += before - file.unsent
+                self.left -= before - file.unsent
+                self.progress(self.left)
+                if self.hurry is not None:
+                    self.hurry.wait(min(_REST * (time.thread_time() - started), _LONGEST_REST))
+        if file.unsent:
+            return False
+        self.report.journals += 1
+        return True
+
+    def _buried(self, record: Record, reason: str, path: Path) -> None:
+        self.report.refused += 1
+        self.report.delivered -= 1
+        self.report.problems.append(f"An event ({record.call}) was refused: {reason}; it is kept in {path}.")

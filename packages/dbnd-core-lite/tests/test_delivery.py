@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import pytest
+
+from dbnd._tracking import dead_letters, records
+from dbnd._tracking.delivery import MAX_POINTS, Delivery
+from dbnd._tracking.journal_file import Header, JournalFile
+from dbnd._tracking.transport import PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
+
+
+@pytest.fixture
+def start(tmp_path, scripted):
+    made = []
+
+    def start(*script):
+        file = JournalFile.create(tmp_path / "x.journal", Header("u", id="1" * 32))
+        transport, buried = scripted(*script), []
+        delivery = Delivery(file, transport, lambda *what: buried.append(what))
+        made.append(file)
+        return file, delivery, transport, buried
+
+    yield start
+    for file in made:
+        file.close()
+
+
+def metrics(*values):
+    return [["attempt", "user", [["n", value, 0] for value in values]]]
+
+
+def numbers(batch):
+    return [number for _, _, points in batch.body for _, number, _ in points] if batch.call == "log_metrics" else []
+
+
+def log(file, *values):
+    for value in values:
+        file.append(records.frame(("log_metrics", metrics(value)) if isinstance(value, int) else (value, {})))
+
+
+def deliver(delivery):
+    while delivery.step():
+        pass
+
+
+def sent(transport):
+    return [(b.call, b.first, b.last) for b in transport.batches]
+
+
+def test_consecutive_metrics_travel_in_one_batch_and_order_is_kept(start):
+    file, delivery, transport, _ = start()
+    log(file, "init_run", 1, 2, 3, "set_run_state", "set_run_state", 4)
+    deliver(delivery)
+    assert sent(transport) == [
+        ("init_run", 1, 1),
+        ("log_metrics", 2, 4),
+        ("set_run_state", 5, 5),
+        ("set_run_state", 6, 6),
+        ("log_metrics", 7, 7),
+    ]
+    assert numbers(transport.batches[1]) == [1, 2, 3]
+    assert {b.journal for b in transport.batches} == {"1" * 32}
+    assert file.unsent == 0
+
+
+def test_groups_of_one_attempt_and_source_that_follow_each_other_become_one(start):
+    file, delivery, transport, _ = start()
+    for attempt, source, value in (("a", "user", 1), ("a", "user", 2), ("a", "mlflow", 3), ("b", "mlflow", 4)):
+        file.append(records.frame(("log_metrics", [[attempt, source, [["n", value, 0]]]])))
+    deliver(delivery)
+    (batch,) = transport.batches
+    assert batch.body == [
+        ["a", "user", [["n", 1, 0], ["n", 2, 0]]],
+        ["a", "mlflow", [["n", 3, 0]]],
+        ["b", "mlflow", [["n", 4, 0]]],
+    ]
+
+
+def test_batches_are_bounded_in_points_but_an_event_is_never_split(start):
+    file, delivery, transport, _ = start()
+    for _ in range(5):
+        file.append(records.frame(("log_metrics", metrics(*range(MAX_POINTS // 2 - 1)))))
+    file.append(records.frame(("log_metrics", metrics(*range(MAX_POINTS + 7)))))
+    deliver(delivery)
+    counts = [len(numbers(batch)) for batch in transport.batches]
+    assert sum(counts) == 5 * (MAX_POINTS // 2 - 1) + MAX_POINTS + 7
+    assert max(counts) == counts[-1] == MAX_POINTS + 7
+    assert max(counts[:-1]) <= MAX_POINTS
+
+
+def test_a_batch_that_failed_is_sent_again_as_it_was(start):
+    file, delivery, transport, _ = start(UnreachableError("down"))
+    log(file, 1)
+    with pytest.raises(UnreachableError):
+        delivery.step()
+    log(file, 2, 3)  # which must not slip into the batch that is sent again
+    deliver(delivery)
+    assert [(b.first, b.last) for b in transport.attempts] == [(1, 1), (1, 1), (2, 3)]
+
+
+def test_what_is_refused_for_good_is_kept_aside_and_blocks_nothing(start, tmp_path):
+    def refuse_bad(batch):
+        if 66 in numbers(batch):
+            raise RefusedError("it answered 400: n is wrong")
+
+    file, delivery, transport, buried = start(*[refuse_bad] * 50)
+    log(file, 1, 2, 66, 3, 4, "set_run_state")
+    deliver(delivery)
+    assert [number for b in transport.batches for number in numbers(b)] == [1, 2, 3, 4]
+    assert transport.batches[-1].call == "set_run_state"
+    ((record, reason, path),) = buried
+    assert (record.sequence, reason, path) == (3, "it answered 400: n is wrong", tmp_path / f"{'1' * 32}.dead")
+    assert list(dead_letters.letters(path)) == [("log_metrics", metrics(66), "it answered 400: n is wrong", 3)]
+
+
+def test_an_event_is_buried_once_even_if_the_process_was_killed_before_it_went_on(start, monkeypatch):
+    file, delivery, _, buried = start(RefusedError("bad"), RefusedError("bad"), RefusedError("bad"))
+    log(file, "a", "b")
+    with monkeypatch.context() as killed:
+        killed.setattr(file, "acknowledge", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            delivery.step()
+    deliver(delivery)
+    assert len(buried) == 2
+    assert [call for call, *_ in dead_letters.letters(buried[0][2])] == ["a", "b"]
+
+
+def test_dead_letters_are_a_file_that_can_be_delivered(start, scripted):
+    file, delivery, _, buried = start(RefusedError("bad"), RefusedError("bad"))
+    log(file, 66, "set_run_state")
+    deliver(delivery)
+    dead = JournalFile.adopt(buried[0][2])
+    transport = scripted()
+    deliver(Delivery(dead, transport, lambda *_: None))
+    assert sent(transport) == [("log_metrics", 1, 1), ("set_run_state", 2, 2)]
+    assert transport.batches[0].journal == dead.header.id != file.header.id
+    dead.close()
+    assert not buried[0][2].exists()
+
+
+def test_dead_letters_that_somebody_delivers_are_left_to_him(start):
+    file, delivery, _, buried = start(RefusedError("bad"), RefusedError("bad"))
+    log(file, "a")
+    deliver(delivery)
+    taken = JournalFile.adopt(buried[0][2])
+    log(file, "b")
+    deliver(delivery)
+    assert buried[1][2] != buried[0][2]
+    assert [call for call, *_ in dead_letters.letters(buried[1][2])] == ["b"]
+    taken.close()
+
+
+def test_a_batch_that_is_too_large_is_halved_and_batches_grow_again(start):
+    limits = [3] * 8 + [1_000] * 50
+
+    def at_most(batch):
+        if len(numbers(batch)) > limits.pop(0):
+            raise TooLargeError("413")
+
+    file, delivery, transport, buried = start(*[at_most] * 50)
+    log(file, *range(40))
+    deliver(delivery)
+    assert [number for b in transport.batches for number in numbers(b)] == list(range(40))
+    assert buried == []
+    assert max(len(numbers(b)) for b in transport.batches) > 3
+
+
+def test_one_event_that_is_too_large_is_buried(start):
+    file, delivery, transport, buried = start(TooLargeError("413"))
+    log(file, 1, "a")
+    deliver(delivery)
+    assert [b.call for b in transport.batches] == ["a"]
+    assert [reason for _, reason, _ in buried] == ["it is too large"]
+
+
+@pytest.mark.parametrize(("last", "sent_again"), [(2, [(3, 4)]), (4, []), (9, [])])
+def test_events_that_the_tracker_has_already_are_not_sent_again(start, last, sent_again):
+    file, delivery, transport, _ = start(PartlyAppliedError(last))
+    log(file, 0, 1, 2, 3)
+    deliver(delivery)
+    assert [(b.first, b.last) for b in transport.attempts] == [(1, 4), *sent_again]
+    assert file.unsent == 0
+
+
+def test_an_answer_about_other_events_is_trouble_and_no_success(start):
+    file, delivery, _, _ = start(None, PartlyAppliedError(1))
+    log(file, "a", 1, 2)
+    assert delivery.step()
+    with pytest.raises(UnreachableError, match="other events"):
+        delivery.step()
+    assert file.unsent == 2

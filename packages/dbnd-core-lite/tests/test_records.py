@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import math
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dbnd._tracking import records
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=10,
+)
+
+
+@given(values)
+def test_what_is_framed_is_read_back(value):
+    line = records.frame(["call", value])
+    assert line.count(b"\n") == 1
+    assert line.isascii()
+    (record,) = records.parse([line], 1, 0)
+    assert (record.sequence, record.end, record.call, record.body) == (1, len(line), "call", value)
+
+
+def test_numbers_that_json_does_not_know_are_kept():
+    body = [["a", "user", [["x", math.inf, 0], ["y", math.nan, 0]]]]
+    (record,) = records.parse([records.frame(("log_metrics", body))], 1, 0)
+    (_, _, ((_, infinity, _), (_, nan, _))) = record.body[0]
+    assert infinity == math.inf
+    assert math.isnan(nan)
+
+
+def test_a_line_carries_the_checksum_of_its_json():
+    line = records.frame({"text": "ünïcode\n\u2028"})
+    checksum, _, data = line.rstrip(b"\n").partition(b" ")
+    assert int(checksum, 16) == zlib.crc32(data)
+    assert json.loads(data) == {"text": "ünïcode\n\u2028"}
+
+
+@given(st.data())
+def test_a_torn_line_is_recognised(data):
+    line = records.frame(["call", {"n": 12345}])
+    cut = data.draw(st.integers(0, len(line) - 1))
+    assert records.content(line[:cut]) is None
+
+
+@given(st.data())
+def test_a_changed_byte_is_recognised(data):
+    line = bytearray(records.frame(["call", {"n": 12345}]))
+    place = data.draw(st.integers(0, len(line) - 1))
+    line[place] ^= data.draw(st.sampled_from([1, 2, 4, 8, 16, 64]))
+    changed = records.content(bytes(line))
+    # A hex digit may change its case, which says the same.
+    assert changed is None or (place < 8 and chr(line[place]).upper() in "ABCDEF")
+
+
+def test_damaged_lines_are_left_out_and_keep_their_numbers():
+    lines = [records.frame(("call", number)) for number in range(4)]
+    lines[1] = lines[1].replace(b"call", b"cull")
+    found = records.parse(lines, 10, 100)
+    assert [(r.sequence, r.body) for r in found] == [(10, 0), (12, 2), (13, 3)]
+    assert found[-1].end == 100 + sum(map(len, lines))
+
+
+def test_nothing_is_parsed_to_nothing():
+    assert records.parse([], 1, 0) == []
+    assert records.parse([b"nonsense\n"], 1, 0) == []
+
+
+def test_points_are_counted():
+    body = [["a", "user", [["x", 1, 0]] * 3], ["b", "user", [["x", 1, 0]] * 2]]
+    lines = [records.frame(("log_metrics", body)), records.frame(("init_run", {"a": [1, 2, 3]}))]
+    assert [r.points for r in records.parse(lines, 1, 0)] == [5, 1]
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes"])
+def test_what_json_cannot_hold_is_refused(value):
+    with pytest.raises(TypeError):
+        records.frame(["call", value])

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dbnd import _console
+from dbnd._config import Config
+from dbnd._paths import journal_folder
+from dbnd._tracking import journal as journal_module
+from dbnd._tracking import ownership
+from dbnd._tracking.journal import Journal
+from dbnd._tracking.leftovers import find, tidy
+from dbnd._tracking.sync import Sync, delivering_leftovers
+
+PATIENCE = 60
+
+
+def config(server, **core):
+    return Config.load(conf={"core": {"databand_url": server.url, "databand_access_token": "t", **core}})
+
+
+def leave(url, *values):
+    """A journal of a process that is gone."""
+    journal = Journal(journal_folder(), url)
+    for value in values:
+        body = [["attempt", "user", [["n", value, 0]]]] if isinstance(value, int) else {}
+        journal.append("log_metrics" if isinstance(value, int) else value, body)
+    journal.close()
+
+
+def numbers(server):
+    return [
+        m["metric"]["value"] for r in server.requests if r.path.endswith("log_metrics") for m in r.body["metrics_info"]
+    ]
+
+
+def deliver(server, **options):
+    return Sync(journal_folder(), config(server), **options).deliver(patience=PATIENCE)
+
+
+def test_journals_are_delivered_oldest_first_and_removed(server):
+    for number in range(3):
+        leave(server.url, number * 2, number * 2 + 1)
+    report = deliver(server)
+    assert numbers(server) == list(range(6))
+    assert (report.delivered, report.journals, report.is_complete) == (6, 3, True)
+    assert list(journal_folder().iterdir()) == []
+
+
+def test_the_files_of_one_process_are_delivered_in_their_order(server, monkeypatch):
+    monkeypatch.setattr(journal_module, "_FILE_SIZE", 500)
+    leave(server.url, *range(100))
+    assert len(list(journal_folder().glob("*.journal"))) > 5
+    deliver(server)
+    assert numbers(server) == list(range(100))
+
+
+def test_the_second_file_waits_for_the_first(server, monkeypatch):
+    """Two at once: what another one delivers at the moment comes first."""
+    monkeypatch.setattr(journal_module, "_FILE_SIZE", 500)
+    leave(server.url, *range(30))
+    work = Sync(journal_folder(), config(server))
+    assert len(work.found) > 2
+    with work.found[0].path.open("rb") as held:
+        assert ownership.own(held.fileno(), work.found[0].path)
+        assert work.deliver(patience=PATIENCE).delivered == 0
+    assert numbers(server) == []
+    deliver(server)
+    assert numbers(server) == list(range(30))
+
+
+def test_a_journal_whose_process_lives_is_left_alone(server):
+    journal = Journal(journal_folder(), server.url)
+    journal.append("a", {})
+    assert [leftover.state for leftover in find(journal_folder())] == ["in use"]
+    assert deliver(server).delivered == 0
+    assert server.calls() == []
+    journal.close()
+    assert deliver(server).delivered == 1
+
+
+def test_what_a_killed_process_has_left_is_delivered_from_where_it_stopped(server):
+    code = (
+        "import os, signal\n"
+        "from dbnd._config import Config\n"
+        "from dbnd._tracking.client import TrackingAPIClient\n"
+        f"client = TrackingAPIClient({server.url!r}, Config.load(conf={{'core.databand_access_token': 't'}}))\n"
+        "def log(n): client.log_metrics([['attempt', 'user', [['n', n, 0]]]])\n"
+        "for n in range(50): log(n)\n"
+        "assert client.flush(60)\n"
+        "for n in range(50, 100): log(n)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    deliver(server)
+    # This server does not tell apart what it has already, so the last batch may be there twice.
+    assert sorted(set(numbers(server))) == list(range(100))
+    assert list(journal_folder().iterdir()) == []
+
+
+def test_an_unreachable_tracker_keeps_everything(server, free_port):
+    url = f"http://127.0.0.1:{free_port}"
+    leave(url, 1, 2)
+    leave(url, 3)
+    there = Config.load(conf={"core.databand_url": url})
+    report = Sync(journal_folder(), there).deliver(patience=PATIENCE)
+    assert list(report.unreachable) == [url]
+    assert not report.is_complete
+    assert sum(leftover.events for leftover in find(journal_folder())) == 3
+
+
+def test_a_tracker_that_is_busy_is_tried_again(server):
+    answers = [(503, {}, b""), (429, {"Retry-After": "1"}, b"")]
+    server.answer = lambda _: answers.pop() if answers else (200, {}, b"{}")
+    leave(server.url, 1)
+    assert deliver(server).is_complete
+    assert len(server.calls()) == 3
+
+
+def test_events_for_another_tracker_are_named_and_get_no_credentials(server):
+    leave("http://another:1", 1, 2)
+    leave(server.url, 3)
+    report = deliver(server)
+    assert report.elsewhere == {"http://another:1": 2}
+    assert not report.is_complete
+    assert numbers(server) == [3]
+    assert [leftover.events for leftover in find(journal_folder())] == [2]
+
+
+def test_credentials_in_the_url_do_not_make_it_another_tracker(server):
+    leave(server.url.replace("//", "//***@"), 1)
+    there = config(server, databand_url=server.url.replace("//", "//user:secret@"))
+    assert Sync(journal_folder(), there).deliver(patience=PATIENCE).is_complete
+    assert numbers(server) == [1]
+
+
+def test_refused_events_become_dead_letters_and_can_be_sent_again(server):
+    server.answer = lambda r: (400, {}, b"wrong") if "bad" in r.path else (200, {}, b"{}")
+    leave(server.url, 1, "bad", 2)
+    report = deliver(server)
+    assert (report.delivered, report.refused) == (2, 1)
+    assert "it answered 400: wrong" in report.problems[0]
+    assert [leftover.state for leftover in find(journal_folder())] == ["refused"]
+    assert Sync(journal_folder(), config(server)).found == []
+    # Once more refused, it is still kept ...
+    assert deliver(server, retry_dead=True).refused == 1
+    assert [(x.state, x.events) for x in find(journal_folder())] == [("refused", 1)]
+    # ... and once it is taken, it is gone.
+    server.answer = lambda _: (200, {}, b"{}")
+    assert deliver(server, retry_dead=True).delivered == 1
+    assert find(journal_folder()) == []
+    assert server.calls().count("bad") == 3
+    assert list(journal_folder().iterdir()) == []
+
+
+def test_unreadable_files_are_named_and_block_nothing(server):
+    leave(server.url, 1)
+    journal_folder().joinpath("x.journal").write_text("nonsense")
+    report = deliver(server)
+    assert numbers(server) == [1]
+    assert "x.journal is no journal" in report.problems[0]
+    assert not report.is_complete
+
+
+def test_what_killed_processes_leave_beside_journals_is_tidied_up(home):
+    folder = journal_folder()
+    folder.mkdir(parents=True)
+    for name in ("a.journal.ack", "b.journal.owner", "new.journal.new", "old.journal.new"):
+        (folder / name).write_text("")
+    os.utime(folder / "old.journal.new", (0, 0))
+    leave("u", 1)
+    tidy(folder)
+    assert [path.name for path in folder.iterdir() if path.suffix != ".journal"] == ["new.journal.new"]
+
+
+def test_progress_tells_what_is_left(server):
+    leave(server.url, "a", "b", "c")
+    told = []
+    Sync(journal_folder(), config(server)).deliver(patience=PATIENCE, progress=told.append)
+    assert told == [2, 1, 0]
+
+
+def test_beside_a_run_leftovers_are_delivered_in_its_time(server):
+    leave(server.url, *range(10))
+    with delivering_leftovers(config(server)):
+        pass
+    assert numbers(server) == list(range(10))
+
+
+@pytest.mark.parametrize("core", [{"sync_timeout": 0}, {"databand_url": "http://another:1"}])
+def test_beside_a_run_nothing_is_delivered_when_that_is_off_or_for_another_tracker(server, core):
+    leave(server.url, 1)
+    with delivering_leftovers(config(server, **core)):
+        pass
+    assert server.requests == []
+
+
+def test_a_hanging_tracker_holds_no_run_up_longer_than_its_time(server):
+    release = threading.Event()
+    server.answer = lambda _: (release.wait(PATIENCE), (200, {}, b"{}"))[1]
+    leave(server.url, 1)
+    started = time.monotonic()
+    with delivering_leftovers(config(server, sync_timeout=0.5)):
+        pass
+    took = time.monotonic() - started
+    release.set()
+    assert took < PATIENCE / 2
+
+
+def test_trouble_beside_a_run_is_quiet(free_port, capsys):
+    leave(f"http://127.0.0.1:{free_port}", 1)
+    journal_folder().joinpath("x.journal").write_text("nonsense")
+    with delivering_leftovers(Config.load(conf={"core.databand_url": f"http://127.0.0.1:{free_port}"})):
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.fixture
+def sync(dbnd, server):
+    """Run ``dbnd sync`` for the scripted server."""
+
+    def run(*args):
+        return dbnd("sync", *args, DBND__CORE__DATABAND_URL=server.url, DBND__CORE__DATABAND_ACCESS_TOKEN="t")
+
+    return run
+
+
+def test_the_command_delivers(sync, server):
+    leave(server.url, *range(5))
+    done = sync()
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "5 events are delivered" in done.stderr
+    assert numbers(server) == list(range(5))
+    assert "Nothing waits" in sync().stderr
+
+
+def test_the_command_lists_and_sends_nothing(sync, server):
+    leave(server.url, 1, 2)
+    leave("http://another:1", 3)
+    done = sync("--list")
+    assert done.returncode == 0
+    assert [line.split()[:3] for line in done.stdout.splitlines()[1:]] == [
+        ["2", "waiting", server.url],
+        ["1", "waiting", "http://another:1"],
+    ]
+    rows = json.loads(sync("--list", "--json").stdout)
+    assert [(row["events"], row["tracker"], row["process"]) for row in rows] == [
+        (2, server.url, os.getpid()),
+        (1, "http://another:1", os.getpid()),
+    ]
+    assert all(Path(row["file"]).exists() for row in rows)
+    assert server.requests == []
+
+
+def test_a_dry_run_says_what_it_would_send(sync, server):
+    leave(server.url, 1, 2)
+    leave("http://another:1", 3)
+    done = sync("--dry-run")
+    assert done.returncode == 0
+    first, second = done.stdout.splitlines()
+    assert first.startswith("2 events of ")
+    assert first.endswith(f"for {server.url} would be sent.")
+    assert "http://another:1 would not be sent" in second
+    assert server.requests == []
+
+
+def test_the_command_says_what_is_left_and_fails(sync, server):
+    server.answer = lambda _: (401, {}, b"")
+    leave(server.url, 1)
+    leave("http://another:1", 3, 4)
+    done = sync()
+    assert done.returncode == 1
+    assert "refuses the credentials of core.databand_access_token" in done.stderr
+    assert "2 events are for the tracker http://another:1" in done.stderr
+    assert "--set-config core.databand_url=http://another:1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
+    with _console.progress("Delivering", 10, patience=0.0) as progress:
+        progress(5)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.delenv("CI", raising=False)
+    with _console.progress("Delivering", 10, patience=0.0) as progress:
+        progress(5)
+    assert "Delivering" in capsys.readouterr().err
+    with _console.progress("Delivering", 10, patience=1e9) as progress:
+        progress(5)
+    assert capsys.readouterr().err == ""
