@@ -73,9 +73,11 @@ class TrackingAPIClient:
         self._channel: _Channel | None = None
         self.dropped = 0
         self.watch: Callable[[list[Group]], object] | None = None
-        # Seconds that the end of runs has waited in vain; and how many events the last word about them named.
+        # Seconds that the end of runs has waited in vain; and the numbers that the last word about that has named.
         self._waited = 0.0
-        self._told = ""
+        self._told = (0, 0, 0)
+        self._waited = 0.0
+        self._told = (0, 0, 0)
 
     @property
     def name(self) -> str:
@@ -233,11 +235,11 @@ class TrackingAPIClient:
             problems.append(f"{refused}; they are kept in {channel.sender.dead_path}.")
         if self.dropped:
             problems.append(f"{self.dropped} events could not be written to the journal and are lost.")
-        said = " ".join(problems)
-        if said == self._told:
+        counts = (self.unsent, self.refused, self.dropped)
+        if counts == self._told:
             return None
-        self._told = said
-        return said or None
+        self._told = counts
+        return " ".join(problems) or None
 
     def close(self, timeout: float | None = None) -> None:
         """Flush, and remove the journal if nothing in it is unsent. A later call starts a new one."""
