@@ -7,18 +7,19 @@ fall behind with every MLflow release. It forwards every attribute, whatever its
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Final
 
-from ._taps import TAPS, report, with_links
+from ._taps import TAPS, tapped
 
 if TYPE_CHECKING:
     from ._reporter import Reporter
 
 Origin = tuple[Callable[..., Any], tuple[str | None, ...]]
-_OWN = ("_databand_inner", "_databand_reporter", "_databand_origin")
+
+# What is the proxy's own, and not the inner store's: how it is copied and pickled, and what it is made of.
+_OWN: Final = frozenset({"_databand_inner", "_databand_reporter", "_databand_origin", "__reduce_ex__", "__reduce__"})
 
 
 class DatabandStore:
@@ -30,59 +31,39 @@ class DatabandStore:
         origin: A builder and its arguments, by which the store is found again when it is unpickled.
     """
 
-    __slots__ = (*_OWN, "__weakref__")
+    __slots__ = ("__weakref__", "_databand_inner", "_databand_origin", "_databand_reporter")
+
+    _databand_inner: object
+    _databand_reporter: Reporter
+    _databand_origin: Origin
 
     def __init__(self, inner: object, reporter: Reporter, origin: Origin) -> None:
-        for name, value in zip(_OWN, (inner, reporter, origin), strict=True):
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_databand_inner", inner)
+        object.__setattr__(self, "_databand_reporter", reporter)
+        object.__setattr__(self, "_databand_origin", origin)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the inner store has
+    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401  whatever the inner store has
+        if name in _OWN:
+            return object.__getattribute__(self, name)
         inner = object.__getattribute__(self, "_databand_inner")
         # Fetched first, so that hasattr() answers for this MLflow version's store and no table of versions is needed.
         found = getattr(inner, name)
-        if name in TAPS and inspect.ismethod(found):
-            return _tapped(object.__getattribute__(self, "_databand_reporter"), name, found)
+        # A method of the store itself, and not what somebody has put in its place, such as a mock.
+        if name in TAPS and type(found) is MethodType and found.__self__ is inner:
+            return MethodType(tapped(name, found.__func__), self)
         return found
 
     def __setattr__(self, name: str, value: object) -> None:
-        setattr(object.__getattribute__(self, "_databand_inner"), name, value)
+        setattr(self._databand_inner, name, value)
 
     def __delattr__(self, name: str) -> None:
-        delattr(object.__getattribute__(self, "_databand_inner"), name)
+        delattr(self._databand_inner, name)
 
     def __dir__(self) -> list[str]:
-        return dir(object.__getattribute__(self, "_databand_inner"))
-
-    @property  # type: ignore[misc]  # object declares an attribute
-    def __class__(self) -> type:
-        return type(object.__getattribute__(self, "_databand_inner"))
+        return dir(self._databand_inner)
 
     def __reduce__(self) -> Origin:
-        origin: Origin = object.__getattribute__(self, "_databand_origin")
-        return origin
+        return self._databand_origin
 
     def __repr__(self) -> str:
-        return f"<DatabandStore over {object.__getattribute__(self, '_databand_inner')!r}>"
-
-
-def _tapped(reporter: Reporter, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    """``method`` of the inner store, followed by its report when it has succeeded."""
-    if inspect.iscoroutinefunction(method):
-
-        @functools.wraps(method)
-        async def call_async(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            result = await method(*args, **kwargs)
-            report(reporter, name, method, args, kwargs, result)
-            return result
-
-        return call_async
-
-    @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        if name == "create_run":
-            args, kwargs = with_links(reporter, method, args, kwargs)
-        result = method(*args, **kwargs)
-        report(reporter, name, method, args, kwargs, result)
-        return result
-
-    return call
+        return f"<DatabandStore over {self._databand_inner!r}>"

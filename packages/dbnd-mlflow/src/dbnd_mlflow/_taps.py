@@ -5,69 +5,122 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from ._reporter import Reporter
+if TYPE_CHECKING:
+    from ._reporter import Reporter
 
 Arguments = Mapping[str, Any]
-Tap = Callable[[Reporter, Arguments, Any], None]
+Tap = Callable[["Reporter", Arguments, Any], None]
+Function = Callable[..., Any]
+_PLAIN: Final = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
 
-def report(
-    reporter: Reporter,
-    name: str,
-    method: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    result: object,
-) -> None:
-    """Report a call that has succeeded; trouble of ours is said, and never reaches the caller.
+@functools.lru_cache(maxsize=512)
+def tapped(name: str, function: Function) -> Function:
+    """A function of an inner store's class, followed by its report when it has succeeded.
+
+    It takes a ``DatabandStore`` as ``self``. The same function gives the same one, so that bound methods compare equal.
 
     Args:
-        reporter: What takes the report.
         name: Name of the store method.
-        method: The bound method, whose signature names the arguments.
-        args: Positional arguments of the call.
-        kwargs: Keyword arguments of the call.
-        result: What it has returned.
+        function: The plain function, which takes the inner store as ``self``.
     """
-    try:
-        TAPS[name](reporter, _bind(method, args, kwargs), result)
-    except Exception as error:  # noqa: BLE001  a report must never fail the user's training
-        reporter.failed(name, error)
+    bind, tap = _binder(function), TAPS[name]
+
+    def report(store: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> None:  # noqa: ANN401
+        reporter = store._databand_reporter  # noqa: SLF001  its own proxy's
+        try:
+            tap(reporter, bind(args, kwargs), result)
+        except Exception as error:  # noqa: BLE001  a report must never fail the user's training
+            reporter.failed(name, error)
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def call_async(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            result = await function(self._databand_inner, *args, **kwargs)
+            report(self, args, kwargs, result)
+            return result
+
+        return call_async
+
+    if name == "create_run":
+
+        @functools.wraps(function)
+        def create_run(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            reporter = self._databand_reporter
+            links, args, kwargs = _with_links(reporter, function, args, kwargs)
+            try:
+                result = function(self._databand_inner, *args, **kwargs)
+            except BaseException:
+                reporter.not_created(links)
+                raise
+            report(self, args, kwargs, result)
+            return result
+
+        return create_run
+
+    @functools.wraps(function)
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        try:
+            result = function(self._databand_inner, *args, **kwargs)
+        except Exception:
+            if name == "log_batch":
+                _report_half(self._databand_reporter, bind, args, kwargs)
+            raise
+        report(self, args, kwargs, result)
+        return result
+
+    return call
 
 
-def with_links(
-    reporter: Reporter, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _with_links(
+    reporter: Reporter, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[dict[str, str], tuple[Any, ...], dict[str, Any]]:
     """The arguments of ``create_run`` with the tags by which a run of a dbnd task names its task run.
 
     Outside of a task they are returned as they are: the uids then follow from the MLflow run's own id.
     """
     try:
-        signature = _signature(_function(method))
-        bound = signature.bind(None, *args, **kwargs)
+        bound = inspect.signature(function).bind(None, *args, **kwargs)
         tags = bound.arguments.get("tags") or []
-        added = reporter.link_tags({tag.key: tag.value for tag in tags})
-        if not added:
-            return args, kwargs
-        bound.arguments["tags"] = [*tags, *added]
-        return bound.args[1:], bound.kwargs
-    except Exception as error:  # noqa: BLE001  see report()
+        links = reporter.link_tags({tag.key: tag.value for tag in tags})
+        if not links:
+            return {}, args, kwargs
+        from mlflow.entities import RunTag
+
+        bound.arguments["tags"] = [*tags, *(RunTag(key, value) for key, value in links.items())]
+        return links, bound.args[1:], bound.kwargs
+    except Exception as error:  # noqa: BLE001  see report() above; what is wrong with the arguments, MLflow says
         reporter.failed("create_run", error)
-        return args, kwargs
+        return {}, args, kwargs
 
 
-def _bind(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-    return _signature(_function(method)).bind(None, *args, **kwargs).arguments
+def _report_half(reporter: Reporter, bind: Callable[..., Arguments], args: Any, kwargs: Any) -> None:  # noqa: ANN401
+    """Report what a store has kept of a batch that has failed: a file store writes one thing after the other."""
+    try:
+        given = bind(args, kwargs)
+        reporter.half_logged(given["run_id"], params=given.get("params") or (), tags=given.get("tags") or ())
+    except Exception as error:  # noqa: BLE001  the user hears of the store's own error
+        reporter.failed("log_batch", error)
 
 
-def _function(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The plain function of a bound method: its signature is looked up once, whatever the instance."""
-    return method.__func__  # type: ignore[attr-defined,no-any-return]
+def _binder(function: Function) -> Callable[[tuple[Any, ...], dict[str, Any]], Arguments]:
+    """What gives the arguments of a successful call of a method by name.
 
+    ``inspect`` binds in ten times the time of the rest of a report; a call that has succeeded needs none of its checks.
+    """
+    signature = inspect.signature(function)
+    _, *parameters = signature.parameters.values()
+    if {parameter.kind for parameter in parameters} <= _PLAIN:
+        names = tuple(parameter.name for parameter in parameters)
 
-_signature = functools.lru_cache(maxsize=256)(inspect.signature)
+        def bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+            return {**dict(zip(names, args, strict=False)), **kwargs} if args else kwargs
+
+        return bind
+    return lambda args, kwargs: signature.bind(None, *args, **kwargs).arguments
 
 
 def _create_run(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401
@@ -81,25 +134,30 @@ def _get_run(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa
 
 
 def _update_run_info(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401
-    reporter.run_updated(result, given.get("end_time"), changed=given.get("run_status") is not None)
+    is_changed = given.get("run_status") is not None
+    reporter.run_updated(result, given.get("end_time"), given.get("run_name"), changed=is_changed)
 
 
 def _log_metric(reporter: Reporter, given: Arguments, _: object) -> None:
-    reporter.logged(given["run_id"], metrics=[given["metric"]])
+    reporter.logged(given["run_id"], metrics=(given["metric"],))
 
 
 def _log_param(reporter: Reporter, given: Arguments, _: object) -> None:
-    reporter.logged(given["run_id"], params=[given["param"]])
+    reporter.logged(given["run_id"], params=(given["param"],))
 
 
 def _set_tag(reporter: Reporter, given: Arguments, _: object) -> None:
-    reporter.logged(given["run_id"], tags=[given["tag"]])
+    reporter.logged(given["run_id"], tags=(given["tag"],))
 
 
 def _log_batch(reporter: Reporter, given: Arguments, _: object) -> None:
-    # Copied: MLflow's asynchronous queue goes on to extend the lists that it has handed over.
-    lists = {name: list(given.get(name) or ()) for name in ("metrics", "params", "tags")}
-    reporter.logged(given["run_id"], **lists)
+    # Encoded before this returns: MLflow's asynchronous queue goes on to extend the lists that it has handed over.
+    reporter.logged(
+        given["run_id"],
+        metrics=given.get("metrics") or (),
+        params=given.get("params") or (),
+        tags=given.get("tags") or (),
+    )
 
 
 def _delete_tag(reporter: Reporter, given: Arguments, _: object) -> None:
@@ -115,7 +173,7 @@ def _restore_run(reporter: Reporter, given: Arguments, _: object) -> None:
 
 
 def _log_inputs(reporter: Reporter, given: Arguments, _: object) -> None:
-    reporter.datasets_read(given["run_id"], list(given.get("datasets") or ()))
+    reporter.datasets_read(given["run_id"], given.get("datasets") or ())
 
 
 def _experiment(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401
@@ -126,6 +184,10 @@ def _experiment(reporter: Reporter, given: Arguments, result: Any) -> None:  # n
 
 def _create_experiment(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401
     reporter.experiment_seen(result, given["name"])
+
+
+def _rename_experiment(reporter: Reporter, given: Arguments, _: object) -> None:
+    reporter.experiment_seen(given["experiment_id"], given["new_name"])
 
 
 def _record_logged_model(reporter: Reporter, given: Arguments, _: object) -> None:
@@ -161,6 +223,7 @@ TAPS: Final[dict[str, Tap]] = {
     "log_metric": _log_metric,
     "log_param": _log_param,
     "record_logged_model": _record_logged_model,
+    "rename_experiment": _rename_experiment,
     "restore_run": _restore_run,
     "set_tag": _set_tag,
     "update_run_info": _update_run_info,
