@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,30 @@ def _restored_mlflow(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 
 @pytest.fixture
-def tracker_url(free_port: int) -> str:
-    """A tracker that is down: every event stays in the journal, to be looked at."""
-    return f"http://127.0.0.1:{free_port}"
+def tracker_url() -> Iterator[str]:
+    """A tracker that is down: every event stays in the journal, to be looked at.
+
+    Its port is held for the time of the test, without listening: no server of another test comes up there.
+    """
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow's without runs: its migrations take seconds, so they are run once."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    folder = tmp_path_factory.mktemp("empty")
+    store = SqlAlchemyStore(f"sqlite:///{folder / 'empty.db'}", str(folder / "artifacts"))
+    store.engine.dispose()
+    return folder / "empty.db"
 
 
 @pytest.fixture
-def inner_uri(tmp_path: Path) -> str:
+def inner_uri(tmp_path: Path, empty_database: Path) -> str:
+    shutil.copy(empty_database, tmp_path / "inner.db")
     return f"sqlite:///{tmp_path / 'inner.db'}"
 
 

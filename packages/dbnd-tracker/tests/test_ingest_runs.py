@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from dbnd_tracker._queries import run_detail
+
 
 def test_a_run_is_shown_as_it_was_told(tracker: Any) -> None:
     run, task = tracker.started(name="bold_hopper", job="etl")
@@ -98,6 +100,32 @@ def test_states_that_arrive_in_the_wrong_order_keep_their_times(tracker: Any) ->
 
     assert view.state == "success"
     assert view.duration.total_seconds() == 1
+
+
+def test_what_says_later_that_it_runs_is_reopened(tracker: Any) -> None:
+    run, task = tracker.started()
+    tracker.call("update_task_run_attempts", task.update("RUNNING", "2026-03-04T05:06:10+00:00"))
+    tracker.call("update_task_run_attempts", task.update("SUCCESS", "2026-03-04T05:06:12+00:00"))
+    tracker.call("set_run_state", run.state("SUCCESS", "2026-03-04T05:06:12+00:00"))
+
+    tracker.call("update_task_run_attempts", task.update("RUNNING", "2026-03-04T05:07:00+00:00"))
+    tracker.call("set_run_state", run.state("RUNNING", "2026-03-04T05:07:00+00:00"))
+    found, view = tracker.run(run), tracker.task(task)
+    assert (found.state, found.end_time, view.state, view.end_time) == ("running", None, "running", None)
+    assert view.start_time.second == 10
+
+    tracker.call("update_task_run_attempts", task.update("CANCELLED", "2026-03-04T05:08:00+00:00"))
+    tracker.call("set_run_state", run.state("CANCELLED", "2026-03-04T05:08:00+00:00"))
+    assert (tracker.run(run).state, tracker.task(task).state) == ("cancelled", "cancelled")
+
+
+def test_the_end_of_a_run_that_is_a_task_run_of_another_makes_no_run(tracker: Any, make_run: Any) -> None:
+    _, task = tracker.started()
+    stray = make_run()
+    stray.uid = task.uid
+    tracker.call("set_run_state", stray.state("SUCCESS"))
+    with tracker.database.read() as session:
+        assert run_detail(session, task.uid) is None
 
 
 def test_links_are_merged_and_logs_replaced(tracker: Any) -> None:

@@ -11,12 +11,15 @@ import functools
 import inspect
 import os
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from dbnd._config import current_config
 from dbnd._tracking.client import close_all, get_client
 
-from ._reporter import Reporter
+from ._reporter import Reporter, StoreReader, renew_locks
 from ._store import DatabandStore
 from ._uri import is_composite_uri, parse_composite_uri
 
@@ -24,19 +27,37 @@ from ._uri import is_composite_uri, parse_composite_uri
 # the journal too early.
 atexit.unregister(close_all)
 
-_lock: Final = threading.RLock()
-_stores: Final[dict[tuple[int, str, str | None], Any]] = {}
+_lock = threading.RLock()
+# Kept as long as somebody uses them: MLflow has a cache of its own.
+_stores: Final[WeakValueDictionary[tuple[int, str, str | None], Any]] = WeakValueDictionary()
+# Stores of MLflow's own that are read without a request to a server.
+_NEAR: Final = frozenset({"SqlAlchemyStore", "FileStore"})
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603  the one lock of the module; a thread of the parent may have held it
+    _lock = threading.RLock()
+    renew_locks()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def tracking_store(store_uri: str | None, artifact_uri: str | None) -> Any:  # noqa: ANN401  a store has no base class
     """The one store of this process for a composite URI (see ``get_dbnd_store``)."""
     uri = _resolve(store_uri)
+    return _single(uri, artifact_uri, lambda: _build(uri, artifact_uri))
+
+
+def _single(uri: str, other: str | None, build: Callable[[], Any]) -> Any:  # noqa: ANN401
+    """The store that ``build`` makes, made once however many threads ask for it."""
     with _lock:
         # A forked child makes its own: connections and threads are its parent's.
-        key = (os.getpid(), uri, artifact_uri)
-        if key not in _stores:
-            _stores[key] = _build(uri, artifact_uri)
-        return _stores[key]
+        key = (os.getpid(), uri, other)
+        store = _stores.get(key)
+        if store is None:
+            store = _stores[key] = build()
+        return store
 
 
 def _build(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
@@ -47,7 +68,9 @@ def _build(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
     if os.environ.get("_MLFLOW_IN_CAPTURE_MODULE_PROCESS"):
         return inner
     client = get_client(composite.databand_url, current_config())
-    store = DatabandStore(inner, Reporter(client, inner_uri, inner.get_run), (tracking_store, (uri, artifact_uri)))
+    is_near = any(base.__name__ in _NEAR for base in type(inner).__mro__)
+    reporter = Reporter(client, inner_uri, StoreReader(is_near, inner.get_run))
+    store = DatabandStore(inner, reporter, (tracking_store, (uri, artifact_uri)))
     queue = getattr(inner, "_async_logging_queue", None)
     if queue is not None and hasattr(
         queue, "_logging_func"
@@ -85,11 +108,7 @@ def default_tracking_uri() -> str:
 def model_registry_store(store_uri: str | None, tracking_uri: str | None) -> Any:  # noqa: ANN401
     """The model registry that MLflow would use with the user's own URI; versions of models are reported."""
     uri, tracking = _resolve(store_uri), _resolve(tracking_uri)
-    with _lock:
-        key = (os.getpid(), f"registry:{uri}", tracking)
-        if key not in _stores:
-            _stores[key] = _build_registry(uri, tracking)
-        return _stores[key]
+    return _single(f"registry:{uri}", tracking, lambda: _build_registry(uri, tracking))
 
 
 def _build_registry(uri: str, tracking_uri: str) -> Any:  # noqa: ANN401
@@ -112,7 +131,8 @@ def _build_registry(uri: str, tracking_uri: str) -> Any:  # noqa: ANN401
     def read_run(run_id: str) -> Any:  # noqa: ANN401
         return tracking_store(tracking_uri, None).get_run(run_id)
 
-    return DatabandStore(store, Reporter(client, inner, read_run), (model_registry_store, (uri, tracking_uri)))
+    reporter = Reporter(client, inner, StoreReader(is_near=False, run=read_run))
+    return DatabandStore(store, reporter, (model_registry_store, (uri, tracking_uri)))
 
 
 def scorer_store(tracking_uri: str | None) -> Any:  # noqa: ANN401
@@ -138,17 +158,46 @@ def artifact_repository(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  its 
     return _repository_class()(*args, **kwargs)
 
 
+def dbfs_repository(artifact_uri: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    """MLflow's own repository of ``dbfs:`` URIs, with the Databricks profile of the user's own tracking URI."""
+    import mlflow
+    from mlflow.store.artifact.dbfs_artifact_repo import dbfs_artifact_repo_factory
+    from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
+
+    tracking_uri = next((value for value in (*args[:1], kwargs.get("tracking_uri")) if value), None)
+    tracking_uri = tracking_uri or str(mlflow.get_tracking_uri())
+    if is_composite_uri(tracking_uri):
+        # Done by MLflow before it asks for the repository, if the tracking URI is that of a workspace.
+        artifact_uri = add_databricks_profile_info_to_artifact_uri(artifact_uri, _inner_uri(tracking_uri))
+    return dbfs_artifact_repo_factory(artifact_uri, *args, **kwargs)
+
+
 @functools.cache
 def _repository_class() -> Any:  # noqa: ANN401
+    import mlflow
     from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
     class DatabandArtifactsRepository(MlflowArtifactsRepository):
         """``mlflow-artifacts:`` under a composite tracking URI."""
 
+        def __init__(self, artifact_uri: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            super().__init__(artifact_uri, *args, **kwargs)
+            tracking_uri = getattr(self, "tracking_uri", None) or str(mlflow.get_tracking_uri())
+            self._databand_root = artifact_uri
+            # None where nothing is to be reported.
+            self._databand_store = tracking_store(tracking_uri, None) if is_composite_uri(tracking_uri) else None
+
         @classmethod
         def resolve_uri(cls, artifact_uri: str, tracking_uri: str) -> Any:  # noqa: ANN401  as MLflow declares it
             """The http URL of an artifact."""
             return super().resolve_uri(artifact_uri, _inner_uri(tracking_uri))
+
+        def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
+            """Send a file, and report its name: a run's end would have to ask the server for it."""
+            super().log_artifact(local_file, artifact_path)
+            if type(self._databand_store) is DatabandStore:
+                name = Path(artifact_path or "", Path(local_file).name).as_posix()
+                self._databand_store._databand_reporter.artifact_logged(self._databand_root, name)  # noqa: SLF001
 
     return DatabandArtifactsRepository
 

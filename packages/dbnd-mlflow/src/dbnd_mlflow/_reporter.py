@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -32,11 +35,22 @@ STATES: Final = {
     "KILLED": (TaskRunState.CANCELLED, RunState.CANCELLED),
 }
 # No more artifacts than this are listed of one run; a folder of that many files is listed as a folder.
-_MAX_ARTIFACTS: Final = 500
+MAX_ARTIFACTS: Final = 500
 _SILENCE: Final = 60.0
+_RUN_NAME: Final = "mlflow.runName"
+# The artifact root of a run, which its server makes of the ids of experiment and run, and a folder below it.
+_RUN_FOLDER: Final = re.compile(r"(?P<root>.*/(?P<run_id>[0-9a-f]{32})/artifacts)(?:/(?P<folder>.*))?$", re.DOTALL)
 
 _maps: Final[dict[TrackingAPIClient, RunMap]] = {}
-_lock: Final = threading.Lock()
+_making = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReader:
+    """Reads runs from the user's own store (see ``_runs.Read``)."""
+
+    is_near: bool
+    run: Callable[[str], Any]
 
 
 class Reporter:
@@ -45,42 +59,46 @@ class Reporter:
     Args:
         client: The tracker's client.
         inner_uri: Tracking URI of the user's own store, for links to its runs.
-        read_run: Reads a run from that store by its id.
+        read: Reads a run from that store by its id.
     """
 
-    def __init__(self, client: TrackingAPIClient, inner_uri: str, read_run: Callable[[str], Any]) -> None:
+    def __init__(self, client: TrackingAPIClient, inner_uri: str, read: StoreReader) -> None:
         self._client = client
-        self._read_run = read_run
+        self._read = read
         self._inner_uri = inner_uri
-        with _lock:
+        with _making:
             self._map = _maps.setdefault(client, RunMap(client))
         self._last_message = -_SILENCE
 
-    def link_tags(self, tags: dict[str, str]) -> list[Any]:
-        """Tags (MLflow entities) that name the task run of a run about to be created with ``tags``."""
-        planned = self._map.plan(tags)
-        if not planned:
-            return []
-        from mlflow.entities import RunTag
+    def link_tags(self, tags: dict[str, str]) -> dict[str, str]:
+        """Tags that name the task run of a run about to be created with ``tags``; none outside of a task."""
+        return self._map.plan(tags)
 
-        return [RunTag(key, value) for key, value in planned.items()]
+    def not_created(self, links: dict[str, str]) -> None:
+        """A run could not be created: the task run that it was to be is free again.
+
+        Args:
+            links: What ``link_tags`` has returned.
+        """
+        if links:
+            self._map.give_back(links)
 
     def run_created(self, run: Any) -> None:  # noqa: ANN401  MLflow's Run, of whichever version
         """A run was created: announce its task run, with the tags that it was created with."""
-        tracked, is_root = self._map.created(run)
+        tracked = self._map.created(run, self._read)
         task_run = tracked.task_run
         if tracked.is_own:
             self._set_project(task_run.run, run.info.experiment_id)
-        if is_root:
+        elif tracked.is_dbnd_run:
             self._client.init_run(task_run.run, task_run)
-        elif not tracked.is_own:
+        else:
             self._client.add_task_runs(task_run.run, [task_run])
         if not tracked.is_own:
             self._client.update_task_run_attempts(task_run, TaskRunState.RUNNING, timestamp=task_run.start_time)
         self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
         started = micros(task_run.start_time)
         tags = [
-            text_point(key, mask_url(value), started)
+            text_point(key, _masked(value), started)
             for key, value in run.data.tags.items()
             if not key.startswith(LINK_TAGS)
         ]
@@ -90,30 +108,71 @@ class Reporter:
         """A run was read: remember which task run it belongs to."""
         self._map.seen(run)
 
-    def run_updated(self, info: Any, end_time: int | None, *, changed: bool) -> None:  # noqa: ANN401
-        """A run's status was set: a final one ends its task run."""
+    def run_updated(self, info: Any, end_time: int | None, name: str | None, *, changed: bool) -> None:  # noqa: ANN401
+        """A run was given a name, a status, or both: a final status ends its task run, another one reopens it.
+
+        Args:
+            info: MLflow's RunInfo, as the store has returned it.
+            end_time: When it ended, in ms since the epoch, or None.
+            name: Its new name, or None.
+            changed: Whether a status was given.
+        """
         tracked = self._find(info.run_id)
         tracked.artifact_uri = info.artifact_uri or tracked.artifact_uri
+        if name:
+            self._rename(tracked, name)
         if not changed:
             return
-        if info.status not in STATES:  # reopened with start_run(run_id=…)
-            if not tracked.is_own:
-                self._client.update_task_run_attempts(tracked.task_run, TaskRunState.RUNNING)
+        if info.status in STATES:
+            self._end(tracked, info.status, end_time)
+            tracked.has_ended = True
+            self._map.ended(info.run_id)
             return
-        self._end(tracked, info.status, end_time)
+        if not tracked.is_own:
+            self._client.update_task_run_attempts(tracked.task_run, TaskRunState.RUNNING)
+            if tracked.is_dbnd_run and (tracked.has_ended or tracked.is_guess):
+                self._client.set_run_state(tracked.task_run.run, RunState.RUNNING)
+        tracked.has_ended = False
+        self._map.reopened(info.run_id)
+
+    def _rename(self, tracked: TrackedRun, name: str) -> None:
+        """Report a new name: MLflow keeps it as a tag as well, and a run of our own is announced again by it."""
+        now = time.time_ns() // 1000
+        self._client.log_metrics([[tracked.task_run.attempt_uid, TAG, [text_point(_RUN_NAME, name, now)]]])
+        run = tracked.task_run.run
+        if tracked.is_announced and tracked.is_dbnd_run and run.name != name:
+            run.name = name
+            self._client.init_run(run, tracked.task_run)
 
     def logged(
         self, run_id: str, *, metrics: Sequence[Any] = (), params: Sequence[Any] = (), tags: Sequence[Any] = ()
     ) -> None:
         """Metrics, params and tags were logged, in one call: they are one event, too."""
         attempt = self._find(run_id).task_run.attempt_uid
-        now = time.time_ns() // 1000
-        groups: list[Group] = [
-            [attempt, METRIC, [point(m.key, m.value, m.timestamp * 1000, m.step) for m in metrics]],
-            [attempt, PARAM, [text_point(p.key, mask_url(str(p.value)), now) for p in params]],
-            [attempt, TAG, [text_point(t.key, mask_url(str(t.value)), now) for t in tags]],
-        ]
-        self._client.log_metrics([group for group in groups if group[2]])
+        groups: list[Group] = []
+        if metrics:
+            points = [
+                [m.key, value, m.timestamp * 1000, m.step]
+                if type(value := m.value) is float
+                else point(m.key, value, m.timestamp * 1000, m.step)
+                for m in metrics
+            ]
+            groups.append([attempt, METRIC, points])
+        if params or tags:
+            now = time.time_ns() // 1000
+            for source, texts in ((PARAM, params), (TAG, tags)):
+                if texts:
+                    groups.append([attempt, source, [text_point(t.key, _masked(str(t.value)), now) for t in texts]])
+        self._client.log_metrics(groups)
+
+    def half_logged(self, run_id: str, *, params: Sequence[Any], tags: Sequence[Any]) -> None:
+        """A batch has failed: report the params and tags of it that the store has kept all the same."""
+        if not self._read.is_near or not (params or tags):
+            return
+        data = self._read.run(run_id).data
+        params = [param for param in params if data.params.get(param.key) == str(param.value)]
+        tags = [tag for tag in tags if data.tags.get(tag.key) == str(tag.value)]
+        self.logged(run_id, params=params, tags=tags)
 
     def tag_deleted(self, run_id: str, key: str) -> None:
         """A tag was taken back."""
@@ -135,6 +194,23 @@ class Reporter:
             tracked.datasets.add((dataset.name, dataset.digest))
             self._client.log_datasets(tracked.task_run, dataset_operation(dataset, utc_now()))
 
+    def artifact_logged(self, root: str, name: str) -> None:
+        """A file was sent to the artifact store of an MLflow server.
+
+        Args:
+            root: Where it was sent to: the artifact root of a run, or a folder below it.
+            name: Its path below ``root``.
+        """
+        found = _RUN_FOLDER.match(root)
+        if found is None:
+            return
+        tracked = self._find(found["run_id"])
+        path = f"{found['folder'] or ''}/{name}".lstrip("/")
+        if path in tracked.artifacts or len(tracked.artifacts) >= MAX_ARTIFACTS:
+            return
+        tracked.artifacts.add(path)
+        self._client.log_artifact(tracked.task_run.attempt_uid, path, f"{found['root']}/{path}")
+
     def model_logged(self, run_id: str, name: str, location: str | None) -> None:
         """A model was logged: its name and where it stands."""
         tracked = self._find(run_id)
@@ -154,7 +230,7 @@ class Reporter:
             _console.warning(f"A call of MLflow ({method}) could not be reported to {self._client.name} ({reason}).")
 
     def _find(self, run_id: str) -> TrackedRun:
-        return self._map.find(run_id, self._read_run)
+        return self._map.find(run_id, self._read)
 
     def _set_project(self, run: Run, experiment_id: str) -> None:
         """Make the experiment the project of a run that has none: reported by announcing the run again."""
@@ -165,8 +241,10 @@ class Reporter:
 
     def _end(self, tracked: TrackedRun, status: str, end_time: int | None) -> None:
         attempt = tracked.task_run.attempt_uid
-        for name, place in artifacts_of(tracked.artifact_uri):
-            self._client.log_artifact(attempt, name, place)
+        # Files that went to an MLflow server were reported on their way.
+        if not tracked.artifacts or len(tracked.artifacts) >= MAX_ARTIFACTS:
+            for name, place in artifacts_of(tracked.artifact_uri):
+                self._client.log_artifact(attempt, name, place)
         if tracked.is_own:  # the task's own state is what dbnd says of it
             return
         task_state, run_state = STATES[status]
@@ -174,14 +252,27 @@ class Reporter:
         error = None if raised is None else ErrorInfo.of(raised)
         ended = moment(end_time)
         self._client.update_task_run_attempts(tracked.task_run, task_state, timestamp=ended, error=error)
-        if tracked.task_run.is_root and tracked.host is None:
+        if tracked.is_dbnd_run:
             self._client.set_run_state(tracked.task_run.run, run_state, timestamp=ended)
 
 
 def is_reported(run_id: str) -> bool:
     """Whether an MLflow run was created or read through a composite URI in this process."""
-    with _lock:
+    with _making:
         return any(run_id in runs for runs in _maps.values())
+
+
+def renew_locks() -> None:
+    """Make the locks of a forked child free: its parent's threads may have held them."""
+    global _making  # noqa: PLW0603  the one lock of the module
+    _making = threading.RLock()
+    for runs in _maps.values():
+        runs.renew_lock()
+
+
+def _masked(text: str) -> str:
+    """``text`` without credentials; most texts hold no URL with a user in it, and are not searched for one."""
+    return mask_url(text) if "@" in text or "%" in text else text
 
 
 def page_of(tracking_uri: str, info: Any) -> str:  # noqa: ANN401
@@ -237,12 +328,13 @@ def artifacts_of(uri: str | None) -> list[tuple[str, str]]:
     if folder is None:
         return [("artifacts", uri)]
     found: list[tuple[str, str]] = []
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if path.is_file():
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
             found.append((path.relative_to(folder).as_posix(), str(path)))
-            if len(found) == _MAX_ARTIFACTS:
+            if len(found) == MAX_ARTIFACTS:
                 return [("artifacts", uri)]
-    return found
+    return sorted(found)
 
 
 def _local_folder(uri: str) -> Path | None:

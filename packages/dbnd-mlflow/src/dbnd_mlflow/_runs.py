@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from dbnd import TaskRun, TrackingAPIClient, _console, current_task_run, get_databand_context
 from dbnd._context import script_name
@@ -22,6 +22,20 @@ PARENT: Final = "mlflow.parentRunId"
 _SOURCE_NAME: Final = "mlflow.source.name"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _NOTE: Final = "mlflow.note.content"
+FINAL_STATUSES: Final = frozenset({"FINISHED", "FAILED", "KILLED"})
+# So many runs that have ended, or of which only the id is known, are remembered.
+MAX_IDLE: Final = 1_000
+
+
+class Read(Protocol):
+    """Reads runs from the user's own store."""
+
+    @property
+    def is_near(self) -> bool:
+        """Whether that takes no request to a server: a write must never cause one."""
+
+    def run(self, run_id: str) -> Any:  # noqa: ANN401  MLflow's Run, of whichever version
+        """The run with this id."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,16 +47,27 @@ class TrackedRun:
         host: The task run of the user's own code in which it was started, or None outside of any.
         is_own: Whether ``task_run`` is the user's own task, whose state is not MLflow's to say.
         is_guess: Whether the task run follows from nothing but the run's id.
+        is_announced: Whether this process has announced it, and so knows all that there is to know of it.
+        has_ended: Whether MLflow gave it a final status last.
         artifact_uri: Root of its artifacts, once known.
         datasets: Name and digest of the datasets that were reported.
+        artifacts: Names of the artifacts that were reported.
     """
 
     task_run: TaskRun
     host: TaskRun | None
     is_own: bool
     is_guess: bool = False
+    is_announced: bool = False
+    has_ended: bool = False
     artifact_uri: str | None = None
     datasets: set[tuple[str, str]] = field(default_factory=set)
+    artifacts: set[str] = field(default_factory=set)
+
+    @property
+    def is_dbnd_run(self) -> bool:
+        """Whether it is a dbnd run of its own, whose state is MLflow's to say."""
+        return self.host is None and not self.is_own and self.task_run.is_root
 
 
 class RunMap:
@@ -57,11 +82,17 @@ class RunMap:
 
     def __init__(self, client: TrackingAPIClient) -> None:
         self._client = client
-        self._lock = threading.Lock()
         self._runs: dict[str, TrackedRun] = {}
         self._owned: set[str] = set()
         self._planned: dict[str, TaskRun] = {}
+        # Runs that can be forgotten, longest known first: a server would keep all that it has ever seen.
+        self._idle: dict[str, None] = {}
         self.experiments: dict[str, str] = {}
+        self.renew_lock()
+
+    def renew_lock(self) -> None:
+        """Begin with a free lock: in a forked child, whose parent's threads may have held it."""
+        self._lock = threading.Lock()
 
     def host(self) -> TaskRun | None:
         """The task run of the calling code, if it is tracked by this map's tracker."""
@@ -93,59 +124,83 @@ class RunMap:
             RUN_URL: run_url(self._client, host.run),
         }
 
-    def created(self, run: Any) -> tuple[TrackedRun, bool]:  # noqa: ANN401  MLflow's Run, of whichever version
-        """Remember a run that has been created; returns it and whether it is a dbnd run of its own.
+    def give_back(self, links: Mapping[str, str]) -> None:
+        """Undo ``plan`` for a run that could not be created: the next one takes its place.
+
+        Args:
+            links: What ``plan`` has returned.
+        """
+        with self._lock:
+            host = self._planned.pop(links[TASK_RUN_UID], None)
+            if host is not None and host.uid == links[TASK_RUN_UID]:
+                self._owned.discard(host.uid)
+
+    def created(self, run: Any, read: Read) -> TrackedRun:  # noqa: ANN401  MLflow's Run, of whichever version
+        """Remember a run that has been created.
 
         Args:
             run: The MLflow run.
+            read: Reads its parent, if this process does not know it.
         """
         tags, info = run.data.tags, run.info
+        parent = self.find(tags[PARENT], read).task_run if PARENT in tags else None
         with self._lock:
-            parent = self._runs.get(tags.get(PARENT, ""))
             host = self._planned.pop(tags.get(TASK_RUN_UID, ""), None)
             if host is None:
-                task_run = derived_task_run(
-                    run, None if parent is None else parent.task_run, self.experiments.get(info.experiment_id)
-                )
+                task_run = derived_task_run(run, parent, self.experiments.get(info.experiment_id))
             elif tags[TASK_RUN_UID] == host.uid:
                 task_run = host
             else:
                 task_run = host.run.new_task_run(
                     TaskDefinition(info.run_name or info.run_id, kind="mlflow"),
-                    parent=host if parent is None else parent.task_run,
+                    parent=parent or host,
                     uid=tags[TASK_RUN_UID],
                     attempt_uid=tags[ATTEMPT_UID],
                     start_time=moment(info.start_time),
                 )
-            tracked = TrackedRun(task_run, host, is_own=task_run is host, artifact_uri=info.artifact_uri)
+            tracked = TrackedRun(
+                task_run, host, is_own=task_run is host, is_announced=True, artifact_uri=info.artifact_uri
+            )
             self._runs[info.run_id] = tracked
-        return tracked, host is None and parent is None
+        return tracked
 
     def seen(self, run: Any) -> TrackedRun:  # noqa: ANN401
         """The task run of an MLflow run that was read from the store, perhaps created by another process."""
+        run_id, tags = run.info.run_id, run.data.tags
         with self._lock:
-            tracked = self._runs.get(run.info.run_id)
+            tracked = self._runs.get(run_id)
             if tracked is None or tracked.is_guess:
-                tags = run.data.tags
                 if TASK_RUN_UID in tags and ATTEMPT_UID in tags and RUN_UID in tags:
                     task_run = _foreign(tags[RUN_UID], tags[TASK_RUN_UID], tags[ATTEMPT_UID], run.info.run_name)
                     is_own = tags[ATTEMPT_UID] != _attempt_uid(tags[TASK_RUN_UID])
-                    tracked = TrackedRun(task_run, None, is_own=is_own)
+                    # Its state is told by the run that it belongs to, wherever that is.
+                    tracked = TrackedRun(task_run, task_run, is_own=is_own)
                 else:
-                    parent = self._runs.get(tags.get(PARENT, ""))
-                    task_run = derived_task_run(
-                        run, None if parent is None else parent.task_run, self.experiments.get(run.info.experiment_id)
-                    )
+                    task_run = derived_task_run(run, self._parent(tags), self.experiments.get(run.info.experiment_id))
                     tracked = TrackedRun(task_run, None, is_own=False)
+                tracked.has_ended = run.info.status in FINAL_STATUSES
                 tracked.artifact_uri = run.info.artifact_uri
-                self._runs[run.info.run_id] = tracked
+                self._runs[run_id] = tracked
+                if tracked.has_ended:
+                    self._retire(run_id)
+                else:
+                    self._idle.pop(run_id, None)
             return tracked
 
-    def find(self, run_id: str, read: Callable[[str], Any]) -> TrackedRun:
+    def _parent(self, tags: Mapping[str, str]) -> TaskRun | None:
+        """The task run of a run's parent; of one that is not known, what follows from its id."""
+        parent_id = tags.get(PARENT)
+        if parent_id is None:
+            return None
+        known = self._runs.get(parent_id)
+        return _guessed(parent_id) if known is None else known.task_run
+
+    def find(self, run_id: str, read: Read) -> TrackedRun:
         """The task run of an MLflow run by its id.
 
-        A run that this process has never seen is read once, where it may be a run of a dbnd task: in a context, or in a
-        process that a task has started. Elsewhere its uids follow from its id, and no request is made.
+        A run that this process has never seen may be one of a dbnd task, which only its tags tell. It is read once if
+        that takes no request to a server, or if there is good reason to: in a context, or in a process that a task has
+        started. Elsewhere its uids follow from its id.
 
         Args:
             run_id: Id of the MLflow run.
@@ -154,15 +209,32 @@ class RunMap:
         tracked = self._runs.get(run_id)
         if tracked is not None:
             return tracked
-        if self.host() is not None or ParentTaskRun.of_environment() is not None:
+        if read.is_near or self.host() is not None or ParentTaskRun.of_environment() is not None:
             try:
-                return self.seen(read(run_id))
+                return self.seen(read.run(run_id))
             except Exception as error:  # noqa: BLE001  whatever a store raises; the guess below stands
                 _console.warning(f"The MLflow run {run_id} cannot be read ({type(error).__name__}).")
         with self._lock:
-            uid = uid_of(run_id)
-            task_run = _foreign(uid, uid, _attempt_uid(uid), run_id)
-            return self._runs.setdefault(run_id, TrackedRun(task_run, None, is_own=False, is_guess=True))
+            self._retire(run_id)
+            return self._runs.setdefault(run_id, TrackedRun(_guessed(run_id), None, is_own=False, is_guess=True))
+
+    def ended(self, run_id: str) -> None:
+        """A run was given a final status: it is kept for those who come late, and forgotten in time."""
+        with self._lock:
+            self._retire(run_id)
+
+    def reopened(self, run_id: str) -> None:
+        """A run goes on: it is to be kept."""
+        with self._lock:
+            self._idle.pop(run_id, None)
+
+    def _retire(self, run_id: str) -> None:
+        self._idle.pop(run_id, None)
+        self._idle[run_id] = None
+        while len(self._idle) > MAX_IDLE:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
+            self._runs.pop(oldest, None)
 
     def __contains__(self, run_id: str) -> bool:
         with self._lock:
@@ -230,6 +302,12 @@ def _job_name(tags: Mapping[str, str], experiment: str | None) -> str:
     if source:
         return PurePath(source).name or source
     return experiment or script_name()
+
+
+def _guessed(run_id: str) -> TaskRun:
+    """The task run that an MLflow run outside of any task has, of which only the id is known."""
+    uid = uid_of(run_id)
+    return _foreign(uid, uid, _attempt_uid(uid), run_id)
 
 
 def _foreign(run_uid: str, task_run_uid: str, attempt_uid: str, name: str) -> TaskRun:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Arguments = Mapping[str, Any]
 Tap = Callable[["Reporter", Arguments, Any], None]
 Function = Callable[..., Any]
+Binder = Callable[[tuple[Any, ...], dict[str, Any]], Arguments]
 _PLAIN: Final = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -26,40 +27,18 @@ def tapped(name: str, function: Function) -> Function:
         name: Name of the store method.
         function: The plain function, which takes the inner store as ``self``.
     """
-    bind, tap = _binder(function), TAPS[name]
-
-    def report(store: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> None:  # noqa: ANN401
-        reporter = store._databand_reporter  # noqa: SLF001  its own proxy's
-        try:
-            tap(reporter, bind(args, kwargs), result)
-        except Exception as error:  # noqa: BLE001  a report must never fail the user's training
-            reporter.failed(name, error)
-
+    bind = _binder(function)
+    if name == "create_run":
+        return _linked(function, bind)
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def call_async(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             result = await function(self._databand_inner, *args, **kwargs)
-            report(self, args, kwargs, result)
+            _report(self._databand_reporter, name, bind, args, kwargs, result)
             return result
 
         return call_async
-
-    if name == "create_run":
-
-        @functools.wraps(function)
-        def create_run(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            reporter = self._databand_reporter
-            links, args, kwargs = _with_links(reporter, function, args, kwargs)
-            try:
-                result = function(self._databand_inner, *args, **kwargs)
-            except BaseException:
-                reporter.not_created(links)
-                raise
-            report(self, args, kwargs, result)
-            return result
-
-        return create_run
 
     @functools.wraps(function)
     def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -69,10 +48,38 @@ def tapped(name: str, function: Function) -> Function:
             if name == "log_batch":
                 _report_half(self._databand_reporter, bind, args, kwargs)
             raise
-        report(self, args, kwargs, result)
+        _report(self._databand_reporter, name, bind, args, kwargs, result)
         return result
 
     return call
+
+
+def _linked(function: Function, bind: Binder) -> Function:
+    """``create_run``, which is given the tags that name the task run, and gives the place back when it fails."""
+
+    @functools.wraps(function)
+    def create_run(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        reporter = self._databand_reporter
+        links, args, kwargs = _with_links(reporter, function, args, kwargs)
+        try:
+            result = function(self._databand_inner, *args, **kwargs)
+        except BaseException:
+            reporter.not_created(links)
+            raise
+        _report(reporter, "create_run", bind, args, kwargs, result)
+        return result
+
+    return create_run
+
+
+def _report(
+    reporter: Reporter, name: str, bind: Binder, args: tuple[Any, ...], kwargs: dict[str, Any], result: object
+) -> None:
+    """Report a call that has succeeded; trouble of ours is said, and never reaches the caller."""
+    try:
+        TAPS[name](reporter, bind(args, kwargs), result)
+    except Exception as error:  # noqa: BLE001  a report must never fail the user's training
+        reporter.failed(name, error)
 
 
 def _with_links(
@@ -92,12 +99,12 @@ def _with_links(
 
         bound.arguments["tags"] = [*tags, *(RunTag(key, value) for key, value in links.items())]
         return links, bound.args[1:], bound.kwargs
-    except Exception as error:  # noqa: BLE001  see report() above; what is wrong with the arguments, MLflow says
+    except Exception as error:  # noqa: BLE001  see _report(); what is wrong with the arguments, MLflow says
         reporter.failed("create_run", error)
         return {}, args, kwargs
 
 
-def _report_half(reporter: Reporter, bind: Callable[..., Arguments], args: Any, kwargs: Any) -> None:  # noqa: ANN401
+def _report_half(reporter: Reporter, bind: Binder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Report what a store has kept of a batch that has failed: a file store writes one thing after the other."""
     try:
         given = bind(args, kwargs)
@@ -106,7 +113,7 @@ def _report_half(reporter: Reporter, bind: Callable[..., Arguments], args: Any, 
         reporter.failed("log_batch", error)
 
 
-def _binder(function: Function) -> Callable[[tuple[Any, ...], dict[str, Any]], Arguments]:
+def _binder(function: Function) -> Binder:
     """What gives the arguments of a successful call of a method by name.
 
     ``inspect`` binds in ten times the time of the rest of a report; a call that has succeeded needs none of its checks.

@@ -57,6 +57,13 @@ def get_artifact_repository(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
     return artifact_repository(*args, **kwargs)
 
 
+def get_dbfs_repository(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    """The repository of ``dbfs:`` URIs, which belong to the workspace of the user's own tracking URI."""
+    from ._builders import dbfs_repository
+
+    return dbfs_repository(*args, **kwargs)
+
+
 def _close_clients() -> None:
     client = sys.modules.get("dbnd._tracking.client")
     if client is not None:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from dbnd._run import RunState
 from dbnd_tracker._errors import MissingError
-from dbnd_tracker._ingest.tasks import add_infos
+from dbnd_tracker._ingest.tasks import add_infos, is_reopened
 from dbnd_tracker._models import Attempt, Run, ScheduledJob, TaskRun
 from dbnd_tracker._states import FINAL_STATES, next_run_state, next_task_state
 
@@ -101,11 +101,25 @@ def _facts(args: InitArgs) -> dict[str, object]:
 
 def set_run_state(writer: Writer, body: SetRunState) -> object:
     """Change the state of a run; a final state ends it."""
+    if _is_nested(writer, body.run_uid):
+        return {}
     run = _run(writer, body.run_uid)
+    if body.state is RunState.RUNNING and is_reopened(run, body.timestamp):
+        run.state, run.end_time = body.state.value, None
     run.state = next_run_state(run.state, body.state.value)
     if run.state == body.state.value and run.state in FINAL_STATES:
         run.end_time = body.timestamp or writer.now
     return {}
+
+
+def _is_nested(writer: Writer, uid: str) -> bool:
+    """Whether a task run below another run goes by this uid.
+
+    A process that knows nothing of an MLflow run but its id takes it for a run of its own, and ends that as well.
+    """
+    # Not locked: runs are locked before their task runs everywhere.
+    run_uid = writer.session.scalar(select(TaskRun.run_uid).where(TaskRun.uid == uid))
+    return run_uid not in {None, uid}
 
 
 def set_unfinished_tasks_state(writer: Writer, body: SetUnfinishedTasksState) -> object:

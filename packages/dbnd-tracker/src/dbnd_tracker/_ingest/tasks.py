@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from dbnd_tracker._models import Attempt, Param, TaskDefinition, TaskRelation, TaskRun
+from dbnd_tracker._models import Attempt, Param, Run, TaskDefinition, TaskRelation, TaskRun
 from dbnd_tracker._states import FINAL_STATES, next_task_state
 
 if TYPE_CHECKING:
@@ -133,9 +133,18 @@ def _change_state(attempt: Attempt, update: AttemptUpdate, time: datetime) -> No
     # RUNNING that comes after the end still says when the attempt started.
     if state == "running" and (attempt.start_time is None or time < attempt.start_time):
         attempt.start_time = time
+    if state == "running" and is_reopened(attempt, update.timestamp):
+        attempt.state, attempt.end_time = state, None
     attempt.state = next_task_state(attempt.state, state)
     if attempt.state == state and state in FINAL_STATES:
         attempt.end_time = time
+
+
+def is_reopened(ended: Attempt | Run, time: datetime | None) -> bool:
+    """Whether what has ended runs again: it says so with a later time, as MLflow's ``start_run(run_id=…)`` does."""
+    if ended.state not in FINAL_STATES or ended.end_time is None or time is None:
+        return False
+    return time > ended.end_time
 
 
 def set_task_reused(writer: Writer, body: SetTaskReused) -> object:
