@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
@@ -11,11 +10,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking._tracking_service.utils import _get_store
 
-from dbnd_mlflow import DatabandStore, build_composite_uri
-from dbnd_mlflow._taps import TAPS
+from dbnd_mlflow import build_composite_uri
 
 
 @pytest.fixture
@@ -37,67 +34,6 @@ def inner(store):
 def run(store):
     experiment = store.create_experiment("e", None, [])
     return store.create_run(experiment, "user", 1_700_000_000_000, [RunTag("t", "v")], "name")
-
-
-def members(obj):
-    """Names of everything that an object has, on itself and on its classes."""
-    return sorted({*dir(obj), *vars(obj)})
-
-
-def test_the_store_is_ours_and_answers_as_the_users_own(store, inner):
-    assert type(store) is DatabandStore
-    assert isinstance(store, DatabandStore)
-    assert isinstance(store, SqlAlchemyStore)
-    assert store.__class__ is SqlAlchemyStore
-    assert members(store) == members(inner)
-
-
-class Plain:
-    """What every class has, the proxy's has, too."""
-
-
-def test_every_member_of_the_inner_store_is_reached(store, inner):
-    """Each name gives the very object of the inner store, or its method with a tap around it."""
-    checked = 0
-    for name in members(inner):
-        if name in {"__class__", "__dict__"} or (name.startswith("__") and hasattr(Plain, name)):
-            continue
-        expected, found = (_look_up(obj, name) for obj in (inner, store))
-        if isinstance(expected, Exception):
-            assert type(found) is type(expected), name
-        elif name in TAPS:
-            assert found.__func__.__wrapped__ == expected.__func__, name
-        else:
-            assert found is expected or found == expected, name
-        checked += 1
-    assert checked > 50
-
-
-def _look_up(obj, name):
-    try:
-        return getattr(obj, name)
-    except Exception as error:  # noqa: BLE001  the very exception is what is compared
-        return error
-
-
-def test_what_the_inner_store_does_not_have_the_proxy_does_not_have(store):
-    assert not hasattr(store, "no_such_method")
-    with pytest.raises(AttributeError, match="SqlAlchemyStore"):
-        _ = store.no_such_method
-
-
-def test_attributes_are_set_and_deleted_on_the_inner_store(store, inner):
-    store.mine = 1
-    assert inner.mine == 1
-    del store.mine
-    assert not hasattr(inner, "mine")
-
-
-def test_a_patched_method_is_the_patch(store):
-    with mock.patch.object(store, "log_batch") as patched:
-        store.log_batch("id", metrics=[])
-        store.log_batch.assert_called_once_with("id", metrics=[])
-    assert patched.call_count == 1
 
 
 def test_exceptions_are_those_of_the_inner_store(store, inner):
@@ -160,12 +96,6 @@ def test_asynchronous_logging_is_reported(uri, run, journalled):
     store = _get_store(uri)
     if hasattr(store, "shut_down_async_logging"):
         store.shut_down_async_logging()
-
-
-def test_the_store_survives_pickling_and_is_the_same_one(store, run):
-    copy = pickle.loads(pickle.dumps(store))
-    assert copy is store
-    assert copy.get_run(run.info.run_id).info.run_id == run.info.run_id
 
 
 def test_racing_threads_build_one_store(uri):
