@@ -98,6 +98,14 @@ def parity(session: nox.Session) -> None:
 
 
 @nox.session
+def kills(session: nox.Session) -> None:
+    """Kill the tracker's server, over SQLite and PostgreSQL, and PostgreSQL itself, 50 times each while it ingests."""
+    install(session, *TEST_TOOLS)
+    tests = str(ROOT / "packages" / "dbnd-tracker" / "tests" / "test_kills.py")
+    session.run("pytest", "-n", "2", tests, *session.posargs, env={"TRACKER_KILLS": "50"})
+
+
+@nox.session
 @nox.parametrize(
     ("python", "mlflow"),
     [
