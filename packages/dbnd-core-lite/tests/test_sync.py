@@ -243,6 +243,18 @@ def test_the_command_delivers(sync, server):
     assert "Nothing waits" in sync().stderr
 
 
+def test_files_that_were_delivered_before_their_process_was_killed_are_removed(sync, server):
+    leave(server.url, *range(5))
+    (path,) = journal_folder().glob("*.journal")
+    ack = path.with_name(f"{path.name}.ack")
+    ack.write_bytes(b"%020d %020d\n" % (5, path.stat().st_size))
+    owned = Journal(journal_folder(), server.url)
+    assert "Nothing waits" in sync().stderr
+    assert server.requests == []
+    assert list(journal_folder().iterdir()) == [owned.path]
+    owned.close()
+
+
 def test_the_command_lists_and_sends_nothing(sync, server):
     leave(server.url, 1, 2)
     leave("http://another:1", 3)

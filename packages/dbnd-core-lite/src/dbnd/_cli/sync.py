@@ -10,7 +10,7 @@ import click
 from dbnd import _console
 from dbnd._config import Config
 from dbnd._paths import journal_folder
-from dbnd._tracking.leftovers import Leftover, find
+from dbnd._tracking.leftovers import Leftover, find, tidy
 from dbnd._tracking.sync import Report, Sync
 
 # Seconds for which a tracker that answers, but takes nothing, is tried.
@@ -45,6 +45,7 @@ def sync(
     config.check()
     work = Sync(journal_folder(), config, retry_dead=retry_dead)
     if not work.found:
+        tidy(journal_folder())
         _console.success("Nothing waits to be delivered.")
         return
     if dry_run:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from dbnd._tracking import ownership
-from dbnd._tracking.journal_file import DEAD, JOURNAL, Header, JournalFormatError, read_header, unsent_of
+from dbnd._tracking.journal_file import DEAD, JOURNAL, Header, JournalFile, JournalFormatError, read_header, unsent_of
 
 # A file that has not got its name after so many seconds was left by a process that was killed.
 _NEWBORN: Final = 3600
@@ -71,10 +71,24 @@ def _look_at(path: Path) -> Leftover:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what killed processes have left beside the journals, and nothing that holds an event."""
+    """Remove what killed processes have left in the folder, and nothing that holds an event which is not delivered."""
+    for path in (*folder.glob(f"*{JOURNAL}"), *folder.glob(f"*{DEAD}")):
+        _remove_if_delivered(path)
     for path in (*folder.glob("*.ack"), *folder.glob("*.owner")):
         if not path.with_suffix("").exists():
             path.unlink(missing_ok=True)
     for path in folder.glob("*.new"):
         if time.time() - path.stat().st_mtime > _NEWBORN:
             path.unlink(missing_ok=True)
+
+
+def _remove_if_delivered(path: Path) -> None:
+    """Remove a file whose process was killed, or has left by ``os._exit``, after the tracker had taken all of it."""
+    try:
+        if ownership.is_owned(path) or unsent_of(path):
+            return
+        file = JournalFile.adopt(path)
+    except (JournalFormatError, OSError):  # not ours to judge, or gone since
+        return
+    if file is not None:
+        file.close()
