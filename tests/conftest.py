@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from kit.faults import Proxy
+from kit.jobs import Jobs
 from kit.trackers import Tracker
 from kit.warm import Warm
 
@@ -30,6 +31,12 @@ def proxy(tracker: Tracker) -> Iterator[Proxy]:
     """A proxy in front of the tracker; without a script it does no harm."""
     with Proxy(tracker.url) as made:
         yield made
+
+
+@pytest.fixture
+def jobs(warm: Warm, tmp_path: Path, proxy: Proxy, tracker: Tracker) -> Jobs:
+    """Processes that log to the tracker behind the proxy."""
+    return Jobs(warm, tmp_path, proxy.url, tracker)
 
 
 @pytest.fixture

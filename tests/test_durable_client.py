@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kit import faults
-from kit.faults import Proxy
-from kit.progress import TELLING, Progress, wait_until
-from kit.trackers import Tracker
-from kit.warm import Warm, WarmProcess
+from kit.jobs import journals
+from kit.progress import TELLING, wait_until
 
 # Logs in small steps, so that many batches go while it runs.
 STEPS = f"""{TELLING}
@@ -38,52 +35,6 @@ with dbnd_tracking("until"):
         n += 1
         time.sleep(0.005)
 """
-
-
-class Jobs:
-    """Starts processes that log to the tracker behind the proxy."""
-
-    def __init__(self, warm: Warm, folder: Path, proxy: Proxy, tracker: Tracker) -> None:
-        self._warm = warm
-        self._folder = folder
-        self._tracker = tracker
-        self.env = {"DBND__CORE__DATABAND_URL": proxy.url, "DBND__CORE__FLUSH_TIMEOUT": "60"}
-        self._count = 0
-
-    def start(self, code: str, **env: str) -> tuple[WarmProcess, Progress]:
-        progress = Progress(self._next("progress"))
-        return self._warm.python(code, self._next("log"), PROGRESS=str(progress.path), **self.env | env), progress
-
-    def run(self, code: str, exit_code: int = 0, **env: str) -> tuple[WarmProcess, Progress]:
-        process, progress = self.start(code, **env)
-        assert process.wait() == exit_code, process.output
-        return process, progress
-
-    def dbnd(self, *arguments: str, **env: str) -> str:
-        process = self._warm.dbnd(*arguments, log=self._next("log"), **self.env | env)
-        assert process.wait() == 0, process.output
-        return process.output
-
-    def values(self, progress: Progress, key: str = "n") -> list[Any]:
-        """What the tracker has of one metric of a process."""
-        return self._tracker.values(progress.task_run, key)
-
-    def states(self, progress: Progress) -> set[str]:
-        """The states of the run of a process and of all its task runs."""
-        return set(self._tracker.states(progress.run).values())
-
-    def _next(self, name: str) -> Path:
-        self._count += 1
-        return self._folder / f"{name}-{self._count}"
-
-
-@pytest.fixture
-def jobs(warm, tmp_path, proxy, tracker):
-    return Jobs(warm, tmp_path, proxy, tracker)
-
-
-def journals(home: Path) -> list[str]:
-    return sorted(path.name for path in (home / "dbnd/journal").glob("*"))
 
 
 def name(fault) -> str:
@@ -275,7 +226,7 @@ def test_one_retry_authority(jobs, proxy, tmp_path):
     assert jobs.values(progress) == list(range(progress.returned))
 
 
-@pytest.mark.parametrize("as_date", [False])
+@pytest.mark.parametrize("as_date", [False, True])
 def test_one_retry_authority_honours_retry_after(jobs, proxy, tmp_path, as_date):
     proxy.script(faults.passing, faults.busy(5, as_date=as_date))
     enough = tmp_path / "enough"
@@ -337,6 +288,7 @@ def test_order(jobs, proxy):
         ("1 / 0", 1, "failed"),
         ("raise KeyboardInterrupt", -signal.SIGINT, "cancelled"),
         ("os.kill(os.getpid(), signal.SIGINT); time.sleep(60)", -signal.SIGINT, "cancelled"),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", 143, "cancelled"),
     ],
 )
 def test_exit_drains_and_tells_how_the_run_ended(jobs, home, end, code, state):

@@ -3,10 +3,170 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+from kit import faults
 from kit.progress import TELLING, Progress, wait_until
+from kit.trackers import reading
+from kit.warm import Warm, WarmProcess
+
+POINTS = 10_000
+# Kills between two `dbnd sync`.
+ROUND = 10
+# Processes that log at the same time.
+AT_ONCE = 4
+
+# Now and then it gives others, and its own sender, a chance.
+LOGGING = f"""{TELLING}
+import time
+with dbnd_tracking("kills"):
+    began()
+    for n in range({POINTS}):
+        log_metric("n", n, step=n)
+        returned()
+        if n % 10 == 9:
+            time.sleep(0.001)
+left()
+time.sleep(600)
+"""
+
+
+@dataclass
+class Victim:
+    process: WarmProcess
+    progress: Progress
+
+    def kill_at_a_random_moment(self):
+        """While it starts, while it logs, or while it delivers the rest; it never ends by itself."""
+        phase = random.random()
+        if phase < 0.1:
+            time.sleep(random.uniform(0, 0.2))
+        elif phase < 0.85:
+            target = random.randrange(1, POINTS)
+            wait_until(lambda: self.progress.returned >= target, lambda: self.process.output)
+        else:
+            wait_until(lambda: self.progress.returned == POINTS, lambda: self.process.output)
+            time.sleep(random.uniform(0, 0.5))
+        self.process.kill()
+        assert self.process.returncode == -signal.SIGKILL, self.process.output
+
+
+@dataclass
+class Tally:
+    accepted: int = 0
+    found: int = 0
+    twice: int = 0
+    kills: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, progress: Progress, values: list[int]):
+        """Count one killed process: the values must be 0, 1, …, as many as had returned, or one more."""
+        self.kills += 1
+        returned = progress.returned
+        times = Counter(values)
+        self.accepted += returned
+        self.found += sum(1 for n in range(returned) if times[n])
+        self.twice += sum(1 for count in times.values() if count > 1)
+        if values not in (list(range(returned)), list(range(returned + 1))):
+            self.wrong.append(f"{progress.path}: {returned} returned, {len(values)} found, ends with {values[-3:]}")
+
+
+def kill_processes(warm: Warm, folder: Path, kills: int, url: str, *, before_sync, after_sync, database: str) -> Tally:
+    """Kill so many processes, and deliver what they left in rounds, while others go on."""
+    home = folder / "dbnd"
+    env = {"DBND_HOME": str(home), "DBND__CORE__DATABAND_URL": url, "DBND__CORE__FLUSH_TIMEOUT": "5"}
+
+    def one(number: int) -> Progress:
+        progress = Progress(folder / f"progress-{number}")
+        process = warm.python(LOGGING, folder / f"log-{number}", PROGRESS=str(progress.path), **env)
+        Victim(process, progress).kill_at_a_random_moment()
+        return progress
+
+    def sync() -> None:
+        process = warm.dbnd("sync", log=folder / f"sync-{time.monotonic_ns()}", **env)
+        assert process.wait() == 0, process.output
+
+    found: list[Progress] = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for number, progress in enumerate(pool.map(one, range(kills)), 1):
+            found.append(progress)
+            if number % ROUND == 0:
+                before_sync()
+                sync()
+                after_sync()
+    before_sync()
+    sync()
+    assert not list((home / "journal").glob("*")), "everything is delivered, and no file left"
+    tally = Tally()
+    with reading(database) as reader:
+        for progress in found:
+            points = reader.points(progress.task_run, "n") if progress.returned else []
+            tally.add(progress, [point["value"] for point in points])
+    return tally
+
+
+def check(tally: Tally, kind: str, kills: int, report) -> None:
+    report(
+        f"{tally.kills} processes killed, tracker {kind}: "
+        f"{tally.accepted} accepted, {tally.found} found, {tally.twice} twice."
+    )
+    assert tally.wrong == []
+    assert (tally.found, tally.twice, tally.kills) == (tally.accepted, 0, kills)
+    assert tally.accepted > 0
+
+
+def nothing():
+    """Nothing is to be done."""
+
+
+@pytest.mark.timeout(600)
+def test_accepted_means_kept_when_killed_with_the_tracker_up(warm, tracker, tmp_path, report):
+    tally = kill_processes(
+        warm, tmp_path, 20, tracker.url, before_sync=nothing, after_sync=nothing, database=tracker.database
+    )
+    check(tally, "up", 20, report)
+
+
+@pytest.mark.timeout(600)
+def test_accepted_means_kept_when_killed_with_the_embedded_tracker(warm, tmp_path, report):
+    database = f"sqlite:///{tmp_path / 'embedded.db'}"
+    tally = kill_processes(warm, tmp_path, 20, database, before_sync=nothing, after_sync=nothing, database=database)
+    check(tally, "embedded", 20, report)
+
+
+@pytest.mark.timeout(600)
+def test_accepted_means_kept_when_killed_with_the_tracker_slow(warm, tracker, proxy, tmp_path, report):
+    def slowly():
+        proxy.otherwise = slow
+
+    def swiftly():
+        proxy.otherwise = faults.passing
+
+    def slow(exchange):
+        """Late in coming, or applied and late in answering."""
+        random.choice((faults.delaying(random.uniform(0, 0.3)), faults.dripping(0.002)))(exchange)
+
+    slowly()
+    tally = kill_processes(
+        warm, tmp_path, 30, proxy.url, before_sync=swiftly, after_sync=slowly, database=tracker.database
+    )
+    check(tally, "slow", 30, report)
+
+
+@pytest.mark.timeout(600)
+def test_accepted_means_kept_when_killed_with_the_tracker_down(warm, tracker, proxy, tmp_path, report):
+    proxy.refuse()
+    tally = kill_processes(
+        warm, tmp_path, 30, proxy.url, before_sync=proxy.listen, after_sync=proxy.refuse, database=tracker.database
+    )
+    check(tally, "down", 30, report)
+
 
 LOGGING_UNTIL_ENOUGH = f"""{TELLING}
 import time

@@ -16,6 +16,7 @@ import pkgutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -36,8 +37,9 @@ class Warm:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed at the end
         self._parent = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
         self._children: set[int] = set()
 
@@ -49,11 +51,8 @@ class Warm:
     ) -> None:
         for pid in list(self._children):
             os.kill(pid, signal.SIGKILL)
-        assert self._parent.stdin is not None
-        assert self._parent.stdout is not None
-        self._parent.stdin.close()
-        self._parent.stdout.close()
-        self._parent.wait(LIMIT)
+        self._parent.communicate(timeout=LIMIT)
+        self._errors.close()
 
     def python(self, code: str, log: Path, **env: str) -> WarmProcess:
         """Start Python code.
@@ -86,9 +85,14 @@ class Warm:
         with self._lock:
             assert self._parent.stdin is not None
             assert self._parent.stdout is not None
-            self._parent.stdin.write(json.dumps(request) + "\n")
-            self._parent.stdin.flush()
-            return json.loads(self._parent.stdout.readline())
+            try:
+                self._parent.stdin.write(json.dumps(request) + "\n")
+                self._parent.stdin.flush()
+                return json.loads(self._parent.stdout.readline())
+            except (BrokenPipeError, ValueError):
+                self._errors.seek(0)
+                msg = f"The warm parent has ended:\n{self._errors.read().decode(errors='replace')}"
+                raise RuntimeError(msg) from None
 
     def poll(self, pid: int) -> int | None:
         """The exit code of a child (minus the signal that killed it), or None while it runs."""
