@@ -1,8 +1,23 @@
 from __future__ import annotations
 
+import html
+import re
 from typing import Any
 
 import pytest
+from starlette.datastructures import QueryParams
+
+from dbnd_tracker._pages.table import TablePage
+
+
+def _names(page: str) -> list[str]:
+    """Names of the runs in the table, from the first row to the last."""
+    return [html.unescape(name) for name in re.findall(r'<td class="name"><a [^>]*>([^<]*)</a>', page)]
+
+
+def _next(page: str, rel: str = "next") -> str | None:
+    found = re.search(rf'rel="{rel}" href="([^"]*)"', page)
+    return html.unescape(found[1]) if found else None
 
 
 def test_an_empty_tracker_says_what_to_do(server: Any) -> None:
@@ -25,22 +40,34 @@ def test_the_list_leads_to_the_run_and_the_run_to_its_tasks(tracker: Any, server
     one = server.get(f"{link}/{task.uid}")
     assert one.status_code == 200
     assert "loss" in one.text
-    assert f"{link}/{run.root.uid}" not in one.text
     # Clients print the link without encoding the name.
     assert server.get(f"/app/jobs/a job/with/{run.uid}").status_code == 200
+
+
+@pytest.mark.parametrize("job", ["nightly", "a job/with #marks?", "a/b/c"])
+def test_a_job_has_a_page_of_its_runs(tracker: Any, server: Any, make_run: Any, job: str) -> None:
+    for name, of in (("mine", job), ("other", "another")):
+        tracker.call("init_run", make_run(name=name, job=of).init())
+    link = re.search(r'<a class="plain" href="(/app/jobs/[^"]*)"', server.get("/?q=mine").text)
+    assert link is not None
+    assert _names(server.get(link[1]).text) == ["mine"]
 
 
 def test_names_are_text_and_never_html(tracker: Any, server: Any) -> None:
     evil = "<script>alert(1)</script>\"'"
     run, task = tracker.started(name=evil, job=evil)
-    tracker.call("log_metric", task.metric(evil, value_str=evil))
+    tracker.call("log_metric", task.metric(evil, value_float=1.0))
     tracker.call("log_metric", task.metric(evil, "mlflow.tag", value_str=evil))
+    tracker.call("log_metric", task.metric(evil, "mlflow.param", value_str=evil))
     links = {"ok": "http://example.com/?a=1", "bad": "javascript:alert(1)", "data": "data:text/html,x"}
     tracker.call("save_external_links", {"task_run_attempt_uid": task.attempt, "external_links_dict": links})
 
-    pages = server.get("/").text + server.get(f"/app/jobs/x/{run.uid}").text
+    pages = "".join(
+        server.get(path).text
+        for path in ("/", f"/app/jobs/x/{run.uid}", f"/app/jobs/x/{run.uid}/{task.uid}", f"/?q={evil}&where={evil}")
+    )
 
-    assert "<script" not in pages
+    assert "<script>" not in pages
     assert "&lt;script&gt;" in pages
     assert 'href="http://example.com/?a=1"' in pages
     assert 'href="javascript:' not in pages
@@ -48,32 +75,197 @@ def test_names_are_text_and_never_html(tracker: Any, server: Any) -> None:
     assert "javascript:alert(1)" in pages
 
 
-@pytest.mark.parametrize("path", ["/", "/app/jobs/x/y"])
-def test_pages_load_nothing_and_run_nothing(server: Any, path: str) -> None:
+@pytest.mark.parametrize("path", ["/", "/app/jobs/x/y", "/app/compare"])
+def test_pages_use_nothing_but_files_of_this_server(server: Any, path: str) -> None:
     page = server.get(path)
     policy = page.headers["Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'")
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; ")
+    assert "unsafe" not in policy
     assert page.headers["X-Content-Type-Options"] == "nosniff"
-    assert "src=" not in page.text
-    assert "<link" not in page.text
+    assert not re.search(r"\sstyle=|\son[a-z]+=|<style|<script>", page.text)
+    files = re.findall(r'(?:src|rel="[a-z]+" href)="([^"]*)"', page.text)
+    assert len(files) >= 4
+    for file in files:
+        assert file.startswith("/static/")
+        answer = server.get(file)
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["Cache-Control"]
+    assert server.get("/static/old/style.css").headers["Cache-Control"] == "no-store"
+    assert server.get("/static/old/none.css").status_code == 404
 
 
-def test_a_run_that_does_not_exist_is_said(server: Any) -> None:
+def test_what_does_not_exist_is_said(tracker: Any, server: Any) -> None:
+    run, _ = tracker.started()
     page = server.get("/app/jobs/x/7e57<b>")
     assert page.status_code == 404
     assert "There is no run 7e57&lt;b&gt;." in page.text
+    assert server.get(f"/app/jobs/x/{run.uid}/7e57").status_code == 404
+    assert server.get("/app/logs/7e57").status_code == 404
+    assert server.get("/app/series/7e57?key=x").status_code == 404
+    one = server.get(f"/app/compare?run={run.uid}")
+    assert one.status_code == 400
+    assert "needs two runs" in one.text
 
 
-def test_older_runs_are_a_page_away(tracker: Any, server: Any, make_run: Any) -> None:
-    for i in range(101):
-        tracker.call("init_run", make_run(name=f"run_{i}").init(start_time=f"2026-03-04T05:{i // 60:02}:{i % 60:02}Z"))
+@pytest.mark.parametrize("sort", ["", "started", "name", "-name", "-params.lr", "state", "metrics.loss"])
+def test_pages_turn_forwards_and_backwards(tracker: Any, server: Any, make_run: Any, sort: str) -> None:
+    for i in range(60):
+        # Some start at the same time.
+        tracker.call("init_run", make_run(name=f"run_{i:02}").init(start_time=f"2026-03-04T05:00:{i // 3:02}Z"))
 
-    first = server.get("/").text
-    link = first.partition('href="/?after=')[2].partition('"')[0]
-    second = server.get(f"/?after={link}").text
+    path = f"/?limit=25&sort={sort}"
+    pages = []
+    while path:
+        text = server.get(path).text
+        pages.append(_names(text))
+        path = _next(text)
+    assert [len(page) for page in pages] == [25, 25, 10]
+    assert sorted(name for page in pages for name in page) == [f"run_{i:02}" for i in range(60)]
+    if sort in {"", "name", "-name"}:
+        names = [name for page in pages for name in page]
+        assert names == sorted(names, reverse=sort != "name")
 
-    assert "run_100<" in first
-    assert "run_0<" not in first
-    assert "run_0<" in second
-    assert "/?after=" not in second
-    assert server.get("/?after=nonsense").status_code == 400
+    back = []
+    while True:
+        back.append(_names(text))
+        path = _next(text, "prev")
+        if not path:
+            break
+        text = server.get(path).text
+    assert back == pages[::-1]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("q=RUN_3", ["run_3"]),
+        ("project=vision", ["run_3", "run_1"]),
+        ("user=grace&state=failed", ["run_0"]),
+        ("state=failed&state=success", ["run_2", "run_0"]),
+        ("since=2026-03-04T05:02", ["run_3", "run_2"]),
+        ("until=2026-03-03", []),
+        ("until=2026-03-04", ["run_3", "run_2", "run_1", "run_0"]),
+        ("where=metrics.loss < 1.5", ["run_1", "run_0"]),
+        ("where=metrics.loss >= 2 and params.lr = 0.001", ["run_2"]),
+        ("where=params.lr = '1e-3'", ["run_2", "run_0"]),
+        ("where=params.`lr` != 0.001", ["run_3", "run_1"]),
+        ("where=tags.team like 'fra%'", ["run_3", "run_2", "run_1", "run_0"]),
+        ("where=metrics.none < 1", []),
+        ("sort=metrics.loss", ["run_0", "run_1", "run_2", "run_3"]),
+        ("sort=-took", ["run_2", "run_0", "run_3", "run_1"]),
+    ],
+)
+def test_runs_are_found_and_sorted_by_what_they_are_and_logged(
+    tracker: Any, server: Any, make_run: Any, query: str, expected: list[str]
+) -> None:
+    for i in range(4):
+        run = make_run(name=f"run_{i}", job="job")
+        task = run.task()
+        project, user = ("vision", "ada") if i % 2 else ("risk", "grace")
+        info = {"project_name": project, "user": user, "start_time": f"2026-03-04T05:0{i}:00Z"}
+        tracker.call("init_run", run.init(**info))
+        tracker.call("add_task_runs", run.add(task))
+        tracker.call(
+            "log_metrics", task.metrics(task.metric("loss", value_float=9.0), task.metric("loss", value_float=i))
+        )
+        tracker.call("log_metric", task.metric("lr", "mlflow.param", value_str="0.1" if i % 2 else "0.001"))
+        tracker.call("log_metric", task.metric("team", "mlflow.tag", value_str="fraud"))
+        if i % 2 == 0:
+            state = "SUCCESS" if i else "FAILED"
+            tracker.call("set_run_state", run.state(state, f"2026-03-04T05:0{i + 1}:0{i}Z"))
+    page = server.get(f"/?{query}&col=metrics.loss")
+    assert page.status_code == 200
+    assert _names(page.text) == expected
+
+
+@pytest.mark.parametrize(
+    "query", ["where=loss < 1", "where=metrics.a < 1 or b", "since=yesterday", "where=metrics.a <"]
+)
+def test_a_filter_that_cannot_be_understood_is_said(server: Any, query: str) -> None:
+    page = server.get(f"/?{query}")
+    assert page.status_code == 400
+    assert 'role="alert"' in page.text
+    assert "cannot be understood" in page.text
+
+
+def test_the_columns_are_what_most_runs_logged_until_others_are_chosen(tracker: Any) -> None:
+    for _ in range(2):
+        _, task = tracker.started()
+        tracker.call("log_metrics", task.floats("common", 3))
+    tracker.call("log_metrics", task.floats("a rare one", 3))
+
+    def page(query: str) -> TablePage:
+        found = TablePage(QueryParams(query))
+        with tracker.database.read() as session:
+            found.load(session)
+        return found
+
+    assert [str(column) for column in page("").columns] == ["params.lr", "metrics.common", "metrics.a rare one"]
+    chosen = page("col=metrics.a rare one&col=nonsense")
+    assert [str(column) for column in chosen.columns] == ["metrics.a rare one"]
+    assert sorted(str(value) for values in chosen.values.values() for value in values.values()) == ["2.0"]
+    assert page("col=").columns == []
+
+
+def test_a_page_that_has_not_changed_is_not_sent_again(tracker: Any, server: Any) -> None:
+    run, task = tracker.started()
+    tracker.call("log_metrics", task.floats("loss", 4))
+    for path in ("/", f"/app/jobs/x/{run.uid}/{task.uid}", f"/app/series/{task.uid}?key=loss"):
+        first = server.get(path)
+        known = {"If-None-Match": first.headers["ETag"]}
+        again = server.get(path, headers=known)
+        assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+        tracker.call("log_metric", task.metric("loss", value_float=float(len(path))))
+        assert server.get(path, headers=known).status_code == 200
+
+
+def test_a_page_is_live_until_its_run_has_ended(tracker: Any, server: Any) -> None:
+    run, task = tracker.started()
+    paths = (f"/app/jobs/x/{run.uid}", f"/app/jobs/x/{run.uid}/{task.uid}")
+    assert all("data-live" in server.get(path).text for path in paths)
+    tracker.call("set_run_state", run.state("SUCCESS"))
+    assert all("data-live" not in server.get(path).text for path in paths)
+
+
+def test_a_failed_run_shows_its_error_log_and_mlflow_run(tracker: Any, server: Any) -> None:
+    run, task = tracker.started()
+    error = {"msg": "It broke & how", "exc_type": "ValueError", "traceback": 'File "x.py", line 3', "nested": ""}
+    error |= {"databand_error": False, "help_msg": "", "user_code_traceback": "", "show_exc_info": True}
+    tracker.call("update_task_run_attempts", task.update("FAILED", error=error))
+    link = "http://mlflow:5000/#/experiments/3/runs/ff58c06471c9438988ec38032d642078"
+    tracker.call("save_external_links", {"task_run_attempt_uid": task.attempt, "external_links_dict": {"mlflow": link}})
+    log = "\n".join(f"line {i}" for i in range(500))
+    tracker.call("save_task_run_log", {"task_run_attempt_uid": task.attempt, "log_body": log})
+
+    for path in (f"/app/jobs/x/{run.uid}", f"/app/jobs/x/{run.uid}/{task.uid}"):
+        page = html.unescape(server.get(path).text)
+        assert "It broke & how" in page
+        assert 'File "x.py", line 3' in page
+        assert f'href="{link}"' in page
+        assert "dbnd mlflow verify ff58c06471c9438988ec38032d642078" in page
+        assert "line 499" in page
+        assert "line 299\n" not in page
+        assert f'href="/app/logs/{task.uid}"' in page
+    whole = server.get(f"/app/logs/{task.uid}")
+    assert whole.text == log
+    assert whole.headers["Content-Type"].startswith("text/plain")
+
+
+def test_the_comparison_shows_what_differs_and_all_if_asked(tracker: Any, server: Any) -> None:
+    uids = []
+    for lr in ("0.1", "0.2"):
+        run, task = tracker.started(name=f"with {lr}")
+        uids.append(run.uid)
+        tracker.call("log_metric", task.metric("rate", "mlflow.param", value_str=lr))
+        tracker.call("log_metric", task.metric("same", "mlflow.param", value_str="x"))
+        tracker.call("log_metrics", task.floats("loss", int(float(lr) * 20)))
+    path = f"/app/compare?run={uids[1]}&run={uids[0]}"
+    some, everything = server.get(path).text, server.get(f"{path}&show=all").text
+
+    assert re.search(r'<th scope="row">rate</th>\s*<td>0.2</td><td>0.1</td>', some)
+    assert '<th scope="row">same</th>' not in some
+    assert re.search(r'<th scope="row">same</th>\s*<td>x</td><td>x</td>', everything)
+    assert re.search(r'<th scope="row">loss</th>\s*<td>3</td><td>1</td>', some)
+    assert some.count('class="dot"') == 2
+    assert some.count('class="path"') == 2
+    assert "loss over rate" in some

@@ -24,6 +24,7 @@ from dbnd_tracker._api.timeout import TimeoutMiddleware
 from dbnd_tracker._api.tracking import tracking_router
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, UnknownCallError
 from dbnd_tracker._observability import ObservingMiddleware, ServerMetrics, access_log
+from dbnd_tracker._pages.static import static_router
 from dbnd_tracker._queries import QueryError
 from dbnd_tracker._settings import TrackerSettings
 
@@ -62,6 +63,7 @@ def create_app(
     app.include_router(runs_router(database))
     app.include_router(health_router(database, metrics))
     app.include_router(login_router(database, keyring))
+    app.include_router(static_router())
     app.include_router(pages_router(database))
     # The one added last is the outermost: bodies are read before anything is refused, and every answer is marked,
     # counted and logged.

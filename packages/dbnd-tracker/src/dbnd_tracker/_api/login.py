@@ -8,34 +8,25 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dbnd_tracker._access.tokens import close_session
 from dbnd_tracker._api.access import SESSION_COOKIE, set_session_cookie
 from dbnd_tracker._api.auth import open_session_of
+from dbnd_tracker._api.pages import HEADERS
+from dbnd_tracker._pages.templates import make_templates
 
 if TYPE_CHECKING:
     from dbnd_tracker._access.tokens import Keyring
     from dbnd_tracker._database import Database
 
-_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-
+_HEADERS: Final = {**HEADERS, "Cache-Control": "no-store"}
 _MOST_FIELDS: Final = 10
 
 
 def login_router(database: Database, keyring: Keyring | None) -> APIRouter:
     """Routes of the form; without ``keyring`` there is nothing to ask for, and they lead to the page."""
     router = APIRouter(include_in_schema=False)
-    environment = Environment(
-        loader=PackageLoader("dbnd_tracker", "_templates"), autoescape=True, undefined=StrictUndefined
-    )
+    environment = make_templates()
 
     def form(request: Request, problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
         wanted = _local(request.query_params.get("next", "/"))

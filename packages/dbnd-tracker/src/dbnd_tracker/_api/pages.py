@@ -1,104 +1,155 @@
-"""The web page: plain HTML without scripts or files of its own."""
+"""The routes of the web page."""
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+import hashlib
+from dataclasses import asdict
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from sqlalchemy import select
 
 from dbnd_tracker import _queries as queries
-from dbnd_tracker._format import duration_text, value_text, web_url
+from dbnd_tracker._models import Run
+from dbnd_tracker._pages.compare import ComparePage
+from dbnd_tracker._pages.run import RunPage, TaskPage
+from dbnd_tracker._pages.table import TablePage
+from dbnd_tracker._pages.templates import make_templates
+from dbnd_tracker._queries.series import SeriesCache, find_series
 
 if TYPE_CHECKING:
     from dbnd_tracker._database import Database
-    from dbnd_tracker._views import RunDetail
 
-_HEADERS: Final = {
+HEADERS: Final = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-cache",
 }
-_RUNS_PER_PAGE: Final = 100
+"""Headers of every page: it uses nothing but what this server has, and none of it is written into the page."""
+
+_MAX_VALUES: Final = 5_000
 
 
 def pages_router(database: Database) -> APIRouter:
     """Routes of the web page."""
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-    templates = _templates()
-
-    def render(template: str, status: HTTPStatus = HTTPStatus.OK, **values: object) -> HTMLResponse:
-        return HTMLResponse(templates.get_template(template).render(**values), status, _HEADERS)
-
-    @router.get("/")
-    def runs(after: str | None = None) -> HTMLResponse:
-        with database.read() as session:
-            page = queries.list_runs(session, limit=_RUNS_PER_PAGE, after=after)
-        return render("runs.html", page=page)
-
-    @router.get("/app/jobs/{job_name:path}/{run_uid}/{task_run_uid}")
-    def task_run(job_name: str, run_uid: str, task_run_uid: str) -> HTMLResponse:
-        # A job name may hold slashes, so that a link to a run can look like one to a task run: the uid decides.
-        found = run_page(run_uid, task_run_uid)
-        return found or run(job_name, task_run_uid)
-
-    @router.get("/app/jobs/{job_name:path}/{run_uid}")
-    def run(job_name: str, run_uid: str) -> HTMLResponse:
-        del job_name
-        text = f"There is no run {run_uid}."
-        return run_page(run_uid) or render("message.html", HTTPStatus.NOT_FOUND, text=text)
-
-    def run_page(run_uid: str, task_run_uid: str | None = None) -> HTMLResponse | None:
-        with database.read() as session:
-            found = queries.run_detail(session, run_uid.lower())
-        if found is None:
-            return None
-        tasks = [task for task in found.task_runs if task_run_uid in {None, task.task_run_uid}]
-        return render("run.html", run=found, tasks=tasks, facts=_facts(found))
-
+    pages = _Pages(database)
+    router.get("/")(pages.runs)
+    router.get("/app/jobs/{job_name:path}/{run_uid}/{task_run_uid}")(pages.task_run)
+    router.get("/app/jobs/{job_name:path}/{run_uid}")(pages.run)
+    router.get("/app/jobs/{job_name}")(pages.job)
+    router.get("/app/compare")(pages.compare)
+    router.get("/app/logs/{task_run_uid}")(pages.log)
+    router.get("/app/series/{task_run_uid}")(pages.series)
     return router
 
 
-def _templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("dbnd_tracker", "_templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "time": _time_text,
-        "duration": duration_text,
-        "value": value_text,
-        "web_url": web_url,
-        "segment": lambda text: quote(text or "-", safe=""),
-    }
-    environment.globals["rows"] = lambda items, *names: [[getattr(item, name) for name in names] for item in items]
-    return environment
+class _Pages:
+    """What the routes answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._templates = make_templates()
+        self._series = SeriesCache()
+
+    def _render(
+        self, request: Request, template: str, status: HTTPStatus = HTTPStatus.OK, **values: object
+    ) -> Response:
+        text = self._templates.get_template(template).render(**values)
+        return answer(request, HTMLResponse(text.encode("utf-8", "replace"), status))
+
+    def _message(self, request: Request, text: str, status: HTTPStatus = HTTPStatus.NOT_FOUND) -> Response:
+        return self._render(request, "message.html", status, text=text)
+
+    def _table(self, request: Request, job: str | None = None) -> Response:
+        page = TablePage(request.query_params, job)
+        with self._database.read() as session:
+            page.load(session)
+        status = HTTPStatus.BAD_REQUEST if page.problem else HTTPStatus.OK
+        return self._render(request, "runs.html", status, page=page)
+
+    def runs(self, request: Request) -> Response:
+        """All runs."""
+        return self._table(request)
+
+    def job(self, request: Request, job_name: str) -> Response:
+        """The runs of a job whose name has no slash."""
+        return self._table(request, job_name)
+
+    def run(self, request: Request, job_name: str, run_uid: str) -> Response:
+        """A run, or the runs of a job whose name has a slash."""
+        with self._database.read() as session:
+            found = queries.run_detail(session, run_uid.lower())
+            if found is not None:
+                page = RunPage(session, found, shows_all=request.query_params.get("tasks") == "all")
+                return self._render(request, "run.html", page=page)
+            name = f"{job_name}/{run_uid}"
+            is_job = session.scalar(select(Run.id).where(Run.job_name == name).limit(1)) is not None
+        return self._table(request, name) if is_job else self._message(request, f"There is no run {run_uid}.")
+
+    def task_run(self, request: Request, job_name: str, run_uid: str, task_run_uid: str) -> Response:
+        """A task run."""
+        with self._database.read() as session:
+            found = queries.run_detail(session, run_uid.lower())
+            if found is not None:
+                wanted = [task for task in found.task_runs if task.task_run_uid == task_run_uid.lower()]
+                if not wanted:
+                    text = f"The run {found.name or run_uid} has no task run {task_run_uid}."
+                    return self._message(request, text)
+                others, plotted = (request.query_params.getlist(name) for name in ("with", "plot"))
+                return self._render(request, "task.html", page=TaskPage(session, found, wanted[0], others, plotted))
+        # A job name may hold slashes, so that a link to a run can look like one to a task run: the uid decides.
+        return self.run(request, f"{job_name}/{run_uid}", task_run_uid)
+
+    def compare(self, request: Request) -> Response:
+        """Runs beside each other."""
+        with self._database.read() as session:
+            page = ComparePage(session, request.query_params)
+            if len(page.runs) < 2:  # noqa: PLR2004  two make a comparison
+                text = "A comparison needs two runs: select them in the table of runs."
+                return self._message(request, text, HTTPStatus.BAD_REQUEST)
+            return self._render(request, "compare.html", page=page)
+
+    def log(self, request: Request, task_run_uid: str) -> Response:
+        """The whole log of a task run, as text."""
+        with self._database.read() as session:
+            found = queries.task_run_log(session, task_run_uid.lower())
+        if found is None or found.log_body is None:
+            return self._message(request, f"There is no log of the task run {task_run_uid}.")
+        return answer(request, PlainTextResponse(found.log_body))
+
+    def series(
+        self,
+        *,
+        request: Request,
+        task_run_uid: str,
+        key: str,
+        axis: Literal["step", "time"] = "step",
+        first: Annotated[float | None, Query(alias="from", allow_inf_nan=False)] = None,
+        last: Annotated[float | None, Query(alias="to", allow_inf_nan=False)] = None,
+        values: Annotated[int, Query(ge=1, le=_MAX_VALUES)] = 1_000,
+    ) -> Response:
+        """A part of a metric's history, as charts draw it."""
+        with self._database.read() as session:
+            found = find_series(session, task_run_uid.lower(), key)
+            if found is None:
+                detail = f"The task run {task_run_uid} has no metric {key!r}."
+                return JSONResponse({"detail": detail}, HTTPStatus.NOT_FOUND, HEADERS)
+            sample = self._series.sample(session, found, axis=axis, first=first, last=last, values=values)
+        return answer(request, JSONResponse(asdict(sample)))
 
 
-def _facts(run: RunDetail) -> list[tuple[str, str | None]]:
-    """What stands at the top of a run's page."""
-    return [
-        ("Run", run.run_uid),
-        ("Job", run.job_name),
-        ("Project", run.project_name),
-        ("User", run.user),
-        ("Description", run.description),
-        ("Started", _time_text(run.start_time)),
-        ("Ended", _time_text(run.end_time)),
-        ("Took", duration_text(run.duration)),
-        ("Command", run.environment.get("cmd_line")),
-        ("Code version", run.environment.get("user_code_version")),
-    ]
-
-
-def _time_text(time: datetime | None) -> str:
-    return "" if time is None else time.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+def answer(request: Request, response: Response) -> Response:
+    """``response`` with the headers of a page, or 304 if the client has it already."""
+    tag = f'"{hashlib.blake2b(bytes(response.body), digest_size=12).hexdigest()}"'
+    headers = {**HEADERS, "ETag": tag}
+    if request.headers.get("if-none-match") == tag and response.status_code == HTTPStatus.OK:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    response.headers.update(headers)
+    return response

@@ -1,0 +1,130 @@
+"""The templates: their environment, and values as pages write them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime, timedelta, timezone
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from dbnd_tracker._format import duration_text, value_text, web_url
+from dbnd_tracker._pages.static import static_url
+from dbnd_tracker._states import FINAL_STATES, LOST
+
+_LOOKS: Final = {
+    "success": "success",
+    "failed": "failed",
+    "upstream_failed": "failed",
+    "running": "running",
+    "cancelled": "stopped",
+    "shutdown": "stopped",
+    LOST: "stopped",
+}
+_MLFLOW_RUN: Final = re.compile(r"/runs/([0-9A-Za-z_-]{1,64})/?$")
+_CHARACTERS_OF_A_UID: Final = 8
+
+
+def make_templates() -> Environment:
+    """The environment of all pages: everything is escaped, and a missing value is an error."""
+    environment = Environment(
+        loader=PackageLoader("dbnd_tracker", "_templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "time": time_element,
+        "duration": duration_text,
+        "value": value_text,
+        "number": number_text,
+        "web_url": web_url,
+        "look": state_look,
+        "anchor": anchor,
+        "short": lambda uid: uid[:_CHARACTERS_OF_A_UID],
+    }
+    environment.globals |= {
+        "rows": lambda items, *names: [[getattr(item, name) for name in names] for item in items],
+        "static": static_url,
+        "run_url": run_url,
+        "task_url": task_url,
+        "job_url": job_url,
+        "elapsed": elapsed_element,
+        "mlflow_run_id": mlflow_run_id,
+    }
+    return environment
+
+
+def segment(text: str | None) -> str:
+    """``text`` as one part of an address; real clients print ``-`` where there is none."""
+    return quote(text or "-", safe="")
+
+
+def job_url(job: str | None) -> str:
+    """Address of the runs of a job."""
+    return f"/app/jobs/{segment(job)}"
+
+
+def run_url(job: str | None, run_uid: str) -> str:
+    """Address of a run's page."""
+    return f"{job_url(job)}/{segment(run_uid)}"
+
+
+def task_url(job: str | None, run_uid: str, task_run_uid: str, **query: object) -> str:
+    """Address of a task run's page."""
+    asked = f"?{urlencode(query, doseq=True)}" if query else ""
+    return f"{run_url(job, run_uid)}/{segment(task_run_uid)}{asked}"
+
+
+def state_look(state: str | None) -> str:
+    """Which of the few ways of showing states is that of ``state``: each has a colour and a shape."""
+    return _LOOKS.get(state or "", "waiting")
+
+
+def anchor(text: str) -> str:
+    """An id made of ``text``, whatever is in it; the same text always gives the same one."""
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def is_live(state: str | None) -> bool:
+    """Whether something in this state may still change."""
+    return state not in FINAL_STATES
+
+
+def time_text(time: datetime | None) -> str:
+    """``time`` in UTC, to the second."""
+    return "" if time is None else time.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def time_element(time: datetime | None) -> Markup:
+    """``time`` in UTC, in an element that scripts turn into local time."""
+    if time is None:
+        return Markup()
+    moment = time.astimezone(timezone.utc)
+    return Markup('<time datetime="{}">{}</time>').format(moment.isoformat(timespec="milliseconds"), time_text(moment))
+
+
+def elapsed_element(start: datetime | None, end: datetime | None, state: str | None) -> Markup:
+    """How long something took; of what goes on since when, in an element in which scripts count."""
+    if start is not None and end is None and is_live(state) and state != LOST:
+        since = start.astimezone(timezone.utc).isoformat(timespec="milliseconds")
+        return Markup('<span class="elapsed" data-since="{}">since {}</span>').format(since, time_text(start))
+    took: timedelta | None = None if start is None or end is None else end - start
+    return Markup("{}").format(duration_text(took))
+
+
+def number_text(value: object) -> str:
+    """A value of a metric, numbers to six significant digits."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value_text(value)
+
+
+def mlflow_run_id(link: object) -> str | None:
+    """The id of the MLflow run that a link leads to, or None when it leads to none."""
+    match = _MLFLOW_RUN.search(link) if isinstance(link, str) else None
+    return match[1] if match else None

@@ -1,0 +1,75 @@
+// What every page does; charts are loaded where there are some.
+
+import { listen } from "./keys.js";
+import { watch } from "./live.js";
+import { localize, tick } from "./times.js";
+
+const main = document.getElementById("main");
+const dialog = document.getElementById("keys");
+
+function showKeys() {
+  dialog.showModal();
+}
+
+function changeTheme() {
+  const root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  const next = (root.dataset.theme ?? system) === "dark" ? "light" : "dark";
+  root.dataset.theme = next;
+  try {
+    localStorage.setItem("databand-theme", next);
+  } catch {
+    // Storage is switched off: the choice holds for this page.
+  }
+  document.dispatchEvent(new Event("themechange"));
+}
+
+const compareButton = document.getElementById("compare-button");
+const selected = () => document.querySelectorAll("input[name=run][form=compare]:checked").length;
+
+function countSelected() {
+  if (!compareButton) return;
+  compareButton.disabled = selected() < 2;
+  compareButton.textContent = selected() ? `Compare ${selected()} selected` : "Compare selected";
+}
+
+document.getElementById("theme").addEventListener("click", changeTheme);
+document.getElementById("help").addEventListener("click", showKeys);
+document.addEventListener("change", (event) => {
+  countSelected();
+  if (event.target.matches("#filters select")) event.target.form.requestSubmit();
+});
+// One menu is open at a time, and none when something else is clicked.
+document.addEventListener("click", (event) => {
+  for (const menu of document.querySelectorAll("details.menu[open]")) {
+    if (!menu.contains(event.target)) menu.open = false;
+  }
+});
+// The address of a table says only what was asked for.
+document.getElementById("filters")?.addEventListener("submit", (event) => {
+  for (const input of event.target.elements) {
+    if (input.name && input.name !== "col" && input.value === "") input.disabled = true;
+  }
+  const columns = document.querySelector("#columns[data-default]");
+  const boxes = [...(columns?.querySelectorAll("input") ?? [])];
+  if (boxes.every((box) => box.checked === box.defaultChecked)) for (const box of boxes) box.disabled = true;
+});
+addEventListener("pageshow", () => {
+  for (const input of document.querySelectorAll("#filters :disabled")) input.disabled = false;
+  countSelected();
+});
+
+listen({ "?": showKeys, t: changeTheme, c: () => compareButton?.click() });
+localize(document);
+tick(document);
+setInterval(() => tick(document), 1000);
+countSelected();
+
+const changes = new EventTarget();
+if (document.querySelector("[data-charts]")) {
+  import("./panel.js").then(({ startCharts }) => startCharts(changes));
+}
+watch(main, document.getElementById("status"), () => {
+  countSelected();
+  changes.dispatchEvent(new Event("change"));
+});

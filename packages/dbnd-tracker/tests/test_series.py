@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dbnd_tracker._queries.series import Sample, SeriesCache, _Points, _sample, find_series
+
+
+def _points(values: Sequence[float], steps: Sequence[int] | None = None, times: Sequence[int] | None = None) -> _Points:
+    found = _Points(has_steps=steps is not None)
+    found.values.extend(values)
+    found.steps.extend(steps or ())
+    found.times.extend(times or range(len(values)))
+    return found
+
+
+def _ask(tracker: Any, cache: SeriesCache, task: Any, key: str = "m", **part: Any) -> Sample:
+    with tracker.database.read() as session:
+        series = find_series(session, task.uid, key)
+        assert series is not None
+        return cache.sample(session, series, **part)
+
+
+_VALUES = st.floats(width=32) | st.sampled_from([math.nan, math.inf, -math.inf])
+
+
+@settings(deadline=None)
+@given(
+    points=st.lists(st.tuples(st.integers(-50, 50), _VALUES), min_size=1, max_size=200),
+    ends=st.tuples(st.none() | st.integers(-60, 60), st.none() | st.integers(-60, 60)),
+    wanted=st.integers(1, 40),
+)
+def test_a_sample_stands_for_each_point_of_its_part(
+    points: list[tuple[int, float]], ends: tuple[int | None, int | None], wanted: int
+) -> None:
+    first, last = ends
+    sample = _sample(_points([y for _, y in points], [x for x, _ in points]), "step", first, last, wanted)
+    low = -math.inf if first is None else first
+    high = math.inf if last is None else last
+    inside = [(x, y) for x, y in points if low <= x <= high]
+    finite = [(x, y) for x, y in inside if math.isfinite(y)]
+
+    assert sample.points == len(points)
+    assert sample.extent == (min(x for x, _ in points), max(x for x, _ in points))
+    assert sample.x == sorted(sample.x)
+    assert len(sample.x) == len(sample.y)
+    assert len(sample.x) <= wanted + 2
+    assert {name for _, name in sample.gaps} == {_name(y) for _, y in inside if not math.isfinite(y)}
+    # All but the neighbours on either side, which let lines leave the picture.
+    within = [i for i, x in enumerate(sample.x) if low <= x <= high]
+    if sample.exact:
+        assert sorted((sample.x[i], sample.y[i]) for i in within if sample.y[i] is not None) == sorted(finite)
+    else:
+        assert sum(sample.counts[i] for i in within) == len(finite)
+        lows = [value for i in within if (value := sample.low[i]) is not None]
+        highs = [value for i in within if (value := sample.high[i]) is not None]
+        if finite:
+            assert min(lows) == min(y for _, y in finite)
+            assert max(highs) == max(y for _, y in finite)
+        means = [(sample.low[i], sample.y[i], sample.high[i]) for i in within if sample.counts[i]]
+        assert all(low is not None and low <= mean <= high for low, mean, high in means)  # type: ignore[operator]
+
+
+def _name(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def test_few_points_are_themselves_and_gaps_break_the_line(tracker: Any) -> None:
+    _, task = tracker.started()
+    values = [1.0, math.nan, 3, math.inf, "text", -math.inf, 2.5]
+    tracker.call("log_metrics", task.metrics(*(task.metric("m", value=v, step=i) for i, v in enumerate(values))))
+
+    sample = _ask(tracker, SeriesCache(), task)
+
+    assert sample.exact
+    assert (sample.points, sample.texts, sample.axis) == (7, 1, "step")
+    assert list(zip(sample.x, sample.y, strict=True)) == [(0, 1), (1, None), (2, 3), (3, None), (5, None), (6, 2.5)]
+    assert sample.gaps == [(1, "NaN"), (3, "Infinity"), (5, "-Infinity")]
+
+
+def test_points_without_steps_stand_in_their_order_and_time_is_in_milliseconds(tracker: Any) -> None:
+    _, task = tracker.started()
+    infos = [task.metric("m", value_float=float(i)) for i in range(3)]
+    for i, info in enumerate(infos):
+        info["metric"]["timestamp"] = f"2026-03-04T05:06:0{2 - i}.000500+00:00"
+    tracker.call("log_metrics", task.metrics(*infos))
+
+    cache = SeriesCache()
+    assert _ask(tracker, cache, task).axis == "index"
+    assert _ask(tracker, cache, task).x == [0, 1, 2]
+    by_time = _ask(tracker, cache, task, axis="time")
+    assert by_time.y == [2, 1, 0]
+    assert by_time.x[1] - by_time.x[0] == 1000
+    assert by_time.x[0] % 1000 == 0.5
+
+
+def test_what_comes_later_is_seen_and_old_series_are_let_go(tracker: Any) -> None:
+    _, task = tracker.started()
+    cache = SeriesCache(max_points=10)
+    for total in (8, 16):
+        tracker.call("log_metrics", task.floats("m", 8))
+        assert _ask(tracker, cache, task).points == total
+    tracker.call("log_metrics", task.floats("other", 8))
+    assert _ask(tracker, cache, task, "other").points == 8
+    assert len(cache._kept) == 1
+    assert _ask(tracker, cache, task).points == 16
+
+
+@pytest.mark.parametrize("values", [1, 7, 1000])
+def test_a_long_history_is_a_short_answer(tracker: Any, server: Any, values: int) -> None:
+    _, task = tracker.started()
+    tracker.call("log_metrics", task.floats("m", 3_000))
+    answer = server.get(f"/app/series/{task.uid}?key=m&values={values}&from=100&to=2099").json()
+    assert len(answer["x"]) <= values + 2
+    assert sum(answer["counts"]) == 2_002
+    assert (min(answer["low"]), max(answer["high"])) == (99, 2_100)
