@@ -52,13 +52,14 @@ def install(session: nox.Session, *more: str, mlflow: str | None = None) -> None
     session.install(*limits, *([f"mlflow=={mlflow}"] if mlflow else []), *map(str, PACKAGES), *more)
 
 
-def run_tests(session: nox.Session, *selection: str) -> None:
+def run_tests(session: nox.Session, *selection: str, env: dict[str, str | None] | None = None) -> None:
     """Run the suite in parallel, or what is asked for after ``--``.
 
     Many tests are about real processes, and a machine that is busy with something else can starve one: what fails is
     tried once more, and the summary names it (R).
     """
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "--reruns", "1", "-raR", *selection, *session.posargs)
+    options = ["-n", "2", "--dist", "worksteal", "--reruns", "1", "-raR"]
+    session.run("pytest", *options, *selection, *session.posargs, env=env)
 
 
 @nox.session
@@ -103,6 +104,31 @@ def kills(session: nox.Session) -> None:
     install(session, *TEST_TOOLS)
     tests = str(ROOT / "packages" / "dbnd-tracker" / "tests" / "test_kills.py")
     session.run("pytest", "-n", "2", tests, *session.posargs, env={"TRACKER_KILLS": "50"})
+
+
+@nox.session
+def realclient(session: nox.Session) -> None:
+    """Run the released client, unchanged, on the Python that it needs, against our tracker."""
+    install(session, *TEST_TOOLS)
+    client = Path(session.create_tmp()) / "client"
+    python = client / "bin" / "python"
+    if not python.exists():
+        session.run(interpreter("3.9"), "-m", "venv", str(client), external=True)
+    constraints = ROOT / "constraints" / "realclient.txt"
+    session.run(str(python), "-m", "pip", "install", "-q", "-c", str(constraints), "setuptools", external=True)
+    session.run(
+        *(str(python), "-m", "pip", "install", "-q", "-c", str(constraints)),
+        *("dbnd", "dbnd-run", "dbnd-mlflow", "mlflow", "pandas"),
+        external=True,
+    )
+    run_tests(session, "-m", "realclient", env={"DBND_REALCLIENT_PYTHON": str(python)})
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Send the tracker many random requests: by its OpenAPI document, and by hand."""
+    install(session, *TEST_TOOLS)
+    run_tests(session, "-m", "fuzz")
 
 
 @nox.session
