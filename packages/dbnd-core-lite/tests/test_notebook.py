@@ -93,7 +93,7 @@ def test_a_notebook_is_tracked_and_shows_its_runs(server, monkeypatch):
     monkeypatch.setenv("DBND__CORE__DATABAND_URL", server.url)
     monkeypatch.setenv("DBND__CORE__DATABAND_ACCESS_TOKEN", "t")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in CELLS])
-    NotebookClient(notebook, timeout=90, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=90, startup_timeout=100, kernel_name="python3").execute()
     cells = notebook.cells
     assert "not started" in parsed(shown(cells[0]))[0]["State"]
 

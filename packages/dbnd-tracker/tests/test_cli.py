@@ -286,4 +286,4 @@ def test_a_port_in_use_ends_the_command(started: Any, dbnd_command: list[str], h
 def test_the_commands_are_installed(dbnd_command: list[str], home: Path) -> None:
     done = subprocess.run([*dbnd_command, "--help"], capture_output=True, text=True, check=True, cwd=home)
     assert "Serve the tracker on this machine." in done.stdout
-    assert "List and show tracked runs." in done.stdout
+    assert "export, open and delete" in done.stdout

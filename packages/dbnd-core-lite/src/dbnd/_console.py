@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TextIO
 
@@ -56,9 +56,7 @@ def columns(stream: TextIO) -> int | None:
 
 def is_live() -> bool:
     """Whether lines may change in place: both streams are a terminal that can do that, no machine's, and not ``-q``."""
-    if verbosity() < 0 or os.environ.get("TERM", "dumb") == "dumb":
-        return False
-    if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
+    if not _for_a_person():
         return False
     from dbnd._terminal.region import is_usable
 
@@ -66,6 +64,12 @@ def is_live() -> bool:
         return all(is_usable(stream.fileno()) for stream in (sys.stdout, sys.stderr))
     except (OSError, ValueError, AttributeError):  # a stream that is none of the system's
         return False
+
+
+def _for_a_person() -> bool:
+    """Whether somebody may be looking on at a terminal that can do more than print lines."""
+    is_ci = os.environ.get("CI", "").lower() not in {"", "0", "false"}
+    return verbosity() >= 0 and not is_ci and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _say(kind: str, text: str) -> None:
@@ -136,7 +140,7 @@ def progress(label: str, total: int, *, patience: float = 1.0) -> Iterator[Calla
 
 
 def _shows_progress() -> bool:
-    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty() and not os.environ.get("CI")
+    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty() and _for_a_person()
 
 
 def heading(text: str) -> str:
@@ -149,7 +153,7 @@ def dimmed(text: str) -> str:
     return click.style(text, dim=True)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, colours: Mapping[str, str] | None = None) -> str:
     """``rows`` as aligned columns under ``headers``; the last column is not padded.
 
     On a terminal that is too narrow, the widest columns are cut; elsewhere nothing is.
@@ -157,6 +161,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Args:
         headers: One title for each column.
         rows: Cells as text; line breaks in a cell are shown as spaces, control characters as a mark.
+        colours: Colours of cells by their text.
     """
     cells = [[plain(cell) for cell in row] for row in rows]
     widths = [max(width(row[column]) for row in [headers, *cells]) for column in range(len(headers))]
@@ -164,10 +169,16 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if room is not None:
         widths = _narrowed(widths, room - 2 * (len(widths) - 1))
 
-    def line(row: Sequence[str]) -> str:
-        return "  ".join(pad(cut(cell, size), size) for cell, size in zip(row, widths, strict=True)).rstrip()
+    def line(row: Sequence[str], colours: Mapping[str, str]) -> str:
+        shown = [pad(cut(cell, size), size) for cell, size in zip(row, widths, strict=True)]
+        shown[-1] = shown[-1].rstrip()
+        styled = [
+            click.style(text, fg=colours[cell]) if cell in colours else text
+            for text, cell in zip(shown, row, strict=True)
+        ]
+        return "  ".join(styled).rstrip()
 
-    return "\n".join([heading(line(headers)), *(line(row) for row in cells)])
+    return "\n".join([heading(line(headers, {})), *(line(row, colours or {}) for row in cells)])
 
 
 def _narrowed(widths: list[int], room: int) -> list[int]:

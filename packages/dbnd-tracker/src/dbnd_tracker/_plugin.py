@@ -20,7 +20,7 @@ def dbnd_commands() -> Iterable[Command]:
     """Commands that serve the tracker and read from it."""
     return (
         Command("tracker", "dbnd_tracker._cli.tracker:tracker", "Serve the tracker on this machine."),
-        Command("runs", "dbnd_tracker._cli.runs:runs", "List and show tracked runs."),
+        Command("runs", "dbnd_tracker._cli.runs:runs", "List, show, compare, export, open and delete tracked runs."),
     )
 
 

@@ -44,6 +44,9 @@ class Reader(Protocol):
     def points(self, task_run_uid: str, key: str) -> Iterator[dict[str, Any]]:
         """All points of one metric as JSON, in the order in which they came."""
 
+    def delete(self, uid: str) -> bool:
+        """Delete the run with this uid, for good; returns whether there was one."""
+
     def page_url(self, run: RunDetail) -> str | None:
         """Where a browser shows ``run``, or None when no server does."""
 
@@ -106,6 +109,14 @@ class DatabaseReader:
             yield from page.model_dump(mode="json")["data"]
             after = page.after
 
+    def delete(self, uid: str) -> bool:
+        """Delete the run with this uid, for good; returns whether there was one."""
+        from dbnd_tracker._deletion import delete_runs
+
+        if self._database is None:
+            return False
+        return self._database.write(lambda writer: delete_runs(writer.session, [uid])) > 0
+
     def page_url(self, run: RunDetail) -> str | None:
         """None: a database has no page."""
         del run
@@ -128,8 +139,8 @@ class HttpReader:
     def __init__(self, url: str, settings: CoreSettings) -> None:
         parts = urlsplit(url)
         self.name = mask_url(url)
-        self._url = url
-        self._base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/api/v1"
+        self._root = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        self._base = f"{self._root}/api/v1"
         self._timeout = (settings.connect_timeout, settings.api_request_timeout_sec)
         self._session = requests.Session()
         self._session.verify = not settings.ignore_ssl_errors
@@ -167,33 +178,56 @@ class HttpReader:
             yield from page.model_dump(mode="json")["data"]
             after = page.after
 
+    def delete(self, uid: str) -> bool:
+        """Delete the run with this uid, for good; returns whether there was one."""
+        return self._request("DELETE", f"runs/{quote(uid, safe='')}", {}) is not None
+
     def page_url(self, run: RunDetail) -> str | None:
         """The address of the run's page."""
-        return f"{self.name}/app/jobs/{quote(run.job_name or '-', safe='')}/{run.run_uid}"
+        return f"{self._root}/app/jobs/{quote(run.job_name or '-', safe='')}/{run.run_uid}"
 
     def close(self) -> None:
         """Close the connection."""
         self._session.close()
 
     def _get(self, model: type[V], path: str, query: dict[str, Any]) -> V | None:
+        content = self._request("GET", path, query)
+        if content is None:
+            return None
         try:
-            answer = self._session.get(f"{self._base}/{path}", params=query, timeout=self._timeout)
+            return model.model_validate_json(content)
+        except ValidationError:
+            msg = f"The tracker {self.name} did not answer as the databand tracker of this version does."
+            raise RemoteError(msg) from None
+
+    def _request(self, method: str, path: str, query: dict[str, Any]) -> bytes | None:
+        """The body of the answer, or None where there is nothing by this name."""
+        try:
+            answer = self._session.request(method, f"{self._base}/{path}", params=query, timeout=self._timeout)
         except requests.RequestException as error:
             msg = f"The tracker {self.name} (core.databand_url) does not answer: {mask_url(str(error))}."
             raise RemoteError(msg) from None
         if answer.status_code == requests.codes.not_found:
             return None
-        if answer.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
+        if answer.status_code == requests.codes.unauthorized:
             msg = f"The tracker {self.name} refuses the token: set core.databand_access_token to the tracker's own."
             raise ConfigError(msg)
+        if answer.status_code == requests.codes.forbidden:
+            msg = f"The tracker {self.name} does not allow that: {_detail(answer)}"
+            raise ConfigError(msg)
         if not answer.ok:
-            msg = f"The tracker {self.name} answered {answer.status_code}: {answer.text[:300]}"
+            msg = f"The tracker {self.name} answered {answer.status_code}: {_detail(answer)}"
             raise RemoteError(msg)
-        try:
-            return model.model_validate_json(answer.content)
-        except ValidationError:
-            msg = f"The tracker {self.name} did not answer as the databand tracker of this version does."
-            raise RemoteError(msg) from None
+        return answer.content
+
+
+def _detail(answer: requests.Response) -> str:
+    """What the tracker says is wrong."""
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = answer.text
+    return str(detail)[:300]
 
 
 class _Bearer(requests.auth.AuthBase):

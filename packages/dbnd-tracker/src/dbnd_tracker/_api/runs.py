@@ -10,6 +10,7 @@ from fastapi import APIRouter, Body, HTTPException, Query, Response
 
 from dbnd_tracker import _queries as queries
 from dbnd_tracker import _views as views
+from dbnd_tracker._deletion import delete_runs
 from dbnd_tracker._ingest import stop_runs
 from dbnd_tracker._schemas.fields import Uid
 
@@ -58,6 +59,13 @@ def runs_router(database: Database) -> APIRouter:
         """One run with its task runs and everything that they logged."""
         with database.read() as session:
             return _answer(queries.run_detail(session, run_uid.lower()), f"There is no run {run_uid}.")
+
+    @router.delete("/runs/{run_uid}", status_code=HTTPStatus.NO_CONTENT)
+    def delete_run(run_uid: str) -> Response:
+        """Delete a run with everything in it, for good."""
+        if database.write(lambda writer: delete_runs(writer.session, [run_uid.lower()])) == 0:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no run {run_uid}.")
+        return Response(status_code=HTTPStatus.NO_CONTENT)
 
     @router.get("/task-runs/{task_run_uid}", response_model=views.TaskRunView)
     def task_run(task_run_uid: str) -> Response:

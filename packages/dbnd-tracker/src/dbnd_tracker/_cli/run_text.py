@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 # Exceptions travel as the text of their class.
 _CLASS: Final = re.compile(r"<class '(.*)'>")
+STATE_COLOURS: Final = {
+    "success": "green",
+    "failed": "red",
+    "upstream_failed": "red",
+    "cancelled": "yellow",
+    "lost": "yellow",
+    "running": "cyan",
+}
 # Widest value in a column that others stand behind.
 _WIDEST: Final = 60
 
@@ -44,7 +52,7 @@ def run_text(run: RunDetail, page_url: str | None) -> str:
             (_branch(task) + _name(task), task.state or "unknown", duration_text(task.duration))
             for task in run.task_runs
         ]
-        lines += ["", _console.table(("TASK", "STATE", "TOOK"), tree)]
+        lines += ["", _console.table(("TASK", "STATE", "TOOK"), tree, colours=STATE_COLOURS)]
     for task in run.task_runs:
         parts = list(_parts(task))
         if parts:

@@ -1,46 +1,59 @@
-"""``dbnd runs``: list and show tracked runs."""
+"""``dbnd runs``: list, show, compare, export, open and delete tracked runs."""
 
 from __future__ import annotations
 
 import json
-import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from dbnd_tracker._reader import Reader
-    from dbnd_tracker._views import RunDetail, RunSummary
+from dbnd_tracker._cli.references import complete_run, open_configured, resolve, resolve_all, where
 
-_UID_PREFIX: Final = re.compile(r"[0-9a-f]{4,32}")
-_DASHES: Final = (8, 12, 16, 20)
-_CANDIDATES: Final = 5
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dbnd_tracker._queries import Condition
+
+_RUN = click.argument("run", shell_complete=complete_run)
+_RUNS = click.argument("runs", nargs=-1, required=True, shell_complete=complete_run, metavar="RUN...")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
 def runs() -> None:
-    """List and show tracked runs."""
+    """List, show, compare, export, open and delete tracked runs.
+
+    A RUN is named by its uid or the first four or more digits of it, by its name, or by the word "latest".
+    """
 
 
 @runs.command("list")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many runs at most.")
 @click.option("--job", help="Only runs of this job.")
+@click.option("--project", help="Only runs of this project.")
 @click.option("--state", help="Only runs in this state, such as failed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_(*, limit: int, job: str | None, state: str | None, as_json: bool) -> None:
+@click.option("--user", help="Only runs of this user.")
+@click.option("--name", help="Only runs of this name; % stands for any text.")
+@click.option("--since", metavar="WHEN", help="Only runs that started then or later: an age as 12h or 7d, or a time.")
+@click.option("--until", metavar="WHEN", help="Only runs that started earlier.")
+@click.option(
+    "--where", "wheres", multiple=True, metavar="EXPRESSION", help="Such as 'metrics.loss < 0.5' or 'params.lr = 0.1'."
+)
+@_JSON
+def list_(*, limit: int, as_json: bool, **filters: Any) -> None:  # noqa: ANN401  the arguments of _conditions
     """List runs, newest first."""
     from dbnd import _console
+    from dbnd_tracker._cli.run_text import STATE_COLOURS
     from dbnd_tracker._format import duration_text, local_time
-    from dbnd_tracker._queries import Condition
 
-    reader = _reader()
-    given = {"job_name": job, "state": state}
-    page = reader.runs([Condition(name, "eq", value) for name, value in given.items() if value is not None], limit)
+    conditions = _conditions(**filters)
+    reader = open_configured()
+    page = reader.runs(conditions, limit)
     if as_json:
         _print_json([run.model_dump(mode="json") for run in page.data])
         return
     if not page.data:
-        _console.info(f"No run {'matches' if job or state else 'has been tracked yet'} in {_where(reader)}.")
+        _console.info(f"No run {'matches' if conditions else 'has been tracked yet'} in {where(reader)}.")
         return
     rows = [
         (
@@ -54,80 +67,156 @@ def list_(*, limit: int, job: str | None, state: str | None, as_json: bool) -> N
         )
         for run in page.data
     ]
-    _console.result(_console.table(("RUN", "NAME", "JOB", "STATE", "STARTED", "TOOK", "USER"), rows))
+    headers = ("RUN", "NAME", "JOB", "STATE", "STARTED", "TOOK", "USER")
+    _console.result(_console.table(headers, rows, colours=STATE_COLOURS))
     if page.meta.total > len(rows):
         _console.info(f"{page.meta.total - len(rows)} more; --limit shows more.")
 
 
-@runs.command()
-@click.argument("run")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show(run: str, *, as_json: bool) -> None:
-    """Show a run with its tasks, params, metrics and artifacts.
+def _conditions(
+    *,
+    job: str | None,
+    project: str | None,
+    state: str | None,
+    user: str | None,
+    name: str | None,
+    since: str | None,
+    until: str | None,
+    wheres: tuple[str, ...],
+) -> list[Condition]:
+    from dbnd_tracker._cli.filters import logged_condition, time_condition
+    from dbnd_tracker._queries import Condition
 
-    RUN is the uid of a run or the first four or more digits of it, the name of a run, or the word "latest".
-    """
+    given = {"job_name": job, "project_name": project, "state": state, "user": user}
+    found = [Condition(field, "eq", value) for field, value in given.items() if value is not None]
+    if name is not None:
+        found.append(Condition("name", "like", name))
+    if since is not None:
+        found.append(time_condition("--since", "ge", since))
+    if until is not None:
+        found.append(time_condition("--until", "lt", until))
+    return found + [logged_condition(text) for text in wheres]
+
+
+@runs.command()
+@_RUN
+@_JSON
+def show(run: str, *, as_json: bool) -> None:
+    """Show a run with its tasks, params, metrics and artifacts."""
     from dbnd import _console
     from dbnd_tracker._cli.run_text import run_text
 
-    reader = _reader()
-    found = _resolve(reader, run)
+    reader = open_configured()
+    found = resolve(reader, run)
     if as_json:
         _print_json(found.model_dump(mode="json"))
     else:
         _console.result(run_text(found, reader.page_url(found)))
 
 
-def _reader() -> Reader:
-    from dbnd._config import Config
-    from dbnd_tracker._reader import open_reader
+@runs.command()
+@_RUNS
+@click.option("--all", "everything", is_flag=True, help="Also what is the same in all runs.")
+@_JSON
+def compare(*, runs: tuple[str, ...], everything: bool, as_json: bool) -> None:
+    """Compare runs: the params that differ, and the last values of all metrics."""
+    from dbnd import _console
+    from dbnd._errors import UsageError
+    from dbnd_tracker._cli.comparison import compared, comparison_text
 
-    reader = open_reader(Config.load())
-    click.get_current_context().call_on_close(reader.close)
-    return reader
+    found = resolve_all(open_configured(), runs)
+    if len(found) < 2:  # noqa: PLR2004  a comparison has two sides
+        msg = "A comparison needs at least two runs; `dbnd runs list` shows those that there are."
+        raise UsageError(msg)
+    if as_json:
+        _print_json(compared(found))
+    else:
+        _console.result(comparison_text(found, everything=everything))
 
 
-def _where(reader: Reader) -> str:
-    from dbnd_tracker._reader import DatabaseReader
+@runs.command()
+@_RUNS
+@click.option(
+    "--format", "form", type=click.Choice(["json", "csv", "parquet"]), help="Else what the name of the file says; json."
+)
+@click.option("-o", "--output", "path", type=click.Path(dir_okay=False), help="The file; else standard output.")
+def export(*, runs: tuple[str, ...], form: str | None, path: str | None) -> None:
+    """Write runs to a file: as JSON everything in them, as CSV or Parquet a row for each point of their metrics."""
+    from pathlib import Path
 
-    is_missing = isinstance(reader, DatabaseReader) and not reader.exists
-    return f"{reader.name}, which does not exist yet" if is_missing else reader.name
+    from dbnd import _console
+    from dbnd_tracker._cli.export import export_runs
+
+    reader = open_configured()
+    file = None if path is None or path == "-" else Path(path)
+    count = export_runs(reader, resolve_all(reader, runs), form or _form_of(file), file)
+    if file is not None:
+        _console.info(f"Wrote {file} with {count} points.")
 
 
-def _resolve(reader: Reader, text: str) -> RunDetail:
-    """The one run that ``text`` names.
+def _form_of(file: Path | None) -> str:
+    return {".csv": "csv", ".parquet": "parquet"}.get(file.suffix.lower() if file else "", "json")
 
-    Raises:
-        UsageError: None does, or several do.
-    """
+
+@runs.command("open")
+@_RUN
+@click.option("--print", "only_print", is_flag=True, help="Print the address, and start no browser.")
+@_JSON
+def open_(run: str, *, only_print: bool, as_json: bool) -> None:
+    """Print the address of a run's page and open it in the browser."""
+    import sys
+    import webbrowser
+
+    from dbnd import _console
+    from dbnd_tracker._cli.pages import page_of
+
+    reader = open_configured()
+    url = page_of(reader, resolve(reader, run))
+    if as_json:
+        _print_json({"url": url})
+        return
+    _console.result(url)
+    if not only_print and sys.stdout.isatty():
+        webbrowser.open(url)
+
+
+@runs.command()
+@_RUNS
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, help="Also runs that still go on.")
+@_JSON
+def delete(*, runs: tuple[str, ...], yes: bool, force: bool, as_json: bool) -> None:
+    """Delete runs from the tracker, with everything in them, for good; MLflow's own copies stay."""
+    from dbnd import _console
+    from dbnd._errors import UsageError
+    from dbnd_tracker._errors import TrackerError
+
+    reader = open_configured()
+    found = resolve_all(reader, runs)
+    going = [run for run in found if run.state == "running"]
+    if going and not force:
+        msg = f"The run {going[0].name} ({going[0].run_uid[:8]}) still goes on: wait for its end, or add --force."
+        raise UsageError(msg)
+    named = ", ".join(f"{run.name} ({run.run_uid[:8]})" for run in found)
+    if not yes and not _is_confirmed(f"Delete {named} from {reader.name}, for good?"):
+        msg = "Nothing was deleted."
+        raise TrackerError(msg)
+    deleted = [run.run_uid for run in found if reader.delete(run.run_uid)]
+    if as_json:
+        _print_json({"deleted": deleted})
+    else:
+        _console.success(f"Deleted {named}.")
+
+
+def _is_confirmed(question: str) -> bool:
     from dbnd._errors import UsageError
 
-    candidates = _candidates(reader, text)
-    if len(candidates) > 1:
-        shown = ", ".join(run.run_uid for run in candidates[:_CANDIDATES])
-        more = ", …" if len(candidates) > _CANDIDATES else ""
-        msg = f"{text!r} names more than one run: {shown}{more}. Give more of the uid."
-        raise UsageError(msg)
-    found = reader.run(candidates[0].run_uid) if candidates else None
-    if found is None:
-        what = "There is no run" if text == "latest" else f"There is no run {text!r}"
-        msg = f"{what} in {_where(reader)}; `dbnd runs list` shows those that there are."
-        raise UsageError(msg)
-    return found
-
-
-def _candidates(reader: Reader, text: str) -> list[RunSummary]:
-    from dbnd_tracker._queries import Condition
-
-    if text == "latest":
-        return reader.runs([], 1).data
-    wanted = [Condition("name", "eq", text)]
-    digits = text.lower().replace("-", "")
-    if _UID_PREFIX.fullmatch(digits):
-        dashed = "".join(f"-{digit}" if place in _DASHES else digit for place, digit in enumerate(digits))
-        wanted.append(Condition("uid", "startswith", dashed))
-    found = {run.run_uid: run for condition in wanted for run in reader.runs([condition], _CANDIDATES + 1).data}
-    return list(found.values())
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:  # the end of the input, or Ctrl-C
+        click.echo(err=True)
+        msg = "Nobody has answered, and nothing was deleted: add --yes to delete without a question."
+        raise UsageError(msg) from None
 
 
 def _print_json(value: Any) -> None:  # noqa: ANN401  any JSON value

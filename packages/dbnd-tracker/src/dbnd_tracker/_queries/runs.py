@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, func, literal, not_, or_, select
@@ -11,6 +13,7 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, func, lit
 from dbnd_tracker._errors import TrackerError
 from dbnd_tracker._liveness import lost, shown_state
 from dbnd_tracker._models import Run
+from dbnd_tracker._queries.logged import logged_clause
 from dbnd_tracker._states import LOST
 from dbnd_tracker._views import PageMeta, RunPage, RunSummary
 
@@ -35,6 +38,14 @@ _OPERATORS: Final[dict[str, Callable[[SQLColumnExpression[Any], str], ColumnElem
     "like": lambda column, value: column.like(value),
     "startswith": lambda column, value: column.startswith(value, autoescape=True),
 }
+_ORDERINGS: Final[dict[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+}
+_LOGGED: Final = ("metrics", "params", "tags")
+_STARTED: Final = "start_time"
 
 
 class QueryError(TrackerError):
@@ -46,9 +57,10 @@ class Condition:
     """One condition on runs.
 
     Args:
-        name: One of uid, root_run_uid, job_name (job), project_name (project), state, user, name.
-        op: One of eq, ne, like (with % for any text), startswith.
-        val: What the field is compared with.
+        name: One of uid, root_run_uid, job_name (job), project_name (project), state, user, name; or start_time; or
+            metrics.NAME (its last value), params.NAME, tags.NAME.
+        op: One of eq, ne, like (with % for any text), startswith; lt, le, gt, ge of times and of what was logged.
+        val: What the field is compared with; a time in ISO 8601, UTC unless it says otherwise.
     """
 
     name: str
@@ -64,8 +76,18 @@ class Condition:
         Raises:
             QueryError: There is no such field or operator.
         """
+        kind, dot, key = self.name.partition(".")
+        if dot and key and kind in _LOGGED:
+            found = logged_clause(kind, key, self.op, self.val)
+            if found is None:
+                msg = f"The operator {self.op!r} does not exist for {kind}; there are eq, ne, lt, le, gt, ge, like."
+                raise QueryError(msg)
+            return found
+        if self.name == _STARTED:
+            return self._time_clause()
         if self.name not in _FIELDS:
-            msg = f"Runs cannot be filtered by {self.name!r}; they can by {', '.join(_FIELDS)}."
+            names = ", ".join([*_FIELDS, _STARTED, *(f"{kind}.NAME" for kind in _LOGGED)])
+            msg = f"Runs cannot be filtered by {self.name!r}; they can by {names}."
             raise QueryError(msg)
         if self.op not in _OPERATORS:
             msg = f"The operator {self.op!r} does not exist; there are {', '.join(_OPERATORS)}."
@@ -75,6 +97,18 @@ class Condition:
         # Uids are stored in lower case.
         value = self.val.lower() if self.name in {"uid", "run_uid", "root_run_uid"} else self.val
         return _OPERATORS[self.op](_FIELDS[self.name], value)
+
+    def _time_clause(self) -> ColumnElement[bool]:
+        compare = _ORDERINGS.get(self.op)
+        if compare is None:
+            msg = f"The operator {self.op!r} does not exist for times; there are {', '.join(_ORDERINGS)}."
+            raise QueryError(msg)
+        try:
+            time = datetime.fromisoformat(self.val)
+        except ValueError:
+            msg = f"{self.val[:80]!r} is no time in ISO 8601, such as 2026-03-04T05:06:07+00:00."
+            raise QueryError(msg) from None
+        return compare(Run.start_time, time if time.tzinfo else time.replace(tzinfo=timezone.utc))
 
     def _state_clause(self, session: Session) -> ColumnElement[bool]:
         """The condition on the state that is shown: a lost run is in no other state."""

@@ -1,0 +1,46 @@
+"""The address at which a browser shows a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+import requests
+
+from dbnd._config import Config
+from dbnd_tracker._errors import RemoteError
+from dbnd_tracker._settings import TrackerSettings
+
+if TYPE_CHECKING:
+    from dbnd_tracker._reader import Reader
+    from dbnd_tracker._views import RunDetail
+
+# Seconds for a server on this machine to answer.
+_PATIENCE: Final = 3
+
+
+def page_of(reader: Reader, run: RunDetail) -> str:
+    """The address of the run's page: on the configured tracker, or on one that serves the same database here.
+
+    Raises:
+        RemoteError: No tracker serves it.
+    """
+    url = reader.page_url(run)
+    if url is not None:
+        return url
+    settings = Config.load().settings(TrackerSettings)
+    root = f"http://localhost:{settings.port}"
+    address = f"{root}/app/jobs/{quote(run.job_name or '-', safe='')}/{run.run_uid}"
+    token = settings.token.get_secret_value() if settings.token else None
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        answer = requests.get(f"{root}/api/v1/runs/{run.run_uid}", headers=headers, timeout=_PATIENCE)
+        is_served = answer.ok and answer.json().get("run_uid") == run.run_uid
+    except (requests.RequestException, ValueError, AttributeError):
+        is_served = False
+    if not is_served:
+        msg = (
+            f"No tracker on {root} serves {reader.name}: start one with `dbnd tracker start`, and the page is {address}"
+        )
+        raise RemoteError(msg)
+    return address

@@ -1,0 +1,101 @@
+"""The tracker that a command reads, and the runs that its words name."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dbnd_tracker._reader import Reader
+    from dbnd_tracker._views import RunDetail, RunSummary
+
+LATEST: Final = "latest"
+_UID_PREFIX: Final = re.compile(r"[0-9a-f]{4,32}")
+_DASHES: Final = (8, 12, 16, 20)
+_CANDIDATES: Final = 5
+_COMPLETIONS: Final = 50
+
+
+def open_configured() -> Reader:
+    """The configured tracker, open until the command ends."""
+    from dbnd._config import Config
+    from dbnd_tracker._reader import open_reader
+
+    reader = open_reader(Config.load())
+    click.get_current_context().call_on_close(reader.close)
+    return reader
+
+
+def where(reader: Reader) -> str:
+    """The tracker as sentences about missing runs name it."""
+    from dbnd_tracker._reader import DatabaseReader
+
+    is_missing = isinstance(reader, DatabaseReader) and not reader.exists
+    return f"{reader.name}, which does not exist yet" if is_missing else reader.name
+
+
+def resolve(reader: Reader, text: str) -> RunDetail:
+    """The one run that ``text`` names: by its uid or the first digits of it, by name, or as the latest one.
+
+    Raises:
+        UsageError: None does, or several do.
+    """
+    from dbnd._errors import UsageError
+
+    candidates = _candidates(reader, text)
+    if len(candidates) > 1:
+        shown = ", ".join(run.run_uid for run in candidates[:_CANDIDATES])
+        more = ", …" if len(candidates) > _CANDIDATES else ""
+        msg = f"{text!r} names more than one run: {shown}{more}. Give more of the uid."
+        raise UsageError(msg)
+    found = reader.run(candidates[0].run_uid) if candidates else None
+    if found is None:
+        what = "There is no run" if text == LATEST else f"There is no run {text!r}"
+        msg = f"{what} in {where(reader)}; `dbnd runs list` shows those that there are."
+        raise UsageError(msg)
+    return found
+
+
+def resolve_all(reader: Reader, texts: Sequence[str]) -> list[RunDetail]:
+    """The runs that ``texts`` name, each of them once."""
+    found = {run.run_uid: run for run in (resolve(reader, text) for text in texts)}
+    return list(found.values())
+
+
+def _candidates(reader: Reader, text: str) -> list[RunSummary]:
+    from dbnd_tracker._queries import Condition
+
+    if text == LATEST:
+        return reader.runs([], 1).data
+    wanted = [Condition("name", "eq", text)]
+    digits = text.lower().replace("-", "")
+    if _UID_PREFIX.fullmatch(digits):
+        dashed = "".join(f"-{digit}" if place in _DASHES else digit for place, digit in enumerate(digits))
+        wanted.append(Condition("uid", "startswith", dashed))
+    found = {run.run_uid: run for condition in wanted for run in reader.runs([condition], _CANDIDATES + 1).data}
+    return list(found.values())
+
+
+def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The newest runs of the embedded tracker; a tracker elsewhere would let the shell wait."""
+    del ctx, param
+    from dbnd._config import Config
+    from dbnd._errors import DatabandError
+    from dbnd_tracker._reader import DatabaseReader, open_reader
+
+    try:
+        reader = open_reader(Config.load())
+        if not isinstance(reader, DatabaseReader):
+            return []
+        runs = reader.runs([], _COMPLETIONS).data
+        reader.close()
+    except DatabandError:  # there is no place for a sentence while the shell completes
+        return []
+    items = [CompletionItem(LATEST, help="the newest run")]
+    items += [CompletionItem(run.run_uid[:8], help=f"{run.name} of {run.job_name}, {run.state}") for run in runs]
+    return [item for item in items if item.value.startswith(incomplete)]

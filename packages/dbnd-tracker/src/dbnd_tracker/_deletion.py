@@ -1,0 +1,60 @@
+"""Deletion of runs, with everything in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import delete, exists, or_, select
+
+from dbnd_tracker._models import (
+    Artifact,
+    Attempt,
+    DatasetOperation,
+    Metric,
+    MetricSeries,
+    Param,
+    Run,
+    Tag,
+    Target,
+    TaskDefinition,
+    TaskRelation,
+    TaskRun,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.orm import Session
+
+_LOGGED: Final = (MetricSeries, Param, Tag, Artifact, Target, DatasetOperation)
+
+
+def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
+    """Delete runs and everything in them, within the transaction of ``session``; returns how many there were.
+
+    What a run that still goes on sends afterwards is kept like any event that comes before its run.
+
+    Args:
+        session: A writing session.
+        run_uids: The runs; those that do not exist are passed over. At most some hundred.
+    """
+    task_runs: Any = select(TaskRun.uid).where(TaskRun.run_uid.in_(run_uids))
+    attempts: Any = select(Attempt.id).where(Attempt.task_run_uid.in_(task_runs))
+    series = select(MetricSeries.id).where(MetricSeries.attempt_id.in_(attempts))
+    definitions = select(TaskRun.task_definition_uid).where(TaskRun.run_uid.in_(run_uids)).distinct()
+    its_definitions = [uid for uid in session.scalars(definitions) if uid is not None]
+    _delete(session, Metric, Metric.series_id.in_(series))
+    for table in _LOGGED:
+        _delete(session, table, table.attempt_id.in_(attempts))
+    _delete(session, Attempt, Attempt.task_run_uid.in_(task_runs))
+    _delete(session, TaskRelation, or_(TaskRelation.from_uid.in_(task_runs), TaskRelation.to_uid.in_(task_runs)))
+    _delete(session, TaskRun, TaskRun.run_uid.in_(run_uids))
+    # The definitions of a process belong to all runs that it has made.
+    still_used = exists().where(TaskRun.task_definition_uid == TaskDefinition.uid)
+    _delete(session, TaskDefinition, TaskDefinition.uid.in_(its_definitions), ~still_used)
+    return _delete(session, Run, Run.uid.in_(run_uids))
+
+
+def _delete(session: Session, table: Any, *conditions: Any) -> int:  # noqa: ANN401  any table, any SQL expression
+    result: Any = session.execute(delete(table).where(*conditions).execution_options(synchronize_session=False))
+    return int(result.rowcount)

@@ -1,0 +1,281 @@
+"""``dbnd runs``: filters, comparison, export, pages and deletion, on every kind of tracker."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from click.testing import CliRunner, Result
+from sqlalchemy import func, select
+
+from dbnd._errors import DatabandError, UsageError
+from dbnd_tracker import _models as models
+from dbnd_tracker._cli.references import complete_run
+from dbnd_tracker._cli.runs import runs
+from dbnd_tracker._errors import RemoteError, TrackerError
+from dbnd_tracker._queries import Condition, QueryError, list_runs
+
+TABLES = (
+    *(models.Run, models.TaskRun, models.Attempt, models.TaskDefinition, models.TaskRelation, models.Param, models.Tag),
+    *(models.MetricSeries, models.Metric, models.Artifact, models.Target, models.DatasetOperation),
+)
+
+
+def invoke(*arguments: str, input_: str | None = None) -> Result:
+    result = CliRunner().invoke(runs, arguments, input=input_)
+    if isinstance(result.exception, DatabandError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def names(*arguments: str) -> list[str]:
+    return [run["name"] for run in json.loads(invoke("list", "--json", *arguments).stdout)]
+
+
+def fill(tracker: Any, make_run: Any) -> dict[str, Any]:
+    """Three runs: a day, a week and a month old, with metrics, params and tags."""
+    made = {}
+    for name, days, loss, rate, team in (("young", 1, 0.125, "0.1", "a"), ("week", 7, 0.5, "1e-3", "b")):
+        run = make_run(name=name, job="etl")
+        task = run.task()
+        start = (datetime.now(timezone.utc) - timedelta(days=days)).isoformat()
+        tracker.call("init_run", run.init(start_time=start, user=f"user {name}", project_name=f"p {name}"))
+        tracker.call("add_task_runs", run.add(task))
+        points = [task.metric("loss", value_float=value, step=i) for i, value in enumerate((1.0, math.nan, loss))]
+        others = [
+            task.metric("note", value_str="fine, thanks"),
+            task.metric("rows", value_int=7),
+            task.metric("shape", value_json=[1, {"a": None}]),
+            task.metric("rate", "mlflow.param", value_str=rate),
+            task.metric("team", "mlflow.tag", value_str=team),
+        ]
+        tracker.call("log_metrics", task.metrics(*points, *others))
+        tracker.call("log_artifact", {"task_run_attempt_uid": task.attempt, "name": "model", "path": "s3://b/m"})
+        tracker.call("set_run_state", run.state("SUCCESS" if name == "young" else "FAILED"))
+        made[name] = run
+    old = make_run(name="old", job="report")
+    tracker.call("init_run", old.init(start_time=(datetime.now(timezone.utc) - timedelta(days=30)).isoformat()))
+    made["old"] = old
+    return made
+
+
+@pytest.fixture
+def embedded(home: Path, open_tracker: Callable[[str], Any], make_run: Any) -> Any:
+    """The embedded tracker, filled."""
+    tracker = open_tracker(str(home / "dbnd" / "tracker.db"))
+    tracker.made = fill(tracker, make_run)
+    return tracker
+
+
+@pytest.fixture(params=["database", "http"])
+def anywhere(
+    request: pytest.FixtureRequest,
+    home: Path,
+    tracker: Any,
+    database_url: str,
+    serve: Any,
+    make_run: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Any:
+    """A filled tracker on SQLite and on PostgreSQL, read directly and through a server."""
+    tracker.made = fill(tracker, make_run)
+    url = database_url if request.param == "database" else serve(tracker.database).url
+    monkeypatch.setenv("DBND__CORE__DATABAND_URL", url)
+    return tracker
+
+
+def test_filters(anywhere: Any) -> None:
+    assert names() == ["young", "week", "old"]
+    assert names("--since", "3d") == ["young"]
+    assert names("--since", "2w", "--until", "2d") == ["week"]
+    assert names("--since", (datetime.now().astimezone() - timedelta(days=8)).isoformat()) == ["young", "week"]
+    assert names("--job", "etl", "--state", "FAILED") == ["week"]
+    assert names("--user", "user young") == names("--project", "p young") == ["young"]
+    assert names("--name", "%o%") == ["young", "old"]
+    for expression, found in {
+        "metrics.loss < 0.5": ["young"],
+        "metric.loss <= 0.5": ["young", "week"],
+        "metrics.loss != 0.125": ["week"],
+        "metrics.`loss` > 0.4999": ["week"],
+        "metrics.rows = 7.0": ["young", "week"],
+        "metrics.note = 'fine, thanks'": ["young", "week"],
+        "metrics.note != fine": ["young", "week"],
+        "metrics.note > 3": [],
+        "metrics.loss < abc": [],
+        "metrics.loss <> 1": [],  # less than "> 1", which is no number
+        "params.rate = 0.1": ["young"],
+        "params.rate = 0.001": ["week"],
+        "params.rate < 0.05": ["week"],
+        'params.rate ~ "1e%"': ["week"],
+        "params.lr >= 0.1": ["young", "week"],
+        "tags.team = a": ["young"],
+        "tags.team != a": ["week"],
+        "params.nothing = 1": [],
+    }.items():
+        assert names("--where", expression) == found, expression
+    assert names("--where", "metrics.loss < 1", "--where", "tags.team = b") == ["week"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--where", "loss < 1"], "is not of the form metrics.NAME < NUMBER"),
+        (["--since", "yesterday"], "neither an age"),
+        (["--since", "99999999999999w"], "neither an age"),
+    ],
+)
+def test_filters_that_cannot_be_understood(embedded: Any, arguments: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        invoke("list", *arguments)
+
+
+def test_conditions_of_the_read_api_that_do_not_exist(embedded: Any) -> None:
+    for condition, sentence in {
+        Condition("metrics.loss", "startswith", "0"): "does not exist for metrics",
+        Condition("start_time", "eq", "2026-01-01"): "does not exist for times",
+        Condition("start_time", "lt", "soon"): "is no time in ISO 8601",
+        Condition("metrics.", "lt", "1"): "cannot be filtered by 'metrics.'",
+    }.items():
+        with embedded.database.read() as session, pytest.raises(QueryError, match=sentence):
+            list_runs(session, [condition])
+
+
+def test_comparison(anywhere: Any) -> None:
+    text = invoke("compare", "young", "week").stdout
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "train.rate 0.1 1e-3" in lines
+    assert "train.loss 0.125 0.5" in lines
+    assert "state success failed" in lines
+    assert not any(line.startswith("train.lr") for line in lines)
+    assert "1 params are the same in all; --all shows them." in lines
+    assert any(line.startswith("train.lr") for line in invoke("compare", "young", "week", "--all").stdout.splitlines())
+    found = json.loads(invoke("compare", "young", "week", "old", "--json").stdout)
+    assert found["runs"] == [anywhere.made[name].uid for name in ("young", "week", "old")]
+    assert found["params"]["train.rate"] == ["0.1", "1e-3", None]
+    assert found["metrics"]["train.loss"] == [0.125, 0.5, None]
+    with pytest.raises(UsageError, match="at least two runs"):
+        invoke("compare", "young", anywhere.made["young"].uid)
+
+
+def test_export(anywhere: Any) -> None:
+    (run,) = json.loads(invoke("export", "young").stdout)
+    metrics = {metric["key"]: metric for task in run["task_runs"] for metric in task["metrics"]}
+    assert [point["value"] for point in metrics["loss"]["history"]] == [1.0, "NaN", 0.125]
+    assert run["run_uid"] == anywhere.made["young"].uid
+    invoke("export", "young", "week", "-o", "points.csv")
+    with Path("points.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    mine = [row for row in rows if row["run_name"] == "young"]
+    assert [row["value"] for row in mine if row["metric"] == "loss"] == ["1.0", "nan", "0.125"]
+    assert [row["step"] for row in mine if row["metric"] == "loss"] == ["0", "1", "2"]
+    texts = {row["metric"]: row["text"] for row in mine if row["text"]}
+    assert texts == {"note": "fine, thanks", "shape": '[1, {"a": null}]'}
+    assert {row["timestamp"] for row in mine} == {"2026-03-04T05:06:07+00:00"}
+    assert {row["task"] for row in mine} == {"train"}
+
+
+def test_export_to_parquet(embedded: Any) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    done = invoke("export", "young", "week", "-o", "points.parquet")
+    assert "with 12 points" in done.stderr
+    table = parquet.read_table("points.parquet").to_pydict()
+    invoke("export", "young", "week", "-o", "points.csv")
+    with Path("points.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert table["metric"] == [row["metric"] for row in rows]
+    assert [str(float(row["value"])) if row["value"] else "None" for row in rows] == [str(v) for v in table["value"]]
+    assert table["timestamp"][0] == datetime(2026, 3, 4, 5, 6, 7, tzinfo=timezone.utc)
+
+
+def test_exports_that_cannot_be(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="Parquet needs a file"):
+        invoke("export", "young", "--format", "parquet")
+    with pytest.raises(TrackerError, match="cannot be written: No such file or directory"):
+        invoke("export", "young", "-o", "nowhere/points.csv")
+    Path("points.csv").write_text("precious")
+    monkeypatch.setattr("dbnd_tracker._reader.DatabaseReader.points", lambda *_: 1 / 0)
+    assert isinstance(CliRunner().invoke(runs, ["export", "young", "-o", "points.csv"]).exception, ZeroDivisionError)
+    assert Path("points.csv").read_text() == "precious"
+    assert list(Path().glob("*.part")) == []
+
+
+def rows_of(tracker: Any) -> dict[str, int]:
+    with tracker.database.read() as session:
+        return {table.__tablename__: session.scalar(select(func.count()).select_from(table)) for table in TABLES}
+
+
+def test_deletion(anywhere: Any) -> None:
+    before = rows_of(anywhere)
+    assert invoke("delete", "young", "--yes").stderr.startswith("dbnd: Deleted young (")
+    assert names() == ["week", "old"]
+    with pytest.raises(UsageError, match="There is no run 'young'"):
+        invoke("delete", "young", "--yes")
+    after = rows_of(anywhere)
+    assert after["metrics"] == before["metrics"] - 6
+    assert after["params"] == before["params"] - 2
+    assert json.loads(invoke("show", "week", "--json").stdout)["task_runs"][1]["metrics"]
+    uids = [anywhere.made[name].uid for name in ("week", "old")]
+    assert json.loads(invoke("delete", "week", "old", "--yes", "--force", "--json").stdout) == {"deleted": uids}
+    assert set(rows_of(anywhere).values()) == {0}
+
+
+def test_what_a_deleted_run_sends_later_is_taken(anywhere: Any) -> None:
+    """A server remembers integer ids of what it has written; those of a deleted run are forgotten."""
+    run, task = anywhere.started(name="going")
+    anywhere.call("log_metrics", task.floats("loss", 3))
+    invoke("delete", "going", "--yes", "--force")
+    anywhere.call("log_metrics", task.floats("loss", 2))
+    anywhere.call("init_run", run.init())
+    anywhere.call("add_task_runs", run.add(task))
+    assert [point.value for point in anywhere.history(task, "loss")] == [0.0, 1.0]
+
+
+def test_deletion_asks(embedded: Any) -> None:
+    for answer in ("n\n", "\n"):
+        with pytest.raises(TrackerError, match="Nothing was deleted"):
+            invoke("delete", "young", input_=answer)
+    with pytest.raises(UsageError, match="add --yes"):
+        invoke("delete", "young", input_="")
+    with pytest.raises(UsageError, match=r"The run old .* still goes on"):
+        invoke("delete", "old", "--yes")
+    assert names() == ["young", "week", "old"]
+    done = invoke("delete", "young", "week", input_="y\n")
+    assert "Delete young (" in done.stderr
+    assert names() == ["old"]
+
+
+def test_the_page_of_a_run(embedded: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = embedded.made["young"].uid
+    monkeypatch.setenv("DBND__TRACKER__PORT", "9")
+    with pytest.raises(RemoteError, match="start one with `dbnd tracker start`") as caught:
+        invoke("open", "young")
+    assert f"http://localhost:9/app/jobs/etl/{uid}" in str(caught.value)
+    server = serve(embedded.database)
+    port = server.url.rpartition(":")[2]
+    monkeypatch.setenv("DBND__TRACKER__PORT", port)
+    assert invoke("open", "young").stdout == f"http://localhost:{port}/app/jobs/etl/{uid}\n"
+    monkeypatch.setenv("DBND__CORE__DATABAND_URL", server.url.replace("//", "//user:hunter2@"))
+    shown = json.loads(invoke("open", "young", "--json").stdout)
+    assert shown == {"url": f"{server.url}/app/jobs/etl/{uid}"}
+    assert requests.get(shown["url"], timeout=30).ok
+
+
+def test_runs_are_completed(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def completed(text: str) -> list[str]:
+        return [item.value for item in complete_run(None, None, text)]  # type: ignore[arg-type]
+
+    uids = [embedded.made[name].uid[:8] for name in ("young", "week", "old")]
+    assert completed("") == ["latest", *uids]
+    assert completed("la") == ["latest"]
+    assert completed(uids[1]) == [uids[1]]
+    monkeypatch.setenv("DBND__CORE__DATABAND_URL", "http://127.0.0.1:9")
+    assert completed("") == []
