@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 
 import nbformat
@@ -166,9 +166,8 @@ def test_start_and_stop(conf):
 
 def test_stopped_in_another_thread_than_started(conf):
     tracking = dbnd_tracking("job", conf=conf).start()
-    thread = threading.Thread(target=tracking.stop)
-    thread.start()
-    thread.join()
+    with ThreadPoolExecutor() as threads:
+        threads.submit(tracking.stop).result()
     assert get_databand_context() is None
     assert tracking.run.state.value == "success"
     log_metric("nowhere", 1)  # the thread that has started it may still think that it is in the run
@@ -176,11 +175,31 @@ def test_stopped_in_another_thread_than_started(conf):
         assert current_task_run().run is run
 
 
-def test_a_script_that_never_stops_is_ended_with_its_process(python, server):
-    code = "from dbnd import dbnd_tracking, log_metric\ndbnd_tracking('script').start()\nlog_metric('a', 1)\n"
-    done = python(code, DBND__CORE__DATABAND_URL=server.url, DBND__CORE__DATABAND_ACCESS_TOKEN="t")
-    assert done.returncode == 0, done.stderr
-    assert [r.body["state"] for r in server.requests if r.path.endswith("/set_run_state")] == ["SUCCESS"]
+def test_sigterm_after_a_run_was_stopped_in_another_thread_ends_the_process(python, server):
+    script = (
+        "import os, signal, threading, time\nfrom dbnd import dbnd_tracking\n"
+        "tracking = dbnd_tracking('script').start()\n"
+        "thread = threading.Thread(target=tracking.stop)\nthread.start()\nthread.join()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(60)\n"
+    )
+    done = python(script, DBND__CORE__DATABAND_URL=server.url, DBND__CORE__DATABAND_ACCESS_TOKEN="t")
+    assert done.returncode == -15, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "state"),
+    [
+        ("pass", 0, "SUCCESS"),
+        ("raise ValueError('boom')", 1, "FAILED"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 143, "CANCELLED"),
+    ],
+)
+def test_a_script_that_never_stops_is_ended_with_its_process(python, server, end, code, state):
+    script = f"from dbnd import dbnd_tracking, log_metric\ndbnd_tracking('script').start()\nlog_metric('a', 1)\n{end}\n"
+    done = python(script, DBND__CORE__DATABAND_URL=server.url, DBND__CORE__DATABAND_ACCESS_TOKEN="t")
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("Traceback") == (code == 1)
+    assert [r.body["state"] for r in server.requests if r.path.endswith("/set_run_state")] == [state]
 
 
 def test_as_a_decorator_each_call_is_a_run(conf):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import builtins
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ContextDecorator
 from typing import TYPE_CHECKING, Any
 
 from dbnd._context import tracked_script
 from dbnd._errors import UsageError
+from dbnd._signals import TerminatedError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,21 +48,35 @@ class Tracking(ContextDecorator):
     def start(self) -> Self:
         """Start the run without a ``with`` block, such as in one cell of a notebook; ``stop`` ends it in another.
 
-        A run that is not stopped ends with its process.
+        A run that is not stopped ends with its process: as failed by an exception that a script does not catch, as
+        cancelled by SIGTERM, else as succeeded.
 
         Raises:
             ConfigError: The configuration cannot be used.
             UsageError: It has started already.
         """
         self.__enter__()
-        atexit.register(self.stop)
+        atexit.register(self._end_with_process)
         return self
 
     def stop(self) -> None:
         """End the run that ``start`` has started, and deliver what was logged; harmless when repeated."""
-        atexit.unregister(self.stop)
-        if self._manager is not None:
-            self.__exit__(None, None, None)
+        atexit.unregister(self._end_with_process)
+        self.__exit__(None, None, None)
+
+    def _end_with_process(self) -> None:
+        error: BaseException | None = TerminatedError.last
+        # In an interactive session the last error is that of some cell, and not the end.
+        if error is None and not hasattr(sys, "ps1") and not hasattr(builtins, "__IPYTHON__"):
+            error = getattr(sys, "last_value", None)
+        try:
+            if error is None:
+                self.__exit__(None, None, None)
+            else:
+                self.__exit__(type(error), error, error.__traceback__)
+        except BaseException as raised:
+            if raised is not error:
+                raise
 
     def __enter__(self) -> Run:
         """Start the run and return it."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import ClassVar, Final
 
 # What a shell shows for a process that SIGTERM has ended.
 _EXIT_CODE: Final = 128 + signal.SIGTERM
@@ -16,6 +16,9 @@ _EXIT_CODE: Final = 128 + signal.SIGTERM
 
 class TerminatedError(SystemExit):
     """The process was asked to end (SIGTERM); uncaught, it ends the interpreter without a traceback."""
+
+    last: ClassVar[TerminatedError | None] = None
+    """The one that was raised in this process, if any."""
 
     def __init__(self) -> None:
         super().__init__(_EXIT_CODE)
@@ -44,7 +47,7 @@ def sigterm_cancels() -> Iterator[bool]:
     if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield False
         return
-    owner = os.getpid()
+    owner: int | None = os.getpid()
 
     def terminate(number: int, frame: FrameType | None) -> None:
         del frame
@@ -52,11 +55,15 @@ def sigterm_cancels() -> Iterator[bool]:
         if os.getpid() != owner:
             os.kill(os.getpid(), number)
             return
-        raise TerminatedError
+        TerminatedError.last = TerminatedError()
+        raise TerminatedError.last
 
     signal.signal(signal.SIGTERM, terminate)
     try:
         yield True
     finally:
-        if signal.getsignal(signal.SIGTERM) is terminate:
+        owner = None
+        # Another thread may end what this one has begun, and cannot set handlers; the one that stays then does as none.
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and signal.getsignal(signal.SIGTERM) is terminate:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
