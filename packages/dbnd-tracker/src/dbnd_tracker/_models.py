@@ -102,9 +102,9 @@ class Run(Base):
     last_heartbeat: Mapped[datetime | None]
     driver_task_run_uid: Mapped[str | None] = mapped_column(_Uid)
     parent_task_run_uid: Mapped[str | None] = mapped_column(_Uid, index=True)
-    environment: Mapped[dict[str, Any] | None]
+    environment: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_group="details")
     """Machine, command line, code version: what ``task_run_env`` says."""
-    facts: Mapped[dict[str, Any] | None]
+    facts: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_group="details")
     """What else was said about the run: executor, trigger, schedule, Airflow context."""
 
 
@@ -146,7 +146,7 @@ class TaskRun(Base):
     version: Mapped[str | None]
     command_line: Mapped[str | None]
     functional_call: Mapped[str | None]
-    facts: Mapped[dict[str, Any] | None]
+    facts: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_group="details")
     """What else was said about it: environment, signature of its outputs, target date, places of its log."""
 
 

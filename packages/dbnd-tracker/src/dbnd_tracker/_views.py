@@ -135,6 +135,8 @@ class MetricHistory(View):
     data: list[MetricPoint]
     after: int | None
     """Cursor of the next points, or null when these are the last."""
+    total: int
+    """How many points the metric has."""
 
 
 class ArtifactView(View):

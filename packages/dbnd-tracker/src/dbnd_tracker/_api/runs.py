@@ -12,6 +12,7 @@ from dbnd_tracker import _queries as queries
 from dbnd_tracker import _views as views
 from dbnd_tracker._deletion import delete_runs
 from dbnd_tracker._ingest import stop_runs
+from dbnd_tracker._queries.sampling import LEAST
 from dbnd_tracker._schemas.fields import Uid
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_RUNS = 1_000
 MAX_POINTS = 100_000
+MAX_SAMPLES = 10_000
 
 
 def runs_router(database: Database) -> APIRouter:
@@ -86,11 +88,18 @@ def runs_router(database: Database) -> APIRouter:
         task_run_uid: str,
         key: str,
         limit: Annotated[int, Query(ge=1, le=MAX_POINTS)] = 10_000,
-        after: Annotated[int, Query(ge=0, description="after of the previous answer")] = 0,
+        after: Annotated[int, Query(ge=0, le=2**63 - 1, description="after of the previous answer")] = 0,
+        samples: Annotated[
+            int | None,
+            Query(ge=LEAST, le=MAX_SAMPLES, description="So many points that show the shape of all, instead of a page"),
+        ] = None,
     ) -> Response:
         """The points of one metric in the order in which they came."""
         with database.read() as session:
-            return _answer(queries.metric_history(session, task_run_uid.lower(), key, limit=limit, after=after))
+            found = queries.metric_history(
+                session, task_run_uid.lower(), key, limit=limit, after=after, samples=samples
+            )
+            return _answer(found)
 
     @router.get("/task-runs/{task_run_uid}/log", response_model=views.TaskRunLog)
     def log(task_run_uid: str) -> Response:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Row, func, select
 
 from dbnd_tracker._models import Attempt, Metric, MetricKey, MetricSeries
+from dbnd_tracker._queries.sampling import sampled_numbers
 from dbnd_tracker._values import KIND_NAMES, decode, readable
 from dbnd_tracker._views import MetricHistory, MetricList, MetricPoint, MetricView
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+
+# Numbers in one IN list.
+_CHUNK: Final = 1_000
 
 
 def series_query() -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently
@@ -55,7 +59,7 @@ def metric_list(session: Session, task_run_uid: str) -> MetricList:
 
 
 def metric_history(
-    session: Session, task_run_uid: str, key: str, *, limit: int = 10_000, after: int = 0
+    session: Session, task_run_uid: str, key: str, *, limit: int = 10_000, after: int = 0, samples: int | None = None
 ) -> MetricHistory:
     """Points of one metric in the order in which they came.
 
@@ -65,27 +69,40 @@ def metric_history(
         key: The metric.
         limit: How many points at most.
         after: Cursor that an earlier call returned.
+        samples: Instead of a page, so many points that show the shape of the whole; all if there are no more.
     """
     series = series_query().where(Attempt.task_run_uid == task_run_uid, MetricKey.name == key)
-    found = [row[0].id for row in session.execute(series)]
-    rows: list[Row[Any]] = []
-    if found:
-        points = (
-            select(Metric.number, Metric.step, Metric.timestamp_us, Metric.kind, Metric.value, Metric.text)
-            .where(Metric.series_id == found[-1], Metric.number > after)
-            .order_by(Metric.number)
-            .limit(limit + 1)
-        )
-        rows = list(session.execute(points))
-    shown = rows[:limit]
-    data = [
-        MetricPoint(
-            step=row.step,
-            timestamp=row.timestamp_us // 1000,
-            value=decode(row.kind, row.value, row.text),
-            type=KIND_NAMES[row.kind],
-        )
-        for row in shown
-    ]
-    cursor = shown[-1].number if len(rows) > limit else None
-    return MetricHistory(task_run_uid=task_run_uid, key=key, data=data, after=cursor)
+    found = [row[0] for row in session.execute(series)]
+    if not found:
+        return MetricHistory(task_run_uid=task_run_uid, key=key, data=[], after=None, total=0)
+    latest = found[-1]
+    cursor = None
+    if samples is None:
+        rows = session.execute(_points(latest.id).where(Metric.number > after).limit(limit + 1)).all()
+        if len(rows) > limit:
+            rows = rows[:limit]
+            cursor = rows[-1].number
+    else:
+        numbers = sampled_numbers(session.connection(), latest.id, samples)
+        parts = [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
+        rows = [row for part in parts for row in session.execute(_points(latest.id).where(Metric.number.in_(part)))]
+    return MetricHistory(
+        task_run_uid=task_run_uid, key=key, data=[_point(row) for row in rows], after=cursor, total=latest.points
+    )
+
+
+def _points(series_id: int) -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently
+    return (
+        select(Metric.number, Metric.step, Metric.timestamp_us, Metric.kind, Metric.value, Metric.text)
+        .where(Metric.series_id == series_id)
+        .order_by(Metric.number)
+    )
+
+
+def _point(row: Row[Any]) -> MetricPoint:
+    return MetricPoint(
+        step=row.step,
+        timestamp=row.timestamp_us // 1000,
+        value=decode(row.kind, row.value, row.text),
+        type=KIND_NAMES[row.kind],
+    )

@@ -1,0 +1,95 @@
+"""Down-sampling: which points of a long history show its shape.
+
+MinMaxLTTB keeps the extremes of each stretch, and of them those that a line through few points needs most. Only the
+values are read for it, a million in a fraction of a second, and then the points that were chosen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import numpy as np
+    from sqlalchemy import Connection
+
+    Values = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+LEAST: Final = 10
+"""Fewest points that a history is sampled to."""
+
+_VALUES: Final = "SELECT value FROM metrics WHERE series_id = %d ORDER BY number"
+# The same without NULL, so that every row of COPY's binary form has one length.
+_COPY: Final = (
+    "COPY (SELECT coalesce(value, 'NaN') FROM metrics WHERE series_id = %d ORDER BY number) TO STDOUT (FORMAT BINARY)"
+)
+_COPY_HEAD, _COPY_TAIL = 19, 2
+_ROWS: Final = 50_000
+# Of the points that are shown, at most every so manieth marks where numbers end or begin.
+_GAPS: Final = 4
+
+
+def sampled_numbers(connection: Connection, series_id: int, count: int) -> list[int]:
+    """Numbers of the points that show the shape of a series, rising.
+
+    NaN, infinities and values that are no numbers have no place in a shape. They are not hidden by it: where a stretch
+    of them begins and ends, its first and last point are shown.
+
+    Args:
+        connection: Where to read.
+        series_id: The series.
+        count: How many points at most, ``LEAST`` or more.
+    """
+    import numpy as np
+
+    values = _read(connection, series_id)
+    if len(values) <= count:
+        return list(range(1, len(values) + 1))
+    finite = np.isfinite(values)
+    if finite.all():
+        chosen = _shape(np.arange(len(values)), values, count)
+    else:
+        borders = _borders(finite, count // _GAPS)
+        numbers = np.flatnonzero(finite)
+        chosen = np.union1d(borders, _shape(numbers, values[numbers], count - len(borders)))
+    return [int(place) + 1 for place in chosen]
+
+
+def _read(connection: Connection, series_id: int) -> Values:
+    """The values of a series in the order in which they came, with NaN for what is no number."""
+    import numpy as np
+
+    driver: Any = connection.connection.dbapi_connection
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SELECT 1")  # SQLAlchemy begins its transaction
+        with driver.cursor() as cursor, cursor.copy(_COPY % series_id) as copy:
+            data = b"".join(bytes(part) for part in copy)
+        row = np.dtype([("fields", ">i2"), ("length", ">i4"), ("value", ">f8")])
+        return np.frombuffer(data[_COPY_HEAD:-_COPY_TAIL], row)["value"].astype(np.float64)
+    cursor = connection.exec_driver_sql(_VALUES % series_id).cursor
+    assert cursor is not None
+    parts = []
+    while rows := cursor.fetchmany(_ROWS):
+        parts.append(np.array(rows, np.float64)[:, 0])
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _shape(places: np.ndarray[Any, Any], values: Values, count: int) -> np.ndarray[Any, Any]:
+    """Those of ``places`` that show the shape of the finite ``values`` there."""
+    from tsdownsample import MinMaxLTTBDownsampler
+
+    if len(places) <= count:
+        return places
+    sampler: Any = MinMaxLTTBDownsampler
+    chosen: np.ndarray[Any, Any] = places[sampler().downsample(places, values, n_out=count)]
+    return chosen
+
+
+def _borders(finite: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any]:
+    """First and last place of each stretch that is not finite; of too many, some all along."""
+    import numpy as np
+
+    is_border = ~finite
+    inner = is_border[1:-1] & is_border[:-2] & is_border[2:]
+    is_border[1:-1] &= ~inner
+    found: np.ndarray[Any, Any] = np.flatnonzero(is_border)
+    return found if len(found) <= count else found[np.linspace(0, len(found) - 1, count).astype(int)]
