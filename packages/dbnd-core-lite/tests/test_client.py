@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from dbnd import dbnd_tracking, log_metric
 from dbnd._config import Config
 from dbnd._tracking.client import TrackingAPIClient, close_all, get_client
 from dbnd._tracking.points import point
+
+# Seconds after which something that should have happened has not; nothing waits for it to be over.
+PATIENCE = 60
 
 
 def group(number):
@@ -139,14 +143,142 @@ def test_exit_of_the_process_delivers(python, server):
 
 
 def test_a_hanging_tracker_does_not_hang_the_exit(python, server):
+    """The end of the context and the end of the process share one ``core.flush_timeout``."""
     release = threading.Event()
-    server.answer = lambda _: (release.wait(60), (200, {}, b""))[1]
+    server.answer = lambda _: (release.wait(PATIENCE), (200, {}, b""))[1]
     done = python(
-        "from dbnd._config import Config\n"
-        "from dbnd._tracking.client import get_client\n"
-        "conf = {'core.databand_access_token': 't', 'core.flush_timeout': 0.5}\n"
-        f"get_client({server.url!r}, Config.load(conf=conf)).log_metrics([['a', 'user', [['n', 5, 0]]]])\n",
-        timeout=50,
+        "import time\n"
+        "from dbnd import dbnd_tracking, get_databand_context\n"
+        f"conf = {{'core': {{'databand_url': {server.url!r}, 'databand_access_token': 't', 'flush_timeout': 1}}}}\n"
+        "with dbnd_tracking('job', conf=conf): client = get_databand_context().client\n"
+        "print(client._waited)\n"
+        "started = time.monotonic(); client.drain(); print(time.monotonic() - started)\n",
+        timeout=PATIENCE,
     )
     release.set()
     assert done.returncode == 0, done.stderr
+    waited, waited_again = map(float, done.stdout.split())
+    assert waited >= 1
+    assert waited_again < waited
+    assert done.stderr.count("events are not delivered") == 1
+    assert "`dbnd sync` or the next `dbnd run` sends them" in done.stderr
+
+
+def test_the_end_of_a_process_says_what_is_left(python, free_port):
+    done = python(
+        "from dbnd._config import Config\n"
+        "from dbnd._tracking.client import get_client\n"
+        f"get_client('http://127.0.0.1:{free_port}', Config.load()).log_metrics([['a', 'user', [['n', 5, 0]]]])\n"
+    )
+    assert done.returncode == 0
+    assert "1 events are not delivered" in done.stderr
+    assert "no connection" in done.stderr
+
+
+def test_a_time_to_wait_begins_anew_when_the_tracker_is_back(client, server):
+    client._waited = 1e9
+    client.log_metrics([group(1)])
+    server.answer = lambda _: (200, {}, b"{}")
+    assert client.flush(PATIENCE)
+    assert client.drain() is None
+    assert client._waited == 0
+
+
+@pytest.mark.parametrize("value", [object(), float("nan")])
+def test_no_log_call_ever_raises(client, server, capsys, value):
+    client.log_metrics([["attempt", "user", [["n", value, 0]]]])
+    client.log_metrics([group(7)])
+    assert client.flush(PATIENCE)
+    assert numbers(server)[-1] == 7
+    assert client.dropped == (0 if isinstance(value, float) else 1)
+    assert ("could not be kept and is lost" in capsys.readouterr().err) == bool(client.dropped)
+
+
+def test_trouble_with_the_users_objects_stays_ours(server, capsys):
+    class Broken:
+        def __str__(self):
+            raise ZeroDivisionError
+
+        __repr__ = __str__
+
+    conf = {"core": {"databand_url": server.url, "databand_access_token": "t"}}
+    with dbnd_tracking("job", conf=conf):
+        log_metric("broken", Broken())
+        log_metric(Broken(), 1)
+        log_metric("whole", 3)
+    assert numbers(server) == [3]
+    assert "2 events could not be written to the journal and are lost" in capsys.readouterr().err
+
+
+def test_what_is_beyond_the_cap_is_counted_and_said(free_port, capsys):
+    url = f"http://127.0.0.1:{free_port}"
+    conf = {"core": {"journal_max_bytes": 10_000, "flush_timeout": 0}}
+    client = TrackingAPIClient(url, Config.load(conf=conf))
+    for number in range(1_000):
+        client.log_metrics([group(number)])
+    assert client.dropped > 0
+    assert client.unsent + client.dropped == 1_000
+    said = capsys.readouterr().err
+    assert said.count("the journal has reached core.journal_max_bytes = 10000") == 1
+    assert f"{client.dropped} events could not be written to the journal and are lost" in client.drain()
+    client.close(0)
+
+
+def test_a_new_token_counts_for_what_is_unsent(server):
+    server.answer = lambda r: (200 if r.headers["Authorization"] == "Bearer right" else 401, {}, b"{}")
+    client = get_client(server.url, Config.load(conf={"core.databand_access_token": "wrong"}))
+    client.log_metrics([group(1)])
+    assert not client.flush(PATIENCE)
+    assert "refuses the credentials" in client.trouble
+    assert get_client(server.url, Config.load(conf={"core.databand_access_token": "right"})) is client
+    client.log_metrics([group(2)])
+    assert client.flush(PATIENCE)
+    sent = [r for r in server.requests if r.headers["Authorization"] == "Bearer right"]
+    assert [m["metric"]["value"] for r in sent for m in r.body["metrics_info"]] == [1, 2]
+    client.close()
+
+
+def test_a_thread_that_logs_while_the_client_is_closed_loses_nothing(client, server):
+    count = 2_000
+
+    def log():
+        for number in range(count):
+            client.log_metrics([group(number)])
+
+    thread = threading.Thread(target=log)
+    thread.start()
+    while thread.is_alive():
+        client.close(PATIENCE)
+    client.close(PATIENCE)
+    assert client.dropped == 0
+    assert sorted(numbers(server)) == list(range(count))
+
+
+def test_a_daemon_thread_that_logs_at_the_end_neither_raises_nor_hangs(python, server):
+    done = python(
+        "import threading, time\n"
+        "from dbnd import dbnd_tracking, log_metric\n"
+        f"conf = {{'core': {{'databand_url': {server.url!r}, 'databand_access_token': 't'}}}}\n"
+        "def log():\n"
+        "    while True: log_metric('n', 1)\n"
+        "context = dbnd_tracking('job', conf=conf)\n"
+        "context.__enter__()\n"
+        "threading.Thread(target=log, daemon=True).start()\n"
+        "time.sleep(0.5)\n",
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
+
+
+def test_a_process_that_tracks_nothing_starts_no_thread_and_makes_no_file(python, home):
+    done = python(
+        "import threading, dbnd\n"
+        "from dbnd import dbnd_tracking, log_metric, task, TrackingAPIClient\n"
+        "from dbnd._config import Config\n"
+        "client = TrackingAPIClient('http://127.0.0.1:9', Config.load())\n"
+        "print(threading.active_count())\n"
+    )
+    assert done.stdout == "1\n", done.stderr
+    assert not (home / "dbnd").exists()

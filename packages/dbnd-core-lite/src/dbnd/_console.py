@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TextIO
 
 import click
@@ -77,7 +77,8 @@ def _say(kind: str, text: str) -> None:
     if verbosity() < _LEAST[kind] or sys.stderr is None or sys.stderr.closed:
         return
     label = "dbnd: " if kind in {"info", "success"} else f"dbnd: {kind}: "
-    click.echo(click.style(label, fg=_COLOURS[kind]) + text, file=sys.stderr, color=has_colour(sys.stderr))
+    with suppress(OSError, ValueError):  # nobody reads it any more: that must not end what is going on
+        click.echo(click.style(label, fg=_COLOURS[kind]) + text, file=sys.stderr, color=has_colour(sys.stderr))
 
 
 def info(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections import deque
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TextIO
 
 from dbnd._context import get_databand_context
+from dbnd._forks import renew_after_fork
 from dbnd._masking import mask_text
 from dbnd._run import TaskRun, current_task_run
 from dbnd._settings import LogSettings
@@ -28,7 +30,13 @@ class TaskLog:
         self._head: list[str] = []
         self._tail: deque[str] = deque()
         self._held = self._left_out = 0
-        self._lock = threading.Lock()
+        # A signal handler may print, too, in the middle of what it has interrupted.
+        self._lock = threading.RLock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Make a new lock (see ``ForkAware``)."""
+        self._lock = threading.RLock()
 
     def add(self, text: str) -> None:
         """Take more output."""
@@ -98,7 +106,7 @@ def captured(task_run: TaskRun) -> Iterator[None]:
         yield
         return
     log = _logs[task_run.attempt_uid] = TaskLog(settings.preview_head_bytes, settings.preview_tail_bytes)
-    streams = sys.stdout, sys.stderr
+    streams, owner = (sys.stdout, sys.stderr), os.getpid()
     if not isinstance(sys.stdout, _Tee):
         sys.stdout, sys.stderr = _Tee(sys.stdout), _Tee(sys.stderr)
     try:
@@ -107,5 +115,5 @@ def captured(task_run: TaskRun) -> Iterator[None]:
         sys.stdout, sys.stderr = streams
         del _logs[task_run.attempt_uid]
         text = log.text()
-        if text:
+        if text and os.getpid() == owner:
             context.client.save_task_run_log(task_run.attempt_uid, text)

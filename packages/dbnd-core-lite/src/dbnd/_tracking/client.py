@@ -9,7 +9,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,9 +21,9 @@ from dbnd._paths import journal_folder
 from dbnd._run import Run, RunState, TaskRun, TaskRunState
 from dbnd._settings import CoreSettings, RunSettings
 from dbnd._tracking import wire
-from dbnd._tracking.journal import Journal, JournalClosedError
+from dbnd._tracking.channel import Channel
+from dbnd._tracking.journal import JournalClosedError
 from dbnd._tracking.points import Group
-from dbnd._tracking.sender import Sender
 from dbnd._tracking.transport import Transport, create_transport
 
 if TYPE_CHECKING:
@@ -67,10 +66,27 @@ class TrackingAPIClient:
         _clients.add(self)
         renew_after_fork(self)
 
+    def reconfigure(self, config: Config) -> None:
+        """Use other credentials and time-outs from now on, also for what is unsent.
+
+        Args:
+            config: The configuration, of the same tracker.
+        """
+        settings = config.settings(CoreSettings)
+        if settings == self._settings:
+            return
+        self._config, self._settings = config, settings
+        transport = create_transport(self.url, config)
+        with self._opening:
+            if self._channel is None:
+                self._transport = transport
+            else:
+                self._channel.sender.use(transport)
+
     def _start_afresh(self) -> None:
         """Begin without a journal: at first, and in a forked child, whose parent owns the old one."""
-        self._opening = threading.Lock()
-        self._channel: _Channel | None = None
+        self._opening = threading.RLock()  # a signal handler may log, too
+        self._channel: Channel | None = None
         self.dropped = 0
         self.watch: Callable[[list[Group]], object] | None = None
         # Seconds that the end of runs has waited in vain; and the numbers that the last word about that has named.
@@ -181,8 +197,15 @@ class TrackingAPIClient:
             on_shutdown: Called, in another thread, when the tracker asks the run to end.
         """
         channel, interval = self._channel, self._config.settings(RunSettings).heartbeat_interval_s
-        if channel is not None and interval > 0:
-            channel.sender.beat(run.uid, interval, lambda state: on_shutdown() if state == SHUTDOWN else None)
+        if channel is None or interval <= 0:
+            return
+
+        def on_state(state: str) -> None:
+            if state == SHUTDOWN:
+                channel.sender.end_beat(run.uid)
+                on_shutdown()
+
+        channel.sender.beat(run.uid, interval, on_state)
 
     def stop_heartbeat(self, run: Run) -> None:
         """Send no more heartbeats of ``run``."""
@@ -209,66 +232,59 @@ class TrackingAPIClient:
         All ends together wait ``core.flush_timeout`` at most for a tracker that takes nothing. On a terminal, progress
         is shown when it takes longer than a second.
         """
-        channel = self._channel
-        if channel is None:
-            return self._left_over(None)
-        started = time.monotonic()
-        try:
-            with _console.progress(f"Delivering to {self.name}", channel.journal.unsent) as progress:
-                done = channel.sender.flush(max(0.0, self._settings.flush_timeout - self._waited), progress)
-        except BaseException:  # somebody does not want to wait
-            self._waited = self._settings.flush_timeout
-            raise
-        self._waited = 0.0 if done else self._waited + time.monotonic() - started
-        return self._left_over(channel)
+        return self._drain(self._channel)
 
-    def _left_over(self, channel: _Channel | None) -> str | None:
-        problems = []
-        if channel is not None and channel.journal.unsent:
-            reason = channel.sender.trouble or f"not within {self._settings.flush_timeout:g} s"
-            problems.append(
-                f"{channel.journal.unsent} events are not delivered, because the tracker {self.name} does not take "
-                f"them ({reason}); they wait in {channel.journal.path}: `dbnd sync` or the next `dbnd run` sends them."
-            )
-        if channel is not None and channel.sender.dead:
-            refused = f"{channel.sender.dead} events were refused by {self.name}"
-            problems.append(f"{refused}; they are kept in {channel.sender.dead_path}.")
-        if self.dropped:
-            problems.append(f"{self.dropped} events could not be written to the journal and are lost.")
-        counts = (self.unsent, self.refused, self.dropped)
+    def _drain(self, channel: Channel | None) -> str | None:
+        if channel is not None:
+            started = time.monotonic()
+            try:
+                done = channel.drain(max(0.0, self._settings.flush_timeout - self._waited))
+            except BaseException:  # somebody does not want to wait
+                self._waited = self._settings.flush_timeout
+                raise
+            self._waited = 0.0 if done else self._waited + time.monotonic() - started
+        counts = (*(channel.counts() if channel is not None else (0, 0)), self.dropped)
         if counts == self._told:
             return None
         self._told = counts
-        return " ".join(problems) or None
+        sentences = channel.left_over() if channel is not None else []
+        if self.dropped:
+            sentences.append(f"{self.dropped} events could not be written to the journal and are lost.")
+        return " ".join(sentences) or None
 
     def close(self, timeout: float | None = None) -> None:
         """Flush, and remove the journal if nothing in it is unsent. A later call starts a new one."""
-        self.flush(timeout)
-        self._end()
-
-    def _end(self) -> None:
-        with self._opening:
-            channel, self._channel = self._channel, None
-        if channel is not None and channel.sender.stop():
-            channel.journal.close()
-            channel.transport.close()
+        channel = self._detach()
+        if channel is not None:
+            channel.sender.flush(self._settings.flush_timeout if timeout is None else timeout)
+            channel.close()
 
     def close_at_exit(self) -> None:
         """Drain, say what could not be delivered, and close."""
-        problem = self.drain()
+        channel = self._detach()
+        problem = self._drain(channel)
         if problem:
             _console.warning(problem)
-        self._end()
+        if channel is not None:
+            channel.close()
+
+    def _detach(self) -> Channel | None:
+        """Let go of the channel; whoever logs from now on makes a new one."""
+        with self._opening:
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.journal.seal()
+        return channel
 
     def _append(self, call: str, body: object) -> None:
         try:
-            channel = self._channel or self._open()
-            try:
-                channel.journal.append(call, body)
-            except JournalClosedError:  # another thread has closed the client since
-                channel = self._open()
-                channel.journal.append(call, body)
-            channel.sender.notify()
+            while True:
+                try:
+                    (self._channel or self._open()).append(call, body)
+                except JournalClosedError:  # another thread has closed the client since
+                    continue
+                else:
+                    return
         except Exception as error:  # noqa: BLE001  whatever it is, it is not the user's code that must deal with it
             self.drop(call, error)
 
@@ -288,17 +304,11 @@ class TrackingAPIClient:
             self._last_message = now
             _console.warning(f"An event ({call}) could not be kept and is lost: {error}. The run goes on.")
 
-    def _open(self) -> _Channel:
+    def _open(self) -> Channel:
         with self._opening:
             if self._channel is None:
-                journal = Journal(
-                    journal_folder(),
-                    self.name,
-                    max_bytes=self._settings.journal_max_bytes,
-                    fsync=self._settings.journal_fsync,
-                )
                 transport, self._transport = self._transport or create_transport(self.url, self._config), None
-                self._channel = _Channel(journal, Sender(journal, transport, self.name), transport)
+                self._channel = Channel(self.name, self._settings, transport)
                 _close_at_exit_of_child()
             return self._channel
 
@@ -306,26 +316,20 @@ class TrackingAPIClient:
         """Leave journal, sender and connections to the parent (see ``ForkAware``)."""
         if self._channel is not None:
             self._channel.journal.abandon()
+        # Kept, for what a destructor does to a connection (to a database's, above all) would disturb the parent.
+        _of_parents.append((self._channel, self._transport))
         self._transport = None
         self._start_afresh()
 
 
-@dataclass(frozen=True, slots=True)
-class _Channel:
-    """A journal, the sender that empties it, and how it does."""
-
-    journal: Journal
-    sender: Sender
-    transport: Transport
-
-
 _clients: Final[weakref.WeakSet[TrackingAPIClient]] = weakref.WeakSet()
 _by_url: Final[dict[str, TrackingAPIClient]] = {}
+_of_parents: Final[list[object]] = []
 _making = threading.RLock()
 
 
 def get_client(url: str, config: Config) -> TrackingAPIClient:
-    """This process' client for ``url``: one for each URL, whoever asks.
+    """This process' client for ``url``: one for each URL, whoever asks; the last configuration counts.
 
     Raises:
         ConfigError: No transport serves the URL's scheme.
@@ -333,6 +337,8 @@ def get_client(url: str, config: Config) -> TrackingAPIClient:
     with _making:
         if url not in _by_url:
             _by_url[url] = TrackingAPIClient(url, config)
+        else:
+            _by_url[url].reconfigure(config)
         return _by_url[url]
 
 

@@ -61,7 +61,7 @@ class Journal:
         self._file_size = min(_FILE_SIZE, max(1, max_bytes // _PARTS_OF_CAP))
         self._fsync = fsync
         self._lock = threading.RLock()
-        self._closed = False
+        self._sealed = False
         self._current = self._create(Header(url))
         self._files = deque([self._current])
         # Events of the files that are delivered and gone.
@@ -85,7 +85,7 @@ class Journal:
         """
         line = records.frame((call, body))
         with self._lock:
-            if self._closed:
+            if self._sealed:
                 raise JournalClosedError
             if self._current.size + len(line) > self._room:
                 self._make_room(len(line))
@@ -127,7 +127,7 @@ class Journal:
                 file = self._files[0]
                 if file.unsent:
                     return file
-                if file is self._current or self._closed:
+                if file is self._current:
                     return None
                 self._files.popleft()
                 self._gone += file.last
@@ -158,16 +158,20 @@ class Journal:
         with self._lock:
             return sum(file.unsent_bytes for file in self._files)
 
+    def seal(self) -> None:
+        """Take no more events; what is there can still be delivered."""
+        with self._lock:
+            self._sealed = True
+
     def close(self) -> None:
         """Give the journal up; only files with events that are not delivered stay."""
+        self.seal()
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                for file in self._files:
-                    file.close()
+            while self._files:
+                self._files.pop().close()
 
     def abandon(self) -> None:
         """Close the files and touch nothing, as a forked child does with its parent's."""
-        self._closed = True
-        for file in self._files:
-            file.abandon()
+        self._sealed = True
+        while self._files:
+            self._files.pop().abandon()

@@ -17,6 +17,7 @@ An event in it is accepted once its line is written; it is delivered once the ``
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -237,12 +238,17 @@ class JournalFile:
             self.acknowledge(self.acknowledged + len(lines), self._read_offset + sum(map(len, lines)))
 
     def acknowledge(self, sequence: int, end: int) -> None:
-        """Mark every event up to number ``sequence``, which ends at the offset ``end``, as delivered."""
-        if self._ack_fd is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-            self._ack_fd = os.open(_ack_path(self.path), flags, 0o600)
-        os.pwrite(self._ack_fd, b"%020d %020d\n" % (sequence, end), 0)
+        """Mark every event up to number ``sequence``, which ends at the offset ``end``, as delivered.
+
+        On a full disk only this process knows that: after its death the events are sent again, and our tracker tells
+        that it has them.
+        """
         self.acknowledged, self._read_offset = sequence, end
+        with contextlib.suppress(OSError):
+            if self._ack_fd is None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+                self._ack_fd = os.open(_ack_path(self.path), flags, 0o600)
+            os.pwrite(self._ack_fd, b"%020d %020d\n" % (sequence, end), 0)
 
     def _recover(self, start: int) -> None:
         """Find number and size of the records, cut off a torn last one, and find how far they are delivered."""

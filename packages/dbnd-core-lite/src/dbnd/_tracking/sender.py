@@ -72,6 +72,7 @@ class Sender:
         self._journal = journal
         self._transport = transport
         self._name = name
+        self._successor: Transport | None = None
         self._delivery: Delivery | None = None
         self._backoff = Backoff()
         self._hearts: dict[str, _Heart] = {}
@@ -99,6 +100,12 @@ class Sender:
             if self._thread is None:
                 self._start()
             self._wake.set()
+
+    def use(self, transport: Transport) -> None:
+        """Deliver through another transport from the next batch on."""
+        self._successor = transport
+        self._backoff.succeeded()
+        self.notify()
 
     def _start(self) -> None:
         with self._progress:
@@ -129,6 +136,10 @@ class Sender:
         if idle:
             self._delivering.release()
         return idle
+
+    def close(self) -> None:
+        """Close the connection to the tracker; the sender was stopped."""
+        self._transport.close()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -214,6 +225,10 @@ class Sender:
         file = self._journal.front()
         if file is None:
             return False
+        successor, self._successor = self._successor, None
+        if successor is not None:
+            self._transport.close()
+            self._transport, self._delivery = successor, None
         if self._delivery is None or self._delivery.file is not file:
             self._delivery = Delivery(file, self._transport, self._buried)
         self._delivery.step()

@@ -1,0 +1,72 @@
+"""A channel: the way of this process' events to one tracker, from the journal over the sender to the transport."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from dbnd import _console
+from dbnd._paths import journal_folder
+from dbnd._tracking.journal import Journal
+from dbnd._tracking.sender import Sender
+
+if TYPE_CHECKING:
+    from dbnd._settings import CoreSettings
+    from dbnd._tracking.transport import Transport
+
+
+class Channel:
+    """A journal and the sender that empties it.
+
+    Args:
+        name: The tracker as messages name it, without credentials.
+        settings: The bounds of the journal.
+        transport: How events reach the tracker.
+
+    Attributes:
+        journal: Where events are kept.
+        sender: What carries them to the tracker.
+
+    Raises:
+        OSError: The journal cannot be made.
+    """
+
+    def __init__(self, name: str, settings: CoreSettings, transport: Transport) -> None:
+        self._name = name
+        self.journal: Final = Journal(
+            journal_folder(), name, max_bytes=settings.journal_max_bytes, fsync=settings.journal_fsync
+        )
+        self.sender: Final = Sender(self.journal, transport, name)
+
+    def append(self, call: str, body: object) -> None:
+        """Keep an event, and have it delivered (see ``Journal.append``)."""
+        self.journal.append(call, body)
+        self.sender.notify()
+
+    def drain(self, timeout: float) -> bool:
+        """Flush, and show on a terminal how far that is when it takes longer than a second."""
+        with _console.progress(f"Delivering to {self._name}", self.journal.unsent) as progress:
+            return self.sender.flush(timeout, progress)
+
+    def counts(self) -> tuple[int, int]:
+        """Numbers of events that are unsent, and that were refused."""
+        return self.journal.unsent, self.sender.dead
+
+    def left_over(self) -> list[str]:
+        """What is to be said about these, in sentences."""
+        unsent, dead = self.counts()
+        sentences = []
+        if unsent:
+            reason = self.sender.trouble or "it was too slow"
+            sentences.append(
+                f"{unsent} events are not delivered, because the tracker {self._name} does not take them ({reason}); "
+                f"they wait in {self.journal.path}: `dbnd sync` or the next `dbnd run` sends them."
+            )
+        if dead:
+            sentences.append(f"{dead} events were refused by {self._name}; they are kept in {self.sender.dead_path}.")
+        return sentences
+
+    def close(self) -> None:
+        """End delivery; a sender that talks to the tracker at the moment is left to end with the process."""
+        if self.sender.stop():
+            self.journal.close()
+            self.sender.close()

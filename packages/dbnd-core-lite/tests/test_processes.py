@@ -1,0 +1,430 @@
+"""Runs across processes: forked and fresh children, ranks, signals, and ways to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import uuid
+
+import pytest
+
+from dbnd import dbnd_tracking, log_metric, task
+from dbnd._run import Run, TaskDefinition
+
+PATIENCE = 60
+
+HEADER = """
+import os, sys, time, signal
+from dbnd import dbnd_tracking, log_artifact, log_metric, task, current_task_run, get_databand_context
+conf = {"core": {"databand_url": os.environ["TRACKER"], "databand_access_token": "t"}}
+"""
+
+
+@pytest.fixture
+def script(server):
+    """Run a script that is tracked by the scripted server, from a file, as multiprocessing needs it."""
+
+    def run(code, *, returncode=0, **env):
+        with open("script.py", "w", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(HEADER + textwrap.dedent(code))
+        done = subprocess.run(
+            [sys.executable, "script.py"],
+            env={**os.environ, "TRACKER": server.url, **env},
+            capture_output=True,
+            text=True,
+            timeout=2 * PATIENCE,
+            check=False,
+        )
+        assert done.returncode == returncode, done.stderr
+        return done
+
+    return run
+
+
+def bodies(server, call):
+    return [r.body for r in server.requests if r.path.endswith(f"tracking/{call}")]
+
+
+def points(server):
+    """Values by attempt."""
+    found = {}
+    for body in bodies(server, "log_metrics"):
+        for info in body["metrics_info"]:
+            found.setdefault(info["task_run_attempt_uid"], []).append(info["metric"]["value"])
+    return found
+
+
+def run_states(server):
+    return [body["state"] for body in bodies(server, "set_run_state")]
+
+
+def root_attempts(server):
+    return [
+        b["init_args"]["task_runs_info"]["task_runs"][0]["task_run_attempt_uid"] for b in bodies(server, "init_run")
+    ]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_log_into_the_run(script, server, method):
+    script(
+        f"""
+        import multiprocessing
+        def work(n):
+            for i in range(10): log_metric("n", n * 10 + i)
+        if __name__ == "__main__":
+            with dbnd_tracking("job", conf=conf):
+                context = multiprocessing.get_context({method!r})
+                children = [context.Process(target=work, args=(n,)) for n in range(3)]
+                for child in children: child.start()
+                for child in children: child.join()
+                assert [child.exitcode for child in children] == [0, 0, 0]
+        """
+    )
+    (root,) = root_attempts(server)
+    found = points(server)
+    assert sorted(found) == [root]
+    assert sorted(found[root]) == list(range(30))
+    for child in range(3):
+        assert [n for n in found[root] if n // 10 == child] == [child * 10 + i for i in range(10)]
+    assert run_states(server) == ["SUCCESS"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_of_a_pool_log_into_the_run(script, server, method):
+    script(
+        f"""
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+        def work(n):
+            log_metric("n", n)
+            return n
+        if __name__ == "__main__":
+            with dbnd_tracking("job", conf=conf):
+                with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context({method!r})) as pool:
+                    assert sorted(pool.map(work, range(20))) == list(range(20))
+        """
+    )
+    assert sorted(points(server)[root_attempts(server)[0]]) == list(range(20))
+
+
+def test_a_forked_child_that_leaves_the_block_does_not_end_the_run(script, server):
+    script(
+        """
+        @task
+        def inner():
+            if not (child := os.fork()):
+                log_metric("from", "child")
+                sys.exit(3)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+            log_metric("from", "parent")
+        with dbnd_tracking("job", conf=conf): inner()
+        """
+    )
+    assert run_states(server) == ["SUCCESS"]
+    (values,) = points(server).values()
+    assert sorted(values) == ["child", "parent"]
+    updates = [u["state"] for b in bodies(server, "update_task_run_attempts") for u in b["task_run_attempt_updates"]]
+    assert sorted(updates) == ["RUNNING", "RUNNING", "SUCCESS", "SUCCESS"]
+
+
+def test_task_runs_of_forked_children_have_names_and_attempts_of_their_own(script, server):
+    script(
+        """
+        @task
+        def inner(n): log_metric("n", n)
+        with dbnd_tracking("job", conf=conf):
+            inner(0)
+            for n in (1, 2):
+                if not (child := os.fork()):
+                    inner(n)
+                    from dbnd._tracking.client import close_all
+                    close_all()
+                    os._exit(0)
+                os.waitpid(child, 0)
+            inner(3)
+        """
+    )
+    found = points(server)
+    assert sorted(found.values()) == [[0], [1], [2], [3]]
+    names = [t["task_af_id"] for b in bodies(server, "add_task_runs") for t in b["task_runs_info"]["task_runs"]]
+    assert len(set(names)) == 4
+    assert {"inner", "inner_2"} <= set(names)
+
+
+def test_a_fork_while_other_threads_log_hangs_nobody(script, server):
+    script(
+        """
+        import threading
+        def log():
+            while not end.is_set(): log_metric("thread", 1)
+        with dbnd_tracking("job", conf=conf):
+            end = threading.Event()
+            threads = [threading.Thread(target=log) for _ in range(4)]
+            for thread in threads: thread.start()
+            for n in range(20):
+                if not (child := os.fork()):
+                    log_metric("child", n)
+                    os._exit(0)
+                assert os.waitpid(child, 0)[1] == 0
+            end.set()
+            for thread in threads: thread.join()
+        """
+    )
+    assert run_states(server) == ["SUCCESS"]
+
+
+def test_what_a_child_leaves_with_os_exit_is_kept(script, server, home):
+    script(
+        """
+        with dbnd_tracking("job", conf=conf):
+            if not (child := os.fork()):
+                log_metric("n", 7)
+                os._exit(0)
+            os.waitpid(child, 0)
+        """
+    )
+    (left,) = (home / "dbnd/journal").glob("*.journal")
+    assert left.read_bytes().count(b"\n") == 2
+
+
+def test_a_fresh_child_logs_into_the_task_run_that_started_it(script, server):
+    script(
+        """
+        import subprocess
+        code = "from dbnd import log_metric, log_artifact; log_metric('n', 7); log_artifact('a', 's3://b/c')"
+        with dbnd_tracking("job", conf=conf): subprocess.run([sys.executable, "-c", code], check=True)
+        """
+    )
+    (root,) = root_attempts(server)
+    assert points(server) == {root: [7]}
+    assert [b["task_run_attempt_uid"] for b in bodies(server, "log_artifact")] == [root]
+
+
+def test_a_fresh_child_that_cannot_be_tracked_says_so_once_and_goes_on(script, server):
+    done = script(
+        """
+        import subprocess
+        code = "from dbnd import log_metric; log_metric('n', 1); log_metric('n', 2); print('went on')"
+        env = {"DBND__CORE__FLUSH_TIMEOUT": "soon"}
+        with dbnd_tracking("job", conf=conf):
+            subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **env})
+        """
+    )
+    assert "went on" in done.stdout
+    assert done.stderr.count("core.flush_timeout = 'soon'") == 1
+    assert points(server) == {}
+
+
+def test_the_environment_of_a_run_ends_with_it(server):
+    conf = {"core": {"databand_url": server.url, "databand_access_token": "secret"}}
+    with dbnd_tracking("job", conf=conf) as run:
+        assert os.environ["DBND_PARENT_TASK_RUN_ATTEMPT_UID"] == run.root.attempt_uid
+        assert os.environ["DBND__CORE__DATABAND_URL"] == server.url
+        assert os.environ["DBND__CORE__DATABAND_ACCESS_TOKEN"] == "secret"
+    assert not [name for name in os.environ if name.startswith("DBND_") and name != "DBND_HOME"]
+
+
+def test_ranks_take_part_in_one_run(script, server):
+    uid = str(uuid.uuid4())
+    for rank in range(3):
+        script(
+            """
+            with dbnd_tracking("train", conf=conf) as run:
+                assert "DBND_RUN_UID" not in os.environ
+                for n in range(10): log_metric("n", int(os.environ["RANK"]) * 10 + n)
+            """,
+            DBND_RUN_UID=uid,
+            RANK=str(rank),
+        )
+    inits = [body["init_args"] for body in bodies(server, "init_run")]
+    assert [(args["run_uid"], args["new_run_info"]) for args in inits] == [(uid, None)] * 3
+    assert sorted(points(server).values()) == [[rank * 10 + n for n in range(10)] for rank in range(3)]
+    assert len(set(root_attempts(server))) == 3
+    assert run_states(server) == []
+    assert bodies(server, "set_unfinished_tasks_state") == []
+
+
+def test_a_rank_that_fails_leaves_the_run_to_others(script, server):
+    uid = str(uuid.uuid4())
+    script("with dbnd_tracking('train', conf=conf): raise ValueError('mine')", returncode=1, DBND_RUN_UID=uid)
+    updates = [u["state"] for b in bodies(server, "update_task_run_attempts") for u in b["task_run_attempt_updates"]]
+    assert updates == ["RUNNING", "FAILED"]
+    assert run_states(server) == []
+
+
+def test_a_run_that_is_done_once_more_has_new_attempts(script, server):
+    uid = str(uuid.uuid4())
+    script("with dbnd_tracking('train', conf=conf): pass", DBND_RUN_UID=uid, DBND_RESUBMIT_RUN="true")
+    (args,) = [body["init_args"] for body in bodies(server, "init_run")]
+    assert args["new_run_info"]["run_uid"] == uid
+    assert root_attempts(server) == [str(uuid.uuid5(uuid.UUID(uid), "train.train:1-resubmit"))]
+    assert run_states(server) == ["SUCCESS"]
+
+
+def test_a_uid_that_is_none_is_one_sentence(script):
+    done = script("with dbnd_tracking('train', conf=conf): pass", returncode=1, DBND_RUN_UID="seven")
+    assert "The environment variable DBND_RUN_UID = 'seven' is no uid of a run" in done.stderr
+
+
+def test_attempts_of_the_first_process_are_those_of_the_original_client():
+    run = Run("job", "run")
+    uids = [run.new_task_run(TaskDefinition("t"), parent=None).attempt_uid for _ in range(2)]
+    assert uids == [str(uuid.uuid5(uuid.UUID(run.uid), f"DBND_RUN.job.{name}:1")) for name in ("t", "t_2")]
+
+
+SIGTERM = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+
+
+def test_sigterm_ends_a_tracked_script_as_cancelled(script, server):
+    done = script(
+        f"""
+        with dbnd_tracking("job", conf=conf):
+            log_metric("n", 1)
+            {SIGTERM}
+        """,
+        returncode=143,
+    )
+    assert run_states(server) == ["CANCELLED"]
+    assert bodies(server, "set_unfinished_tasks_state")[0]["state"] == "UPSTREAM_FAILED"
+    assert list(points(server).values()) == [[1]]
+    (update,) = bodies(server, "update_task_run_attempts")[-1]["task_run_attempt_updates"]
+    assert update["state"] == "CANCELLED"
+    assert "SIGTERM" in update["error"]["msg"]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_handler_of_the_users_own_is_left_alone(script, server):
+    done = script(
+        """
+        signal.signal(signal.SIGTERM, lambda *_: print("mine"))
+        with dbnd_tracking("job", conf=conf): os.kill(os.getpid(), signal.SIGTERM)
+        print(signal.getsignal(signal.SIGTERM).__name__)
+        """
+    )
+    assert done.stdout.split() == ["mine", "<lambda>"]
+    assert run_states(server) == ["SUCCESS"]
+
+
+def test_a_handler_that_is_set_within_the_run_stays(script):
+    done = script(
+        """
+        with dbnd_tracking("job", conf=conf): signal.signal(signal.SIGTERM, lambda *_: None)
+        print(signal.getsignal(signal.SIGTERM).__name__)
+        with dbnd_tracking("job", conf=conf): pass
+        """
+    )
+    assert done.stdout.split() == ["<lambda>"]
+
+
+def test_after_the_run_sigterm_is_what_it_was(server):
+    with dbnd_tracking("job", conf={"core": {"databand_url": server.url, "databand_access_token": "t"}}):
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_forked_child_dies_of_sigterm_as_it_would_without_us(script, server):
+    script(
+        f"""
+        with dbnd_tracking("job", conf=conf):
+            if not (child := os.fork()):
+                {SIGTERM}
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+        """
+    )
+    assert run_states(server) == ["SUCCESS"]
+
+
+def test_terminating_a_process_of_multiprocessing_works(script, server):
+    script(
+        """
+        import multiprocessing
+        context = multiprocessing.get_context("fork")
+        with dbnd_tracking("job", conf=conf):
+            child = context.Process(target=time.sleep, args=(60,))
+            child.start()
+            child.terminate()
+            child.join()
+            assert child.exitcode == -signal.SIGTERM
+        """
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "returncode", "state"),
+    [
+        ("sys.exit()", 0, "SUCCESS"),
+        ("sys.exit(4)", 4, "FAILED"),
+        ("raise ValueError('boom')", 1, "FAILED"),
+        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(60)", -signal.SIGINT, "CANCELLED"),
+    ],
+)
+def test_ways_to_end(script, server, code, returncode, state):
+    script(
+        f"""
+        with dbnd_tracking("job", conf=conf):
+            log_metric("n", 1)
+            {code}
+        """,
+        returncode=returncode,
+    )
+    assert run_states(server) == [state]
+    assert list(points(server).values()) == [[1]]
+
+
+def test_os_exit_leaves_everything_in_the_journal(script, server, dbnd):
+    script(
+        """
+        with dbnd_tracking("job", conf={**conf, "run.heartbeat_interval_s": 0}):
+            for n in range(100): log_metric("n", n)
+            os._exit(5)
+        """,
+        returncode=5,
+    )
+    done = dbnd("sync", DBND__CORE__DATABAND_URL=server.url, DBND__CORE__DATABAND_ACCESS_TOKEN="t")
+    assert done.returncode == 0, done.stderr
+    (values,) = points(server).values()
+    # This server does not tell apart what it has already; ours does.
+    assert sorted(set(values)) == list(range(100))
+
+
+def test_sigterm_in_another_thread_than_the_main_one_is_not_touched(server):
+    import threading
+
+    conf = {"core": {"databand_url": server.url, "databand_access_token": "t"}}
+    seen = []
+
+    def track():
+        with dbnd_tracking("job", conf=conf):
+            log_metric("n", 1)
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=track)
+    thread.start()
+    thread.join(PATIENCE)
+    assert seen == [signal.SIG_DFL]
+    assert run_states(server) == ["SUCCESS"]
+
+
+@task
+def outside():
+    log_metric("n", 1)
+
+
+def test_outside_of_a_run_a_stray_environment_harms_nobody(monkeypatch, server):
+    """A child of a run whose tracker is known by its environment calls a task."""
+    for name in ("DBND_ROOT_RUN_UID", "DBND_PARENT_TASK_RUN_UID", "DBND_PARENT_TASK_RUN_ATTEMPT_UID"):
+        monkeypatch.setenv(name, str(uuid.uuid4()))
+    monkeypatch.setenv("DBND__CORE__DATABAND_URL", server.url)
+    monkeypatch.setenv("DBND__CORE__DATABAND_ACCESS_TOKEN", "t")
+    from dbnd import _logging_api
+
+    _logging_api._client_of_environment.cache_clear()
+    outside()
+    client = _logging_api._client_of_environment()
+    assert client.flush(PATIENCE)
+    _logging_api._client_of_environment.cache_clear()
+    assert points(server) == {os.environ["DBND_PARENT_TASK_RUN_ATTEMPT_UID"]: [1]}
+    client.close()
