@@ -174,6 +174,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Make the documentation's pictures of the terminal and the web page anew, from real runs, with Chromium."""
+    install(session, "playwright>=1.45", "ptyprocess>=0.7", "pyte>=0.8.2")
+    session.run("python", "docs/pictures.py")
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel and the source distribution of every package into dist/."""
     session.install("hatch")
