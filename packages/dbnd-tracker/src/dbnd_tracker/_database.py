@@ -198,6 +198,29 @@ class Database:
         with self._translated(), Session(self._engine, info=self._read_info) as session:
             yield session
 
+    def vacuum(self) -> None:
+        """Give the space of deleted rows back to the file system; meanwhile nobody writes.
+
+        Raises:
+            StorageError: The database cannot be used, or there is no room for a copy of it.
+        """
+        with self._translated():
+            connection = self._engine.raw_connection()
+            try:
+                driver: Any = connection.dbapi_connection
+                if self.path:
+                    driver.execute("VACUUM")
+                    driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                else:
+                    driver.autocommit = True
+                    driver.execute("VACUUM (FULL, ANALYZE)")
+            except self._engine.dialect.loaded_dbapi.Error as error:
+                msg = f"The database {self.name} cannot be used: {_reason(error)}."
+                raise StorageError(msg) from error
+            finally:
+                connection.invalidate()  # its mode is not that of the others
+                connection.close()
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()

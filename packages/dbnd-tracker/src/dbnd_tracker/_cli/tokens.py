@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
-from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Final
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import click
 
+from dbnd_tracker._cli.databases import database_option, duration, open_configured
+
 if TYPE_CHECKING:
-    from dbnd_tracker._database import Database
     from dbnd_tracker._models import AccessToken
-
-_LIFESPAN: Final = re.compile(r"(\d{1,6})([smhd])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_LONGEST_DAYS: Final = 36_500
-
-_database = click.option("--database", help="File, sqlite:///file or postgresql://… (tracker.database).")
 
 
 @click.group()
@@ -38,7 +32,7 @@ def token() -> None:
     help="write: jobs that track runs; read: people and dashboards; admin: everything.",
 )
 @click.option("--expires", help="How long it is valid, such as 12h or 90d; without it, until it is revoked.")
-@_database
+@database_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def create(*, label: str, role: str, expires: str | None, database: str | None, as_json: bool) -> None:
     """Make a token called LABEL and print it, once: nobody can show it again."""
@@ -46,8 +40,8 @@ def create(*, label: str, role: str, expires: str | None, database: str | None, 
     from dbnd_tracker._access.roles import Role
     from dbnd_tracker._access.tokens import create_token
 
-    lifespan = None if expires is None else _lifespan(expires)
-    made, secret = _open(database).write(
+    lifespan = None if expires is None else duration(expires, "--expires")
+    made, secret = open_configured(database).write(
         lambda writer: create_token(writer, label=label, role=Role(role), lifespan=lifespan)
     )
     if as_json:
@@ -61,7 +55,7 @@ def create(*, label: str, role: str, expires: str | None, database: str | None, 
 
 
 @token.command("list")
-@_database
+@database_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(*, database: str | None, as_json: bool) -> None:
     """List all tokens, without their secrets."""
@@ -69,7 +63,7 @@ def list_(*, database: str | None, as_json: bool) -> None:
     from dbnd_tracker._access.tokens import list_tokens
     from dbnd_tracker._format import local_time
 
-    with _open(database).read() as session:
+    with open_configured(database).read() as session:
         found = list_tokens(session)
     if as_json:
         _console.result(json.dumps([_facts(one) for one in found], indent=2))
@@ -85,7 +79,7 @@ def list_(*, database: str | None, as_json: bool) -> None:
 
 @token.command()
 @click.argument("uid")
-@_database
+@database_option
 def revoke(*, uid: str, database: str | None) -> None:
     """Take back the token whose uid is, or starts with, UID; it opens nothing from now on."""
     from dbnd import _console
@@ -94,33 +88,11 @@ def revoke(*, uid: str, database: str | None) -> None:
     from dbnd_tracker._errors import MissingError
 
     try:
-        revoked = _open(database).write(lambda writer: revoke_token(writer, uid.lower()))
+        revoked = open_configured(database).write(lambda writer: revoke_token(writer, uid.lower()))
     except MissingError as error:
         msg = f"{error} `dbnd tracker token list` shows all."
         raise UsageError(msg) from None
     _console.success(f"The token {revoked.label!r} is revoked.")
-
-
-def _open(given: str | None) -> Database:
-    from dbnd._config import Config
-    from dbnd_tracker._cli.databases import database_url
-    from dbnd_tracker._database import open_database
-    from dbnd_tracker._settings import TrackerSettings
-
-    database = open_database(database_url(given, Config.load().settings(TrackerSettings)))
-    click.get_current_context().call_on_close(database.close)
-    return database
-
-
-def _lifespan(text: str) -> timedelta:
-    from dbnd._errors import UsageError
-
-    found = _LIFESPAN.fullmatch(text.strip())
-    lifespan = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else timedelta()
-    if not timedelta() < lifespan <= timedelta(days=_LONGEST_DAYS):
-        msg = f"--expires {text!r} is no time such as 30m, 12h or 90d."
-        raise UsageError(msg)
-    return lifespan
 
 
 def _state(one: AccessToken) -> str:

@@ -1,4 +1,4 @@
-"""``dbnd tracker``: serve the tracker, and say who may use it."""
+"""``dbnd tracker``: serve the tracker, say who may use it, and care for its database."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dbnd_tracker._cli.care import backup, gc
 from dbnd_tracker._cli.tokens import token
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def tracker() -> None:
     """Serve the tracker on this machine."""
 
 
-tracker.add_command(token)
+for _command in (token, gc, backup):
+    tracker.add_command(_command)
 
 
 @tracker.command()

@@ -1,0 +1,76 @@
+"""``dbnd tracker gc`` and ``backup``: care for the tracker's database."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+
+from dbnd_tracker._cli.databases import database_option, duration, open_configured
+
+
+@click.command()
+@click.option("--older-than", required=True, help="Age from which ended runs go, such as 12h or 90d.")
+@click.option("--job", "jobs", multiple=True, help="Only runs of this job; may be given more than once.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@click.option("--vacuum", is_flag=True, help="Give the space back to the file system, which stops writers meanwhile.")
+@database_option
+def gc(*, older_than: str, jobs: tuple[str, ...], dry_run: bool, vacuum: bool, database: str | None) -> None:
+    """Delete runs that ended long ago, with everything that belongs to them.
+
+    Runs that go on are kept; those that have been silent for too long (lost) count as ended.
+    """
+    from dbnd import _console
+    from dbnd_tracker._format import local_time
+    from dbnd_tracker._retention import delete_client_errors, delete_runs, expired_runs
+
+    before = datetime.now(timezone.utc) - duration(older_than, "--older-than")
+    opened = open_configured(database)
+    with opened.read() as session:
+        found = expired_runs(session, before, jobs)
+    runs = sum(len(expired.ids) for expired in found)
+    points = sum(expired.points for expired in found)
+    if found:
+        rows = [
+            (
+                expired.job or "",
+                str(len(expired.ids)),
+                str(expired.points),
+                local_time(expired.first),
+                local_time(expired.last),
+            )
+            for expired in found
+        ]
+        _console.result(_console.table(("JOB", "RUNS", "POINTS", "FIRST", "LAST"), rows))
+    what = f"{runs} {'run' if runs == 1 else 'runs'} with {points} {'point' if points == 1 else 'points'}"
+    if dry_run:
+        _console.info(f"{what} would be deleted from {opened.name}.")
+        return
+    for expired in found:
+        delete_runs(opened, expired.ids)
+    if not jobs:
+        delete_client_errors(opened, before)
+    if vacuum:
+        opened.vacuum()
+    _console.success(f"{what} deleted from {opened.name}.")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@database_option
+def backup(*, file: Path, database: str | None) -> None:
+    """Copy the tracker's SQLite database to FILE, while it is in use.
+
+    FILE must not exist yet; it is a whole database, which `--database FILE` opens.
+    """
+    from dbnd import _console
+    from dbnd._errors import UsageError
+    from dbnd_tracker._backup import back_up
+
+    opened = open_configured(database, create=False)
+    if opened.path is None:
+        msg = f"The database {opened.name} is PostgreSQL's: back it up with pg_dump."
+        raise UsageError(msg)
+    back_up(opened.path, file)
+    _console.success(f"{file} holds what {opened.name} held ({file.stat().st_size} bytes).")
