@@ -9,18 +9,22 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["matrix"]
+nox.options.sessions = ["units", "matrix", "skinny"]
 
 ROOT = Path(__file__).parent
+PLUGIN_TESTS = "packages/dbnd-mlflow"
 # In the order of their dependencies.
 PACKAGES = [
     ROOT / "packages" / name for name in ("dbnd-core-lite", "dbnd-tracker", "dbnd-mlflow", "dbnd-examples", "databand")
 ]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-# Floor, last 2.x, 3.1, a middle 3.x, newest. The caps that an old MLflow needs stand in constraints/.
+# Floor, last 2.x, 3.1, a middle 3.x, newest. What each is installed with stands in constraints/.
 MLFLOWS = ["2.9.2", "2.22.5", "3.1.4", "3.8.1", "3.17.2"]
 # MLflow 2.9 asks for libraries that have no wheels for these Pythons.
 IMPOSSIBLE = {("3.12", "2.9.2"), ("3.13", "2.9.2")}
+# The Python on which each MLflow runs the whole parity suite; on the others it runs over SQLite stores alone.
+PARITY_PYTHON = "3.11"
+PARITY = "parity and not thorough"
 TEST_TOOLS = [
     "httpx>=0.27",
     "hypothesis>=6.100",
@@ -47,9 +51,20 @@ def interpreter(version: str) -> str:
 
 def install(session: nox.Session, *more: str, mlflow: str | None = None) -> None:
     """Install all packages, built from this checkout and not editable, with one version of MLflow."""
-    constraints = ROOT / "constraints" / f"mlflow-{mlflow}.txt"
-    limits = ["-c", str(constraints)] if mlflow and constraints.exists() else []
-    session.install(*limits, *([f"mlflow=={mlflow}"] if mlflow else []), *map(str, PACKAGES), *more)
+    limits = ["-r", str(ROOT / "constraints" / f"mlflow-{mlflow}.txt")] if mlflow else []
+    session.install(*limits, *map(str, PACKAGES), *more)
+    if mlflow:
+        check_version(session, mlflow, "mlflow", "mlflow-skinny")
+
+
+def check_version(session: nox.Session, mlflow: str, *distributions: str) -> None:
+    """Fail unless the MLflow that is imported is the one that is meant, in all its distributions."""
+    check = (
+        "import sys, mlflow; from importlib.metadata import version; "
+        "expected, *names = sys.argv[1:]; found = [mlflow.__version__, *map(version, names)]; "
+        "sys.exit(None if set(found) == {expected} else f'MLflow {expected} is meant, and {found} are installed.')"
+    )
+    session.run("python", "-c", check, mlflow, *distributions)
 
 
 def run_tests(session: nox.Session, *selection: str, env: dict[str, str | None] | None = None) -> None:
@@ -95,7 +110,15 @@ def tests(session: nox.Session) -> None:
 def parity(session: nox.Session) -> None:
     """Compare MLflow with and without the composite URI, over SQLite, file and HTTP stores, with the newest MLflow."""
     install(session, *TEST_TOOLS)
-    run_tests(session, "-m", "parity")
+    run_tests(session, "-m", PARITY, PLUGIN_TESTS)
+
+
+@nox.session
+@nox.parametrize("python", [nox.param(interpreter(python), id=python) for python in PYTHONS])
+def units(session: nox.Session) -> None:
+    """Run the tests of core and tracker, which know no version of MLflow, and those across packages on every Python."""
+    install(session, *TEST_TOOLS)
+    run_tests(session, "packages/dbnd-core-lite", "packages/dbnd-tracker", "tests")
 
 
 @nox.session
@@ -142,10 +165,32 @@ def fuzz(session: nox.Session) -> None:
     ],
 )
 def matrix(session: nox.Session, mlflow: str) -> None:
-    """Run the test suite for every Python and MLflow that is supported."""
+    """Run the plugin's tests, the whole flow and the parity suite for every Python and MLflow that is supported."""
     install(session, *TEST_TOOLS, mlflow=mlflow)
-    run_tests(session)
-    run_tests(session, "-m", "parity")
+    run_tests(session, PLUGIN_TESTS, "tests/test_seed_flow.py")
+    version = session.run("python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])", silent=True)
+    some = [] if str(version).strip() == PARITY_PYTHON else ["-k", "sqlite or troubled"]
+    run_tests(session, "-m", PARITY, *some, PLUGIN_TESTS)
+
+
+@nox.session(python=interpreter(PARITY_PYTHON))
+def skinny(session: nox.Session) -> None:
+    """Run the parity suite with mlflow-skinny alone; its servers have full MLflow, in an environment of their own."""
+    newest = MLFLOWS[-1]
+    needed = [package for package in PACKAGES if package.name not in {"dbnd-examples", "databand"}]
+    session.install(f"mlflow-skinny=={newest}", *map(str, needed), *TEST_TOOLS)
+    check_version(session, newest, "mlflow-skinny")
+    session.run(
+        "python", "-c", "import importlib.util as u; assert u.find_spec('pandas') is u.find_spec('flask') is None"
+    )
+    server = Path(session.create_tmp(), "server")
+    if not (server / "bin").exists():
+        session.run("python", "-m", "venv", str(server))
+        pip = [str(server / "bin" / "python"), "-m", "pip", "install", "-q"]
+        session.run(*pip, "-r", str(ROOT / "constraints" / f"mlflow-{newest}.txt"), external=True)
+    env = {"PARITY_SERVER_PYTHON": str(server / "bin" / "python")}
+    tests = ("-m", PARITY, PLUGIN_TESTS)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "--reruns", "1", "-raR", *tests, *session.posargs, env=env)
 
 
 @nox.session
