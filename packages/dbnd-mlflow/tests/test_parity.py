@@ -30,7 +30,7 @@ from dbnd_mlflow._cli import mlflow as commands
 from parity import artifacts, experiments, models, points, processes, runs, traces, training  # noqa: F401
 from parity.normal import Normal, census
 from parity.scenario import SCENARIOS, Side
-from parity.stores import KINDS, SIDES, Servers, Store, allows_files, file_store, sqlite_store
+from parity.stores import SIDES, Servers, Store, allows_files, file_store, sqlite_store
 from parity.trackers import TROUBLES, Troubles
 
 pytestmark = [pytest.mark.parity, pytest.mark.timeout(400)]
@@ -128,20 +128,19 @@ def compare(tmp_path: Path, empty_store: Path, servers: Servers) -> Compare:
         if kind == "file" and not allows_files(tmp_path / "asked"):
             pytest.skip("this MLflow keeps no runs in files")
         stores = {side: store_of(kind, side) for side in SIDES}
-        uris = {"plain": stores["plain"].uri, "dual": build_composite_uri(tracker_url, stores["dual"].uri)}
-        plain, dual = (perform(name, Side(uris[side], tmp_path / side, name), stores[side]) for side in SIDES)
-        for _, _, error in (plain, dual):
+        uris = {"single": stores["single"].uri, "double": build_composite_uri(tracker_url, stores["double"].uri)}
+        single, double = (perform(name, Side(uris[side], tmp_path / side, name), stores[side]) for side in SIDES)
+        for _, _, error in (single, double):
             if error is not None:
                 raise error
-        assert json.loads(json.dumps(dual[0])) == json.loads(json.dumps(plain[0]))
-        assert dual[1] == plain[1]
-        return stores["dual"]
+        assert json.loads(json.dumps(double[0])) == json.loads(json.dumps(single[0]))
+        assert double[1] == single[1]
+        return stores["double"]
 
     return run
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, found in SCENARIOS.items() for kind in found.kinds])
 def test_the_composite_uri_changes_nothing_and_everything_reaches_the_tracker(
     name, kind, compare, empty_tracker, tmp_path, monkeypatch
 ):

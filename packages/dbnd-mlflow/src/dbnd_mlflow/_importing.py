@@ -18,9 +18,9 @@ from dbnd._tracking import wire
 from dbnd._tracking.points import Group, micros, point, text_point
 from dbnd._tracking.transport import Batch, PartlyAppliedError, Transport
 
-from ._reporter import LINK_TAGS, METRIC, PARAM, STATES, TAG, artifacts_of, dataset_operation, page_of
+from ._reporter import LINK_TAGS, METRIC, MODEL, PARAM, STATES, TAG, artifacts_of, dataset_operation, page_of
 from ._runs import PARENT, derived_task_run, moment, uid_of
-from ._sides import history, task_run_uid
+from ._sides import history, models_of, task_run_uid
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -102,6 +102,9 @@ class Importer:
             self._send("log_datasets", body, journal=_journal(run.info.run_id, "datasets"), first=number)
         for name, place in artifacts_of(run.info.artifact_uri):
             self._send("log_artifact", wire.artifact(attempt, name, mask_url(place)))
+        for name in models_of(run):
+            place = f"{run.info.artifact_uri}/{name}"
+            self._send("log_artifact", wire.artifact(attempt, f"{MODEL}{name}", mask_url(place)))
 
     def _send_points(self, run: Any, key: str) -> None:  # noqa: ANN401
         attempt = self._task_runs[run.info.run_id].attempt_uid

@@ -27,6 +27,8 @@ from ._runs import RunMap, TrackedRun, moment
 METRIC: Final = "mlflow"
 PARAM: Final = "mlflow.param"
 TAG: Final = "mlflow.tag"
+MODEL: Final = "model:"
+"""What the names of artifacts that are models begin with."""
 LINK_TAGS: Final = "dbnd."
 LIFECYCLE: Final = f"{LINK_TAGS}lifecycle_stage"
 STATES: Final = {
@@ -215,7 +217,7 @@ class Reporter:
         """A model was logged: its name and where it stands."""
         tracked = self._find(run_id)
         place = location or f"{tracked.artifact_uri or f'runs:/{run_id}'}/{name}"
-        self._client.log_artifact(tracked.task_run.attempt_uid, f"model:{name}", place)
+        self._client.log_artifact(tracked.task_run.attempt_uid, f"{MODEL}{name}", place)
 
     def experiment_seen(self, experiment_id: str, name: str) -> None:
         """An experiment's name is known: it is the project of runs outside of tasks."""

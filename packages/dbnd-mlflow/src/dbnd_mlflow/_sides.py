@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,8 @@ from ._uri import is_composite_uri, parse_composite_uri
 if TYPE_CHECKING:
     from dbnd import Config
 
+MODELS_TAG: Final = "mlflow.log-model.history"
+"""The tag in which stores before MLflow 3 list a run's models, by themselves; the tracker has them as artifacts."""
 _PAGE: Final = 1_000
 
 
@@ -88,3 +91,15 @@ def history(client: MlflowClient, run_id: str, key: str) -> list[Any]:
 def task_run_uid(run: Any) -> str:  # noqa: ANN401  MLflow's Run, of whichever version
     """The uid of the task run that an MLflow run is reported as."""
     return str(run.data.tags.get(TASK_RUN_UID) or uid_of(run.info.run_id))
+
+
+def models_of(run: Any) -> list[str]:  # noqa: ANN401
+    """The artifact paths of a run's models, as stores before MLflow 3 list them; none of what is no such list."""
+    try:
+        listed = json.loads(run.data.tags.get(MODELS_TAG, "[]"))
+    except ValueError:  # a tag that anyone may set
+        return []
+    entries = listed if isinstance(listed, list) else []
+    return sorted(
+        {str(entry["artifact_path"]) for entry in entries if isinstance(entry, dict) and "artifact_path" in entry}
+    )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dbnd._masking import mask_url
 
-from ._reporter import LINK_TAGS, METRIC, PARAM, STATES
-from ._sides import history, task_run_uid
+from ._reporter import LINK_TAGS, METRIC, MODEL, PARAM, STATES
+from ._sides import MODELS_TAG, history, models_of, task_run_uid
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +28,7 @@ class Difference:
 
     Args:
         run_id: Id of the MLflow run.
-        what: "run", "status", "param", "tag", "metric" or "dataset".
+        what: "run", "status", "param", "tag", "metric", "dataset" or "model".
         name: Its key.
         mlflow: What MLflow's store has.
         tracker: What the tracker has.
@@ -42,7 +42,7 @@ class Difference:
 
 
 def differences(run: Any, client: MlflowClient, reader: Reader) -> Iterator[Difference]:  # noqa: ANN401
-    """What differs between an MLflow run and its task run: status, params, tags, datasets and every metric point.
+    """What differs between an MLflow run and its task run: status, params, tags, datasets, models, all metric points.
 
     Args:
         run: The MLflow run.
@@ -77,9 +77,13 @@ def differences(run: Any, client: MlflowClient, reader: Reader) -> Iterator[Diff
 def _facts(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:  # noqa: ANN401
     params = {p["name"]: p["value"] for p in task_run["params"] if p["source"] == PARAM}
     yield "param", {key: mask_url(value) for key, value in run.data.params.items()}, params
-    tags = {t["name"]: t["value"] for t in task_run["tags"] if not t["name"].startswith(LINK_TAGS)}
-    own = {key: mask_url(value) for key, value in run.data.tags.items() if not key.startswith(LINK_TAGS)}
+    not_compared = (LINK_TAGS, MODELS_TAG)
+    tags = {t["name"]: t["value"] for t in task_run["tags"] if not t["name"].startswith(not_compared)}
+    own = {key: mask_url(value) for key, value in run.data.tags.items() if not key.startswith(not_compared)}
     yield "tag", own, tags
+    models = dict.fromkeys(models_of(run), "logged")
+    known = {artifact["name"] for artifact in task_run["artifacts"]}
+    yield "model", models, {name: "logged" for name in models if f"{MODEL}{name}" in known}
     inputs = getattr(run, "inputs", None)
     datasets = {item.dataset.name: item.dataset.digest for item in (inputs.dataset_inputs if inputs else ())}
     read = [d["data_schema"] or {} for d in task_run["datasets"] if d["operation_source"] == "mlflow"]
@@ -87,7 +91,8 @@ def _facts(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, dict[str, 
 
 
 def _point(timestamp: int, step: int | None, value: object) -> Point:
-    number = float(value)  # type: ignore[arg-type]  # a number, or the words of the read API: "NaN", "Infinity"
+    # A number, or the words of the read API: "NaN", "Infinity". Databases keep no negative zero: adding zero ends it.
+    number = float(value) + 0.0  # type: ignore[arg-type]
     if abs(number) >= _LARGEST:
         number = float("inf") if number > 0 else float("-inf")
     return timestamp, step or 0, repr(number)

@@ -69,7 +69,7 @@ def the_command_line(side):
         mlflow_command("runs", "list", "--experiment-id", side.experiment_id),
         mlflow_command("runs", "describe", "--run-id", kept)[0],
         mlflow_command("runs", "delete", "--run-id", deleted),
-        mlflow_command("gc", "--backend-store-uri", side.uri, "--run-ids", deleted),
+        side.python("-m", "mlflow", "gc", "--backend-store-uri", side.uri, "--run-ids", deleted),
         outcome(client.get_run, deleted),
         mlflow_command("runs", "describe", "--run-id", "0" * 32),
     ], stored(kept)
@@ -116,7 +116,7 @@ def _served(side):
                 time.sleep(0.2)
         yield call
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        os.killpg(server.pid, signal.SIGINT)  # as Ctrl-C does
         try:
             server.wait(60)
         except subprocess.TimeoutExpired:
@@ -124,7 +124,8 @@ def _served(side):
             server.wait()
 
 
-@scenario(installed("flask"))
+# MLflow itself serves no store that is a server.
+@scenario(installed("flask"), kinds=("sqlite", "file"))
 def a_server_over_the_uri(side):
     """Clients in other languages know nothing of the URI: they speak HTTP to a server that is started with it."""
     api = "api/2.0/mlflow"

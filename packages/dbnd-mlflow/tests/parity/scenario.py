@@ -16,6 +16,8 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 
+KINDS = ("sqlite", "file", "http")
+
 
 @dataclass
 class Side:
@@ -62,11 +64,13 @@ class Scenario:
     Args:
         function: What it does.
         needs: Whether this MLflow, and what is installed beside it, has what it uses.
+        kinds: The kinds of stores that it makes sense for.
         uncounted: Tables whose number of rows two equal performances do not agree on.
     """
 
     function: Function
     needs: Callable[[], bool]
+    kinds: tuple[str, ...]
     uncounted: frozenset[str]
 
 
@@ -74,13 +78,15 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    needs: Callable[[], bool] = lambda: True, uncounted: frozenset[str] = frozenset()
+    needs: Callable[[], bool] = lambda: True,
+    kinds: tuple[str, ...] = KINDS,
+    uncounted: frozenset[str] = frozenset(),
 ) -> Callable[[Function], Function]:
     """Register a scenario under its function's name (see ``Scenario`` for the arguments)."""
 
     def register(function: Function) -> Function:
         assert function.__name__ not in SCENARIOS
-        SCENARIOS[function.__name__] = Scenario(function, needs, uncounted)
+        SCENARIOS[function.__name__] = Scenario(function, needs, kinds, uncounted)
         return function
 
     return register

@@ -16,8 +16,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-SIDES = ("plain", "dual")
-KINDS = ("sqlite", "file", "http")
+SIDES = ("single", "double")  # of one length: what MLflow prints has columns as wide as the names of folders
 
 
 @dataclass(frozen=True)
