@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
+
 from dbnd._masking import mask_url
 
 from ._reporter import LINK_TAGS, METRIC, MODEL, PARAM, STATES
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from dbnd._tracking.reader import Reader
 
 _ABSENT: Final = "(none)"
+_LONGEST: Final = {"param": MAX_PARAM_VAL_LENGTH, "tag": MAX_TAG_VAL_LENGTH}
 # SQL databases hold no infinity: MLflow puts the largest double in its place.
 _LARGEST: Final = 1.7976931348623157e308
 Point = tuple[int, int, str]
@@ -62,7 +65,8 @@ def differences(run: Any, client: MlflowClient, reader: Reader) -> Iterator[Diff
     for what, ours, theirs in _facts(run, task_run):
         for name in sorted({*ours, *theirs}):
             left, right = ours.get(name, _ABSENT), theirs.get(name, _ABSENT)
-            if left != right:
+            # A store cuts what is too long for it, and says nothing; the tracker has the whole.
+            if left != right and not (len(left) == _LONGEST.get(what) and right.startswith(left)):
                 yield Difference(run_id, what, name, left, right)
     reported = {metric["key"] for metric in task_run["metrics"] if metric["source"] == METRIC}
     for key in sorted({*run.data.metrics, *reported}):

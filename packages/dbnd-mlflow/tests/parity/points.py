@@ -60,9 +60,10 @@ def odd_names_and_values(side):
 
 
 @scenario()
-def long_params(side):
+def long_params_and_tags(side):
     with mlflow.start_run(run_name="r") as run:
         results = [outcome(mlflow.log_param, f"p{size}", "y" * size) for size in (500, 501, 6_000, 6_001)]
+        results += [outcome(mlflow.set_tag, f"t{size}", "ü" * size) for size in (5_000, 5_001, 8_000, 8_001)]
         key = outcome(mlflow.log_param, "k" * 251, "v")
     return results, key, stored(run.info.run_id)
 

@@ -62,7 +62,9 @@ def the_command_line(side):
         return result.exit_code, result.output, repr(result.exception)
 
     client = MlflowClient()
-    kept, deleted = (client.create_run(side.experiment_id, start_time=1_000, run_name="r").info.run_id for _ in "ab")
+    kept, deleted = (
+        client.create_run(side.experiment_id, start_time=t, run_name="r").info.run_id for t in (1000, 2000)
+    )
     return [
         side.python("-m", "mlflow", "experiments", "search", COLUMNS="300"),
         mlflow_command("experiments", "create", "--experiment-name", "the_command_line_2"),
