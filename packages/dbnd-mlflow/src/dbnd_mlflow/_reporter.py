@@ -130,12 +130,16 @@ class Reporter:
             tracked.has_ended = True
             self._map.ended(info.run_id)
             return
-        if not tracked.is_own:
-            self._client.update_task_run_attempts(tracked.task_run, TaskRunState.RUNNING)
-            if tracked.is_dbnd_run and (tracked.has_ended or tracked.is_guess):
-                self._client.set_run_state(tracked.task_run.run, RunState.RUNNING)
+        self._reopen(tracked)
         tracked.has_ended = False
         self._map.reopened(info.run_id)
+
+    def _reopen(self, tracked: TrackedRun) -> None:
+        if tracked.is_own:  # the task's own state is what dbnd says of it
+            return
+        self._client.update_task_run_attempts(tracked.task_run, TaskRunState.RUNNING)
+        if tracked.is_dbnd_run and (tracked.has_ended or tracked.is_guess):
+            self._client.set_run_state(tracked.task_run.run, RunState.RUNNING)
 
     def _rename(self, tracked: TrackedRun, name: str) -> None:
         """Report a new name: MLflow keeps it as a tag as well, and a run of our own is announced again by it."""
@@ -250,6 +254,8 @@ class Reporter:
         if tracked.is_own:  # the task's own state is what dbnd says of it
             return
         task_state, run_state = STATES[status]
+        if tracked.has_ended and task_state is TaskRunState.CANCELLED:
+            self._reopen(tracked)  # a tracker lets nothing but what runs be cancelled, and MLflow does
         raised = sys.exc_info()[1] if status == "FAILED" else None
         error = None if raised is None else ErrorInfo.of(raised)
         ended = moment(end_time)
