@@ -122,7 +122,12 @@ def test_after_the_run_the_original_uri_is_back(python, store_uri, fail, code):
 def test_both_places_hold_the_same_run(dbnd, show, store_uri, target):
     done = dbnd("run", target, *SWITCH, "-c", f"mlflow_tracking.duplicate_tracking_to={store_uri}")
     assert done.returncode == 0, done.stderr
-    stored = compare(show(), store_uri)
+    run = show()
+    stored = compare(run, store_uri)
+    summary = {line[2:11].strip(): line[11:] for line in done.stderr.splitlines() if line.startswith("  ")}
+    assert summary["tracked"] == f"dbnd runs show {run['run_uid'][:8]}"
+    assert summary["mlflow"] == f"{store_uri}#/experiments/0/runs/{stored.info.run_id}"
+    assert "epochs=" in summary["params"]
     names = {file.path for file in MlflowClient(tracking_uri=store_uri).list_artifacts(stored.info.run_id)}
     assert names == {"summary.md", "config"}
 

@@ -154,28 +154,36 @@ def dimmed(text: str) -> str:
     return click.style(text, dim=True)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, colours: Mapping[str, str] | None = None) -> str:
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    colours: Mapping[str, str] | None = None,
+    whole_last: bool = False,
+) -> str:
     """``rows`` as aligned columns under ``headers``; the last column is not padded.
 
-    On a terminal that is too narrow, the widest columns are cut; elsewhere nothing is.
+    On a terminal that is too narrow, the widest columns are cut, and the last ones left out if that is not enough;
+    elsewhere nothing is.
 
     Args:
         headers: One title for each column.
         rows: Cells as text; line breaks in a cell are shown as spaces, control characters as a mark.
         colours: Colours of cells by their text.
+        whole_last: Cut nothing of the last column: its addresses go on in the next line of a narrow terminal.
     """
     cells = [[plain(cell) for cell in row] for row in rows]
     widths = [max(width(row[column]) for row in [headers, *cells]) for column in range(len(headers))]
     room = columns(sys.stdout)
-    if room is not None:
-        widths = _narrowed(widths, room - 2 * (len(widths) - 1))
+    if room is not None and not whole_last:
+        widths = _narrowed(widths, room)
 
     def line(row: Sequence[str], colours: Mapping[str, str]) -> str:
-        shown = [pad(cut(cell, size), size) for cell, size in zip(row, widths, strict=True)]
+        shown = [pad(cut(cell, size), size) for cell, size in zip(row, widths, strict=False)]
         shown[-1] = shown[-1].rstrip()
         styled = [
             click.style(text, fg=colours[cell]) if cell in colours else text
-            for text, cell in zip(shown, row, strict=True)
+            for text, cell in zip(shown, row, strict=False)
         ]
         return "  ".join(styled).rstrip()
 
@@ -183,8 +191,13 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, colours: Map
 
 
 def _narrowed(widths: list[int], room: int) -> list[int]:
-    """``widths`` with the widest made smaller until all have room, none below what can still be read."""
+    """``widths`` made smaller, the widest first, until they fit with two blanks between them, and as many as fit."""
     widths = list(widths)
-    while sum(widths) > room and max(widths) > _NARROWEST:
-        widths[widths.index(max(widths))] -= 1
+    while sum(widths) + 2 * (len(widths) - 1) > room:
+        if max(widths) > _NARROWEST:
+            widths[widths.index(max(widths))] -= 1
+        elif len(widths) > 1:
+            widths.pop()
+        else:
+            break
     return widths

@@ -36,4 +36,4 @@ def show(name: str | None, set_config: tuple[str, ...], conf_file: tuple[str, ..
         _console.result(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
         return
     cells = [(f"{row.section}.{row.key}", row.value, row.source) for row in rows]
-    _console.result(_console.table(("key", "value", "source"), cells))
+    _console.result(_console.table(("key", "value", "source"), cells, whole_last=True))

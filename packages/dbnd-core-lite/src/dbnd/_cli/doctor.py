@@ -28,5 +28,5 @@ def doctor(ctx: click.Context, set_config: tuple[str, ...], conf_file: tuple[str
         _console.result(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
         cells = [(finding.status, finding.check, finding.text) for finding in findings]
-        _console.result(_console.table(("", "what", "found"), cells))
+        _console.result(_console.table(("", "what", "found"), cells, whole_last=True))
     ctx.exit(1 if any(finding.status == "error" for finding in findings) else 0)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
-import traceback
 from importlib import import_module
 
 import click
@@ -45,6 +43,8 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that ``args`` begin with."""
         if not ctx.resilient_parsing and args[0][:1] != "-" and args[0] not in self._known():
+            import difflib
+
             near = difflib.get_close_matches(args[0], self._known(), 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"No such command {args[0]!r}.{hint}")
@@ -108,6 +108,8 @@ def _sentence(error: click.ClickException) -> str:
 
 def _tell_unexpected(error: Exception) -> None:
     if _console.verbosity() > 0:
+        import traceback
+
         traceback.print_exception(error)
     lines = str(error).splitlines()
     what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -20,4 +20,4 @@ def plugins(as_json: bool) -> None:
         _console.result(json.dumps([dataclasses.asdict(info) for info in infos], indent=2))
         return
     cells = [(i.name, i.distribution, i.version, f"error: {i.error}" if i.error else ", ".join(i.hooks)) for i in infos]
-    _console.result(_console.table(("plugin", "distribution", "version", "hooks"), cells))
+    _console.result(_console.table(("plugin", "distribution", "version", "hooks"), cells, whole_last=True))

@@ -77,7 +77,7 @@ def _list(found: list[Leftover], *, as_json: bool) -> None:
         _console.result("Nothing waits to be delivered.")
         return
     cells = [(str(x.events), x.state, x.header.url if x.header else "", str(x.path), x.problem or "") for x in found]
-    _console.result(_console.table(("events", "state", "tracker", "file", "problem"), cells))
+    _console.result(_console.table(("events", "state", "tracker", "file", "problem"), cells, whole_last=True))
 
 
 def _announce(work: Sync) -> None:

@@ -76,7 +76,7 @@ def _parts(task: TaskRunView) -> Iterator[str]:
     if task.error:
         kind = _CLASS.sub(r"\1", task.error.get("exc_type") or "")
         yield f"Error: {kind}: {task.error.get('msg') or ''}"
-    yield from _table(("LINK", "PLACE"), [(name, str(url)) for name, url in task.links.items()])
+    yield from _table(("LINK", "PLACE"), [(name, str(url)) for name, url in task.links.items()], whole_last=True)
     params = [(param.name, param.source.removesuffix(".param"), value_text(param.value)) for param in task.params]
     yield from _table(("PARAM", "SOURCE", "VALUE"), params)
     yield from _table(("TAG", "VALUE"), [(tag.name, value_text(tag.value)) for tag in task.tags])
@@ -92,7 +92,8 @@ def _parts(task: TaskRunView) -> Iterator[str]:
         for metric in task.metrics
     ]
     yield from _table(("METRIC", "POINTS", "LAST", "MIN", "MAX", "STEP"), metrics)
-    yield from _table(("ARTIFACT", "PLACE"), [(artifact.name, artifact.path) for artifact in task.artifacts])
+    places = [(artifact.name, artifact.path) for artifact in task.artifacts]
+    yield from _table(("ARTIFACT", "PLACE"), places, whole_last=True)
     datasets = [
         (d.operation_type, d.path or "", _shape(d.data_dimensions), d.error or d.operation_status)
         for d in task.datasets
@@ -100,9 +101,9 @@ def _parts(task: TaskRunView) -> Iterator[str]:
     yield from _table(("DATASET", "PATH", "SHAPE", "STATUS"), datasets)
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, whole_last: bool = False) -> Iterator[str]:
     if rows:
-        yield _console.table(headers, rows)
+        yield _console.table(headers, rows, whole_last=whole_last)
 
 
 def _shape(dimensions: list[int | None] | None) -> str:
