@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from dbnd_tracker._models import Base
+from dbnd_tracker._models import AttemptDocument, Base
 
 TABLES = sorted(set(Base.metadata.tables) - {"metric_keys", "batches", "access_tokens", "access_sessions"})
 
@@ -25,6 +25,10 @@ def _counts(tracker: Any) -> dict[str, int]:
         return {table: session.scalar(text(f"SELECT count(*) FROM {table}")) or 0 for table in TABLES}
 
 
+def _document(writer: Any, attempt: str, facts: Any) -> AttemptDocument:
+    return AttemptDocument(attempt_id=writer.attempt_id(attempt), **facts)
+
+
 def _fill(tracker: Any, make_run: Any, *, days: float, state: str | None, job: str = "etl") -> Any:
     """A run with something in every table that a run has rows in."""
     run = make_run(job=job)
@@ -36,6 +40,8 @@ def _fill(tracker: Any, make_run: Any, *, days: float, state: str | None, job: s
     tag, param = task.metric("t", "mlflow.tag", value_str="x"), task.metric("p", "mlflow.param", value_str="x")
     tracker.call("log_metrics", task.metrics(*points, tag, param))
     tracker.call("log_artifact", {"task_run_attempt_uid": task.attempt, "name": "n", "path": "p"})
+    document = {"content": {}, "kind": "dbt"}
+    tracker.database.write(lambda writer: writer.session.add(_document(writer, task.attempt, document)))
     named = {
         "run_uid": run.uid,
         "task_run_uid": task.uid,

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import delete, exists, or_, select
+from sqlalchemy import delete, or_, select
 
-from dbnd_tracker._models import (
-    Artifact,
-    Attempt,
-    DatasetOperation,
-    Metric,
-    MetricSeries,
-    Param,
-    Run,
-    Tag,
-    Target,
-    TaskDefinition,
-    TaskRelation,
-    TaskRun,
-)
+from dbnd_tracker._models import Attempt, Base, Metric, MetricSeries, Run, TaskDefinition, TaskRelation, TaskRun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlalchemy import Table
     from sqlalchemy.orm import Session
-
-_LOGGED: Final = (MetricSeries, Param, Tag, Artifact, Target, DatasetOperation)
 
 
 def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
@@ -44,15 +30,21 @@ def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
     definitions = select(TaskRun.task_definition_uid).where(TaskRun.run_uid.in_(run_uids)).distinct()
     its_definitions = [uid for uid in session.scalars(definitions) if uid is not None]
     _delete(session, Metric, Metric.series_id.in_(series))
-    for table in _LOGGED:
-        _delete(session, table, table.attempt_id.in_(attempts))
+    for table in _tables_of_attempts():
+        _delete(session, table, table.c.attempt_id.in_(attempts))
     _delete(session, Attempt, Attempt.task_run_uid.in_(task_runs))
     _delete(session, TaskRelation, or_(TaskRelation.from_uid.in_(task_runs), TaskRelation.to_uid.in_(task_runs)))
     _delete(session, TaskRun, TaskRun.run_uid.in_(run_uids))
     # The definitions of a process belong to all runs that it has made.
-    still_used = exists().where(TaskRun.task_definition_uid == TaskDefinition.uid)
-    _delete(session, TaskDefinition, TaskDefinition.uid.in_(its_definitions), ~still_used)
+    used = select(TaskRun.task_definition_uid).where(TaskRun.task_definition_uid.in_(its_definitions))
+    _delete(session, TaskDefinition, TaskDefinition.uid.in_(its_definitions), TaskDefinition.uid.not_in(used))
     return _delete(session, Run, Run.uid.in_(run_uids))
+
+
+def _tables_of_attempts() -> list[Table]:
+    """Every table whose rows belong to an attempt, those added later included."""
+    attempt = cast("Table", Attempt.__table__).c.id
+    return [table for table in Base.metadata.sorted_tables if any(key.column is attempt for key in table.foreign_keys)]
 
 
 def _delete(session: Session, table: Any, *conditions: Any) -> int:  # noqa: ANN401  any table, any SQL expression

@@ -23,19 +23,19 @@ def gc(*, older_than: str, jobs: tuple[str, ...], dry_run: bool, vacuum: bool, d
     """
     from dbnd import _console
     from dbnd_tracker._format import local_time
-    from dbnd_tracker._retention import delete_client_errors, delete_runs, expired_runs
+    from dbnd_tracker._retention import delete_client_errors, delete_expired, expired_runs
 
     before = datetime.now(timezone.utc) - duration(older_than, "--older-than")
     opened = open_configured(database)
     with opened.read() as session:
         found = expired_runs(session, before, jobs)
-    runs = sum(len(expired.ids) for expired in found)
+    runs = sum(len(expired.uids) for expired in found)
     points = sum(expired.points for expired in found)
     if found:
         rows = [
             (
                 expired.job or "",
-                str(len(expired.ids)),
+                str(len(expired.uids)),
                 str(expired.points),
                 local_time(expired.first),
                 local_time(expired.last),
@@ -48,7 +48,7 @@ def gc(*, older_than: str, jobs: tuple[str, ...], dry_run: bool, vacuum: bool, d
         _console.info(f"{what} would be deleted from {opened.name}.")
         return
     for expired in found:
-        delete_runs(opened, expired.ids)
+        delete_expired(opened, expired)
     if not jobs:
         delete_client_errors(opened, before)
     if vacuum:
