@@ -39,6 +39,7 @@ TEST_TOOLS = [
     "pytest-rerunfailures>=15",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
+    "schemathesis>=4.1",
 ]
 
 

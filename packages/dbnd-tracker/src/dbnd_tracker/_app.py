@@ -14,18 +14,23 @@ from dbnd_tracker._access.tokens import Keyring
 from dbnd_tracker._api.access import AccessMiddleware
 from dbnd_tracker._api.auth import auth_router
 from dbnd_tracker._api.bodies import BodyMiddleware
+from dbnd_tracker._api.datasets import datasets_router
 from dbnd_tracker._api.extensions import ExtensionsMiddleware
 from dbnd_tracker._api.health import health_router
 from dbnd_tracker._api.hosts import HostMiddleware
 from dbnd_tracker._api.login import login_router
+from dbnd_tracker._api.openapi import REFUSALS, describe_calls
+from dbnd_tracker._api.original import original_router
 from dbnd_tracker._api.pages import pages_router
 from dbnd_tracker._api.runs import runs_router
+from dbnd_tracker._api.task_runs import task_runs_router
 from dbnd_tracker._api.timeout import TimeoutMiddleware
 from dbnd_tracker._api.tracking import tracking_router
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, UnknownCallError
 from dbnd_tracker._observability import ObservingMiddleware, ServerMetrics, access_log
 from dbnd_tracker._pages.static import static_router
 from dbnd_tracker._queries import QueryError
+from dbnd_tracker._queries.expressions import ExpressionError
 from dbnd_tracker._settings import TrackerSettings
 
 if TYPE_CHECKING:
@@ -54,17 +59,21 @@ def create_app(
     settings = settings or TrackerSettings()
     metrics = ServerMetrics()
     keyring = Keyring(token) if guarded or token is not None else None
-    app = FastAPI(title="databand tracker", version=__version__, redirect_slashes=False)
+    app = FastAPI(title="databand tracker", version=__version__, redirect_slashes=False, responses=REFUSALS)
     for error, status in _STATUSES.items():
         app.add_exception_handler(error, _handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.include_router(auth_router(database, keyring))
     app.include_router(tracking_router(database))
     app.include_router(runs_router(database))
+    app.include_router(task_runs_router(database))
+    app.include_router(datasets_router(database))
+    app.include_router(original_router(database))
     app.include_router(health_router(database, metrics))
     app.include_router(login_router(database, keyring))
     app.include_router(static_router())
     app.include_router(pages_router(database))
+    describe_calls(app)
     # The one added last is the outermost: bodies are read before anything is refused, and every answer is marked,
     # counted and logged.
     if keyring is not None:
@@ -84,6 +93,7 @@ _STATUSES = {
     UnknownCallError: HTTPStatus.NOT_FOUND,
     PayloadError: HTTPStatus.BAD_REQUEST,
     QueryError: HTTPStatus.BAD_REQUEST,
+    ExpressionError: HTTPStatus.BAD_REQUEST,
     StorageError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
 
-def _iso(time: datetime) -> str:
+def iso(time: datetime) -> str:
+    """``time`` in UTC, in ISO 8601 with microseconds and offset."""
     return time.astimezone(timezone.utc).isoformat(timespec="microseconds")
 
 
-Time = Annotated[datetime, PlainSerializer(_iso, when_used="json-unless-none")]
+Time = Annotated[datetime, PlainSerializer(iso, when_used="json-unless-none")]
 """A point in time; as JSON, UTC in ISO 8601 with microseconds and offset."""
 Number = int | float | str
 """A number, or the name of one that JSON cannot carry."""
@@ -82,6 +83,8 @@ class ParamView(View):
     value: str | None
     source: str
     """``task`` for an argument of the task, ``mlflow.param`` for one that was logged."""
+    origin: str | None
+    """Where the value came from, as the client says."""
 
 
 class TagView(View):
@@ -172,6 +175,9 @@ class DatasetView(View):
     data_dimensions: list[int | None] | None
     data_schema: Any
     columns_stats: list[dict[str, Any]] | None
+    query: str | None
+    dataset_uri: str | None
+    with_partition: bool | None
 
 
 class TaskRunView(View):
@@ -204,6 +210,11 @@ class TaskRunView(View):
     """The task run of this run that started it."""
     depth: int
     """How many task runs it is nested in."""
+    version: str | None
+    command_line: str | None
+    execution_date: Time | None
+    facts: dict[str, Any]
+    """What else was said about it: environment, signature of its outputs, target date, places of its log."""
 
     @property
     def duration(self) -> timedelta | None:
@@ -218,6 +229,7 @@ class RunDetail(RunSummary):
     execution_date: Time | None
     last_heartbeat: Time | None
     parent_task_run_uid: str | None
+    driver_task_run_uid: str | None
     environment: dict[str, Any]
     facts: dict[str, Any]
     task_runs: list[TaskRunView]
@@ -229,3 +241,86 @@ class TaskRunLog(View):
 
     task_run_uid: str
     log_body: str | None
+
+
+class DatasetOperationView(DatasetView):
+    """An operation on a dataset, and whose it was."""
+
+    task_run_uid: str | None
+    task_run_name: str | None
+    run_uid: str | None
+    job_name: str | None
+
+
+class DatasetOperationPage(View):
+    """Operations on datasets, newest first."""
+
+    data: list[DatasetOperationView]
+    after: int | None
+    """Cursor of the next ones, or null when these are the last."""
+
+
+class LineageEdge(View):
+    """Another dataset, and the task runs that connect it."""
+
+    path: str
+    task_run_uids: list[str]
+
+
+class Lineage(View):
+    """Where a dataset came from and what was made of it, one step in each direction."""
+
+    path: str
+    upstream: list[LineageEdge]
+    """What the task runs that wrote it have read."""
+    downstream: list[LineageEdge]
+    """What the task runs that read it have written."""
+    operations: list[DatasetOperationView]
+    """The latest operations on it, newest first."""
+
+
+class ComparedValue(View):
+    """One thing that compared runs have logged."""
+
+    kind: str
+    """metrics, params or tags."""
+    task: str
+    """Name of the task run."""
+    name: str
+    values: dict[str, Any]
+    """Its value by run uid; of a metric the last one. Runs without it are left out."""
+    differs: bool
+    """Whether the runs do not all have the same value."""
+
+
+class Comparison(View):
+    """Several runs side by side."""
+
+    runs: list[RunSummary]
+    data: list[ComparedValue]
+
+
+class ClientErrorView(View):
+    """An error inside a client that it has told the tracker."""
+
+    received_at: Time
+    timestamp: Time | None
+    dbnd_version: str | None
+    source: str | None
+    stack_trace: str | None
+
+
+class ClientErrorList(View):
+    """Errors of clients, newest first."""
+
+    data: list[ClientErrorView]
+
+
+class Documents(View):
+    """What was said about a task run as a whole."""
+
+    task_run_uid: str
+    dbt: dict[str, Any] | None
+    """Metadata of dbt."""
+    airflow: dict[str, Any] | None
+    """Which task of Airflow it is."""

@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Body, HTTPException, Query, Response
+from sqlalchemy import select
 
 from dbnd_tracker import _queries as queries
 from dbnd_tracker import _views as views
+from dbnd_tracker._api.answers import answer
+from dbnd_tracker._api.exports import whole_run
 from dbnd_tracker._deletion import delete_runs
 from dbnd_tracker._ingest import stop_runs
-from dbnd_tracker._queries.sampling import LEAST
+from dbnd_tracker._models import Run
+from dbnd_tracker._queries.expressions import Field, parse_expression
+from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunFilter, run_table
 from dbnd_tracker._schemas.fields import Uid
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from sqlalchemy.orm import Session
 
     from dbnd_tracker._database import Database
 
 MAX_RUNS = 1_000
-MAX_POINTS = 100_000
-MAX_SAMPLES = 10_000
+MAX_COMPARED = 100
+_ORDER_NAMES: Final = {
+    **{name: name for name in ORDERS},
+    "start_time": STARTED,
+    "job_name": "job",
+    "project_name": "project",
+    "duration": "took",
+}
+_SORT: Final = (
+    f"One of {', '.join(_ORDER_NAMES)}, or metrics.NAME, params.NAME, tags.NAME; with a - in front of it, "
+    "the largest comes first"
+)
 
 
 def runs_router(database: Database) -> APIRouter:
-    """Routes that read runs, metrics and logs."""
+    """Routes about runs."""
     router = APIRouter(prefix="/api/v1", tags=["runs"])
 
     @router.get("/runs", response_model=views.RunPage)
-    def runs(
+    def runs(  # noqa: PLR0913  the parameters of a query
         *,
         job: str | None = None,
         project: str | None = None,
@@ -43,13 +58,30 @@ def runs_router(database: Database) -> APIRouter:
         ] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_RUNS)] = 50,
         after: Annotated[str | None, Query(description="meta.after of the previous page")] = None,
+        sort: Annotated[str | None, Query(description=_SORT)] = None,
+        expression: Annotated[
+            str | None, Query(description="""Such as: metrics.loss < 0.5 and params.optimizer = "sgd" """)
+        ] = None,
     ) -> Response:
-        """Runs that meet all conditions, newest first."""
+        """Runs that meet all conditions, newest first unless they are sorted otherwise."""
         given = {"job": job, "project": project, "state": state, "user": user, "name": name}
         conditions = [queries.Condition(field, "eq", value) for field, value in given.items() if value is not None]
         conditions += _conditions(filters) if filters else []
         with database.read() as session:
-            return _answer(queries.list_runs(session, conditions, limit=limit, after=after))
+            if sort is None and not expression:
+                return answer(queries.list_runs(session, conditions, limit=limit, after=after))
+            order, descending = _order(sort or f"-{STARTED}")
+            wanted = RunFilter(logged=tuple(parse_expression(expression or "")), conditions=tuple(conditions))
+            _check_cursor(session, after)
+            table = run_table(session, wanted, order=order, descending=descending, limit=limit, after=after)
+            cursor = table.runs[-1].run_uid if table.runs and table.has_next else None
+            return answer(views.RunPage(data=table.runs, meta=views.PageMeta(total=table.total, after=cursor)))
+
+    @router.get("/runs/compare", response_model=views.Comparison)
+    def compare(run_uid: Annotated[list[str], Query(min_length=1, max_length=MAX_COMPARED)]) -> Response:
+        """Several runs side by side: what their tasks have logged, by kind, task and name."""
+        with database.read() as session:
+            return answer(queries.compare_runs(session, [uid.lower() for uid in run_uid]))
 
     @router.post("/runs/stop")
     def stop(run_uids: Annotated[list[Uid], Body(min_length=1)]) -> dict[str, str]:
@@ -60,7 +92,7 @@ def runs_router(database: Database) -> APIRouter:
     def run(run_uid: str) -> Response:
         """One run with its task runs and everything that they logged."""
         with database.read() as session:
-            return _answer(queries.run_detail(session, run_uid.lower()), f"There is no run {run_uid}.")
+            return answer(queries.run_detail(session, run_uid.lower()), f"There is no run {run_uid}.")
 
     @router.delete("/runs/{run_uid}", status_code=HTTPStatus.NO_CONTENT)
     def delete_run(run_uid: str) -> Response:
@@ -69,53 +101,34 @@ def runs_router(database: Database) -> APIRouter:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no run {run_uid}.")
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
-    @router.get("/task-runs/{task_run_uid}", response_model=views.TaskRunView)
-    def task_run(task_run_uid: str) -> Response:
-        """One task run with everything that it logged."""
-        with database.read() as session:
-            found = queries.task_run_detail(session, task_run_uid.lower())
-            return _answer(found, f"There is no task run {task_run_uid}.")
+    @router.get("/runs/{run_uid}/export", response_model=views.RunDetail)
+    def export(run_uid: str) -> Response:
+        """The whole run as a file: as its own page of the API, with the log and every point of each task run."""
+        return whole_run(database, run_uid.lower()) or answer(None, f"There is no run {run_uid}.")
 
-    @router.get("/task-runs/{task_run_uid}/metrics", response_model=views.MetricList)
-    def metrics(task_run_uid: str) -> Response:
-        """The metrics of a task run, each summed up."""
+    @router.get("/client-errors", response_model=views.ClientErrorList)
+    def client_errors(limit: Annotated[int, Query(ge=1, le=MAX_RUNS)] = 100) -> Response:
+        """Errors inside clients, which they have told of, newest first."""
         with database.read() as session:
-            return _answer(queries.metric_list(session, task_run_uid.lower()))
-
-    @router.get("/task-runs/{task_run_uid}/metrics/history", response_model=views.MetricHistory)
-    def history(
-        *,
-        task_run_uid: str,
-        key: str,
-        limit: Annotated[int, Query(ge=1, le=MAX_POINTS)] = 10_000,
-        after: Annotated[int, Query(ge=0, le=2**63 - 1, description="after of the previous answer")] = 0,
-        samples: Annotated[
-            int | None,
-            Query(ge=LEAST, le=MAX_SAMPLES, description="So many points that show the shape of all, instead of a page"),
-        ] = None,
-    ) -> Response:
-        """The points of one metric in the order in which they came."""
-        with database.read() as session:
-            found = queries.metric_history(
-                session, task_run_uid.lower(), key, limit=limit, after=after, samples=samples
-            )
-            return _answer(found)
-
-    @router.get("/task-runs/{task_run_uid}/log", response_model=views.TaskRunLog)
-    def log(task_run_uid: str) -> Response:
-        """The log of a task run."""
-        with database.read() as session:
-            found = queries.task_run_log(session, task_run_uid.lower())
-            return _answer(found, f"There is no task run {task_run_uid}.")
+            return answer(queries.client_errors(session, limit))
 
     return router
 
 
-def _answer(found: BaseModel | None, missing: str = "") -> Response:
-    """``found`` as JSON, written by its own model: it has been validated when it was made."""
+def _order(sort: str) -> tuple[str | Field, bool]:
+    """What ``sort`` names, and whether the largest comes first."""
+    name = sort.removeprefix("-")
+    found: str | Field | None = Field.parse(name) or _ORDER_NAMES.get(name)
     if found is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, missing)
-    return Response(found.model_dump_json(), media_type="application/json")
+        msg = f"Runs cannot be sorted by {name[:80]!r}; they can by {', '.join(_ORDER_NAMES)}, metrics.NAME."
+        raise queries.QueryError(msg)
+    return found, sort.startswith("-")
+
+
+def _check_cursor(session: Session, after: str | None) -> None:
+    if after is not None and session.scalar(select(Run.id).where(Run.uid == after)) is None:
+        msg = f"The cursor {after[:80]!r} is not the uid of a run."
+        raise queries.QueryError(msg)
 
 
 def _conditions(text: str) -> list[queries.Condition]:

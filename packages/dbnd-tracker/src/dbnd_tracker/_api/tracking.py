@@ -32,7 +32,7 @@ _BATCH_PARAMETER: Final = {
     "required": False,
     "description": "<journal id>:<first>-<last>: the numbered events that the call is made of. "
     "What was applied before is not applied again.",
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{32}:[0-9]{1,18}-[0-9]{1,18}$"},
 }
 _POINTS_PARAMETER: Final = {
     "name": POINTS_HEADER,

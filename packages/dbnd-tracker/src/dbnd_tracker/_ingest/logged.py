@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import delete
 
+from dbnd_tracker._ingest.uids import dataset_uid, target_uid
 from dbnd_tracker._models import Artifact, AttemptDocument, ClientError, DatasetOperation, Target
 
 if TYPE_CHECKING:
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 MAX_CLIENT_ERRORS: Final = 1_000
 """How many errors of clients are kept; the oldest ones make room."""
 
-_NAMESPACE: Final = uuid.UUID("7d3f8f0e-5a06-5f0c-9a0b-3b1f5f0f4b52")
-
-
-def _uid(*parts: str | None) -> str:
-    """The same uid for the same parts, so that what is said again replaces what was said before."""
-    return str(uuid.uuid5(_NAMESPACE, repr(parts)))
-
 
 def log_artifact(writer: Writer, body: LogArtifact) -> object:
     """Note an artifact; one of the same name is replaced."""
@@ -43,7 +36,7 @@ def log_targets(writer: Writer, body: LogTargets) -> object:
     ids = writer.attempt_ids({info.task_run_attempt_uid for info in body.targets_info})
     rows = [
         {
-            "uid": _uid(info.task_run_attempt_uid, info.param_name, info.target_path, info.operation_type.value),
+            "uid": target_uid(info.task_run_attempt_uid, info.param_name, info.target_path, info.operation_type.value),
             "attempt_id": ids[info.task_run_attempt_uid],
             "param_name": info.param_name,
             "path": info.target_path,
@@ -65,7 +58,7 @@ def log_datasets(writer: Writer, body: LogDatasets) -> object:
     ids = writer.attempt_ids({info.task_run_attempt_uid for info in body.datasets_info})
     rows = [
         {
-            "uid": _uid(info.task_run_attempt_uid, info.operation_path, info.operation_type.value),
+            "uid": dataset_uid(info.task_run_attempt_uid, info.operation_path, info.operation_type.value),
             "attempt_id": ids[info.task_run_attempt_uid],
             "path": info.operation_path,
             "operation_type": info.operation_type.value,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from dbnd_tracker._models import Attempt, Param, Run, TaskDefinition, TaskRelation, TaskRun
+from dbnd_tracker._ingest.uids import target_uid
+from dbnd_tracker._models import Attempt, Param, Run, Target, TaskDefinition, TaskRelation, TaskRun
 from dbnd_tracker._states import FINAL_STATES, next_task_state
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 CHILD = "child"
 UPSTREAM = "upstream"
+INIT = "init"
+"""Operation on a target that is known before its task runs."""
+# What TaskRunInfo says beyond the columns of a task run.
+_FACTS = {"env", "output_signature", "target_date", "has_upstreams", "has_downstreams", "log_local", "log_remote"}
 TASK_SOURCE = "task"
 """Source of params that are arguments of the task."""
 
@@ -45,10 +50,33 @@ def add_infos(writer: Writer, infos: TaskRunsInfo) -> None:
     for info in sorted(infos.task_runs, key=lambda info: info.task_run_uid):
         _add_task_run(writer, info)
     writer.link_attempts({info.task_run_uid for info in infos.task_runs})
+    _add_targets(writer, infos)
     arrows = [(CHILD, parent, child) for parent, child in infos.parent_child_map]
     arrows += [(UPSTREAM, upstream, downstream) for downstream, upstream in infos.upstreams_map]
     rows = [{"kind": kind, "from_uid": start, "to_uid": end} for kind, start, end in sorted(arrows)]
     writer.upsert(TaskRelation, rows, "kind", "from_uid", "to_uid")
+
+
+def _add_targets(writer: Writer, infos: TaskRunsInfo) -> None:
+    """Note the inputs and outputs that are known before their tasks run."""
+    attempts = {info.task_run_uid: info.task_run_attempt_uid for info in infos.task_runs}
+    known = {
+        target_uid(attempts[info.task_run_uid], info.parameter_name, info.path, INIT): info
+        for info in infos.targets
+        if info.task_run_uid in attempts
+    }
+    ids = writer.attempt_ids({attempts[str(info.task_run_uid)] for info in known.values()})
+    rows = [
+        {
+            "uid": uid,
+            "attempt_id": ids[attempts[str(info.task_run_uid)]],
+            "param_name": info.parameter_name,
+            "path": info.path,
+            "operation_type": INIT,
+        }
+        for uid, info in sorted(known.items())
+    ]
+    writer.upsert(Target, rows, "uid")
 
 
 def _add_definition(writer: Writer, info: TaskDefinitionInfo) -> None:
@@ -77,6 +105,7 @@ def _add_task_run(writer: Writer, info: TaskRunInfo) -> None:
     task_run.version = info.version
     task_run.command_line = info.command_line
     task_run.functional_call = info.functional_call
+    task_run.facts = {**(task_run.facts or {}), **info.model_dump(mode="json", include=_FACTS)}
 
     attempt = writer.attempt(info.task_run_attempt_uid)
     attempt.task_run_uid = info.task_run_uid
@@ -149,7 +178,9 @@ def is_reopened(ended: Attempt | Run, time: datetime | None) -> bool:
 
 def set_task_reused(writer: Writer, body: SetTaskReused) -> object:
     """Mark a task run as reused, which is a success."""
-    _task_run(writer, body.task_run_uid).is_reused = True
+    task_run = _task_run(writer, body.task_run_uid)
+    task_run.is_reused = True
+    task_run.facts = {**(task_run.facts or {}), "output_signature": body.task_outputs_signature}
     for attempt in writer.session.scalars(select(Attempt).where(Attempt.task_run_uid == body.task_run_uid)):
         attempt.state = next_task_state(attempt.state, "success")
     return {}

@@ -13,7 +13,7 @@ from dbnd_tracker._models import Attempt, MetricKey, MetricSeries, Param, Run, T
 from dbnd_tracker._queries.expressions import Field, Kind
 from dbnd_tracker._queries.runs import summary
 from dbnd_tracker._values import decode
-from dbnd_tracker._views import RunSummary
+from dbnd_tracker._views import ComparedValue, Comparison, RunSummary
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -46,6 +46,30 @@ def runs_by_uid(session: Session, uids: Sequence[str]) -> list[RunSummary]:
     """The runs with these uids, in their order; what does not exist is left out."""
     found = {run.uid: run for run in session.scalars(select(Run).where(Run.uid.in_(uids)))}
     return [RunSummary(**summary(session, found[uid])) for uid in dict.fromkeys(uids) if uid in found]
+
+
+def compare_runs(session: Session, uids: Sequence[str]) -> Comparison:
+    """What the tasks of several runs have logged, side by side.
+
+    Args:
+        session: Where to read.
+        uids: The runs, in the order in which they stand; what does not exist is left out.
+    """
+    runs = runs_by_uid(session, uids)
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for logged in everything_logged(session, [run.run_uid for run in runs]):
+        place = (logged.field.kind, logged.task or "", logged.field.name)
+        rows.setdefault(place, {})[logged.run_uid] = logged.value
+    data = [
+        ComparedValue(kind=kind, task=task, name=name, values=values, differs=_differ(values, len(runs)))
+        for (kind, task, name), values in sorted(rows.items())
+    ]
+    return Comparison(runs=runs, data=data)
+
+
+def _differ(values: dict[str, Any], runs: int) -> bool:
+    found = list(values.values())
+    return len(found) != runs or any(value != found[0] for value in found)
 
 
 def everything_logged(session: Session, runs: Sequence[str]) -> list[Logged]:

@@ -14,6 +14,8 @@ from dbnd_tracker._ingest.tasks import CHILD, UPSTREAM
 from dbnd_tracker._models import (
     Artifact,
     Attempt,
+    AttemptDocument,
+    ClientError,
     DatasetOperation,
     Param,
     Run,
@@ -46,6 +48,7 @@ def run_detail(session: Session, run_uid: str) -> views.RunDetail | None:
         execution_date=run.execution_date,
         last_heartbeat=run.last_heartbeat,
         parent_task_run_uid=run.parent_task_run_uid,
+        driver_task_run_uid=run.driver_task_run_uid,
         environment=run.environment or {},
         facts=run.facts or {},
         task_runs=_Tasks(session, run_uid).tree(),
@@ -68,6 +71,23 @@ def task_run_log(session: Session, task_run_uid: str) -> views.TaskRunLog | None
         return None
     bodies = [attempt.log_body for attempt in attempts if attempt.log_body is not None]
     return views.TaskRunLog(task_run_uid=task_run_uid, log_body=bodies[-1] if bodies else None)
+
+
+def task_run_documents(session: Session, task_run_uid: str) -> views.Documents | None:
+    """What dbt and Airflow have said about a task run, or None when it is not known; the latest attempt's."""
+    attempts = session.scalars(select(Attempt).where(Attempt.task_run_uid == task_run_uid)).all()
+    if not attempts:
+        return None
+    order = {attempt.id: place for place, attempt in enumerate(sorted(attempts, key=_attempt_order))}
+    rows = session.scalars(select(AttemptDocument).where(AttemptDocument.attempt_id.in_(order)))
+    found = {row.kind: row.content for row in sorted(rows, key=lambda row: order[row.attempt_id])}
+    return views.Documents(task_run_uid=task_run_uid, dbt=found.get("dbt"), airflow=found.get("airflow"))
+
+
+def client_errors(session: Session, limit: int) -> views.ClientErrorList:
+    """The latest errors inside clients, newest first."""
+    rows = session.scalars(select(ClientError).order_by(ClientError.id.desc()).limit(limit))
+    return views.ClientErrorList(data=_views(views.ClientErrorView, rows))
 
 
 def _attempt_order(attempt: Attempt) -> tuple[int, int]:
@@ -193,6 +213,10 @@ class _Tasks:
             upstreams=self._upstreams[task_run.uid],
             parent_task_run_uid=parent,
             depth=depth,
+            version=task_run.version,
+            command_line=task_run.command_line,
+            execution_date=task_run.execution_date,
+            facts=task_run.facts or {},
         )
 
 

@@ -52,6 +52,7 @@ class RunFilter:
         since: It started then or later.
         until: It started earlier.
         logged: Conditions on its metrics, params and tags.
+        conditions: Further conditions.
     """
 
     search: str = ""
@@ -62,6 +63,7 @@ class RunFilter:
     since: datetime | None = None
     until: datetime | None = None
     logged: tuple[Comparison, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
     def clauses(self, session: Session) -> list[ColumnElement[bool]]:
         """All but ``logged`` as SQL."""
@@ -78,6 +80,7 @@ class RunFilter:
             found.append(Run.start_time >= self.since)
         if self.until:
             found.append(Run.start_time < self.until)
+        found += [condition.clause(session) for condition in self.conditions]
         return found
 
 

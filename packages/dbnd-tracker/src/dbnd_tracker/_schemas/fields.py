@@ -10,7 +10,16 @@ from datetime import date, datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, ValidationError, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Strict,
+    ValidationError,
+    WithJsonSchema,
+    WrapValidator,
+)
 
 from dbnd._run import RunState, TaskRunState
 from dbnd_tracker._models import NAME_LENGTH
@@ -22,6 +31,9 @@ if TYPE_CHECKING:
     from pydantic import ValidatorFunctionWrapHandler
 
     E = TypeVar("E", bound=Enum)
+
+SOURCE_LENGTH: Final = 64
+"""Longest source of an update that is kept, in characters."""
 
 # The forms that the original schemas take and ISO 8601 does not: short numbers, 1 to 12 decimals, zone "+HH".
 _LOOSE_TIME: Final = re.compile(
@@ -98,7 +110,7 @@ def _by_name(enum: type[E]) -> Callable[[object], object]:
 
 def _plain_source(value: object) -> object:
     """``UpdateSource.dbnd`` (the text of an enum member) as ``dbnd``."""
-    return value.removeprefix("UpdateSource.") if isinstance(value, str) else value
+    return clean(value.removeprefix("UpdateSource."))[:SOURCE_LENGTH] if isinstance(value, str) else value
 
 
 def _from_json_text(value: object) -> object:
@@ -118,12 +130,20 @@ Real = Annotated[float, Strict()]
 """A number; a whole one, too, and NaN and infinities."""
 Text = Annotated[str, BeforeValidator(_clean)]
 Name = Annotated[str, AfterValidator(cut), BeforeValidator(_clean)]
-Uid = Annotated[str, AfterValidator(canonical_uid)]
-Time = Annotated[datetime, WrapValidator(_utc)]
+Uid = Annotated[str, AfterValidator(canonical_uid), WithJsonSchema({"type": "string", "format": "uuid"})]
+Time = Annotated[datetime, WrapValidator(_utc, json_schema_input_type=datetime)]
 Day = date | datetime
 Source = Annotated[str | None, BeforeValidator(_plain_source)]
 JsonObject = dict[str, Any]
 DataSchema = Annotated[JsonObject | None, BeforeValidator(_from_json_text)]
 Dimensions = list[Integer | None] | None
-RunStateName = Annotated[RunState, BeforeValidator(_by_name(RunState))]
-TaskRunStateName = Annotated[TaskRunState, BeforeValidator(_by_name(TaskRunState))]
+RunStateName = Annotated[
+    RunState,
+    BeforeValidator(_by_name(RunState)),
+    WithJsonSchema({"type": "string", "enum": list(RunState.__members__)}),
+]
+TaskRunStateName = Annotated[
+    TaskRunState,
+    BeforeValidator(_by_name(TaskRunState)),
+    WithJsonSchema({"type": "string", "enum": list(TaskRunState.__members__)}),
+]

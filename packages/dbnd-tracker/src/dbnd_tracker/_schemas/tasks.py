@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Final
+
 from pydantic import AliasChoices, Field
 
 from dbnd_tracker._schemas.fields import (
@@ -17,6 +19,8 @@ from dbnd_tracker._schemas.fields import (
     Time,
     Uid,
 )
+
+MAX_ATTEMPT: Final = 2**31 - 1
 
 
 class TaskRunParam(Body):
@@ -132,7 +136,7 @@ class AttemptUpdate(Body):
     state: TaskRunStateName | None
     timestamp: Time | None = Field(default=None, validation_alias=AliasChoices("timestamp", "time_stamp"))
     error: ErrorInfo | None = None
-    attempt_number: Integer | None = None
+    attempt_number: Annotated[Integer, Field(ge=0, le=MAX_ATTEMPT)] | None = None
     source: Source = None
     start_date: Time | None = None
     external_links_dict: JsonObject | None = None

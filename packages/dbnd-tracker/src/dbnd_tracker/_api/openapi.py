@@ -1,0 +1,63 @@
+"""The OpenAPI document: what FastAPI makes of the routes, with the bodies of the tracking calls and all refusals."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from dbnd_tracker._ingest import CALLS
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_REFERENCE: Final = "#/components/schemas/{model}"
+
+
+class Problem(BaseModel):
+    """Why a request is refused: one sentence."""
+
+    detail: str
+
+
+def refusals(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of routes that answer these statuses with a sentence."""
+    return {status.value: {"model": Problem, "description": status.phrase} for status in statuses}
+
+
+REFUSALS: Final = refusals(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+"""What any route may answer instead of what was asked for."""
+
+
+def describe_calls(app: FastAPI) -> None:
+    """Let the document of ``app`` have the schemas of the tracking calls' bodies; it is made when it is asked for."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _add_bodies(make())
+        return make()
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _add_bodies(document: dict[str, Any]) -> None:
+    schemas, definitions = models_json_schema(
+        [(call.body, "validation") for call in CALLS.values()], ref_template=_REFERENCE
+    )
+    document["components"]["schemas"] |= definitions.get("$defs", {})
+    for name, call in CALLS.items():
+        path = "/api/v1/log_exception" if name == "log_exception" else f"/api/v1/tracking/{name}"
+        body = document["paths"][path]["post"]["requestBody"]
+        body["content"]["application/json"]["schema"] = schemas[call.body, "validation"]

@@ -1,0 +1,261 @@
+"""The read API beyond lists and single runs: order, comparison, datasets, exports, and what original clients ask."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+
+def _dataset(task: Any, path: str, operation: str, status: str = "OK", **facts: Any) -> dict[str, Any]:
+    info = {
+        "run_uid": task.run.uid,
+        "task_run_uid": task.uid,
+        "task_run_attempt_uid": task.attempt,
+        "task_run_name": task.name,
+        "operation_path": path,
+        "operation_type": operation,
+        "operation_status": status,
+        "value_preview": None,
+        "data_dimensions": [3, 2],
+        "data_schema": {"type": "DataFrame", "columns": ["a"]},
+        "columns_stats": [],
+        **facts,
+    }
+    return {"datasets_info": [info]}
+
+
+def _names(server: Any, **query: Any) -> list[str]:
+    answer = server.get("/api/v1/runs", params=query)
+    assert answer.ok, answer.text
+    return [run["name"] for run in answer.json()["data"]]
+
+
+@pytest.fixture
+def three(tracker: Any) -> list[Any]:
+    """Three runs that differ in a metric and a param."""
+    found = []
+    for name, loss, kind in (("b", 0.2, "sgd"), ("c", 0.1, "adam"), ("a", 10, "sgd")):
+        run, task = tracker.started(name=name)
+        tracker.call("log_metrics", task.metrics(task.metric("loss", value_float=loss)))
+        tracker.call("log_metric", task.metric("optimizer", "mlflow.param", value_str=kind))
+        found.append((run, task))
+    return found
+
+
+def test_runs_are_sorted_and_paged_by_what_they_are_and_log(three: Any, server: Any) -> None:
+    assert _names(server, sort="name") == ["a", "b", "c"]
+    assert _names(server, sort="-name") == ["c", "b", "a"]
+    assert _names(server, sort="metrics.loss") == ["c", "b", "a"]
+    assert _names(server, sort="-metrics.loss") == ["a", "b", "c"]
+    assert _names(server, sort="start_time") == _names(server)[::-1]
+    assert _names(server, sort="name", expression='metrics.loss < 5 and params.optimizer = "sgd"') == ["b"]
+    assert _names(server, filter=json.dumps([{"name": "metrics.loss", "op": "gt", "val": 1}])) == ["a"]
+    assert _names(server, sort="name", filter=json.dumps([{"name": "params.optimizer", "val": "sgd"}])) == ["a", "b"]
+    assert _names(server, state="failed", sort="name") == []
+
+    first = server.get("/api/v1/runs", params={"sort": "metrics.loss", "limit": 2}).json()
+    assert (first["meta"]["total"], len(first["data"])) == (3, 2)
+    rest = server.get("/api/v1/runs", params={"sort": "metrics.loss", "limit": 2, "after": first["meta"]["after"]})
+    assert [run["name"] for run in rest.json()["data"]] == ["a"]
+    assert rest.json()["meta"]["after"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ({"sort": "shoe_size"}, "Runs cannot be sorted by 'shoe_size'"),
+        ({"sort": "name", "after": "x"}, "The cursor 'x' is not the uid of a run."),
+        ({"expression": "metrics.loss <"}, "cannot be understood"),
+    ],
+)
+def test_orders_that_do_not_exist_are_refused(server: Any, query: Any, sentence: str) -> None:
+    answer = server.get("/api/v1/runs", params=query)
+    assert answer.status_code == 400
+    assert sentence in answer.json()["detail"]
+
+
+def test_runs_are_compared(three: Any, server: Any) -> None:
+    uids = [run.uid for run, _ in three]
+    found = server.get("/api/v1/runs/compare", params={"run_uid": [*uids, uids[0]]}).json()
+    assert [run["run_uid"] for run in found["runs"]] == uids
+    rows = {(row["kind"], row["name"]): row for row in found["data"]}
+    assert rows["metrics", "loss"]["values"] == dict(zip(uids, (0.2, 0.1, 10), strict=True))
+    assert rows["metrics", "loss"]["differs"]
+    assert rows["params", "optimizer"]["values"][uids[1]] == "adam"
+    assert not rows["params", "lr"]["differs"]
+
+
+def test_datasets_have_operations_and_lineage(tracker: Any, server: Any) -> None:
+    run, first = tracker.started()
+    second = run.task("report")
+    tracker.call("add_task_runs", run.add(second))
+    for task, path, operation in (
+        (first, "s3://raw", "read"),
+        (first, "s3://clean", "write"),
+        (second, "s3://clean", "read"),
+        (second, "s3://report", "write"),
+    ):
+        tracker.call("log_datasets", _dataset(task, path, operation))
+    tracker.call("log_datasets", _dataset(second, "s3://gone", "read", "NOK", operation_error="no such key"))
+
+    found = server.get("/api/v1/datasets/lineage", params={"path": "s3://clean"}).json()
+    assert found["upstream"] == [{"path": "s3://raw", "task_run_uids": [first.uid]}]
+    assert found["downstream"] == [{"path": "s3://report", "task_run_uids": [second.uid]}]
+    assert [(o["operation_type"], o["task_run_name"], o["job_name"]) for o in found["operations"]] == [
+        ("read", "report", "nightly"),
+        ("write", "train", "nightly"),
+    ]
+    page = server.get("/api/v1/datasets/operations", params={"run_uid": run.uid, "limit": 3}).json()
+    rest = server.get("/api/v1/datasets/operations", params={"run_uid": run.uid, "after": page["after"]}).json()
+    assert [o["path"] for o in page["data"] + rest["data"]] == [
+        "s3://gone",
+        "s3://report",
+        "s3://clean",
+        "s3://clean",
+        "s3://raw",
+    ]
+    assert rest["after"] is None
+
+    operations = server.get(f"/api/v1/runs/{run.uid}/operations").json()
+    failed = next(o for o in operations if o["dataset_path"] == "s3://gone")
+    assert (failed["latest_operation_status"], failed["records"]) == ("FAILED", 3)
+    assert failed["issues"] == [{"type": "OperationError", "data": {"operation_error": "no such key"}}]
+
+
+def test_a_whole_run_is_a_file(tracker: Any, server: Any) -> None:
+    run, task = tracker.started()
+    tracker.call("log_metrics", task.floats("loss", 300))
+    tracker.call("log_metrics", task.metrics(task.metric("odd", value_float=float("nan")), task.metric("t", value="x")))
+    tracker.call("save_task_run_log", {"task_run_attempt_uid": task.attempt, "log_body": "a line"})
+
+    answer = server.get(f"/api/v1/runs/{run.uid}/export")
+
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="run-{run.uid}.json"'
+    found = answer.json()
+    train = next(one for one in found["task_runs"] if one["name"] == "train")
+    assert [point["value"] for point in train["points"]["loss"]] == [float(i) for i in range(300)]
+    assert [point["value"] for point in train["points"]["odd"]] == ["NaN"]
+    assert train["log_body"] == "a line"
+    detail = server.get(f"/api/v1/runs/{run.uid}").json()
+    assert {key: value for key, value in found.items() if key != "task_runs"} == {
+        key: value for key, value in detail.items() if key != "task_runs"
+    }
+    assert server.get("/api/v1/runs/nothing/export").status_code == 404
+
+
+def test_what_dbt_airflow_and_failing_clients_say_is_kept(tracker: Any, server: Any) -> None:
+    run, task = tracker.started()
+    for body in ({"id": 1}, {"id": 2, "run_steps": [{"name": "x"}]}):
+        tracker.call("log_dbt_metadata", {"task_run_attempt_uid": task.attempt, "dbt_run_metadata": body})
+    info = {"execution_date": "2026-03-04T05:06:07Z", "dag_id": "d", "task_id": "t"}
+    body = {
+        "airflow_task_infos": [{**info, "task_run_attempt_uid": task.attempt}],
+        "source": "x",
+        "base_url": "http://a",
+    }
+    tracker.call("save_airflow_task_infos", body)
+    for number in range(3):
+        error = {"dbnd_version": "1.0", "source": "tracking-sdk", "stack_trace": f"trace {number}"}
+        assert server.post("log_exception", error).json() == {}
+
+    documents = server.get(f"/api/v1/task-runs/{task.uid}/documents").json()
+    assert documents["dbt"] == {"id": 2, "run_steps": [{"name": "x"}]}
+    assert (documents["airflow"]["dag_id"], documents["airflow"]["base_url"]) == ("d", "http://a")
+    errors = server.get("/api/v1/client-errors", params={"limit": 2}).json()["data"]
+    assert [error["stack_trace"] for error in errors] == ["trace 2", "trace 1"]
+    # A run that is deleted leaves nothing behind.
+    assert server.session.delete(f"{server.url}/api/v1/runs/{run.uid}", timeout=30).status_code == 204
+    assert server.get(f"/api/v1/task-runs/{task.uid}/documents").status_code == 404
+
+
+def test_scheduled_jobs_are_noted_and_changed_only_when_that_is_asked_for(tracker: Any, server: Any) -> None:
+    time = "2026-03-04T05:06:07+00:00"
+    args = {
+        "uid": "00000000-0000-0000-0000-000000000001",
+        "name": "nightly",
+        "cmd": "run x",
+        "start_date": time,
+        "create_user": "ada",
+        "create_time": time,
+    }
+    for cmd, update in (("run x", False), ("run y", False), ("run z", True)):
+        tracker.call("init_scheduled_job", {"scheduled_job_args": {**args, "cmd": cmd}, "update_existing": update})
+        (job,) = server.get("/api/v1/scheduled_jobs", params={"name": "nightly"}).json()["data"]
+        assert job["cmd"] == ("run z" if update else "run x")
+    assert server.get("/api/v1/scheduled_jobs", params={"name": "other"}).json()["data"] == []
+
+
+def test_what_the_original_clients_ask(tracker: Any, server: Any) -> None:
+    run, task = tracker.started()
+    tracker.call("update_task_run_attempts", task.update("RUNNING"))
+    tracker.call("log_metrics", task.floats("loss", 3))
+    tracker.call("save_task_run_log", {"task_run_attempt_uid": task.attempt, "log_body": "a line"})
+    error = {
+        "msg": "no good",
+        "help_msg": None,
+        "exc_type": "ValueError",
+        "databand_error": False,
+        "traceback": "t",
+        "nested": None,
+        "user_code_traceback": "t",
+        "show_exc_info": True,
+    }
+    tracker.call("update_task_run_attempts", task.update("FAILED", error=error))
+
+    (job,) = server.get("/api/v1/jobs?sort=-latest_run_start_time").json()["data"]
+    assert (job["name"], job["latest_run_uid"], job["run_states"]) == ("nightly", run.uid, {"running": 1})
+    assert job["latest_run_start_time"] == "2026-03-04T05:06:07.000008+00:00"
+
+    graph = server.get("/api/v1/task/full-graph", params={"job_name": "nightly", "run_uid": run.uid}).json()
+    nodes = {node["uid"]: node for node in graph["nodes_info"].values()}
+    assert graph["root_task_run_uid"] == run.root.uid
+    assert graph["nodes_info"][str(graph["root"])]["uid"] == run.root.uid
+    assert nodes[task.uid]["state"] == "failed"
+    assert len(graph["children"]) == len(graph["upstreams"]) == 1
+
+    asked = server.post("task/tasks", {"uids": [task.uid]}).json()
+    instance = asked["task_instances"][task.uid]
+    assert (instance["state"], instance["run_uid"], instance["output_signature"]) == ("failed", run.uid, "0123456789")
+    assert instance["task_run_params"] == [
+        {"name": "lr", "value": "0.1", "value_origin": "default", "targets_uids": []}
+    ]
+    assert asked["attempts"][task.uid][0]["error"]["msg"] == "no good"
+    metrics = server.post("task/tasks-metrics", {"uids": [task.uid]}).json()["metrics"]
+    assert metrics["train__0123456789"]["loss"][0] == ["2026-03-04T05:06:07.000008+00:00", 0.0, "user"]
+    (log,) = server.get("/api/v1/task/tasks-logs", params={"attempt_id": instance["latest_task_run_attempt_id"]}).json()
+    assert (log["task_run_attempt_uid"], log["log_body"]) == (task.attempt, "a line")
+
+    by_uid = {"filter": json.dumps([{"name": "run_uid", "op": "eq", "val": run.uid}])}
+    assert server.get("/api/v1/metrics/for_alerts", params=by_uid).json()["data"] == [
+        {"task_name": "train", "metric_name": "loss"}
+    ]
+    client_run = server.get(f"/api/client/v1/run/{run.uid}").json()
+    assert "no good" in [t["latest_error"]["msg"] for t in client_run["task_runs"] if t["latest_error"]]
+    assert server.get("/api/client/v1/run/nothing").status_code == 404
+    assert server.get("/api/client/v1/run_info", params=by_uid).json()["data"][0]["uid"] == run.uid
+    by_id = {"filter": json.dumps([{"name": "task_af_id", "op": "eq", "val": "train"}])}
+    assert server.get("/api/client/v1/task_run_info", params=by_id).json()["data"][0]["uid"] == task.uid
+    values = server.get("/api/client/v1/metrics", params={"task_run_attempt_uid": task.attempt}).json()["data"]
+    assert [(value["key"], value["value"]) for value in values] == [("loss", 2.0)]
+    wrong = server.get("/api/client/v1/run_info", params=by_id)
+    assert wrong.status_code == 400
+
+
+def test_targets_that_are_known_before_their_task_runs_are_kept(tracker: Any, make_run: Any) -> None:
+    run = make_run()
+    task = run.task()
+    tracker.call("init_run", run.init())
+    body = run.add(task)
+    body["task_runs_info"]["targets"] = [
+        {"parameter_name": "result", "path": "/data/out.csv", "created_date": None, "task_run_uid": task.uid},
+        {"parameter_name": "x", "path": "/nobody", "created_date": None, "task_run_uid": None},
+    ]
+    for _ in range(2):
+        tracker.call("add_task_runs", body)
+    (target,) = tracker.task(task).targets
+    assert (target.param_name, target.path, target.operation_type) == ("result", "/data/out.csv", "init")
+    tracker.call("set_task_reused", {"task_run_uid": task.uid, "task_outputs_signature": "abc"})
+    view = tracker.task(task)
+    assert (view.state, view.is_reused, view.facts["output_signature"]) == ("success", True, "abc")
