@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 
 import pytest
 
@@ -120,3 +125,141 @@ def test_a_password_in_the_url_is_not_sent_in_it(server):
     url = server.url.replace("http://", "http://user:hunter2@")
     transport(url, databand_access_token="t").send(BATCH)
     assert server.requests[0].headers["Authorization"] == "Bearer t"
+
+
+GROUPS = [["0" * 32, "user", [["loss", 0.5, 1_700_000_000_000_000, 3]]]]
+POINTS = Batch("log_metrics", GROUPS, "ab" * 16, 1, 1)
+OURS = {"X-Databand-Points": "1"}
+
+
+def forms(server):
+    return ["points" if "points" in r.body else "protocol" for r in server.requests if r.path.endswith("log_metrics")]
+
+
+def test_a_foreign_server_always_gets_the_form_of_the_protocol(server):
+    sending = transport(server.url, databand_access_token="t")
+    for _ in range(3):
+        sending.send(POINTS)
+    assert forms(server) == ["protocol"] * 3
+    assert all("X-Databand-Points" not in r.headers for r in server.requests)
+
+
+def test_a_server_that_says_so_gets_points_as_the_journal_has_them(server):
+    server.answer = lambda _: (200, OURS, b"{}")
+    sending = transport(server.url, databand_access_token="t")
+    sending.send(POINTS)
+    sending.send(POINTS)
+    sending.send(BATCH)  # a body of the protocol stays one
+    assert forms(server) == ["protocol", "points", "protocol"]
+    compact = server.requests[1]
+    assert compact.body == {"points": GROUPS}
+    assert compact.headers["X-Databand-Points"] == "1"
+    assert compact.headers["X-Databand-Batch"] == f"{'ab' * 16}:1-1"
+
+
+def test_the_login_says_it_too(server):
+    server.answer = lambda r: (200, OURS if "auth" in r.path else {}, b"{}")
+    transport(server.url).send(POINTS)
+    assert forms(server) == ["points"]
+
+
+def test_a_new_session_finds_it_out_anew(server):
+    server.answer = lambda _: (200, OURS, b"{}")
+    sending = transport(server.url, databand_access_token="t")
+    sending.send(POINTS)
+    sending.close()
+    sending.send(POINTS)
+    assert forms(server) == ["protocol", "protocol"]
+
+
+@pytest.mark.parametrize("status", [400, 415, 422])
+def test_a_server_that_does_not_know_points_after_all_gets_the_form_of_the_protocol(server, status):
+    """Behind one address there may be servers of two versions."""
+    server.answer = lambda r: (status, {}, b"") if "points" in r.body else (200, OURS, b"{}")
+    sending = transport(server.url, databand_access_token="t")
+    sending.send(POINTS)
+    sending.send(POINTS)
+    assert forms(server) == ["protocol", "points", "protocol"]
+
+
+def test_points_that_are_too_large_are_not_sent_again_in_a_larger_form(server):
+    server.answer = lambda r: (413, {}, b"") if "points" in r.body else (200, OURS, b"{}")
+    sending = transport(server.url, databand_access_token="t")
+    sending.send(POINTS)
+    with pytest.raises(TooLargeError):
+        sending.send(POINTS)
+    assert forms(server) == ["protocol", "points"]
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("7", 7, 7),
+        ("0", 0, 0),
+        ("-3", 0, 0),
+        ("1e9", 3600, 3600),
+        ("Tue, 01 Jan 2999 00:00:00 GMT", 3600, 3600),
+        ("Tue, 01 Jan 2019 00:00:00 GMT", 0, 0),
+        ("Tue, 01 Jan 2019 00:00:00", 0, 0),
+        ("soon", None, None),
+        ("nan", None, None),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(server, text, least, most):
+    server.answer = lambda _: (429, {"Retry-After": text}, b"")
+    with pytest.raises(BusyError) as caught:
+        transport(server.url, databand_access_token="t").send(BATCH)
+    asked = caught.value.retry_after
+    assert asked is None if least is None else least <= asked <= most
+
+
+def test_a_date_to_come_back_is_so_many_seconds_away(server):
+    when = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=1000), usegmt=True)
+    server.answer = lambda _: (503, {"Retry-After": when}, b"")
+    with pytest.raises(BusyError) as caught:
+        transport(server.url, databand_access_token="t").send(BATCH)
+    assert 0 < caught.value.retry_after <= 1000
+
+
+@pytest.fixture
+def cutting_server():
+    """A server that takes each connection and ends it without an answer."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join(60)
+
+
+def test_a_connection_that_breaks_is_trouble_of_a_tracker_that_is_there(cutting_server):
+    with pytest.raises(BusyError, match="the connection broke"):
+        transport(cutting_server, databand_access_token="t").send(BATCH)
+
+
+def test_no_request_goes_on_beyond_the_deadline(server):
+    release = threading.Event()
+    server.answer = lambda _: (release.wait(60), (200, {}, b"{}"))[1]
+    sending = transport(server.url, databand_access_token="t")
+    sending.deadline = time.monotonic() + 0.3
+    with pytest.raises(BusyError, match="no answer within"):
+        sending.send(BATCH)
+    release.set()
+
+
+@pytest.mark.parametrize(("answer", "state"), [(b'"shutdown"', "shutdown"), (b"{}", None), (b"", None), (b"<", None)])
+def test_a_heartbeat_brings_the_state_of_the_run(server, answer, state):
+    server.answer = lambda _: (200, {}, answer)
+    assert transport(server.url, databand_access_token="t").heartbeat("run") == state
+    (request,) = server.requests
+    assert (request.path, request.body) == ("/api/v1/tracking/heartbeat", {"run_uid": "run"})

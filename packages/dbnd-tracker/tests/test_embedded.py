@@ -44,6 +44,23 @@ def test_the_embedded_url_leads_to_this_transport(home: Path, make_run: Any, ope
     assert len(open_tracker(url).history(task, "m")) == 2
 
 
+def test_a_heartbeat_brings_the_state_of_the_run(tmp_path: Path, make_run: Any) -> None:
+    run = make_run()
+    transport = EmbeddedTransport(f"sqlite:///{tmp_path / 't.db'}")
+    transport.send(Batch("init_run", run.init(), "0" * 32, 1, 1))
+    assert transport.heartbeat(run.uid) == "running"
+    transport.close()
+
+
+def test_a_database_that_cannot_be_opened_is_found_by_a_check(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnreachableError):
+        EmbeddedTransport(f"sqlite:///{tmp_path / 'file' / 't.db'}").check()
+    fine = EmbeddedTransport(f"sqlite:///{tmp_path / 't.db'}")
+    fine.check()
+    fine.close()
+
+
 def test_errors_are_told_apart(tmp_path: Path, make_run: Any) -> None:
     task = make_run().task()
     transport = EmbeddedTransport(f"sqlite:///{tmp_path / 't.db'}")
