@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import threading
@@ -49,8 +50,9 @@ def server() -> Iterator[ScriptedServer]:
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # whoever asked does not wait any more
+                self.end_headers()
+                self.wfile.write(body)
 
         do_GET = do_POST = _serve  # noqa: N815  the names that http.server calls
 
