@@ -83,6 +83,16 @@ def test_a_tracker_that_is_not_there_gets_one_attempt_at_the_end(start):
     assert len(transport.attempts) <= 2
 
 
+def test_that_attempt_is_made_at_once(start):
+    """However long the backoff is by then: somebody waits."""
+    journal, sender, transport = start(UnreachableError("refused"))
+    journal.append("call", {})
+    sender.notify()
+    wait_until(lambda: sender.trouble)
+    assert sender.flush(PATIENCE)
+    assert len(transport.attempts) == 2
+
+
 @pytest.mark.parametrize("trouble", [UnreachableError("restarting"), BusyError("it answered 503")])
 def test_a_tracker_that_answered_before_is_tried_until_the_time_is_over(start, trouble):
     journal, sender, transport = start(None, *[trouble] * 2)

@@ -95,6 +95,8 @@ def _announce(work: Sync) -> None:
 def _say(report: Report) -> None:
     if report.delivered or report.is_complete:
         _console.success(f"{report.delivered} events are delivered.")
+    if report.refused:
+        _console.error(f"{report.refused} events were refused ({report.reason}): `dbnd sync --list` shows all.")
     for problem in report.problems:
         _console.warning(problem)
     for name, reason in report.unreachable.items():

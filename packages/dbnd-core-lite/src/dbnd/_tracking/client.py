@@ -243,6 +243,10 @@ class TrackingAPIClient:
                 self._waited = self._settings.flush_timeout
                 raise
             self._waited = 0.0 if done else self._waited + time.monotonic() - started
+        return self._left_over(channel)
+
+    def _left_over(self, channel: Channel | None) -> str | None:
+        """What is to be said about events that are not delivered, unless it was said before."""
         counts = (*(channel.counts() if channel is not None else (0, 0)), self.dropped)
         if counts == self._told:
             return None
@@ -262,7 +266,10 @@ class TrackingAPIClient:
     def close_at_exit(self) -> None:
         """Drain, say what could not be delivered, and close."""
         channel = self._detach()
-        problem = self._drain(channel)
+        try:
+            problem = self._drain(channel)
+        except KeyboardInterrupt:
+            problem = self._left_over(channel)
         if problem:
             _console.warning(problem)
         if channel is not None:
@@ -345,7 +352,10 @@ def get_client(url: str, config: Config) -> TrackingAPIClient:
 def close_all() -> None:
     """Drain and close every client of this process; called at its exit, and harmless when repeated."""
     for client in list(_clients):
-        client.close_at_exit()
+        try:
+            client.close_at_exit()
+        except Exception as error:  # noqa: BLE001  a transport may come from a plugin; the others end, too
+            _console.warning(f"The client of {client.name} did not end as it should ({type(error).__name__}: {error}).")
 
 
 def _close_at_exit_of_child() -> None:

@@ -6,12 +6,13 @@ its records are ``[call, body, reason, number in the journal]``. `dbnd sync --re
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dbnd._tracking import records
-from dbnd._tracking.journal_file import DEAD, Header, JournalFile
+from dbnd._tracking.journal_file import DEAD, Header, JournalFile, JournalFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,10 +37,12 @@ class DeadLetters:
         self._buried = 0
 
     def __enter__(self) -> Self:
-        adopted = JournalFile.adopt(self.path)
+        adopted = None
+        with contextlib.suppress(JournalFormatError):  # named by `dbnd sync`; the letters go elsewhere
+            adopted = JournalFile.adopt(self.path)
         if adopted is None:
             header = Header(self._of.header.url)
-            if self.path.exists():  # somebody delivers it at this moment
+            if self.path.exists():  # or somebody delivers it at this moment
                 self.path = self.path.with_name(f"{header.id}{DEAD}")
             adopted = JournalFile.create(self.path, header)
         else:

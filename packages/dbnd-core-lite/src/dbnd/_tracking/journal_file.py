@@ -272,8 +272,9 @@ class JournalFile:
     def close(self) -> None:
         """Give the file up; it is removed when it holds nothing that is not delivered."""
         if not self.unsent:
-            self.path.unlink(missing_ok=True)
-            _ack_path(self.path).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what stays is known to be delivered
+                self.path.unlink(missing_ok=True)
+                _ack_path(self.path).unlink(missing_ok=True)
         self.abandon()
         ownership.disown(self.path)
 

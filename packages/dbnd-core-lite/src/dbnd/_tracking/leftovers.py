@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,25 +50,21 @@ class Leftover:
 
 def find(folder: Path) -> list[Leftover]:
     """Journals and dead letters of ``folder`` that hold undelivered events, oldest first."""
-    found = []
-    for path in (*folder.glob(f"*{JOURNAL}"), *folder.glob(f"*{DEAD}")):
-        try:
-            found.append(_look_at(path))
-        except FileNotFoundError:  # delivered since
-            continue
-    wanted = [leftover for leftover in found if leftover.events or leftover.problem]
+    found = (_look_at(path) for path in (*folder.glob(f"*{JOURNAL}"), *folder.glob(f"*{DEAD}")))
+    wanted = [leftover for leftover in found if leftover and (leftover.events or leftover.problem)]
     return sorted(wanted, key=lambda leftover: leftover.header.order if leftover.header else (0, "", 0))
 
 
-def _look_at(path: Path) -> Leftover:
+def _look_at(path: Path) -> Leftover | None:
     try:
-        header = read_header(path)
-    except FileNotFoundError:
-        raise
-    except (JournalFormatError, OSError) as error:
-        text = str(error) if isinstance(error, JournalFormatError) else f"{path} cannot be read: {error}."
-        return Leftover(path, None, 0, is_owned=False, problem=text)
-    return Leftover(path, header, unsent_of(path), ownership.is_owned(path))
+        return Leftover(path, read_header(path), unsent_of(path), ownership.is_owned(path))
+    except FileNotFoundError:  # delivered since
+        return None
+    except JournalFormatError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"{path} cannot be read: {error}."
+    return Leftover(path, None, 0, is_owned=False, problem=problem)
 
 
 def tidy(folder: Path) -> None:
@@ -78,8 +75,9 @@ def tidy(folder: Path) -> None:
         if not path.with_suffix("").exists():
             path.unlink(missing_ok=True)
     for path in folder.glob("*.new"):
-        if time.time() - path.stat().st_mtime > _NEWBORN:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # it has got its name since
+            if time.time() - path.stat().st_mtime > _NEWBORN:
+                path.unlink()
 
 
 def _remove_if_delivered(path: Path) -> None:

@@ -9,7 +9,7 @@ States::
                        └── heartbeats of the runs of this process
 
 While a training goes on, the sender rests many times as long as it has kept the processor busy: the interpreter is the
-training's. While somebody waits for it (``flush``), it does not rest.
+training's. It rests less once it has been behind for long, and not at all while somebody waits for it (``flush``).
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ from dbnd._tracking.transport import BusyError, Transport, TransportError
 
 # Events are given this long to gather into a batch, in seconds.
 LINGER: Final = 0.05
-# Rests, as multiples of the processor time that a batch took: usually, and when more than so many bytes wait.
+# Rests, as multiples of the processor time that was used since the last one: usually, and when the sender is far
+# behind, in bytes, or has been behind for long, in seconds.
 _REST: Final = 60
 _SHORT_REST: Final = 4
 _FAR_BEHIND: Final = 8 << 20
+_LONG_BEHIND: Final = 30.0
 _LEAST_REST: Final = 0.15
 _LONGEST_REST: Final = 1.0
+# Seconds of processor time after which it rests.
+_SLICE: Final = 0.005
 # "At most once a minute": the shortest time between two messages, in seconds.
 _SILENCE: Final = 60.0
 # Seconds between two looks at the progress of a flush.
@@ -81,13 +85,20 @@ class Sender:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._delivering = threading.Lock()
-        # Who waits in flush: how many, and until when; and how often a wait was found to be in vain.
+        # Who waits in flush: how many, until when, the number of this drain; and how often a wait was in vain.
         self._progress = threading.Condition()
         self._draining = threading.Event()
         self._waiting = 0
+        self._drain = 0
         self._deadline = _FOREVER
         self._given_up = 0
         self._has_answered = False
+        # Whether the last failure was that of a tracker that is not there, and during which drain it was.
+        self._is_absent = False
+        self._failed_in = 0
+        # Processor time since the last rest, and when there was nothing to do.
+        self._busy = 0.0
+        self._idle_at = time.monotonic()
         self._last_message = -_SILENCE
         self.trouble: str | None = None
         self.dead = 0
@@ -168,7 +179,10 @@ class Sender:
         target, deadline = self._journal.accepted, time.monotonic() + timeout
         with self._progress:
             self._waiting += 1
-            self._deadline = deadline if self._waiting == 1 else max(deadline, self._deadline)
+            if self._waiting == 1:
+                self._drain += 1
+                self._deadline = deadline
+            self._deadline = max(deadline, self._deadline)
             given_up = self._given_up
         self._draining.set()
         try:
@@ -208,16 +222,18 @@ class Sender:
             started = time.thread_time()
             try:
                 if not self._step():
+                    self._idle_at = time.monotonic()
                     break
             except Exception as error:  # noqa: BLE001  a transport may come from a plugin: the thread outlives it
                 if not self._failed(error):
                     break
             else:
                 self._backoff.succeeded()
-                self.trouble, self._has_answered = None, True
+                self.trouble, self._has_answered, self._is_absent = None, True, False
                 self._tell()
                 self._send_heartbeats()
-                self._rest(time.thread_time() - started)
+                self._busy += time.thread_time() - started
+                self._rest()
         self._tell()
 
     def _step(self) -> bool:
@@ -234,20 +250,25 @@ class Sender:
         self._delivery.step()
         return True
 
-    def _rest(self, busy: float) -> None:
-        if not self._draining.is_set():
-            factor = _SHORT_REST if self._journal.unsent_bytes > _FAR_BEHIND else _REST
-            self._draining.wait(min(max(_LEAST_REST, factor * busy), _LONGEST_REST))
+    def _rest(self) -> None:
+        if self._busy < _SLICE or self._draining.is_set():
+            return
+        is_behind = self._journal.unsent_bytes > _FAR_BEHIND or time.monotonic() - self._idle_at > _LONG_BEHIND
+        wait = (_SHORT_REST if is_behind else _REST) * self._busy
+        self._busy = 0.0
+        self._draining.wait(min(max(_LEAST_REST, wait), _LONGEST_REST))
 
     def _await_turn(self) -> bool:
         """Wait until the tracker may be tried; False when that is too late for whoever waits, or at the end."""
         while not self._stop.is_set():
             impatient = self._draining.is_set()
+            if impatient and self._is_absent and self._failed_in != self._drain:
+                return True  # its one attempt
             turn = self._backoff.next_attempt(impatient=impatient)
             left = turn - time.monotonic()
             if left <= 0:
                 return True
-            if impatient and turn > self._deadline:
+            if impatient and (self._is_absent or turn > self._deadline):
                 self._give_up()
                 return False
             (self._stop if impatient else self._draining).wait(left)
@@ -257,9 +278,11 @@ class Sender:
         """Note a failure; False when there is to be no further attempt for now."""
         self._backoff.failed(error)
         self.trouble = str(error) if isinstance(error, TransportError) else f"{type(error).__name__}: {error}"
+        self._is_absent = not (self._has_answered or isinstance(error, BusyError))
+        self._failed_in = self._drain if self._draining.is_set() else 0
         if not self._draining.is_set():
             self._say(f"The tracker {self._name} does not take events ({self.trouble}); they are kept and sent later.")
-        elif not (self._has_answered or isinstance(error, BusyError)):
+        elif self._is_absent:
             self._give_up()
             return False
         return True
@@ -273,12 +296,12 @@ class Sender:
             self._progress.notify_all()
 
     def _send_heartbeats(self) -> None:
-        if not self._has_answered or self.trouble is not None:
-            return
         for run_uid, heart in list(self._hearts.items()):
             if heart.due > time.monotonic():
                 continue
             heart.due = time.monotonic() + heart.interval
+            if not self._has_answered or self.trouble is not None or self._stop.is_set():
+                continue
             try:
                 state = self._transport.heartbeat(run_uid)
             except Exception:  # noqa: BLE001, S112  the next batch, or the next heartbeat, meets the same trouble and says so

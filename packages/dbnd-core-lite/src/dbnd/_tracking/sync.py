@@ -47,6 +47,7 @@ class Report:
         delivered: Number of events that the trackers have taken.
         journals: Number of files that are delivered as a whole.
         refused: Number of events that a tracker has refused for good.
+        reason: Why it has refused the first of them, and where that is kept.
         unreachable: Why a tracker takes no events, by its name.
         elsewhere: Number of events for trackers that are not the configured one, by their names.
         problems: What else was wrong, as sentences.
@@ -55,6 +56,7 @@ class Report:
     delivered: int = 0
     journals: int = 0
     refused: int = 0
+    reason: str = ""
     unreachable: dict[str, str] = field(default_factory=dict)
     elsewhere: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -83,9 +85,8 @@ class Sync:
         url = configured_url(config)
         self._configured = {mask_url(url): url} if url else {}
         self._transports = transports or {}
-        self.found: Final = [
-            leftover for leftover in find(folder) if (retry_dead or not leftover.is_dead) and not leftover.is_owned
-        ]
+        self._all = [leftover for leftover in find(folder) if retry_dead or not leftover.is_dead]
+        self.found: Final = [leftover for leftover in self._all if not leftover.is_owned]
 
     def url_of(self, leftover: Leftover) -> str | None:
         """Where the events of a file may be sent: to the configured tracker, or to a file, which asks for no token."""
@@ -125,12 +126,14 @@ class Sync:
         return report
 
     def _chains(self) -> Iterator[list[Leftover]]:
-        readable = [leftover for leftover in self.found if leftover.header is not None]
+        readable = [leftover for leftover in self._all if leftover.header is not None]
         for _, chain in groupby(readable, key=lambda leftover: leftover.header and leftover.header.order[:2]):
             yield list(chain)
 
     def _deliver_chain(self, chain: Iterable[Leftover], courier: _Courier) -> None:
         for leftover in chain:
+            if leftover.is_owned:  # what follows in the chain comes after what its owner delivers
+                return
             assert leftover.header is not None
             report, name = courier.report, leftover.header.url
             url = self.url_of(leftover)
@@ -149,7 +152,7 @@ class Sync:
             except OSError as error:
                 report.problems.append(f"{leftover.path} cannot be opened: {error}.")
                 return
-            if file is None:  # another process was quicker; what follows comes after what that one delivers
+            if file is None:  # another process was quicker
                 return
             try:
                 if not courier.carry(file, self._transports[url]):
@@ -239,4 +242,4 @@ class _Courier:
     def _buried(self, record: Record, reason: str, path: Path) -> None:
         self.report.refused += 1
         self.report.delivered -= 1
-        self.report.problems.append(f"An event ({record.call}) was refused: {reason}; it is kept in {path}.")
+        self.report.reason = self.report.reason or f"{record.call}: {reason}; kept in {path}"
