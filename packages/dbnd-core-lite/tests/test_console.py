@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sysconfig
+from pathlib import Path
+
 import pytest
 
 from dbnd import _console
@@ -112,3 +117,23 @@ def test_a_mistake_of_ours_is_a_sentence_too(python, flag):
     assert "KeyError: 'within'" in done.stderr
     assert "please report it" in done.stderr
     assert ("Traceback" in done.stderr) == (flag == ("-v",))
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_error(closed, server):
+    Path("plain.py").write_text("from dbnd import task\n@task\ndef plain():\n    print('hello')\n")
+    script = str(Path(sysconfig.get_path("scripts")) / "dbnd")
+    env = {**os.environ, "DBND__CORE__DATABAND_URL": server.url, "DBND__CORE__DATABAND_ACCESS_TOKEN": "t"}
+    command = ["bash", "-c", f"{script} run plain.plain {closed}"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert [r.body["state"] for r in server.requests if r.path.endswith("/set_run_state")] == ["RUNNING", "SUCCESS"]
+
+
+def test_an_encoding_without_our_characters_is_no_error(dbnd):
+    code = "from dbnd import task\n@task\ndef inner(): pass\n@task\ndef outer(): inner()\n"
+    Path("nested.py").write_text(code)
+    assert dbnd("run", "nested.outer", PYTHONIOENCODING="ascii").returncode == 0
+    done = dbnd("runs", "show", "latest", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "??? inner" in done.stdout

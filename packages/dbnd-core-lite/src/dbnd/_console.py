@@ -37,8 +37,10 @@ def add_verbosity(number: int) -> None:
     _verbosity += number
 
 
-def has_colour(stream: TextIO) -> bool:
-    """Whether text for ``stream`` is coloured."""
+def has_colour(stream: TextIO | None) -> bool:
+    """Whether text for ``stream`` is coloured; it is None where the process was started without one."""
+    if stream is None:
+        return False
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR", "0") not in {"", "0"}:
@@ -46,8 +48,10 @@ def has_colour(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def columns(stream: TextIO) -> int | None:
+def columns(stream: TextIO | None) -> int | None:
     """Columns of the terminal that ``stream`` is, or None when it is none."""
+    if stream is None:
+        return None
     try:
         return os.get_terminal_size(stream.fileno()).columns or None
     except (OSError, ValueError, AttributeError):  # a file, or a stream that is none of the system's
@@ -62,7 +66,7 @@ def is_live() -> bool:
 
     try:
         return all(is_usable(stream.fileno()) for stream in (sys.stdout, sys.stderr))
-    except (OSError, ValueError, AttributeError):  # a stream that is none of the system's
+    except (OSError, ValueError, AttributeError):  # no stream, or one that is none of the system's
         return False
 
 
@@ -103,13 +107,16 @@ def error(text: str) -> None:
 
 def details(text: str) -> None:
     """Add lines to what was said last, on standard error."""
-    if verbosity() >= 0:
+    if verbosity() >= 0 and sys.stderr is not None:
         click.echo(text, file=sys.stderr, color=has_colour(sys.stderr))
 
 
 def result(text: str) -> None:
-    """Print a command's result on standard output."""
-    click.echo(text, color=has_colour(sys.stdout))
+    """Print a command's result on standard output; what its encoding does not have becomes a question mark."""
+    if sys.stdout is None:
+        return
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(text.encode(encoding, "replace").decode(encoding), color=has_colour(sys.stdout))
 
 
 @contextmanager

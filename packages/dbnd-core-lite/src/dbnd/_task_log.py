@@ -88,6 +88,10 @@ class _Tee:
         return getattr(self._stream, name)
 
 
+def _teed(stream: Any) -> Any:  # noqa: ANN401  a stream, or None where the process was started without one
+    return None if stream is None else _Tee(stream)
+
+
 _logs: Final[dict[str, TaskLog]] = {}
 
 
@@ -108,7 +112,7 @@ def captured(task_run: TaskRun) -> Iterator[None]:
     log = _logs[task_run.attempt_uid] = TaskLog(settings.preview_head_bytes, settings.preview_tail_bytes)
     streams, owner = (sys.stdout, sys.stderr), os.getpid()
     if not isinstance(sys.stdout, _Tee):
-        sys.stdout, sys.stderr = _Tee(sys.stdout), _Tee(sys.stderr)
+        sys.stdout, sys.stderr = _teed(sys.stdout), _teed(sys.stderr)
     try:
         yield
     finally:
