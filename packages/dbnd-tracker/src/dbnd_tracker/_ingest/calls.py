@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from sqlalchemy import bindparam, insert, select, update
 
 from dbnd_tracker._errors import PayloadError, TrackerError, UnknownCallError
 from dbnd_tracker._ingest import logged, metrics, points, runs, tasks
@@ -18,11 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pydantic import BaseModel
+    from sqlalchemy import Table
 
     from dbnd._tracking.transport import Batch
     from dbnd_tracker._database import Database
     from dbnd_tracker._writer import Writer
 
+_POSITIONS: Final = cast("Table", JournalPosition.__table__)
+# Made once: each batch executes them.
+_MINE: Final = _POSITIONS.c.journal == bindparam("of")
+_LAST: Final = select(_POSITIONS.c.last).where(_MINE).with_for_update(key_share=True)
+_ADVANCE: Final = update(_POSITIONS).where(_MINE)
 _BATCH_ID: Final = re.compile(r"([0-9a-f]{32}):(\d{1,18})-(\d{1,18})")
 
 
@@ -184,13 +192,15 @@ def _parse(name: str, body: object) -> object:
 
 def _advance(writer: Writer, batch: BatchId) -> bool:
     """Note that ``batch`` is applied; False when it was before."""
-    position = writer.session.get(JournalPosition, batch.journal, with_for_update={"key_share": True})
-    if position is None:
-        writer.session.add(JournalPosition(journal=batch.journal, last=batch.last, applied_at=writer.now))
-    elif batch.last <= position.last:
+    connection = writer.session.connection()
+    last = connection.execute(_LAST, {"of": batch.journal}).scalar()
+    values = {"last": batch.last, "applied_at": writer.now}
+    if last is None:
+        connection.execute(insert(_POSITIONS), {"journal": batch.journal, **values})
+    elif batch.last <= last:
         return False
-    elif batch.first <= position.last:
-        raise PartlyApplied(position.last)
+    elif batch.first <= last:
+        raise PartlyApplied(last)
     else:
-        position.last, position.applied_at = batch.last, writer.now
+        connection.execute(_ADVANCE, {"of": batch.journal, **values})
     return True

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 # Core tables: rows of points are too many to become objects.
 _SERIES: Final = cast("Table", MetricSeries.__table__)
+# Made once: making them takes longer than their execution.
+_LOCKED: Final = (
+    select(_SERIES)
+    .where(_SERIES.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(_SERIES.c.id)
+    .with_for_update(key_share=True)
+)
+_UPDATE: Final = update(_SERIES).where(_SERIES.c.id == bindparam("series"))
 # Series looked up by one statement.
 _CHUNK: Final = 1_000
 
@@ -78,8 +86,7 @@ def _add_points(writer: Writer, added: Mapping[tuple[str, str], Series], attempt
     sums: list[dict[str, Any]] = []
     for start in range(0, len(series), _CHUNK):
         part = dict(series[start : start + _CHUNK])
-        wanted = select(_SERIES).where(_SERIES.c.id.in_(part)).order_by(_SERIES.c.id)
-        found = connection.execute(wanted.with_for_update(key_share=True)).all()
+        found = connection.execute(_LOCKED, {"ids": list(part)}).all()
         if len(found) != len(part):
             msg = "metrics are deleted as they are written"
             raise StaleIdsError(msg)
@@ -88,7 +95,7 @@ def _add_points(writer: Writer, added: Mapping[tuple[str, str], Series], attempt
             sums.append(_sum_up(old, part[old.id], encoded))
             rows.append(_rows(old, part[old.id], encoded))
     insert_points(connection, chain.from_iterable(rows))
-    connection.execute(update(_SERIES).where(_SERIES.c.id == bindparam("series")), sums)
+    connection.execute(_UPDATE, sums)
 
 
 def _rows(old: Row[Any], added: Series, encoded: Encoded) -> Iterable[PointRow]:

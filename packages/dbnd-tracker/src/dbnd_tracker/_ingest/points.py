@@ -215,8 +215,10 @@ def from_wire(body: object) -> Points:
     infos = body.get("metrics_info") if isinstance(body, dict) else None
     if not isinstance(infos, list):
         infos = validated("log_metrics", LogMetrics, body).metrics_info
+    # By uid and key as they came, of which there are few.
+    known: dict[tuple[str, str], Series] = {}
     for place, info in enumerate(infos):
-        if not (type(info) is dict and _add_plain(points, info)):
+        if not (type(info) is dict and _add_plain(points, info, known)):
             valid = validated("log_metrics", MetricInfo, info, "metrics_info", place)
             _add_valid(points, valid)
     return points
@@ -233,7 +235,7 @@ def from_wire_metric(body: object) -> Points:
     return points
 
 
-def _add_plain(points: Points, info: dict[str, Any]) -> bool:
+def _add_plain(points: Points, info: dict[str, Any], known: dict[tuple[str, str], Series]) -> bool:
     """Add a number if everything about it is as the schema wants it without a change; False when it is not."""
     metric = info.get("metric")
     uid = info.get("task_run_attempt_uid")
@@ -257,12 +259,13 @@ def _add_plain(points: Points, info: dict[str, Any]) -> bool:
     ):
         return False
     time_us = _time_us(stamp)
-    if time_us is None or not _is_uid(uid):
+    if time_us is None:
         return False
-    uid = canonical_uid(uid)
-    series = points.series.get((uid, key))
+    series = known.get((uid, key))
     if series is None:
-        series = points.get(uid, cut(clean(key)), _source(source))
+        if not _is_uid(uid):
+            return False
+        series = known[uid, key] = points.get(canonical_uid(uid), cut(clean(key)), _source(source))
     series.times.append(time_us)
     series.steps.append(step)
     series.values.append(value)
@@ -285,15 +288,13 @@ def _is_plain(info: tuple[str, ...], metric: tuple[str, ...]) -> bool:
 
 def _time_us(text: str) -> int | None:
     """A time in UTC as our own and the original client write it, in µs since the epoch; None for every other form."""
-    if text[-6:] != "+00:00":
+    if len(text) == 25:  # noqa: PLR2004  without a fraction
+        return _second(text[:19]) if text.endswith("+00:00") else None
+    fraction = text[20:26]
+    if text[26:] != "+00:00" or text[19] != "." or not (fraction.isdecimal() and fraction.isascii()):
         return None
     second = _second(text[:19])
-    if second is None or len(text) == 25:  # noqa: PLR2004  without a fraction
-        return second
-    fraction = text[20:-6]
-    if text[19] == "." and len(fraction) == 6 and fraction.isascii() and fraction.isdecimal():  # noqa: PLR2004  digits
-        return second + int(fraction)
-    return None
+    return None if second is None else second + int(fraction)
 
 
 @functools.lru_cache(maxsize=1024)
