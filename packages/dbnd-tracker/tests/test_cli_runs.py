@@ -148,6 +148,12 @@ def test_conditions_of_the_read_api_that_do_not_exist(embedded: Any) -> None:
             list_runs(session, [condition])
 
 
+def test_times_of_the_read_api(embedded: Any) -> None:
+    for time in ("2100-01-01", "2100-01-01T00:00:00Z", "2100-01-01T00:00:00+02:00"):
+        with embedded.database.read() as session:
+            assert len(list_runs(session, [Condition("start_time", "lt", time)]).data) == 3
+
+
 def test_comparison(anywhere: Any) -> None:
     text = invoke("compare", "young", "week").stdout
     lines = [" ".join(line.split()) for line in text.splitlines()]

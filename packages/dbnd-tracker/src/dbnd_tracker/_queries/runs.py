@@ -104,7 +104,7 @@ class Condition:
             msg = f"The operator {self.op!r} does not exist for times; there are {', '.join(_ORDERINGS)}."
             raise QueryError(msg)
         try:
-            time = datetime.fromisoformat(self.val)
+            time = datetime.fromisoformat(self.val.replace("Z", "+00:00"))  # Python 3.10 does not know the Z
         except ValueError:
             msg = f"{self.val[:80]!r} is no time in ISO 8601, such as 2026-03-04T05:06:07+00:00."
             raise QueryError(msg) from None
