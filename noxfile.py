@@ -194,6 +194,13 @@ def skinny(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", "--dist", "worksteal", "--reruns", "1", "-raR", *tests, *session.posargs, env=env)
 
 
+@nox.session(name="benchmark-client")
+def benchmark_client(session: nox.Session) -> None:
+    """Measure what a log call costs beside its peers, and how fast points reach the tracker."""
+    install(session, "mlflow", "trackio", "wandb")
+    session.run("python", "benchmarks/client.py", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, and that packages import only what they may."""

@@ -191,10 +191,12 @@ def test_exactly_once_while_the_tracker_is_killed_20_times(warm, tracker, proxy,
         LOGGING_UNTIL_ENOUGH, tmp_path / "log", PROGRESS=str(progress.path), ENOUGH=str(enough), **env
     )
     for _ in range(20):
-        # Batches that come while the tracker lives, so that each kill may hit one of them.
+        # One batch is taken, so that the client does not wait longer from time to time; the next one may be hit.
+        served = proxy.served
+        wait_until(lambda seen=served: proxy.served > seen, lambda: process.output)
         batches = len(proxy.batches)
         wait_until(lambda seen=batches: len(proxy.batches) > seen, lambda: process.output)
-        time.sleep(random.uniform(0, 0.1))
+        time.sleep(random.uniform(0, 0.05))
         tracker.kill()
         proxy.refuse()
         time.sleep(random.uniform(0, 0.2))

@@ -65,7 +65,7 @@ def test_nothing_is_forgotten_of_a_run_whose_tracker_is_dead(jobs, dbnd, proxy, 
     progress = Progress(tmp_path / "progress")
     done = dbnd("run", "job.py::job", PROGRESS=str(progress.path), **jobs.env)
     assert done.returncode == 0, done.stderr
-    (sentence,) = [line for line in done.stderr.splitlines() if "warning" in line]
+    (sentence,) = [line for line in done.stderr.splitlines() if "are not delivered" in line]
     assert "dbnd sync" in sentence
     waiting = int(re.search(r"(\d[\d,]*) events", sentence)[1].replace(",", ""))
     assert waiting > 1000

@@ -282,6 +282,7 @@ class Proxy:
         url: The URL of the proxy.
         otherwise: What becomes of requests that no script is left for.
         seen: The requests, in the order in which they came.
+        served: How many batches have met their fault to its end, which for ``passing`` is the answer.
         ended: Set when the proxy is closed.
     """
 
@@ -289,6 +290,7 @@ class Proxy:
         self.target = target
         self.otherwise: Fault = passing
         self.seen: list[Seen] = []
+        self.served = 0
         self.ended = threading.Event()
         self._faults: deque[Fault] = deque()
         self._lock = threading.Lock()
@@ -365,11 +367,13 @@ class _Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def _serve(self) -> None:
-        proxy = self.server.proxy
+        proxy, batch = self.server.proxy, self.headers.get(BATCH_HEADER)
         try:
-            proxy.meet(self.path, self.headers.get(BATCH_HEADER))(Exchange(self, proxy))
+            proxy.meet(self.path, batch)(Exchange(self, proxy))
         except OSError:  # the client, or the server behind us, has gone: so does the connection
             self.close_connection = True
+        else:
+            proxy.served += batch is not None
 
     do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = _serve  # noqa: N815  the names that http.server calls
 

@@ -9,6 +9,7 @@ Run as a program, this module is the parent: it takes one request a line from st
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -29,6 +30,7 @@ from typing_extensions import Self
 
 # Seconds that a process may take before a test gives it up; none is expected to take a tenth of it.
 LIMIT = 120
+_PR_SET_PDEATHSIG = 1
 _PACKAGES = ("dbnd", "dbnd_tracker")
 
 
@@ -179,6 +181,7 @@ def _serve() -> Mapping[str, Any] | None:
 def _become(request: Mapping[str, Any]) -> None:
     """Give this child the environment, folder and streams of its own, and do what it is to do."""
     os.setsid()
+    _die_with_parent()
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
@@ -196,6 +199,12 @@ def _become(request: Mapping[str, Any]) -> None:
 
         sys.argv = ["dbnd", *request["arguments"]]
         main()
+
+
+def _die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends, as when a test run is killed; Linux alone can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _main() -> None:
