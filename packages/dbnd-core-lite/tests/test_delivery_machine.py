@@ -120,6 +120,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.logger.update(dict.fromkeys(values, process))
 
     def pick(self, number):
+        """One of the processes; a new one if there is none."""
+        if not self.processes:
+            self.start()
         return self.processes[number % len(self.processes)]
 
     @initialize()
@@ -131,7 +134,6 @@ class DeliveryMachine(RuleBasedStateMachine):
     def start(self):
         self.processes.append(Process(self.folder, self.tracker))
 
-    @precondition(lambda self: self.processes)
     @rule(number=st.integers(0, 2), kinds=st.lists(st.sampled_from(["metric"] * 6 + ["state", "bad"]), max_size=12))
     def append(self, number, kinds):
         for kind in kinds:
@@ -140,7 +142,6 @@ class DeliveryMachine(RuleBasedStateMachine):
             process.append(value, is_metric=kind != "state")
             self.accept([value], process)
 
-    @precondition(lambda self: self.processes)
     @rule(number=st.integers(0, 2), faults=FAULTS)
     def deliver(self, number, faults):
         """Send some batches; each meets what stands for it in ``faults``."""
@@ -149,11 +150,19 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.pick(number).step()
         self.tracker.script.clear()
 
-    @precondition(lambda self: self.processes)
-    @rule(number=st.integers(0, 2), torn=st.booleans(), ack=st.sampled_from(["kept", "lost", "damaged"]))
-    def crash(self, number, torn, ack):
-        """The process is killed, perhaps in the middle of an append, or before its acknowledgement reached the disk."""
+    @rule(
+        number=st.integers(0, 2),
+        in_flight=st.booleans(),
+        more=st.integers(0, 3),
+        torn=st.booleans(),
+        ack=st.sampled_from(["kept", "lost", "damaged"]),
+    )
+    def crash(self, number, in_flight, more, torn, ack):
+        """The process is killed: with a batch in flight, in an append, before its acknowledgement is on the disk."""
         process = self.pick(number)
+        if in_flight:
+            self.deliver(number, [LOST])
+        self.append(number, ["metric"] * more)
         path = process.journal.path
         if torn:
             line = records.frame(("log_metrics", [["attempt", "user", [["n", self.next_value(), 0]]]]))
@@ -165,14 +174,12 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.processes.remove(process)
         process.journal.abandon()
 
-    @precondition(lambda self: self.processes)
     @rule(number=st.integers(0, 2))
     def close(self, number):
         process = self.pick(number)
         self.processes.remove(process)
         process.journal.close()
 
-    @precondition(lambda self: self.processes)
     @rule(number=st.integers(0, 2), values=st.integers(0, 6), is_killed=st.booleans())
     def fork(self, number, values, is_killed):
         """A child gives up what is its parent's, logs into a journal of its own, and leaves it behind."""
