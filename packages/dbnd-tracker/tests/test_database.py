@@ -24,6 +24,7 @@ from dbnd_tracker._errors import StorageError
 from dbnd_tracker._ingest import apply_batch
 from dbnd_tracker._models import Base
 from dbnd_tracker._queries import list_runs
+from dbnd_tracker._queries.sampling import sampled_numbers
 
 
 def test_migrations_of_several_databases_at_once_do_not_meet(tmp_path: Path) -> None:
@@ -226,3 +227,19 @@ def test_no_point_of_concurrent_writers_is_lost(tracker: Any, database_url: str,
 
     assert len(tracker.history(task, "m")) == 280
     assert tracker.task(task).metrics[0].points == 280
+
+
+def test_a_postgresql_that_is_gone_is_said(start_postgresql: Any, open_tracker: Any) -> None:
+    """In what goes to its driver directly, too: points that come in, and histories that are sampled."""
+    cluster = start_postgresql()
+    tracker = open_tracker(cluster.create())
+    _, task = tracker.started()
+    with pytest.raises(StorageError, match="cannot be used"), tracker.database.read() as session:
+        session.execute(text("SELECT 1"))
+        cluster.kill()
+        sampled_numbers(session.connection(), 1, 100)
+    with pytest.raises(StorageError, match="cannot be used"):
+        tracker.call("log_metrics", task.floats("m", 3))
+    cluster.restart()
+    tracker.call("log_metrics", task.floats("m", 3))
+    assert len(tracker.history(task, "m")) == 3

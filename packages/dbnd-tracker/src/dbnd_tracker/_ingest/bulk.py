@@ -5,8 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy.exc import DBAPIError
-
+from dbnd_tracker._drivers import driver_errors
 from dbnd_tracker._models import Metric
 
 if TYPE_CHECKING:
@@ -56,10 +55,5 @@ def _copy(connection: Connection, rows: Iterable[PointRow]) -> None:
     ]
     lines.append("")
     driver: Any = connection.connection.dbapi_connection
-    errors = connection.dialect.loaded_dbapi.Error
-    try:
-        with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-            copy.write("\n".join(lines).encode())
-    except errors as error:
-        # As SQLAlchemy reports what it has executed itself.
-        raise DBAPIError.instance(_COPY, None, error, errors, dialect=connection.dialect) from error
+    with driver_errors(connection, _COPY), driver.cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.write("\n".join(lines).encode())

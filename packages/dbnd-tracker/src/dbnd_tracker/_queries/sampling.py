@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from dbnd_tracker._drivers import driver_errors
+
 if TYPE_CHECKING:
     import numpy as np
     from sqlalchemy import Connection
@@ -18,13 +20,16 @@ LEAST: Final = 10
 """Fewest points that a history is sampled to."""
 
 _VALUES: Final = "SELECT value FROM metrics WHERE series_id = %d ORDER BY number"
-# The same without NULL, so that every row of COPY's binary form has one length.
-_COPY: Final = (
-    "COPY (SELECT coalesce(value, 'NaN') FROM metrics WHERE series_id = %d ORDER BY number) TO STDOUT (FORMAT BINARY)"
+# One array instead of a million rows, each of which would cost the driver a message; without NULL, so that all elements
+# have one length in its binary form.
+_ARRAY: Final = (
+    "SELECT array_agg(coalesce(value, 'NaN') ORDER BY number) FROM metrics "
+    "WHERE series_id = %d AND number > %d AND number <= %d"
 )
-_COPY_HEAD, _COPY_TAIL = 19, 2
+_ARRAY_HEAD: Final = 20
+_ARRAY_LENGTH: Final = 2_000_000
 _ROWS: Final = 50_000
-# Of the points that are shown, at most every so manieth marks where numbers end or begin.
+# Of the points that are shown, at most every fourth marks where numbers end or begin.
 _GAPS: Final = 4
 
 
@@ -58,19 +63,31 @@ def _read(connection: Connection, series_id: int) -> Values:
     """The values of a series in the order in which they came, with NaN for what is no number."""
     import numpy as np
 
-    driver: Any = connection.connection.dbapi_connection
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SELECT 1")  # SQLAlchemy begins its transaction
-        with driver.cursor() as cursor, cursor.copy(_COPY % series_id) as copy:
-            data = b"".join(bytes(part) for part in copy)
-        row = np.dtype([("fields", ">i2"), ("length", ">i4"), ("value", ">f8")])
-        return np.frombuffer(data[_COPY_HEAD:-_COPY_TAIL], row)["value"].astype(np.float64)
+        return _read_arrays(connection, series_id)
     cursor = connection.exec_driver_sql(_VALUES % series_id).cursor
     assert cursor is not None
     parts = []
     while rows := cursor.fetchmany(_ROWS):
         parts.append(np.array(rows, np.float64)[:, 0])
     return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _read_arrays(connection: Connection, series_id: int) -> Values:
+    import numpy as np
+
+    element = np.dtype([("length", ">i4"), ("value", ">f8")])
+    driver: Any = connection.connection.dbapi_connection
+    parts = [np.empty(0)]
+    start = 0
+    with driver_errors(connection, _ARRAY), driver.cursor(binary=True) as cursor:
+        while True:
+            result = cursor.execute(_ARRAY % (series_id, start, start + _ARRAY_LENGTH)).pgresult
+            data = result.get_value(0, 0)
+            if data is None:
+                return np.concatenate(parts)
+            parts.append(np.frombuffer(data, element, offset=_ARRAY_HEAD)["value"].astype(np.float64))
+            start += _ARRAY_LENGTH
 
 
 def _shape(places: np.ndarray[Any, Any], values: Values, count: int) -> np.ndarray[Any, Any]:
