@@ -86,7 +86,7 @@ def run(dbnd, server):
 
 
 def bodies(server, call):
-    return [r.body for r in server.requests if r.path.endswith(f"tracking/{call}")]
+    return [body for name, body in server.tracked() if name == call]
 
 
 @pytest.mark.parametrize("target", ["tasks.main", "tasks.py::main", "./tasks.py::main"])

@@ -45,7 +45,7 @@ def script(server):
 
 
 def bodies(server, call):
-    return [r.body for r in server.requests if r.path.endswith(f"tracking/{call}")]
+    return [body for name, body in server.tracked() if name == call]
 
 
 def points(server):
