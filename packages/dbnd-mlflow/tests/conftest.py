@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,11 @@ def _restored_mlflow(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setattr(fluent, "_active_experiment_id", None)
     # A process has one client for each URL, and a free port may come up again: each test starts with none.
     monkeypatch.setattr("dbnd._tracking.client._by_url", {})
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("GIT_PYTHON_REFRESH", "quiet")
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # a dozen processes that nobody needs
     yield
     while mlflow.active_run() is not None:
         mlflow.end_run()
@@ -60,3 +67,40 @@ def conf(tracker_url: str, inner_uri: str) -> dict[str, dict[str, Any]]:
         "core": {"databand_url": tracker_url, "flush_timeout": 0},
         "mlflow_tracking": {"databand_tracking": True, "duplicate_tracking_to": inner_uri},
     }
+
+
+@pytest.fixture(params=["sqlite", "file", "http"])
+def any_inner(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URI of an empty store of each kind."""
+    if request.param == "http":
+        return str(request.getfixturevalue("mlflow_server"))
+    if request.param == "file":
+        (tmp_path / "runs").mkdir()
+        return (tmp_path / "runs").as_uri()
+    return str(request.getfixturevalue("inner_uri"))
+
+
+@pytest.fixture
+def server_over(start_server: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A ``mlflow server`` with a backend store, whose journal stands in this test's home."""
+    monkeypatch.setenv("DBND__CORE__FLUSH_TIMEOUT", "1")
+
+    @contextlib.contextmanager
+    def start(uri: str, *options: str) -> Iterator[str]:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        command = [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+            *("--workers", "1", "--backend-store-uri", uri, *options),
+        ]
+        with start_server(command, f"http://127.0.0.1:{port}", "/health") as url:
+            yield url
+
+    return start
+
+
+@pytest.fixture
+def unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No exit waits for the tracker: it is down."""
+    monkeypatch.setenv("DBND__CORE__FLUSH_TIMEOUT", "0")

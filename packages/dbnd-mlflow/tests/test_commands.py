@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sqlite3
+import subprocess
+import sysconfig
+import time
 from pathlib import Path
 
 import mlflow
@@ -14,6 +18,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from dbnd_mlflow import build_composite_uri
+
+# A dozen commands, each a process that imports MLflow, on a busy machine.
+pytestmark = pytest.mark.timeout(600)
 
 FIRST = 1_600_000_000_000  # ms
 
@@ -41,6 +48,9 @@ def log_some(name="a", points=50):
             mlflow.log_metric("odd", value)
         mlflow.delete_tag("gone")
         mlflow.log_input(mlflow.data.from_numpy(np.ones((2, 2)), source="s3://b/x.npy", name="x"))
+        mlflow.log_input(mlflow.data.from_numpy(np.zeros((2, 2)), source="s3://b/x.npy", name="x"))
+        mlflow.log_input(mlflow.data.from_numpy(np.ones(3)))
+        mlflow.log_text("hello", "notes/hello.txt")
         with mlflow.start_run(run_name=f"{name}-child", nested=True):
             mlflow.log_metric("m", 1)
     return run.info.run_id
@@ -167,22 +177,33 @@ class TestImport:
         assert shown(dbnd, run_id) == before
         assert points_in(home) == count
 
-    def test_an_interrupted_import_goes_on_where_it_stopped(self, import_, dbnd, run_id, home):
-        import_()
-        count = points_in(home)
-        with sqlite3.connect(home / "dbnd/tracker.db") as connection:
-            # As if it had been killed after the first batch of points, before the mark of its end.
-            connection.execute("UPDATE tags SET value = 'begun' WHERE name = 'dbnd.imported'")
-            connection.execute("DELETE FROM batches WHERE last = 1")
-            connection.execute("UPDATE batches SET last = 5000 WHERE last = 6000")
-            connection.execute("DELETE FROM metrics WHERE step >= 5000")
-        done = import_()
+    def test_an_import_that_is_killed_goes_on_where_it_stopped(self, dbnd, own, home):
+        """Killed while a lock keeps it from going on, after some of its points are in the tracker."""
+        mlflow.set_tracking_uri(own)
+        client = MlflowClient()
+        for number in range(4):
+            with mlflow.start_run(run_name=f"r{number}") as run:
+                for start in range(0, 6_000, 1_000):
+                    points = [Metric("m", n, FIRST + n, n) for n in range(start, start + 1_000)]
+                    client.log_batch(run.info.run_id, points)
+        process = start_import(own)
+        try:
+            wait_until(lambda: points_in(home) > 0 or process.poll() is not None)
+            with contextlib.closing(sqlite3.connect(home / "dbnd/tracker.db", timeout=60)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                process.kill()
+                process.wait()
+                count = connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
+        finally:
+            process.kill()
+            process.wait()
+        assert 0 < count < 24_000
+        done = dbnd("mlflow", "import", "--from", own)
         assert done.returncode == 0, done.stderr
-        assert points_in(home) >= count
-        verified = dbnd("mlflow", "verify", run_id)
+        assert points_in(home) == 24_000
+        verified = dbnd("mlflow", "verify")
         assert verified.returncode == 0, verified.stdout
-        again = import_()
-        assert "0 of 2 runs" in again.stderr
+        assert "0 of 4 runs" in dbnd("mlflow", "import", "--from", own).stderr
 
     def test_runs_that_were_tracked_live_are_left_as_they_are(self, import_, dbnd, python, tracker, own, home):
         uri = build_composite_uri(tracker, own)
@@ -213,6 +234,45 @@ class TestImport:
         assert len(done.stderr.strip().splitlines()) == 1
         assert "Traceback" not in done.stderr
 
+    @pytest.mark.parametrize("kind", ["file", "http"])
+    def test_other_stores_are_imported_and_verified(self, kind, dbnd, request, tmp_path, monkeypatch):
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        source = request.getfixturevalue("mlflow_server") if kind == "http" else (tmp_path / "runs").as_uri()
+        mlflow.set_tracking_uri(source)
+        mlflow.set_experiment("old work")
+        run_id = log_some()
+        done = dbnd("mlflow", "import", "--from", source)
+        assert done.returncode == 0, done.stderr
+        assert "2 of 2 runs" in done.stderr
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", source)
+        verified = dbnd("mlflow", "verify", "--experiment", "old work")
+        assert verified.returncode == 0, verified.stdout
+        (parent, _) = shown(dbnd, run_id)["task_runs"]
+        names = {artifact["name"]: artifact["path"] for artifact in parent["artifacts"]}
+        assert list(names) == ["notes/hello.txt"]
+        assert names["notes/hello.txt"].endswith(f"{run_id}/artifacts/notes/hello.txt")
+
+    @pytest.mark.parametrize(
+        ("source", "sentence"),
+        [
+            ("sqlite:///nothing.db", "There is no MLflow store sqlite:///nothing.db: nothing.db does not exist."),
+            ("./nothing", "There is no MLflow store ./nothing: nothing does not exist."),
+            ("nonsense://u:hunter2@h", "The MLflow store nonsense://***@h cannot be read: "),
+            ("http://u:hunter2@127.0.0.1:9", "The MLflow store http://***@127.0.0.1:9 cannot be read: "),
+            ("sqlite:///no_database.db", "The MLflow store sqlite:///no_database.db cannot be read: "),
+        ],
+    )
+    def test_a_store_that_cannot_be_read_is_one_sentence(self, source, sentence, dbnd, home):
+        Path("no_database.db").write_bytes(b"this is no database" * 100)
+        done = dbnd("mlflow", "import", "--from", source, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+        assert done.returncode in {1, 2}
+        said = [line for line in done.stderr.splitlines() if line.startswith("dbnd: error:")]
+        assert len(said) == 1, done.stderr
+        assert sentence in said[0]
+        assert "Traceback" not in done.stderr
+        assert "hunter2" not in done.stderr
+        assert not Path("nothing.db").exists()
+
     def test_a_composite_uri_is_refused(self, dbnd):
         done = dbnd("mlflow", "import", "--from", "dbnd://h")
         assert done.returncode == 8
@@ -227,5 +287,25 @@ def mlflow_time(milliseconds):
 
 
 def points_in(home):
-    with sqlite3.connect(home / "dbnd/tracker.db") as connection:
-        return connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
+    """How many points are in the embedded tracker, which may not have been made yet."""
+    try:
+        with contextlib.closing(sqlite3.connect(home / "dbnd/tracker.db", timeout=60)) as connection:
+            return connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
+    except sqlite3.OperationalError:  # no folder, no file, no table yet
+        return 0
+
+
+def start_import(source):
+    return subprocess.Popen(
+        [str(Path(sysconfig.get_path("scripts")) / "dbnd"), "mlflow", "import", "--from", source],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_until(ready):
+    deadline = time.monotonic() + 60
+    while not ready():
+        assert time.monotonic() < deadline, "not reached in a minute"
+        time.sleep(0.005)

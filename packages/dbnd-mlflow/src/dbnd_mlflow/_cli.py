@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import datetime, timezone
 from typing import Any
@@ -43,22 +42,19 @@ def verify(
 
     Without RUN_ID and --experiment, all runs are compared. Exits with 1 if anything differs.
     """
-    from mlflow import MlflowClient
-
-    from ._sides import own_tracking_uri, runs_of
+    from ._sides import OwnStore, own_tracking_uri
     from ._verify import Difference, differences
 
     config = _config(set_config)
-    uri = own_tracking_uri(config)
-    client = MlflowClient(tracking_uri=uri)
-    runs: Iterable[Any] = _by_id(client, run_ids) if run_ids else (run for run, _ in runs_of(client, uri, experiment))
+    store = OwnStore(own_tracking_uri(config))
+    runs = [store.run(run_id) for run_id in run_ids] if run_ids else [run for run, _ in store.runs(experiment)]
     found: list[Difference] = []
     compared = 0
-    with closing(open_reader(config)) as reader, _progress(list(runs), "Comparing") as shown:
+    with closing(open_reader(config)) as reader, _progress(runs, "Comparing") as shown:
         for run in shown:
-            found += differences(run, client, reader)
+            found += differences(run, store, reader)
             compared += 1
-        where = f"{compared} runs of {mask_url(uri)} compared with {reader.name}"
+        where = f"{compared} runs of {store.name} compared with {reader.name}"
     if as_json:
         _console.result(json.dumps([dataclasses.asdict(difference) for difference in found], indent=2))
     elif found:
@@ -84,10 +80,8 @@ def import_(
     Runs that the tracker has are left as they are, so that an import can be repeated, and goes on where it was
     interrupted.
     """
-    from mlflow import MlflowClient
-
     from ._importing import Importer
-    from ._sides import runs_of
+    from ._sides import OwnStore
     from ._uri import refuse_composite
 
     refuse_composite(source, "--from")
@@ -96,13 +90,13 @@ def import_(
     if url is None:
         msg = "There is no tracker to import into: set core.databand_url, or install dbnd-tracker."
         raise DatabandError(msg)
-    client = MlflowClient(tracking_uri=source)
+    store = OwnStore(source)
     earliest = None if since is None else int(since.replace(tzinfo=timezone.utc).timestamp() * 1000)
-    runs = list(runs_of(client, source, experiment, earliest))
+    runs = list(store.runs(experiment, earliest))
     imported = 0
     transport = create_transport(url, config)
     with closing(transport), closing(open_reader(config)) as reader, _progress(runs, "Importing") as shown:
-        importer = Importer(client, source, transport, reader, mask_url(url))
+        importer = Importer(store, transport, reader, mask_url(url))
         try:
             for run, name in shown:
                 imported += importer.import_run(run, name)
@@ -113,7 +107,7 @@ def import_(
             )
             raise DatabandError(msg) from None
     rest = f"; the other {len(runs) - imported} were there already" if imported < len(runs) else ""
-    _console.success(f"{imported} of {len(runs)} runs of {mask_url(source)} imported into {mask_url(url)}{rest}.")
+    _console.success(f"{imported} of {len(runs)} runs of {store.name} imported into {mask_url(url)}{rest}.")
     ctx.exit(0)
 
 
@@ -121,18 +115,6 @@ def _config(set_config: tuple[str, ...]) -> Config:
     config = Config.load(set_config=set_config)
     config.check()
     return config
-
-
-def _by_id(client: Any, run_ids: Iterable[str]) -> Iterator[Any]:  # noqa: ANN401  MlflowClient, imported late
-    from mlflow.exceptions import MlflowException
-
-    from dbnd import UsageError
-
-    for run_id in run_ids:
-        try:
-            yield client.get_run(run_id)
-        except MlflowException as error:
-            raise UsageError(str(error)) from None
 
 
 def _progress(items: list[Any], label: str) -> Any:  # noqa: ANN401  click's progress bar

@@ -10,22 +10,32 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from mlflow.exceptions import MlflowException
-
 from dbnd._masking import mask_url
 from dbnd._run import RunState, TaskRun, TaskRunState
 from dbnd._tracking import wire
 from dbnd._tracking.points import Group, micros, point, text_point
 from dbnd._tracking.transport import Batch, PartlyAppliedError, Transport
 
-from ._reporter import LINK_TAGS, METRIC, MODEL, PARAM, STATES, TAG, artifacts_of, dataset_operation, page_of
+from ._reporter import (
+    LINK_TAGS,
+    MAX_ARTIFACTS,
+    METRIC,
+    MODEL,
+    PARAM,
+    STATES,
+    TAG,
+    artifacts_of,
+    dataset_operation,
+    is_local,
+    page_of,
+)
 from ._runs import PARENT, derived_task_run, moment, uid_of
-from ._sides import history, models_of, task_run_uid
+from ._sides import models_of, task_run_uid
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from dbnd._tracking.reader import Reader
+
+    from ._sides import OwnStore
 
 IMPORTED: Final = f"{LINK_TAGS}imported"
 # Points of one batch.
@@ -37,15 +47,13 @@ class Importer:
     """Imports runs of one MLflow store.
 
     Args:
-        source: Client of the store.
-        source_uri: Its tracking URI.
+        source: The store.
         transport: How events reach the tracker.
         reader: What the tracker has already.
         databand_url: The tracker, without credentials.
     """
 
-    source: MlflowClient
-    source_uri: str
+    source: OwnStore
     transport: Transport
     reader: Reader
     databand_url: str
@@ -87,7 +95,7 @@ class Importer:
         started = micros(task_run.start_time)
         running = wire.attempt_update(task_run, TaskRunState.RUNNING, task_run.start_time, None)
         self._send("update_task_run_attempts", running)
-        link = {"mlflow": page_of(self.source_uri, run.info)}
+        link = {"mlflow": page_of(self.source.uri, run.info)}
         self._send("save_external_links", wire.external_links(attempt, link))
         tags = {key: value for key, value in run.data.tags.items() if not key.startswith(LINK_TAGS)}
         groups = [
@@ -100,15 +108,23 @@ class Importer:
             operation = dataset_operation(item.dataset, task_run.start_time)
             body = wire.dataset_operation(task_run, operation)
             self._send("log_datasets", body, journal=_journal(run.info.run_id, "datasets"), first=number)
-        for name, place in artifacts_of(run.info.artifact_uri):
+        for name, place in self._artifacts(run):
             self._send("log_artifact", wire.artifact(attempt, name, mask_url(place)))
         for name in models_of(run):
             place = f"{run.info.artifact_uri}/{name}"
             self._send("log_artifact", wire.artifact(attempt, f"{MODEL}{name}", mask_url(place)))
 
+    def _artifacts(self, run: Any) -> list[tuple[str, str]]:  # noqa: ANN401
+        """Names and places of a run's artifacts, also of those on a server; of many only their root."""
+        root = run.info.artifact_uri
+        if is_local(root):
+            return artifacts_of(root)
+        names = self.source.artifacts(run.info.run_id, MAX_ARTIFACTS)
+        return artifacts_of(root) if names is None else [(name, f"{root}/{name}") for name in names]
+
     def _send_points(self, run: Any, key: str) -> None:  # noqa: ANN401
         attempt = self._task_runs[run.info.run_id].attempt_uid
-        points = [point(key, m.value, m.timestamp * 1000, m.step) for m in history(self.source, run.info.run_id, key)]
+        points = [point(key, m.value, m.timestamp * 1000, m.step) for m in self.source.history(run.info.run_id, key)]
         journal = _journal(run.info.run_id, key)
         done = 0
         while done < len(points):
@@ -147,11 +163,9 @@ class Importer:
         parent_id = run.data.tags.get(PARENT)
         if parent_id is None:
             return None
-        try:
-            parent = self.source.get_run(parent_id)
-        except MlflowException:  # deleted for good: the child stands for itself
-            return None
-        return self._place(parent, experiment)
+        parent = self.source.run_or_none(parent_id)
+        # Deleted for good: the child stands for itself.
+        return None if parent is None else self._place(parent, experiment)
 
     def _send(
         self, call: str, body: dict[str, Any] | list[Group], *, journal: str | None = None, first: int = 1

@@ -345,6 +345,11 @@ def artifacts_of(uri: str | None) -> list[tuple[str, str]]:
     return sorted(found)
 
 
+def is_local(uri: str | None) -> bool:
+    """Whether the artifacts at ``uri`` are in a folder of this machine."""
+    return uri is None or _local_folder(uri) is not None
+
+
 def _local_folder(uri: str) -> Path | None:
     parts = urlsplit(uri)
     if parts.scheme == "file":

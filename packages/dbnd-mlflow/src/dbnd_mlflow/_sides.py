@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from dbnd import UsageError
-from dbnd._masking import mask_url
+from dbnd import DatabandError, UsageError
+from dbnd._masking import mask_text, mask_url
 
 from ._runs import TASK_RUN_UID, uid_of
 from ._settings import MlflowTrackingSettings
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
 MODELS_TAG: Final = "mlflow.log-model.history"
 """The tag in which stores before MLflow 3 list a run's models, by themselves; the tracker has them as artifacts."""
 _PAGE: Final = 1_000
+# MLflow asks a server that does not answer seven times, which takes minutes: too long for a command.
+_RETRIES: Final = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
 
 def own_tracking_uri(config: Config) -> str:
@@ -34,58 +41,131 @@ def own_tracking_uri(config: Config) -> str:
     return parse_composite_uri(configured).duplicate_tracking_to or default_tracking_uri()
 
 
-def runs_of(client: MlflowClient, uri: str, experiment: str | None, since: int | None = None) -> Iterator[Any]:
-    """The active runs of a store, oldest first, with the name of the experiment of each.
+class OwnStore:
+    """An MLflow store to read from. Trouble with it is one sentence.
 
     Args:
-        client: Client of the store.
-        uri: The store, as messages name it.
-        experiment: Name of the only experiment wanted, or None for all.
-        since: Earliest start, in ms since the epoch, or None.
+        uri: Its tracking URI.
 
     Raises:
-        UsageError: There is no such experiment.
+        UsageError: There is no such file or folder, which MLflow would make.
+        DatabandError: MLflow cannot use the URI.
     """
-    if experiment is None:
-        experiments = _all_experiments(client)
-    else:
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            msg = f"There is no experiment {experiment!r} in {mask_url(uri)}."
+
+    def __init__(self, uri: str) -> None:
+        self.uri: Final = uri
+        self.name: Final = mask_url(uri)
+        place = _file_of(uri)
+        if place is not None and not place.exists():
+            msg = f"There is no MLflow store {self.name}: {place} does not exist."
             raise UsageError(msg)
-        experiments = [found]
-    names = {found.experiment_id: found.name for found in experiments}
-    token = None
-    while names:
-        page = client.search_runs(
-            list(names),
-            filter_string="" if since is None else f"attributes.start_time >= {since}",
-            max_results=_PAGE,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-        for run in page:
-            yield run, names[run.info.experiment_id]
-        token = page.token
-        if not token:
-            return
+        os.environ.setdefault(*_RETRIES)
+        with self._reading():
+            self._client: Final = MlflowClient(tracking_uri=uri)
+
+    def run(self, run_id: str) -> Any:  # noqa: ANN401  MLflow's Run, of whichever version
+        """The run with this id.
+
+        Raises:
+            UsageError: There is none, or the store cannot be read.
+        """
+        try:
+            return self._client.get_run(run_id)
+        except MlflowException as error:
+            raise UsageError(self._sentence(error)) from None
+
+    def run_or_none(self, run_id: str) -> Any:  # noqa: ANN401
+        """The run with this id, or None if there is none any more."""
+        try:
+            return self._client.get_run(run_id)
+        except MlflowException:
+            return None
+
+    def runs(self, experiment: str | None = None, since: int | None = None) -> Iterator[Any]:
+        """The active runs, oldest first, with the name of the experiment of each.
+
+        Args:
+            experiment: Name of the only experiment wanted, or None for all.
+            since: Earliest start, in ms since the epoch, or None.
+
+        Raises:
+            UsageError: There is no such experiment.
+            DatabandError: The store cannot be read.
+        """
+        with self._reading():
+            found = self._experiments() if experiment is None else [self._client.get_experiment_by_name(experiment)]
+        names = {each.experiment_id: each.name for each in found if each is not None}
+        if experiment is not None and not names:
+            msg = f"There is no experiment {experiment!r} in {self.name}."
+            raise UsageError(msg)
+        token = None
+        while names:
+            with self._reading():
+                page = self._client.search_runs(
+                    list(names),
+                    filter_string="" if since is None else f"attributes.start_time >= {since}",
+                    max_results=_PAGE,
+                    order_by=["attributes.start_time ASC"],
+                    page_token=token,
+                )
+            for run in page:
+                yield run, names[run.info.experiment_id]
+            token = page.token
+            if not token:
+                return
+
+    def _experiments(self) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self._client.search_experiments(page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def history(self, run_id: str, key: str) -> list[Any]:
+        """All points of a metric, in an order that does not change from one call to the next."""
+        with self._reading():
+            points = self._client.get_metric_history(run_id, key)
+        return sorted(points, key=lambda m: (m.timestamp, m.step, m.value != m.value, m.value))
+
+    def artifacts(self, run_id: str, limit: int) -> list[str] | None:
+        """Paths of the files of a run, or None if there are more than ``limit`` or they cannot be listed."""
+        found: list[str] = []
+        folders = [""]
+        while folders:
+            try:
+                entries = self._client.list_artifacts(run_id, folders.pop() or None)
+            except (MlflowException, OSError):  # an artifact store that is gone, or lies in another place
+                return None
+            folders += [entry.path for entry in entries if entry.is_dir]
+            found += [entry.path for entry in entries if not entry.is_dir]
+            if len(found) + len(folders) > limit:
+                return None
+        return sorted(found)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  whatever a store raises: MLflow's, its database's, a missing driver's
+            msg = f"The MLflow store {self.name} cannot be read: {self._sentence(error)}"
+            raise DatabandError(msg) from None
+
+    def _sentence(self, error: Exception) -> str:
+        text = mask_text(str(error)).replace(self.uri, self.name).strip()
+        return (text.splitlines() or [type(error).__name__])[0]
 
 
-def _all_experiments(client: MlflowClient) -> list[Any]:
-    found: list[Any] = []
-    token = None
-    while True:
-        page = client.search_experiments(page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-def history(client: MlflowClient, run_id: str, key: str) -> list[Any]:
-    """All points of a metric, in an order that does not change from one call to the next."""
-    points = client.get_metric_history(run_id, key)
-    return sorted(points, key=lambda m: (m.timestamp, m.step, m.value != m.value, m.value))
+def _file_of(uri: str) -> Path | None:
+    """The file or folder of a store that is one: of a SQLite database or of a file store."""
+    parts = urlsplit(uri)
+    if parts.scheme == "sqlite" and parts.path not in {"", "/", "/:memory:"}:
+        return Path(unquote(parts.path.removeprefix("/")))
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return Path(uri) if parts.scheme == "" and uri != "databricks" else None
 
 
 def task_run_uid(run: Any) -> str:  # noqa: ANN401  MLflow's Run, of whichever version

@@ -11,12 +11,12 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 from dbnd._masking import mask_url
 
 from ._reporter import LINK_TAGS, METRIC, MODEL, PARAM, STATES
-from ._sides import MODELS_TAG, history, models_of, task_run_uid
+from ._sides import MODELS_TAG, models_of, task_run_uid
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from dbnd._tracking.reader import Reader
+
+    from ._sides import OwnStore
 
 _ABSENT: Final = "(none)"
 _LONGEST: Final = {"param": MAX_PARAM_VAL_LENGTH, "tag": MAX_TAG_VAL_LENGTH}
@@ -44,12 +44,12 @@ class Difference:
     tracker: str
 
 
-def differences(run: Any, client: MlflowClient, reader: Reader) -> Iterator[Difference]:  # noqa: ANN401
+def differences(run: Any, store: OwnStore, reader: Reader) -> Iterator[Difference]:  # noqa: ANN401
     """What differs between an MLflow run and its task run: status, params, tags, datasets, models, all metric points.
 
     Args:
         run: The MLflow run.
-        client: Client of the user's own store.
+        store: The user's own store.
         reader: Reader of the tracker.
     """
     run_id = run.info.run_id
@@ -70,7 +70,7 @@ def differences(run: Any, client: MlflowClient, reader: Reader) -> Iterator[Diff
                 yield Difference(run_id, what, name, left, right)
     reported = {metric["key"] for metric in task_run["metrics"] if metric["source"] == METRIC}
     for key in sorted({*run.data.metrics, *reported}):
-        ours_points = {_point(m.timestamp, m.step, m.value) for m in history(client, run_id, key)}
+        ours_points = {_point(m.timestamp, m.step, m.value) for m in store.history(run_id, key)}
         points = reader.points(task_run["task_run_uid"], key) if key in reported else iter(())
         theirs_points = {_point(p["timestamp"], p["step"], p["value"]) for p in points}
         if ours_points != theirs_points:
@@ -89,9 +89,13 @@ def _facts(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, dict[str, 
     known = {artifact["name"] for artifact in task_run["artifacts"]}
     yield "model", models, {name: "logged" for name in models if f"{MODEL}{name}" in known}
     inputs = getattr(run, "inputs", None)
-    datasets = {item.dataset.name: item.dataset.digest for item in (inputs.dataset_inputs if inputs else ())}
+    datasets = {_dataset(i.dataset.name, i.dataset.digest): "read" for i in (inputs.dataset_inputs if inputs else ())}
     read = [d["data_schema"] or {} for d in task_run["datasets"] if d["operation_source"] == "mlflow"]
-    yield "dataset", datasets, {str(facts.get("name")): str(facts.get("digest")) for facts in read}
+    yield "dataset", datasets, {_dataset(facts.get("name"), facts.get("digest")): "read" for facts in read}
+
+
+def _dataset(name: object, digest: object) -> str:
+    return f"{name} ({digest})"
 
 
 def _point(timestamp: int, step: int | None, value: object) -> Point:

@@ -58,7 +58,9 @@ def log_datasets(writer: Writer, body: LogDatasets) -> object:
     ids = writer.attempt_ids({info.task_run_attempt_uid for info in body.datasets_info})
     rows = [
         {
-            "uid": dataset_uid(info.task_run_attempt_uid, info.operation_path, info.operation_type.value),
+            "uid": dataset_uid(
+                info.task_run_attempt_uid, info.operation_path, info.operation_type.value, *_version(info.data_schema)
+            ),
             "attempt_id": ids[info.task_run_attempt_uid],
             "path": info.operation_path,
             "operation_type": info.operation_type.value,
@@ -78,6 +80,12 @@ def log_datasets(writer: Writer, body: LogDatasets) -> object:
     ]
     writer.upsert(DatasetOperation, rows, "uid")
     return {}
+
+
+def _version(schema: object) -> tuple[str, ...]:
+    """Name and digest of a dataset, where its schema says them: of one path several versions may be read."""
+    facts = schema if isinstance(schema, dict) else {}
+    return tuple(str(facts[key]) for key in ("name", "digest") if facts.get(key))
 
 
 def log_exception(writer: Writer, body: LogException) -> object:

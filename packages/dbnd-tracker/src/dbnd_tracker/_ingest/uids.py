@@ -13,9 +13,9 @@ def target_uid(attempt_uid: str, param: str | None, path: str, operation: str) -
     return _uid(attempt_uid, param, path, operation)
 
 
-def dataset_uid(attempt_uid: str, path: str | None, operation: str) -> str:
-    """Uid of an operation of an attempt on a dataset."""
-    return _uid(attempt_uid, path, operation)
+def dataset_uid(attempt_uid: str, path: str | None, operation: str, *version: str) -> str:
+    """Uid of an operation of an attempt on a dataset, or on one version of it."""
+    return _uid(attempt_uid, path, operation, *version)
 
 
 def _uid(*parts: str | None) -> str:

@@ -1,0 +1,140 @@
+"""Child processes: those of multiprocessing, and those in which MLflow looks for requirements and loads plugins."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+
+import mlflow
+import pytest
+from kit.reports import key_of, points
+from mlflow import MlflowClient
+
+from dbnd_mlflow import build_composite_uri
+
+pytestmark = pytest.mark.usefixtures("unflushed")
+
+WORKERS = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import mlflow
+
+def write(arguments):
+    run_id, number = arguments
+    with mlflow.start_run(run_name=f"child{number}"):
+        mlflow.log_metric("own", number, step=number)
+    mlflow.MlflowClient().log_metric(run_id, "shared", number, step=number)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    with mlflow.start_run(run_name="parent") as run:
+        mlflow.log_metric("before", 1)
+        run_id = run.info.run_id
+    if sys.argv[2] == "pool":
+        with ProcessPoolExecutor(2, mp_context=context) as pool:
+            list(pool.map(write, [(run_id, number) for number in range(4)]))
+    else:
+        children = [context.Process(target=write, args=((run_id, number),)) for number in range(2)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+            assert child.exitcode == 0
+"""
+
+
+@pytest.mark.parametrize("kind", ["pool", "process"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_children_of_multiprocessing_are_reported(method, kind, tracker_url, inner_uri, tmp_path, journalled):
+    script = tmp_path / "script.py"
+    script.write_text(WORKERS)
+    MlflowClient(tracking_uri=inner_uri).search_experiments()  # the children need not race for the migrations
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": build_composite_uri(tracker_url, inner_uri)}
+    command = [sys.executable, str(script), method, kind]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    count = 4 if kind == "pool" else 2
+    found = {key: n for key, n in points(journalled()).items() if key[0] == "mlflow"}
+    assert found == {
+        ("mlflow", "before", 0): 1,
+        **{("mlflow", "own", n): 1 for n in range(count)},
+        **{("mlflow", "shared", n): 1 for n in range(count)},
+    }
+    shared = {
+        e["task_run_attempt_uid"]
+        for c, b in journalled()
+        if c == "log_metrics"
+        for e in b["metrics_info"]
+        if e["metric"]["key"] in {"before", "shared"}
+    }
+    assert len(shared) == 1
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_what_children_report_reaches_a_tracker(method, home, inner_uri, tmp_path, monkeypatch):
+    """Children of multiprocessing leave without ``atexit``; what they have logged is delivered all the same."""
+    pytest.importorskip("dbnd_tracker")
+    monkeypatch.setenv("DBND__CORE__FLUSH_TIMEOUT", "20")
+    script = tmp_path / "script.py"
+    script.write_text(WORKERS)
+    MlflowClient(tracking_uri=inner_uri).search_experiments()
+    tracker = home / "dbnd/tracker.db"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": build_composite_uri(f"sqlite:///{tracker}", inner_uri)}
+    command = [sys.executable, str(script), method, "process"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert list((home / "dbnd/journal").glob("*.journal")) == [], done.stderr
+    with contextlib.closing(sqlite3.connect(tracker)) as database:
+        assert database.execute("SELECT count(*) FROM metrics").fetchone() == (5,)
+
+
+def test_the_requirements_of_a_model_name_nothing_of_ours(python, tracker_url, inner_uri):
+    code = (
+        "import mlflow, numpy as np\n"
+        "from pathlib import Path\n"
+        "class M(mlflow.pyfunc.PythonModel):\n"
+        "    def predict(self, context, model_input, params=None):\n"
+        "        import mlflow\n"
+        "        mlflow.MlflowClient().search_experiments()\n"
+        "        return model_input\n"
+        "with mlflow.start_run():\n"
+        f"    info = mlflow.pyfunc.log_model(**{{{key_of(mlflow.pyfunc.log_model)!r}: 'm'}}, python_model=M(),\n"
+        "        input_example=np.ones((1, 1)))\n"
+        "print(Path(mlflow.artifacts.download_artifacts(info.model_uri), 'requirements.txt').read_text())\n"
+    )
+    done = python(code, MLFLOW_TRACKING_URI=build_composite_uri(tracker_url, inner_uri))
+    assert done.returncode == 0, done.stderr
+    assert "mlflow==" in done.stdout, done.stdout + done.stderr
+    assert "dbnd" not in done.stdout
+    assert "databand" not in done.stdout
+
+
+def test_import_mlflow_imports_two_small_modules_of_ours_and_nothing_else_for_them(python):
+    code = (
+        "import sys, atexit, importlib, typing, __future__\n"
+        "before = set(sys.modules)\n"
+        "import dbnd_mlflow.tracking_store\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+        "import mlflow\n"
+        "print(*sorted(n for n in sys.modules if n.partition('.')[0] in {'dbnd', 'dbnd_mlflow', 'dbnd_tracker'}))\n"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["dbnd_mlflow dbnd_mlflow.tracking_store"] * 2
+
+
+def test_the_process_that_looks_for_requirements_gets_the_bare_store(python, tracker_url, inner_uri, journalled):
+    code = (
+        "import mlflow\n"
+        "client = mlflow.MlflowClient()\n"
+        "client.create_run('0')\n"
+        "from mlflow.tracking._tracking_service.utils import _get_store\n"
+        "print(type(_get_store()).__name__)\n"
+    )
+    uri = build_composite_uri(tracker_url, inner_uri)
+    done = python(code, MLFLOW_TRACKING_URI=uri, _MLFLOW_IN_CAPTURE_MODULE_PROCESS="true")
+    assert done.stdout.split() == ["SqlAlchemyStore"], done.stderr
+    assert journalled() == []

@@ -1,0 +1,42 @@
+"""What was reported of MLflow's calls, read from journals, and a small model to log."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import Counter
+
+import mlflow
+
+
+def points(events):
+    """How often each point was reported."""
+    elements = [e for call, body in events if call == "log_metrics" for e in body["metrics_info"]]
+    return Counter((e["source"], e["metric"]["key"], e["metric"].get("step")) for e in elements)
+
+
+def calls(events):
+    return Counter(call for call, _ in events)
+
+
+def outcome(call, *args, **kwargs):
+    try:
+        return call(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001  the very exception is what is compared
+        return type(error), re.sub(r"0x[0-9a-f]+", "0x", str(error))
+
+
+def key_of(function):
+    """The name of the argument that names a model: it has changed."""
+    return "name" if "name" in inspect.signature(function).parameters else "artifact_path"
+
+
+class Doubler(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return [2 * value for value in model_input]
+
+
+def log_small_model(name, **more):
+    """Requirements are given: to infer them, MLflow would load the model in a process of its own."""
+    function = mlflow.pyfunc.log_model
+    return function(**{key_of(function): name}, python_model=Doubler(), pip_requirements=["mlflow-skinny"], **more)
