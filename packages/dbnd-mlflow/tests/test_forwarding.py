@@ -266,7 +266,7 @@ def arguments(store, run):
     }
 
 
-# Here below, and with real models in test_traps.
+# Here below, and with real models in test_exactly_once.
 TESTED_ELSEWHERE = {"create_logged_model", "create_model_version", "record_logged_model", "restore_run"}
 
 
