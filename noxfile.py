@@ -167,10 +167,12 @@ def fuzz(session: nox.Session) -> None:
 def matrix(session: nox.Session, mlflow: str) -> None:
     """Run the plugin's tests, the whole flow and the parity suite for every Python and MLflow that is supported."""
     install(session, *TEST_TOOLS, mlflow=mlflow)
-    run_tests(session, PLUGIN_TESTS, "tests/test_seed_flow.py")
+    # scikit-learn imports setuptools, which refuses to replace a distutils that is imported already.
+    env: dict[str, str | None] = {"SETUPTOOLS_USE_DISTUTILS": "stdlib"}
+    run_tests(session, PLUGIN_TESTS, "tests/test_seed_flow.py", env=env)
     version = session.run("python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])", silent=True)
     some = [] if str(version).strip() == PARITY_PYTHON else ["-k", "sqlite or troubled"]
-    run_tests(session, "-m", PARITY, *some, PLUGIN_TESTS)
+    run_tests(session, "-m", PARITY, *some, PLUGIN_TESTS, env=env)
 
 
 @nox.session(python=interpreter(PARITY_PYTHON))
@@ -188,9 +190,8 @@ def skinny(session: nox.Session) -> None:
         session.run("python", "-m", "venv", str(server))
         pip = [str(server / "bin" / "python"), "-m", "pip", "install", "-q"]
         session.run(*pip, "-r", str(ROOT / "constraints" / f"mlflow-{newest}.txt"), external=True)
-    env = {"PARITY_SERVER_PYTHON": str(server / "bin" / "python")}
-    tests = ("-m", PARITY, PLUGIN_TESTS)
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "--reruns", "1", "-raR", *tests, *session.posargs, env=env)
+    env: dict[str, str | None] = {"PARITY_SERVER_PYTHON": str(server / "bin" / "python")}
+    run_tests(session, "-m", PARITY, PLUGIN_TESTS, env=env)
 
 
 @nox.session(name="benchmark-client")

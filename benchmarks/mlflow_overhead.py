@@ -2,7 +2,8 @@
 
 Every measurement is a fresh process with a run of its own; plain and composite ones are interleaved, in an order that
 rotates from round to round, and each composite time is divided by the plain one of its round. Needs
-``databand[mlflow,tracker]`` and full MLflow; everything runs on loopback and in a temporary folder.
+``databand[mlflow,tracker]`` and full MLflow; everything runs on loopback and in a temporary folder. With its defaults it
+takes some 14 minutes on two cores, and its figures say something only if nothing else runs there.
 
     python benchmarks/mlflow_overhead.py --calls 500 --batches 20 --rounds 1 --stores sqlite
 """
@@ -283,7 +284,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=5_000, help="calls of mlflow.log_metric (default: 5000)")
     parser.add_argument("--batches", type=int, default=200, help="calls of log_batch, 1000 metrics each (default: 200)")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each column (default: 5)")
+    parser.add_argument("--rounds", type=int, default=2, help="measurements of each column (default: 2)")
     parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
     parser.add_argument("--trackers", nargs="+", choices=TRACKERS, default=list(TRACKERS))
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)

@@ -34,10 +34,12 @@ LINGER: Final = 0.05
 # behind, in bytes, or has been behind for long, in seconds.
 _REST: Final = 60
 _SHORT_REST: Final = 4
-_FAR_BEHIND: Final = 8 << 20
+_FAR_BEHIND: Final = 64 << 20
 _LONG_BEHIND: Final = 30.0
 _LEAST_REST: Final = 0.15
-_LONGEST_REST: Final = 1.0
+# A full batch takes some 60 ms: with a shorter limit the sender of a process that logs thousands of points a second
+# would have the interpreter for more than a sixtieth of the time.
+_LONGEST_REST: Final = 4.0
 # Seconds of processor time after which it rests.
 _SLICE: Final = 0.005
 # "At most once a minute": the shortest time between two messages, in seconds.
