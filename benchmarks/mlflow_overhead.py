@@ -2,8 +2,8 @@
 
 Every measurement is a fresh process with a run of its own; plain and composite ones are interleaved, in an order that
 rotates from round to round, and each composite time is divided by the plain one of its round. Needs
-``databand[mlflow,tracker]`` and full MLflow; everything runs on loopback and in a temporary folder. With its defaults it
-takes some 14 minutes on two cores, and its figures say something only if nothing else runs there.
+``databand[mlflow,tracker]`` and full MLflow; everything runs on loopback and in a temporary folder. The defaults
+take some 14 minutes on two cores, and the figures say something only if nothing else runs there.
 
     python benchmarks/mlflow_overhead.py --calls 500 --batches 20 --rounds 1 --stores sqlite
 """
