@@ -28,15 +28,15 @@ def login_router(database: Database, keyring: Keyring | None) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     environment = make_templates()
 
-    def form(request: Request, problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
-        wanted = _local(request.query_params.get("next", "/"))
+    def form(request: Request, wanted: str, problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
         is_open = SESSION_COOKIE in request.cookies and not problem
         text = environment.get_template("login.html").render(problem=problem, next=wanted, is_open=is_open)
         return HTMLResponse(text, status, _HEADERS)
 
     @router.get("/login")
     def show(request: Request) -> Response:
-        return form(request) if keyring else RedirectResponse("/", HTTPStatus.SEE_OTHER)
+        wanted = _local(request.query_params.get("next", "/"))
+        return form(request, wanted) if keyring else RedirectResponse("/", HTTPStatus.SEE_OTHER)
 
     @router.post("/login")
     async def log_in(request: Request) -> Response:
@@ -46,7 +46,7 @@ def login_router(database: Database, keyring: Keyring | None) -> APIRouter:
         if keyring:
             secret = await open_session_of(database, keyring, fields.get("token", [""])[-1].strip())
             if secret is None:
-                return form(request, "This is no token of this tracker.", HTTPStatus.UNAUTHORIZED)
+                return form(request, wanted, "This is no token of this tracker.", HTTPStatus.UNAUTHORIZED)
             set_session_cookie(request, answer, secret)
         return answer
 

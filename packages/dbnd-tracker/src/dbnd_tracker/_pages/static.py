@@ -38,6 +38,11 @@ def static_router() -> APIRouter:
     """The route that serves static files."""
     router = APIRouter(include_in_schema=False)
 
+    @router.get("/favicon.ico")
+    def favicon() -> Response:
+        # Browsers ask for it beside what is no page, such as a log.
+        return Response(_FILES["icon.svg"], media_type=_TYPES["svg"], headers={"Cache-Control": "max-age=86400"})
+
     @router.get(STATIC + "{version}/{name}")
     def static(version: str, name: str) -> Response:
         if name not in _FILES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 PAGE_SIZES: Final = (25, 50, 100, 200)
 STATES: Final = (*(state.value for state in RunState), LOST)
 
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DEFAULT_SIZE: Final = 50
 _DEFAULT_METRICS: Final = 3
 _DEFAULT_PARAMS: Final = 2
@@ -104,6 +106,11 @@ class TablePage:
     def text(self, name: str) -> str:
         """The first value that the address gives for ``name``."""
         return next(iter(self.given[name]), "")
+
+    def day(self, name: str) -> str:
+        """The day of a time that the address gives, as the browser's own field for days wants it."""
+        day = self.text(name)[: len("2026-03-04")]
+        return day if _DAY.fullmatch(day) else ""
 
     def _filter(self) -> RunFilter:
         try:

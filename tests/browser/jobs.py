@@ -1,0 +1,84 @@
+"""Tasks whose runs the browser looks at."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import mlflow
+
+from dbnd import log_artifact, log_metric, task
+
+EVIL = """"><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'{{7*7}}<b>&amp;"""
+
+
+@task
+def load(rows: int) -> int:
+    log_metric("rows", rows)
+    return rows
+
+
+@task
+def train(rows: int) -> float:
+    with mlflow.start_run():
+        mlflow.log_params({"optimizer": "adam", "depth": 3})
+        mlflow.set_tag("team", "browser")
+        for step in range(50):
+            mlflow.log_metric("loss", 1 / (1 + step), step=step)
+        with mlflow.start_run(nested=True, run_name="inner fold"):
+            mlflow.log_metric("fold_loss", 0.25, step=1)
+    for step, value in enumerate([1.0, 2.0, math.nan, 4.0, math.inf, 6.0]):
+        log_metric("odd", value, step=step)
+    log_artifact("notes", __file__)
+    return float(rows)
+
+
+@task
+def pipeline(rows: int = 300) -> float:
+    print("the pipeline begins")
+    return train(load(rows))
+
+
+@task
+def failing(reason: str = "the disk is full") -> None:
+    for line in range(300):
+        print(f"line {line} of the log")
+    msg = f"Cannot go on, because {reason} & more <b>so</b>."
+    raise RuntimeError(msg)
+
+
+@task
+def sweep(rate: float = 0.1, layers: int = 2) -> float:
+    for step in range(20):
+        log_metric("score", rate * step, step=step)
+    return rate
+
+
+@task
+def live(folder: str) -> None:
+    """Log one point for each file that appears, until one is named ``end``."""
+    done = 0
+    deadline = time.monotonic() + 300
+    log_metric("points", 0.0, step=0)
+    while time.monotonic() < deadline:
+        names = sorted(path.name for path in Path(folder).iterdir())
+        if "end" in names:
+            return
+        while done < len(names):
+            done += 1
+            log_metric("points", float(done), step=done)
+        time.sleep(0.05)
+
+
+@task
+def evil(value: str = EVIL) -> None:
+    print(EVIL)
+    with mlflow.start_run(run_name=EVIL):
+        mlflow.log_param("evil", EVIL)
+        mlflow.set_tag("evil", EVIL)
+    for step in range(3):
+        log_metric(EVIL, float(step), step=step)
+    log_metric("text", EVIL)
+    log_artifact(EVIL, str(Path(__file__)))
+    raise ValueError(EVIL)

@@ -1,0 +1,221 @@
+"""Charts of metrics: what they show, and how they are moved."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.site import Site, dbnd, environment_of, expect, serve
+
+MILLION = 1_000_000
+INKED = """canvas => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const colours = new Map();
+  for (let i = 0; i < data.length; i += 4) {
+    if (data[i + 3] > 200) {
+      const key = `${data[i]},${data[i + 1]},${data[i + 2]}`;
+      colours.set(key, (colours.get(key) ?? 0) + 1);
+    }
+  }
+  return Object.fromEntries(colours);
+}"""
+
+
+def figure(page: Any, title: str) -> Any:
+    """A chart that has drawn its points."""
+    found = page.locator(f"figure.chart[data-title='{title}']")
+    found.scroll_into_view_if_needed()
+    expect(found.locator(".note")).to_contain_text("point")
+    return found
+
+
+def drag(page: Any, canvas: Any, start: float, end: float) -> None:
+    """Drag the mouse over a part of a chart's width."""
+    box = canvas.bounding_box()
+    xs = [box["x"] + 58 + (box["width"] - 70) * part for part in (start, end)]
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(xs[0], y)
+    page.mouse.down()
+    page.mouse.move((xs[0] + xs[1]) / 2, y)
+    page.mouse.move(xs[1], y)
+    page.mouse.up()
+
+
+def asked(page: Any) -> dict[str, float]:
+    """The part that the address asks for."""
+    query = page.evaluate("Object.fromEntries(new URLSearchParams(location.search))")
+    return {name: float(query[name]) for name in ("from", "to") if name in query}
+
+
+def test_a_chart_draws_and_tells_the_values_of_the_database(site: Site, visit: Any) -> None:
+    page = visit(site.url, site.task_path("pipeline", "train"))
+    loss = figure(page, "loss")
+    assert "50 points" in loss.locator(".note").inner_text()
+    blue = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--c0').trim()")
+    rgb = ",".join(str(int(blue[i : i + 2], 16)) for i in (1, 3, 5))
+    assert loss.locator("canvas").evaluate(INKED).get(rgb, 0) > 50
+
+    sql = """SELECT m.step, m.value FROM metrics m JOIN metric_series s ON s.id = m.series_id
+        JOIN metric_keys k ON k.id = s.key_id JOIN attempts a ON a.id = s.attempt_id
+        WHERE k.name = 'loss' AND a.task_run_uid = ? ORDER BY m.step"""
+    stored = site.query(sql, site.task("pipeline", "train"))
+    assert len(stored) == 50
+    canvas = loss.locator("canvas")
+    canvas.focus()
+    for step, value in stored[:3]:
+        page.keyboard.press("ArrowRight")
+        expect(loss.locator(".tip")).to_have_text(f"step {step}loss{float(f'{value:.6g}'):g}")
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 13, box["y"] + 100)
+    expect(loss.locator(".tip")).to_contain_text("step 49")
+    expect(loss.locator(".tip")).to_contain_text("0.02")
+
+
+def test_nan_and_infinity_are_shown_as_such(site: Site, visit: Any) -> None:
+    page = visit(site.url, site.task_path("pipeline", "train"))
+    odd = figure(page, "odd")
+    expect(odd.locator(".note")).to_contain_text("has NaN, Infinity")
+    odd.locator("canvas").focus()
+    seen = []
+    for _ in range(6):
+        page.keyboard.press("ArrowRight")
+        seen.append(odd.locator(".tip").inner_text().split("\n")[-1].strip())
+    assert seen == ["1", "2", "NaN", "4", "Infinity", "6"]
+
+
+def test_axis_scale_smoothing_and_zoom_stand_in_the_address(site: Site, visit: Any) -> None:
+    path = site.task_path("pipeline", "train")
+    page = visit(site.url, path)
+    loss = figure(page, "loss")
+    drag(page, loss.locator("canvas"), 0.2, 0.6)
+    page.wait_for_url(re.compile("from="))
+    part = asked(page)
+    assert part["from"] == pytest.approx(0.2 * 49, abs=1)
+    assert part["to"] == pytest.approx(0.6 * 49, abs=1)
+    page.get_by_label("Log scale").check()
+    page.get_by_label("Smoothing").fill("0.6")
+    page.wait_for_url(re.compile("scale=log.*smooth=0.6|smooth=0.6.*scale=log"))
+
+    again = visit(site.url, page.url.removeprefix(site.url))
+    expect(again.get_by_label("Log scale")).to_be_checked()
+    expect(again.get_by_label("Smoothing")).to_have_value("0.6")
+    assert asked(again) == part
+    loss = figure(again, "loss")
+    loss.locator("canvas").focus()
+    again.keyboard.press("ArrowRight")
+    expect(loss.locator(".tip")).to_contain_text("smoothed")
+    again.get_by_role("button", name="Show all", exact=True).click()
+    again.wait_for_function("!location.search.includes('from=')")
+
+    for axis, text in (("time", r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), ("relative", "after")):
+        again.get_by_label("Axis").select_option(axis)
+        again.wait_for_url(re.compile(f"axis={axis}"))
+        canvas = loss.locator("canvas")
+        for _ in range(100):  # until the points of the other axis are there
+            canvas.press("ArrowRight")
+            if re.search(text, loss.locator(".tip").inner_text()):
+                break
+            again.wait_for_timeout(200)
+        else:
+            pytest.fail(f"The axis {axis} is not shown.")
+
+
+def test_two_fingers_zoom(site: Site, visit: Any) -> None:
+    page = visit(site.url, site.task_path("pipeline", "train"), has_touch=True, viewport={"width": 400, "height": 800})
+    canvas = figure(page, "loss").locator("canvas")
+    box = canvas.bounding_box()
+    middle, y = box["x"] + box["width"] / 2, box["y"] + 100
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind: str, spread: float) -> None:
+        points = [{"x": middle + side * spread, "y": y, "id": i} for i, side in enumerate((-1, 1))]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points if kind != "touchEnd" else []})
+
+    touch("touchStart", 20)
+    for spread in (30, 40, 60, 80):
+        touch("touchMove", spread)
+    touch("touchEnd", 0)
+    page.wait_for_url(re.compile("from="))
+    part = asked(page)
+    assert 0 < part["from"] < part["to"] < 49
+    assert part["to"] - part["from"] < 30
+
+
+def test_metrics_and_runs_share_one_chart(site: Site, visit: Any) -> None:
+    runs = site.query("SELECT uid, name FROM runs WHERE job_name = 'sweep' ORDER BY start_time DESC")
+    page = visit(site.url, site.task_path("sweep", "sweep"))
+    page.get_by_text("Overlay runs").click()
+    page.locator(".menu[open]").get_by_label(runs[1][1]).check()
+    page.locator(".menu[open]").get_by_role("button", name="Draw").click()
+    page.wait_for_url(re.compile("with="))
+    score = figure(page, "score")
+    expect(score.locator(".keys li")).to_have_text([runs[0][1], runs[1][1]])
+    expect(score.locator(".note")).to_contain_text("40 points")
+
+    page.goto(site.task_path("pipeline", "train"))
+    page.get_by_label("Draw loss").check()
+    page.get_by_label("Draw odd").check()
+    page.get_by_role("button", name="Draw selected in one chart").click()
+    page.wait_for_url(re.compile("plot=loss.*plot=odd"))
+    expect(figure(page, "loss, odd").locator(".keys li")).to_have_text(["loss", "odd"])
+    assert page.locator("figure.chart[data-series]").count() == 1
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory, site: Site) -> Iterator[Site]:
+    """A run of whose metric a million points stand in the database; that none is NaN but one, in the middle."""
+    home = tmp_path_factory.mktemp("long")
+    dbnd(home, "run", f"{Path(__file__).with_name('jobs.py')}::sweep")
+    database = home / "dbnd" / "tracker.db"
+    connection = sqlite3.connect(database)
+    with connection:
+        series = connection.execute("SELECT id FROM metric_series").fetchone()[0]
+        connection.execute("DELETE FROM metrics")
+        connection.execute(
+            """INSERT INTO metrics (series_id, number, step, timestamp_us, value, kind)
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+            SELECT ?, i, i, 1700000000000000 + i * 1000, CASE WHEN i <> 500000 THEN i % 1000 END, 0 FROM n""",
+            (MILLION, series),
+        )
+        connection.execute("UPDATE metric_series SET points = ?, last_step = ?", (MILLION, MILLION))
+    connection.close()
+    with serve(home) as url:
+        yield Site(url, database, environment_of(home))
+
+
+def test_a_million_points_are_sent_as_few_and_zoomed_down_to_each(long: Site, visit: Any) -> None:
+    page = visit(long.url)
+    answers: list[Any] = []
+    page.on("response", lambda answer: answers.append(answer) if "/app/series/" in answer.url else None)
+    page.goto(long.task_path("sweep", "sweep"))
+    score = figure(page, "score")
+    expect(score.locator(".note")).to_contain_text("1,000,000 points")
+    expect(score.locator(".note")).to_contain_text("has NaN")
+    body = answers[-1].body()
+    answer = json.loads(body)
+    assert len(body) < 200_000
+    assert not answer["exact"]
+    assert sum(answer["counts"]) == MILLION - 1
+    assert (min(answer["low"]), max(answer["high"])) == (0, 999)
+    assert answer["extent"] == [1, MILLION]
+
+    canvas = score.locator("canvas")
+    for _ in range(6):
+        before = page.url
+        drag(page, canvas, 0.45, 0.55)
+        page.wait_for_function("before => location.href !== before", arg=before)
+        part = asked(page)
+        page.wait_for_timeout(50)
+    assert part["to"] - part["from"] < 3
+    expect(score.locator(".note")).not_to_contain_text("mean")
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    step = round(part["from"])
+    expect(score.locator(".tip")).to_contain_text(re.compile(rf"step ({step - 1}|{step}|{step + 1})"))
+    canvas.dblclick()
+    page.wait_for_function("!location.search.includes('from=')")

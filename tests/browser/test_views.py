@@ -1,0 +1,167 @@
+"""The pages of runs, task runs and comparisons."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from kit.site import Site, expect
+
+ATTEMPT = "attempts a ON a.task_run_uid = ?"
+
+
+def cells(page: Any, section: str) -> list[list[str]]:
+    """The texts of a section's table, row by row."""
+    rows = page.locator(f"#{section} tbody tr").all()
+    return [[text.strip() for text in row.locator("td").all_inner_texts()] for row in rows]
+
+
+def test_a_run_shows_its_tasks_their_time_and_what_they_logged(site: Site, visit: Any) -> None:
+    uid = site.run("pipeline")
+    page = visit(site.url, f"/app/jobs/pipeline/{uid}")
+    tasks = site.query("SELECT name FROM task_runs WHERE run_uid = ?", uid)
+    assert len(tasks) == 4
+
+    rows = page.locator(".timeline tbody tr")
+    expect(rows).to_have_count(len(tasks))
+    shown = [text.strip() for text in page.locator(".timeline td.task").all_inner_texts()]
+    assert shown == ["pipeline", "load", "train", "inner fold"]
+    depths = [page.locator(f".timeline .d{depth}").count() for depth in range(3)]
+    assert depths == [1, 2, 1]
+    assert page.locator(".timeline svg .fill-success").count() == 4
+    assert page.locator(".graph .node").count() == 4
+    assert page.locator(".graph .edge.child").count() == 3
+    metrics = {(row[-1], row[0]): row for row in cells(page, "metrics")}
+    assert metrics["load", "rows"][1] == "300"
+    assert [metrics["train", "odd"][i] for i in (1, 2, 3, 4, 5)] == ["6", "5", "1", "Infinity", "6"]
+    assert metrics["inner fold", "fold_loss"][1:3] == ["0.25", "1"]
+    params = cells(page, "params")
+    assert ["rows", "300", "pipeline"] in params
+    assert ["optimizer", "adam", "train"] in params
+    assert ["team", "browser", "train"] in cells(page, "tags")
+    assert any(row[0] == "notes" and row[-1] == "train" for row in cells(page, "artifacts"))
+    expect(page.locator("#log")).to_contain_text("the pipeline begins")
+    expect(page.locator("dl.facts")).to_contain_text("dbnd run")
+    run_id = site.query("SELECT external_links FROM attempts WHERE external_links LIKE '%/runs/%' LIMIT 1")
+    assert run_id
+    expect(page.locator(".links")).to_contain_text(re.compile("dbnd mlflow verify [0-9a-f]{32}"))
+
+    page.locator(".graph").get_by_text("train", exact=True).click()
+    page.wait_for_url(re.compile(site.task("pipeline", "train")))
+    expect(page.get_by_role("heading", level=1)).to_have_text("train")
+    assert page.locator("main").get_attribute("data-live") is None
+
+
+def test_a_failed_run_shows_its_error_and_the_end_of_its_log(site: Site, visit: Any) -> None:
+    page = visit(site.url, f"/app/jobs/failing/{site.run('failing')}")
+    expect(page.locator(".heading .state")).to_have_text("failed")
+    expect(page.locator("#error .message")).to_contain_text("because the disk is full & more <b>so</b>.")
+    expect(page.locator("#error pre")).to_contain_text("raise RuntimeError(msg)")
+    log = page.locator("#log pre").inner_text()
+    assert "line 299 of the log" in log
+    assert "line 9 of" not in log
+    page.get_by_role("link", name="Whole log").click()
+    page.wait_for_url(re.compile("/app/logs/"))
+    assert "line 9 of the log" in page.content()
+
+
+def test_a_comparison_shows_what_differs_and_draws_it(site: Site, visit: Any) -> None:
+    runs = site.query("SELECT uid, name FROM runs WHERE job_name = 'sweep' ORDER BY start_time")
+    page = visit(site.url, "/app/compare?" + "&".join(f"run={uid}" for uid, _ in runs))
+    table = page.locator("table.comparison")
+    row = table.get_by_role("row", name=re.compile("^rate"))
+    assert row.locator("td").all_inner_texts() == ["0.1", "0.2", "0.3"]
+    assert table.get_by_role("rowheader", name="layers", exact=True).count() == 0
+    scores = table.get_by_role("row", name=re.compile("^score")).locator("td").all_inner_texts()
+    assert [float(text) for text in scores] == [pytest.approx(19 * rate) for rate in (0.1, 0.2, 0.3)]
+    assert page.locator("#scatter .dot").count() == 3
+    places = [float(dot.get_attribute("cy")) for dot in page.locator("#scatter .dot").all()]
+    assert places == sorted(places, reverse=True)
+    assert page.locator("#parallel .path").count() == 3
+    chart = page.locator("figure.chart[data-title=score]")
+    expect(chart.locator(".keys li")).to_have_text([name for _, name in runs])
+    expect(chart.locator(".note")).to_contain_text("60 points")
+
+    page.get_by_role("link", name="Show all").click()
+    page.wait_for_url(re.compile("show=all"))
+    expect(table.get_by_role("rowheader", name="layers", exact=True)).to_have_count(1)
+    page.get_by_role("link", name=f"Leave out {runs[0][1]}").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Comparison of 2 runs")
+
+
+@pytest.fixture(scope="session")
+def paths(site: Site) -> dict[str, str]:
+    """The address of each view."""
+    compared = "&".join(f"run={uid}" for (uid,) in site.query("SELECT uid FROM runs WHERE job_name = 'sweep'"))
+    return {
+        "runs": "/",
+        "job": "/app/jobs/sweep?where=metrics.score+%3E+1",
+        "run": f"/app/jobs/pipeline/{site.run('pipeline')}",
+        "failed run": f"/app/jobs/failing/{site.run('failing')}",
+        "task": site.task_path("pipeline", "train"),
+        "one chart": f"{site.task_path('pipeline', 'train')}?plot=loss&plot=odd&smooth=0.5",
+        "comparison": f"/app/compare?{compared}&show=all",
+        "missing": "/app/jobs/x/none",
+    }
+
+
+VIEWS = ("runs", "job", "run", "failed run", "task", "one chart", "comparison", "missing")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_every_view_is_accessible_and_as_wide_as_the_screen(
+    site: Site, visit: Any, paths: dict[str, str], theme: str, width: int
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+    size = {"width": width, "height": 800}
+    page = visit(site.url, viewport=size, color_scheme=theme, reduced_motion="reduce", ignored=("status of 404",))
+    found = []
+    for view in VIEWS:
+        page.goto(paths[view])
+        if page.locator("figure.chart[data-series]").count():
+            page.locator("figure.chart[data-series]").first.scroll_into_view_if_needed()
+            expect(page.locator("figure.chart[data-series] .note").first).to_contain_text("point")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+        violations = axe.run(page).response["violations"]
+        found += [
+            (view, violation["id"], violation["nodes"][0]["html"][:200], violation["nodes"][0].get("failureSummary"))
+            for violation in violations
+            if violation["impact"] in {"serious", "critical"}
+        ]
+    assert found == []
+
+
+def test_the_theme_can_be_chosen_and_is_kept(site: Site, visit: Any) -> None:
+    page = visit(site.url, color_scheme="light")
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(colour)
+    page.keyboard.press("t")
+    dark = page.evaluate(colour)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(colour) == dark
+
+
+def test_tables_and_facts_are_complete_without_javascript(site: Site, visit: Any, paths: dict[str, str]) -> None:
+    page = visit(site.url, java_script_enabled=False)
+    total = site.query("SELECT count(*) FROM runs")[0][0]
+    assert page.locator("tbody tr").count() == total
+    page.locator("summary", has_text="State").click()
+    page.locator(".menu[open]").get_by_label("failed", exact=True).check()
+    page.locator(".menu[open]").get_by_role("button", name="Apply").click()
+    assert page.locator("tbody tr").count() == 1
+    page.goto("/app/jobs/sweep")
+    for box in page.get_by_role("checkbox", name=re.compile("^Select ")).all():
+        box.check()
+    page.get_by_role("button", name="Compare selected").click()
+    assert page.locator("table.comparison thead th").count() == 4
+    assert page.locator("#scatter .dot").count() == 3
+    page.goto(paths["run"])
+    assert page.locator(".timeline tbody tr").count() == 4
+    assert page.locator(".graph .node").count() == 4
+    page.goto(paths["task"])
+    assert page.get_by_text("Charts need JavaScript").is_visible()
+    loss = page.get_by_role("row", name=re.compile("loss"))
+    assert loss.locator("td").all_inner_texts()[1:] == ["loss", "0.02", "49", "0.02", "1", "50", "mlflow"]

@@ -1,0 +1,113 @@
+"""A tracker's server over what real runs have logged, for a browser to look at."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PATIENCE_MS = 60_000
+"""How long a browser on a busy machine may take, in milliseconds."""
+
+_DBND = str(Path(sysconfig.get_path("scripts"), "dbnd"))
+
+
+@dataclass
+class Site:
+    """A tracker's server, and the database behind it."""
+
+    url: str
+    database: Path
+    environment: dict[str, str] = field(repr=False)
+
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What the database says."""
+        connection = sqlite3.connect(self.database)
+        try:
+            return connection.execute(sql, values).fetchall()
+        finally:
+            connection.close()
+
+    def run(self, job: str) -> str:
+        """Uid of the latest run of a job."""
+        return str(self.query("SELECT uid FROM runs WHERE job_name = ? ORDER BY start_time DESC", job)[0][0])
+
+    def task(self, job: str, name: str) -> str:
+        """Uid of a task run of the latest run of a job."""
+        sql = "SELECT uid FROM task_runs WHERE run_uid = ? AND name = ?"
+        return str(self.query(sql, self.run(job), name)[0][0])
+
+    def task_path(self, job: str, name: str) -> str:
+        """Path of the page of a task run."""
+        return f"/app/jobs/{job}/{self.run(job)}/{self.task(job, name)}"
+
+
+def environment_of(home: Path) -> dict[str, str]:
+    """An environment without settings from outside, whose home is ``home``."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DBND", "MLFLOW", "AIRFLOW"))}
+    uri = f"sqlite:///{home / 'mlflow.db'}"
+    own = {"HOME": str(home), "DBND_HOME": str(home / "dbnd"), "NO_COLOR": "1", "MLFLOW_TRACKING_URI": uri}
+    return {**kept, **own, "TZ": "UTC"}
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def serve(home: Path, *options: str) -> Iterator[str]:
+    """A tracker's server over the embedded file of ``home``, or what ``options`` say."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    log = home / f"server-{port}.log"
+    with log.open("wb") as output:
+        command = [_DBND, "tracker", "start", "--port", str(port), *options]
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment_of(home), cwd=home)
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/api/v1/auth/ping", timeout=10).read()
+                break
+            except (urllib.error.URLError, OSError):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"The tracker does not start:\n{log.read_text(errors='replace')}")
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def dbnd(home: Path, *args: str, code: int = 0, **more: str) -> None:
+    """Run the ``dbnd`` command and check how it ends."""
+    environment = {**environment_of(home), **more}
+    done = subprocess.run(
+        [_DBND, *args], env=environment, cwd=home, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+
+
+def expect(thing: Any) -> Any:
+    """Playwright's waiting assertions, with patience."""
+    from playwright import sync_api
+
+    sync_api.expect.set_options(timeout=PATIENCE_MS)
+    return sync_api.expect(thing)
