@@ -6,7 +6,6 @@ They are made anew at each build and not kept in the repository, so that they ca
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,9 @@ from pydantic_core import PydanticUndefined
 from dbnd import _hooks
 from dbnd._cli.main import cli
 from dbnd._plugins import plugins
+from dbnd_tracker._app import create_app
+from dbnd_tracker._database import Database
+from dbnd_tracker._pages.reference import operations
 
 
 def write(folder: Path) -> None:
@@ -92,42 +94,23 @@ def _hook_pages() -> Iterator[str]:
 
 def _http() -> Iterator[str]:
     yield "# The tracker's HTTP interface"
-    yield (
-        "\nA running tracker serves this with a form to try each call at `/docs`, and as an OpenAPI document at "
-        "`/openapi.json`."
-    )
-    document = _openapi()
-    groups: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            tag = (operation.get("tags") or ["other"])[0]
-            groups.setdefault(tag, []).append((method.upper(), path, operation))
-    for tag, entries in groups.items():
+    yield "\nA running tracker shows this at `/docs`, and as an OpenAPI document at `/openapi.json`."
+    for tag, entries in operations(_openapi()).items():
         yield f"\n## {tag.capitalize()}"
-        for method, path, operation in entries:
-            yield f"\n### `{method} {path}`\n"
-            yield operation.get("summary") or ""
-            if operation.get("description"):
-                yield f"\n{inspect.cleandoc(operation['description'])}"
-            if operation.get("parameters"):
-                yield "\n| parameter | in | type | |\n|---|---|---|---|"
-                for parameter in operation["parameters"]:
-                    kind = _kind(parameter.get("schema", {}))
-                    text = _cell(parameter.get("description", ""))
-                    yield f"| `{parameter['name']}` | {parameter['in']} | {kind} | {text} |"
+        for entry in entries:
+            yield f"\n### `{entry.method} {entry.path}`\n\n{entry.summary}"
+            if entry.description:
+                yield f"\n{entry.description}"
+            if entry.fields:
+                yield "\n| name | in | type | |\n|---|---|---|---|"
+                for field in entry.fields:
+                    kind = f"{field.kind}, required" if field.is_required else field.kind
+                    yield f"| `{field.name}` | {field.place} | {kind} | {_cell(field.description)} |"
 
 
 def _openapi() -> dict[str, Any]:
-    from dbnd_tracker._app import create_app
-    from dbnd_tracker._database import Database
-
     document: dict[str, Any] = create_app(Database("sqlite:///never-opened.db")).openapi()
     return document
-
-
-def _kind(schema: dict[str, Any]) -> str:
-    kinds = [_kind(choice) for choice in typing.cast("list[dict[str, Any]]", schema.get("anyOf", []))]
-    return " or ".join(kind for kind in kinds if kind != "null") or schema.get("format") or schema.get("type", "any")
 
 
 def _cell(text: str) -> str:

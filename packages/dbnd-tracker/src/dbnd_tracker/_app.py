@@ -59,7 +59,14 @@ def create_app(
     settings = settings or TrackerSettings()
     metrics = ServerMetrics()
     keyring = Keyring(token) if guarded or token is not None else None
-    app = FastAPI(title="databand tracker", version=__version__, redirect_slashes=False, responses=REFUSALS)
+    app = FastAPI(
+        title="databand tracker",
+        version=__version__,
+        redirect_slashes=False,
+        responses=REFUSALS,
+        docs_url=None,
+        redoc_url=None,
+    )
     for error, status in _STATUSES.items():
         app.add_exception_handler(error, _handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_request)

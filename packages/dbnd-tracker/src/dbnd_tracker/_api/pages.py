@@ -14,6 +14,7 @@ from sqlalchemy import select
 from dbnd_tracker import _queries as queries
 from dbnd_tracker._models import Run
 from dbnd_tracker._pages.compare import ComparePage
+from dbnd_tracker._pages.reference import operations
 from dbnd_tracker._pages.run import RunPage, TaskPage
 from dbnd_tracker._pages.table import TablePage
 from dbnd_tracker._pages.templates import make_templates
@@ -41,6 +42,7 @@ def pages_router(database: Database) -> APIRouter:
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     pages = _Pages(database)
     router.get("/")(pages.runs)
+    router.get("/docs")(pages.reference)
     router.get("/app/jobs/{job_name:path}/{run_uid}/{task_run_uid}")(pages.task_run)
     router.get("/app/jobs/{job_name:path}/{run_uid}")(pages.run)
     router.get("/app/jobs/{job_name}")(pages.job)
@@ -73,6 +75,12 @@ class _Pages:
             page.load(session)
         status = HTTPStatus.BAD_REQUEST if page.problem else HTTPStatus.OK
         return self._render(request, "runs.html", status, page=page)
+
+    def reference(self, request: Request) -> Response:
+        """What the HTTP interface takes and answers."""
+        document = request.app.openapi()
+        version = document["info"]["version"]
+        return self._render(request, "reference.html", groups=operations(document), version=version)
 
     def runs(self, request: Request) -> Response:
         """All runs."""
