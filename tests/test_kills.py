@@ -106,6 +106,8 @@ def kill_processes(warm: Warm, folder: Path, kills: int, url: str, *, before_syn
     tally = Tally()
     with reading(database) as reader:
         for progress in found:
+            if progress.returned:  # then its run had been accepted before
+                assert reader.run(progress.run).job_name == "kills"
             points = reader.points(progress.task_run, "n") if progress.returned else []
             tally.add(progress, [point["value"] for point in points])
     return tally

@@ -164,11 +164,14 @@ def passing(exchange: Exchange) -> None:
 
 @_fault
 def delaying(seconds: float) -> Fault:
-    """The request waits before the server gets it."""
+    """The request waits before the server gets it, which it does not if the client goes away in the meantime."""
 
     def fault(exchange: Exchange) -> None:
-        exchange.wait(seconds)
-        passing(exchange)
+        exchange.read()
+        if exchange.wait(seconds):
+            passing(exchange)
+        else:
+            exchange.hang_up()
 
     return fault
 
