@@ -145,7 +145,7 @@ def test_a_torn_last_record_is_cut_off(path, torn):
 def test_a_damaged_record_is_left_out_and_blocks_nothing(path):
     left_by_a_killed_process(path)
     data = path.read_bytes()
-    path.write_bytes(data.replace(b'["call",3]', b'["call",?]').replace(b'["call",0]', b'["call",?]'))
+    path.write_bytes(data.replace(b'["call",3]', b'["call",?]').replace(b'["call",0]', b'["call"\r0]'))
     adopted = JournalFile.adopt(path)
     assert bodies(adopted) == [1, 2, 4, 5, 6, 7, 8, 9]
     assert [r.sequence for r in adopted.read(EVERYTHING)][:3] == [2, 3, 5]

@@ -231,7 +231,8 @@ class JournalFile:
             if not end:  # one event larger than the limit
                 data = os.pread(self._fd, available, self._read_offset)
                 end = data.find(b"\n") + 1
-            lines = data[:end].splitlines(keepends=True)
+            # Not splitlines(): a damaged line may hold a carriage return, and the lines behind it keep their numbers.
+            lines = [line + b"\n" for line in data[: end - 1].split(b"\n")]
             found = records.parse(lines, self.acknowledged + 1, self._read_offset)
             if found:
                 return found
