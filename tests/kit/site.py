@@ -100,7 +100,7 @@ def dbnd(home: Path, *args: str, code: int = 0, **more: str) -> None:
     """Run the ``dbnd`` command and check how it ends."""
     environment = {**environment_of(home), **more}
     done = subprocess.run(
-        [_DBND, *args], env=environment, cwd=home, capture_output=True, text=True, timeout=200, check=False
+        [_DBND, *args], env=environment, cwd=home, capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == code, done.stdout + done.stderr
 
