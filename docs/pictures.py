@@ -1,6 +1,6 @@
 """Makes the pictures of the documentation from real runs: ``nox -s pictures``.
 
-It runs the examples in an empty home, in a real terminal of 100 columns, serves what was tracked, and takes pictures of
+It runs the examples in an empty home, in a real terminal of 110 columns, serves what was tracked, and takes pictures of
 the terminal's last screen and of the web page with Chromium.
 """
 
@@ -28,7 +28,7 @@ from playwright.sync_api import Browser, sync_playwright
 from ptyprocess import PtyProcess
 
 PICTURES: Final = Path(__file__).parent / "pictures"
-_COLUMNS: Final = 100
+_COLUMNS: Final = 110
 _SWITCH: Final = ["--set-config", "mlflow_tracking.databand_tracking=True"]
 _FLAGS: Final = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
 _COLOURS: Final = {
@@ -87,7 +87,7 @@ def _terminal(browser: Browser, name: str, args: list[str], home: str, env: dict
     rows = [number for number, line in enumerate(screen.display) if line.strip()]
     lines = [f"<b>$ dbnd {html.escape(' '.join(args))}</b>"]
     lines += ["".join(_spans(screen.buffer[number])) for number in range(rows[-1] + 1)]
-    page = browser.new_page(viewport={"width": 1000, "height": 200}, device_scale_factor=2)
+    page = browser.new_page(viewport={"width": 1100, "height": 200}, device_scale_factor=2)
     page.set_content(
         "<style>body{margin:0;background:#0d1117;color:#d8dee9}"
         "pre{font:14px/1.35 'DejaVu Sans Mono',monospace;margin:0;padding:16px 20px;display:inline-block}</style>"
@@ -134,6 +134,7 @@ def _pages(browser: Browser, url: str, env: dict[str, str]) -> None:
     done = subprocess.run(_command("runs", "list", "--json"), env=env, capture_output=True, text=True, check=True)
     runs = json.loads(done.stdout)
     examples = [run for run in runs if run["job_name"] == "task_with_mflow"]
+    nested = next(run for run in runs if run["job_name"] == "train_wine_classifier")
     compared = "&".join(f"run={run['run_uid']}" for run in examples)
     done = subprocess.run(
         _command("runs", "show", examples[0]["run_uid"], "--json"), env=env, capture_output=True, text=True, check=True
@@ -141,7 +142,7 @@ def _pages(browser: Browser, url: str, env: dict[str, str]) -> None:
     task_run = json.loads(done.stdout)["task_runs"][0]
     addresses = {
         "runs": "/",
-        "run": f"/app/jobs/{runs[0]['job_name']}/{runs[0]['run_uid']}",
+        "run": f"/app/jobs/{nested['job_name']}/{nested['run_uid']}",
         "task": f"/app/jobs/{examples[0]['job_name']}/{examples[0]['run_uid']}/{task_run['task_run_uid']}",
         "compare": f"/app/compare?{compared}",
     }
