@@ -33,6 +33,12 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 StartServer = Callable[..., AbstractContextManager[str]]
 
 
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start: a shell that runs them in the background ignores it for all."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home, DBND_HOME and working directory, and none of the outer environment's settings."""
