@@ -2,8 +2,8 @@
 
 Every measurement is a fresh process with a run of its own; plain and composite ones are interleaved, in an order that
 rotates from round to round, and each composite time is divided by the plain one of its round. Needs
-``databand[mlflow,tracker]`` and full MLflow; everything runs on loopback and in a temporary folder. The defaults
-take some 14 minutes on two cores, and the figures say something only if nothing else runs there.
+``databand[mlflow,tracker]`` and full MLflow; everything runs on loopback and in a temporary folder. The figures
+say something only if nothing else runs there.
 
     python benchmarks/mlflow_overhead.py --calls 500 --batches 20 --rounds 1 --stores sqlite
 """
@@ -14,9 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,11 +22,11 @@ import sysconfig
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from harness import environment, free_port, serving, table
 
 STORES = ("sqlite", "http")
 TRACKERS = ("embedded", "http", "50 ms away", "dead")
@@ -77,42 +75,6 @@ def work(calls: int, batches: int) -> None:
         message = f"{stored} of {calls} points are stored."
         raise RuntimeError(message)
     print(json.dumps({"calls": single, "batches": many}))
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-@contextlib.contextmanager
-def serving(command: list[str], url: str, ready: str, home: Path) -> Iterator[str]:
-    """A server process, from its first answer to the end of the block."""
-    home.mkdir(parents=True)
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=home, env=environment(home)
-        )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(url + ready, timeout=5).read()
-                break
-            except (urllib.error.URLError, OSError):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    message = f"{command[0]} does not serve {url}:\n{(home / 'log').read_text(errors='replace')}"
-                    raise RuntimeError(message) from None
-                time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 async def delayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -172,14 +134,6 @@ def delaying_proxy(target: int) -> Iterator[str]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-
-
-def environment(home: Path, **more: str) -> dict[str, str]:
-    """The environment of a child: nothing of the caller's own settings of MLflow and databand."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "DBND"))}
-    own = {"HOME": str(home), "DBND_HOME": str(home / "dbnd"), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    own["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # a dozen processes beside what is measured
-    return {**kept, **own, **more}
 
 
 def measure(options: argparse.Namespace, uri: str, home: Path) -> Times:
@@ -257,7 +211,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[tuple[str, str], list
     return found
 
 
-def table(options: argparse.Namespace, found: dict[tuple[str, str], list[Times]]) -> str:
+def ratios(options: argparse.Namespace, found: dict[tuple[str, str], list[Times]]) -> str:
     """The median ratios, composite to plain, with the plain seconds beside them."""
     kinds = (
         ("calls", f"{options.calls} x log_metric"),
@@ -269,14 +223,12 @@ def table(options: argparse.Namespace, found: dict[tuple[str, str], list[Times]]
             if not getattr(options, kind):
                 continue
             plain = [getattr(times, kind) for times in found[store, PLAIN]]
-            ratios = [
+            found_ratios = [
                 statistics.median(getattr(t, kind) / p for t, p in zip(found[store, column], plain, strict=True))
                 for column in options.trackers
             ]
-            rows.append((store, title, f"{statistics.median(plain):.2f}", *(f"{ratio:.3f}" for ratio in ratios)))
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, f"Medians of {options.rounds} rounds: time under the composite URI / plain time."])
+            rows.append((store, title, f"{statistics.median(plain):.2f}", *(f"{ratio:.3f}" for ratio in found_ratios)))
+    return f"{table(rows)}\nMedians of {options.rounds} rounds: time under the composite URI / plain time."
 
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -298,7 +250,7 @@ def main() -> None:
         work(options.calls, options.batches)
         return
     with tempfile.TemporaryDirectory(prefix="mlflow-overhead-") as name:
-        print(table(options, run(options, Path(name))))
+        print(ratios(options, run(options, Path(name))))
 
 
 if __name__ == "__main__":
