@@ -34,7 +34,7 @@ class ScriptedServer:
         return [(r.path.rpartition("/")[2], r.body) for r in found.values() if "/tracking/" in r.path]
 
     def calls(self) -> list[str]:
-        return [call for call, _ in self.tracked()]
+        return [r.path.rpartition("/")[2] for r in self.requests if "/tracking/" in r.path]
 
 
 @pytest.fixture

@@ -133,8 +133,11 @@ def test_the_process_that_looks_for_requirements_gets_the_bare_store(python, tra
         "client.create_run('0')\n"
         "from mlflow.tracking._tracking_service.utils import _get_store\n"
         "print(type(_get_store()).__name__)\n"
+        "client.search_registered_models()\n"
+        "import sys\n"
+        "print([name for name in sys.modules if name.partition('.')[0] == 'dbnd'])\n"
     )
     uri = build_composite_uri(tracker_url, inner_uri)
-    done = python(code, MLFLOW_TRACKING_URI=uri, _MLFLOW_IN_CAPTURE_MODULE_PROCESS="true")
-    assert done.stdout.split() == ["SqlAlchemyStore"], done.stderr
+    done = python(code, MLFLOW_TRACKING_URI=uri, MLFLOW_IN_CAPTURE_MODULE_PROCESS="true")
+    assert done.stdout.split() == ["SqlAlchemyStore", "[]"], done.stderr
     assert journalled() == []

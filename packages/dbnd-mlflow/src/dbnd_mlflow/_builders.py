@@ -2,6 +2,9 @@
 
 MLflow calls builders while it holds a lock that is not reentrant, so the user's own store is built by its builder and
 not through MLflow's cache; a cache of our own takes its place.
+
+MLflow loads a logged model in a child process to find out what it imports. That is no run to track: the child gets the
+user's own store as it is, and imports nothing of dbnd, which MLflow would take for a requirement of the model.
 """
 
 from __future__ import annotations
@@ -10,22 +13,18 @@ import atexit
 import functools
 import inspect
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-from dbnd._config import current_config
-from dbnd._tracking.client import close_all, get_client
-
-from ._reporter import Reporter, StoreReader, renew_locks
 from ._store import DatabandStore
 from ._uri import is_composite_uri, parse_composite_uri
 
-# The handler of the entry module runs after MLflow's own, which ends an open run; core's would run before it and close
-# the journal too early.
-atexit.unregister(close_all)
+if TYPE_CHECKING:
+    from dbnd import TrackingAPIClient
 
 _lock = threading.RLock()
 # Kept as long as somebody uses them: MLflow has a cache of its own.
@@ -37,7 +36,9 @@ _NEAR: Final = frozenset({"SqlAlchemyStore", "FileStore"})
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603  the one lock of the module; a thread of the parent may have held it
     _lock = threading.RLock()
-    renew_locks()
+    reporter = sys.modules.get(f"{__package__}._reporter")
+    if reporter is not None:
+        reporter.renew_locks()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -64,10 +65,11 @@ def _build(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
     composite = parse_composite_uri(uri)
     inner_uri = composite.duplicate_tracking_to or default_tracking_uri()
     inner = _build_inner(inner_uri, artifact_uri)
-    # MLflow loads a logged model in a child process to find what it imports: that is no run to track.
-    if os.environ.get("_MLFLOW_IN_CAPTURE_MODULE_PROCESS"):
+    if _finds_requirements():
         return inner
-    client = get_client(composite.databand_url, current_config())
+    from ._reporter import Reporter, StoreReader
+
+    client = _client(composite.databand_url)
     is_near = any(base.__name__ in _NEAR for base in type(inner).__mro__)
     reporter = Reporter(client, inner_uri, StoreReader(is_near, inner.get_run))
     store = DatabandStore(inner, reporter, (tracking_store, (uri, artifact_uri)))
@@ -77,6 +79,21 @@ def _build(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
     ):  # it holds the inner log_batch, past which nothing would be reported
         queue._logging_func = store.log_batch  # noqa: SLF001
     return store
+
+
+def _finds_requirements() -> bool:
+    """Whether this is the process in which MLflow finds out what a model imports."""
+    return bool(os.environ.get("MLFLOW_IN_CAPTURE_MODULE_PROCESS"))
+
+
+def _client(databand_url: str) -> TrackingAPIClient:
+    from dbnd._config import current_config
+    from dbnd._tracking.client import close_all, get_client
+
+    # The handler of the entry module runs after MLflow's own, which ends an open run; core's would run before it and
+    # close the journal too early.
+    atexit.unregister(close_all)
+    return get_client(databand_url, current_config())
 
 
 def _build_inner(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
@@ -124,9 +141,11 @@ def _build_registry(uri: str, tracking_uri: str) -> Any:  # noqa: ANN401
     if not {"store_uri", "tracking_uri"} <= set(inspect.signature(builder).parameters):
         del arguments["tracking_uri"]
     store = builder(**arguments)
-    if not is_composite_uri(uri):
+    if not is_composite_uri(uri) or _finds_requirements():
         return store
-    client = get_client(parse_composite_uri(uri).databand_url, current_config())
+    from ._reporter import Reporter, StoreReader
+
+    client = _client(parse_composite_uri(uri).databand_url)
 
     def read_run(run_id: str) -> Any:  # noqa: ANN401
         return tracking_store(tracking_uri, None).get_run(run_id)

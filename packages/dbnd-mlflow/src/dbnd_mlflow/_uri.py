@@ -3,17 +3,20 @@
 ``dbnd://host:port?duplicate_tracking_to=<MLflow URI, percent-encoded twice>``; ``dbnd+s`` for an https tracker;
 ``dbnd:///absolute/tracker.db?…`` for the embedded tracker's file. ``databand`` and ``databand+s`` are aliases. Any
 other tracker URL stands percent-encoded twice in the query, as ``databand_url``.
+
+dbnd is imported only for an error: the process in which MLflow looks for what a model imports parses URIs, too, and
+dbnd is nothing that a model needs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote, urlsplit
 
-from dbnd import ConfigError
-from dbnd._masking import mask_url
+if TYPE_CHECKING:
+    from dbnd import ConfigError
 
 _SCHEME_OF: Final = {"http": "dbnd", "https": "dbnd+s"}
 _TRACKER_OF: Final = {"dbnd": "http", "databand": "http", "dbnd+s": "https", "databand+s": "https"}
@@ -72,8 +75,8 @@ def parse_composite_uri(uri: str) -> CompositeUri:
         ConfigError: ``uri`` is not a composite URI, names no tracker, or holds another composite URI.
     """
     if not is_composite_uri(uri):
-        msg = f"{mask_url(uri)!r} is not a composite URI: it starts with none of {', '.join(SCHEMES)} and '://'."
-        raise ConfigError(msg)
+        msg = f"{_masked(uri)} is not a composite URI: it starts with none of {', '.join(SCHEMES)} and '://'."
+        raise _error(msg)
     base, _, query = uri.partition("?")
     scheme, _, rest = base.partition("://")
     values = {}
@@ -88,13 +91,11 @@ def parse_composite_uri(uri: str) -> CompositeUri:
     elif path:
         databand_url = f"{_SQLITE}/{unquote(path)}"
     else:
-        msg = (
-            f"The composite URI {mask_url(uri)!r} names no tracker: write dbnd://host:port or dbnd:///path/tracker.db."
-        )
-        raise ConfigError(msg)
+        msg = f"The composite URI {_masked(uri)} names no tracker: write dbnd://host:port or dbnd:///path/tracker.db."
+        raise _error(msg)
     inner = values.get("duplicate_tracking_to") or None
-    if inner is not None:
-        refuse_composite(inner, f"duplicate_tracking_to of the tracking URI {mask_url(uri)!r}")
+    if inner is not None and is_composite_uri(inner):
+        refuse_composite(inner, f"duplicate_tracking_to of the tracking URI {_masked(uri)}")
     return CompositeUri(databand_url, inner)
 
 
@@ -105,8 +106,21 @@ def refuse_composite(uri: str, source: str) -> None:
         ConfigError: ``uri`` is a composite URI.
     """
     if is_composite_uri(uri):
-        msg = f"{source} = {mask_url(uri)!r} is a databand URI itself: name your own MLflow store there."
-        raise ConfigError(msg)
+        msg = f"{source} = {_masked(uri)} is a databand URI itself: name your own MLflow store there."
+        raise _error(msg)
+
+
+def _error(text: str) -> ConfigError:
+    from dbnd import ConfigError
+
+    return ConfigError(text)
+
+
+def _masked(uri: str) -> str:
+    """``uri`` in quotes and without credentials."""
+    from dbnd._masking import mask_url
+
+    return repr(mask_url(uri))
 
 
 def _encode(value: str) -> str:

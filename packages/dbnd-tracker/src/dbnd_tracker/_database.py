@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from dbnd._errors import ConfigError
 from dbnd._masking import mask_url
-from dbnd_tracker._errors import PayloadError, StorageError
+from dbnd_tracker._errors import LockedError, PayloadError, StorageError
 from dbnd_tracker._liveness import HEARTBEAT_TIMEOUT
 from dbnd_tracker._values import readable
 from dbnd_tracker._writer import IdCache, StaleIdsError, Writer
@@ -234,7 +234,7 @@ class Database:
             raise PayloadError(msg) from error
         except (SQLAlchemyError, StaleIdsError, OSError) as error:
             msg = f"The database {self.name} cannot be used: {_reason(error)}."
-            raise StorageError(msg) from error
+            raise (LockedError if "locked" in _reason(error) else StorageError)(msg) from error
 
 
 def _parse(url: str) -> URL:

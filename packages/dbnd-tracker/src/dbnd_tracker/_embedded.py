@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dbnd._errors import ConfigError
-from dbnd._tracking.transport import PartlyAppliedError, RefusedError, UnreachableError
+from dbnd._tracking.transport import BusyError, PartlyAppliedError, RefusedError, UnreachableError
 
 # Imported here and not in `send`: the thread that makes the client imports, the sender's thread only works.
 from dbnd_tracker._database import Database
-from dbnd_tracker._errors import PayloadError, StorageError
+from dbnd_tracker._errors import LockedError, PayloadError, StorageError
 from dbnd_tracker._ingest import PartlyApplied, apply_batch, apply_call
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def _as_transport_errors() -> Iterator[None]:
         raise PartlyAppliedError(error.last) from None
     except PayloadError as error:
         raise RefusedError(_as_reason(error)) from error
+    except LockedError as error:
+        raise BusyError(_as_reason(error)) from error
     # A database of another version keeps events waiting like one that is down: they stay in the journal.
     except (StorageError, ConfigError) as error:
         raise UnreachableError(_as_reason(error)) from error

@@ -5,6 +5,7 @@ TrackerError
 │   └── UnknownCallError
 ├── MissingError        a question or order about something that does not exist
 ├── StorageError        the database cannot take or give anything now
+│   └── LockedError
 └── RemoteError         a tracker behind HTTP did not answer as one
 """
 
@@ -31,6 +32,10 @@ class MissingError(TrackerError):
 
 class StorageError(TrackerError):
     """The database is locked, full, gone or broken; the same call may succeed later."""
+
+
+class LockedError(StorageError):
+    """Others are writing to the database, and have been for as long as one waits for them."""
 
 
 class RemoteError(TrackerError):
