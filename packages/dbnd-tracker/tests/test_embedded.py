@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -115,3 +118,46 @@ def test_a_folder_that_is_a_file_is_said(tmp_path: Path, make_run: Any) -> None:
 def test_a_url_that_cannot_be_used_is_refused_at_once() -> None:
     with pytest.raises(ConfigError):
         EmbeddedTransport("sqlite:///:memory:")
+
+
+FORKS = """
+import os, sys, threading, uuid
+from dbnd._tracking.transport import Batch
+from dbnd_tracker._embedded import EmbeddedTransport
+
+def batch(count):
+    points = [["k", float(n), n] for n in range(count)]
+    return Batch("log_metrics", [[str(uuid.uuid4()), "user", points]], uuid.uuid4().hex, 1, 1)
+
+transport = EmbeddedTransport(sys.argv[1])
+transport.send(batch(1))
+done = threading.Event()
+
+def write():
+    while not done.wait(0.05):
+        transport.send(batch(3000))
+
+thread = threading.Thread(target=write)
+thread.start()
+ended = []
+for _ in range(5):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            EmbeddedTransport(sys.argv[1]).send(batch(1))
+        except BaseException as error:
+            print(error, flush=True)
+            os._exit(1)
+        os._exit(0)
+    ended.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+done.set()
+thread.join()
+print(ended)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_is_forked_while_the_parent_writes_can_write(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKS, f"sqlite:///{tmp_path / 'tracker.db'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.stdout == "[0, 0, 0, 0, 0]\n", done.stdout + done.stderr

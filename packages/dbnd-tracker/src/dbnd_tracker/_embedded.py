@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dbnd._errors import ConfigError
 from dbnd._tracking.transport import BusyError, PartlyAppliedError, RefusedError, UnreachableError
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from dbnd._tracking.transport import Batch
 
 
+# The longest time that a fork waits for a batch to be applied, in seconds.
+_FORK_WAIT: Final = 5.0
+
+
 class EmbeddedTransport:
     """Applies batches to a database; it is opened, and created where it is missing, by the first batch.
 
@@ -31,24 +38,27 @@ class EmbeddedTransport:
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
+        self.working = threading.Lock()
+        """Held while the database is at work."""
+        _transports.add(self)
         self.deadline: float | None = None  # a database has its own time-outs
 
     def send(self, batch: Batch) -> None:
         """Apply ``batch`` once (see ``Transport.send``)."""
-        with _as_transport_errors():
+        with self.working, _as_transport_errors():
             self._database.open()
             apply_batch(self._database, batch)
 
     def heartbeat(self, run_uid: str) -> str | None:
         """Note that a run is alive (see ``Transport.heartbeat``)."""
-        with _as_transport_errors():
+        with self.working, _as_transport_errors():
             self._database.open()
             state = apply_call(self._database, "heartbeat", {"run_uid": run_uid})
         return state if isinstance(state, str) else None
 
     def check(self) -> None:
         """Open the database (see ``Transport.check``)."""
-        with _as_transport_errors():
+        with self.working, _as_transport_errors():
             self._database.open()
 
     def close(self) -> None:
@@ -75,3 +85,24 @@ def _as_reason(error: Exception) -> str:
     """The sentence of ``error`` as the end of another one."""
     text = str(error).removesuffix(".")
     return f"{text[:1].lower()}{text[1:]}"
+
+
+_transports: Final[weakref.WeakSet[EmbeddedTransport]] = weakref.WeakSet()
+_kept_still: Final = threading.local()
+
+
+def _before_fork() -> None:
+    """Let no thread be in the middle of a transaction.
+
+    SQLite notes in the process' memory which files it has locked, and a child inherits the note without the lock: it
+    would find the database locked for ever.
+    """
+    _kept_still.locks = [each.working for each in list(_transports) if each.working.acquire(timeout=_FORK_WAIT)]
+
+
+def _after_fork() -> None:
+    for lock in _kept_still.locks:
+        lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
