@@ -92,8 +92,6 @@ class TrackingAPIClient:
         # Seconds that the end of runs has waited in vain; and the numbers that the last word about that has named.
         self._waited = 0.0
         self._told = (0, 0, 0)
-        self._waited = 0.0
-        self._told = (0, 0, 0)
 
     @property
     def name(self) -> str:
