@@ -105,12 +105,15 @@ def workspace():
 
 
 @pytest.mark.parametrize("inner", ["databricks", "databricks://profile", "http://localhost:1"])
-def test_dbfs_artifacts_have_the_profile_of_the_own_tracking_uri(inner, tracker_url, home, workspace):
+def test_dbfs_artifacts_have_the_profile_of_the_own_tracking_uri(inner, tracker_url, home, workspace, monkeypatch):
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     profiles = ("DEFAULT", "profile")
     text = "".join(f"[{name}]\nhost = {workspace}\ntoken = of {name}\n" for name in profiles)
-    (home / ".databrickscfg").write_text(text)
+    config_file = home / ".databrickscfg"
+    config_file.write_text(text)
+    # MLflow 2.x looks for the home when it is imported.
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(config_file))
     found = []
     for tracking_uri in (inner, build_composite_uri(tracker_url, inner)):
         mlflow.set_tracking_uri(tracking_uri)
