@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.site import expect
+from kit.site import environment_of, expect, serve
 
 
 def names(page: Any) -> list[str]:
@@ -107,3 +110,57 @@ def test_the_keyboard_walks_the_rows_selects_and_opens(site: Any, visit: Any) ->
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_the_selection_stays_when_the_table_is_turned_sorted_and_filtered(tmp_path: Path, visit: Any) -> None:
+    script = [sys.executable, str(Path(__file__).with_name("many_runs.py")), "30"]
+    subprocess.run(script, check=True, cwd=tmp_path, env=environment_of(tmp_path), timeout=400)
+    with serve(tmp_path) as url:
+        page = visit(url, "/?limit=25")
+        button, elsewhere = page.locator("#compare-button"), page.locator("#elsewhere")
+        clear = page.get_by_role("button", name="Clear selection")
+        expect(clear).to_be_hidden()
+        page.keyboard.press("j")
+        page.keyboard.press("x")
+        expect(button).to_have_text("Compare 1 selected")
+
+        page.get_by_role("link", name="Next").click()
+        page.wait_for_url(re.compile("after="))
+        expect(elsewhere).to_have_text("1 not on this page")
+        page.keyboard.press("j")
+        page.keyboard.press("x")
+        expect(button).to_have_text("Compare 2 selected")
+
+        page.get_by_role("columnheader", name="score").get_by_role("link").click()
+        page.wait_for_url(re.compile(r"sort=-metrics\.score"))
+        assert names(page)[0] == "run 29"
+        expect(page.get_by_role("checkbox", name="Select run 29")).to_be_checked()
+        expect(elsewhere).to_have_text("1 not on this page")
+        page.get_by_role("searchbox").fill("run 07")
+        page.keyboard.press("Enter")
+        page.wait_for_url(re.compile("q=run"))
+        expect(elsewhere).to_have_text("2 not on this page")
+        page.get_by_role("checkbox", name="All runs on this page").check()
+        expect(button).to_have_text("Compare 3 selected")
+        page.keyboard.press("Escape")
+        page.keyboard.press("c")
+        page.wait_for_url(re.compile("/app/compare"))
+        compared = page.locator("table.comparison thead th a:not(.plain)").all_inner_texts()
+        assert sorted(compared) == ["run 04", "run 07", "run 29"]
+
+        page.go_back()
+        expect(button).to_have_text("Compare 3 selected")
+        # A fetch of the live page leaves the selection as it is.
+        with page.expect_response(lambda answer: answer.url == page.url):
+            pass
+        expect(button).to_have_text("Compare 3 selected")
+        expect(page.get_by_role("checkbox", name="Select run 07")).to_be_checked()
+        clear.focus()
+        page.keyboard.press("Enter")
+        expect(button).to_have_text("Compare selected")
+        expect(button).to_be_disabled()
+        expect(page.get_by_role("checkbox", name="Select run 07")).not_to_be_checked()
+        page.keyboard.press("j")
+        page.keyboard.press("x")
+        page.keyboard.press("Shift+X")
+        expect(clear).to_be_hidden()

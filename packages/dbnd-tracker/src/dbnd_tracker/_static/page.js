@@ -2,6 +2,7 @@
 
 import { listen } from "./keys.js";
 import { watch } from "./live.js";
+import { keepSelection } from "./selection.js";
 import { localize, tick } from "./times.js";
 
 const main = document.getElementById("main");
@@ -24,19 +25,11 @@ function changeTheme() {
   document.dispatchEvent(new Event("themechange"));
 }
 
-const compareButton = document.getElementById("compare-button");
-const selected = () => document.querySelectorAll("input[name=run][form=compare]:checked").length;
-
-function countSelected() {
-  if (!compareButton) return;
-  compareButton.disabled = selected() < 2;
-  compareButton.textContent = selected() ? `Compare ${selected()} selected` : "Compare selected";
-}
+const selection = keepSelection();
 
 document.getElementById("theme").addEventListener("click", changeTheme);
 document.getElementById("help").addEventListener("click", showKeys);
 document.addEventListener("change", (event) => {
-  countSelected();
   if (event.target.matches("#filters select")) event.target.form.requestSubmit();
 });
 // One menu is open at a time, and none when something else is clicked.
@@ -56,20 +49,19 @@ document.getElementById("filters")?.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => {
   for (const input of document.querySelectorAll("#filters :disabled")) input.disabled = false;
-  countSelected();
+  selection.show();
 });
 
-listen({ "?": showKeys, t: changeTheme, c: () => compareButton?.click() });
+listen({ "?": showKeys, t: changeTheme, c: selection.compare, X: selection.clear });
 localize(document);
 tick(document);
 setInterval(() => tick(document), 1000);
-countSelected();
 
 const changes = new EventTarget();
 if (document.querySelector("[data-charts]")) {
   import("./panel.js").then(({ startCharts }) => startCharts(changes));
 }
 watch(main, document.getElementById("status"), () => {
-  countSelected();
+  selection.show();
   changes.dispatchEvent(new Event("change"));
 });
