@@ -31,6 +31,8 @@ _lock = threading.RLock()
 _stores: Final[WeakValueDictionary[tuple[int, str, str | None], Any]] = WeakValueDictionary()
 # Stores of MLflow's own that are read without a request to a server.
 _NEAR: Final = frozenset({"SqlAlchemyStore", "FileStore"})
+# Scripts of MLflow that load a model to find out what it imports.
+_CAPTURING: Final = frozenset({"_capture_modules.py", "_capture_transformers_modules.py"})
 
 
 def _after_fork_in_child() -> None:
@@ -83,7 +85,9 @@ def _build(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
 
 def _finds_requirements() -> bool:
     """Whether this is the process in which MLflow finds out what a model imports."""
-    return bool(os.environ.get("MLFLOW_IN_CAPTURE_MODULE_PROCESS"))
+    # MLflow 2.9 has no variable for it, only scripts.
+    is_script = not _CAPTURING.isdisjoint(Path(script).name for script in sys.argv[:1])
+    return is_script or bool(os.environ.get("MLFLOW_IN_CAPTURE_MODULE_PROCESS"))
 
 
 def _client(databand_url: str) -> TrackingAPIClient:

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service import utils as mlflow_tracking
 
 from dbnd import DatabandError, UsageError
 from dbnd._masking import mask_text, mask_url
@@ -136,7 +137,9 @@ class OwnStore:
         folders = [""]
         while folders:
             try:
-                entries = self._client.list_artifacts(run_id, folders.pop() or None)
+                # MLflow 2.x asks the server of the process' own tracking URI for them, whatever the client's is.
+                with mlflow_tracking._use_tracking_uri(self.uri):  # noqa: SLF001
+                    entries = self._client.list_artifacts(run_id, folders.pop() or None)
             except (MlflowException, OSError):  # an artifact store that is gone, or lies in another place
                 return None
             folders += [entry.path for entry in entries if entry.is_dir]

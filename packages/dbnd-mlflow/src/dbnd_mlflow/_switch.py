@@ -99,7 +99,9 @@ def _set(owner: int, config: Config) -> bool:
             configured = parse_composite_uri(configured).duplicate_tracking_to
     # A second call without a restore between keeps what was there first.
     _before.setdefault(owner, _Before(getattr(mlflow_tracking, "_tracking_uri", None), os.environ.get(_ENVIRONMENT)))
-    mlflow.set_tracking_uri(build_composite_uri(url, configured))
+    uri = build_composite_uri(url, configured)
+    mlflow.set_tracking_uri(uri)
+    os.environ[_ENVIRONMENT] = uri  # for child processes; MLflow 2.9 does not do so itself
     return True
 
 
