@@ -231,7 +231,8 @@ class TestImport:
     def test_a_tracker_that_is_down_is_one_sentence(self, import_, run_id, tracker_url):
         done = import_(DBND__CORE__DATABAND_URL=tracker_url)
         assert done.returncode == 1
-        assert len(done.stderr.strip().splitlines()) == 1
+        # MLflow says things of its own there.
+        assert len([line for line in done.stderr.splitlines() if line.startswith("dbnd: ")]) == 1
         assert "Traceback" not in done.stderr
 
     @pytest.mark.parametrize("kind", ["file", "http"])
