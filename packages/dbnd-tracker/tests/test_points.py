@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from dbnd._tracking.points import LATEST, deleted_point, point, text_point, wire_text
 from dbnd_tracker._errors import PayloadError
-from dbnd_tracker._ingest.points import Points, from_groups, from_wire
-from dbnd_tracker._schemas.logged import LogMetrics
+from dbnd_tracker._ingest.compact import from_groups
+from dbnd_tracker._ingest.points import Points
+from dbnd_tracker._ingest.wire import from_wire, plain
 from dbnd_tracker._values import encode
 
 UID = "0a1b2c3d-0000-4000-8000-0123456789ab"
@@ -56,29 +57,69 @@ def test_both_forms_say_the_same(groups: Any) -> None:
 _MEMBER = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.just("2026-01-02T03:04:05+00:00")
 )
+_TIMES = st.one_of(
+    st.datetimes().map(lambda time: f"{time.isoformat()}+00:00"),
+    st.sampled_from(["2026-02-30T00:00:00+00:00", "2026-01-02T03:04:05.123456Z", "2026-01-02 03:04:05+00:00"]),
+    _MEMBER,
+)
 _METRICS = st.fixed_dictionaries(
-    {"key": st.one_of(st.text(), _MEMBER)},
-    optional=dict.fromkeys(
-        ("timestamp", "value", "value_int", "value_float", "value_str", "source", "step", "text", "odd"), _MEMBER
-    ),
+    {"key": st.one_of(st.text(), st.sampled_from(["a", "b"]), _MEMBER), "timestamp": _TIMES},
+    optional={
+        "value": _MEMBER,
+        "value_int": st.one_of(st.integers(), _MEMBER),
+        "value_float": st.one_of(st.floats(), _MEMBER),
+        "step": st.one_of(st.integers(-(2**63) - 1, 2**63), _MEMBER),
+        "source": st.one_of(st.sampled_from(["user", "mlflow.param", "mlflow.tag", "x" * 70]), _MEMBER),
+        **dict.fromkeys(("value_str", "value_json", "text", "deleted", "odd"), _MEMBER),
+    },
+)
+_UIDS = st.sampled_from([UID, UID.upper(), UID.replace("-", ""), "no uid"])
+_INFOS = st.fixed_dictionaries(
+    {"task_run_attempt_uid": _UIDS, "metric": _METRICS},
+    optional={
+        "source": st.sampled_from(["user", "mlflow.param", None, 5]),
+        "target_meta_uid": st.sampled_from([None, UID]),
+    },
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.fixed_dictionaries({"task_run_attempt_uid": st.just(UID), "metric": _METRICS}), max_size=3))
-def test_the_check_by_hand_is_as_strict_as_the_schema(infos: Any) -> None:
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(_INFOS, max_size=3))
+def test_what_is_plain_says_what_the_schema_says(infos: Any) -> None:
     body = {"metrics_info": infos}
-    try:
-        valid = LogMetrics.model_validate(body)
-    except ValueError:
-        with pytest.raises(PayloadError, match="is wrong at metrics_info"):
-            from_wire(body)
-        return
-    found = from_wire(body)
-    wanted: dict[str, list[Any]] = {}
-    for info in valid.metrics_info:
-        wanted.setdefault(info.metric.key, []).append(repr(info.metric.chosen()))
-    assert {key: list(map(repr, series.values)) for (_, key), series in found.series.items()} == wanted
+    found = plain(json.dumps(body).encode())
+    if found is not None:
+        assert _contents(found) == _contents(from_wire(body))
+
+
+def test_the_numbers_that_clients_send_are_plain() -> None:
+    metric = {
+        "key": "loss",
+        "timestamp": "2026-03-04T05:06:07.000008+00:00",
+        "value": 0.5,
+        "value_int": None,
+        "value_float": 0.5,
+        "value_str": None,
+        "value_json": None,
+        "source": "user",
+    }
+    original = [
+        {"task_run_attempt_uid": UID, "source": "user", "metric": {**metric, **changed}}
+        for changed in ({}, {"value": 5, "value_int": 5, "value_float": None}, {"step": 2**63 - 1})
+    ]
+    ours = wire_text([[UID, "mlflow", [point("loss", 0.5, TIME, 7), point("loss", -3, TIME)]]]).encode()
+    for raw in (json.dumps({"metrics_info": original}).encode(), ours):
+        found = plain(raw)
+        assert found is not None
+        assert _contents(found) == _contents(from_wire(json.loads(raw)))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"nonsense", b"[]", b"{}", b'{"metrics_info": {}}', b"[" * 100_000, b'{"metrics_info": [\xff]}'],
+)
+def test_what_is_no_body_of_metrics_is_not_plain(raw: bytes) -> None:
+    assert plain(raw) is None
 
 
 def test_a_refusal_names_the_element_that_is_wrong() -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic_core import from_json
 
 from dbnd_tracker._api.extensions import POINTS_FORM, POINTS_HEADER
 from dbnd_tracker._errors import PayloadError
-from dbnd_tracker._ingest import CALLS, BatchId, PartlyApplied, apply_call, apply_points
+from dbnd_tracker._ingest import CALLS, BatchId, PartlyApplied, apply_points, apply_raw, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -82,9 +80,9 @@ def _apply(database: Database, name: str, raw: bytes, headers: Headers) -> JSONR
     batch = None if given is None else BatchId.parse(given)
     try:
         if POINTS_HEADER in headers and name == "log_metrics":
-            answer = apply_points(database, _groups(_parse(name, raw), headers[POINTS_HEADER]), batch)
+            answer = apply_points(database, _groups(parse_json(name, raw), headers[POINTS_HEADER]), batch)
         else:
-            answer = apply_call(database, name, _parse(name, raw), batch)
+            answer = apply_raw(database, name, raw, batch)
         return JSONResponse(answer)
     except PartlyApplied as error:
         return JSONResponse({"detail": str(error)}, HTTPStatus.CONFLICT, {APPLIED_HEADER: str(error.last)})
@@ -99,16 +97,3 @@ def _groups(body: object, form: str) -> object:
         msg = f'The body of log_metrics with {POINTS_HEADER} is not {{"points": [group, …]}}.'
         raise PayloadError(msg)
     return body["points"]
-
-
-def _parse(name: str, raw: bytes) -> Any:  # noqa: ANN401  any JSON value
-    """JSON with the bare words NaN, Infinity and -Infinity, as Python writes it."""
-    try:
-        return from_json(raw)
-    except ValueError:
-        pass  # the slower parser knows some texts more (half characters, deep nesting), and says better what is wrong
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        msg = f"The body of {name} is not JSON: {error}."
-        raise PayloadError(msg) from None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from pydantic_core import from_json
 from sqlalchemy import bindparam, insert, select, update
 
 from dbnd_tracker._errors import PayloadError, TrackerError, UnknownCallError
-from dbnd_tracker._ingest import logged, metrics, points, runs, tasks
+from dbnd_tracker._ingest import compact, logged, metrics, runs, tasks, wire
 from dbnd_tracker._models import JournalPosition
 from dbnd_tracker._schemas import logged as logged_bodies
 from dbnd_tracker._schemas import runs as run_bodies
@@ -42,11 +44,13 @@ class Call:
         body: The schema of its body.
         apply: Writes the body and returns the answer, a JSON value; most have nothing to answer but ``{}``.
         parse: What makes of the body, as parsed from JSON, what ``apply`` takes; without it, the schema does.
+        plain: What makes that of a body as it came, faster, or None of one that is not as plain as most.
     """
 
     body: type[BaseModel]
     apply: Callable[[Writer, Any], object]
     parse: Callable[[object], object] | None = None
+    plain: Callable[[bytes], object | None] | None = None
 
 
 CALLS: Final = {
@@ -59,8 +63,8 @@ CALLS: Final = {
     "set_task_reused": Call(task_bodies.SetTaskReused, tasks.set_task_reused),
     "save_task_run_log": Call(task_bodies.SaveTaskRunLog, tasks.save_task_run_log),
     "save_external_links": Call(task_bodies.SaveExternalLinks, tasks.save_external_links),
-    "log_metrics": Call(logged_bodies.LogMetrics, metrics.log_points, points.from_wire),
-    "log_metric": Call(logged_bodies.MetricInfo, metrics.log_points, points.from_wire_metric),
+    "log_metrics": Call(logged_bodies.LogMetrics, metrics.log_points, wire.from_wire, wire.plain),
+    "log_metric": Call(logged_bodies.MetricInfo, metrics.log_points, wire.from_wire_metric),
     "log_artifact": Call(logged_bodies.LogArtifact, logged.log_artifact),
     "log_targets": Call(logged_bodies.LogTargets, logged.log_targets),
     "log_datasets": Call(logged_bodies.LogDatasets, logged.log_datasets),
@@ -139,7 +143,7 @@ def apply_points(database: Database, groups: object, batch: BatchId | None = Non
         PartlyApplied: The first events of the batch were applied with an earlier one.
         StorageError: The database cannot take it now.
     """
-    return _apply(database, metrics.log_points, points.from_groups(groups), batch)
+    return _apply(database, metrics.log_points, compact.from_groups(groups), batch)
 
 
 def apply_call(database: Database, name: str, body: object, batch: BatchId | None = None) -> object:
@@ -157,6 +161,38 @@ def apply_call(database: Database, name: str, body: object, batch: BatchId | Non
         StorageError: The database cannot take it now.
     """
     return _apply(database, _call(name).apply, _parse(name, body), batch)
+
+
+def apply_raw(database: Database, name: str, raw: bytes, batch: BatchId | None = None) -> object:
+    """Do what ``apply_call`` does with a body as it came: JSON, with or without bare NaN and Infinity.
+
+    Raises:
+        PayloadError: The body is wrong for good.
+        PartlyApplied: The first events of the batch were applied with an earlier one.
+        StorageError: The database cannot take it now.
+    """
+    call = _call(name)
+    parsed = call.plain(raw) if call.plain else None
+    if parsed is None:
+        parsed = _parse(name, parse_json(name, raw))
+    return _apply(database, call.apply, parsed, batch)
+
+
+def parse_json(name: str, raw: bytes) -> Any:  # noqa: ANN401  any JSON value
+    """The body of the call ``name``: JSON with the bare words NaN, Infinity and -Infinity, as Python writes it.
+
+    Raises:
+        PayloadError: It is not JSON.
+    """
+    try:
+        return from_json(raw)
+    except ValueError:
+        pass  # the slower parser knows some texts more (half characters, deep nesting), and says better what is wrong
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        msg = f"The body of {name} is not JSON: {error}."
+        raise PayloadError(msg) from None
 
 
 def _apply(database: Database, apply: Callable[[Writer, Any], object], parsed: object, batch: BatchId | None) -> object:
