@@ -78,6 +78,13 @@ def forks():
     hold("end")
 
 @task
+def long(path="s3://bucket/" + "deep/" * 30, fail: bool = False):
+    for step in range(4):
+        log_metrics({"validation/" + "a" * 60: step, "loss": 1 / 2 ** step}, step=step)
+    if fail:
+        raise ValueError("cannot read the file " + "deep/" * 30)
+
+@task
 def wide():
     name = "日本語のとても長い名前の指標がここにあります"
     log_metric(name, 1.5)
@@ -205,7 +212,7 @@ def test_tracker_down(terminal, free_port):
     end = lines.index("dbnd: Run bold_curie succeeded after TIME.")
     assert any("events are not delivered" in line for line in lines[:end])
     assert lines[-2] == "  tracked  http://HOST/app/jobs/train/UID"
-    assert re.fullmatch(r"  unsent   \d+ events wait for the tracker; `dbnd sync` sends them", lines[-1])
+    assert re.fullmatch(r"  unsent   \d+ events wait: `dbnd sync`", lines[-1])
 
 
 def test_narrow_terminal(tracked):
@@ -231,6 +238,33 @@ def test_narrow_terminal(tracked):
                accuracy  0.875  ▁▅▇█
       tracked  http://HOST/app/jo
     """)
+
+
+def test_long_values_on_a_narrow_terminal(terminal, free_port):
+    shown = terminal(
+        *("run", "tasks.long", "--fail", "--run-name", "bold_curie"),
+        DBND__CORE__DATABAND_URL=f"http://127.0.0.1:{free_port}",
+        DBND__CORE__FLUSH_TIMEOUT="0.1",
+        columns=48,
+        lines=60,
+    )
+    assert shown.end() == 10
+    lines = normalised(shown.lines)
+    # Messages break at blanks, and say where things are once.
+    (warned,) = [place for place, line in enumerate(lines) if line.endswith("events are not delivered,")]
+    assert lines[warned + 1].startswith("  because the tracker")
+    start = lines.index("  tasks    1 failed")
+    (failed,) = [place for place, line in enumerate(lines) if line.startswith("dbnd: error:")]
+    headline = " ".join(line.strip() for line in lines[failed:start])
+    assert re.fullmatch(r"dbnd: error: Run bold_curie failed after TIME: ValueError: cannot read the .*…", headline)
+    assert lines[start:-3] == lines_of("""
+      tasks    1 failed
+      params   path=s3://bucket/deep/deep/deep/dee…
+               fail=True
+      metrics  validation/aaaaaaaaaaa…  3      ▁▃▆█
+               loss                     0.125  █▄▂▁
+    """)
+    assert re.fullmatch(r"  unsent   \d+ events wait: `dbnd sync`", lines[-1])
 
 
 @pytest.mark.parametrize("env", [{"CI": "true"}, {"TERM": "dumb"}])

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbnd._terminal.text import cut, duration, number, pad, plain, sparkline, width
+from dbnd._terminal.text import cut, duration, number, pad, plain, sparkline, width, wrap
 
 
 @given(st.text(), st.integers(0, 60))
@@ -29,6 +29,22 @@ def test_a_sparkline_has_a_bar_for_each_finite_value(values, columns):
     assert set(line) <= set(" ▁▂▃▄▅▆▇█")
     if len(values) <= columns:
         assert [bar == " " for bar in line] == [not math.isfinite(value) for value in values]
+
+
+@given(st.lists(st.text("ab日 ", max_size=12)), st.integers(4, 30), st.integers(0, 3))
+def test_wrapped_text_has_the_same_words_on_lines_that_fit(parts, columns, used):
+    text = " ".join(parts)
+    lines = wrap(text, columns, used=used, indent="  ").split("\n")
+    assert " ".join(line.removeprefix("  ") if place else line for place, line in enumerate(lines)) == text
+    for place, line in enumerate(lines):
+        own = line.removeprefix("  ") if place else line
+        assert width(line) + (0 if place else used) <= columns or " " not in own.strip(" ")
+
+
+def test_a_long_word_stays_whole():
+    assert wrap("see http://127.0.0.1:8080/app for more", 12, used=6, indent="  ") == (
+        "see\n  http://127.0.0.1:8080/app\n  for more"
+    )
 
 
 def test_sparklines():

@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 
 import click
 
-from dbnd._terminal.text import cut, pad, plain, width
+from dbnd._terminal.text import cut, pad, plain, width, wrap
 
 _COLOURS = {"info": None, "success": "green", "warning": "yellow", "error": "red"}
 
@@ -81,6 +81,9 @@ def _say(kind: str, text: str) -> None:
     if verbosity() < _LEAST[kind] or sys.stderr is None or sys.stderr.closed:
         return
     label = "dbnd: " if kind in {"info", "success"} else f"dbnd: {kind}: "
+    room = columns(sys.stderr)
+    if room is not None and width(label) + width(text) > room:
+        text = wrap(text, room - 1, used=width(label), indent="  ")
     with suppress(OSError, ValueError):  # nobody reads it any more: that must not end what is going on
         click.echo(click.style(label, fg=_COLOURS[kind]) + text, file=sys.stderr, color=has_colour(sys.stderr))
 

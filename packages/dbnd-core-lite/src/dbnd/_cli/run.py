@@ -34,6 +34,7 @@ from dbnd._tracking.wire import user_traceback
 RUN_FAILED: Final = 10
 # Longest reason of a failure that its headline repeats, in columns; the traceback above has the whole.
 _REASON: Final = 200
+_SHORTEST_REASON: Final = 30
 _ENDED: Final = {RunState.SUCCESS: "succeeded", RunState.FAILED: "failed", RunState.CANCELLED: "was cancelled"}
 
 
@@ -108,7 +109,10 @@ def _tell_end(progress: RunProgress, failure: BaseException | None) -> None:
         _console.success(f"{headline}.")
     else:
         reason = " ".join(mask_text(str(failure)).split())
-        _console.error(f"{headline}: {cut(f'{type(failure).__name__}: {reason}'.removesuffix(': '), _REASON)}")
+        # The whole of it stands above, in the traceback: on a terminal, two lines remind of it.
+        columns = _console.columns(sys.stderr) or _REASON
+        room = max(min(2 * columns - len(f"dbnd: error: {headline}: ") - 4, _REASON), _SHORTEST_REASON)
+        _console.error(f"{headline}: {cut(f'{type(failure).__name__}: {reason}'.removesuffix(': '), room)}")
     _console.details(summary(progress))
 
 

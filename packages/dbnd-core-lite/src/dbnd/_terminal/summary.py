@@ -22,6 +22,9 @@ _PARAMS: Final = 12
 _METRICS: Final = 12
 _LINKS: Final = 3
 _LONGEST_VALUE: Final = 40
+# Columns that stay for the line of bars, on a wide and on a narrow terminal, and for the name of a metric.
+_BARS: Final = (8, 4)
+_SHORTEST_NAME: Final = 12
 
 
 def summary(progress: RunProgress) -> str:
@@ -57,10 +60,11 @@ def _facts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
             links.setdefault(name, []).append(url)
     for name, urls in links.items():
         more = [f"and {len(urls) - _LINKS} more"] if len(urls) > _LINKS else []
-        yield plain(name), [plain(url) for url in urls[:_LINKS]] + more
+        yield cut(plain(name), _LABEL - 1), [plain(url) for url in urls[:_LINKS]] + more
     if progress.client is not None and progress.client.unsent:
-        unsent = f"{progress.client.unsent} events wait for the tracker; `dbnd sync` sends them"
-        yield "unsent", [unsent]
+        # Why, and where they are, the client has said in a warning.
+        count = progress.client.unsent
+        yield "unsent", ["1 event waits: `dbnd sync`" if count == 1 else f"{count} events wait: `dbnd sync`"]
 
 
 def _count(progress: RunProgress) -> str:
@@ -99,11 +103,14 @@ def _metric_lines(metrics: list[tuple[TaskProgress, Series]], room: int) -> Iter
         "" if series.low is None else f"min {number(series.low)}  max {number(series.high)}" for _, series in metrics
     ]
     value_columns = max(map(width, values))
-    name_columns = min(max(map(width, names)), max(room - value_columns - 2, 8))
     bound_columns = max(map(width, bounds))
     if room < _NARROW:  # the bounds are left out for the line of bars
         bound_columns = 0
-    left = room - name_columns - value_columns - bound_columns - 6
+    bar_columns = _BARS[room < _NARROW] if any(len(series.history) > 1 for _, series in metrics) else 0
+    taken = sum(columns + 2 for columns in (value_columns, bound_columns) if columns)
+    room_for_names = room - taken - (bar_columns + 2 if bar_columns else 0)
+    name_columns = min(max(map(width, names)), max(room_for_names, _SHORTEST_NAME))
+    left = room - name_columns - taken - 2
     for name, value, bound, (_, series) in zip(names, values, bounds, metrics, strict=True):
         parts = [pad(cut(name, name_columns), name_columns), pad(value, value_columns)]
         if bound_columns:

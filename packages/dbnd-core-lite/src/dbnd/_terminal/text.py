@@ -46,6 +46,28 @@ def cut(text: str, columns: int) -> str:
     return "".join(kept) + "…" if columns > 0 else ""
 
 
+def wrap(text: str, columns: int, *, used: int = 0, indent: str = "") -> str:
+    """``text`` broken at blanks into lines of at most ``columns``; a longer word stays whole, as links must.
+
+    Args:
+        text: What is to be broken; lines that it has already stay.
+        columns: Widest line.
+        used: Columns that stand before the first line already.
+        indent: Start of all lines but the first.
+    """
+    lines: list[str] = []
+    for line in text.split("\n"):
+        words = iter(line.split(" "))
+        lines.append((indent if lines else "") + next(words))
+        for word in words:
+            before = used if len(lines) == 1 else 0
+            if before + width(lines[-1]) + 1 + width(word) > columns:
+                lines.append(indent + word)
+            else:
+                lines[-1] += f" {word}"
+    return "\n".join(lines)
+
+
 def pad(text: str, columns: int) -> str:
     """``text`` followed by blanks up to ``columns``."""
     return text + " " * (columns - width(text))
