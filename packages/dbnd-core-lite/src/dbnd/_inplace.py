@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbnd._context import tracked_script
 from dbnd._errors import UsageError
+from dbnd._exits import ExitWatch
 from dbnd._signals import TerminatedError
 
 if TYPE_CHECKING:
@@ -43,32 +44,36 @@ class Tracking(ContextDecorator):
     ) -> None:
         self._arguments = (job_name, run_name, project_name, conf)
         self._manager: AbstractContextManager[Run] | None = None
+        self._exits = ExitWatch()
         self.run: Run | None = None
 
     def start(self) -> Self:
         """Start the run without a ``with`` block, such as in one cell of a notebook; ``stop`` ends it in another.
 
-        A run that is not stopped ends with its process: as failed by an exception that a script does not catch, as
-        cancelled by SIGTERM, else as succeeded.
+        A run that is not stopped ends with its process: as failed by an exception that a script does not catch or by
+        ``sys.exit()`` with another code than 0, as cancelled by SIGTERM and Ctrl-C, else as succeeded.
 
         Raises:
             ConfigError: The configuration cannot be used.
             UsageError: It has started already.
         """
         self.__enter__()
+        if not _is_interactive():
+            self._exits.start()
         atexit.register(self._end_with_process)
         return self
 
     def stop(self) -> None:
         """End the run that ``start`` has started, and deliver what was logged; harmless when repeated."""
         atexit.unregister(self._end_with_process)
+        self._exits.stop()
         self.__exit__(None, None, None)
 
     def _end_with_process(self) -> None:
         error: BaseException | None = TerminatedError.last
-        # In an interactive session the last error is that of some cell, and not the end.
-        if error is None and not hasattr(sys, "ps1") and not hasattr(builtins, "__IPYTHON__"):
-            error = getattr(sys, "last_value", None)
+        if error is None and not _is_interactive():
+            error = getattr(sys, "last_value", None) or self._exits.uncaught
+        self._exits.stop()
         try:
             if error is None:
                 self.__exit__(None, None, None)
@@ -111,6 +116,11 @@ class Tracking(ContextDecorator):
         if self.run is None:
             return facts_table("dbnd_tracking", [("State", "not started: use it with `with`, or call start()")])
         return self.run._repr_html_()
+
+
+def _is_interactive() -> bool:
+    """Whether somebody types in what is executed; the last error is then that of some cell, and not the end."""
+    return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")
 
 
 def dbnd_tracking(

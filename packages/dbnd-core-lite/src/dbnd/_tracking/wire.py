@@ -43,10 +43,16 @@ class ErrorInfo:
     def of(cls, error: BaseException) -> ErrorInfo:
         """What there is to say of ``error``, its traceback without our own frames."""
         return cls(
-            message=mask_text(str(error) or type(error).__name__),
+            message=mask_text(_message(error)),
             exception_type=str(type(error)),
             traceback=mask_text(user_traceback(error)),
         )
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return str(error) if str(error) != str(error.code) else f"The script ended with exit code {error.code}."
+    return str(error) or type(error).__name__
 
 
 def user_traceback(error: BaseException) -> str:
