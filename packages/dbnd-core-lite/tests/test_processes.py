@@ -337,19 +337,43 @@ def test_a_forked_child_dies_of_sigterm_as_it_would_without_us(script, server):
     assert run_states(server) == ["SUCCESS"]
 
 
-def test_terminating_a_process_of_multiprocessing_works(script, server):
+@pytest.mark.parametrize("is_up", [False, True])
+def test_terminating_a_process_of_multiprocessing_works(script, server, is_up):
     script(
-        """
+        f"""
         import multiprocessing
         context = multiprocessing.get_context("fork")
+        def work(pipe):
+            pipe.send("up")
+            time.sleep({2 * PATIENCE})
         with dbnd_tracking("job", conf=conf):
-            child = context.Process(target=time.sleep, args=(60,))
+            here, there = context.Pipe()
+            child = context.Process(target=work, args=(there,))
             child.start()
+            if {is_up}:
+                assert here.poll({PATIENCE}) and here.recv() == "up"
             child.terminate()
-            child.join()
-            assert child.exitcode == -signal.SIGTERM
+            child.join({PATIENCE})
+            assert child.exitcode == -signal.SIGTERM, child.exitcode
         """
     )
+    assert run_states(server) == ["SUCCESS"]
+
+
+def test_sigterm_is_not_lost_in_a_child_that_has_just_been_forked(script, server):
+    script(
+        f"""
+        with dbnd_tracking("job", conf=conf):
+            for _ in range(30):
+                if not (child := os.fork()):
+                    time.sleep({2 * PATIENCE})
+                    os._exit(0)
+                os.kill(child, signal.SIGTERM)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+            assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        """
+    )
+    assert run_states(server) == ["SUCCESS"]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,30 @@ def request_end() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+class _HeldAtForks(threading.local):
+    """Holds SIGTERM back while a thread forks, as long as our handler is set.
+
+    Python forgets in a new child the signals that have come before it is ready, where a process with a handler would
+    otherwise have died of them: a child that is terminated at once would go on.
+    """
+
+    is_wanted: ClassVar[bool] = False
+    mask: set[int | signal.Signals] | None = None
+
+    def hold(self) -> None:
+        if _HeldAtForks.is_wanted:
+            self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def release(self) -> None:
+        mask, self.mask = self.mask, None
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+_held: Final = _HeldAtForks()
+os.register_at_fork(before=_held.hold, after_in_parent=_held.release, after_in_child=_held.release)
+
+
 @contextmanager
 def sigterm_cancels() -> Iterator[bool]:
     """Let SIGTERM raise ``TerminatedError`` in the main thread within the block; a second one ends the process.
@@ -59,10 +83,12 @@ def sigterm_cancels() -> Iterator[bool]:
         raise TerminatedError.last
 
     signal.signal(signal.SIGTERM, terminate)
+    _HeldAtForks.is_wanted = True
     try:
         yield True
     finally:
         owner = None
+        _HeldAtForks.is_wanted = False
         # Another thread may end what this one has begun, and cannot set handlers; the one that stays then does as none.
         in_main = threading.current_thread() is threading.main_thread()
         if in_main and signal.getsignal(signal.SIGTERM) is terminate:
