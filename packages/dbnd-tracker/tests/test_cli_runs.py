@@ -20,7 +20,7 @@ from dbnd_tracker import _models as models
 from dbnd_tracker._cli.references import complete_run
 from dbnd_tracker._cli.runs import runs
 from dbnd_tracker._errors import RemoteError, TrackerError
-from dbnd_tracker._queries import Condition, QueryError, list_runs
+from dbnd_tracker._queries import Condition, QueryError, RunFilter, list_runs
 
 TABLES = (
     *(models.Run, models.TaskRun, models.Attempt, models.TaskDefinition, models.TaskRelation, models.Param, models.Tag),
@@ -145,13 +145,14 @@ def test_conditions_of_the_read_api_that_do_not_exist(embedded: Any) -> None:
         Condition("metrics.", "lt", "1"): "cannot be filtered by 'metrics.'",
     }.items():
         with embedded.database.read() as session, pytest.raises(QueryError, match=sentence):
-            list_runs(session, [condition])
+            list_runs(session, RunFilter(conditions=(condition,)))
 
 
 def test_times_of_the_read_api(embedded: Any) -> None:
     for time in ("2100-01-01", "2100-01-01T00:00:00Z", "2100-01-01T00:00:00+02:00"):
         with embedded.database.read() as session:
-            assert len(list_runs(session, [Condition("start_time", "lt", time)]).data) == 3
+            wanted = RunFilter(conditions=(Condition("start_time", "lt", time),))
+            assert len(list_runs(session, wanted).data) == 3
 
 
 def test_comparison(anywhere: Any) -> None:

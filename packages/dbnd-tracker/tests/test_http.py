@@ -98,6 +98,30 @@ def test_bodies_of_gets_are_read_and_the_connection_is_kept(server: Any) -> None
         stream.close()
 
 
+def test_methods_beside_those_of_the_routes(server: Any, make_run: Any) -> None:
+    run = make_run()
+    server.post("init_run", run.init())
+    one = f"/api/v1/runs/{run.uid}"
+    allowed = {
+        "/": "GET, HEAD, OPTIONS",
+        "/api/v1/tracking/init_run": "OPTIONS, POST",
+        one: "DELETE, GET, HEAD, OPTIONS",
+    }
+    for path, methods in allowed.items():
+        answer = server.session.options(f"{server.url}{path}", timeout=30)
+        assert (answer.status_code, answer.headers["Allow"], answer.content) == (204, methods, b"")
+        refused = server.session.put(f"{server.url}{path}", json={}, timeout=30)
+        assert (refused.status_code, refused.headers["Allow"]) == (405, methods)
+    for path in ("/healthz", "/readyz", "/api/v1/auth/ping", "/api/v1/runs", one, "/", f"/api/v1/runs/{run.uid[:-1]}"):
+        head, whole = server.session.head(f"{server.url}{path}", timeout=30), server.get(path)
+        assert (head.status_code, head.content) == (whole.status_code, b"")
+        assert head.headers["Content-Type"] == whole.headers["Content-Type"]
+    assert server.session.head(f"{server.url}/api/v1/tracking/init_run", timeout=30).status_code == 405
+    for method in ("OPTIONS", "HEAD"):
+        assert server.session.request(method, f"{server.url}/no/such/page", timeout=30).status_code == 404
+    assert server.get(one).ok, "the connection is out of step"
+
+
 def test_the_login_of_clients_without_a_token(server: Any) -> None:
     assert server.get("/api/v1/auth/csrf").ok
     assert server.session.cookies.get("X-CSRF-TOKEN")

@@ -243,6 +243,50 @@ def test_what_the_original_clients_ask(tracker: Any, server: Any) -> None:
     assert wrong.status_code == 400
 
 
+def test_params_name_the_targets_that_they_are(tracker: Any, server: Any) -> None:
+    run, task = tracker.started()
+    target = {
+        "run_uid": run.uid,
+        "task_run_uid": task.uid,
+        "task_run_attempt_uid": task.attempt,
+        "target_path": "/data/lr.txt",
+        "param_name": "lr",
+        "operation_type": "read",
+        "operation_status": "OK",
+    }
+    tracker.call("log_targets", {"targets_info": [target, {**target, "param_name": None}]})
+    asked = server.post("task/tasks", {"uids": [task.uid]}).json()
+    [uid] = [found["target_uid"] for found in asked["targets_operations"] if found["param_name"] == "lr"]
+    assert [param["targets_uids"] for param in asked["task_instances"][task.uid]["task_run_params"]] == [[uid]]
+
+
+def test_jobs_and_runs_as_the_original_clients_page_and_filter_them(tracker: Any, make_run: Any, server: Any) -> None:
+    for hour, job in enumerate(("a", "b", "c", "b")):
+        run = make_run(job=job, name=f"run {hour}")
+        tracker.call("init_run", run.init(start_time=f"2026-03-04T0{hour}:00:00Z", project_name=f"p{job}"))
+
+    def names(path: str, **params: Any) -> list[str]:
+        filters = {"filter": json.dumps(params.pop("filter"))} if "filter" in params else {}
+        answer = server.get(path, params={**params, **filters})
+        assert answer.status_code == 200, answer.text
+        return [found["name"] for found in answer.json()["data"]]
+
+    jobs, runs = "/api/v1/jobs", "/api/v1/runs"
+    assert names(jobs) == names(jobs, sort="-latest_run_start_time") == ["b", "c", "a"]
+    assert names(jobs, sort="latest_run_start_time") == ["a", "c", "b"]
+    assert names(jobs, sort="-name") == ["c", "b", "a"]
+    assert names(jobs, sort="name", **{"page[size]": 2, "page[number]": 2}) == ["c"]
+    assert names(jobs, filter=[{"name": "name", "op": "eq", "val": "b"}]) == ["b"]
+    assert names(jobs, filter=[{"name": "project_name", "op": "like", "val": "p_"}], sort="name") == ["a", "b", "c"]
+    by_name = {"filter": json.dumps([{"name": "name", "op": "eq", "val": "b"}])}
+    assert server.get(jobs, params=by_name).json()["meta"] == {"total": 1}
+    for sort in ({}, {"sort": "-name"}, {"sort": "-start_time"}):
+        pages = [names(runs, **sort, **{"page[size]": 3, "page[number]": number}) for number in (1, 2, 3)]
+        assert pages == [["run 3", "run 2", "run 1"], ["run 0"], []]
+    for path in (f"{jobs}?sort=mood", f"{jobs}?filter=5", f"{runs}?page[size]=0", f"{runs}?page[number]=0"):
+        assert server.get(path).status_code in {400, 422}, path
+
+
 def test_targets_that_are_known_before_their_task_runs_are_kept(tracker: Any, make_run: Any) -> None:
     run = make_run()
     task = run.task()

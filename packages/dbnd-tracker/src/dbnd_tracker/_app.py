@@ -19,6 +19,7 @@ from dbnd_tracker._api.extensions import ExtensionsMiddleware
 from dbnd_tracker._api.health import health_router
 from dbnd_tracker._api.hosts import HostMiddleware
 from dbnd_tracker._api.login import login_router
+from dbnd_tracker._api.methods import MethodsMiddleware
 from dbnd_tracker._api.openapi import REFUSALS, describe_calls
 from dbnd_tracker._api.original import original_router
 from dbnd_tracker._api.pages import pages_router
@@ -83,6 +84,7 @@ def create_app(
     describe_calls(app)
     # The one added last is the outermost: bodies are read before anything is refused, and every answer is marked,
     # counted and logged.
+    app.add_middleware(MethodsMiddleware, routes=app.routes)
     if keyring is not None:
         app.add_middleware(AccessMiddleware, database=database, keyring=keyring)
     app.add_middleware(HostMiddleware, host=host, allowed_hosts=settings.allowed_hosts)

@@ -69,13 +69,13 @@ class DatabaseReader:
 
     def runs(self, conditions: Sequence[Condition], limit: int) -> RunPage:
         """Runs that meet all conditions, newest first."""
-        from dbnd_tracker._queries import list_runs
+        from dbnd_tracker._queries import RunFilter, list_runs
         from dbnd_tracker._views import PageMeta
 
         if self._database is None:
             return RunPage(data=[], meta=PageMeta(total=0, after=None))
         with self._database.read() as session:
-            return list_runs(session, conditions, limit=limit)
+            return list_runs(session, RunFilter(conditions=tuple(conditions)), limit=limit)
 
     def run(self, uid: str) -> RunDetail | None:
         """The run with this uid, or None."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from dbnd_tracker._access.roles import Role
 from dbnd_tracker._access.tokens import ANYONE, LABEL_LENGTH, create_token, open_session
 from dbnd_tracker._api.access import CSRF_COOKIE, identity_of, set_session_cookie
+from dbnd_tracker._schemas.fields import from_digits
 
 if TYPE_CHECKING:
     from dbnd_tracker._access.tokens import Identity, Keyring
@@ -25,11 +26,6 @@ _LONGEST_LIFESPAN: Final = 100 * 365 * 24 * 3600
 
 
 _Lifespan = Annotated[int, Field(gt=0, le=_LONGEST_LIFESPAN)]
-
-
-def _number(value: object) -> object:
-    """The Java client sends numbers as text."""
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
 class Status(BaseModel):
@@ -49,7 +45,7 @@ class TokenWanted(BaseModel):
     label: Annotated[str, Field(min_length=1, max_length=LABEL_LENGTH)]
     lifespan: Annotated[
         _Lifespan | None,
-        BeforeValidator(_number, json_schema_input_type=_Lifespan | None),
+        BeforeValidator(from_digits, json_schema_input_type=_Lifespan | None),
     ] = None
 
 

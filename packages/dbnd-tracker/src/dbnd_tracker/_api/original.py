@@ -7,6 +7,7 @@ nothing like them here, and their routes do not exist.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, Field
 
+from dbnd_tracker._api.runs import conditions_of
 from dbnd_tracker._queries import QueryError, run_detail
 from dbnd_tracker._queries import original as queries
 from dbnd_tracker._schemas.fields import Uid
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 _MAX_UIDS: Final = 1_000
 _MAX_POINTS: Final = 10_000
 _MAX_ID: Final = 2**63 - 1
+# A job is found by its runs; their own names say nothing of it.
+_JOB_NAMES: Final = {"name": "job_name"}
 
 _Filter = Annotated[
     str | None, Query(alias="filter", description='JSON: [{"name": "run_uid", "op": "eq", "val": "..."}, ...]')
@@ -74,11 +78,16 @@ def _with_times(value: Any) -> Any:  # noqa: ANN401  any JSON value
 def _add_run_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
     @router.get("/api/v1/jobs")
     def jobs(
+        filters: _Filter = None,
+        sort: Annotated[str, Query(description="latest_run_start_time or name, with a - for the largest first")] = (
+            "-latest_run_start_time"
+        ),
         limit: Annotated[int, Query(alias="page[size]", ge=1, le=1_000)] = 100,
         page: Annotated[int, Query(alias="page[number]", ge=1, le=1_000_000)] = 1,
     ) -> Rows:
-        """Jobs with their latest runs, those that ran last first."""
-        data, total = ask(queries.jobs, limit=limit, offset=(page - 1) * limit)
+        """Jobs with their latest runs, those that ran last first unless they are sorted otherwise."""
+        conditions = [replace(each, name=_JOB_NAMES.get(each.name, each.name)) for each in conditions_of(filters)]
+        data, total = ask(queries.jobs, conditions, sort=sort, limit=limit, offset=(page - 1) * limit)
         return Rows(data=data, meta={"total": total})
 
     @router.get("/api/v1/runs/{run_uid}/operations")

@@ -7,7 +7,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Body, HTTPException, Query, Response
-from sqlalchemy import select
 
 from dbnd_tracker import _queries as queries
 from dbnd_tracker import _views as views
@@ -15,14 +14,11 @@ from dbnd_tracker._api.answers import answer
 from dbnd_tracker._api.exports import whole_run
 from dbnd_tracker._deletion import delete_runs
 from dbnd_tracker._ingest import stop_runs
-from dbnd_tracker._models import Run
 from dbnd_tracker._queries.expressions import Field, parse_expression
-from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunFilter, run_table
+from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunFilter
 from dbnd_tracker._schemas.fields import Uid
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from dbnd_tracker._database import Database
 
 MAX_RUNS = 1_000
@@ -58,24 +54,35 @@ def runs_router(database: Database) -> APIRouter:
         ] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_RUNS)] = 50,
         after: Annotated[str | None, Query(description="meta.after of the previous page")] = None,
-        sort: Annotated[str | None, Query(description=_SORT)] = None,
+        sort: Annotated[str, Query(description=_SORT)] = f"-{STARTED}",
         expression: Annotated[
-            str | None, Query(description="""Such as: metrics.loss < 0.5 and params.optimizer = "sgd" """)
+            str, Query(description="""Such as: metrics.loss < 0.5 and params.optimizer = "sgd" """)
+        ] = "",
+        size: Annotated[
+            int | None, Query(alias="page[size]", ge=1, le=MAX_RUNS, description="limit, as the original clients say")
         ] = None,
+        number: Annotated[
+            int, Query(alias="page[number]", ge=1, le=1_000_000, description="For them; after is quicker")
+        ] = 1,
     ) -> Response:
         """Runs that meet all conditions, newest first unless they are sorted otherwise."""
         given = {"job": job, "project": project, "state": state, "user": user, "name": name}
         conditions = [queries.Condition(field, "eq", value) for field, value in given.items() if value is not None]
-        conditions += _conditions(filters) if filters else []
+        conditions += conditions_of(filters)
+        wanted = RunFilter(logged=tuple(parse_expression(expression)), conditions=tuple(conditions))
+        order, descending = _order(sort)
+        limit = limit if size is None else size
         with database.read() as session:
-            if sort is None and not expression:
-                return answer(queries.list_runs(session, conditions, limit=limit, after=after))
-            order, descending = _order(sort or f"-{STARTED}")
-            wanted = RunFilter(logged=tuple(parse_expression(expression or "")), conditions=tuple(conditions))
-            _check_cursor(session, after)
-            table = run_table(session, wanted, order=order, descending=descending, limit=limit, after=after)
-            cursor = table.runs[-1].run_uid if table.runs and table.has_next else None
-            return answer(views.RunPage(data=table.runs, meta=views.PageMeta(total=table.total, after=cursor)))
+            page = queries.list_runs(
+                session,
+                wanted,
+                order=order,
+                descending=descending,
+                limit=limit,
+                after=after,
+                offset=(number - 1) * limit,
+            )
+            return answer(page)
 
     @router.get("/runs/compare", response_model=views.Comparison)
     def compare(run_uid: Annotated[list[str], Query(min_length=1, max_length=MAX_COMPARED)]) -> Response:
@@ -125,16 +132,15 @@ def _order(sort: str) -> tuple[str | Field, bool]:
     return found, sort.startswith("-")
 
 
-def _check_cursor(session: Session, after: str | None) -> None:
-    if after is not None and session.scalar(select(Run.id).where(Run.uid == after)) is None:
-        msg = f"The cursor {after[:80]!r} is not the uid of a run."
-        raise queries.QueryError(msg)
+def conditions_of(text: str | None) -> list[queries.Condition]:
+    """The conditions that the parameter ``filter`` says.
 
-
-def _conditions(text: str) -> list[queries.Condition]:
+    Raises:
+        QueryError: It is not of the form of one.
+    """
     try:
-        parsed: Any = json.loads(text)
+        parsed: Any = json.loads(text or "[]")
         return [queries.Condition(str(c["name"]), str(c.get("op", "eq")), str(c["val"])) for c in parsed]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        msg = f'filter={text[:80]!r} is not of the form [{{"name": "uid", "op": "eq", "val": "..."}}].'
+        msg = f'filter={str(text)[:80]!r} is not of the form [{{"name": "uid", "op": "eq", "val": "..."}}].'
         raise queries.QueryError(msg) from None

@@ -41,7 +41,7 @@ def log_targets(writer: Writer, body: LogTargets) -> object:
             "param_name": info.param_name,
             "path": info.target_path,
             "operation_type": info.operation_type.value,
-            "operation_status": info.operation_status.value,
+            "operation_status": info.operation_status and info.operation_status.value,
             "value_preview": info.value_preview,
             "data_dimensions": info.data_dimensions,
             "data_schema": info.data_schema,

@@ -93,8 +93,8 @@ def _facts(args: InitArgs) -> dict[str, object]:
     facts = args.new_run_info.model_dump(mode="json", include=_FACTS, exclude_none=True) if args.new_run_info else {}
     extra = {
         "scheduled_run": args.scheduled_run_info and args.scheduled_run_info.model_dump(mode="json"),
-        "af_context": args.af_context,
-        "tracking_source": args.tracking_source,
+        "af_context": args.af_context and args.af_context.model_dump(exclude_none=True),
+        "tracking_source": args.tracking_source and args.tracking_source.model_dump(exclude_none=True),
     }
     return {**facts, **{name: value for name, value in extra.items() if value}}
 

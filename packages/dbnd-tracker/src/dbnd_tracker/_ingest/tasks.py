@@ -84,7 +84,8 @@ def _add_definition(writer: Writer, info: TaskDefinitionInfo) -> None:
         facts = info.model_dump(
             include={"name", "type", "source", "source_hash", "module_source", "module_source_hash"}
         )
-        writer.session.add(TaskDefinition(uid=info.task_definition_uid, params=info.task_param_definitions, **facts))
+        params = [param.model_dump() for param in info.task_param_definitions]
+        writer.session.add(TaskDefinition(uid=info.task_definition_uid, params=params, **facts))
         writer.session.flush()
 
 
@@ -110,6 +111,9 @@ def _add_task_run(writer: Writer, info: TaskRunInfo) -> None:
     attempt = writer.attempt(info.task_run_attempt_uid)
     attempt.task_run_uid = info.task_run_uid
     attempt.state = next_task_state(attempt.state, "success" if task_run.is_reused else info.state.value)
+    attempt.start_time = attempt.start_time or info.start_date
+    if attempt.state in FINAL_STATES:
+        attempt.end_time = attempt.end_time or info.end_date
     attempt.log_path = info.log_local or info.log_remote or attempt.log_path
     _link(attempt, info.external_links)
     params = {param.parameter_name: param for param in info.task_run_params}

@@ -10,6 +10,7 @@ from dbnd_tracker._queries.details import task_run_documents as task_run_documen
 from dbnd_tracker._queries.details import task_run_log as task_run_log
 from dbnd_tracker._queries.metrics import metric_history as metric_history
 from dbnd_tracker._queries.metrics import metric_list as metric_list
+from dbnd_tracker._queries.run_table import RunFilter as RunFilter
+from dbnd_tracker._queries.run_table import list_runs as list_runs
 from dbnd_tracker._queries.runs import Condition as Condition
 from dbnd_tracker._queries.runs import QueryError as QueryError
-from dbnd_tracker._queries.runs import list_runs as list_runs

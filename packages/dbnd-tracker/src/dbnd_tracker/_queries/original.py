@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import undefer
 
 from dbnd_tracker import _views as views
@@ -16,27 +16,52 @@ from dbnd_tracker._models import Attempt, Metric, Run, ScheduledJob, Target, Tas
 from dbnd_tracker._queries.datasets import dataset_operations
 from dbnd_tracker._queries.details import run_detail
 from dbnd_tracker._queries.metrics import series_query
+from dbnd_tracker._queries.runs import Condition, QueryError
 from dbnd_tracker._values import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy.orm import Session
 
 _STATUS: Final = {"OK": "SUCCESS", "NOK": "FAILED"}
 _MAX_OPERATIONS: Final = 10_000
 _MAX_INFOS: Final = 1_000
+_LATEST: Final = "-latest_run_start_time"
+JOB_ORDERS: Final[dict[str, ColumnElement[Any]]] = {
+    "latest_run_start_time": func.max(Run.start_time),
+    "name": func.max(Run.job_name),
+}
+"""What jobs can be sorted by."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def jobs(session: Session, *, limit: int, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Jobs with their latest runs, those that ran last first, and how many there are."""
-    total = session.scalar(select(func.count(Run.job_name.distinct()))) or 0
+def jobs(
+    session: Session, conditions: Iterable[Condition] = (), *, sort: str = _LATEST, limit: int, offset: int = 0
+) -> tuple[list[dict[str, Any]], int]:
+    """Jobs with their latest runs, and how many there are.
+
+    Args:
+        session: Where to read.
+        conditions: Only jobs with runs that meet all of them.
+        sort: One of ``JOB_ORDERS``, with a - in front for the largest first.
+        limit: How many at most.
+        offset: How many to leave out before them.
+
+    Raises:
+        QueryError: A condition or the order is not known.
+    """
+    order = JOB_ORDERS.get(sort.removeprefix("-"))
+    if order is None:
+        msg = f"Jobs cannot be sorted by {sort[:80]!r}; they can by {', '.join(JOB_ORDERS)}."
+        raise QueryError(msg)
+    clauses = [Run.job_name.is_not(None), *(condition.clause(session) for condition in conditions)]
+    total = session.scalar(select(func.count(Run.job_name.distinct())).where(*clauses)) or 0
     latest = (
         select(Run.job_name, func.max(Run.start_time).label("time"))
-        .where(Run.job_name.is_not(None))
+        .where(*clauses)
         .group_by(Run.job_name)
-        .order_by(func.max(Run.start_time).desc(), Run.job_name)
+        .order_by(order.desc() if sort.startswith("-") else order, Run.job_name)
         .limit(limit)
         .offset(offset)
     )
@@ -157,9 +182,17 @@ def tasks(session: Session, uids: Sequence[str]) -> dict[str, Any]:
         if detail is not None:
             details.update({task.task_run_uid: (detail, task) for task in detail.task_runs})
     known = {uid: row for uid, row in rows.items() if uid in details}
+    targets = _targets(session, [attempt.id for uid in known for attempt in attempts[uid]])
+    of_params: dict[tuple[str, str | None], list[str]] = defaultdict(list)
+    for target in targets:
+        of_params[target["task_run_uid"], target["param_name"]].append(target["target_uid"])
+    instances = {uid: _instance(row, *details[uid], attempts[uid]) for uid, row in known.items()}
+    for uid, instance in instances.items():
+        for param in instance["task_run_params"]:
+            param["targets_uids"] = of_params[uid, param["name"]]
     return {
-        "task_instances": {uid: _instance(row, *details[uid], attempts[uid]) for uid, row in known.items()},
-        "targets_operations": _targets(session, [attempt.id for uid in known for attempt in attempts[uid]]),
+        "task_instances": instances,
+        "targets_operations": targets,
         "attempts": {uid: [{"id": attempt.id, "error": attempt.error} for attempt in attempts[uid]] for uid in known},
     }
 
@@ -194,8 +227,7 @@ def _instance(row: TaskRun, run: views.RunDetail, task: views.TaskRunView, attem
         "latest_task_run_attempt_id": attempts[-1].id if attempts else None,
         "type": task.type,
         "task_run_params": [
-            {"name": param.name, "value": param.value, "value_origin": param.origin, "targets_uids": []}
-            for param in task.params
+            {"name": param.name, "value": param.value, "value_origin": param.origin} for param in task.params
         ],
         "external_links": task.links,
     }

@@ -16,9 +16,9 @@ from sqlalchemy import ColumnElement, func, or_, select
 
 from dbnd_tracker._models import Attempt, MetricKey, MetricSeries, Param, Run, Tag
 from dbnd_tracker._queries.expressions import Comparison, Field, Kind, as_number
-from dbnd_tracker._queries.runs import Condition, summary
+from dbnd_tracker._queries.runs import Condition, QueryError, summary
 from dbnd_tracker._values import decode
-from dbnd_tracker._views import RunSummary
+from dbnd_tracker._views import PageMeta, RunPage, RunSummary
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -118,6 +118,7 @@ def run_table(
     limit: int = 50,
     after: str | None = None,
     before: str | None = None,
+    offset: int = 0,
 ) -> RunTable:
     """One page of the runs that ``wanted`` finds.
 
@@ -129,12 +130,13 @@ def run_table(
         limit: How many runs at most.
         after: Uid of the run before the page; a run that is not among those found starts at the beginning.
         before: Uid of the run after the page.
+        offset: How many runs to leave out at the start, where neither of those two is given.
     """
     if order == STARTED and not wanted.logged:
-        return _by_time(session, wanted, descending=descending, limit=limit, after=after, before=before)
+        return _by_time(session, wanted, descending=descending, limit=limit, after=after, before=before, offset=offset)
     slim = _sorted(session, wanted, order, descending=descending)
     places = {run.uid: place for place, run in enumerate(slim)}
-    start = 0
+    start = offset
     if after in places:
         start = places[after] + 1
     elif before in places:
@@ -145,8 +147,40 @@ def run_table(
     return RunTable(runs, len(slim), start > 0, start + limit < len(slim), start + 1)
 
 
+def list_runs(
+    session: Session,
+    wanted: RunFilter | None = None,
+    *,
+    order: str | Field = STARTED,
+    descending: bool = True,
+    limit: int = 50,
+    after: str | None = None,
+    offset: int = 0,
+) -> RunPage:
+    """One page of the runs that ``wanted`` finds, with a cursor to go on from; see ``run_table``.
+
+    Raises:
+        QueryError: A condition cannot be understood, or no run has the uid ``after``.
+    """
+    if after is not None and session.scalar(select(Run.id).where(Run.uid == after)) is None:
+        msg = f"The cursor {after[:80]!r} is not the uid of a run."
+        raise QueryError(msg)
+    table = run_table(
+        session, wanted or RunFilter(), order=order, descending=descending, limit=limit, after=after, offset=offset
+    )
+    cursor = table.runs[-1].run_uid if table.runs and table.has_next else None
+    return RunPage(data=table.runs, meta=PageMeta(total=table.total, after=cursor))
+
+
 def _by_time(
-    session: Session, wanted: RunFilter, *, descending: bool, limit: int, after: str | None, before: str | None
+    session: Session,
+    wanted: RunFilter,
+    *,
+    descending: bool,
+    limit: int,
+    after: str | None,
+    before: str | None,
+    offset: int,
 ) -> RunTable:
     clauses = wanted.clauses(session)
     total = session.scalar(select(func.count()).select_from(Run).where(*clauses)) or 0
@@ -162,14 +196,15 @@ def _by_time(
             paged.append(or_(time > cursor.start_time, same & (Run.id > cursor.id)))
     columns = (Run.start_time, Run.id)
     ordered = [column.desc() for column in columns] if is_falling else [column.asc() for column in columns]
-    found = session.scalars(select(Run).where(*paged).order_by(*ordered).limit(limit + 1)).all()
+    left_out = 0 if cursor else offset
+    found = session.scalars(select(Run).where(*paged).order_by(*ordered).limit(limit + 1).offset(left_out)).all()
     more = len(found) > limit
     shown = list(found[:limit])
     if backwards:
         shown.reverse()
     runs = [RunSummary(**summary(session, run)) for run in shown]
     if cursor is None:
-        return RunTable(runs, total, has_previous=False, has_next=more, first=1)
+        return RunTable(runs, total, has_previous=offset > 0, has_next=more, first=offset + 1)
     if backwards:
         return RunTable(runs, total, has_previous=more, has_next=True, first=None if more else 1)
     return RunTable(runs, total, has_previous=True, has_next=more, first=None if more else total - len(runs) + 1)

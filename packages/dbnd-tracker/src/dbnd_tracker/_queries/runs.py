@@ -1,21 +1,20 @@
-"""Lists of runs."""
+"""Conditions on runs, and what lists show of them."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, func, literal, not_, or_, select
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, literal, not_
 
 from dbnd_tracker._errors import TrackerError
 from dbnd_tracker._liveness import lost, shown_state
 from dbnd_tracker._models import Run
 from dbnd_tracker._queries.logged import logged_clause
 from dbnd_tracker._states import LOST
-from dbnd_tracker._views import PageMeta, RunPage, RunSummary
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -118,38 +117,6 @@ class Condition:
         if self.op == "eq":
             return and_(Run.state == value, not_(lost(session)))
         return _OPERATORS[self.op](case((lost(session), literal(LOST)), else_=Run.state), value)
-
-
-def list_runs(
-    session: Session, conditions: Iterable[Condition] = (), *, limit: int = 50, after: str | None = None
-) -> RunPage:
-    """Runs that meet all conditions, newest first.
-
-    Args:
-        session: Where to read.
-        conditions: What the runs have in common.
-        limit: How many at most.
-        after: Uid of the run after which the page starts.
-
-    Raises:
-        QueryError: A condition cannot be understood, or no run has the uid ``after``.
-    """
-    clauses = [condition.clause(session) for condition in conditions]
-    total = session.scalar(select(func.count()).select_from(Run).where(*clauses)) or 0
-    if after is not None:
-        last = session.scalar(select(Run).where(Run.uid == after))
-        if last is None:
-            msg = f"The cursor {after[:80]!r} is not the uid of a run."
-            raise QueryError(msg)
-        earlier = Run.start_time < last.start_time
-        clauses.append(or_(earlier, (Run.start_time == last.start_time) & (Run.id < last.id)))
-    wanted = select(Run).where(*clauses).order_by(Run.start_time.desc(), Run.id.desc()).limit(limit + 1)
-    runs = session.scalars(wanted).all()
-    shown = runs[:limit]
-    cursor = shown[-1].uid if shown and len(runs) > limit else None
-    return RunPage(
-        data=[RunSummary(**summary(session, run)) for run in shown], meta=PageMeta(total=total, after=cursor)
-    )
 
 
 def summary(session: Session, run: Run) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pydantic import (
     WithJsonSchema,
     WrapValidator,
 )
+from pydantic_core import core_schema
 
 from dbnd._run import RunState, TaskRunState
 from dbnd_tracker._models import NAME_LENGTH
@@ -28,17 +29,21 @@ from dbnd_tracker._values import clean
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pydantic import ValidatorFunctionWrapHandler
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidatorFunctionWrapHandler
 
     E = TypeVar("E", bound=Enum)
+
+T = TypeVar("T")
 
 SOURCE_LENGTH: Final = 64
 """Longest source of an update that is kept, in characters."""
 
-# The forms that the original schemas take and ISO 8601 does not: short numbers, 1 to 12 decimals, zone "+HH".
-_LOOSE_TIME: Final = re.compile(
-    r"(\d{4})-(\d{1,2})-(\d{1,2})[T ](\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,12}))?)?(Z|[+-]\d{2}(?::?\d{2})?)?"
+# The forms that the original schemas take. Not all are ISO 8601: short numbers, 1 to 12 decimals, zone "+HH".
+_TIME_FORM: Final = re.compile(
+    r"(\d{4})-(\d{1,2})-(\d{1,2})[T ](\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,12}))?)?(Z|[+-]\d{2}(?::?\d{2})?)?",
+    re.ASCII,
 )
+_DAY_FORM: Final = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})", re.ASCII)
 
 
 class Body(BaseModel):
@@ -61,14 +66,39 @@ def canonical_uid(text: str) -> str:
         raise ValueError(message) from None
 
 
+class _NotNull:
+    """Lets a member be missing, which its default None says, but not be null."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(_given, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        found = handler(schema)
+        members = [member for member in found.pop("anyOf", []) if member != {"type": "null"}]
+        return {**found, **(members[0] if len(members) == 1 else {"anyOf": members} if members else {})}
+
+
+def _given(value: object) -> object:
+    if value is None:
+        message = "null may not stand here"
+        raise ValueError(message)
+    return value
+
+
 def _utc(value: object, handler: ValidatorFunctionWrapHandler) -> datetime:
-    if not isinstance(value, (str, datetime)):
+    if not isinstance(value, str):
         message = "a time such as 2024-01-02T03:04:05+00:00 is needed"
         raise ValueError(message)  # noqa: TRY004  pydantic reports ValueErrors
+    found = _TIME_FORM.fullmatch(value)
+    if not found:
+        message = f"{value[:40]!r} is no time such as 2024-01-02T03:04:05+00:00"
+        raise ValueError(message)
     try:
         parsed: datetime = handler(value)
     except ValidationError:
-        parsed = _loose_time(str(value))
+        parsed = _loose_time(found)
     if parsed.tzinfo is timezone.utc:
         return parsed
     # Clients label their local times as UTC; one without a label is one of those.
@@ -79,15 +109,27 @@ def _utc(value: object, handler: ValidatorFunctionWrapHandler) -> datetime:
         raise ValueError(message) from None
 
 
-def _loose_time(text: str) -> datetime:
-    found = _LOOSE_TIME.fullmatch(text.strip())
-    if not found:
-        message = f"{text[:40]!r} is no time such as 2024-01-02T03:04:05+00:00"
-        raise ValueError(message)
+def _loose_time(found: re.Match[str]) -> datetime:
     year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
     microsecond = int((found[7] or "0")[:6].ljust(6, "0"))
     zone = (found[8] or "Z").replace("Z", "+00").replace(":", "").ljust(5, "0")
     return datetime(year, month, day, hour, minute, second, microsecond, datetime.strptime(zone, "%z").tzinfo)
+
+
+def _day(value: object) -> date:
+    """A day, or that of a time: the Java client sends one where the Python client sends a day."""
+    if isinstance(value, str):
+        if day := _DAY_FORM.fullmatch(value):
+            return date(*map(int, day.groups()))
+        if time := _TIME_FORM.fullmatch(value):
+            return _loose_time(time).date()
+    message = "a day such as 2024-01-02 is needed"
+    raise ValueError(message)
+
+
+def from_digits(value: object) -> object:
+    """A number that is sent as text, as the Java client does."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
 def _clean(value: object) -> object:
@@ -132,7 +174,9 @@ Text = Annotated[str, BeforeValidator(_clean)]
 Name = Annotated[str, AfterValidator(cut), BeforeValidator(_clean)]
 Uid = Annotated[str, AfterValidator(canonical_uid), WithJsonSchema({"type": "string", "format": "uuid"})]
 Time = Annotated[datetime, WrapValidator(_utc, json_schema_input_type=datetime)]
-Day = date | datetime
+Day = Annotated[date, BeforeValidator(_day, json_schema_input_type=date | datetime)]
+Omittable = Annotated[T | None, _NotNull()]
+"""What may be missing, but not null."""
 Source = Annotated[str | None, BeforeValidator(_plain_source)]
 JsonObject = dict[str, Any]
 DataSchema = Annotated[JsonObject | None, BeforeValidator(_from_json_text)]

@@ -15,6 +15,7 @@ from dbnd_tracker._schemas.fields import (
     Integer,
     JsonObject,
     Name,
+    Omittable,
     Real,
     Source,
     Text,
@@ -117,12 +118,12 @@ class TargetLogged(Body):
     run_uid: Uid
     task_run_uid: Uid
     task_run_attempt_uid: Uid
-    task_run_name: Text | None = None
+    task_run_name: Omittable[Text] = None
     target_path: Text
     param_name: Text | None = None
     task_def_uid: Uid | None = None
     operation_type: Annotated[TargetOperation, BeforeValidator(_lower)]
-    operation_status: OperationStatus
+    operation_status: Omittable[OperationStatus] = None
     value_preview: Text | None = None
     data_dimensions: Dimensions = None
     data_schema: DataSchema = None

@@ -11,6 +11,7 @@ from dbnd_tracker._schemas.fields import (
     Integer,
     JsonObject,
     Name,
+    Omittable,
     RunStateName,
     Source,
     TaskRunStateName,
@@ -18,7 +19,7 @@ from dbnd_tracker._schemas.fields import (
     Time,
     Uid,
 )
-from dbnd_tracker._schemas.tasks import TaskRunsInfo
+from dbnd_tracker._schemas.tasks import AirflowTaskContext, TaskRunsInfo
 
 
 class TaskRunEnv(Body):
@@ -48,7 +49,7 @@ class ScheduledRunInfo(Body):
 class RootRun(Body):
     """The run that started this one, and the task within it."""
 
-    root_run_uid: Uid | None = None
+    root_run_uid: Omittable[Uid] = None
     root_run_url: Text | None = None
     root_task_run_uid: Uid | None = None
     root_task_run_attempt_uid: Uid | None = None
@@ -57,33 +58,43 @@ class RootRun(Body):
 class RunInfo(Body):
     """A run that begins; the Java client writes ``archived``."""
 
-    run_uid: Uid | None = None
-    job_name: Name | None = None
+    run_uid: Omittable[Uid] = None
+    job_name: Omittable[Name] = None
     project_name: Name | None = None
-    name: Name | None = None
-    user: Name | None = None
+    name: Omittable[Name] = None
+    user: Omittable[Name] = None
     description: Text | None = None
-    state: RunStateName | None = None
-    start_time: Time | None = None
+    state: Omittable[RunStateName] = None
+    start_time: Omittable[Time] = None
     end_time: Time | None = None
-    execution_date: Time | None = None
+    execution_date: Omittable[Time] = None
     target_date: Day | None = None
-    dag_id: Text | None = None
+    dag_id: Omittable[Text] = None
     cmd_name: Text | None = None
     version: Text | None = None
-    driver_name: Text | None = None
-    cloud_type: Text | None = None
+    driver_name: Omittable[Text] = None
+    cloud_type: Omittable[Text] = None
     env_name: Text | None = None
     task_executor: Text | None = None
-    trigger: Text | None = None
+    trigger: Omittable[Text] = None
     is_archived: Flag = Field(default=False, validation_alias=AliasChoices("is_archived", "archived"))
     sends_heartbeat: Flag | None = None
-    root_run: RootRun | None = None
+    root_run: Omittable[RootRun] = None
     scheduled_run: ScheduledRunInfo | None = None
     root_run_uid: Uid | None = None
     scheduled_job_name: Text | None = None
     scheduled_date: Time | None = None
     external_links: JsonObject | None = None
+
+
+class TrackingSource(Body):
+    """Where a run is tracked from; clients send null for what they do not know of it."""
+
+    name: Omittable[Text] = None
+    url: Text | None = None
+    env: Text | None = None
+    source_type: Source = None
+    source_instance_uid: Uid | None = None
 
 
 class InitArgs(Body):
@@ -92,15 +103,15 @@ class InitArgs(Body):
     run_uid: Uid
     root_run_uid: Uid
     driver_task_uid: Uid | None = None
-    task_run_env: TaskRunEnv | None = None
+    task_run_env: Omittable[TaskRunEnv] = None
     task_runs_info: TaskRunsInfo
     new_run_info: RunInfo | None = None
     scheduled_run_info: ScheduledRunInfo | None = None
     update_existing: Flag = False
-    af_with_monitor: Flag | None = None
+    af_with_monitor: Omittable[Flag] = None
     source: Source = None
-    af_context: JsonObject | None = None
-    tracking_source: JsonObject | None = None
+    af_context: AirflowTaskContext | None = None
+    tracking_source: TrackingSource | None = None
     tracking_source_uid: Text | None = None
 
 

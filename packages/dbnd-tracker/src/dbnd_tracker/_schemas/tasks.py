@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from dbnd_tracker._schemas.fields import (
     Body,
@@ -13,11 +13,13 @@ from dbnd_tracker._schemas.fields import (
     Integer,
     JsonObject,
     Name,
+    Omittable,
     Source,
     TaskRunStateName,
     Text,
     Time,
     Uid,
+    from_digits,
 )
 
 MAX_ATTEMPT: Final = 2**31 - 1
@@ -32,7 +34,7 @@ class TaskRunParam(Body):
 
 
 class TaskRunInfo(Body):
-    """A task run."""
+    """A task run; what stands after its params is the Java client's."""
 
     task_run_uid: Uid
     task_run_attempt_uid: Uid
@@ -61,6 +63,23 @@ class TaskRunInfo(Body):
     log_remote: Text | None
     external_links: JsonObject | None = None
     task_run_params: list[TaskRunParam]
+    uid: Any = None
+    start_date: Time | None = None
+    end_date: Time | None = None
+    latest_task_run_attempt_id: Any = None
+
+
+class ParamDefinition(Body):
+    """A parameter of a task; the text "NOTHING" is no default."""
+
+    name: Omittable[Text] = None
+    default: Text | None = None
+    description: Omittable[Text] = None
+    group: Omittable[Text] = None
+    kind: Omittable[Text] = None
+    load_on_build: Omittable[Flag] = None
+    significant: Omittable[Flag] = None
+    value_type: Omittable[Text] = None
 
 
 class TaskDefinitionInfo(Body):
@@ -71,7 +90,7 @@ class TaskDefinitionInfo(Body):
     family: Text
     type: Text
     class_version: Text
-    task_param_definitions: list[JsonObject]
+    task_param_definitions: list[ParamDefinition]
     module_source: Text | None = None
     module_source_hash: Text | None = None
     source: Text | None = None
@@ -87,13 +106,25 @@ class TargetInfo(Body):
     task_run_uid: Uid | None
 
 
+class AirflowTaskContext(Body):
+    """The task of Airflow that a run takes place in; without an instance's uid, the Python client sends null."""
+
+    dag_id: Omittable[Text] = None
+    task_id: Omittable[Text] = None
+    execution_date: Omittable[Text] = None
+    try_number: Annotated[Integer, BeforeValidator(from_digits)] | None = None
+    airflow_instance_uid: Uid | None = None
+    airflow_name: Text | None = None
+    """Of the Java client."""
+
+
 class TaskRunsInfo(Body):
     """Task runs that begin, with their definitions and relations."""
 
-    run_uid: Uid
-    root_run_uid: Uid
-    task_run_env_uid: Uid
-    task_runs: list[TaskRunInfo]
+    run_uid: Omittable[Uid] = None
+    root_run_uid: Omittable[Uid] = None
+    task_run_env_uid: Omittable[Uid] = None
+    task_runs: list[TaskRunInfo] = Field(default_factory=list)
     task_definitions: list[TaskDefinitionInfo] = Field(default_factory=list)
     targets: list[TargetInfo] = Field(default_factory=list)
     parent_child_map: list[tuple[Uid, Uid]] = Field(default_factory=list)
@@ -101,7 +132,7 @@ class TaskRunsInfo(Body):
     upstreams_map: list[tuple[Uid, Uid]] = Field(default_factory=list)
     """Pairs of downstream and upstream."""
     dynamic_task_run_update: Flag = False
-    af_context: JsonObject | None = None
+    af_context: AirflowTaskContext | None = None
     parent_task_run_uid: Uid | None = None
     parent_task_run_attempt_uid: Uid | None = None
     source_context: JsonObject | None = None
