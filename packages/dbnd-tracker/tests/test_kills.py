@@ -2,11 +2,13 @@
 
 A client in a process of its own logs the numbers 0, 1, … through ``TrackingAPIClient`` until it is told to stop, and
 then everything that it has logged must be in the database, once. Every other kill comes from within the server, when it
-has committed a batch and is about to answer: the batch is sent again, and its number is all that keeps it out.
+has committed a batch and is about to answer: the batch is sent again, and its number is all that keeps it out. The same
+is done to single ones of several server processes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -51,6 +53,7 @@ print(n)
 
 SERVER = """
 import os, signal
+from contextlib import suppress
 from dbnd._cli.main import main
 from dbnd_tracker import _app
 from dbnd_tracker._ingest import calls
@@ -59,17 +62,23 @@ left = int(os.environ["ANSWERS"])
 if os.environ["DEDUPLICATE"] == "no":
     calls._advance = lambda *_: True
 
+def must_die():
+    global left
+    left -= 1
+    with suppress(FileNotFoundError):
+        os.unlink(os.environ["DIE"])  # of several processes only one finds it
+        return True
+    return left == 0
+
 class Dying:
     def __init__(self, app):
         self.app = app
 
     async def __call__(self, scope, receive, send):
         async def answer(message):
-            global left
-            if message["type"] == "http.response.start" and scope["path"].endswith("/log_metrics"):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
+            is_answer = message["type"] == "http.response.start" and scope["path"].endswith("/log_metrics")
+            if is_answer and must_die():
+                os.kill(os.getpid(), signal.SIGKILL)
             await send(message)
 
         await self.app(scope, receive, answer if scope["type"] == "http" else send)
@@ -82,16 +91,22 @@ def create_app(*args, **options):
     return app
 
 _app.create_app = create_app
-main()
+if __name__ == "__main__":  # the processes that serve read this file, too
+    main()
 """
 
 
 class Server:
-    """The tracker in a process of its own, always on the same port."""
+    """The tracker in a process of its own, or in several below that, always on the same port."""
 
-    def __init__(self, url: str, port: int, log: Path) -> None:
-        self._command = ["tracker", "start", "--port", str(port), "--database", url]
-        self._log = log
+    def __init__(self, url: str, port: int, folder: Path, workers: int) -> None:
+        program = folder / "server.py"
+        program.write_text(SERVER)
+        options = ["--port", str(port), "--database", url, "--workers", str(workers)]
+        self._command = [sys.executable, str(program), "tracker", "start", *options]
+        self._log = folder / "server.log"
+        self.die = folder / "die"
+        """When it is there, the next process that is about to answer takes it away and dies instead."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, answers: int = -1, deduplicate: str = "yes") -> subprocess.Popen[bytes]:
@@ -100,10 +115,10 @@ class Server:
         while True:
             with self._log.open("wb") as output:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-c", SERVER, *self._command],
+                    self._command,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, "ANSWERS": str(answers), "DEDUPLICATE": deduplicate},
+                    env={**os.environ, "ANSWERS": str(answers), "DEDUPLICATE": deduplicate, "DIE": str(self.die)},
                 )
             while b"Tracker at" not in self._log.read_bytes() and self.process.poll() is None:
                 time.sleep(0.02)
@@ -111,6 +126,18 @@ class Server:
                 return self.process
             # Another process may have taken the port for a moment.
             assert time.monotonic() < deadline, self._log.read_text()
+
+    def workers(self) -> set[int]:
+        """The ids of the living processes that serve, where there are several."""
+        import psutil
+
+        assert self.process is not None
+        found = set()
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):  # it may end meanwhile
+                if "spawn_main" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                    found.add(child.pid)
+        return found
 
     def kill(self) -> None:
         """Kill it, if it lives."""
@@ -161,16 +188,16 @@ class Client:
 
 
 @pytest.fixture
-def start(tmp_path: Path, free_port: int) -> Iterator[Callable[[str, str], tuple[Server, Client]]]:
-    """Starts a server over a database and a client of it; both end with the test."""
+def start(tmp_path: Path, free_port: int) -> Iterator[Callable[..., tuple[Any, ...]]]:
+    """Starts a server over a database and clients of it, one for each attempt; all end with the test."""
     found: list[Any] = []
 
-    def make(url: str, attempt: str) -> tuple[Server, Client]:
-        server = Server(url, free_port, tmp_path / "server.log")
+    def make(url: str, *attempts: str, workers: int = 1) -> tuple[Any, ...]:
+        server = Server(url, free_port, tmp_path, workers)
         found.append(server)
         server.start()
-        found.append(Client(f"http://127.0.0.1:{free_port}", attempt, tmp_path / "client"))
-        return server, found[-1]
+        found.extend(Client(f"http://127.0.0.1:{free_port}", attempt, tmp_path / attempt) for attempt in attempts)
+        return tuple(found)
 
     yield make
     for each in found:
@@ -237,3 +264,54 @@ def test_postgresql_is_killed(start_postgresql: Callable[[], Any], start: Any) -
     logged = client.stop()
 
     assert _stored(url) == list(range(logged))
+
+
+def _stored_of(url: str) -> dict[str, list[int]]:
+    """The values of each attempt, in the order in which they came."""
+    database = open_database(url)
+    query = """
+        SELECT attempts.uid, metrics.value FROM metrics
+        JOIN metric_series ON metric_series.id = metrics.series_id
+        JOIN attempts ON attempts.id = metric_series.attempt_id ORDER BY metrics.series_id, metrics.number
+    """
+    found: dict[str, list[int]] = {}
+    with database.read() as session:
+        for uid, value in session.execute(text(query)):
+            found.setdefault(uid, []).append(int(value))
+    database.close()
+    return found
+
+
+@pytest.mark.timeout(1200)
+def test_single_ones_of_several_server_processes_are_killed(postgresql: Any, template: str, start: Any) -> None:
+    url = postgresql.create(template)
+    attempts = [str(uuid.uuid4()) for _ in range(3)]
+    server, *clients = start(url, *attempts, workers=2)
+
+    def advance_all() -> None:
+        before = [client.acknowledged for client in clients]
+        for client, count in zip(clients, before, strict=True):
+            client.wait(lambda client=client, count=count: client.acknowledged > count)
+
+    clients[0].wait(lambda: len(server.workers()) == 2)
+    first = server.workers()
+    advance_all()
+    # From outside, wherever they are: each of the first two once, so that one of them has had clients.
+    for pid in sorted(first):
+        os.kill(pid, signal.SIGKILL)
+        clients[0].wait(lambda pid=pid: pid not in server.workers() and len(server.workers()) == 2)
+        advance_all()
+    # From within, with a batch that is committed and not answered.
+    server.die.touch()
+    clients[0].wait(lambda: not server.die.exists())
+    clients[0].wait(lambda: len(server.workers()) == 2)
+    advance_all()
+    assert not first & server.workers()
+    logged = [client.stop() for client in clients]
+
+    stored = _stored_of(url)
+    assert {uid: len(values) for uid, values in stored.items()} == dict(zip(attempts, logged, strict=True))
+    assert all(values == list(range(len(values))) for values in stored.values())
+    server.process.terminate()
+    assert server.process.wait(PATIENCE) == 0
+    postgresql.drop(url)
