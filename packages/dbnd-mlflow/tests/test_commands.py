@@ -112,6 +112,23 @@ class TestVerify:
         assert "6 differences" in table.stderr
         assert "9.0 at step 99" in table.stdout
 
+    def test_the_result_is_kept_with_the_task_run_where_that_is_asked_for(self, dbnd, tracked, own):
+        def verdicts():
+            tags = [tag for task in shown(dbnd, tracked)["task_runs"] for tag in task["tags"]]
+            return [tag["value"].split()[1] for tag in tags if tag["name"] == "dbnd.mlflow.verified"]
+
+        assert dbnd("mlflow", "verify").returncode == 0
+        assert verdicts() == []
+        assert dbnd("mlflow", "verify", "--record").returncode == 0
+        assert set(verdicts()) == {"0"}
+        client = MlflowClient(tracking_uri=own)
+        client.log_batch(tracked, [Metric("loss", 9, FIRST, 99)], [Param("p", "1")], [])
+        assert dbnd("mlflow", "verify", tracked, "--record").returncode == 1
+        assert verdicts().count("2") == 1
+        client.create_run("0", run_name="untracked")
+        done = dbnd("mlflow", "verify", "--record", "--json")
+        assert len(json.loads(done.stdout)) == 3
+
     def test_a_point_lost_in_the_tracker_is_found(self, dbnd, tracked, home):
         with sqlite3.connect(home / "dbnd/tracker.db") as connection:
             connection.execute("DELETE FROM metrics WHERE step = 7")

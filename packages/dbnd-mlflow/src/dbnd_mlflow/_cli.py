@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import datetime, timezone
 from typing import Any
 
@@ -32,17 +32,24 @@ _CONFIG = click.option(
 @mlflow.command()
 @click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
 @click.option("--experiment", metavar="NAME", help="Compare all runs of this experiment.")
+@click.option("--record", is_flag=True, help="Keep the result in the tracker, whose web page shows it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_CONFIG
 @click.pass_context
 def verify(
-    ctx: click.Context, run_ids: tuple[str, ...], experiment: str | None, as_json: bool, set_config: tuple[str, ...]
+    ctx: click.Context,
+    run_ids: tuple[str, ...],
+    experiment: str | None,
+    record: bool,
+    as_json: bool,
+    set_config: tuple[str, ...],
 ) -> None:
     """Compare MLflow runs with the tracker: params, tags, every metric point, status and datasets.
 
     Without RUN_ID and --experiment, all runs are compared. Exits with 1 if anything differs.
     """
     from ._sides import OwnStore, own_tracking_uri
+    from ._verdicts import record_verdict
     from ._verify import Difference, differences
 
     config = _config(set_config)
@@ -50,9 +57,19 @@ def verify(
     runs = [store.run(run_id) for run_id in run_ids] if run_ids else [run for run, _ in store.runs(experiment)]
     found: list[Difference] = []
     compared = 0
-    with closing(open_reader(config)) as reader, _progress(runs, "Comparing") as shown:
-        for run in shown:
-            found += differences(run, store, reader)
+    with ExitStack() as stack:
+        reader = stack.enter_context(closing(open_reader(config)))
+        url = _tracker_url(config, "keep the result in") if record else None
+        transport = None if url is None else stack.enter_context(closing(create_transport(url, config)))
+        for run in stack.enter_context(_progress(runs, "Comparing")):
+            of_run = list(differences(run, store, reader))
+            if transport is not None:
+                try:
+                    record_verdict(run, len(of_run), reader, transport)
+                except TransportError as error:
+                    msg = f"The tracker {reader.name} does not keep the result: {error}."
+                    raise DatabandError(msg) from None
+            found += of_run
             compared += 1
         where = f"{compared} runs of {store.name} compared with {reader.name}"
     if as_json:
@@ -86,10 +103,7 @@ def import_(
 
     refuse_composite(source, "--from")
     config = _config(set_config)
-    url = configured_url(config)
-    if url is None:
-        msg = "There is no tracker to import into: set core.databand_url, or install dbnd-tracker."
-        raise DatabandError(msg)
+    url = _tracker_url(config, "import into")
     store = OwnStore(source)
     earliest = None if since is None else int(since.replace(tzinfo=timezone.utc).timestamp() * 1000)
     runs = list(store.runs(experiment, earliest))
@@ -115,6 +129,14 @@ def _config(set_config: tuple[str, ...]) -> Config:
     config = Config.load(set_config=set_config)
     config.check()
     return config
+
+
+def _tracker_url(config: Config, purpose: str) -> str:
+    url = configured_url(config)
+    if url is None:
+        msg = f"There is no tracker to {purpose}: set core.databand_url, or install dbnd-tracker."
+        raise DatabandError(msg)
+    return url
 
 
 def _progress(items: list[Any], label: str) -> Any:  # noqa: ANN401  click's progress bar

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from dbnd_tracker._pages.plots import Parallel, Scatter, make_parallel, make_scatter
-from dbnd_tracker._pages.run import chart_line
+from dbnd_tracker._pages.run import VERIFIED, chart_line
 from dbnd_tracker._pages.templates import is_live, number_text
 from dbnd_tracker._queries.comparison import Logged, everything_logged, runs_by_uid
 from dbnd_tracker._queries.expressions import KINDS, Field, Kind, as_number
@@ -54,7 +54,7 @@ class ComparePage:
         self.shows_all = query.get("show") == _ALL
         self.is_live = any(is_live(run.state) for run in self.runs)
         logged = everything_logged(session, [run.run_uid for run in self.runs])
-        self._columns = _columns(logged)
+        self._columns = _columns([one for one in logged if one.field.name != VERIFIED])
         places = {run.run_uid: place for place, run in enumerate(self.runs)}
         self.rows = [_row(field, columns, places) for field, columns in sorted(self._columns.items(), key=_row_order)]
         self._axes: dict[str, Row] = {str(row.field): row for row in self.rows if row.field.kind != "tags"}

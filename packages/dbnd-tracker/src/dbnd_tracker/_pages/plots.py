@@ -19,6 +19,7 @@ BOTTOM: Final = 40
 
 _TICKS: Final = 5
 _CLOSEST: Final = 0.1
+_AIR: Final = 0.04
 _MAX_LABELS: Final = 12
 _LONGEST: Final = 18
 
@@ -102,9 +103,14 @@ def make_scatter(points: Sequence[tuple[int, Any, Any, str]]) -> Scatter | None:
     if not points:
         return None
     x_axis, y_axis = Axis([x for _, x, _, _ in points]), Axis([y for _, _, y, _ in points])
-    dots = [Dot(run, _x(x_axis.place(x)), _y(y_axis.place(y)), title) for run, x, y, title in points]
-    x_ticks = [Tick(_x(at), label) for at, label in x_axis.ticks]
-    return Scatter(dots, x_ticks, [Tick(_y(at), label) for at, label in y_axis.ticks])
+    dots = [Dot(run, _x(_inner(x_axis.place(x))), _y(_inner(y_axis.place(y))), title) for run, x, y, title in points]
+    x_ticks = [Tick(_x(_inner(at)), label) for at, label in x_axis.ticks]
+    return Scatter(dots, x_ticks, [Tick(_y(_inner(at)), label) for at, label in y_axis.ticks])
+
+
+def _inner(place: float) -> float:
+    """A place with some air around, so that no dot lies on an axis or its labels."""
+    return _AIR + place * (1 - 2 * _AIR)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
@@ -10,13 +11,12 @@ from sqlalchemy import select
 from dbnd_tracker._format import value_text
 from dbnd_tracker._models import Run
 from dbnd_tracker._pages.graph import Graph, make_graph
-from dbnd_tracker._pages.templates import elapsed_element, is_live, time_element
+from dbnd_tracker._pages.templates import elapsed_element, is_live, mlflow_run_id, time_element
 from dbnd_tracker._pages.timeline import Timeline, make_timeline
 from dbnd_tracker._queries import run_detail, task_run_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
     from sqlalchemy.orm import Session
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MODEL_PREFIX: Final = "model:"
 """Start of the names of artifacts that are models."""
+
+VERIFIED: Final = "dbnd.mlflow.verified"
+"""Tag in which ``dbnd mlflow verify --record`` keeps what it has found; pages show that beside the link to MLflow."""
 
 _LOG_LINES: Final = 200
 _TASKS: Final = 500
@@ -75,10 +78,10 @@ class RunPage:
         self.facts = _run_facts(run)
         self.metrics = [(task, metric) for task in self.tasks for metric in task.metrics][:_METRICS]
         self.params = [(task, param) for task in self.tasks for param in task.params]
-        self.tags = [(task, tag) for task in self.tasks for tag in task.tags]
+        self.tags = [(task, tag) for task in self.tasks for tag in task.tags if tag.name != VERIFIED]
         self.artifacts = [(task, artifact) for task in self.tasks for artifact in task.artifacts]
         self.datasets = [(task, dataset) for task in self.tasks for dataset in task.datasets]
-        self.links = {name: url for task in reversed(self.tasks) for name, url in task.links.items()}
+        self.links = [link for task in self.tasks for link in links_of(task)]
 
 
 def _run_facts(run: RunDetail) -> list[tuple[str, Any, bool]]:
@@ -98,6 +101,56 @@ def _run_facts(run: RunDetail) -> list[tuple[str, Any, bool]]:
         ("Command", run.environment.get("cmd_line"), True),
     ]
     return [(label, value, is_long) for label, value, is_long in facts if value]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What ``dbnd mlflow verify --record`` has found.
+
+    Args:
+        time: When it compared the two sides.
+        differences: How many there were.
+    """
+
+    time: datetime
+    differences: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where a task run can be seen elsewhere.
+
+    Args:
+        task: The task run.
+        name: What the client calls the place.
+        url: The place.
+        mlflow_run_id: Id of the MLflow run that this is, if it is one.
+        verdict: Whether MLflow and the tracker agree on that, if they have been compared.
+    """
+
+    task: TaskRunView
+    name: str
+    url: Any
+    mlflow_run_id: str | None
+    verdict: Verdict | None
+
+
+def links_of(task: TaskRunView) -> list[Link]:
+    """The links of a task run."""
+    found = []
+    for name, url in task.links.items():
+        run_id = mlflow_run_id(url)
+        found.append(Link(task, name, url, run_id, _verdict(task) if run_id else None))
+    return found
+
+
+def _verdict(task: TaskRunView) -> Verdict | None:
+    text = next((tag.value for tag in task.tags if tag.name == VERIFIED), None) or ""
+    time, _, count = text.partition(" ")
+    try:
+        return Verdict(datetime.fromisoformat(time).astimezone(timezone.utc), int(count))
+    except (ValueError, OverflowError):  # anybody may set such a tag
+        return None
 
 
 class TaskPage:
@@ -123,6 +176,8 @@ class TaskPage:
         found = log_tail(session, [task])
         self.log = found[0] if found else None
         self.facts = _task_facts(task)
+        self.links = links_of(task)
+        self.tags = [tag for tag in task.tags if tag.name != VERIFIED]
         keys = {metric.key for metric in task.metrics}
         self.plotted = [key for key in dict.fromkeys(plotted) if key in keys]
         self.artifacts = [artifact for artifact in task.artifacts if not artifact.name.startswith(MODEL_PREFIX)]

@@ -25,6 +25,7 @@ _LOOKS: Final = {
     LOST: "stopped",
 }
 _MLFLOW_RUN: Final = re.compile(r"/runs/([0-9A-Za-z_-]{1,64})/?$")
+_CLASS: Final = re.compile(r"<class '([^']+)'>")
 _CHARACTERS_OF_A_UID: Final = 8
 
 
@@ -45,6 +46,7 @@ def make_templates() -> Environment:
         "web_url": web_url,
         "look": state_look,
         "anchor": anchor,
+        "type_name": type_name,
         "short": lambda uid: uid[:_CHARACTERS_OF_A_UID],
     }
     environment.globals |= {
@@ -54,7 +56,6 @@ def make_templates() -> Environment:
         "task_url": task_url,
         "job_url": job_url,
         "elapsed": elapsed_element,
-        "mlflow_run_id": mlflow_run_id,
     }
     return environment
 
@@ -122,6 +123,12 @@ def number_text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return value_text(value)
+
+
+def type_name(text: object) -> str:
+    """The name of an exception's type, of which clients send ``<class 'ValueError'>``."""
+    match = _CLASS.fullmatch(str(text))
+    return match[1] if match else str(text)
 
 
 def mlflow_run_id(link: object) -> str | None:

@@ -242,6 +242,9 @@ export class Chart {
     for (let i = end - 1; i >= start; i -= 1) pen.lineTo(px(line.x[i]), py(positive(line.low[i], line.y[i])));
     pen.closePath();
     pen.fill();
+    // A single point far out makes a band of no width: its edge keeps it visible.
+    pen.lineWidth = 1;
+    pen.stroke();
   }
 
   stroke(pen, xs, ys, start, end, { px, py }) {

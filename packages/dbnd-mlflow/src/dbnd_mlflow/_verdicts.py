@@ -1,0 +1,41 @@
+"""What a comparison of the two sides has found, kept with the task run in the tracker, whose page shows it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from dbnd._facts import utc_now
+from dbnd._tracking.points import micros, text_point
+from dbnd._tracking.transport import Batch
+
+from ._reporter import LINK_TAGS, TAG
+from ._sides import task_run_uid
+
+if TYPE_CHECKING:
+    from dbnd._tracking.reader import Reader
+    from dbnd._tracking.transport import Transport
+
+VERIFIED: Final = f"{LINK_TAGS}mlflow.verified"
+"""Tag of a task run: when its MLflow run was compared with it, and how many differences there were: ``TIME N``."""
+
+
+def record_verdict(run: Any, differences: int, reader: Reader, transport: Transport) -> None:  # noqa: ANN401
+    """Tag the task run of an MLflow run with what comparing them has found; a run that was never tracked has none.
+
+    Args:
+        run: The MLflow run.
+        differences: How many there are.
+        reader: Reader of the tracker.
+        transport: Way to the tracker.
+
+    Raises:
+        TransportError: The tracker does not take it.
+    """
+    task_run = reader.task_run(task_run_uid(run))
+    if task_run is None or not task_run["attempts"]:
+        return
+    now = utc_now()
+    text = f"{now.isoformat(timespec='seconds')} {differences}"
+    group = [task_run["attempts"][-1]["attempt_uid"], TAG, [text_point(VERIFIED, text, micros(now))]]
+    transport.send(Batch("log_metrics", [group], uuid.uuid4().hex, 1, 1))
