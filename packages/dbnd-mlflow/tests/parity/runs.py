@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from fractions import Fraction
+from decimal import Decimal
 from pathlib import Path
 
 import mlflow
@@ -22,7 +22,7 @@ def fluent_logging(side):
         mlflow.log_params({"a": 1, "b": None, "c": [1, 2]})
         mlflow.log_metric("loss", 0.5)
         mlflow.log_metric("loss", 0.25, step=7)
-        mlflow.log_metrics({"x": 1, "y": Fraction(1, 2)}, step=3)
+        mlflow.log_metrics({"x": 1, "y": Decimal("0.5")}, step=3)
         mlflow.set_tag("t", "v")
         mlflow.set_tags({"u": 1, "w": "x" * 4_000})
         active = mlflow.active_run().info.run_id == run.info.run_id
