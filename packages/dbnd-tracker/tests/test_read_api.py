@@ -303,3 +303,35 @@ def test_targets_that_are_known_before_their_task_runs_are_kept(tracker: Any, ma
     tracker.call("set_task_reused", {"task_run_uid": task.uid, "task_outputs_signature": "abc"})
     view = tracker.task(task)
     assert (view.state, view.is_reused, view.facts["output_signature"]) == ("success", True, "abc")
+
+
+def test_a_run_is_found_by_what_any_of_its_task_runs_logged(tracker: Any, server: Any) -> None:
+    """The read API's conditions, its expressions and the page's filter mean the same."""
+    for name, values in (("both", (0.5, 5)), ("small", (0.5, None)), ("large", (5, None))):
+        run, first = tracker.started(name=name)
+        second = run.task("second")
+        tracker.call("add_task_runs", run.add(second))
+        for task, value in zip((first, second), values, strict=True):
+            if value is not None:
+                metric = task.metric("loss", value_float=float(value))
+                tag = task.metric("size", "mlflow.tag", value_str=f"Size {value}")
+                tracker.call("log_metrics", task.metrics(metric, tag))
+
+    expected = {
+        ("metrics.loss", "lt", 1): ["both", "small"],
+        ("metrics.loss", "ge", "5"): ["both", "large"],
+        ("tags.size", "eq", "Size 5"): ["both", "large"],
+        ("tags.size", "like", "Size%5"): ["both", "large", "small"],
+        ("tags.size", "like", "size%"): [],  # on SQLite as well, whose LIKE would find it
+        ("tags.none", "ne", "x"): [],
+    }
+    signs = {"lt": "<", "ge": ">=", "eq": "=", "ne": "!=", "like": "like"}
+    for (field, operator, value), names in expected.items():
+        conditions = json.dumps([{"name": field, "op": operator, "val": value}])
+        expression = f'{field} {signs[operator]} "{value}"'
+        assert sorted(_names(server, filter=conditions)) == names
+        assert sorted(_names(server, expression=expression)) == names
+        page = server.get("/", params={"where": expression}).text
+        assert sorted(name for name in ("both", "small", "large") if f">{name}<" in page) == names
+    by_metric = json.dumps([{"name": "metrics.loss", "op": "lt", "val": 1}])
+    assert server.get("/api/v1/jobs", params={"filter": by_metric}).status_code == 400

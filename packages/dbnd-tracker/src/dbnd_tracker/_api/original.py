@@ -86,7 +86,11 @@ def _add_run_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
         page: Annotated[int, Query(alias="page[number]", ge=1, le=1_000_000)] = 1,
     ) -> Rows:
         """Jobs with their latest runs, those that ran last first unless they are sorted otherwise."""
-        conditions = [replace(each, name=_JOB_NAMES.get(each.name, each.name)) for each in conditions_of(filters)]
+        asked = conditions_of(filters)
+        if any(each.comparison() for each in asked):
+            msg = "Jobs are not filtered by what their runs logged; runs are (GET /api/v1/runs)."
+            raise QueryError(msg)
+        conditions = [replace(each, name=_JOB_NAMES.get(each.name, each.name)) for each in asked]
         data, total = ask(queries.jobs, conditions, sort=sort, limit=limit, offset=(page - 1) * limit)
         return Rows(data=data, meta={"total": total})
 

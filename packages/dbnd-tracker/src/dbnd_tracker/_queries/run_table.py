@@ -51,8 +51,8 @@ class RunFilter:
         states: Its state is one of these; empty for any.
         since: It started then or later.
         until: It started earlier.
-        logged: Conditions on its metrics, params and tags.
-        conditions: Further conditions.
+        logged: Conditions on its metrics, params and tags: some task run must meet each.
+        conditions: Further conditions, on these or on the run itself.
     """
 
     search: str = ""
@@ -66,7 +66,7 @@ class RunFilter:
     conditions: tuple[Condition, ...] = ()
 
     def clauses(self, session: Session) -> list[ColumnElement[bool]]:
-        """All but ``logged`` as SQL."""
+        """All but ``comparisons`` as SQL."""
         found: list[ColumnElement[bool]] = []
         if self.search:
             columns = (Run.name, Run.job_name, Run.project_name, Run.user, Run.description)
@@ -80,8 +80,17 @@ class RunFilter:
             found.append(Run.start_time >= self.since)
         if self.until:
             found.append(Run.start_time < self.until)
-        found += [condition.clause(session) for condition in self.conditions]
+        found += [condition.clause(session) for condition in self.conditions if condition.comparison() is None]
         return found
+
+    def comparisons(self) -> list[Comparison]:
+        """All conditions on what was logged.
+
+        Raises:
+            QueryError: One of them cannot be understood.
+        """
+        found = (condition.comparison() for condition in self.conditions)
+        return [*self.logged, *(comparison for comparison in found if comparison is not None)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +141,7 @@ def run_table(
         before: Uid of the run after the page.
         offset: How many runs to leave out at the start, where neither of those two is given.
     """
-    if order == STARTED and not wanted.logged:
+    if order == STARTED and not wanted.comparisons():
         return _by_time(session, wanted, descending=descending, limit=limit, after=after, before=before, offset=offset)
     slim = _sorted(session, wanted, order, descending=descending)
     places = {run.uid: place for place, run in enumerate(slim)}
@@ -215,16 +224,13 @@ def _sorted(session: Session, wanted: RunFilter, order: str | Field, *, descendi
     column = Run.start_time if isinstance(order, Field) else _ORDERS[order]
     query = select(Run.id, Run.uid, Run.start_time, column.label("key")).where(*wanted.clauses(session))
     rows = session.execute(query.order_by(Run.start_time.desc(), Run.id.desc())).all()
-    fields = {comparison.field for comparison in wanted.logged}
-    if isinstance(order, Field):
-        fields.add(order)
-    values = {field: logged_values(session, [field]) for field in fields}
+    meeting = [_meeting(session, comparison) for comparison in wanted.comparisons()]
+    values = logged_values(session, [order]) if isinstance(order, Field) else {}
     found = []
     for row in rows:
-        mine = {field: values[field].get(row.uid, {}).get(field) for field in fields}
-        if not all(comparison.holds(mine[comparison.field]) for comparison in wanted.logged):
+        if not all(row.uid in runs for runs in meeting):
             continue
-        key = mine[order] if isinstance(order, Field) else row.key
+        key = values.get(row.uid, {}).get(order) if isinstance(order, Field) else row.key
         if order == "took":
             key = None if key is None else (key - row.start_time).total_seconds()
         elif isinstance(key, datetime):
@@ -232,6 +238,22 @@ def _sorted(session: Session, wanted: RunFilter, order: str | Field, *, descendi
         found.append(_Slim(row.id, row.uid, key))
     valued = sorted((run for run in found if not _is_missing(run.key)), key=_sort_key, reverse=descending)
     return valued + [run for run in found if _is_missing(run.key)]
+
+
+def _meeting(session: Session, comparison: Comparison) -> set[str]:
+    """Uids of the runs of which some task run has logged what ``comparison`` says.
+
+    Of an argument of a task and a param that it has logged under the same name, the one that came last counts.
+    """
+    kind = comparison.field.kind
+    query = _logged(kind).add_columns(Attempt.id).where(_name_column(kind) == comparison.field.name)
+    rows = session.execute(query.order_by(_id_column(kind)))
+    values = {(uid, attempt): _value(kind, value) for uid, _, *value, attempt in rows}
+    return {uid for (uid, _), value in values.items() if comparison.holds(value)}
+
+
+def _value(kind: Kind, columns: Sequence[Any]) -> Any:  # noqa: ANN401  any JSON value
+    return decode(*columns) if kind == "metrics" else columns[0]
 
 
 def _is_missing(key: object) -> bool:
@@ -265,8 +287,7 @@ def logged_values(
         if runs is not None:
             query = query.where(Run.uid.in_(runs))
         for run_uid, name, *value in session.execute(query.order_by(_id_column(kind))):
-            shown = decode(*value) if kind == "metrics" else value[0]
-            found.setdefault(run_uid, {})[Field(kind, name)] = shown
+            found.setdefault(run_uid, {})[Field(kind, name)] = _value(kind, value)
     return found
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, literal, 
 from dbnd_tracker._errors import TrackerError
 from dbnd_tracker._liveness import lost, shown_state
 from dbnd_tracker._models import Run
-from dbnd_tracker._queries.logged import logged_clause
+from dbnd_tracker._queries.expressions import KINDS, Comparison, Field
 from dbnd_tracker._states import LOST
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ _ORDERINGS: Final[dict[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
     "gt": operator.gt,
     "ge": operator.ge,
 }
-_LOGGED: Final = ("metrics", "params", "tags")
+# Of what was logged: as expressions write them.
+_SIGNS: Final = {"eq": "=", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "like": "like"}
 _STARTED: Final = "start_time"
 
 
@@ -66,8 +67,22 @@ class Condition:
     op: str
     val: str
 
+    def comparison(self) -> Comparison | None:
+        """The condition on what a run logged, or None where it is one on the run itself.
+
+        Raises:
+            QueryError: There is no such operator.
+        """
+        field = Field.parse(self.name)
+        if field is None:
+            return None
+        if self.op not in _SIGNS:
+            msg = f"The operator {self.op!r} does not exist for {field.kind}; there are {', '.join(_SIGNS)}."
+            raise QueryError(msg)
+        return Comparison(field, _SIGNS[self.op], self.val)
+
     def clause(self, session: Session) -> ColumnElement[bool]:
-        """The condition as SQL.
+        """The condition on the run itself as SQL.
 
         Args:
             session: Where it will be asked.
@@ -75,17 +90,10 @@ class Condition:
         Raises:
             QueryError: There is no such field or operator.
         """
-        kind, dot, key = self.name.partition(".")
-        if dot and key and kind in _LOGGED:
-            found = logged_clause(kind, key, self.op, self.val)
-            if found is None:
-                msg = f"The operator {self.op!r} does not exist for {kind}; there are eq, ne, lt, le, gt, ge, like."
-                raise QueryError(msg)
-            return found
         if self.name == _STARTED:
             return self._time_clause()
         if self.name not in _FIELDS:
-            names = ", ".join([*_FIELDS, _STARTED, *(f"{kind}.NAME" for kind in _LOGGED)])
+            names = ", ".join([*_FIELDS, _STARTED, *(f"{kind}.NAME" for kind in KINDS)])
             msg = f"Runs cannot be filtered by {self.name!r}; they can by {names}."
             raise QueryError(msg)
         if self.op not in _OPERATORS:
