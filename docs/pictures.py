@@ -56,6 +56,7 @@ def main() -> None:
         _screen(["run", "sklearn_autolog_example", *_SWITCH], home, env)
         _terminal(browser, "run", ["run", "mlflow_example", "--epochs", "60", *_SWITCH], home, env)
         _terminal(browser, "runs", ["runs", "list"], home, env)
+        _screen(["mlflow", "verify", "--record"], home, env)
         with _tracker(env) as url:
             _pages(browser, url, env)
         browser.close()

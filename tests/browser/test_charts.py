@@ -219,3 +219,32 @@ def test_a_million_points_are_sent_as_few_and_zoomed_down_to_each(long: Site, vi
     expect(score.locator(".tip")).to_contain_text(re.compile(rf"step ({step - 1}|{step}|{step + 1})"))
     canvas.dblclick()
     page.wait_for_function("!location.search.includes('from=')")
+
+
+def test_a_line_can_be_hidden_and_brought_out_by_its_key(site: Site, visit: Any) -> None:
+    runs = site.query("SELECT uid FROM runs WHERE job_name = 'sweep' ORDER BY start_time")
+    page = visit(site.url, "/app/compare?" + "&".join(f"run={uid}" for (uid,) in runs))
+    chart = figure(page, "score")
+    note, keys = chart.locator(".note"), chart.locator(".keys button")
+    expect(note).to_contain_text("60 points")
+    keys.nth(0).focus()
+    page.keyboard.press("Enter")
+    expect(note).to_contain_text("40 points")
+    expect(keys.nth(0)).to_have_attribute("aria-pressed", "false")
+    keys.nth(1).click()
+    expect(note).to_contain_text("20 points")
+    # One line stays.
+    keys.nth(2).click()
+    expect(keys.nth(2)).to_have_attribute("aria-pressed", "true")
+    expect(note).to_contain_text("20 points")
+    keys.nth(1).click()
+    expect(note).to_contain_text("40 points")
+    picture = "document.querySelector('figure[data-title=score] canvas').toDataURL()"
+    page.mouse.move(0, 0)
+    page.keyboard.press("Escape")
+    page.evaluate("document.activeElement.blur()")
+    before = page.evaluate(picture)
+    keys.nth(1).hover()
+    page.wait_for_function(f"before => {picture} !== before", arg=before)
+    page.mouse.move(0, 0)
+    page.wait_for_function(f"before => {picture} === before", arg=before)

@@ -209,14 +209,15 @@ export class Chart {
     pen.fillStyle = colour;
     pen.lineJoin = "round";
     const parts = this.parts(line, line.y);
+    const strength = line.isFaint ? 0.15 : 1;
     if (!line.exact) {
-      pen.globalAlpha = line.smooth ? 0.13 : 0.24;
+      pen.globalAlpha = strength * (line.smooth ? 0.13 : 0.24);
       for (const [start, end] of parts) this.drawBand(pen, line, start, end, { px, py });
     }
-    pen.globalAlpha = line.smooth ? 0.28 : 1;
+    pen.globalAlpha = strength * (line.smooth ? 0.28 : 1);
     pen.lineWidth = line.smooth ? 1 : 1.6;
     for (const [start, end] of parts) this.stroke(pen, line.x, line.y, start, end, { px, py });
-    pen.globalAlpha = 1;
+    pen.globalAlpha = strength;
     if (line.smooth) {
       pen.lineWidth = 2;
       for (const [start, end] of this.parts(line, line.smooth)) {
@@ -233,6 +234,7 @@ export class Chart {
       }
     }
     this.drawGaps(pen, line, { px, height });
+    pen.globalAlpha = 1;
   }
 
   drawBand(pen, line, start, end, { px, py }) {

@@ -45,20 +45,42 @@ class Panel {
     this.answers = [];
     this.isVisible = false;
     this.isStale = true;
+    this.hidden = new Set();
+    this.strong = null;
     if (this.series.length > 1) this.addKeys();
   }
 
+  /** A key for each line: to point at it brings the line out, a click hides it and shows it again. */
   addKeys() {
     const list = document.createElement("ul");
     list.className = "keys";
-    this.series.forEach((line) => {
-      const item = document.createElement("li");
+    this.series.forEach((line, place) => {
       const swatch = document.createElement("span");
       swatch.className = `swatch s${line.colour % 10}`;
-      item.append(swatch, line.label);
+      const key = document.createElement("button");
+      key.type = "button";
+      key.setAttribute("aria-pressed", "true");
+      key.append(swatch, line.label);
+      key.addEventListener("click", () => this.toggle(place, key));
+      for (const event of ["pointerenter", "focus"]) key.addEventListener(event, () => this.bringOut(place));
+      for (const event of ["pointerleave", "blur"]) key.addEventListener(event, () => this.bringOut(null));
+      const item = document.createElement("li");
+      item.append(key);
       list.append(item);
     });
     this.figure.append(list);
+  }
+
+  toggle(place, key) {
+    if (this.hidden.has(place)) this.hidden.delete(place);
+    else if (this.hidden.size < this.series.length - 1) this.hidden.add(place);
+    key.setAttribute("aria-pressed", String(!this.hidden.has(place)));
+    this.draw();
+  }
+
+  bringOut(place) {
+    this.strong = place;
+    this.draw();
   }
 
   /** Milliseconds that the relative axis of a line starts at. */
@@ -111,7 +133,8 @@ class Panel {
     const wanted = settings.axis === "step" ? "step" : "time";
     if (!this.answers.length || this.answers.some((answer) => answer.asked !== wanted)) return;
     const isRelative = settings.axis === "relative";
-    const lines = this.series.map((line, i) => {
+    const isFaint = (i) => this.strong !== null && i !== this.strong && !this.hidden.has(this.strong);
+    const all = this.series.map((line, i) => {
       const answer = this.answers[i];
       const start = Panel.start(line, answer) ?? 0;
       const moved = (x) => (isRelative ? (x - start) / 1000 : x);
@@ -119,11 +142,13 @@ class Panel {
         ...answer,
         label: line.label,
         colour: line.colour,
+        isFaint: isFaint(i),
         x: answer.x.map(moved),
         gaps: answer.gaps.map(([x, name]) => [moved(x), name]),
         extent: answer.extent?.map(moved),
       };
     });
+    const lines = all.filter((_, i) => !this.hidden.has(i));
     const ends = lines.flatMap((line) => line.extent ?? []);
     const extent = ends.length ? [Math.min(...ends), Math.max(...ends)] : null;
     const axis = settings.axis === "step" && lines.every((line) => line.axis === "index") ? "index" : settings.axis;
