@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from typing import Any
 
@@ -143,6 +145,35 @@ def test_a_whole_run_is_a_file(tracker: Any, server: Any) -> None:
         key: value for key, value in detail.items() if key != "task_runs"
     }
     assert server.get("/api/v1/runs/nothing/export").status_code == 404
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_the_points_of_a_run_are_a_table(tracker: Any, server: Any, form: str) -> None:
+    run, task = tracker.started()
+    tracker.call("log_metrics", task.floats("loss", 300))
+    others = (task.metric("odd", value_float=float("nan")), task.metric("t", value_str='x,"y"'))
+    tracker.call("log_metrics", task.metrics(*others))
+    if form == "parquet":
+        parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+
+    answer = server.get(f"/api/v1/runs/{run.uid}/export", params={"format": form})
+
+    assert answer.status_code == 200
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="run-{run.uid}.{form}"'
+    if form == "csv":
+        rows = list(csv.DictReader(io.StringIO(answer.text)))
+    else:
+        rows = [
+            {key: str(v) for key, v in row.items()}
+            for row in parquet.read_table(io.BytesIO(answer.content)).to_pylist()
+        ]
+    assert {(row["run_uid"], row["run_name"], row["task"]) for row in rows} == {(run.uid, run.name, "train")}
+    losses = [(int(row["step"]), float(row["value"])) for row in rows if row["metric"] == "loss"]
+    assert losses == [(i, float(i)) for i in range(300)]
+    assert [row["value"] for row in rows if row["metric"] == "odd"] == ["nan"]
+    assert [row["text"] for row in rows if row["metric"] == "t"] == ['x,"y"']
+    for wrong, status in ((f"{run.uid}/export?format=xml", 422), (f"nothing/export?format={form}", 404)):
+        assert server.get(f"/api/v1/runs/{wrong}").status_code == status
 
 
 def test_what_dbt_airflow_and_failing_clients_say_is_kept(tracker: Any, server: Any) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Body, HTTPException, Query, Response
 
 from dbnd_tracker import _queries as queries
 from dbnd_tracker import _views as views
 from dbnd_tracker._api.answers import answer
-from dbnd_tracker._api.exports import whole_run
+from dbnd_tracker._api.exports import MEDIA_TYPES, points_table, whole_run
 from dbnd_tracker._deletion import delete_runs
 from dbnd_tracker._ingest import stop_runs
 from dbnd_tracker._queries.expressions import Field, parse_expression
@@ -30,6 +30,7 @@ _ORDER_NAMES: Final = {
     "project_name": "project",
     "duration": "took",
 }
+_FORM: Final = Query(alias="format", description="Parquet needs pyarrow on the side of the tracker")
 _SORT: Final = (
     f"One of {', '.join(_ORDER_NAMES)}, or metrics.NAME, params.NAME, tags.NAME; with a - in front of it, "
     "the largest comes first"
@@ -108,10 +109,20 @@ def runs_router(database: Database) -> APIRouter:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no run {run_uid}.")
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
-    @router.get("/runs/{run_uid}/export", response_model=views.RunDetail)
-    def export(run_uid: str) -> Response:
-        """The whole run as a file: as its own page of the API, with the log and every point of each task run."""
-        return whole_run(database, run_uid.lower()) or answer(None, f"There is no run {run_uid}.")
+    @router.get(
+        "/runs/{run_uid}/export",
+        response_model=views.RunDetail,
+        responses={200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}}},
+    )
+    def export(run_uid: str, form: Annotated[Literal["json", "csv", "parquet"], _FORM] = "json") -> Response:
+        """A run as a file.
+
+        As JSON it is the whole run: as its own page of the API, with the log and every point of each task run. As CSV
+        and Parquet it is a table with a row for each point.
+        """
+        uid = run_uid.lower()
+        found = whole_run(database, uid) if form == "json" else points_table(database, uid, form)
+        return found or answer(None, f"There is no run {run_uid}.")
 
     @router.get("/client-errors", response_model=views.ClientErrorList)
     def client_errors(limit: Annotated[int, Query(ge=1, le=MAX_RUNS)] = 100) -> Response:
