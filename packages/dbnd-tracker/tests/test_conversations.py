@@ -11,6 +11,9 @@ from wire.calls import Call, captured
 from wire.conversations import PYTHON, java
 from wire.reading import answered, said
 
+from dbnd_tracker._ingest import CALLS
+from dbnd_tracker._schemas.unknown import unknown_keys
+
 CONVERSATIONS = {**PYTHON, "java": java}
 CAPTURES = Path(__file__).parents[4] / "shared" / "captures"
 
@@ -63,6 +66,11 @@ def test_calls_may_come_in_any_order(server: Any, calls: list[Call]) -> None:
     if any(call.name == "heartbeat" for call in calls):
         assert found.pop("sends_heartbeat") == told.pop("sends_heartbeat")
     assert found == told
+
+
+def test_no_key_of_a_released_client_is_unknown(calls: list[Call]) -> None:
+    found = {(call.name, key) for call in calls for key in unknown_keys(CALLS[call.name].body, call.body)}
+    assert found == set()
 
 
 def test_states_of_a_failure(server: Any) -> None:
