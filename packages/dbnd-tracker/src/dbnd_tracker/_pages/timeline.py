@@ -73,7 +73,7 @@ def make_timeline(run: RunDetail, tasks: Sequence[TaskRunView], limit: int | Non
     for task in tasks[:limit]:
         bars = [_bar(attempt, run, start, span, now) for attempt in task.attempts if attempt.start_time]
         rows.append(Row(task, min(task.depth, _MAX_DEPTH), bars))
-    ticks = [duration_text(span * i / (_TICKS - 1)) for i in range(_TICKS)] if attempts else []
+    ticks = ["0", *(duration_text(span * i / (_TICKS - 1)) for i in range(1, _TICKS))] if attempts else []
     return Timeline(rows, ticks, len(tasks))
 
 
