@@ -89,7 +89,7 @@ def demo(session: nox.Session) -> None:
 
 def show_example(session: nox.Session) -> None:
     """Run the example of the README in an empty folder and show the run."""
-    folder = Path(session.create_tmp())
+    folder = Path(session.create_tmp()).resolve()
     shutil.rmtree(folder)
     folder.mkdir()
     # Neither the user's own configuration nor his own MLflow store take part.
@@ -136,7 +136,7 @@ def kills(session: nox.Session) -> None:
 def realclient(session: nox.Session) -> None:
     """Run the released client, unchanged, on the Python that it needs, against our tracker."""
     install(session, *TEST_TOOLS)
-    client = Path(session.create_tmp()) / "client"
+    client = Path(session.create_tmp()).resolve() / "client"
     python = client / "bin" / "python"
     if not python.exists():
         session.run(interpreter("3.9"), "-m", "venv", str(client), external=True)
@@ -190,7 +190,7 @@ def skinny(session: nox.Session) -> None:
     session.run(
         "python", "-c", "import importlib.util as u; assert u.find_spec('pandas') is u.find_spec('flask') is None"
     )
-    server = Path(session.create_tmp(), "server")
+    server = Path(session.create_tmp()).resolve() / "server"
     if not (server / "bin").exists():
         session.run("python", "-m", "venv", str(server))
         pip = [str(server / "bin" / "python"), "-m", "pip", "install", "-q"]
