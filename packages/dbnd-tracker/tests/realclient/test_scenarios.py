@@ -39,7 +39,7 @@ def unknown_keys(url: str, **headers: str) -> list[str]:
 
 
 def test_a_script_with_nested_tasks_and_metrics_of_every_type(client: Any, tracked: Any) -> None:
-    done = client.program("plain", DBND__LOG__PREVIEW_HEAD_BYTES="2000")
+    done = client.program("plain", DBND__LOG__PREVIEW_HEAD_BYTES="100000")
     assert done.returncode == 0, done.stderr
 
     run = tracked.run(job="plain job/1")
@@ -143,7 +143,7 @@ def test_dataframes_and_dataset_operations(client: Any, tracked: Any) -> None:
 
 def test_dbnd_run_with_heartbeats(client: Any, tracked: Any) -> None:
     options = ["--set", "seconds=8", "--set-config", "run.heartbeat_interval_s=1"]
-    done = client.run("dbnd", "run", "flows.flow", *options, DBND__LOG__PREVIEW_HEAD_BYTES="2000")
+    done = client.run("dbnd", "run", "flows.flow", *options, DBND__LOG__PREVIEW_HEAD_BYTES="100000")
     assert done.returncode == 0, done.stdout + done.stderr
 
     (found,) = tracked.runs(state="success")
