@@ -136,7 +136,7 @@ def kills(session: nox.Session) -> None:
 def realclient(session: nox.Session) -> None:
     """Run the released client, unchanged, on the Python that it needs, against our tracker."""
     install(session, *TEST_TOOLS)
-    client = Path(session.create_tmp()).resolve() / "client"
+    client = Path(session.virtualenv.location).resolve() / "client"
     python = client / "bin" / "python"
     if not python.exists():
         session.run(interpreter("3.9"), "-m", "venv", str(client), external=True)
@@ -190,7 +190,7 @@ def skinny(session: nox.Session) -> None:
     session.run(
         "python", "-c", "import importlib.util as u; assert u.find_spec('pandas') is u.find_spec('flask') is None"
     )
-    server = Path(session.create_tmp()).resolve() / "server"
+    server = Path(session.virtualenv.location).resolve() / "server"
     if not (server / "bin").exists():
         session.run("python", "-m", "venv", str(server))
         pip = [str(server / "bin" / "python"), "-m", "pip", "install", "-q"]

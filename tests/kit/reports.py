@@ -7,6 +7,7 @@ import re
 from collections import Counter
 
 import mlflow
+import pytest
 
 
 def points(events):
@@ -31,12 +32,13 @@ def key_of(function):
     return "name" if "name" in inspect.signature(function).parameters else "artifact_path"
 
 
-class Doubler(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
-        return [2 * value for value in model_input]
-
-
 def log_small_model(name, **more):
     """Requirements are given: to infer them, MLflow would load the model in a process of its own."""
+    pytest.importorskip("pandas", reason="MLflow's pyfunc needs it")
+
+    class Doubler(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input, params=None):
+            return [2 * value for value in model_input]
+
     function = mlflow.pyfunc.log_model
     return function(**{key_of(function): name}, python_model=Doubler(), pip_requirements=["mlflow-skinny"], **more)
