@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from typing import Any
 
 import pytest
@@ -366,3 +367,29 @@ def test_a_run_is_found_by_what_any_of_its_task_runs_logged(tracker: Any, server
         assert sorted(name for name in ("both", "small", "large") if f">{name}<" in page) == names
     by_metric = json.dumps([{"name": "metrics.loss", "op": "lt", "val": 1}])
     assert server.get("/api/v1/jobs", params={"filter": by_metric}).status_code == 400
+
+
+def test_values_of_every_kind_are_compared_with_bounds(tracker: Any, server: Any) -> None:
+    """NaN and texts that are no numbers are neither above nor below; texts that are numbers are."""
+    values: dict[str, dict[str, Any]] = {
+        "float": {"value_float": 5.0},
+        "int": {"value_int": 2**60},
+        "nan": {"value_float": math.nan},
+        "infinite": {"value_float": math.inf},
+        "digits": {"value_str": "7"},
+        "text": {"value_str": "many"},
+    }
+    for name, value in values.items():
+        _, task = tracker.started(name=name)
+        tracker.call("log_metrics", task.metrics(task.metric("m", **value)))
+
+    def found(condition: str) -> list[str]:
+        return sorted(_names(server, expression=f"metrics.m {condition}"))
+
+    assert found("> 5") == ["digits", "infinite", "int"]
+    assert found(">= 5") == ["digits", "float", "infinite", "int"]
+    assert found("<= 7") == ["digits", "float"]
+    assert found("< 7") == ["float"]
+    assert found(f">= {2**60}") == ["infinite", "int"]
+    assert found(">= inf") == ["infinite"]
+    assert found("< many") == []

@@ -5,6 +5,7 @@ The syntax is that of MLflow's search, which users know.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import re
@@ -73,7 +74,7 @@ class Comparison:
         if found is None:
             return False
         if self.operator in _ORDERINGS:
-            left, right = as_number(found), as_number(self.value)
+            left, right = as_number(found), self.number
             return left is not None and right is not None and _ORDERINGS[self.operator](left, right)
         if self.operator in {"like", "ilike"}:
             flags = re.DOTALL | (re.IGNORECASE if self.operator == "ilike" else 0)
@@ -84,8 +85,13 @@ class Comparison:
     def _equals(self, found: object) -> bool:
         if str(found) == self.value:
             return True
-        left, right = as_number(found), as_number(self.value)
-        return left is not None and left == right
+        left = as_number(found)
+        return left is not None and left == self.number
+
+    @property
+    def number(self) -> float | None:
+        """The value as a number, if it is one."""
+        return _text_as_number(self.value)
 
 
 def as_number(value: object) -> float | None:
@@ -97,6 +103,10 @@ def as_number(value: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return None if math.isnan(number) else number
+
+
+# One comparison is made with the values of all runs.
+_text_as_number: Final = functools.lru_cache(maxsize=256)(as_number)
 
 
 def parse_expression(text: str) -> list[Comparison]:

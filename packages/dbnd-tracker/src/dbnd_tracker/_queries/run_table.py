@@ -7,7 +7,8 @@ nor on which texts are numbers, and ten thousand such rows take some hundredths 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -35,6 +36,12 @@ _ORDERS: Final[dict[str, Any]] = {
 }
 ORDERS: Final = tuple(_ORDERS)
 """What runs can be sorted by, besides what they logged."""
+_BOUNDS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "<": operator.le,
+    "<=": operator.le,
+    ">": operator.ge,
+    ">=": operator.ge,
+}
 _MAX_NAMES: Final = 300
 _MAX_CHOICES: Final = 200
 
@@ -221,10 +228,16 @@ def _by_time(
 
 def _sorted(session: Session, wanted: RunFilter, order: str | Field, *, descending: bool) -> list[_Slim]:
     """All runs found, in their order."""
+    meeting = [_meeting(session, comparison) for comparison in wanted.comparisons()]
+    if order == STARTED:
+        columns = (Run.start_time, Run.id)
+        ordered = [column.desc() for column in columns] if descending else [column.asc() for column in columns]
+        # Times, which take long to read, are left to the database.
+        all_runs = session.execute(select(Run.id, Run.uid).where(*wanted.clauses(session)).order_by(*ordered))
+        return [_Slim(run, uid, None) for run, uid in all_runs if all(uid in runs for runs in meeting)]
     column = Run.start_time if isinstance(order, Field) else _ORDERS[order]
     query = select(Run.id, Run.uid, Run.start_time, column.label("key")).where(*wanted.clauses(session))
     rows = session.execute(query.order_by(Run.start_time.desc(), Run.id.desc())).all()
-    meeting = [_meeting(session, comparison) for comparison in wanted.comparisons()]
     values = logged_values(session, [order]) if isinstance(order, Field) else {}
     found = []
     for row in rows:
@@ -247,6 +260,10 @@ def _meeting(session: Session, comparison: Comparison) -> set[str]:
     """
     kind = comparison.field.kind
     query = _logged(kind).add_columns(Attempt.id).where(_name_column(kind) == comparison.field.name)
+    if kind == "metrics" and comparison.number is not None and comparison.operator in _BOUNDS:
+        # Numbers that are far off need not be read. What is no number stays, and the comparison decides.
+        bound = _BOUNDS[comparison.operator](MetricSeries.last_value, comparison.number)
+        query = query.where(or_(MetricSeries.last_value.is_(None), bound))
     rows = session.execute(query.order_by(_id_column(kind)))
     values = {(uid, attempt): _value(kind, value) for uid, _, *value, attempt in rows}
     return {uid for (uid, _), value in values.items() if comparison.holds(value)}

@@ -6,6 +6,7 @@ values are read for it, a million in a fraction of a second, and then the points
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from dbnd_tracker._drivers import driver_errors
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 LEAST: Final = 10
 """Fewest points that a history is sampled to."""
 
-_VALUES: Final = "SELECT value FROM metrics WHERE series_id = %d ORDER BY number"
+# NULL, which is NaN or no number, becomes infinite: neither has a place in a shape.
+_VALUES: Final = "SELECT ifnull(value, 9e999) FROM metrics WHERE series_id = %d ORDER BY number"
 # One array instead of a million rows, each of which would cost the driver a message; without NULL, so that all elements
 # have one length in its binary form.
 _ARRAY: Final = (
@@ -28,7 +30,6 @@ _ARRAY: Final = (
 )
 _ARRAY_HEAD: Final = 20
 _ARRAY_LENGTH: Final = 2_000_000
-_ROWS: Final = 50_000
 # Of the points that are shown, at most every fourth marks where numbers end or begin.
 _GAPS: Final = 4
 
@@ -60,17 +61,13 @@ def sampled_numbers(connection: Connection, series_id: int, count: int) -> list[
 
 
 def _read(connection: Connection, series_id: int) -> Values:
-    """The values of a series in the order in which they came, with NaN for what is no number."""
+    """The values of a series in the order in which they came, not finite where they are no numbers."""
     import numpy as np
 
     if connection.dialect.name == "postgresql":
         return _read_arrays(connection, series_id)
-    cursor = connection.exec_driver_sql(_VALUES % series_id).cursor
-    assert cursor is not None
-    parts = []
-    while rows := cursor.fetchmany(_ROWS):
-        parts.append(np.array(rows, np.float64)[:, 0])
-    return np.concatenate(parts) if parts else np.empty(0)
+    cursor: Any = connection.exec_driver_sql(_VALUES % series_id).cursor
+    return np.fromiter(chain.from_iterable(cursor), np.float64)
 
 
 def _read_arrays(connection: Connection, series_id: int) -> Values:
