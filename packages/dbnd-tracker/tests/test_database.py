@@ -24,7 +24,8 @@ from dbnd_tracker._errors import StorageError
 from dbnd_tracker._ingest import apply_batch
 from dbnd_tracker._models import Base
 from dbnd_tracker._queries import list_runs
-from dbnd_tracker._queries.sampling import sampled_numbers
+from dbnd_tracker._queries.arrays import Columns
+from dbnd_tracker._queries.metrics import Series
 
 
 def test_migrations_of_several_databases_at_once_do_not_meet(tmp_path: Path) -> None:
@@ -237,7 +238,7 @@ def test_a_postgresql_that_is_gone_is_said(start_postgresql: Any, open_tracker: 
     with pytest.raises(StorageError, match="cannot be used"), tracker.database.read() as session:
         session.execute(text("SELECT 1"))
         cluster.kill()
-        sampled_numbers(session.connection(), 1, 100)
+        Columns().read(session, Series(id=1, points=100, first_us=0), only_values=True)
     with pytest.raises(StorageError, match="cannot be used"):
         tracker.call("log_metrics", task.floats("m", 3))
     cluster.restart()

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, text
 
 from dbnd_tracker._ingest import apply_points
-from dbnd_tracker._queries.sampling import sampled_numbers
+from dbnd_tracker._queries.sampling import sampled_places
 
 
 def _log(tracker: Any, task: Any, values: list[Any]) -> None:
@@ -97,20 +96,13 @@ def test_a_metric_that_is_not_known_has_no_points(server: Any, make_run: Any) ->
     count=st.integers(10, 60),
 )
 def test_any_values_are_sampled(values: list[float], count: int) -> None:
-    engine = create_engine("sqlite://")
-    with engine.connect() as connection:
-        connection.execute(text("CREATE TABLE metrics (series_id INTEGER, number INTEGER, value DOUBLE)"))
-        rows = [{"n": n, "v": None if math.isnan(v) else v} for n, v in enumerate(values, start=1)]
-        if rows:
-            connection.execute(text("INSERT INTO metrics VALUES (1, :n, :v)"), rows)
-        found = sampled_numbers(connection, 1, count)
-    engine.dispose()
+    found = sampled_places(np.array(values, float), count).tolist()
 
     assert found == sorted(set(found))
     assert len(found) <= count
-    assert set(found) <= set(range(1, len(values) + 1))
+    assert set(found) <= set(range(len(values)))
     if len(values) <= count:
         assert len(found) == len(values)
     elif all(map(math.isfinite, values)):
-        assert found[0] == 1
-        assert found[-1] == len(values)
+        assert found[0] == 0
+        assert found[-1] == len(values) - 1

@@ -4,18 +4,21 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbnd_tracker._queries.series import Sample, SeriesCache, _Points, _sample, find_series
+from dbnd_tracker._deletion import delete_runs
+from dbnd_tracker._queries.arrays import Columns, SeriesCache
+from dbnd_tracker._queries.metrics import find_series
+from dbnd_tracker._queries.series import Sample, _line, _sample, chart_sample
 
 
-def _points(values: Sequence[float], steps: Sequence[int] | None = None, times: Sequence[int] | None = None) -> _Points:
-    found = _Points(has_steps=steps is not None)
-    found.values.extend(values)
-    found.steps.extend(steps or ())
-    found.times.extend(times or range(len(values)))
+def _columns(values: Sequence[float], steps: Sequence[int]) -> Columns:
+    found = Columns()
+    found.value, found.step, found.timestamp_us = np.array(values), np.array(steps), np.arange(len(values))
+    found.flags = np.zeros(len(values), "i1")
     return found
 
 
@@ -23,7 +26,7 @@ def _ask(tracker: Any, cache: SeriesCache, task: Any, key: str = "m", **part: An
     with tracker.database.read() as session:
         series = find_series(session, task.uid, key)
         assert series is not None
-        return cache.sample(session, series, **part)
+        return chart_sample(session, cache, series, **part)
 
 
 _VALUES = st.floats(width=32) | st.sampled_from([math.nan, math.inf, -math.inf])
@@ -39,7 +42,7 @@ def test_a_sample_stands_for_each_point_of_its_part(
     points: list[tuple[int, float]], ends: tuple[int | None, int | None], wanted: int
 ) -> None:
     first, last = ends
-    sample = _sample(_points([y for _, y in points], [x for x, _ in points]), "step", first, last, wanted)
+    sample = _sample(_line(_columns([y for _, y in points], [x for x, _ in points]), "step"), first, last, wanted)
     low = -math.inf if first is None else first
     high = math.inf if last is None else last
     inside = [(x, y) for x, y in points if low <= x <= high]
@@ -109,6 +112,38 @@ def test_what_comes_later_is_seen_and_old_series_are_let_go(tracker: Any) -> Non
     assert _ask(tracker, cache, task, "other").points == 8
     assert len(cache._kept) == 1
     assert _ask(tracker, cache, task).points == 16
+
+
+def test_read_api_and_page_share_what_was_read(tracker: Any, server: Any) -> None:
+    """One of them reads less than the other, and each has read when points are added."""
+    _, task = tracker.started()
+    values: list[Any] = []
+    for more in ([1.0, "text", math.nan, 4], [5.5, math.inf] * 10, [-3.0]):
+        new = [task.metric("m", value=value, step=len(values) + i) for i, value in enumerate(more)]
+        tracker.call("log_metrics", task.metrics(*new))
+        values += more
+        if len(values) != 24:  # the page then reads two parts at once
+            chart = server.get(f"/app/series/{task.uid}?key=m&axis=step&values=1000").json()
+            shown = [(x, y) for x, y in zip(chart["x"], chart["y"], strict=True) if y is not None]
+            numbers = [(i, v) for i, v in enumerate(values) if v != "text" and math.isfinite(v)]
+            assert shown == numbers
+            assert (chart["points"], chart["texts"]) == (len(values), 1)
+        path = f"/api/v1/task-runs/{task.uid}/metrics/history"
+        history = server.get(path, params={"key": "m", "samples": 1000}).json()
+        assert [point["step"] for point in history["data"]] == list(range(len(values)))
+
+
+def test_a_series_that_was_deleted_is_not_taken_for_its_successor(tracker: Any, server: Any) -> None:
+    run, task = tracker.started()
+    for second, value in enumerate((1.0, 2.0)):
+        infos = [task.metric("m", value=value, step=i) for i in range(3)]
+        for info in infos:
+            info["metric"]["timestamp"] = f"2026-03-04T05:06:0{second}+00:00"
+        tracker.call("log_metrics", task.metrics(*infos))
+        assert set(server.get(f"/app/series/{task.uid}?key=m").json()["y"]) == {value}
+        assert tracker.database.write(lambda writer, uid=run.uid: delete_runs(writer.session, [uid])) == 1
+        tracker.call("init_run", run.init())
+        tracker.call("add_task_runs", run.add(task))
 
 
 @pytest.mark.parametrize("values", [1, 7, 1000])

@@ -31,6 +31,7 @@ from dbnd_tracker._errors import MissingError, PayloadError, StorageError, Unkno
 from dbnd_tracker._observability import ObservingMiddleware, ServerMetrics, access_log
 from dbnd_tracker._pages.static import static_router
 from dbnd_tracker._queries import QueryError
+from dbnd_tracker._queries.arrays import SeriesCache
 from dbnd_tracker._queries.expressions import ExpressionError
 from dbnd_tracker._settings import TrackerSettings
 
@@ -59,6 +60,7 @@ def create_app(
     """
     settings = settings or TrackerSettings()
     metrics = ServerMetrics()
+    cache = SeriesCache()
     keyring = Keyring(token) if guarded or token is not None else None
     app = FastAPI(
         title="databand tracker",
@@ -74,13 +76,13 @@ def create_app(
     app.include_router(auth_router(database, keyring))
     app.include_router(tracking_router(database))
     app.include_router(runs_router(database))
-    app.include_router(task_runs_router(database))
+    app.include_router(task_runs_router(database, cache))
     app.include_router(datasets_router(database))
     app.include_router(original_router(database))
     app.include_router(health_router(database, metrics))
     app.include_router(login_router(database, keyring))
     app.include_router(static_router())
-    app.include_router(pages_router(database))
+    app.include_router(pages_router(database, cache))
     describe_calls(app)
     # The one added last is the outermost: bodies are read before anything is refused, and every answer is marked,
     # counted and logged.

@@ -18,10 +18,11 @@ from dbnd_tracker._pages.reference import operations
 from dbnd_tracker._pages.run import RunPage, TaskPage
 from dbnd_tracker._pages.table import TablePage
 from dbnd_tracker._pages.templates import make_templates
-from dbnd_tracker._queries.series import SeriesCache, find_series
+from dbnd_tracker._queries.series import chart_sample
 
 if TYPE_CHECKING:
     from dbnd_tracker._database import Database
+    from dbnd_tracker._queries.arrays import SeriesCache
 
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -37,10 +38,10 @@ HEADERS: Final = {
 _MAX_VALUES: Final = 5_000
 
 
-def pages_router(database: Database) -> APIRouter:
+def pages_router(database: Database, cache: SeriesCache) -> APIRouter:
     """Routes of the web page."""
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-    pages = _Pages(database)
+    pages = _Pages(database, cache)
     router.get("/")(pages.runs)
     router.get("/docs")(pages.reference)
     router.get("/app/jobs/{job_name:path}/{run_uid}/{task_run_uid}")(pages.task_run)
@@ -55,10 +56,10 @@ def pages_router(database: Database) -> APIRouter:
 class _Pages:
     """What the routes answer."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, cache: SeriesCache) -> None:
         self._database = database
+        self._cache = cache
         self._templates = make_templates()
-        self._series = SeriesCache()
 
     def _render(
         self, request: Request, template: str, status: HTTPStatus = HTTPStatus.OK, **values: object
@@ -145,11 +146,11 @@ class _Pages:
     ) -> Response:
         """A part of a metric's history, as charts draw it."""
         with self._database.read() as session:
-            found = find_series(session, task_run_uid.lower(), key)
+            found = queries.find_series(session, task_run_uid.lower(), key)
             if found is None:
                 detail = f"The task run {task_run_uid} has no metric {key!r}."
                 return JSONResponse({"detail": detail}, HTTPStatus.NOT_FOUND, HEADERS)
-            sample = self._series.sample(session, found, axis=axis, first=first, last=last, values=values)
+            sample = chart_sample(session, self._cache, found, axis=axis, first=first, last=last, values=values)
         return answer(request, JSONResponse(asdict(sample)))
 
 

@@ -13,12 +13,13 @@ from dbnd_tracker._queries.sampling import LEAST
 
 if TYPE_CHECKING:
     from dbnd_tracker._database import Database
+    from dbnd_tracker._queries.arrays import SeriesCache
 
 MAX_POINTS = 100_000
 MAX_SAMPLES = 10_000
 
 
-def task_runs_router(database: Database) -> APIRouter:
+def task_runs_router(database: Database, cache: SeriesCache) -> APIRouter:
     """Routes that read task runs, metrics and logs."""
     router = APIRouter(prefix="/api/v1", tags=["task runs"])
 
@@ -49,10 +50,10 @@ def task_runs_router(database: Database) -> APIRouter:
     ) -> Response:
         """The points of one metric in the order in which they came."""
         with database.read() as session:
-            found = queries.metric_history(
-                session, task_run_uid.lower(), key, limit=limit, after=after, samples=samples
-            )
-            return answer(found)
+            uid = task_run_uid.lower()
+            if samples is not None:
+                return answer(queries.sampled_history(session, cache, uid, key, samples))
+            return answer(queries.metric_history(session, uid, key, limit=limit, after=after))
 
     @router.get("/task-runs/{task_run_uid}/documents", response_model=views.Documents)
     def documents(task_run_uid: str) -> Response:

@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Row, func, select
 
 from dbnd_tracker._models import Attempt, Metric, MetricKey, MetricSeries
-from dbnd_tracker._queries.sampling import sampled_numbers
 from dbnd_tracker._values import KIND_NAMES, decode, readable
 from dbnd_tracker._views import MetricHistory, MetricList, MetricPoint, MetricView
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from dbnd_tracker._queries.arrays import SeriesCache
+
 # Numbers in one IN list.
 _CHUNK: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A series as it stands in the database.
+
+    Args:
+        id: Its number, which may come again after rows were deleted.
+        points: How many points it has.
+        first_us: Time of its first point, in µs since the epoch.
+    """
+
+    id: int
+    points: int
+    first_us: int
+
+
+def find_series(session: Session, task_run_uid: str, key: str) -> Series | None:
+    """The series of one metric of a task run: of several attempts' the latest; None when there is none."""
+    first = select(Metric.timestamp_us).where(Metric.series_id == MetricSeries.id, Metric.number == 1)
+    wanted = (
+        select(MetricSeries.id, MetricSeries.points, first.scalar_subquery())
+        .join(MetricKey, MetricKey.id == MetricSeries.key_id)
+        .join(Attempt, Attempt.id == MetricSeries.attempt_id)
+        .where(Attempt.task_run_uid == task_run_uid, MetricKey.name == key, MetricSeries.points > 0)
+        .order_by(Attempt.number.desc().nulls_last(), Attempt.id.desc())
+        .limit(1)
+    )
+    row = session.execute(wanted).first()
+    return None if row is None else Series(*row)
 
 
 def series_query() -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently
@@ -59,7 +91,7 @@ def metric_list(session: Session, task_run_uid: str) -> MetricList:
 
 
 def metric_history(
-    session: Session, task_run_uid: str, key: str, *, limit: int = 10_000, after: int = 0, samples: int | None = None
+    session: Session, task_run_uid: str, key: str, *, limit: int = 10_000, after: int = 0
 ) -> MetricHistory:
     """Points of one metric in the order in which they came.
 
@@ -69,26 +101,40 @@ def metric_history(
         key: The metric.
         limit: How many points at most.
         after: Cursor that an earlier call returned.
-        samples: Instead of a page, so many points that show the shape of the whole; all if there are no more.
     """
-    series = series_query().where(Attempt.task_run_uid == task_run_uid, MetricKey.name == key)
-    found = [row[0] for row in session.execute(series)]
-    if not found:
+    series = find_series(session, task_run_uid, key)
+    if series is None:
         return MetricHistory(task_run_uid=task_run_uid, key=key, data=[], after=None, total=0)
-    latest = found[-1]
+    rows = session.execute(_points(series.id).where(Metric.number > after).limit(limit + 1)).all()
     cursor = None
-    if samples is None:
-        rows = session.execute(_points(latest.id).where(Metric.number > after).limit(limit + 1)).all()
-        if len(rows) > limit:
-            rows = rows[:limit]
-            cursor = rows[-1].number
-    else:
-        numbers = sampled_numbers(session.connection(), latest.id, samples)
-        parts = [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
-        rows = [row for part in parts for row in session.execute(_points(latest.id).where(Metric.number.in_(part)))]
-    return MetricHistory(
-        task_run_uid=task_run_uid, key=key, data=[_point(row) for row in rows], after=cursor, total=latest.points
-    )
+    if len(rows) > limit:
+        rows = rows[:limit]
+        cursor = rows[-1].number
+    data = [_point(row) for row in rows]
+    return MetricHistory(task_run_uid=task_run_uid, key=key, data=data, after=cursor, total=series.points)
+
+
+def sampled_history(session: Session, cache: SeriesCache, task_run_uid: str, key: str, samples: int) -> MetricHistory:
+    """Points of one metric that show the shape of its whole history, in the order in which they came.
+
+    Args:
+        session: Where to read.
+        cache: What was read before.
+        task_run_uid: The task run.
+        key: The metric.
+        samples: How many points at most; all if there are no more.
+    """
+    from dbnd_tracker._queries.sampling import sampled_places  # imports numpy, which the command line does without
+
+    series = find_series(session, task_run_uid, key)
+    if series is None:
+        return MetricHistory(task_run_uid=task_run_uid, key=key, data=[], after=None, total=0)
+    with cache.columns(session, series, only_values=True) as columns:
+        values = columns.value[: series.points]
+    numbers = (sampled_places(values, samples) + 1).tolist()
+    parts = [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
+    data = [_point(row) for part in parts for row in session.execute(_points(series.id).where(Metric.number.in_(part)))]
+    return MetricHistory(task_run_uid=task_run_uid, key=key, data=data, after=None, total=series.points)
 
 
 def _points(series_id: int) -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently

@@ -1,40 +1,27 @@
-"""Metric histories as charts draw them: any part of a series in as many values as a chart has pixels.
-
-A chart that is zoomed asks for one part after another of the same points. They are therefore read once and kept in
-compact arrays, over which a part is found by bisection and its buckets by ``min``, ``max`` and ``sum``: a million
-points take half a second or so when they are read, and some milliseconds afterwards.
-"""
+"""Metric histories as charts draw them: any part of a series in as many values as a chart has pixels."""
 
 from __future__ import annotations
 
 import math
-import threading
-from array import array
-from bisect import bisect_left, bisect_right
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from itertools import islice
-from operator import le
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import select
+import numpy as np
 
-from dbnd_tracker._models import Attempt, Metric, MetricKey, MetricSeries
+from dbnd_tracker._queries.arrays import NO_STEP, NO_VALUE
 from dbnd_tracker._values import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import Table
     from sqlalchemy.orm import Session
+
+    from dbnd_tracker._queries.arrays import Array, Columns, SeriesCache
+    from dbnd_tracker._queries.metrics import Series
 
 Axis = Literal["step", "time"]
 
-# The bare table: a million rows are too many to go through the ORM's hands.
-_METRICS: Final = cast("Table", Metric.__table__)
-_CHUNK: Final = 20_000
-# 25 bytes each.
-_MAX_KEPT: Final = 4_000_000
+_KIND: Final = NO_STEP - 1
+_NAMES: Final = ("NaN", "Infinity", "-Infinity")
+_COLUMNS: Final = ("x", "y", "low", "high", "counts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,225 +56,148 @@ class Sample:
     gaps: list[tuple[float, str]] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Line:
-    """The points of a series along one axis, those without a finite value apart."""
-
-    x: Sequence[float]
-    y: Sequence[float]
-    gap_x: list[float]
-    gap_names: list[str]
-
-    def extent(self) -> tuple[float, float] | None:
-        ends = [x[i] for x in (self.x, self.gap_x) if x for i in (0, -1)]
-        return (float(min(ends)), float(max(ends))) if ends else None
-
-
-@dataclass(slots=True)
-class _Points:
-    """All points of a series in the order in which they came."""
-
-    texts: int = 0
-    has_steps: bool = True
-    steps: array[int] = field(default_factory=lambda: array("q"))
-    times: array[int] = field(default_factory=lambda: array("q"))
-    values: array[float] = field(default_factory=lambda: array("d"))
-    lines: dict[str, _Line] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __len__(self) -> int:
-        return len(self.values) + self.texts
-
-    def read(self, session: Session, series_id: int) -> None:
-        """Read what has come since the last time."""
-        # Points are numbered in the order in which their transactions end, so that none comes before the last one read.
-        wanted = (
-            select(*(_METRICS.c[name] for name in ("step", "timestamp_us", "value", "kind")))
-            .where(_METRICS.c.series_id == series_id, _METRICS.c.number > len(self))
-            .order_by(_METRICS.c.number)
-        )
-        result = session.connection().execute(wanted.execution_options(yield_per=_CHUNK))
-        for rows in result.partitions():
-            steps, times, values, kinds = zip(*rows, strict=True)
-            self.lines.clear()
-            if max(kinds) > Kind.INT:
-                numbers = [row[:3] for row in rows if row[3] <= Kind.INT]
-                self.texts += len(rows) - len(numbers)
-                steps, times, values = zip(*numbers, strict=True) if numbers else ((), (), ())
-            self.has_steps = self.has_steps and None not in steps
-            if self.has_steps:
-                self.steps.extend(steps)
-            self.times.extend(times)
-            self.values.extend(values if None not in values else (math.nan if v is None else v for v in values))
-
-    def line(self, axis: str) -> _Line:
-        if axis not in self.lines:
-            self.lines[axis] = self._make_line(axis)
-        return self.lines[axis]
-
-    def _make_line(self, axis: str) -> _Line:
-        xs: Sequence[float] = range(len(self.values))
-        if axis != "index":
-            xs = self.steps if axis == "step" else self.times
-        ys: Sequence[float] = self.values
-        if not all(map(le, xs, islice(xs, 1, None))):
-            order = sorted(range(len(xs)), key=xs.__getitem__)
-            xs, ys = [xs[i] for i in order], array("d", (ys[i] for i in order))
-        gap_x: list[float] = []
-        names: list[str] = []
-        if not all(map(math.isfinite, ys)):
-            for x, y in zip(xs, ys, strict=True):
-                if not math.isfinite(y):
-                    gap_x.append(x)
-                    names.append(_name(y))
-            kept = [i for i, y in enumerate(ys) if math.isfinite(y)]
-            xs, ys = [xs[i] for i in kept], array("d", (ys[i] for i in kept))
-        return _Line(xs, ys, gap_x, names)
-
-
-def _name(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
-
-
 @dataclass(frozen=True, slots=True)
-class Series:
-    """A series as it stands in the database."""
-
-    id: int
-    attempt_uid: str
-    points: int
-
-
-def find_series(session: Session, task_run_uid: str, key: str) -> Series | None:
-    """The series of one metric of a task run: of several attempts' the latest; None when there is none."""
-    wanted = (
-        select(MetricSeries.id, Attempt.uid, MetricSeries.points)
-        .join(MetricKey, MetricKey.id == MetricSeries.key_id)
-        .join(Attempt, Attempt.id == MetricSeries.attempt_id)
-        .where(Attempt.task_run_uid == task_run_uid, MetricKey.name == key, MetricSeries.points > 0)
-        .order_by(Attempt.number.desc().nulls_last(), Attempt.id.desc())
-        .limit(1)
-    )
-    row = session.execute(wanted).first()
-    return None if row is None else Series(*row)
-
-
-class SeriesCache:
-    """The series that charts have asked for lately; any number of threads may use it.
+class _Line:
+    """The numbers of a series along one axis, rising, those without a finite value apart.
 
     Args:
-        max_points: How many points are kept at most, of all series together.
+        axis: What ``x`` is.
+        points: How many points the series has.
+        texts: How many of them are no numbers.
+        x: Where there is a finite value.
+        y: The value.
+        gap_x: Where there is none.
+        gap_names: Places in ``_NAMES``.
     """
 
-    def __init__(self, max_points: int = _MAX_KEPT) -> None:
-        self._max_points = max_points
-        self._kept: OrderedDict[tuple[int, str], _Points] = OrderedDict()
-        self._lock = threading.Lock()
+    axis: str
+    points: int
+    texts: int
+    x: Array
+    y: Array
+    gap_x: Array
+    gap_names: Array
 
-    def sample(
-        self,
-        session: Session,
-        series: Series,
-        *,
-        axis: Axis = "step",
-        first: float | None = None,
-        last: float | None = None,
-        values: int = 1_000,
-    ) -> Sample:
-        """A part of a series.
-
-        Args:
-            session: Where to read.
-            series: The series.
-            axis: What the part is a part of.
-            first: Smallest x, in steps or in milliseconds since the epoch; None for the series' own.
-            last: Largest x; None for the series' own.
-            values: How many values at most, but for one on either side of the part, so that lines leave the picture.
-        """
-        # An id may come again after rows were deleted; the uid of the attempt does not.
-        key = series.id, series.attempt_uid
-        with self._lock:
-            points = self._kept.setdefault(key, _Points())
-            self._kept.move_to_end(key)
-        with points.lock:
-            if len(points) < series.points:
-                points.read(session, series.id)
-            named = "index" if axis == "step" and not points.has_steps else str(axis)
-            found = _sample(points, named, first, last, values)
-        with self._lock:
-            while len(self._kept) > 1 and sum(len(kept) for kept in self._kept.values()) > self._max_points:
-                self._kept.popitem(last=False)
-        return found
+    def part(self, first: float, last: float) -> tuple[slice, slice]:
+        """Places of ``x`` and of ``gap_x`` from ``first`` to ``last``."""
+        found = [
+            slice(int(np.searchsorted(x, first, "left")), int(np.searchsorted(x, last, "right")))
+            for x in (self.x, self.gap_x)
+        ]
+        return found[0], found[1]
 
 
-def _sample(points: _Points, axis: str, first: float | None, last: float | None, values: int) -> Sample:
-    line = points.line(axis)
-    unit = 1_000 if axis == "time" else 1
-    start = -math.inf if first is None else first * unit
-    end = math.inf if last is None else last * unit
-    i, j = bisect_left(line.x, start), bisect_right(line.x, end)
-    gap_i, gap_j = bisect_left(line.gap_x, start), bisect_right(line.gap_x, end)
-    extent = line.extent()
+def _line(columns: Columns, axis: Axis) -> _Line:
+    if axis in columns.derived:
+        known: _Line = columns.derived[axis]
+        return known
+    # Another thread may have read later values, whose steps and times are not read yet.
+    points = min(len(columns.value), len(columns.flags))
+    values, flags = columns.value[:points], columns.flags[:points]
+    numbers = np.flatnonzero((flags & _KIND) <= Kind.INT)
+    values, flags = values[numbers], flags[numbers]
+    values[(flags & NO_VALUE) != 0] = math.nan
+    name: str = axis
+    if axis == "step" and (flags & NO_STEP).any():
+        name, xs = "index", np.arange(len(numbers))
+    else:
+        xs = (columns.step if axis == "step" else columns.timestamp_us)[numbers]
+    if (xs[1:] < xs[:-1]).any():
+        order = np.argsort(xs, kind="stable")
+        xs, values = xs[order], values[order]
+    finite = np.isfinite(values)
+    gaps = values[~finite]
+    gap_names = np.where(np.isnan(gaps), 0, np.where(gaps > 0, 1, 2))
+    line = _Line(name, points, points - len(numbers), xs[finite], values[finite], xs[~finite], gap_names)
+    columns.derived[axis] = line
+    return line
+
+
+def chart_sample(
+    session: Session,
+    cache: SeriesCache,
+    series: Series,
+    *,
+    axis: Axis = "step",
+    first: float | None = None,
+    last: float | None = None,
+    values: int = 1_000,
+) -> Sample:
+    """A part of a series.
+
+    Args:
+        session: Where to read.
+        cache: What was read before.
+        series: The series.
+        axis: What the part is a part of.
+        first: Smallest x, in steps or in milliseconds since the epoch; None for the series' own.
+        last: Largest x; None for the series' own.
+        values: How many values at most, but for one on either side of the part, so that lines leave the picture.
+    """
+    with cache.columns(session, series) as columns:
+        line = _line(columns, axis)
+    return _sample(line, first, last, values)
+
+
+def _sample(line: _Line, first: float | None, last: float | None, values: int) -> Sample:
+    unit = 1_000 if line.axis == "time" else 1
+    inner, gaps = line.part(-math.inf if first is None else first * unit, math.inf if last is None else last * unit)
+    ends = [int(x[i]) for x in (line.x, line.gap_x) if len(x) for i in (0, -1)]
     facts: dict[str, Any] = {
-        "axis": axis,
-        "points": len(points),
-        "texts": points.texts,
-        "extent": None if extent is None else (extent[0] / unit, extent[1] / unit),
+        "axis": line.axis,
+        "points": line.points,
+        "texts": line.texts,
+        "extent": (min(ends) / unit, max(ends) / unit) if ends else None,
     }
-    inner = (i, j, gap_i, gap_j)
-    if j - i + gap_j - gap_i <= values:
-        return _exact(line, inner, unit, facts)
-    return _bucketed(line, inner, unit, values, facts)
+    if inner.stop - inner.start + gaps.stop - gaps.start <= values:
+        return _exact(line, inner, gaps, unit, facts)
+    return _bucketed(line, inner, gaps, unit, values, facts)
 
 
-def _exact(line: _Line, inner: tuple[int, int, int, int], unit: int, facts: dict[str, Any]) -> Sample:
-    i, j, gap_i, gap_j = inner
-    i, j = max(i - 1, 0), min(j + 1, len(line.x))
-    gaps = [(line.gap_x[g] / unit, line.gap_names[g]) for g in range(gap_i, gap_j)]
-    shown: list[tuple[float, float | None]] = [(line.x[k] / unit, line.y[k]) for k in range(i, j)]
-    shown += [(x, None) for x, _ in gaps]
+def _exact(line: _Line, inner: slice, gaps: slice, unit: int, facts: dict[str, Any]) -> Sample:
+    outer = slice(max(inner.start - 1, 0), inner.stop + 1)
+    gap_xs = (line.gap_x[gaps] / unit).tolist()
+    shown: list[tuple[float, float | None]] = [
+        *zip((line.x[outer] / unit).tolist(), line.y[outer].tolist(), strict=True),
+        *((x, None) for x in gap_xs),
+    ]
     shown.sort(key=lambda point: point[0])
-    return Sample(**facts, exact=True, x=[x for x, _ in shown], y=[y for _, y in shown], gaps=gaps)
+    named = [(x, _NAMES[name]) for x, name in zip(gap_xs, line.gap_names[gaps].tolist(), strict=True)]
+    return Sample(**facts, exact=True, x=[x for x, _ in shown], y=[y for _, y in shown], gaps=named)
 
 
-def _bucketed(line: _Line, inner: tuple[int, int, int, int], unit: int, values: int, facts: dict[str, Any]) -> Sample:
-    i, j, gap_i, gap_j = inner
-    found = Sample(**facts, exact=False)
-    ends = [x[k] for x, a, b in ((line.x, i, j), (line.gap_x, gap_i, gap_j)) if b > a for k in (a, b - 1)]
-    start, width = min(ends), (max(ends) - min(ends)) / values
-    if i > 0:
-        _add(found, line.x[i - 1] / unit, line.y[i - 1 : i])
-    at, gap_at = i, gap_i
-    for bucket in range(1, values + 1):
-        edge = start + bucket * width
-        is_last = bucket == values
-        following = j if is_last else bisect_left(line.x, edge, at, j)
-        gap_following = gap_j if is_last else bisect_left(line.gap_x, edge, gap_at, gap_j)
-        gaps = {line.gap_names[g]: line.gap_x[g] / unit for g in range(gap_following - 1, gap_at - 1, -1)}
-        found.gaps.extend((x, name) for name, x in sorted(gaps.items(), key=lambda gap: gap[1]))
-        if following > at:
-            _add(found, (line.x[at] + line.x[following - 1]) / 2 / unit, line.y[at:following])
-        elif gaps:
-            _add(found, min(gaps.values()), ())
-        at, gap_at = following, gap_following
-    if j < len(line.x):
-        _add(found, line.x[j] / unit, line.y[j : j + 1])
-    return found
-
-
-def _add(found: Sample, x: float, part: Sequence[float]) -> None:
-    found.x.append(x)
-    found.counts.append(len(part))
-    if not part:
-        for values in (found.y, found.low, found.high):
-            values.append(None)
-        return
-    low, high = min(part), max(part)
-    mean = sum(part) / len(part)
-    if not math.isfinite(mean):  # the sum is larger than a double can be
-        mean = sum(value / len(part) for value in part)
-    found.y.append(min(max(mean, low), high))
-    found.low.append(low)
-    found.high.append(high)
+def _bucketed(line: _Line, inner: slice, gaps: slice, unit: int, count: int, facts: dict[str, Any]) -> Sample:
+    x, y, gap_x, gap_names = line.x[inner], line.y[inner], line.gap_x[gaps], line.gap_names[gaps]
+    ends = [float(xs[i]) for xs in (x, gap_x) if len(xs) for i in (0, -1)]
+    start, width = min(ends), (max(ends) - min(ends)) / count
+    edges = start + width * np.arange(1, count)
+    # The finite values, of the buckets that have some.
+    starts = np.concatenate(([0], np.searchsorted(x, edges), [len(x)]))
+    counts = np.diff(starts)
+    full = np.flatnonzero(counts)
+    begins = starts[full]
+    low, high = np.minimum.reduceat(y, begins), np.maximum.reduceat(y, begins)
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = np.add.reduceat(y, begins) / counts[full]
+    for bucket in np.flatnonzero(~np.isfinite(means)):  # the sum is larger than a double can be
+        means[bucket] = (y[begins[bucket] : begins[bucket] + counts[full][bucket]] / counts[full][bucket]).sum()
+    means = np.clip(means, low, high)
+    middles = (x[begins].astype(float) + x[starts[full + 1] - 1]) / 2 / unit
+    columns = (middles.tolist(), means.tolist(), low.tolist(), high.tolist(), counts[full].tolist())
+    rows: dict[int, tuple[Any, ...]] = dict(zip(full.tolist(), zip(*columns, strict=True), strict=True))
+    # The first gap of each name in each bucket.
+    buckets = np.searchsorted(edges, gap_x, "right")
+    _, firsts = np.unique(buckets * len(_NAMES) + gap_names, return_index=True)
+    firsts.sort()
+    gap_xs = (gap_x[firsts] / unit).tolist()
+    for at, place in zip(buckets[firsts].tolist(), gap_xs, strict=True):
+        rows.setdefault(at, (place, None, None, None, 0))
+    # A value on either side, so that lines leave the picture.
+    for at, outer in ((-1, inner.start - 1), (count, inner.stop)):
+        if 0 <= outer < len(line.x):
+            value = float(line.y[outer])
+            rows[at] = (float(line.x[outer]) / unit, value, value, value, 1)
+    shown = zip(*(rows[at] for at in sorted(rows)), strict=True)
+    named = [(place, _NAMES[name]) for place, name in zip(gap_xs, gap_names[firsts].tolist(), strict=True)]
+    facts.update(zip(_COLUMNS, map(list, shown), strict=True))
+    return Sample(**facts, exact=False, gaps=named)
