@@ -16,40 +16,32 @@ from dbnd_mlflow import (
 ENV = "MLFLOW_TRACKING_URI"
 
 
-@pytest.fixture(autouse=True)
-def environment():
-    """What the environment holds while a URI is set: newer MLflows keep it in step for child processes."""
-    mlflow.set_tracking_uri("sqlite:///probe.db")
-    in_step = ENV in os.environ
-    mlflow.set_tracking_uri(None)
-    return lambda uri, otherwise=None: uri if in_step else otherwise
-
-
-def test_a_context_sets_the_composite_uri_and_restores_what_was_there(conf, tracker_url, inner_uri, environment):
+def test_a_context_sets_the_composite_uri_and_restores_what_was_there(conf, tracker_url, inner_uri):
     before = mlflow.get_tracking_uri()
     with new_dbnd_context(conf):
         assert mlflow.get_tracking_uri() == build_composite_uri(tracker_url, inner_uri)
-        assert os.environ.get(ENV) == environment(mlflow.get_tracking_uri())
+        assert os.environ[ENV] == mlflow.get_tracking_uri()
     assert mlflow.get_tracking_uri() == before
     assert ENV not in os.environ
 
 
-def test_what_the_user_had_set_is_duplicated_to_and_restored(conf, tmp_path, environment):
+def test_what_the_user_had_set_is_duplicated_to_and_restored(conf, tmp_path):
     del conf["mlflow_tracking"]["duplicate_tracking_to"]
     own = f"sqlite:///{tmp_path / 'own.db'}"
     mlflow.set_tracking_uri(own)
+    environment = os.environ.get(ENV)  # newer MLflows keep it in step
     with new_dbnd_context(conf):
         assert parse_composite_uri(mlflow.get_tracking_uri()).duplicate_tracking_to == own
     assert mlflow.get_tracking_uri() == own
-    assert os.environ.get(ENV) == environment(own)
+    assert os.environ.get(ENV) == environment
 
 
-def test_an_environment_variable_of_the_user_is_restored(conf, monkeypatch, inner_uri, environment):
+def test_an_environment_variable_of_the_user_is_restored(conf, monkeypatch, inner_uri):
     del conf["mlflow_tracking"]["duplicate_tracking_to"]
     monkeypatch.setenv(ENV, inner_uri)
     with new_dbnd_context(conf):
         assert parse_composite_uri(mlflow.get_tracking_uri()).duplicate_tracking_to == inner_uri
-        assert os.environ[ENV] == environment(mlflow.get_tracking_uri(), inner_uri)
+        assert os.environ[ENV] == mlflow.get_tracking_uri()
     assert os.environ[ENV] == inner_uri
     assert mlflow.get_tracking_uri() == inner_uri
 
