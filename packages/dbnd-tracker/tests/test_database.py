@@ -230,6 +230,17 @@ def test_no_point_of_concurrent_writers_is_lost(tracker: Any, database_url: str,
     assert tracker.task(task).metrics[0].points == 280
 
 
+def test_a_session_reads_one_state(tracker: Any) -> None:
+    """A list and its count, or a series and its points, belong together whatever is written meanwhile."""
+    tracker.started()
+    with tracker.database.read() as session:
+        before = list_runs(session)
+        tracker.started()
+        assert list_runs(session) == before
+    with tracker.database.read() as session:
+        assert list_runs(session).meta.total == before.meta.total + 1
+
+
 def test_a_postgresql_that_is_gone_is_said(start_postgresql: Any, open_tracker: Any) -> None:
     """In what goes to its driver directly, too: points that come in, and histories that are sampled."""
     cluster = start_postgresql()

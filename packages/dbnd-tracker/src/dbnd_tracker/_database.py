@@ -97,6 +97,8 @@ class Database:
             )
             raise ConfigError(msg) from None
         self._writing = self._engine
+        # Every question of a session is answered from one state, as on SQLite.
+        self._reading = self._engine if self.path else self._engine.execution_options(isolation_level="REPEATABLE READ")
         if self.path:
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -195,7 +197,7 @@ class Database:
         Raises:
             StorageError: The database cannot be read now.
         """
-        with self._translated(), Session(self._engine, info=self._read_info) as session:
+        with self._translated(), Session(self._reading, info=self._read_info) as session:
             yield session
 
     def vacuum(self) -> None:

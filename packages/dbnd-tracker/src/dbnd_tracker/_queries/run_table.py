@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, func, or_, select
 
 from dbnd_tracker._models import Attempt, MetricKey, MetricSeries, Param, Run, Tag
 from dbnd_tracker._queries.expressions import Comparison, Field, Kind, as_number
-from dbnd_tracker._queries.runs import Condition, QueryError, summary
+from dbnd_tracker._queries.runs import SUMMARY, Condition, QueryError, summary
 from dbnd_tracker._values import decode
 from dbnd_tracker._views import PageMeta, RunPage, RunSummary
 
@@ -158,7 +158,7 @@ def run_table(
     elif before in places:
         start = max(places[before] - limit, 0)
     page = [run.id for run in slim[start : start + limit]]
-    rows = {run.id: run for run in session.scalars(select(Run).where(Run.id.in_(page)))}
+    rows = {run.id: run for run in session.execute(select(Run.id, *SUMMARY).where(Run.id.in_(page)))}
     runs = [RunSummary(**summary(session, rows[run])) for run in page if run in rows]
     return RunTable(runs, len(slim), start > 0, start + limit < len(slim), start + 1)
 
@@ -213,7 +213,7 @@ def _by_time(
     columns = (Run.start_time, Run.id)
     ordered = [column.desc() for column in columns] if is_falling else [column.asc() for column in columns]
     left_out = 0 if cursor else offset
-    found = session.scalars(select(Run).where(*paged).order_by(*ordered).limit(limit + 1).offset(left_out)).all()
+    found = session.execute(select(*SUMMARY).where(*paged).order_by(*ordered).limit(limit + 1).offset(left_out)).all()
     more = len(found) > limit
     shown = list(found[:limit])
     if backwards:

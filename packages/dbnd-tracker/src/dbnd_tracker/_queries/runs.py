@@ -127,8 +127,25 @@ class Condition:
         return _OPERATORS[self.op](case((lost(session), literal(LOST)), else_=Run.state), value)
 
 
-def summary(session: Session, run: Run) -> dict[str, Any]:
-    """The fields of a ``RunSummary``."""
+SUMMARY: Final = (
+    Run.uid,
+    Run.root_run_uid,
+    Run.job_name,
+    Run.name,
+    Run.project_name,
+    Run.user,
+    Run.description,
+    Run.state,
+    Run.sends_heartbeat,
+    Run.last_heartbeat,
+    Run.start_time,
+    Run.end_time,
+)
+"""What ``summary`` needs of a run, for lists, which are spared the rest."""
+
+
+def summary(session: Session, run: Any) -> dict[str, Any]:  # noqa: ANN401  SQLAlchemy 2.1 types rows otherwise
+    """The fields of a ``RunSummary``, of a ``Run`` or a row with the columns of ``SUMMARY``."""
     return {
         "run_uid": run.uid,
         "root_run_uid": run.root_run_uid,
