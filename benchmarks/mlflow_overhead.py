@@ -1,11 +1,11 @@
 """What dual-writing costs: wall time of MLflow's log calls, plain against the composite URI.
 
-Every measurement is a fresh process with a run of its own; plain and composite ones are interleaved, in an order that
-rotates from round to round, and each composite time is divided by the plain one of its round. Needs
-``databand[mlflow,tracker]`` and full MLflow; everything runs on loopback and in a temporary folder. The figures
-say something only if nothing else runs there.
+Each column is a process with a run of its own. They take turns: some calls in one, as many in the next, in an order
+that rotates, so that whatever the machine does besides falls upon all of them alike. Each composite time is divided by
+the plain one of its turn. Needs ``databand[mlflow,tracker]`` and full MLflow; everything runs on loopback and in a
+temporary folder.
 
-    python benchmarks/mlflow_overhead.py --calls 500 --batches 20 --rounds 1 --stores sqlite
+    python benchmarks/mlflow_overhead.py --calls 500 --batches 20 --turns 5 --stores sqlite
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import shutil
 import statistics
 import subprocess
@@ -23,7 +22,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness import environment, free_port, serving, table
@@ -34,47 +32,45 @@ PLAIN = "plain"
 METRICS_OF_A_BATCH = 1_000
 # One way: an answer is 50 ms away.
 DELAY = 0.025
-# Seconds that any one measurement may take.
-LIMIT = 1_800
+# Seconds between two turns, in which what a column delivers in the background comes to its end.
+PAUSE = 0.3
+KINDS = ("calls", "batches")
 
 
-@dataclass(frozen=True)
-class Times:
-    """Seconds of one measurement.
+def work() -> None:
+    """Log in this process, under the tracking URI of its environment, as stdin says, and print the seconds.
 
-    Args:
-        calls: All calls of ``mlflow.log_metric``.
-        batches: All calls of ``log_batch``.
+    A line of stdin is a kind and a number: ``calls 500`` of ``mlflow.log_metric`` or ``batches 20`` of ``log_batch``.
     """
-
-    calls: float
-    batches: float
-
-
-def work(calls: int, batches: int) -> None:
-    """Measure in this process, under the tracking URI of its environment, and print the times as JSON."""
     import mlflow
     from mlflow.entities import Metric
 
     mlflow.set_experiment("overhead")
     client = mlflow.MlflowClient()
+    done = dict.fromkeys(KINDS, 0)
     with mlflow.start_run() as run:
         mlflow.log_metric("warm up", 0)
         client.log_batch(run.info.run_id, [Metric("warm up", n, 0, n) for n in range(METRICS_OF_A_BATCH)])
-        start = time.perf_counter()
-        for step in range(calls):
-            mlflow.log_metric("loss", 1 / (step + 1), step=step)
-        single = time.perf_counter() - start
-        metrics = [[Metric(f"m{n}", n / 7, step, step) for n in range(METRICS_OF_A_BATCH)] for step in range(batches)]
-        start = time.perf_counter()
-        for batch in metrics:
-            client.log_batch(run.info.run_id, batch)
-        many = time.perf_counter() - start
-    stored = len(client.get_metric_history(run.info.run_id, "loss"))
-    if stored != calls:
-        message = f"{stored} of {calls} points are stored."
-        raise RuntimeError(message)
-    print(json.dumps({"calls": single, "batches": many}))
+        print("ready", flush=True)
+        for line in sys.stdin:
+            kind, number = line.split()
+            steps = range(done[kind], done[kind] + int(number))
+            done[kind] = steps.stop
+            if kind == "calls":
+                start = time.perf_counter()
+                for step in steps:
+                    mlflow.log_metric("loss", 1 / (step + 1), step=step)
+            else:
+                batches = [[Metric(f"m{n}", n / 7, step, step) for n in range(METRICS_OF_A_BATCH)] for step in steps]
+                start = time.perf_counter()
+                for batch in batches:
+                    client.log_batch(run.info.run_id, batch)
+            print(time.perf_counter() - start, flush=True)
+    for key, expected in (("loss", done["calls"]), ("m7", done["batches"])):
+        stored = len(client.get_metric_history(run.info.run_id, key))
+        if stored != expected:
+            message = f"{stored} of {expected} points of {key} are stored."
+            raise RuntimeError(message)
 
 
 async def delayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,26 +132,54 @@ def delaying_proxy(target: int) -> Iterator[str]:
         loop.close()
 
 
-def measure(options: argparse.Namespace, uri: str, home: Path) -> Times:
-    """One measurement in a process of its own, whose output stands in ``home`` if it fails."""
-    home.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(Path(__file__).absolute()), "--worker"]
-    command += ["--calls", str(options.calls), "--batches", str(options.batches)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=home,
-        timeout=LIMIT,
-        stdin=subprocess.DEVNULL,
-        env=environment(home, MLFLOW_TRACKING_URI=uri, GIT_PYTHON_REFRESH="quiet"),
-    )
-    if done.returncode:
-        message = f"A measurement failed:\n{done.stderr}"
+class Worker:
+    """A process that logs when it is its turn.
+
+    Args:
+        uri: Its tracking URI.
+        home: Its folder, which takes its errors, too.
+    """
+
+    def __init__(self, uri: str, home: Path) -> None:
+        self._errors = home / "errors"
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).absolute()), "--worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=home,
+                env=environment(home, MLFLOW_TRACKING_URI=uri, GIT_PYTHON_REFRESH="quiet"),
+            )
+        self._line()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        while line := self._process.stdout.readline():
+            if line == "ready\n" or line[0].isdigit():
+                return line
+        message = f"A measurement failed:\n{self._errors.read_text()}"
         raise RuntimeError(message)
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("{"))
-    return Times(**json.loads(line))
+
+    def turn(self, kind: str, number: int) -> float:
+        """Seconds that ``number`` calls of ``kind`` take."""
+        assert self._process.stdin is not None
+        print(kind, number, file=self._process.stdin, flush=True)
+        return float(self._line())
+
+    def end(self) -> None:
+        """Let it check what it has logged, and end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if self._process.wait():
+            message = f"A measurement failed:\n{self._errors.read_text()}"
+            raise RuntimeError(message)
+
+    def kill(self) -> None:
+        """End it at once, if it has not ended."""
+        self._process.kill()
+        self._process.wait()
 
 
 def tracker_urls(stack: contextlib.ExitStack, folder: Path) -> dict[str, str]:
@@ -169,66 +193,69 @@ def tracker_urls(stack: contextlib.ExitStack, folder: Path) -> dict[str, str]:
     return {"http": near, "50 ms away": far, "dead": f"http://127.0.0.1:{free_port()}"}
 
 
-def run(options: argparse.Namespace, folder: Path) -> dict[tuple[str, str], list[Times]]:
-    """All measurements: those of each store and column, in the order of the rounds."""
+def run(options: argparse.Namespace, folder: Path) -> dict[tuple[str, str, str], list[float]]:
+    """Seconds of each turn, by store, kind and column."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     from dbnd_mlflow import build_composite_uri
 
     empty = folder / "empty.db"
     SqlAlchemyStore(f"sqlite:///{empty}", str(folder / "artifacts")).engine.dispose()  # type: ignore[no-untyped-call]
-    found: dict[tuple[str, str], list[Times]] = {}
+    found: dict[tuple[str, str, str], list[float]] = {}
+    columns = [PLAIN, *options.trackers]
     with contextlib.ExitStack() as stack:
         urls = tracker_urls(stack, folder)
-        servers: dict[str, str] = {}
-        if "http" in options.stores:
-            port = free_port()
-            command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-            command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-            shutil.copy(empty, folder / "server.db")
-            url = f"http://127.0.0.1:{port}"
-            servers["http"] = stack.enter_context(serving(command, url, "/health", folder / "mlflow-server"))
-        columns = [PLAIN, *options.trackers]
-        for number in range(options.rounds):
-            turn = number % len(columns)
-            for store in options.stores:
-                for column in columns[turn:] + columns[:turn]:
-                    home = folder / f"{number}-{store}-{columns.index(column)}"
+        for store in options.stores:
+            if store == "http":
+                port = free_port()
+                command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+                command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
+                shutil.copy(empty, folder / "server.db")
+                url = f"http://127.0.0.1:{port}"
+                stack.enter_context(serving(command, url, "/health", folder / "mlflow-server"))
+            with contextlib.ExitStack() as living:
+                workers = {}
+                for column in columns:
+                    home = folder / f"{store}-{columns.index(column)}"
                     home.mkdir()
-                    inner = servers.get(store)
-                    if inner is None:
-                        shutil.copy(empty, home / "store.db")
-                        inner = f"sqlite:///{home / 'store.db'}"
+                    shutil.copy(empty, home / "store.db")
+                    inner = url if store == "http" else f"sqlite:///{home / 'store.db'}"
                     tracker = urls.get(column, f"sqlite:///{home / 'tracker.db'}")
                     uri = inner if column == PLAIN else build_composite_uri(tracker, inner)
-                    times = measure(options, uri, home)
-                    found.setdefault((store, column), []).append(times)
-                    print(
-                        f"round {number + 1}, {store} store, {column}: {times.calls:.2f} s, {times.batches:.2f} s",
-                        file=sys.stderr,
-                    )
-                    shutil.rmtree(home)
+                    workers[column] = Worker(uri, home)
+                    living.callback(workers[column].kill)
+                for kind in KINDS:
+                    number = getattr(options, kind) // options.turns
+                    for turn in range(options.turns if number else 0):
+                        first = turn % len(columns)
+                        for column in columns[first:] + columns[:first]:
+                            time.sleep(PAUSE)
+                            seconds = workers[column].turn(kind, number)
+                            found.setdefault((store, kind, column), []).append(seconds)
+                    print(f"{store} store: {kind} are measured", file=sys.stderr)
+                for worker in workers.values():
+                    worker.end()
     return found
 
 
-def ratios(options: argparse.Namespace, found: dict[tuple[str, str], list[Times]]) -> str:
+def ratios(options: argparse.Namespace, found: dict[tuple[str, str, str], list[float]]) -> str:
     """The median ratios, composite to plain, with the plain seconds beside them."""
-    kinds = (
-        ("calls", f"{options.calls} x log_metric"),
-        ("batches", f"{options.batches} x log_batch({METRICS_OF_A_BATCH})"),
-    )
+    titles = {
+        "calls": f"{options.calls} x log_metric",
+        "batches": f"{options.batches} x log_batch({METRICS_OF_A_BATCH})",
+    }
     rows = [("store", "what", "plain [s]", *options.trackers)]
     for store in options.stores:
-        for kind, title in kinds:
-            if not getattr(options, kind):
+        for kind, title in titles.items():
+            if (store, kind, PLAIN) not in found:
                 continue
-            plain = [getattr(times, kind) for times in found[store, PLAIN]]
-            found_ratios = [
-                statistics.median(getattr(t, kind) / p for t, p in zip(found[store, column], plain, strict=True))
+            plain = found[store, kind, PLAIN]
+            its_ratios = [
+                statistics.median(t / p for t, p in zip(found[store, kind, column], plain, strict=True))
                 for column in options.trackers
             ]
-            rows.append((store, title, f"{statistics.median(plain):.2f}", *(f"{ratio:.3f}" for ratio in found_ratios)))
-    return f"{table(rows)}\nMedians of {options.rounds} rounds: time under the composite URI / plain time."
+            rows.append((store, title, f"{sum(plain):.2f}", *(f"{ratio:.3f}" for ratio in its_ratios)))
+    return f"{table(rows)}\nMedians of {options.turns} turns: time under the composite URI / plain time."
 
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -236,7 +263,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=5_000, help="calls of mlflow.log_metric (default: 5000)")
     parser.add_argument("--batches", type=int, default=200, help="calls of log_batch, 1000 metrics each (default: 200)")
-    parser.add_argument("--rounds", type=int, default=2, help="measurements of each column (default: 2)")
+    parser.add_argument("--turns", type=int, default=20, help="into how many turns they are divided (default: 20)")
     parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
     parser.add_argument("--trackers", nargs="+", choices=TRACKERS, default=list(TRACKERS))
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -247,7 +274,7 @@ def main() -> None:
     """Measure and print the table."""
     options = parsed()
     if options.worker:
-        work(options.calls, options.batches)
+        work()
         return
     with tempfile.TemporaryDirectory(prefix="mlflow-overhead-") as name:
         print(ratios(options, run(options, Path(name))))

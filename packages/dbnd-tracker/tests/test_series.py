@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbnd_tracker._deletion import delete_runs
+from dbnd_tracker._queries import arrays
 from dbnd_tracker._queries.arrays import Columns, SeriesCache
 from dbnd_tracker._queries.metrics import find_series
 from dbnd_tracker._queries.series import Sample, _line, _sample, chart_sample
@@ -131,6 +132,15 @@ def test_read_api_and_page_share_what_was_read(tracker: Any, server: Any) -> Non
         path = f"/api/v1/task-runs/{task.uid}/metrics/history"
         history = server.get(path, params={"key": "m", "samples": 1000}).json()
         assert [point["step"] for point in history["data"]] == list(range(len(values)))
+
+
+def test_a_series_is_read_in_parts(tracker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "_ARRAY_LENGTH", 7)
+    _, task = tracker.started()
+    tracker.call("log_metrics", task.floats("m", 24))
+    sample = _ask(tracker, SeriesCache(), task)
+    assert (len(sample.x), sample.y) == (24, sorted(y for y in sample.y if y is not None))
+    assert len(set(sample.y)) == 24
 
 
 def test_a_series_that_was_deleted_is_not_taken_for_its_successor(tracker: Any, server: Any) -> None:

@@ -30,18 +30,17 @@ from dbnd._tracking.transport import BusyError, Transport, TransportError
 
 # Events are given this long to gather into a batch, in seconds.
 LINGER: Final = 0.05
-# Rests, as multiples of the processor time that was used since the last one: usually, and when the sender is far
-# behind, in bytes, or has been behind for long, in seconds.
-_REST: Final = 60
+# Rests, as multiples of the processor time that the last batch took: usually, when the sender has been behind for long,
+# in seconds, and when it is far behind, in bytes.
+_REST: Final = 100
+_SHORTER_REST: Final = 40
 _SHORT_REST: Final = 4
-_FAR_BEHIND: Final = 64 << 20
 _LONG_BEHIND: Final = 30.0
+_FAR_BEHIND: Final = 64 << 20
 _LEAST_REST: Final = 0.15
 # A full batch takes some 60 ms: with a shorter limit the sender of a process that logs thousands of points a second
-# would have the interpreter for more than a sixtieth of the time.
-_LONGEST_REST: Final = 4.0
-# Seconds of processor time after which it rests.
-_SLICE: Final = 0.005
+# would have the interpreter for more than a hundredth of the time.
+_LONGEST_REST: Final = 6.0
 # "At most once a minute": the shortest time between two messages, in seconds.
 _SILENCE: Final = 60.0
 # Seconds between two looks at the progress of a flush.
@@ -98,8 +97,7 @@ class Sender:
         # Whether the last failure was that of a tracker that is not there, and during which drain it was.
         self._is_absent = False
         self._failed_in = 0
-        # Processor time since the last rest, and when there was nothing to do.
-        self._busy = 0.0
+        # When there was nothing to do.
         self._idle_at = time.monotonic()
         self._last_message = -_SILENCE
         self.trouble: str | None = None
@@ -221,7 +219,7 @@ class Sender:
     def _deliver(self, deadline: float) -> None:
         """Send until the journal is empty, waiting is in vain, or ``deadline`` (monotonic seconds) is reached."""
         while self._await_turn() and time.monotonic() < deadline:
-            started = time.thread_time()
+            started, is_first = time.thread_time(), not self._has_answered
             try:
                 if not self._step():
                     self._idle_at = time.monotonic()
@@ -234,8 +232,8 @@ class Sender:
                 self.trouble, self._has_answered, self._is_absent = None, True, False
                 self._tell()
                 self._send_heartbeats()
-                self._busy += time.thread_time() - started
-                self._rest()
+                # What it takes to connect, or to make a database, is spent once.
+                self._rest(0.0 if is_first else time.thread_time() - started)
         self._tell()
 
     def _step(self) -> bool:
@@ -252,13 +250,14 @@ class Sender:
         self._delivery.step()
         return True
 
-    def _rest(self) -> None:
-        if self._busy < _SLICE or self._draining.is_set():
-            return
-        is_behind = self._journal.unsent_bytes > _FAR_BEHIND or time.monotonic() - self._idle_at > _LONG_BEHIND
-        wait = (_SHORT_REST if is_behind else _REST) * self._busy
-        self._busy = 0.0
-        self._draining.wait(min(max(_LEAST_REST, wait), _LONGEST_REST))
+    def _rest(self, busy: float) -> None:
+        """Leave the interpreter to the training, after ``busy`` seconds of processor time."""
+        factor = _REST
+        if self._journal.unsent_bytes > _FAR_BEHIND:
+            factor = _SHORT_REST
+        elif time.monotonic() - self._idle_at > _LONG_BEHIND:
+            factor = _SHORTER_REST
+        self._draining.wait(min(max(_LEAST_REST, factor * busy), _LONGEST_REST))
 
     def _await_turn(self) -> bool:
         """Wait until the tracker may be tried; False when that is too late for whoever waits, or at the end."""
