@@ -220,7 +220,10 @@ class TestImport:
         assert points_in(home) == 24_000
         verified = dbnd("mlflow", "verify")
         assert verified.returncode == 0, verified.stdout
-        assert "0 of 4 runs" in dbnd("mlflow", "import", "--from", own).stderr
+        again = dbnd("mlflow", "import", "--from", own, "--json")
+        assert "0 of 4 runs" in again.stderr
+        facts = json.loads(again.stdout)
+        assert (facts["store"], facts["runs"], facts["imported"]) == (own, 4, 0)
 
     def test_runs_that_were_tracked_live_are_left_as_they_are(self, import_, dbnd, python, tracker, own, home):
         uri = build_composite_uri(tracker, own)

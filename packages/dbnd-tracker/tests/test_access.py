@@ -272,7 +272,8 @@ def test_tokens_are_managed_by_commands(dbnd: Callable[..., Any], home: Any) -> 
     listed = dbnd("tracker", "token", "list")
     assert "nightly jobs" in listed.stdout
     assert facts["token"] not in listed.stdout
-    assert dbnd("tracker", "token", "revoke", facts["uid"][:8]).returncode == 0
+    revoked = dbnd("tracker", "token", "revoke", facts["uid"][:8], "--json")
+    assert json.loads(revoked.stdout)["state"] == "revoked"
     states = {one["label"]: one["state"] for one in json.loads(dbnd("tracker", "token", "list", "--json").stdout)}
     assert states == {"nightly jobs": "revoked", "me": "valid"}
 

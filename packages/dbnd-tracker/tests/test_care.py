@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from datetime import datetime, timedelta, timezone
@@ -76,6 +77,8 @@ def test_old_runs_go_with_everything_that_is_theirs(tracker: Any, database_url: 
 
     assert (dry.returncode, "3 runs with 21 points would be deleted" in dry.stderr) == (0, True), dry
     assert [line.split()[:3] for line in dry.stdout.splitlines()[1:]] == [["etl", "3", "21"]]
+    (facts,) = json.loads(dbnd(*command, "--dry-run", "--json").stdout)
+    assert (facts["job"], sorted(facts["run_uids"]), facts["points"]) == ("etl", sorted(run.uid for run in gone), 21)
     assert _counts(tracker) == full
     done = dbnd(*command, "--vacuum")
     assert (done.returncode, "3 runs with 21 points deleted" in done.stderr) == (0, True), done
@@ -152,13 +155,15 @@ def test_a_backup_is_whole_while_the_tracker_is_written_to(
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        result = dbnd("tracker", "backup", str(target), "--database", str(sqlite_tracker.database.path))
+        result = dbnd("tracker", "backup", str(target), "--json", "--database", str(sqlite_tracker.database.path))
     finally:
         done.set()
         writer.join()
 
     assert (result.returncode, str(target) in result.stderr) == (0, True), result
     assert [path.name for path in tmp_path.iterdir() if "copy" in path.name] == ["copy.db"]
+    facts = {"file": str(target), "database": str(sqlite_tracker.database.path), "bytes": target.stat().st_size}
+    assert json.loads(result.stdout) == facts
     assert target.stat().st_mode & 0o077 == 0
     with sqlite3.connect(target) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -24,6 +24,7 @@ def mlflow() -> None:
     """Compare MLflow's runs with the tracker's; import older ones."""
 
 
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _CONFIG = click.option(
     "-c", "--set-config", multiple=True, metavar="SECTION.KEY=VALUE", help="Set a configuration value."
 )
@@ -33,7 +34,7 @@ _CONFIG = click.option(
 @click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
 @click.option("--experiment", metavar="NAME", help="Compare all runs of this experiment.")
 @click.option("--record", is_flag=True, help="Keep the result in the tracker, whose web page shows it.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_JSON
 @_CONFIG
 @click.pass_context
 def verify(
@@ -87,10 +88,17 @@ def verify(
 @click.option("--from", "source", required=True, metavar="URI", help="Tracking URI of the MLflow store to import from.")
 @click.option("--experiment", metavar="NAME", help="Import the runs of this experiment only.")
 @click.option("--since", type=click.DateTime(), help="Import runs that started at this time (UTC) or later.")
+@_JSON
 @_CONFIG
 @click.pass_context
 def import_(
-    ctx: click.Context, source: str, experiment: str | None, since: datetime | None, set_config: tuple[str, ...]
+    ctx: click.Context,
+    source: str,
+    experiment: str | None,
+    since: datetime | None,
+    set_config: tuple[str, ...],
+    *,
+    as_json: bool,
 ) -> None:
     """Bring existing MLflow runs into the tracker, with their own ids, times, steps and nesting.
 
@@ -120,6 +128,9 @@ def import_(
                 "imported. Run the command again to go on."
             )
             raise DatabandError(msg) from None
+    if as_json:
+        facts = {"store": store.name, "tracker": mask_url(url), "runs": len(runs), "imported": imported}
+        _console.result(json.dumps(facts, indent=2))
     rest = f"; the other {len(runs) - imported} were there already" if imported < len(runs) else ""
     _console.success(f"{imported} of {len(runs)} runs of {store.name} imported into {mask_url(url)}{rest}.")
     ctx.exit(0)

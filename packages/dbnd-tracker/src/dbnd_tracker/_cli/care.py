@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
 from pathlib import Path
 
 import click
 
-from dbnd_tracker._cli.databases import database_option, duration, open_configured
+from dbnd_tracker._cli.databases import database_option, duration, json_option, open_configured
 
 
 @click.command()
@@ -16,7 +17,10 @@ from dbnd_tracker._cli.databases import database_option, duration, open_configur
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @click.option("--vacuum", is_flag=True, help="Give the space back to the file system, which stops writers meanwhile.")
 @database_option
-def gc(*, older_than: str, jobs: tuple[str, ...], dry_run: bool, vacuum: bool, database: str | None) -> None:
+@json_option
+def gc(
+    *, older_than: str, jobs: tuple[str, ...], dry_run: bool, vacuum: bool, database: str | None, as_json: bool
+) -> None:
     """Delete runs that ended long ago, with everything that belongs to them.
 
     Runs that go on are kept; those that have been silent for too long (lost) count as ended.
@@ -31,7 +35,19 @@ def gc(*, older_than: str, jobs: tuple[str, ...], dry_run: bool, vacuum: bool, d
         found = expired_runs(session, before, jobs)
     runs = sum(len(expired.uids) for expired in found)
     points = sum(expired.points for expired in found)
-    if found:
+    if as_json:
+        facts = [
+            {
+                "job": expired.job,
+                "run_uids": list(expired.uids),
+                "points": expired.points,
+                "first": expired.first.isoformat(),
+                "last": expired.last.isoformat(),
+            }
+            for expired in found
+        ]
+        _console.result(json.dumps(facts, indent=2))
+    elif found:
         rows = [
             (
                 expired.job or "",
@@ -59,7 +75,8 @@ def gc(*, older_than: str, jobs: tuple[str, ...], dry_run: bool, vacuum: bool, d
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @database_option
-def backup(*, file: Path, database: str | None) -> None:
+@json_option
+def backup(*, file: Path, database: str | None, as_json: bool) -> None:
     """Copy the tracker's SQLite database to FILE, while it is in use.
 
     FILE must not exist yet; it is a whole database, which `--database FILE` opens.
@@ -73,4 +90,7 @@ def backup(*, file: Path, database: str | None) -> None:
         msg = f"The database {opened.name} is PostgreSQL's: back it up with pg_dump."
         raise UsageError(msg)
     back_up(opened.path, file)
+    if as_json:
+        facts = {"file": str(file), "database": opened.name, "bytes": file.stat().st_size}
+        _console.result(json.dumps(facts, indent=2))
     _console.success(f"{file} holds what {opened.name} held ({file.stat().st_size} bytes).")

@@ -17,6 +17,7 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LONGEST_DAYS: Final = 36_500
 
 database_option = click.option("--database", help="File, sqlite:///file or postgresql://… (tracker.database).")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def database_url(given: str | None, settings: TrackerSettings) -> str:

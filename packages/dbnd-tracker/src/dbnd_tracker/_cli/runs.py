@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dbnd_tracker._cli.databases import json_option
 from dbnd_tracker._cli.references import complete_run, open_configured, resolve, resolve_all, where
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 _RUN = click.argument("run", shell_complete=complete_run)
 _RUNS = click.argument("runs", nargs=-1, required=True, shell_complete=complete_run, metavar="RUN...")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -39,7 +39,7 @@ def runs() -> None:
 @click.option(
     "--where", "wheres", multiple=True, metavar="EXPRESSION", help="Such as 'metrics.loss < 0.5' or 'params.lr = 0.1'."
 )
-@_JSON
+@json_option
 def list_(*, limit: int, as_json: bool, **filters: Any) -> None:  # noqa: ANN401  the arguments of _conditions
     """List runs, newest first."""
     from dbnd import _console
@@ -100,7 +100,7 @@ def _conditions(
 
 @runs.command()
 @_RUN
-@_JSON
+@json_option
 def show(run: str, *, as_json: bool) -> None:
     """Show a run with its tasks, params, metrics and artifacts."""
     from dbnd import _console
@@ -117,7 +117,7 @@ def show(run: str, *, as_json: bool) -> None:
 @runs.command()
 @_RUNS
 @click.option("--all", "everything", is_flag=True, help="Also what is the same in all runs.")
-@_JSON
+@json_option
 def compare(*, runs: tuple[str, ...], everything: bool, as_json: bool) -> None:
     """Compare runs: the params that differ, and the last values of all metrics."""
     from dbnd import _console
@@ -161,7 +161,7 @@ def _form_of(file: Path | None) -> str:
 @runs.command("open")
 @_RUN
 @click.option("--print", "only_print", is_flag=True, help="Print the address, and start no browser.")
-@_JSON
+@json_option
 def open_(run: str, *, only_print: bool, as_json: bool) -> None:
     """Print the address of a run's page and open it in the browser."""
     import sys
@@ -184,7 +184,7 @@ def open_(run: str, *, only_print: bool, as_json: bool) -> None:
 @_RUNS
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Also runs that still go on.")
-@_JSON
+@json_option
 def delete(*, runs: tuple[str, ...], yes: bool, force: bool, as_json: bool) -> None:
     """Delete runs from the tracker, with everything in them, for good; MLflow's own copies stay."""
     from dbnd import _console

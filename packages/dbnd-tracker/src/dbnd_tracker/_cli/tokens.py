@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dbnd_tracker._cli.databases import database_option, duration, open_configured
+from dbnd_tracker._cli.databases import database_option, duration, json_option, open_configured
 
 if TYPE_CHECKING:
     from dbnd_tracker._models import AccessToken
@@ -33,7 +33,7 @@ def token() -> None:
 )
 @click.option("--expires", help="How long it is valid, such as 12h or 90d; without it, until it is revoked.")
 @database_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def create(*, label: str, role: str, expires: str | None, database: str | None, as_json: bool) -> None:
     """Make a token called LABEL and print it, once: nobody can show it again."""
     from dbnd import _console
@@ -56,7 +56,7 @@ def create(*, label: str, role: str, expires: str | None, database: str | None, 
 
 @token.command("list")
 @database_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_(*, database: str | None, as_json: bool) -> None:
     """List all tokens, without their secrets."""
     from dbnd import _console
@@ -80,7 +80,8 @@ def list_(*, database: str | None, as_json: bool) -> None:
 @token.command()
 @click.argument("uid")
 @database_option
-def revoke(*, uid: str, database: str | None) -> None:
+@json_option
+def revoke(*, uid: str, database: str | None, as_json: bool) -> None:
     """Take back the token whose uid is, or starts with, UID; it opens nothing from now on."""
     from dbnd import _console
     from dbnd._errors import UsageError
@@ -92,6 +93,8 @@ def revoke(*, uid: str, database: str | None) -> None:
     except MissingError as error:
         msg = f"{error} `dbnd tracker token list` shows all."
         raise UsageError(msg) from None
+    if as_json:
+        _console.result(json.dumps(_facts(revoked), indent=2))
     _console.success(f"The token {revoked.label!r} is revoked.")
 
 
