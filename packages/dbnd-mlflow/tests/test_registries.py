@@ -128,3 +128,25 @@ def _with_profile(uri, tracking_uri):
     from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
     return add_databricks_profile_info_to_artifact_uri(uri, tracking_uri)
+
+
+_REPLICA = """
+from mlflow.server import handlers
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+uri, replica, folder = {arguments}
+SqlAlchemyStore(replica, folder).create_experiment("only on the replica")
+handlers.initialize_backend_stores(uri, default_artifact_root=folder, read_replica_backend_store_uri=replica)
+print(handlers._get_tracking_store().get_experiment_by_name("only on the replica").name)
+print(handlers._get_model_registry_store().read_engine.url.database)
+"""
+
+
+def test_a_server_reads_its_replica(python, tracker_url, inner_uri, tmp_path):
+    constants = pytest.importorskip("mlflow.server.constants")
+    if not hasattr(constants, "READ_REPLICA_BACKEND_STORE_URI_ENV_VAR"):
+        pytest.skip("this MLflow has no read replicas")
+    replica = tmp_path / "replica.db"
+    uri = build_composite_uri(tracker_url, inner_uri)
+    done = python(_REPLICA.format(arguments=(uri, f"sqlite:///{replica}", str(tmp_path))))
+    assert done.stdout.splitlines() == ["only on the replica", str(replica)], done.stderr

@@ -11,6 +11,7 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Metric
 
 from dbnd import dbnd_tracking, task
 from dbnd_mlflow import build_composite_uri
@@ -295,3 +296,21 @@ def test_credentials_reach_neither_journal_nor_tags(conf, events, home, inner_ur
     assert "hunter2" not in str({k: v for k, v in stored.data.tags.items() if k != "remote"})
     captured = capfd.readouterr()
     assert "hunter2" not in captured.out + captured.err
+
+
+def test_times_and_steps_of_any_kind_of_number(events, tracker_url, inner_uri):
+    """MLflow takes them; the tracker has their whole part, and nothing else of the batch is lost."""
+    mlflow.set_tracking_uri(build_composite_uri(tracker_url, inner_uri))
+    client = MlflowClient()
+    with mlflow.start_run() as run:
+        client.log_metric(run.info.run_id, "time", 1.0, timestamp=1_700_000_000_123.75, step=2.0)
+        mlflow.log_metric("numpy", np.float32(0.5), step=np.int64(3))
+        batch = [Metric("odd", 1.0, 1_700_000_000_123.75, 4.5), Metric("even", 2, np.int64(1_700_000_000_000), 5)]
+        client.log_batch(run.info.run_id, batch)
+    assert {(key, value, step) for _, key, value, step in events.metrics()} == {
+        ("time", 1.0, 2),
+        ("numpy", 0.5, 3),
+        ("odd", 1.0, 4),
+        ("even", 2.0, 5),
+    }
+    assert all(type(step) is int for *_, step in events.metrics())

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from ._store import DatabandStore
@@ -31,6 +32,8 @@ _lock = threading.RLock()
 _stores: Final[WeakValueDictionary[tuple[int, str, str | None], Any]] = WeakValueDictionary()
 # Stores of MLflow's own that are read without a request to a server.
 _NEAR: Final = frozenset({"SqlAlchemyStore", "FileStore"})
+# Where an MLflow server says which replica of its database it reads.
+_READ_REPLICA: Final = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
 # Scripts of MLflow that load a model to find out what it imports.
 _CAPTURING: Final = frozenset({"_capture_modules.py", "_capture_transformers_modules.py"})
 
@@ -111,7 +114,18 @@ def _build_inner(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
         from mlflow.store.tracking.file_store import FileStore
 
         return FileStore(uri, artifact_uri)
+    registry = _server_registry("_tracking_store_registry", uri) or registry
     return registry.get_store_builder(uri)(store_uri=uri, artifact_uri=artifact_uri)
+
+
+def _server_registry(name: str, uri: str) -> Any:  # noqa: ANN401
+    """The builders of a server with a read replica, which those of a client leave out; None anywhere else."""
+    handlers = sys.modules.get("mlflow.server.handlers")
+    if handlers is None or _READ_REPLICA not in os.environ:
+        return None
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    return getattr(handlers, name) if urlsplit(uri).scheme.partition("+")[0] in DATABASE_ENGINES else None
 
 
 def default_tracking_uri() -> str:
@@ -139,7 +153,8 @@ def _build_registry(uri: str, tracking_uri: str) -> Any:  # noqa: ANN401
     resolve = getattr(utils, "_get_default_registry_uri_for_tracking_uri", None)
     if resolve is not None:  # Databricks keeps models in its Unity Catalog, under another URI
         inner = resolve(inner) or inner
-    builder = utils._get_store_registry().get_store_builder(inner)  # noqa: SLF001
+    registry = _server_registry("_model_registry_store_registry", inner) or utils._get_store_registry()  # noqa: SLF001
+    builder = registry.get_store_builder(inner)
     arguments = {"store_uri": inner, "tracking_uri": _inner_uri(tracking_uri)}
     # MLflow passes tracking_uri only to builders that name it, and so do we.
     if not {"store_uri", "tracking_uri"} <= set(inspect.signature(builder).parameters):

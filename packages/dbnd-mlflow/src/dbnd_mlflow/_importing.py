@@ -124,7 +124,9 @@ class Importer:
 
     def _send_points(self, run: Any, key: str) -> None:  # noqa: ANN401
         attempt = self._task_runs[run.info.run_id].attempt_uid
-        points = [point(key, m.value, m.timestamp * 1000, m.step) for m in self.source.history(run.info.run_id, key)]
+        points = [
+            point(key, m.value, int(m.timestamp * 1000), int(m.step)) for m in self.source.history(run.info.run_id, key)
+        ]
         journal = _journal(run.info.run_id, key)
         done = 0
         while done < len(points):

@@ -157,10 +157,11 @@ class Reporter:
         attempt = self._find(run_id).task_run.attempt_uid
         groups: list[Group] = []
         if metrics:
+            # MLflow takes any numbers as times and steps, NumPy's and fractions: the tracker keeps their whole part.
             points = [
-                [m.key, value, m.timestamp * 1000, m.step]
+                [m.key, value, int(m.timestamp * 1000), int(m.step)]
                 if type(value := m.value) is float
-                else point(m.key, value, m.timestamp * 1000, m.step)
+                else point(m.key, value, int(m.timestamp * 1000), int(m.step))
                 for m in metrics
             ]
             groups.append([attempt, METRIC, points])

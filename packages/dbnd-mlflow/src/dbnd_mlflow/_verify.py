@@ -98,12 +98,12 @@ def _dataset(name: object, digest: object) -> str:
     return f"{name} ({digest})"
 
 
-def _point(timestamp: int, step: int | None, value: object) -> Point:
+def _point(timestamp: float, step: float | None, value: object) -> Point:
     # A number, or the words of the read API: "NaN", "Infinity". Databases keep no negative zero: adding zero ends it.
     number = float(value) + 0.0  # type: ignore[arg-type]
     if abs(number) >= _LARGEST:
         number = float("inf") if number > 0 else float("-inf")
-    return timestamp, step or 0, repr(number)
+    return int(timestamp), int(step or 0), repr(number)
 
 
 def _points_text(points: list[Point]) -> str:
