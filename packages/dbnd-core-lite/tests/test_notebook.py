@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 
@@ -164,6 +165,15 @@ def test_start_and_stop(conf):
     assert tracking.run.uid != first.uid
 
 
+@pytest.fixture
+def sigterm():
+    """Its handler as it was: a run that ends in another thread than it began in cannot put it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("sigterm")
 def test_stopped_in_another_thread_than_started(conf):
     tracking = dbnd_tracking("job", conf=conf).start()
     with ThreadPoolExecutor() as threads:
