@@ -296,6 +296,23 @@ def test_sigterm_ends_a_tracked_script_as_cancelled(script, server):
     assert "Traceback" not in done.stderr
 
 
+def test_sigterm_cancels_the_run_after_one_that_was_stopped_in_another_thread(script, server):
+    script(
+        f"""
+        import threading
+        from dbnd._signals import request_end
+        first = dbnd_tracking("first", conf=conf).start()
+        stopping = threading.Thread(target=first.stop)
+        stopping.start(); stopping.join()
+        request_end()  # nobody's: it ends no process that has no run
+        with dbnd_tracking("second", conf=conf):
+            {SIGTERM}
+        """,
+        returncode=143,
+    )
+    assert run_states(server) == ["SUCCESS", "CANCELLED"]
+
+
 def test_a_handler_of_the_users_own_is_left_alone(script, server):
     done = script(
         """

@@ -29,7 +29,7 @@ class TerminatedError(SystemExit):
 
 def request_end() -> None:
     """End this process' run as SIGTERM would, if somebody handles that; called in any thread."""
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if _is_handled():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -57,6 +57,30 @@ _held: Final = _HeldAtForks()
 os.register_at_fork(before=_held.hold, after_in_parent=_held.release, after_in_child=_held.release)
 
 
+class _Terminate:
+    """Our handler of SIGTERM, for the process ``owner``; without one it does as if there were no handler."""
+
+    def __init__(self) -> None:
+        self.owner: int | None = os.getpid()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() != self.owner:
+            os.kill(os.getpid(), number)
+            return
+        TerminatedError.last = TerminatedError()
+        raise TerminatedError.last
+
+
+def _is_handled() -> bool:
+    """Whether SIGTERM does anything else in this process than end it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(handler, _Terminate):
+        return handler.owner == os.getpid()
+    return handler is not signal.SIG_DFL
+
+
 @contextmanager
 def sigterm_cancels() -> Iterator[bool]:
     """Let SIGTERM raise ``TerminatedError`` in the main thread within the block; a second one ends the process.
@@ -67,27 +91,16 @@ def sigterm_cancels() -> Iterator[bool]:
     Yields:
         Whether the signal does so.
     """
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if threading.current_thread() is not threading.main_thread() or _is_handled():
         yield False
         return
-    owner: int | None = os.getpid()
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        del frame
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if os.getpid() != owner:
-            os.kill(os.getpid(), number)
-            return
-        TerminatedError.last = TerminatedError()
-        raise TerminatedError.last
-
+    terminate = _Terminate()
     signal.signal(signal.SIGTERM, terminate)
     _HeldAtForks.is_wanted = True
     try:
         yield True
     finally:
-        owner = None
+        terminate.owner = None
         _HeldAtForks.is_wanted = False
         # Another thread may end what this one has begun, and cannot set handlers; the one that stays then does as none.
         in_main = threading.current_thread() is threading.main_thread()
