@@ -135,6 +135,18 @@ def test_nobody_waits_for_a_tracker_that_wants_to_be_left_alone_for_longer(start
     assert len(transport.attempts) == 2  # nor is it asked before that
 
 
+def test_who_keeps_up_rests_longer_than_who_is_behind(start, monkeypatch):
+    monkeypatch.setattr(sender_module, "_LONG_BEHIND", 0.5)
+    journal, sender, _ = start(None, BusyError("busy", retry_after=3600))
+    time.sleep(0.6)  # nothing has been logged: that is not being behind
+    journal.append("a", {})
+    assert sender.flush(PATIENCE)
+    wait_until(lambda: sender._rest_after(0.01) == sender_module._REST * 0.01)
+    journal.append("b", {})
+    assert not sender.flush(PATIENCE)
+    wait_until(lambda: sender._rest_after(0.01) == sender_module._SHORTER_REST * 0.01)
+
+
 def test_a_transport_that_breaks_does_not_end_the_sender(start):
     journal, sender, transport = start(None, KeyError("a bug of the transport"))
     journal.append("a", {})

@@ -32,7 +32,7 @@ from dbnd._tracking.transport import BusyError, Transport, TransportError
 LINGER: Final = 0.05
 # Rests, as multiples of the processor time that the last batch took: usually, when the sender has been behind for long,
 # in seconds, and when it is far behind, in bytes.
-_REST: Final = 100
+_REST: Final = 300
 _SHORTER_REST: Final = 40
 _SHORT_REST: Final = 4
 _LONG_BEHIND: Final = 30.0
@@ -97,8 +97,8 @@ class Sender:
         # Whether the last failure was that of a tracker that is not there, and during which drain it was.
         self._is_absent = False
         self._failed_in = 0
-        # When there was nothing to do.
-        self._idle_at = time.monotonic()
+        # When last everything was sent that had been logged before its batch began.
+        self._caught_up_at = time.monotonic()
         self._last_message = -_SILENCE
         self.trouble: str | None = None
         self.dead = 0
@@ -219,10 +219,12 @@ class Sender:
     def _deliver(self, deadline: float) -> None:
         """Send until the journal is empty, waiting is in vain, or ``deadline`` (monotonic seconds) is reached."""
         while self._await_turn() and time.monotonic() < deadline:
-            started, is_first = time.thread_time(), not self._has_answered
+            started, logged, is_first = time.thread_time(), self._journal.accepted, not self._has_answered
             try:
-                if not self._step():
-                    self._idle_at = time.monotonic()
+                has_sent = self._step()
+                if self._journal.settled >= logged:
+                    self._caught_up_at = time.monotonic()
+                if not has_sent:
                     break
             except Exception as error:  # noqa: BLE001  a transport may come from a plugin: the thread outlives it
                 if not self._failed(error):
@@ -233,7 +235,7 @@ class Sender:
                 self._tell()
                 self._send_heartbeats()
                 # What it takes to connect, or to make a database, is spent once.
-                self._rest(0.0 if is_first else time.thread_time() - started)
+                self._draining.wait(self._rest_after(0.0 if is_first else time.thread_time() - started))
         self._tell()
 
     def _step(self) -> bool:
@@ -250,14 +252,14 @@ class Sender:
         self._delivery.step()
         return True
 
-    def _rest(self, busy: float) -> None:
-        """Leave the interpreter to the training, after ``busy`` seconds of processor time."""
+    def _rest_after(self, busy: float) -> float:
+        """Seconds to leave the interpreter to the training, after ``busy`` seconds of processor time."""
         factor = _REST
         if self._journal.unsent_bytes > _FAR_BEHIND:
             factor = _SHORT_REST
-        elif time.monotonic() - self._idle_at > _LONG_BEHIND:
+        elif time.monotonic() - self._caught_up_at > _LONG_BEHIND:
             factor = _SHORTER_REST
-        self._draining.wait(min(max(_LEAST_REST, factor * busy), _LONGEST_REST))
+        return min(max(_LEAST_REST, factor * busy), _LONGEST_REST)
 
     def _await_turn(self) -> bool:
         """Wait until the tracker may be tried; False when that is too late for whoever waits, or at the end."""
