@@ -1,9 +1,9 @@
 """What dual-writing costs: wall time of MLflow's log calls, plain against the composite URI.
 
 Each column is a process with a run of its own. They take turns: some calls in one, as many in the next, in an order
-that rotates, so that whatever the machine does besides falls upon all of them alike. Each composite time is divided by
-the plain one of its turn. Needs ``databand[mlflow,tracker]`` and full MLflow; everything runs on loopback and in a
-temporary folder.
+that rotates, so that whatever the machine does besides falls upon all of them alike. Each time is divided by the plain
+one of its turn; "plain again" is a second plain process, whose ratio shows how far noise goes. Needs
+``databand[mlflow,tracker]`` and full MLflow; everything runs on loopback and in a temporary folder.
 
     python benchmarks/mlflow_overhead.py --calls 500 --batches 20 --turns 5 --stores sqlite
 """
@@ -29,6 +29,7 @@ from harness import environment, free_port, serving, table
 STORES = ("sqlite", "http")
 TRACKERS = ("embedded", "http", "50 ms away", "dead")
 PLAIN = "plain"
+CONTROL = "plain again"
 METRICS_OF_A_BATCH = 1_000
 # One way: an answer is 50 ms away.
 DELAY = 0.025
@@ -202,7 +203,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[tuple[str, str, str],
     empty = folder / "empty.db"
     SqlAlchemyStore(f"sqlite:///{empty}", str(folder / "artifacts")).engine.dispose()  # type: ignore[no-untyped-call]
     found: dict[tuple[str, str, str], list[float]] = {}
-    columns = [PLAIN, *options.trackers]
+    columns = [PLAIN, CONTROL, *options.trackers]
     with contextlib.ExitStack() as stack:
         urls = tracker_urls(stack, folder)
         for store in options.stores:
@@ -221,7 +222,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[tuple[str, str, str],
                     shutil.copy(empty, home / "store.db")
                     inner = url if store == "http" else f"sqlite:///{home / 'store.db'}"
                     tracker = urls.get(column, f"sqlite:///{home / 'tracker.db'}")
-                    uri = inner if column == PLAIN else build_composite_uri(tracker, inner)
+                    uri = inner if column in {PLAIN, CONTROL} else build_composite_uri(tracker, inner)
                     workers[column] = Worker(uri, home)
                     living.callback(workers[column].kill)
                 for kind in KINDS:
@@ -244,7 +245,7 @@ def ratios(options: argparse.Namespace, found: dict[tuple[str, str, str], list[f
         "calls": f"{options.calls} x log_metric",
         "batches": f"{options.batches} x log_batch({METRICS_OF_A_BATCH})",
     }
-    rows = [("store", "what", "plain [s]", *options.trackers)]
+    rows = [("store", "what", "plain [s]", CONTROL, *options.trackers)]
     for store in options.stores:
         for kind, title in titles.items():
             if (store, kind, PLAIN) not in found:
@@ -252,10 +253,10 @@ def ratios(options: argparse.Namespace, found: dict[tuple[str, str, str], list[f
             plain = found[store, kind, PLAIN]
             its_ratios = [
                 statistics.median(t / p for t, p in zip(found[store, kind, column], plain, strict=True))
-                for column in options.trackers
+                for column in (CONTROL, *options.trackers)
             ]
             rows.append((store, title, f"{sum(plain):.2f}", *(f"{ratio:.3f}" for ratio in its_ratios)))
-    return f"{table(rows)}\nMedians of {options.turns} turns: time under the composite URI / plain time."
+    return f"{table(rows)}\nMedians of {options.turns} turns: time / plain time of the same turn."
 
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -263,7 +264,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=5_000, help="calls of mlflow.log_metric (default: 5000)")
     parser.add_argument("--batches", type=int, default=200, help="calls of log_batch, 1000 metrics each (default: 200)")
-    parser.add_argument("--turns", type=int, default=20, help="into how many turns they are divided (default: 20)")
+    parser.add_argument("--turns", type=int, default=10, help="into how many turns they are divided (default: 10)")
     parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
     parser.add_argument("--trackers", nargs="+", choices=TRACKERS, default=list(TRACKERS))
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
