@@ -4,7 +4,6 @@ import json
 import math
 import zlib
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +20,6 @@ values = st.recursive(
 def test_what_is_framed_is_read_back(value):
     line = records.frame(["call", value])
     assert line.count(b"\n") == 1
-    assert line.isascii()
     (record,) = records.parse([line], 1, 0)
     assert (record.sequence, record.end, record.call, record.body) == (1, len(line), "call", value)
 
@@ -75,9 +73,3 @@ def test_points_are_counted():
     body = [["a", "user", [["x", 1, 0]] * 3], ["b", "user", [["x", 1, 0]] * 2]]
     lines = [records.frame(("log_metrics", body)), records.frame(("init_run", {"a": [1, 2, 3]}))]
     assert [r.points for r in records.parse(lines, 1, 0)] == [5, 1]
-
-
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes"])
-def test_what_json_cannot_hold_is_refused(value):
-    with pytest.raises(TypeError):
-        records.frame(["call", value])

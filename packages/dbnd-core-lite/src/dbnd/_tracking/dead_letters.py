@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from dbnd._json import decode
 from dbnd._tracking import records
 from dbnd._tracking.journal_file import DEAD, Header, JournalFile, JournalFormatError
 
@@ -74,5 +75,5 @@ def letters(path: Path) -> Iterator[tuple[str, Any, str, int]]:
         for line in file:
             found = records.content(line)
             if found is not None:
-                call, body, reason, number = records.decode(found)
+                call, body, reason, number = decode(found)
                 yield call, body, reason, number

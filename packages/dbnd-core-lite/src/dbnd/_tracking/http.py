@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gzip
-import json
 import math
 import socket
 import time
@@ -19,6 +18,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from dbnd import __version__
+from dbnd._json import encode
 from dbnd._tracking.transport import (
     AccessError,
     Batch,
@@ -72,18 +72,18 @@ class HttpTransport:
         session = self._connect()
         path = f"tracking/{batch.call}"
         if self._takes_points and isinstance(batch.body, list):
-            body = json.dumps({"points": batch.body})
+            body = encode({"points": batch.body})
             response = self._request(session, "POST", path, body, {**headers, _POINTS: "1"})
             if response.status_code not in _NOT_UNDERSTOOD:
                 self._raise_for_status(response)
                 return
             # Behind one address there may be servers of several versions.
             self._takes_points = False
-        self._raise_for_status(self._request(session, "POST", path, batch.wire_text(), headers))
+        self._raise_for_status(self._request(session, "POST", path, batch.wire_text().encode("ascii"), headers))
 
     def heartbeat(self, run_uid: str) -> str | None:
         """Say that a run is alive (see ``Transport.heartbeat``)."""
-        response = self._request(self._connect(), "POST", "tracking/heartbeat", json.dumps({"run_uid": run_uid}))
+        response = self._request(self._connect(), "POST", "tracking/heartbeat", encode({"run_uid": run_uid}))
         self._raise_for_status(response)
         try:
             state = response.json()
@@ -93,7 +93,7 @@ class HttpTransport:
 
     def check(self) -> None:
         """Log no metrics: a call like any other, with nothing in it (see ``Transport.check``)."""
-        self._raise_for_status(self._request(self._connect(), "POST", "tracking/log_metrics", '{"metrics_info": []}'))
+        self._raise_for_status(self._request(self._connect(), "POST", "tracking/log_metrics", b'{"metrics_info": []}'))
 
     def close(self) -> None:
         """Close the connection; the next ``send`` makes a new one."""
@@ -131,7 +131,7 @@ class HttpTransport:
 
     def _login(self, session: requests.Session) -> None:
         session.auth = _NoAuth()
-        answer = self._request(session, "GET", "auth/csrf", "null")
+        answer = self._request(session, "GET", "auth/csrf", b"null")
         csrf = session.cookies.get("X-CSRF-TOKEN")
         if csrf:
             session.headers["X-CSRFToken"] = csrf
@@ -140,14 +140,14 @@ class HttpTransport:
                 "username": self._settings.dbnd_user,
                 "password": self._settings.dbnd_password.get_secret_value(),
             }
-            answer = self._request(session, "POST", "auth/login", json.dumps(login))
+            answer = self._request(session, "POST", "auth/login", encode(login))
         if not answer.ok:
             _raise_if_busy(answer)
             msg = f"its login answered {answer.status_code}; set core.databand_access_token or core.dbnd_user"
             raise AccessError(msg)
 
     def _request(
-        self, session: requests.Session, method: str, path: str, body: str, headers: dict[str, str] | None = None
+        self, session: requests.Session, method: str, path: str, body: bytes, headers: dict[str, str] | None = None
     ) -> requests.Response:
         connect, read = self._settings.connect_timeout, self._settings.api_request_timeout_sec
         if self.deadline is not None:
@@ -157,7 +157,7 @@ class HttpTransport:
             response = session.request(
                 method,
                 f"{self._base}/{path}",
-                data=gzip.compress(body.encode("ascii"), compresslevel=1),
+                data=gzip.compress(body, compresslevel=1),
                 headers={"X-Request-ID": uuid.uuid4().hex, **(headers or {})},
                 timeout=(connect, read),
                 allow_redirects=False,  # a redirected POST would become a GET

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dbnd._errors import DatabandError
+from dbnd._json import decode
 from dbnd._tracking import ownership, records
 from dbnd._tracking.records import Record
 
@@ -312,7 +313,7 @@ def unsent_of(path: Path) -> int:
 def _read_header(fd: int, path: Path) -> tuple[Header, int]:
     line, newline, _ = os.pread(fd, _MAX_HEADER, 0).partition(b"\n")
     found = records.content(line + newline)
-    decoded = records.decode(found) if found is not None else None
+    decoded = decode(found) if found is not None else None
     values: dict[str, Any] = decoded if isinstance(decoded, dict) else {}
     version = values.get("journal")
     if not isinstance(version, int) or "url" not in values or "id" not in values:

@@ -1,23 +1,20 @@
 """Records: how events stand in a file, so that a torn or damaged one is recognised.
 
-A record is one line: ``<crc32 of the JSON, 8 hex digits> <JSON>``. The JSON is ASCII and has no line breaks. A process
+A record is one line: ``<crc32 of the JSON, 8 hex digits> <JSON>``. The JSON is UTF-8 and has no line breaks. A process
 that is killed, or a full disk, can leave the last line of a file torn: it lacks its line break, or its checksum is
 wrong. Such an event was never accepted, for its log call had not returned.
 """
 
 from __future__ import annotations
 
-import json
 import zlib
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple
+
+from dbnd._json import decode, encode
 
 # Characters before the JSON of a line.
 _PREFIX: Final = 9
 _HEX: Final = 16
-
-encode: Final[Callable[[object], str]] = json.JSONEncoder(separators=(",", ":")).encode
-decode: Final[Callable[[bytes], Any]] = json.loads
 
 
 class Record(NamedTuple):
@@ -42,10 +39,10 @@ def frame(value: object) -> bytes:
     """``value`` as a line.
 
     Raises:
-        TypeError: It is not made of JSON's types.
+        TypeError: It has no JSON form.
         ValueError: It contains itself.
     """
-    data = encode(value).encode("ascii")
+    data = encode(value)
     return b"%08x %b\n" % (zlib.crc32(data), data)
 
 
@@ -76,7 +73,7 @@ def parse(lines: list[bytes], sequence: int, offset: int) -> list[Record]:
             places.append((number, offset))
             texts.append(data)
     # All at once: it takes a fraction of the time of one by one, and the interpreter is the training's.
-    values = json.loads(b"[%b]" % b",".join(texts))
+    values = decode(b"[%b]" % b",".join(texts))
     return [
         Record(number, end, call, body, _points(call, body))
         for (number, end), (call, body, *_) in zip(places, values, strict=True)
