@@ -111,7 +111,7 @@ class ObservingMiddleware:
         async def noted_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])  # an HTTPStatus is written as its name by Python 3.10
             await send(message)
 
         self._metrics.running.inc()
