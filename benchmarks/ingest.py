@@ -34,9 +34,9 @@ from urllib.parse import urlsplit
 
 from servers import mlflow, postgresql, tracker
 
-from dbnd._tracking.points import wire_text
+from dbnd._tracking.points import group, point, wire_text
+from dbnd_tracker._bulk import insert_points
 from dbnd_tracker._database import open_database
-from dbnd_tracker._ingest.bulk import insert_points
 
 KEYS, STEPS = 10, 100
 POINTS = KEYS * STEPS
@@ -80,7 +80,7 @@ def values(number: int) -> Iterator[tuple[str, float, int, int]]:
 
 def groups(number: int, attempt: str) -> list[Any]:
     """The points in the form that the tracker's client keeps them in."""
-    return [[attempt, "mlflow", [[key, value, 1000 * ms, step] for key, value, ms, step in values(number)]]]
+    return [group(attempt, "mlflow", (point(key, value, 1000 * ms, step) for key, value, ms, step in values(number)))]
 
 
 def wire_request(number: int, attempt: str) -> Request:
@@ -267,7 +267,8 @@ def fill(url: str, points: int) -> None:
             for series in range(first, first + 100)
             for step in range(per_series)
         )
-        database.write(lambda writer, rows=rows: insert_points(writer.session.connection(), rows))
+        columns = tuple(zip(*rows, strict=True))
+        database.write(lambda writer, columns=columns: insert_points(writer.session.connection(), columns))
     database.close()
 
 

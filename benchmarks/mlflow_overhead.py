@@ -151,7 +151,8 @@ class Worker:
                 stderr=errors,
                 text=True,
                 cwd=home,
-                env=environment(home, MLFLOW_TRACKING_URI=uri, GIT_PYTHON_REFRESH="quiet"),
+                # With hashes of their own, processes that do the same differ by some percent.
+                env=environment(home, MLFLOW_TRACKING_URI=uri, GIT_PYTHON_REFRESH="quiet", PYTHONHASHSEED="0"),
             )
         self._line()
 

@@ -30,8 +30,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from servers import mlflow, postgresql, tracker
 from sqlalchemy import Connection, create_engine, insert, make_url, text
 
+from dbnd_tracker._bulk import insert_points
 from dbnd_tracker._database import open_database
-from dbnd_tracker._ingest.bulk import insert_points
 from dbnd_tracker._models import Attempt, MetricKey, MetricSeries, Param, Run, TaskRun
 from dbnd_tracker._writer import Writer
 
@@ -106,7 +106,8 @@ def fill_tracker(url: str, data: Data) -> None:
     database.write(facts)
     rows = iter(_tracker_points(data))
     while part := list(itertools.islice(rows, CHUNK)):
-        database.write(lambda writer, part=part: insert_points(writer.session.connection(), part))
+        columns = tuple(zip(*part, strict=True))
+        database.write(lambda writer, columns=columns: insert_points(writer.session.connection(), columns))
     with database.read() as session:
         session.execute(text("ANALYZE"))
         session.commit()

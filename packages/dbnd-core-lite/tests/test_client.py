@@ -19,7 +19,7 @@ PATIENCE = 60
 
 
 def group(number):
-    return ["attempt", "user", [point("n", number, 1_000_000)]]
+    return ["attempt", "user", [*point("n", number, 1_000_000)]]
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ from dbnd._tracking.client import get_client
 
 def log(url):
     client = get_client(url, Config.load(conf={"core": {"databand_access_token": "t"}}))
-    client.log_metrics([["a", "user", [["n", 7, 0]]]])
+    client.log_metrics([["a", "user", ["n", 7, 0, None, None]]])
 """
 
 
@@ -136,7 +136,7 @@ def test_exit_of_the_process_delivers(python, server):
         "from dbnd._config import Config\n"
         "from dbnd._tracking.client import get_client\n"
         f"client = get_client({server.url!r}, Config.load(conf={{'core.databand_access_token': 't'}}))\n"
-        "client.log_metrics([['a', 'user', [['n', 5, 0]]]])\n"
+        "client.log_metrics([['a', 'user', ['n', 5, 0, None, None]]])\n"
     )
     assert done.returncode == 0, done.stderr
     assert numbers(server) == [5]
@@ -168,7 +168,8 @@ def test_the_end_of_a_process_says_what_is_left(python, free_port):
     done = python(
         "from dbnd._config import Config\n"
         "from dbnd._tracking.client import get_client\n"
-        f"get_client('http://127.0.0.1:{free_port}', Config.load()).log_metrics([['a', 'user', [['n', 5, 0]]]])\n"
+        f"client = get_client('http://127.0.0.1:{free_port}', Config.load())\n"
+        "client.log_metrics([['a', 'user', ['n', 5, 0, None, None]]])\n"
     )
     assert done.returncode == 0
     assert "1 events are not delivered" in done.stderr
@@ -186,7 +187,7 @@ def test_a_time_to_wait_begins_anew_when_the_tracker_is_back(client, server):
 
 @pytest.mark.parametrize("value", [object(), float("nan")])
 def test_no_log_call_ever_raises(client, server, capsys, value):
-    client.log_metrics([["attempt", "user", [["n", value, 0]]]])
+    client.log_metrics([["attempt", "user", ["n", value, 0, None, None]]])
     client.log_metrics([group(7)])
     assert client.flush(PATIENCE)
     assert numbers(server)[-1] == 7

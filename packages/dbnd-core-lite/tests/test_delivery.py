@@ -25,11 +25,11 @@ def start(tmp_path, scripted):
 
 
 def metrics(*values):
-    return [["attempt", "user", [["n", value, 0] for value in values]]]
+    return [["attempt", "user", [part for value in values for part in ("n", value, 0, None, None)]]]
 
 
 def numbers(batch):
-    return [number for _, _, points in batch.body for _, number, _ in points] if batch.call == "log_metrics" else []
+    return [number for group in batch.body for number in group[2][1::5]] if batch.call == "log_metrics" else []
 
 
 def log(file, *values):
@@ -65,13 +65,13 @@ def test_consecutive_metrics_travel_in_one_batch_and_order_is_kept(start):
 def test_groups_of_one_attempt_and_source_that_follow_each_other_become_one(start):
     file, delivery, transport, _ = start()
     for attempt, source, value in (("a", "user", 1), ("a", "user", 2), ("a", "mlflow", 3), ("b", "mlflow", 4)):
-        file.append(records.frame(("log_metrics", [[attempt, source, [["n", value, 0]]]])))
+        file.append(records.frame(("log_metrics", [[attempt, source, ["n", value, 0, None, None]]])))
     deliver(delivery)
     (batch,) = transport.batches
     assert batch.body == [
-        ["a", "user", [["n", 1, 0], ["n", 2, 0]]],
-        ["a", "mlflow", [["n", 3, 0]]],
-        ["b", "mlflow", [["n", 4, 0]]],
+        ["a", "user", ["n", 1, 0, None, None, "n", 2, 0, None, None]],
+        ["a", "mlflow", ["n", 3, 0, None, None]],
+        ["b", "mlflow", ["n", 4, 0, None, None]],
     ]
 
 

@@ -72,7 +72,7 @@ class Tracker:
 def values_of(call, body):
     """The values of an event; a bad one is negative."""
     if call == "log_metrics":
-        return [value for _, _, points in body for _, value, _ in points]
+        return [value for group in body for value in group[2][1::5]]
     return [body["value"]]
 
 
@@ -84,7 +84,7 @@ class Process:
         self.sender = Sender(self.journal, tracker, URL)
 
     def append(self, value, *, is_metric):
-        body: Any = [["attempt", "user", [["n", value, 0]]]] if is_metric else {"value": value}
+        body: Any = [["attempt", "user", ["n", value, 0, None, None]]] if is_metric else {"value": value}
         self.journal.append("log_metrics" if is_metric else "set_run_state", body)
 
     def step(self):
@@ -165,7 +165,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.append(number, ["metric"] * more)
         path = process.journal.path
         if torn:
-            line = records.frame(("log_metrics", [["attempt", "user", [["n", self.next_value(), 0]]]]))
+            line = records.frame(("log_metrics", [["attempt", "user", ["n", self.next_value(), 0, None, None]]]))
             with path.open("ab") as file:
                 file.write(line[: len(line) // 2])
         ack_path = path.with_name(f"{path.name}.ack")

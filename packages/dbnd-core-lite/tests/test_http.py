@@ -127,7 +127,7 @@ def test_a_password_in_the_url_is_not_sent_in_it(server):
     assert server.requests[0].headers["Authorization"] == "Bearer t"
 
 
-GROUPS = [["0" * 32, "user", [["loss", 0.5, 1_700_000_000_000_000, 3]]]]
+GROUPS = [["0" * 32, "user", ["loss", 0.5, 1_700_000_000_000_000, 3, None]]]
 POINTS = Batch("log_metrics", GROUPS, "ab" * 16, 1, 1)
 OURS = {"X-Databand-Points": "1"}
 

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbnd._tracking.points import deleted_point, micros, point, text_point, time_text, wire_text
+from dbnd._tracking.points import deleted_point, group, micros, point, text_point, time_text, wire_text
 from dbnd._values import metric_value
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 80_000, timezone.utc)
 
 
 def element(made, source="user"):
-    (found,) = json.loads(wire_text([["uid", source, [made]]]))["metrics_info"]
+    (found,) = json.loads(wire_text([group("uid", source, [made])]))["metrics_info"]
     return found
 
 
@@ -65,7 +65,7 @@ def test_every_value_stands_in_the_member_that_the_protocol_names(key, value, st
 
 @pytest.mark.parametrize(("value", "token"), [(math.nan, "NaN"), (math.inf, "Infinity"), (-math.inf, "-Infinity")])
 def test_values_that_are_no_numbers_are_the_bare_words_of_the_real_client(value, token):
-    assert f'"value_float": {token},' in wire_text([["uid", "user", [point("a", value, 0)]]])
+    assert f'"value_float": {token},' in wire_text([group("uid", "user", [point("a", value, 0)])])
 
 
 def test_text_is_kept_as_it_is_and_whole():

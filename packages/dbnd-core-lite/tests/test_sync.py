@@ -31,7 +31,7 @@ def leave(url, *values):
     """A journal of a process that is gone."""
     journal = Journal(journal_folder(), url)
     for value in values:
-        body = [["attempt", "user", [["n", value, 0]]]] if isinstance(value, int) else {}
+        body = [["attempt", "user", ["n", value, 0, None, None]]] if isinstance(value, int) else {}
         journal.append("log_metrics" if isinstance(value, int) else value, body)
     journal.close()
 
@@ -94,7 +94,7 @@ def test_what_a_killed_process_has_left_is_delivered_from_where_it_stopped(serve
         "from dbnd._config import Config\n"
         "from dbnd._tracking.client import TrackingAPIClient\n"
         f"client = TrackingAPIClient({server.url!r}, Config.load(conf={{'core.databand_access_token': 't'}}))\n"
-        "def log(n): client.log_metrics([['attempt', 'user', [['n', n, 0]]]])\n"
+        "def log(n): client.log_metrics([['attempt', 'user', ['n', n, 0, None, None]]])\n"
         "for n in range(50): log(n)\n"
         "assert client.flush(60)\n"
         "for n in range(50, 100): log(n)\n"

@@ -11,7 +11,7 @@ from dbnd._config import Config
 from dbnd._run import Run, TaskDefinition, TaskRunState
 from dbnd._terminal.progress import MAX_TASKS, RunProgress, Series
 from dbnd._tracking.client import TrackingAPIClient
-from dbnd._tracking.points import deleted_point, point, text_point
+from dbnd._tracking.points import deleted_point, group, point, text_point
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def test_points_params_and_states_arrive(run, client):
     child = run.new_task_run(TaskDefinition("child"), parent=root)
     client.log_metrics(
         [
-            [root.attempt_uid, "user", [point("loss", 0.5, 0), point("loss", 0.25, 0)]],
-            [child.attempt_uid, "mlflow.param", [text_point("depth", "3", 0)]],
-            [child.attempt_uid, "mlflow.tag", [text_point("team", "a", 0), deleted_point("gone", 0)]],
-            ["unknown", "user", [point("x", 1, 0)]],
+            group(root.attempt_uid, "user", [point("loss", 0.5, 0), point("loss", 0.25, 0)]),
+            group(child.attempt_uid, "mlflow.param", [text_point("depth", "3", 0)]),
+            group(child.attempt_uid, "mlflow.tag", [text_point("team", "a", 0), deleted_point("gone", 0)]),
+            group("unknown", "user", [point("x", 1, 0)]),
         ]
     )
     assert progress.update() == []
@@ -70,7 +70,7 @@ def test_points_params_and_states_arrive(run, client):
     assert progress.ended == {TaskRunState.SUCCESS: 1}
     assert progress.started == 2
     progress.close()
-    client.log_metrics([[root.attempt_uid, "user", [point("loss", 9, 0)]]])
+    client.log_metrics([group(root.attempt_uid, "user", [point("loss", 9, 0)])])
     progress.update()
     assert root_progress.series["loss"].last == 0.25
 
@@ -97,7 +97,7 @@ def test_threads_log_while_the_progress_is_read(run, client):
 
     def log():
         for number in range(2_000):
-            client.log_metrics([[root.attempt_uid, "user", [point("n", number, 0)]]])
+            client.log_metrics([group(root.attempt_uid, "user", [point("n", number, 0)])])
 
     threads = [threading.Thread(target=log) for _ in range(4)]
     for thread in threads:

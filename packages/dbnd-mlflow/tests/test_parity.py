@@ -164,8 +164,10 @@ def trouble(name: str, kind: str, compare: Compare, troubles: Troubles, monkeypa
     asked = troubles.asked(kind)
     if asked is not None:
         asked.clear()
-    compare(name, "sqlite", troubles.url(kind))
-    assert asked is None or asked.wait(100)
+    url = troubles.url(kind)
+    compare(name, "sqlite", url)
+    if asked is not None and get_client(url, current_config()).unsent:  # what has no runs has nothing to report
+        assert asked.wait(100)
 
 
 @pytest.mark.parametrize("kind", TROUBLES)

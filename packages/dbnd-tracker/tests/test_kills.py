@@ -35,14 +35,15 @@ import os, sys, time
 from pathlib import Path
 from dbnd._config import Config
 from dbnd._tracking.client import TrackingAPIClient
-from dbnd._tracking.points import point
+from dbnd._tracking.points import group, point
 
 url, attempt, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 client = TrackingAPIClient(url, Config.load())
 n = 0
 while not (folder / "stop").exists():
     for _ in range(20):
-        client.log_metrics([[attempt, "user", [point("n", i, time.time_ns() // 1000, i) for i in range(n, n + 10)]]])
+        points = [point("n", i, time.time_ns() // 1000, i) for i in range(n, n + 10)]
+        client.log_metrics([group(attempt, "user", points)])
         n += 10
     while not client.flush(60):
         pass

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dbnd._tracking.points import LATEST, deleted_point, point, text_point, wire_text
+from dbnd._tracking.points import LATEST, deleted_point, group, point, text_point, wire_text
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest.compact import from_groups
 from dbnd_tracker._ingest.points import Points
@@ -25,7 +25,10 @@ TIME = 1_772_600_767_123_456
 
 def _contents(points: Points) -> Any:
     """What is stored of ``points``."""
-    series = {name: (s.source, s.times, s.steps, list(map(encode, s.values))) for name, s in points.series.items()}
+    series: dict[Any, list[Any]] = {name: [points.sources[place]] for name, place in points.series.items()}
+    names = {place: name for name, place in points.series.items()}
+    for member, time_us, step, value in zip(points.members, points.times, points.steps, points.values, strict=True):
+        series[names[member]].append((time_us, step, encode(value)))
     return series, [(text.attempt_uid, text.source, text.name, text.value) for text in points.texts]
 
 
@@ -48,7 +51,7 @@ _GROUPS = st.one_of(
 
 
 @settings(deadline=None)
-@given(st.lists(_GROUPS.map(list), max_size=5))
+@given(st.lists(_GROUPS.map(lambda parts: group(*parts)), max_size=5))
 def test_both_forms_say_the_same(groups: Any) -> None:
     compact = from_groups(json.loads(json.dumps(groups)))
     assert _contents(compact) == _contents(from_wire(json.loads(wire_text(groups))))
@@ -107,7 +110,7 @@ def test_the_numbers_that_clients_send_are_plain() -> None:
         {"task_run_attempt_uid": UID, "source": "user", "metric": {**metric, **changed}}
         for changed in ({}, {"value": 5, "value_int": 5, "value_float": None}, {"step": 2**63 - 1})
     ]
-    ours = wire_text([[UID, "mlflow", [point("loss", 0.5, TIME, 7), point("loss", -3, TIME)]]]).encode()
+    ours = wire_text([group(UID, "mlflow", [point("loss", 0.5, TIME, 7), point("loss", -3, TIME)])]).encode()
     for raw in (json.dumps({"metrics_info": original}).encode(), ours):
         found = plain(raw)
         assert found is not None
@@ -132,8 +135,9 @@ def test_a_refusal_names_the_element_that_is_wrong() -> None:
         from_wire({"metrics_info": [good, good, bad]})
 
 
-def _number(*parts: Any) -> list[Any]:
-    return [[UID, "user", [list(parts)]]]
+def _number(key: Any, value: Any, time_us: Any, step: Any = None, mark: Any = None) -> list[Any]:
+    """A group of three points, of which one may be wrong."""
+    return [group(UID, "user", [point("a", 1.5, TIME, 3), (key, value, time_us, step, mark), point("b", 2, TIME)])]
 
 
 @pytest.mark.parametrize(
@@ -150,9 +154,10 @@ def _number(*parts: Any) -> list[Any]:
         [[UID, 7, []]],
         [[UID, "user", {}]],
         [[UID, "user", ["abc"]]],
-        [[UID, "user", [None]]],
-        _number("k", 1.0),
-        _number("k", 1.0, TIME, 1, None, 1),
+        [[UID, "user", [None] * 5]],
+        [[UID, "user", [["k", 1.0, TIME]]]],
+        [[UID, "user", ["k", 1.0, TIME]]],
+        [[UID, "user", ["k", 1.0, TIME, 1, None, 1]]],
         _number(5, 1.0, TIME),
         _number(["k"], 1.0, TIME),
         _number("k", True, TIME),
@@ -185,7 +190,7 @@ def test_points_of_another_form_are_refused_in_one_sentence(groups: Any) -> None
 def test_a_refusal_of_points_is_a_client_error(server: Any) -> None:
     answer = server.post("log_metrics", {"points": _number("k", True, TIME)}, headers={"X-Databand-Points": "1"})
     assert answer.status_code == 400
-    assert answer.json()["detail"].startswith("The group 0 of points is wrong: a point is [key, value, time in µs]")
+    assert answer.json()["detail"].startswith("The group 0 of points is wrong: a point is key, value, time in µs,")
 
 
 def test_points_over_http_are_stored_once(tracker: Any, server: Any) -> None:
@@ -193,11 +198,11 @@ def test_points_over_http_are_stored_once(tracker: Any, server: Any) -> None:
     values = [1, 2.5, math.nan, -math.inf, 2**60]
     body = {
         "points": [
-            [task.attempt.upper(), "user", [point("m", value, TIME + i, i) for i, value in enumerate(values)]],
-            [task.attempt, "mlflow.param", [text_point("deep", "0.10", TIME)]],
-            [task.attempt, "mlflow.tag", [text_point("team", "risk", TIME), text_point("gone", "x", TIME)]],
-            [task.attempt, "mlflow.tag", [deleted_point("gone", TIME)]],
-            [task.attempt, "user", [point("t", "text", TIME), point("far", 1, LATEST + 5)]],
+            group(task.attempt.upper(), "user", (point("m", value, TIME + i, i) for i, value in enumerate(values))),
+            group(task.attempt, "mlflow.param", [text_point("deep", "0.10", TIME)]),
+            group(task.attempt, "mlflow.tag", [text_point("team", "risk", TIME), text_point("gone", "x", TIME)]),
+            group(task.attempt, "mlflow.tag", [deleted_point("gone", TIME)]),
+            group(task.attempt, "user", [point("t", "text", TIME), point("far", 1, LATEST + 5)]),
         ]
     }
     headers = {"X-Databand-Points": "1", "X-Databand-Batch": f"{uuid.uuid4().hex}:1-9"}

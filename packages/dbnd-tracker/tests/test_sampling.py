@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dbnd._tracking.points import group
 from dbnd_tracker._ingest import apply_points
 from dbnd_tracker._queries.sampling import sampled_places
 
 
 def _log(tracker: Any, task: Any, values: list[Any]) -> None:
     marks = ["s" if isinstance(value, str) else None for value in values]
-    points = [["m", value, 10**15 + i, i, marks[i]] for i, value in enumerate(values)]
-    apply_points(tracker.database, [[task.attempt, "user", points]])
+    points = [("m", value, 10**15 + i, i, marks[i]) for i, value in enumerate(values)]
+    apply_points(tracker.database, [group(task.attempt, "user", points)])
 
 
 def _history(server: Any, task: Any, samples: int) -> Any:

@@ -15,7 +15,7 @@ from dbnd._context import get_databand_context
 from dbnd._errors import DatabandError
 from dbnd._run import ParentTaskRun, current_task_run
 from dbnd._tracking.client import TrackingAPIClient, get_client
-from dbnd._tracking.points import micros, point
+from dbnd._tracking.points import group, micros, point
 from dbnd._tracking.transport import configured_url
 
 _said_untracked = False
@@ -49,11 +49,11 @@ def log_metrics(metrics: Mapping[str, object], *, step: int | None = None, times
     client, attempt_uid = target
     try:
         time_us = time.time_ns() // 1000 if timestamp is None else micros(timestamp.astimezone(timezone.utc))
-        points = [point(str(key), value, time_us, step) for key, value in metrics.items()]
+        logged = group(attempt_uid, "user", (point(str(key), value, time_us, step) for key, value in metrics.items()))
     except Exception as error:  # noqa: BLE001  a value's text form comes from the user's code; the training goes on
         client.drop("log_metrics", error)
     else:
-        client.log_metrics([[attempt_uid, "user", points]])
+        client.log_metrics([logged])
 
 
 def log_artifact(name: str, path: str | os.PathLike[str]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dbnd._masking import mask_url
 from dbnd._run import RunState, TaskRun, TaskRunState
 from dbnd._tracking import wire
-from dbnd._tracking.points import Group, micros, point, text_point
+from dbnd._tracking.points import Group, group, micros, point, text_point
 from dbnd._tracking.transport import Batch, PartlyAppliedError, Transport
 
 from ._reporter import (
@@ -99,7 +99,7 @@ class Importer:
         self._send("save_external_links", wire.external_links(attempt, link))
         tags = {key: value for key, value in run.data.tags.items() if not key.startswith(LINK_TAGS)}
         groups = [
-            [attempt, source, [text_point(key, mask_url(value), started) for key, value in texts.items()]]
+            group(attempt, source, (text_point(key, mask_url(value), started) for key, value in texts.items()))
             for source, texts in ((PARAM, run.data.params), (TAG, {**tags, IMPORTED: "begun"}))
         ]
         self._send("log_metrics", groups)
@@ -131,7 +131,7 @@ class Importer:
         done = 0
         while done < len(points):
             chunk = points[done : done + _CHUNK]
-            batch = Batch("log_metrics", [[attempt, METRIC, chunk]], journal, done + 1, done + len(chunk))
+            batch = Batch("log_metrics", [group(attempt, METRIC, chunk)], journal, done + 1, done + len(chunk))
             try:
                 self.transport.send(batch)
             except PartlyAppliedError as error:
@@ -148,7 +148,7 @@ class Importer:
             if task_run.is_root:
                 self._send("set_run_state", wire.run_state(task_run.run.uid, run_state, ended))
         mark = text_point(IMPORTED, state, micros(task_run.start_time))
-        self._send("log_metrics", [[task_run.attempt_uid, TAG, [mark]]])
+        self._send("log_metrics", [group(task_run.attempt_uid, TAG, [mark])])
 
     def _place(self, run: Any, experiment: str) -> TaskRun:  # noqa: ANN401
         """The task run that ``run`` becomes, below that of its parent."""

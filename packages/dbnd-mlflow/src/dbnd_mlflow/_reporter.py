@@ -19,7 +19,7 @@ from dbnd import TrackingAPIClient, _console
 from dbnd._facts import utc_now
 from dbnd._masking import mask_text, mask_url
 from dbnd._run import Run, RunState, TaskRunState
-from dbnd._tracking.points import Group, deleted_point, micros, point, text_point
+from dbnd._tracking.points import Group, deleted_point, group, micros, point, text_point
 from dbnd._tracking.wire import DatasetOperation, ErrorInfo
 
 from ._runs import RunMap, TrackedRun, moment
@@ -99,12 +99,12 @@ class Reporter:
             self._client.update_task_run_attempts(task_run, TaskRunState.RUNNING, timestamp=task_run.start_time)
         self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
         started = micros(task_run.start_time)
-        tags = [
+        tags = (
             text_point(key, _masked(value), started)
             for key, value in run.data.tags.items()
             if not key.startswith(LINK_TAGS)
-        ]
-        self._client.log_metrics([[task_run.attempt_uid, TAG, tags]])
+        )
+        self._client.log_metrics([group(task_run.attempt_uid, TAG, tags)])
 
     def run_seen(self, run: Any) -> None:  # noqa: ANN401
         """A run was read: remember which task run it belongs to."""
@@ -144,7 +144,7 @@ class Reporter:
     def _rename(self, tracked: TrackedRun, name: str) -> None:
         """Report a new name: MLflow keeps it as a tag as well, and a run of our own is announced again by it."""
         now = time.time_ns() // 1000
-        self._client.log_metrics([[tracked.task_run.attempt_uid, TAG, [text_point(_RUN_NAME, name, now)]]])
+        self._client.log_metrics([group(tracked.task_run.attempt_uid, TAG, [text_point(_RUN_NAME, name, now)])])
         run = tracked.task_run.run
         if tracked.is_announced and tracked.is_dbnd_run and run.name != name:
             run.name = name
@@ -158,18 +158,19 @@ class Reporter:
         groups: list[Group] = []
         if metrics:
             # MLflow takes any numbers as times and steps, NumPy's and fractions: the tracker keeps their whole part.
-            points = [
-                [m.key, value, int(m.timestamp * 1000), int(m.step)]
+            points = (
+                (m.key, value, int(m.timestamp * 1000), int(m.step), None)
                 if type(value := m.value) is float
                 else point(m.key, value, int(m.timestamp * 1000), int(m.step))
                 for m in metrics
-            ]
-            groups.append([attempt, METRIC, points])
+            )
+            groups.append(group(attempt, METRIC, points))
         if params or tags:
             now = time.time_ns() // 1000
             for source, texts in ((PARAM, params), (TAG, tags)):
                 if texts:
-                    groups.append([attempt, source, [text_point(t.key, _masked(str(t.value)), now) for t in texts]])
+                    texts_now = (text_point(t.key, _masked(str(t.value)), now) for t in texts)
+                    groups.append(group(attempt, source, texts_now))
         self._client.log_metrics(groups)
 
     def half_logged(self, run_id: str, *, params: Sequence[Any], tags: Sequence[Any]) -> None:
@@ -184,12 +185,12 @@ class Reporter:
     def tag_deleted(self, run_id: str, key: str) -> None:
         """A tag was taken back."""
         attempt = self._find(run_id).task_run.attempt_uid
-        self._client.log_metrics([[attempt, TAG, [deleted_point(key, time.time_ns() // 1000)]]])
+        self._client.log_metrics([group(attempt, TAG, [deleted_point(key, time.time_ns() // 1000)])])
 
     def lifecycle_changed(self, run_id: str, stage: str) -> None:
         """A run was deleted or restored: nothing is lost in the tracker, a tag tells."""
         attempt = self._find(run_id).task_run.attempt_uid
-        self._client.log_metrics([[attempt, TAG, [text_point(LIFECYCLE, stage, time.time_ns() // 1000)]]])
+        self._client.log_metrics([group(attempt, TAG, [text_point(LIFECYCLE, stage, time.time_ns() // 1000)])])
 
     def datasets_read(self, run_id: str, inputs: Sequence[Any]) -> None:
         """Datasets were logged as inputs: each is read once by a run, however often MLflow says so."""

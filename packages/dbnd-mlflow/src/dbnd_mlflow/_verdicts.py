@@ -6,7 +6,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from dbnd._facts import utc_now
-from dbnd._tracking.points import micros, text_point
+from dbnd._tracking.points import group, micros, text_point
 from dbnd._tracking.transport import Batch
 
 from ._reporter import LINK_TAGS, TAG
@@ -37,5 +37,5 @@ def record_verdict(run: Any, differences: int, reader: Reader, transport: Transp
         return
     now = utc_now()
     text = f"{now.isoformat(timespec='seconds')} {differences}"
-    group = [task_run["attempts"][-1]["attempt_uid"], TAG, [text_point(VERIFIED, text, micros(now))]]
-    transport.send(Batch("log_metrics", [group], uuid.uuid4().hex, 1, 1))
+    verdict = group(task_run["attempts"][-1]["attempt_uid"], TAG, [text_point(VERIFIED, text, micros(now))])
+    transport.send(Batch("log_metrics", [verdict], uuid.uuid4().hex, 1, 1))

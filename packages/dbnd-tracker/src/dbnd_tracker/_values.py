@@ -49,18 +49,17 @@ class Encoded(NamedTuple):
     kinds: Sequence[int]
     numbers: Sequence[float | None]
     texts: Sequence[str | None]
-    only_ints: bool
 
 
 def encode_all(values: Sequence[Any]) -> Encoded:
     """``values`` as they are stored; those that are all floats or all ints are not looked at one by one."""
     types = set(map(type, values))
     if types == {float} and not any(map(math.isnan, values)):
-        return Encoded([Kind.FLOAT.value] * len(values), values, [None] * len(values), only_ints=False)
+        return Encoded([Kind.FLOAT.value] * len(values), values, [None] * len(values))
     if types == {int} and min(values) >= -_EXACT and max(values) <= _EXACT:
-        return Encoded([Kind.INT.value] * len(values), list(map(float, values)), [None] * len(values), only_ints=True)
+        return Encoded([Kind.INT.value] * len(values), list(map(float, values)), [None] * len(values))
     kinds, numbers, texts = zip(*map(encode, values), strict=True)
-    return Encoded(kinds, numbers, texts, only_ints=False)
+    return Encoded(kinds, numbers, texts)
 
 
 def clean(text: str) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import select, tuple_, update
+from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from dbnd_tracker._bulk import insert_rows, value_rows
 from dbnd_tracker._models import Attempt, Base, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from sqlalchemy.orm import InstrumentedAttribute, Session
+    from sqlalchemy.orm import Session
 
     Row = TypeVar("Row", Run, TaskRun, Attempt, TaskDefinition)
     A = TypeVar("A")
@@ -87,51 +88,51 @@ class Writer:
 
     def attempt_ids(self, uids: Collection[str]) -> Mapping[str, int]:
         """Ids of attempts by uid; attempts that no event has named before get their rows."""
-        return self._ids(self._cache.attempts, self._new.attempts, uids, Attempt.id, (Attempt.uid,))
+        return self._ids(self._cache.attempts, self._new.attempts, uids, Attempt, "uid")
 
     def key_ids(self, names: Collection[str]) -> Mapping[str, int]:
         """Ids of metric keys by name."""
-        return self._ids(self._cache.keys, self._new.keys, names, MetricKey.id, (MetricKey.name,))
+        return self._ids(self._cache.keys, self._new.keys, names, MetricKey, "name")
 
     def series_ids(self, pairs: Collection[tuple[int, int]]) -> Mapping[tuple[int, int], int]:
         """Ids of metric series by the ids of attempt and key."""
-        columns = (MetricSeries.attempt_id, MetricSeries.key_id)
-        return self._ids(self._cache.series, self._new.series, pairs, MetricSeries.id, columns)
+        return self._ids(self._cache.series, self._new.series, pairs, MetricSeries, "attempt_id", "key_id")
 
     def _ids(
-        self,
-        known: dict[A, int],
-        new: dict[A, int],
-        wanted: Collection[A],
-        id_column: InstrumentedAttribute[int],
-        columns: tuple[InstrumentedAttribute[Any], ...],
+        self, known: dict[A, int], new: dict[A, int], wanted: Collection[A], model: type[Base], *names: str
     ) -> Mapping[A, int]:
+        """Ids of the rows of ``model`` with the wanted values in ``names``; those that are missing are made."""
         ids = {value: found for value in wanted if (found := known.get(value, new.get(value))) is not None}
         missing = [value for value in wanted if value not in ids]
-        if not missing:
-            return ids
+        if missing:
+            self.session.flush()  # a row may be one of its objects as yet
         for insert_missing in (False, True):
-            if insert_missing:
-                # In one order everywhere, so that two transactions cannot wait for each other.
-                rows = [_as_row(columns, value) for value in sorted(missing)]  # type: ignore[type-var]
-                self.session.execute(self._insert(columns[0].class_).on_conflict_do_nothing(), rows)
-            for chunk in _chunks(missing):
-                new.update(self._look_up(chunk, id_column, columns))
-            ids |= {value: new[value] for value in missing if value in new}
-            missing = [value for value in missing if value not in new]
             if not missing:
                 break
+            if insert_missing:
+                # In one order everywhere, so that two transactions cannot wait for each other.
+                self._insert_missing(model, names, sorted(missing))
+            for chunk in _chunks(missing):
+                new.update(self._look_up(model, names, chunk))
+            ids |= {value: new[value] for value in missing if value in new}
+            missing = [value for value in missing if value not in new]
         return ids
 
-    def _look_up(
-        self,
-        values: Sequence[A],
-        id_column: InstrumentedAttribute[int],
-        columns: tuple[InstrumentedAttribute[Any], ...],
-    ) -> dict[Any, int]:
-        wanted = columns[0].in_(values) if len(columns) == 1 else tuple_(*columns).in_(values)
-        rows = self.session.execute(select(id_column, *columns).where(wanted))
-        return {(row[1] if len(columns) == 1 else tuple(row[1:])): row[0] for row in rows}
+    def _insert_missing(self, model: type[Base], names: tuple[str, ...], values: Sequence[Any]) -> None:
+        defaults = {
+            column.name: column.default.arg
+            for column in model.__table__.columns
+            if column.default is not None and column.default.is_scalar
+        }
+        rows = [part for value in values for part in (*_parts(value), *defaults.values())]
+        insert_rows(self.session.connection(), model.__tablename__, (*names, *defaults), rows, "ON CONFLICT DO NOTHING")
+
+    def _look_up(self, model: type[Base], names: tuple[str, ...], values: Sequence[Any]) -> dict[Any, int]:
+        connection = self.session.connection()
+        columns, rows = ", ".join(names), value_rows(connection.dialect.name, len(names), len(values))
+        text = f"SELECT id, {columns} FROM {model.__tablename__} WHERE ({columns}) IN ({rows})"  # noqa: S608  our own
+        found = connection.exec_driver_sql(text, tuple(part for value in values for part in _parts(value)))
+        return {(row[1] if len(names) == 1 else tuple(row[1:])): row[0] for row in found}
 
     def link_attempts(self, task_run_uids: Collection[str]) -> None:
         """Write into the attempts of these task runs the id of their run, where task run and run are known."""
@@ -163,9 +164,8 @@ class Writer:
         self.session.execute(upsert, values)
 
 
-def _as_row(columns: tuple[InstrumentedAttribute[Any], ...], value: Any) -> dict[str, Any]:  # noqa: ANN401
-    parts = (value,) if len(columns) == 1 else value
-    return {column.key: part for column, part in zip(columns, parts, strict=True)}
+def _parts(value: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _chunks(values: Sequence[A]) -> Iterator[Sequence[A]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from dbnd._run import TaskRunState
-from dbnd._tracking.points import DELETED
+from dbnd._tracking.points import DELETED, points_of
 
 if TYPE_CHECKING:
     from dbnd._run import Run, TaskRun
@@ -42,8 +42,9 @@ class Series:
 
     def add(self, point: Point) -> None:
         """Take one more point."""
-        value = self.last = point[1]
-        if len(point) > 4 or not isinstance(value, int | float):  # noqa: PLR2004  the place of the mark: text or JSON
+        _, value, _, _, mark = point
+        self.last = value
+        if mark is not None or not isinstance(value, int | float):
             return
         # A comparison with NaN is false, so that NaN is neither the smallest nor the largest number.
         if value == value:  # noqa: PLR0124
@@ -148,14 +149,14 @@ class RunProgress:
             parent.children += 1
 
     def _take(self, group: Group) -> None:
-        attempt, source, points = group
+        attempt, source, _ = group
         task = self.tasks.get(attempt)
         if task is None or source == _TAG:
             return
         if source == _PARAM:
-            task.params |= {key: str(value) for key, value, *_ in points}
+            task.params |= {key: str(value) for key, value, *_ in points_of(group)}
             return
-        for point in points:
+        for point in points_of(group):
             if point[-1] != DELETED:
                 key = point[0]
                 series = task.series.get(key)

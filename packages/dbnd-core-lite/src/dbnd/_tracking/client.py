@@ -157,8 +157,8 @@ class TrackingAPIClient:
         """Report metrics, params and tags, in one event.
 
         Args:
-            groups: ``[attempt uid, source, points]`` each, with points as the module ``points`` makes them. The source
-                tells who logged them: "user", "mlflow", "mlflow.param", "mlflow.tag".
+            groups: As ``points.group`` makes them. The source tells who logged them: "user", "mlflow", "mlflow.param",
+                "mlflow.tag".
         """
         if groups:
             self._append("log_metrics", groups)

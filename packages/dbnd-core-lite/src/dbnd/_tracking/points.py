@@ -3,23 +3,28 @@
 The protocol's form of a metric is some 300 bytes, of which 40 are news. The journal keeps the news, because a log call
 waits for it; the sender's thread writes it out in full, and the embedded tracker takes it as it is.
 
-A point is ``[key, value, time]``, ``[key, value, time, step]`` or ``[key, value, time, step, mark]``; the time is in µs
-since the epoch, UTC. A number without a mark is an int or a float, as JSON has it. A group is
-``[attempt uid, source, [point, …]]``.
+A point is five values: key, value, time, step and mark. The time is in µs since the epoch, UTC; step and mark may be
+None. A number without a mark is an int or a float, as JSON has it. A group is ``[attempt uid, source, points]``, where
+the values of all points stand in one list, one point after the other: Python's garbage collector looks at each list
+there is, and a list for each point would make the whole training pay for its passes.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
+from itertools import chain
 from typing import Any, Final
 
 from dbnd._values import MAX_TEXT, metric_value, shorten
 
-Point = list[Any]
+Point = tuple[str, Any, int, int | None, str | None]
 Group = list[Any]
+
+SIZE: Final = 5
+"""How many values a point has."""
 
 TEXT: Final = "s"
 JSON: Final = "j"
@@ -46,18 +51,28 @@ def point(key: str, value: object, time_us: int, step: int | None = None) -> Poi
         member, value = metric_value(value)
         mark = _MARKS.get(member)
         if mark is not None:
-            return [key, value, time_us, step, mark]
-    return [key, value, time_us] if step is None else [key, value, time_us, step]
+            return key, value, time_us, step, mark
+    return key, value, time_us, step, None
 
 
 def text_point(key: str, text: str, time_us: int) -> Point:
     """A param or a tag: text, kept as it is and whole."""
-    return [key, text, time_us, None, TEXT]
+    return key, text, time_us, None, TEXT
 
 
 def deleted_point(key: str, time_us: int) -> Point:
     """A tag that is taken back; a foreign server sees it become empty."""
-    return [key, "", time_us, None, DELETED]
+    return key, "", time_us, None, DELETED
+
+
+def group(attempt_uid: str, source: str | None, points: Iterable[Point]) -> Group:
+    """Points of one attempt and source, as they are logged."""
+    return [attempt_uid, source, list(chain.from_iterable(points))]
+
+
+def points_of(group: Group) -> Iterator[Point]:
+    """The points of a group, one by one."""
+    return zip(*[iter(group[2])] * SIZE, strict=True)
 
 
 def micros(time: datetime) -> int:
@@ -76,10 +91,10 @@ def wire_text(groups: Iterable[Group]) -> str:
 
 
 def _elements(groups: Iterable[Group]) -> Iterable[str]:
-    for attempt, source, points in groups:
+    for group in groups:
+        attempt, source, _ = group
         origin = _encode(source)
-        for key, value, time_us, *more in points:
-            step, mark = (*more, None, None)[:2]
+        for key, value, time_us, step, mark in points_of(group):
             extra = "" if step is None else f', "step": {_encode(step)}'
             if mark in {TEXT, DELETED}:
                 if len(value) > MAX_TEXT:

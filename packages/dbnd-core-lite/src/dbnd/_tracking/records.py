@@ -11,6 +11,7 @@ import zlib
 from typing import Any, Final, NamedTuple
 
 from dbnd._json import decode, encode
+from dbnd._tracking.points import SIZE
 
 # Characters before the JSON of a line.
 _PREFIX: Final = 9
@@ -83,4 +84,4 @@ def parse(lines: list[bytes], sequence: int, offset: int) -> list[Record]:
 def _points(call: str, body: Any) -> int:  # noqa: ANN401  whatever the event holds
     if call != "log_metrics" or not isinstance(body, list):
         return 1
-    return max(1, sum([len(points) for _, _, points in body]))
+    return max(1, sum([len(points) for _, _, points in body]) // SIZE)

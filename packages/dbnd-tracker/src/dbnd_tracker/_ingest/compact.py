@@ -1,21 +1,23 @@
-"""Points in our own client's form (see ``dbnd._tracking.points``): checked by hand, for there are many of them."""
+"""Points in our own client's form (see ``dbnd._tracking.points``): checked by columns, for there are many of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from dbnd._tracking.points import DELETED, EARLIEST, JSON, LATEST, TEXT
+from dbnd._tracking.points import DELETED, EARLIEST, JSON, LATEST, SIZE, TEXT
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest.points import TEXT_SOURCES, Points, Text, source_of
 from dbnd_tracker._schemas.fields import canonical_uid, cut
 from dbnd_tracker._schemas.logged import MAX_STEP
 from dbnd_tracker._values import clean
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _STRINGS: Final = frozenset({TEXT, DELETED})
-_FORM: Final = "a point is [key, value, time in µs], with step and mark (s, j or d) after them where it has them"
+_NUMBERS: Final = frozenset({int, float})
+_KEYS: Final = frozenset({str})
+_TIMES: Final = frozenset({int})
+_STEPS: Final = frozenset({int, type(None)})
+_MARKS: Final = frozenset({str, type(None)})
+_FORM: Final = "a point is key, value, time in µs, step or null, and mark (s, j or d) or null"
 
 
 def from_groups(groups: object) -> Points:
@@ -35,9 +37,8 @@ def from_groups(groups: object) -> Points:
         except (TypeError, ValueError) as error:
             msg = f"The group {number} of points is wrong: {error}."
             raise PayloadError(msg) from None
-    for series in points.series.values():
-        if min(series.times) < EARLIEST or max(series.times) > LATEST:
-            series.times = [min(max(time_us, EARLIEST), LATEST) for time_us in series.times]
+    if points.times and (min(points.times) < EARLIEST or max(points.times) > LATEST):
+        points.times = [min(max(time_us, EARLIEST), LATEST) for time_us in points.times]
     return points
 
 
@@ -59,49 +60,45 @@ def _gather(points: Points, uid: str, source: str | None, members: list[Any]) ->
         TypeError: One is not of the form of a point.
         ValueError: A step is too large.
     """
+    if len(members) % SIZE:
+        raise TypeError(_FORM)
+    keys, values, times, steps, marks = (members[part::SIZE] for part in range(SIZE))
+    _check(keys, values, times, steps, marks)
     if source in TEXT_SOURCES:
-        for point in members:
-            key, value, time_us, step, mark = _parts(point)
+        for key, value, time_us, step, mark in zip(keys, values, times, steps, marks, strict=True):
             if mark == DELETED:
                 points.texts.append(Text(uid, str(source), cut(clean(key)), None))
             else:
                 points.add(uid, source, cut(clean(key)), value, time_us, step)
         return
-    # By key as it came: where the time, step and value of a point go.
-    adders: dict[str, tuple[Callable[[int], None], Callable[[int | None], None], Callable[[Any], None]]] = {}
-    for point in members:
-        key, value, time_us, step, _ = _parts(point)
-        found = adders.get(key)
-        if found is None:
-            series = points.get(uid, cut(clean(key)), source)
-            found = adders[key] = (series.times.append, series.steps.append, series.values.append)
-        add_time, add_step, add_value = found
-        add_time(time_us)
-        add_step(step)
-        add_value(value)
+    places = {key: points.place(uid, cut(clean(key)), source) for key in dict.fromkeys(keys)}
+    points.members += map(places.__getitem__, keys)
+    points.times += times
+    points.steps += steps
+    points.values += values
 
 
-def _parts(point: Any) -> tuple[str, Any, int, int | None, str | None]:  # noqa: ANN401  any JSON value
-    """Key, value, time, step and mark of a point.
+def _check(keys: list[Any], values: list[Any], times: list[Any], steps: list[Any], marks: list[Any]) -> None:
+    """See that the columns of a group are of the form of points; whole columns at once, for there are many points.
 
     Raises:
-        TypeError: It is not of the form of a point.
-        ValueError: Its step is too large.
+        TypeError: They are not.
+        ValueError: A step is too large.
     """
-    length = len(point) if type(point) is list else 0
-    if length == 4:  # noqa: PLR2004  the forms of a point
-        (key, value, time_us, step), mark = point, None
-    elif length == 3:  # noqa: PLR2004
-        (key, value, time_us), step, mark = point, None, None
-    elif length == 5:  # noqa: PLR2004
-        key, value, time_us, step, mark = point
-    else:
+    for column, kinds in ((keys, _KEYS), (times, _TIMES), (steps, _STEPS), (marks, _MARKS)):
+        if not kinds.issuperset(map(type, column)):
+            raise TypeError(_FORM)
+    is_numbers = marks.count(None) == len(marks) and _NUMBERS.issuperset(map(type, values))
+    if not (is_numbers or all(map(_is_value, values, marks))):
         raise TypeError(_FORM)
-    kind = type(value)
-    is_value = kind is float or kind is int if mark is None else mark == JSON or (mark in _STRINGS and kind is str)
-    if not is_value or type(key) is not str or type(time_us) is not int or not (step is None or type(step) is int):
-        raise TypeError(_FORM)
-    if step is not None and not -MAX_STEP - 1 <= step <= MAX_STEP:
-        msg = f"the step {step} of {key[:80]!r} has more than 64 bits"
+    known = [step for step in steps if step is not None]
+    if known and (min(known) < -MAX_STEP - 1 or max(known) > MAX_STEP):
+        number = next(n for n, step in enumerate(steps) if step is not None and not -MAX_STEP - 1 <= step <= MAX_STEP)
+        msg = f"the step {steps[number]} of {keys[number][:80]!r} has more than 64 bits"
         raise ValueError(msg)
-    return key, value, time_us, step, mark
+
+
+def _is_value(value: object, mark: str | None) -> bool:
+    if mark is None:
+        return type(value) in _NUMBERS
+    return mark == JSON or (mark in _STRINGS and type(value) is str)

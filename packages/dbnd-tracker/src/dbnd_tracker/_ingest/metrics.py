@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-from itertools import chain, repeat
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, select
 
-from dbnd_tracker._ingest.bulk import insert_points
+from dbnd_tracker._bulk import insert_points, insert_rows
 from dbnd_tracker._ingest.points import PARAM_SOURCE, TAG_SOURCE
 from dbnd_tracker._models import MetricSeries, Param, Tag
-from dbnd_tracker._values import encode_all
+from dbnd_tracker._values import Kind, encode_all
 from dbnd_tracker._writer import StaleIdsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from sqlalchemy import Row, Table
+    from sqlalchemy import Connection, Table
 
-    from dbnd_tracker._ingest.bulk import PointRow
-    from dbnd_tracker._ingest.points import Points, Series, Text
-    from dbnd_tracker._values import Encoded
+    from dbnd_tracker._ingest.points import Points, Text
     from dbnd_tracker._writer import Writer
 
 # Core tables: rows of points are too many to become objects.
 _SERIES: Final = cast("Table", MetricSeries.__table__)
-# Made once: making them takes longer than their execution.
+# Made once: making it takes longer than its execution.
 _LOCKED: Final = (
-    select(_SERIES)
+    select(_SERIES.c.id, _SERIES.c.points)
     .where(_SERIES.c.id.in_(bindparam("ids", expanding=True)))
     .order_by(_SERIES.c.id)
     .with_for_update(key_share=True)
 )
-_UPDATE: Final = update(_SERIES).where(_SERIES.c.id == bindparam("series"))
-# Series looked up by one statement.
+# Series of one statement.
 _CHUNK: Final = 1_000
+# What a batch of points changes in the sums of a series, by its column: the row that is there, and what is added.
+_LATER: Final = "coalesce(excluded.last_timestamp_us >= old.last_timestamp_us, TRUE)"
+_LAST: Final = ("last_timestamp_us", "last_step", "last_kind", "last_value", "last_text")
+_CHANGES: Final = {
+    "source": "coalesce(excluded.source, old.source)",
+    "points": "old.points + excluded.points",
+    **{name: f"CASE WHEN {_LATER} THEN excluded.{name} ELSE old.{name} END" for name in _LAST},
+    "min_value": "CASE WHEN excluded.min_value < old.min_value THEN excluded.min_value"
+    " ELSE coalesce(old.min_value, excluded.min_value) END",
+    "max_value": "CASE WHEN excluded.max_value > old.max_value THEN excluded.max_value"
+    " ELSE coalesce(old.max_value, excluded.max_value) END",
+    "only_ints": "old.only_ints AND excluded.only_ints",
+}
+_SUMMED: Final = ("id", "attempt_id", "key_id", *_CHANGES)
+# Each series is there: what is inserted is added to it.
+_SUMMING: Final = (
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = {change}' for name, change in _CHANGES.items())}"
+)
 
 
 def log_points(writer: Writer, points: Points) -> object:
@@ -44,7 +59,7 @@ def log_points(writer: Writer, points: Points) -> object:
     if points.texts:
         _add_texts(writer, points.texts, attempts)
     if points.series:
-        _add_points(writer, points.series, attempts)
+        _add_points(writer, points, attempts)
     return {}
 
 
@@ -76,58 +91,54 @@ def _add_texts(writer: Writer, texts: list[Text], attempts: Mapping[str, int]) -
     writer.upsert(Tag, rows, "attempt_id", "name")
 
 
-def _add_points(writer: Writer, added: Mapping[tuple[str, str], Series], attempts: Mapping[str, int]) -> None:
-    keys = writer.key_ids({key for _, key in added})
-    ids = writer.series_ids({(attempts[uid], keys[key]) for uid, key in added})
-    # In one order everywhere, so that two transactions cannot wait for each other.
-    series = sorted((ids[attempts[uid], keys[key]], points) for (uid, key), points in added.items())
+def _add_points(writer: Writer, added: Points, attempts: Mapping[str, int]) -> None:
+    keys = writer.key_ids({key for _, key in added.series})
+    pairs = [(attempts[uid], keys[key]) for uid, key in added.series]
+    by_pair = writer.series_ids(pairs)
+    ids = [by_pair[pair] for pair in pairs]
     connection = writer.session.connection()
-    rows: list[Iterable[PointRow]] = []
-    sums: list[dict[str, Any]] = []
-    for start in range(0, len(series), _CHUNK):
-        part = dict(series[start : start + _CHUNK])
-        found = connection.execute(_LOCKED, {"ids": list(part)}).all()
-        if len(found) != len(part):
-            msg = "metrics are deleted as they are written"
-            raise StaleIdsError(msg)
-        for old in found:
-            encoded = encode_all(part[old.id].values)
-            sums.append(_sum_up(old, part[old.id], encoded))
-            rows.append(_rows(old, part[old.id], encoded))
-    insert_points(connection, chain.from_iterable(rows))
-    connection.execute(_UPDATE, sums)
+    series = [ids[place] for place in added.members]
+    counts = Counter(series)
+    found = _lock(connection, sorted(counts))
+    times, steps, values = added.times, added.steps, added.values
+    if len(counts) > 1:  # points of a series together, so that they are written to the same pages
+        order = sorted(range(len(series)), key=series.__getitem__)
+        series = [series[place] for place in order]
+        times = [times[place] for place in order]
+        steps = [steps[place] for place in order]
+        values = [values[place] for place in order]
+    encoded = encode_all(values)
+    numbers: list[int] = []
+    for each, points in found.items():
+        numbers += range(points + 1, points + 1 + counts[each])
+    insert_points(connection, (series, numbers, steps, times, encoded.numbers, encoded.kinds, encoded.texts))
+    sums: list[Any] = []
+    places = {each: place for place, each in enumerate(ids)}
+    start = 0
+    for each in found:
+        place, stop = places[each], start + counts[each]
+        part = times[start:stop]
+        latest = max(part)
+        last = stop - 1 - part[::-1].index(latest)  # of points of one time, the one that came last
+        bounds = [number for number in encoded.numbers[start:stop] if number is not None]
+        sums += (each, *pairs[place], added.sources[place], stop - start, latest, steps[last])
+        sums += (encoded.kinds[last], encoded.numbers[last], encoded.texts[last])
+        sums += (min(bounds, default=None), max(bounds, default=None))
+        sums.append(encoded.kinds[start:stop].count(Kind.INT) == stop - start)
+        start = stop
+    insert_rows(connection, "metric_series", _SUMMED, sums, _SUMMING)
 
 
-def _rows(old: Row[Any], added: Series, encoded: Encoded) -> Iterable[PointRow]:
-    """Rows of points, numbered on from those that are there."""
-    numbers = range(old.points + 1, old.points + 1 + len(added.times))
-    return zip(
-        repeat(old.id),
-        numbers,
-        added.steps,
-        added.times,
-        encoded.numbers,
-        encoded.kinds,
-        encoded.texts,
-    )
+def _lock(connection: Connection, ids: list[int]) -> dict[int, int]:
+    """How many points these series have, by id; until the transaction ends, nobody else adds to them.
 
-
-def _sum_up(old: Row[Any], added: Series, encoded: Encoded) -> dict[str, Any]:
-    """The sums of a series with what is added to it; of points of one time, the one that came last is the last."""
-    time_us = max(added.times)
-    is_later = old.last_timestamp_us is None or time_us >= old.last_timestamp_us
-    last = len(added.times) - 1 - added.times[::-1].index(time_us)
-    bounds = [number for number in encoded.numbers if number is not None]
-    return {
-        "series": old.id,
-        "source": added.source or old.source,
-        "points": old.points + len(added.times),
-        "last_timestamp_us": time_us if is_later else old.last_timestamp_us,
-        "last_step": added.steps[last] if is_later else old.last_step,
-        "last_kind": encoded.kinds[last] if is_later else old.last_kind,
-        "last_value": encoded.numbers[last] if is_later else old.last_value,
-        "last_text": encoded.texts[last] if is_later else old.last_text,
-        "min_value": min([*bounds, *([] if old.min_value is None else [old.min_value])], default=None),
-        "max_value": max([*bounds, *([] if old.max_value is None else [old.max_value])], default=None),
-        "only_ints": old.only_ints and encoded.only_ints,
-    }
+    The order is one everywhere, so that two transactions cannot wait for each other.
+    """
+    found: dict[int, int] = {}
+    for start in range(0, len(ids), _CHUNK):
+        rows = connection.execute(_LOCKED, {"ids": ids[start : start + _CHUNK]})
+        found.update((each, points) for each, points in rows)
+    if len(found) != len(ids):
+        msg = "metrics are deleted as they are written"
+        raise StaleIdsError(msg)
+    return found

@@ -1,11 +1,11 @@
-"""What one call adds: points of metrics gathered by series, and params and tags."""
+"""What one call adds: points of metrics in columns, and params and tags."""
 
 from __future__ import annotations
 
 import functools
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from dbnd_tracker._values import clean
@@ -17,23 +17,6 @@ SOURCE_LENGTH: Final = 64
 
 TEXT_SOURCES: Final = frozenset({PARAM_SOURCE, TAG_SOURCE})
 """Sources whose points are params and tags."""
-
-
-@dataclass(slots=True)
-class Series:
-    """Points of one key of one attempt, in the order in which they came; the lists are of one length.
-
-    Args:
-        source: Who says so, such as ``user``.
-        times: µs since the epoch.
-        steps: Training steps, of 64 bits.
-        values: Any JSON values.
-    """
-
-    source: str | None
-    times: list[int] = field(default_factory=list)
-    steps: list[int | None] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +37,37 @@ class Text:
 
 
 class Points:
-    """What one call adds: points by attempt and key, and params and tags in the order in which they came."""
+    """What one call adds: points of metrics, and params and tags, in the order in which they came.
+
+    Points stand in columns, not in an object each: the embedded tracker works in the process of a training, and every
+    object that Python's garbage collector has to look at makes the training slower, too.
+
+    Attributes:
+        now_us: The time of points that say none: that of receipt, in µs since the epoch.
+        series: Places in ``sources`` by attempt uid and key: the series that points are added to.
+        sources: Who says so, such as ``user``, for each series.
+        members: For each point the place of its series; this column and the next three are of one length.
+        times: For each point its time in µs since the epoch.
+        steps: For each point its training step, of 64 bits.
+        values: For each point its value, any JSON value.
+        texts: Params and tags.
+    """
 
     def __init__(self) -> None:
         self.now_us = time.time_ns() // 1000
-        """The time of points that say none: that of receipt, in µs since the epoch."""
-        self.series: dict[tuple[str, str], Series] = {}
+        self.series: dict[tuple[str, str], int] = {}
+        self.sources: list[str | None] = []
+        self.members: list[int] = []
+        self.times: list[int] = []
+        self.steps: list[int | None] = []
+        self.values: list[Any] = []
         self.texts: list[Text] = []
 
-    def get(self, attempt_uid: str, key: str, source: str | None) -> Series:
-        """The series of ``key``; the source is that of its first point."""
-        found = self.series.get((attempt_uid, key))
-        if found is None:
-            found = self.series[attempt_uid, key] = Series(source)
+    def place(self, attempt_uid: str, key: str, source: str | None) -> int:
+        """The place of the series of ``key``; the source is that of its first point."""
+        found = self.series.setdefault((attempt_uid, key), len(self.sources))
+        if found == len(self.sources):
+            self.sources.append(source)
         return found
 
     def add(
@@ -77,10 +78,10 @@ class Points:
             text = clean(value if isinstance(value, str) else json.dumps(value))
             self.texts.append(Text(attempt_uid, str(source), key, text))
             return
-        series = self.get(attempt_uid, key, source)
-        series.times.append(time_us)
-        series.steps.append(step)
-        series.values.append(value)
+        self.members.append(self.place(attempt_uid, key, source))
+        self.times.append(time_us)
+        self.steps.append(step)
+        self.values.append(value)
 
 
 @functools.lru_cache(maxsize=256)

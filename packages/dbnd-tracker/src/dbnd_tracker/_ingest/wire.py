@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from dbnd_tracker._ingest.points import TEXT_SOURCES, Points, Series, Text, source_of
+from dbnd_tracker._ingest.points import TEXT_SOURCES, Points, Text, source_of
 from dbnd_tracker._schemas.fields import canonical_uid, cut
 from dbnd_tracker._schemas.logged import MAX_STEP, LogMetrics, MetricInfo
 from dbnd_tracker._schemas.validated import validated
@@ -64,7 +64,7 @@ def plain(raw: bytes) -> Points | None:
         return None
     points = Points()
     # By uid, key and source as they came, of which there are few.
-    known: dict[tuple[str, str, str | None], Series | None] = {}
+    known: dict[tuple[str, str, str | None], int | None] = {}
     for info in infos:
         metric = info.metric
         value = metric.value_int if metric.value_float is None else metric.value_float
@@ -73,23 +73,24 @@ def plain(raw: bytes) -> Points | None:
         if value is None or time_us is None or not (step is None or -MAX_STEP - 1 <= step <= MAX_STEP):
             return None
         name = (info.task_run_attempt_uid, metric.key, info.source or metric.source)
-        series = known.get(name)
-        if series is None:
-            series = known[name] = _series(points, *name)
-            if series is None:
+        place = known.get(name)
+        if place is None:
+            place = known[name] = _place(points, *name)
+            if place is None:
                 return None
-        series.times.append(time_us)
-        series.steps.append(step)
-        series.values.append(value)
+        points.members.append(place)
+        points.times.append(time_us)
+        points.steps.append(step)
+        points.values.append(value)
     return points
 
 
-def _series(points: Points, uid: str, key: str, source: str | None) -> Series | None:
-    """The series of numbers that these name, if they do."""
+def _place(points: Points, uid: str, key: str, source: str | None) -> int | None:
+    """The place of the series of numbers that these name, if they do."""
     if source in TEXT_SOURCES:
         return None
     try:
-        return points.get(canonical_uid(uid), cut(clean(key)), source_of(source))
+        return points.place(canonical_uid(uid), cut(clean(key)), source_of(source))
     except ValueError:
         return None
 
