@@ -1,8 +1,9 @@
 """What dual-writing costs: wall time of MLflow's log calls, plain against the composite URI.
 
 Each column is a process with a run of its own. They take turns: some calls in one, as many in the next, in an order
-that rotates, so that whatever the machine does besides falls upon all of them alike. Each time is divided by the plain
-one of its turn; "plain again" is a second plain process, whose ratio shows how far noise goes. Needs
+that changes, so that whatever the machine does besides falls upon all of them alike. What a turn has left to be
+delivered in the background is delivered before the next one begins: it would be counted there. Each time is divided by
+the plain one of its turn; "plain again" is a second plain process, whose ratio shows how far noise goes. Needs
 ``databand[mlflow,tracker]`` and full MLflow; everything runs on loopback and in a temporary folder.
 
     python benchmarks/mlflow_overhead.py --calls 500 --batches 20 --turns 5 --stores sqlite
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -33,8 +36,10 @@ CONTROL = "plain again"
 METRICS_OF_A_BATCH = 1_000
 # One way: an answer is 50 ms away.
 DELAY = 0.025
-# Seconds between two turns, in which what a column delivers in the background comes to its end.
+# Seconds between two turns.
 PAUSE = 0.3
+# Seconds that a tracker has at most to take what a turn has logged; the dead one takes nothing.
+PATIENCE = 60
 KINDS = ("calls", "batches")
 
 
@@ -67,11 +72,24 @@ def work() -> None:
                 for batch in batches:
                     client.log_batch(run.info.run_id, batch)
             print(time.perf_counter() - start, flush=True)
+            deliver()
+            print("ready", flush=True)
     for key, expected in (("loss", done["calls"]), ("m7", done["batches"])):
         stored = len(client.get_metric_history(run.info.run_id, key))
         if stored != expected:
             message = f"{stored} of {expected} points of {key} are stored."
             raise RuntimeError(message)
+
+
+def deliver() -> None:
+    """Let the tracker take what was logged; plain MLflow has none."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    if uri.startswith("dbnd"):
+        from dbnd._config import current_config
+        from dbnd._tracking.client import get_client
+        from dbnd_mlflow import parse_composite_uri
+
+        get_client(parse_composite_uri(uri).databand_url, current_config()).flush(PATIENCE)
 
 
 async def delayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -165,10 +183,12 @@ class Worker:
         raise RuntimeError(message)
 
     def turn(self, kind: str, number: int) -> float:
-        """Seconds that ``number`` calls of ``kind`` take."""
+        """Seconds that ``number`` calls of ``kind`` take; when it returns, they are delivered, too."""
         assert self._process.stdin is not None
         print(kind, number, file=self._process.stdin, flush=True)
-        return float(self._line())
+        seconds = float(self._line())
+        self._line()
+        return seconds
 
     def end(self) -> None:
         """Let it check what it has logged, and end."""
@@ -229,8 +249,8 @@ def run(options: argparse.Namespace, folder: Path) -> dict[tuple[str, str, str],
                 for kind in KINDS:
                     number = getattr(options, kind) // options.turns
                     for turn in range(options.turns if number else 0):
-                        first = turn % len(columns)
-                        for column in columns[first:] + columns[:first]:
+                        # Not at random in each run: two runs of the same options differ by noise alone.
+                        for column in random.Random(turn).sample(columns, len(columns)):
                             time.sleep(PAUSE)
                             seconds = workers[column].turn(kind, number)
                             found.setdefault((store, kind, column), []).append(seconds)

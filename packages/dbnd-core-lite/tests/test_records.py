@@ -69,6 +69,13 @@ def test_nothing_is_parsed_to_nothing():
     assert records.parse([b"nonsense\n"], 1, 0) == []
 
 
+def test_points_of_a_journal_of_2_0_are_read():
+    body = [["a", "user", [["x", 1, 5], ["y", 0.5, 6, 7], ["z", "t", 8, None, "s"]]], ["b", "user", []]]
+    (record,) = records.parse([records.frame(("log_metrics", body))], 1, 0)
+    points = ["x", 1, 5, None, None, "y", 0.5, 6, 7, None, "z", "t", 8, None, "s"]
+    assert (record.body, record.points) == ([["a", "user", points], ["b", "user", []]], 3)
+
+
 def test_points_are_counted():
     body = [["a", "user", ["x", 1, 0, None, None] * 3], ["b", "user", ["x", 1, 0, None, None] * 2]]
     lines = [records.frame(("log_metrics", body)), records.frame(("init_run", {"a": [1, 2, 3]}))]

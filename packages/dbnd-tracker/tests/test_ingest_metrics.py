@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
+from dbnd._tracking.points import group
+from dbnd_tracker._ingest import apply_points
+from dbnd_tracker._models import Attempt, MetricKey, MetricSeries
 from dbnd_tracker._queries import metric_list
+from dbnd_tracker._values import Kind, encode, readable
 
 
 @pytest.mark.parametrize(
@@ -107,6 +112,50 @@ def test_sums_follow_the_points(tracker: Any) -> None:
     # The last point is the one with the latest time, not the one that came last.
     assert (metric.points, metric.last_value, metric.last_step) == (5, 9.0, 1)
     assert (metric.min, metric.max) == (-1.0, 9.0)
+
+
+_ADDED = st.tuples(
+    st.sampled_from("abc"),
+    st.one_of(st.floats(), st.integers(-(2**60), 2**60), st.sampled_from(["", "text"])),
+    st.integers(0, 3),
+    st.one_of(st.none(), st.integers(-5, 5)),
+)
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(batches=st.lists(st.lists(_ADDED, min_size=1, max_size=6), min_size=1, max_size=4))
+def test_sums_are_those_of_all_points(tracker: Any, batches: list[list[tuple[str, Any, int, int | None]]]) -> None:
+    _, task = tracker.started()
+    for number, batch in enumerate(batches):
+        points = [
+            (key, value, time_us, step, "s" if isinstance(value, str) else None) for key, value, time_us, step in batch
+        ]
+        apply_points(tracker.database, [group(task.attempt, f"source {number}", points)])
+
+    with tracker.database.read() as session:
+        rows = session.execute(
+            select(MetricKey.name, MetricSeries)
+            .join(MetricKey, MetricKey.id == MetricSeries.key_id)
+            .join(Attempt, Attempt.id == MetricSeries.attempt_id)
+            .where(Attempt.uid == task.attempt)
+        )
+        found = {row.name: row.MetricSeries for row in rows}
+    assert found.keys() == {key for batch in batches for key, *_ in batch}
+    for key, series in found.items():
+        mine = [(*point[1:], number) for number, batch in enumerate(batches) for point in batch if point[0] == key]
+        latest = max(enumerate(mine), key=lambda numbered: (numbered[1][1], numbered[0]))[1]
+        stored = [encode(value) for value, *_ in mine]
+        numbers = [number for _, number, _ in stored if number is not None]
+        assert series.points == len(mine)
+        assert (series.last_kind, series.last_value, series.last_text) == encode(latest[0])
+        assert (series.last_timestamp_us, series.last_step) == latest[1:3]
+        assert (series.min_value, series.max_value) == (min(numbers, default=None), max(numbers, default=None))
+        assert series.only_ints == all(kind == Kind.INT for kind, _, _ in stored)
+        assert series.source == f"source {mine[-1][3]}"
+        values = [readable(value) for value, *_ in mine]
+        assert [point.value for point in tracker.history(task, key)] == values
 
 
 def test_bounds_of_ints_are_ints_and_text_has_none(tracker: Any) -> None:

@@ -75,13 +75,22 @@ def parse(lines: list[bytes], sequence: int, offset: int) -> list[Record]:
             texts.append(data)
     # All at once: it takes a fraction of the time of one by one, and the interpreter is the training's.
     values = decode(b"[%b]" % b",".join(texts))
-    return [
-        Record(number, end, call, body, _points(call, body))
-        for (number, end), (call, body, *_) in zip(places, values, strict=True)
-    ]
+    found: list[Record] = []
+    for (number, end), (call, body, *_) in zip(places, values, strict=True):
+        points = 1
+        if call == "log_metrics" and isinstance(body, list):
+            _flatten(body)
+            points = max(1, sum([len(group[2]) for group in body]) // SIZE)
+        found.append(Record(number, end, call, body, points))
+    return found
 
 
-def _points(call: str, body: Any) -> int:  # noqa: ANN401  whatever the event holds
-    if call != "log_metrics" or not isinstance(body, list):
-        return 1
-    return max(1, sum([len(points) for _, _, points in body]) // SIZE)
+def _flatten(groups: list[Any]) -> None:
+    """Bring the points of each group into one list.
+
+    In journals of dbnd 2.0 each point is a list of its own, and ends where it has no step or mark.
+    """
+    for group in groups:
+        points = group[2]
+        if points and isinstance(points[0], list):
+            group[2] = [part for point in points for part in (*point, None, None)[:SIZE]]

@@ -36,9 +36,9 @@ _POINTS_PARAMETER: Final = {
     "name": POINTS_HEADER,
     "in": "header",
     "required": False,
-    "description": 'With the value 1, the body is {"points": [[attempt uid, source, [point, …]], …]}, and a point is '
-    "[key, value, time in µs since the epoch], with step and mark (s: text, j: JSON, d: deleted) after them where it "
-    "has them.",
+    "description": 'With the value 1, the body is {"points": [[attempt uid, source, points], …]}, and points is a list '
+    "with five values of each point, one point after the other: key, value, time in µs since the epoch, step or null, "
+    "and mark (s: text, j: JSON, d: deleted) or null.",
     "schema": {"type": "string", "enum": [POINTS_FORM]},
 }
 

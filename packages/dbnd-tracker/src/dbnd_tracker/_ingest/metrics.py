@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
 
     from dbnd_tracker._ingest.points import Points, Text
+    from dbnd_tracker._values import Encoded
     from dbnd_tracker._writer import Writer
 
 # Core tables: rows of points are too many to become objects.
@@ -112,21 +113,35 @@ def _add_points(writer: Writer, added: Points, attempts: Mapping[str, int]) -> N
     for each, points in found.items():
         numbers += range(points + 1, points + 1 + counts[each])
     insert_points(connection, (series, numbers, steps, times, encoded.numbers, encoded.kinds, encoded.texts))
+    names = {each: (*pair, source) for each, pair, source in zip(ids, pairs, added.sources, strict=True)}
     sums: list[Any] = []
-    places = {each: place for place, each in enumerate(ids)}
     start = 0
     for each in found:
-        place, stop = places[each], start + counts[each]
-        part = times[start:stop]
-        latest = max(part)
-        last = stop - 1 - part[::-1].index(latest)  # of points of one time, the one that came last
-        bounds = [number for number in encoded.numbers[start:stop] if number is not None]
-        sums += (each, *pairs[place], added.sources[place], stop - start, latest, steps[last])
-        sums += (encoded.kinds[last], encoded.numbers[last], encoded.texts[last])
-        sums += (min(bounds, default=None), max(bounds, default=None))
-        sums.append(encoded.kinds[start:stop].count(Kind.INT) == stop - start)
+        stop = start + counts[each]
+        sums += (each, *names[each], stop - start, *_sums(times, steps, encoded, start, stop))
         start = stop
     insert_rows(connection, "metric_series", _SUMMED, sums, _SUMMING)
+
+
+def _sums(
+    times: list[int], steps: list[int | None], encoded: Encoded, start: int, stop: int
+) -> tuple[int, int | None, int, float | None, str | None, float | None, float | None, bool]:
+    """The sums of the points from ``start`` to ``stop``: what they change, in the order of ``_CHANGES``."""
+    part = times[start:stop]
+    latest = max(part)
+    last = stop - 1 - part[::-1].index(latest)  # of points of one time, the one that came last
+    bounds = [number for number in encoded.numbers[start:stop] if number is not None]
+    only_ints = encoded.kinds[start:stop].count(Kind.INT) == stop - start
+    return (
+        latest,
+        steps[last],
+        encoded.kinds[last],
+        encoded.numbers[last],
+        encoded.texts[last],
+        min(bounds, default=None),
+        max(bounds, default=None),
+        only_ints,
+    )
 
 
 def _lock(connection: Connection, ids: list[int]) -> dict[int, int]:
