@@ -198,9 +198,9 @@ class TestImport:
         """Killed while a lock keeps it from going on, after some of its points are in the tracker."""
         mlflow.set_tracking_uri(own)
         client = MlflowClient()
-        for number in range(4):
+        for number in range(12):
             with mlflow.start_run(run_name=f"r{number}") as run:
-                for start in range(0, 6_000, 1_000):
+                for start in range(0, 2_000, 1_000):
                     points = [Metric("m", n, FIRST + n, n) for n in range(start, start + 1_000)]
                     client.log_batch(run.info.run_id, points)
         process = start_import(own)
@@ -221,9 +221,9 @@ class TestImport:
         verified = dbnd("mlflow", "verify")
         assert verified.returncode == 0, verified.stdout
         again = dbnd("mlflow", "import", "--from", own, "--json")
-        assert "0 of 4 runs" in again.stderr
+        assert "0 of 12 runs" in again.stderr
         facts = json.loads(again.stdout)
-        assert (facts["store"], facts["runs"], facts["imported"]) == (own, 4, 0)
+        assert (facts["store"], facts["runs"], facts["imported"]) == (own, 12, 0)
 
     def test_runs_that_were_tracked_live_are_left_as_they_are(self, import_, dbnd, python, tracker, own, home):
         uri = build_composite_uri(tracker, own)

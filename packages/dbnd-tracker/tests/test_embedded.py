@@ -122,12 +122,13 @@ def test_a_url_that_cannot_be_used_is_refused_at_once() -> None:
 
 FORKS = """
 import os, sys, threading, uuid
+from dbnd._tracking.points import group
 from dbnd._tracking.transport import Batch
 from dbnd_tracker._embedded import EmbeddedTransport
 
 def batch(count):
-    points = [["k", float(n), n] for n in range(count)]
-    return Batch("log_metrics", [[str(uuid.uuid4()), "user", points]], uuid.uuid4().hex, 1, 1)
+    points = group(str(uuid.uuid4()), "user", [("k", float(n), n, None, None) for n in range(count)])
+    return Batch("log_metrics", [points], uuid.uuid4().hex, 1, 1)
 
 transport = EmbeddedTransport(sys.argv[1])
 transport.send(batch(1))
