@@ -208,10 +208,15 @@ def benchmark_client(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, and that packages import only what they may."""
-    session.install("ruff==0.17.5")
+    """Check style, that each package declares what it imports, and that workflows are safe."""
+    session.install("deptry==0.25.1", "ruff==0.17.5", "zizmor==1.32.0")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
+    session.run("zizmor", "--offline", "--no-progress", "--quiet", ".github")
+    for package in PACKAGES:
+        if (package / "src").exists():
+            with session.chdir(package):
+                session.run("deptry", "src")
 
 
 @nox.session

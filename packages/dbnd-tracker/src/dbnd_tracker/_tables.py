@@ -41,7 +41,7 @@ def write_parquet(reader: Reader, runs: Sequence[RunDetail], stream: IO[bytes]) 
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
-        msg = "Parquet needs the Python package pyarrow: install it, or export to CSV."
+        msg = "Parquet needs the Python package pyarrow: `pip install 'dbnd-tracker[parquet]'`, or export to CSV."
         raise UsageError(msg) from None
     kinds = {"step": pa.int64(), "timestamp": pa.timestamp("ms", tz="UTC"), "value": pa.float64()}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
