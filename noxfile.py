@@ -133,6 +133,13 @@ def kills(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Trouble a tracker for ten minutes on SQLite and on PostgreSQL, and compare it with what each client logged."""
+    install(session, *TEST_TOOLS)
+    session.run("pytest", "-n", "2", "-m", "soak", "tests/soak", *session.posargs)
+
+
+@nox.session
 def realclient(session: nox.Session) -> None:
     """Run the released client, unchanged, on the Python that it needs, against our tracker."""
     install(session, *TEST_TOOLS)

@@ -48,7 +48,7 @@ class Tracker:
         process = self._warm.dbnd("tracker", "start", "--port", "0", "--database", self.database, log=log)
         self._process = process
         deadline = time.monotonic() + LIMIT
-        while not (found := re.search(r"http://localhost:(\d+)", process.output if log.exists() else "")):
+        while not (found := re.search(r"http://localhost:(\d+)", process.output)):
             if process.poll() is not None or time.monotonic() > deadline:
                 msg = f"The tracker has not started:\n{process.output}"
                 raise RuntimeError(msg)

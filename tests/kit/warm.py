@@ -146,7 +146,7 @@ class WarmProcess:
     @property
     def output(self) -> str:
         """What it has printed so far."""
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
 def _import_all() -> None:
