@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-REVISIONS: Final = ("0001", "0002", "0003")
+REVISIONS: Final = ("0001", "0002", "0003", "0004")
 """Every revision of the schema, oldest first; a database at the last one starts without importing Alembic."""
 VERSION_TABLE: Final = "alembic_version"
 
@@ -155,11 +155,17 @@ class Database:
         """Bring the schema up to date, in one transaction that keeps other processes out."""
         from dbnd_tracker import _migrations
 
-        with self._writing.begin() as connection:
-            if not self.path:
-                connection.execute(select(text(f"pg_advisory_xact_lock({_MIGRATION_LOCK})")))
-            if not self._is_current(connection):
-                _migrations.upgrade(connection)
+        with self._writing.connect() as connection:
+            if self.path:
+                # A table that is made anew goes for a moment, with all that its rows are referred to by.
+                _pragma(connection, "foreign_keys = OFF")
+            with connection.begin():
+                if not self.path:
+                    connection.execute(select(text(f"pg_advisory_xact_lock({_MIGRATION_LOCK})")))
+                if not self._is_current(connection):
+                    _migrations.upgrade(connection)
+            if self.path:
+                _pragma(connection, "foreign_keys = ON")
 
     def write(self, work: Callable[[Writer], T]) -> T:
         """Run ``work`` in one transaction and return what it returns.
@@ -280,6 +286,12 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             time.sleep(0.02)
         else:
             return  # or the file system cannot do it, and the old mode serves
+
+
+def _pragma(connection: Connection, setting: str) -> None:
+    """Change a setting of SQLite outside of any transaction; one that fails closes the connection."""
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute(f"PRAGMA {setting}")
 
 
 def _begin_sqlite(connection: Connection) -> None:

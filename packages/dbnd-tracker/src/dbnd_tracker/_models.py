@@ -31,6 +31,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
+# What deleted rows leave behind is kept, so that no id is ever used twice; PostgreSQL's sequences are like that.
+_NEW_IDS: Final = {"sqlite_autoincrement": True}
+
 NAME_LENGTH: Final = 500
 """Longest name that is indexed, in characters (PostgreSQL indexes at most some 2,700 bytes)."""
 
@@ -82,6 +85,7 @@ class Run(Base):
         Index(None, "project_name", "start_time", "id"),
         Index(None, "state", "start_time", "id"),
         Index(None, "user_name", "start_time", "id"),
+        _NEW_IDS,
     )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
@@ -112,6 +116,7 @@ class TaskDefinition(Base):
     """What a task is: its type, sources and parameters. Each process sends its own."""
 
     __tablename__ = "task_definitions"
+    __table_args__ = (_NEW_IDS,)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     uid: Mapped[str] = mapped_column(_Uid, unique=True)
@@ -128,6 +133,7 @@ class TaskRun(Base):
     """A task of a run; its state is that of its latest attempt."""
 
     __tablename__ = "task_runs"
+    __table_args__ = (_NEW_IDS,)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     uid: Mapped[str] = mapped_column(_Uid, unique=True)
@@ -154,6 +160,7 @@ class Attempt(Base):
     """One attempt at a task run: the row that params, metrics and everything else logged refer to."""
 
     __tablename__ = "attempts"
+    __table_args__ = (_NEW_IDS,)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     uid: Mapped[str] = mapped_column(_Uid, unique=True)
@@ -212,6 +219,7 @@ class MetricKey(Base):
     """The name of a metric, kept once."""
 
     __tablename__ = "metric_keys"
+    __table_args__ = (_NEW_IDS,)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     name: Mapped[str] = mapped_column(_Name, unique=True)
@@ -221,7 +229,7 @@ class MetricSeries(Base):
     """All points of one key in one attempt, summed up, so that pages of runs read no points."""
 
     __tablename__ = "metric_series"
-    __table_args__ = (UniqueConstraint("attempt_id", "key_id"), Index(None, "key_id", "last_value"))
+    __table_args__ = (UniqueConstraint("attempt_id", "key_id"), Index(None, "key_id", "last_value"), _NEW_IDS)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
@@ -229,6 +237,9 @@ class MetricSeries(Base):
     source: Mapped[str | None] = mapped_column(String(64))
     points: Mapped[int] = mapped_column(BigInteger, default=0)
     """How many points there are, which is the number of the last one."""
+    latest_us: Mapped[int | None] = mapped_column(BigInteger)
+    """The latest time of its points: what comes after it is no repeat of one of them."""
+    # The last value is MLflow's: that of the highest step (none is 0), then of the latest time, then the greatest.
     last_timestamp_us: Mapped[int | None] = mapped_column(BigInteger)
     last_step: Mapped[int | None] = mapped_column(BigInteger)
     last_kind: Mapped[int | None] = mapped_column(SmallInteger)
@@ -325,6 +336,20 @@ class JournalPosition(Base):
     journal: Mapped[str] = mapped_column(String(32), primary_key=True)
     last: Mapped[int] = mapped_column(BigInteger)
     applied_at: Mapped[datetime]
+
+
+class Deleted(Base):
+    """The uid of a run, task run or attempt that was deleted: what still comes for it is dropped. Kept for good."""
+
+    __tablename__ = "deleted"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    uid: Mapped[str] = mapped_column(_Uid, primary_key=True)
+    run_uid: Mapped[str] = mapped_column(_Uid, index=True)
+    """The run that it belonged to, which has a row of its own."""
+    deleted_at: Mapped[datetime]
+    dropped: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Of a run: how many events have come since."""
 
 
 class AccessToken(Base):
