@@ -237,7 +237,7 @@ def test_a_fork_while_another_thread_holds_our_locks_leaves_the_child_working(st
     if pid == 0:  # the child: any way out but this one would run pytest twice
         status = 1
         try:
-            _builders.tracking_store(f"{uri}&child=1", None)
+            _builders.tracking_store(uri, "child")
             store._databand_reporter.logged("0" * 32, metrics=[Metric("m", 1, 5, 1)])
             store._databand_reporter.logged(run_id, metrics=[Metric("m", 1, 5, 1)])
             status = 0

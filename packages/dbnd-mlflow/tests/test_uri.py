@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mlflow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,3 +104,33 @@ def test_other_uris_are_not_ours(uri):
 def test_a_uri_without_a_tracker_says_what_to_write():
     with pytest.raises(ConfigError, match="names no tracker: write dbnd://host:port"):
         parse_composite_uri("dbnd://?duplicate_tracking_to=x")
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("duplicate_to=sqlite:///x.db", r"has 'duplicate_to', which is unknown: .*; did you mean duplicate_tracking_to\?"),
+        ("Duplicate_Tracking_To=x", "has 'Duplicate_Tracking_To', which is unknown"),
+        ("databandurl=http://h", r"did you mean databand_url\?"),
+        ("zzz=1", r"knows duplicate_tracking_to \(the URI of your own MLflow store\) and databand_url\.$"),
+        ("http%3A%2F%2Fu%3Ahunter2%40h", "which is unknown"),
+        ("duplicate_tracking_to=x&duplicate_tracking_to=y", "has duplicate_tracking_to twice"),
+        ("duplicate_tracking_to=x&databand_url=", "has no value for databand_url"),
+    ],
+)
+def test_a_query_that_is_mistyped_is_an_error_that_names_what_is_known(query, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        parse_composite_uri(f"dbnd://u:hunter2@h?{query}")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_forgotten_question_mark_is_said():
+    with pytest.raises(ConfigError, match=r"has no '\?' between the tracker's address and duplicate_tracking_to"):
+        parse_composite_uri("dbnd://h:1&duplicate_tracking_to=sqlite%253A%252F%252F%252Fx.db")
+
+
+def test_mlflow_says_at_its_first_use_what_is_mistyped():
+    mlflow.set_tracking_uri("dbnd://h?duplicate_to=sqlite:///x.db")
+    for use in (mlflow.start_run, mlflow.MlflowClient, mlflow.search_runs):
+        with pytest.raises(ConfigError, match=r"did you mean duplicate_tracking_to\?"):
+            use()

@@ -10,6 +10,7 @@ dbnd is nothing that a model needs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,8 @@ _SCHEME_OF: Final = {"http": "dbnd", "https": "dbnd+s"}
 _TRACKER_OF: Final = {"dbnd": "http", "databand": "http", "dbnd+s": "https", "databand+s": "https"}
 SCHEMES: Final = tuple(_TRACKER_OF)
 _SQLITE: Final = "sqlite:///"
+_TRACKER: Final = "databand_url"
+_OWN: Final = "duplicate_tracking_to"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,9 @@ def build_composite_uri(databand_url: str, duplicate_tracking_to: str | None = N
         base = f"dbnd://{quote(str(Path(databand_url.removeprefix(_SQLITE)).absolute()))}"
     else:
         base = "dbnd://"
-        query.append(f"databand_url={_encode(databand_url)}")
+        query.append(f"{_TRACKER}={_encode(databand_url)}")
     if duplicate_tracking_to:
-        query.append(f"duplicate_tracking_to={_encode(duplicate_tracking_to)}")
+        query.append(f"{_OWN}={_encode(duplicate_tracking_to)}")
     return f"{base}?{'&'.join(query)}" if query else base
 
 
@@ -72,20 +75,21 @@ def parse_composite_uri(uri: str) -> CompositeUri:
     """The two halves of a composite URI, whose values may be percent-encoded once or twice.
 
     Raises:
-        ConfigError: ``uri`` is not a composite URI, names no tracker, or holds another composite URI.
+        ConfigError: ``uri`` is not a composite URI, names no tracker, or holds another composite URI or something
+            that is not known.
     """
     if not is_composite_uri(uri):
         msg = f"{_masked(uri)} is not a composite URI: it starts with none of {', '.join(SCHEMES)} and '://'."
         raise _error(msg)
     base, _, query = uri.partition("?")
     scheme, _, rest = base.partition("://")
-    values = {}
-    for pair in query.split("&"):
-        name, _, value = pair.partition("=")
-        values[name] = _decode(value)
+    values = dict(_pairs(base, query))
     host, slash, path = rest.partition("/")
-    if values.get("databand_url"):
-        databand_url = values["databand_url"]
+    if _TRACKER in values:
+        databand_url = values[_TRACKER]
+    elif "=" in host:
+        msg = f"The composite URI {_masked(uri)} has no '?' between the tracker's address and {_OWN}."
+        raise _error(msg)
     elif host:
         databand_url = f"{_TRACKER_OF[scheme.lower()]}://{host}{slash}{path}".rstrip("/")
     elif path:
@@ -93,10 +97,40 @@ def parse_composite_uri(uri: str) -> CompositeUri:
     else:
         msg = f"The composite URI {_masked(uri)} names no tracker: write dbnd://host:port or dbnd:///path/tracker.db."
         raise _error(msg)
-    inner = values.get("duplicate_tracking_to") or None
+    inner = values.get(_OWN) or None
     if inner is not None and is_composite_uri(inner):
-        refuse_composite(inner, f"duplicate_tracking_to of the tracking URI {_masked(uri)}")
+        refuse_composite(inner, f"{_OWN} of the tracking URI {_masked(uri)}")
     return CompositeUri(databand_url, inner)
+
+
+def _pairs(base: str, query: str) -> Iterator[tuple[str, str]]:
+    """Names and values of the query: one that is mistyped would let MLflow write elsewhere without a word."""
+    seen = set()
+    for pair in filter(None, query.split("&")):
+        written, _, text = pair.partition("=")
+        name, value = unquote(written), _decode(text)
+        if name not in {_TRACKER, _OWN}:
+            raise _unknown(base, name)
+        if name in seen:
+            msg = f"The query of the tracking URI {_masked(base)} has {name} twice: once is enough."
+            raise _error(msg)
+        # The original client writes the user's own half empty where there is none.
+        if not value and name != _OWN:
+            msg = f"The query of the tracking URI {_masked(base)} has no value for {name}: leave it out, or give one."
+            raise _error(msg)
+        seen.add(name)
+        yield name, value
+
+
+def _unknown(base: str, name: str) -> ConfigError:
+    import difflib
+
+    near = difflib.get_close_matches(name, (_OWN, _TRACKER), 1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    return _error(
+        f"The query of the tracking URI {_masked(base)} has {_masked(name)}, which is unknown: it knows {_OWN} (the URI "
+        f"of your own MLflow store) and {_TRACKER}{hint}"
+    )
 
 
 def refuse_composite(uri: str, source: str) -> None:
