@@ -9,7 +9,8 @@ import mlflow
 import pytest
 from kit.reports import outcome
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd_mlflow import build_composite_uri
 
@@ -128,3 +129,23 @@ def test_a_database_that_breaks_later_fails_as_natively(tracker_url, tmp_path, j
         found.append((kind, message.replace(run_id, "<run>")))
         assert len(journalled()) == before
     assert found[1] == found[0]
+
+
+def test_what_mlflow_refuses_is_no_business_of_ours(tracker_url, any_inner, capfd):
+    """A warning of ours would say MLflow's own error again, and use up the message of the minute."""
+    store = _get_store(build_composite_uri(tracker_url, any_inner))
+    unknown, batch = "0" * 32, [Metric("m", 1, 5, 1)]
+    refused = [
+        outcome(store.log_batch, unknown, batch, [Param("p", "1")], [RunTag("t", "1")]),
+        outcome(store.log_metric, unknown, batch[0]),
+        outcome(store.set_tag, unknown, RunTag("t", "1")),
+        outcome(store.delete_tag, unknown, "t"),
+        outcome(store.update_run_info, unknown, RunStatus.FINISHED, 5, None),
+        outcome(store.delete_run, unknown),
+        outcome(store.create_run, "0", "u", 1, ["no tag"], "r"),
+        outcome(store.create_run, "0"),
+        outcome(store.delete_experiment, "77"),
+        outcome(store.rename_experiment, "77", "x"),
+    ]
+    assert all(isinstance(each, tuple) for each in refused)
+    assert "dbnd:" not in capfd.readouterr().err

@@ -264,8 +264,7 @@ def test_datasets_are_read_operations_once_each(conf, events):
     assert operation["operation_path"] == "s3://bucket/data.npy"
     assert (operation["operation_type"], operation["operation_status"]) == ("read", "OK")
     assert operation["operation_source"] == "mlflow"
-    assert operation["data_schema"]["digest"] == dataset.digest
-    assert operation["data_schema"]["name"] == "numbers"
+    assert (operation["name"], operation["digest"]) == ("numbers", dataset.digest)
 
 
 def test_artifacts_are_reported_by_name_and_place_at_the_end(conf, events, tmp_path):
@@ -275,6 +274,34 @@ def test_artifacts_are_reported_by_name_and_place_at_the_end(conf, events, tmp_p
     artifacts = {body["name"]: body["path"] for call, body in events() if call == "log_artifact"}
     assert sorted(artifacts) == ["a.json", "notes/hello.txt"]
     assert artifacts["a.json"].endswith("/artifacts/a.json")
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/runs", "mlflow-artifacts:/runs"])
+def test_a_run_without_artifacts_has_none_wherever_they_would_stand(tracker_url, inner_uri, events, root):
+    """Nobody asks a server for them: without one that was logged from here, there is nothing to say."""
+    mlflow.set_tracking_uri(build_composite_uri(tracker_url, inner_uri))
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("far", artifact_location=root))
+    with mlflow.start_run():
+        mlflow.log_metric("m", 1)
+    assert "log_artifact" not in {call for call, _ in events()}
+
+
+def test_of_artifacts_in_a_far_place_the_root_is_reported(tracker_url, inner_uri, events, tmp_path, monkeypatch):
+    """MLflow sends them there past us."""
+    from mlflow.store.artifact import artifact_repository_registry
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    registry = artifact_repository_registry._artifact_repository_registry
+    place = tmp_path / "far"
+    place.mkdir()
+    far = {**registry._registry, "far": lambda *_, **__: LocalArtifactRepository(str(place))}
+    monkeypatch.setattr(registry, "_registry", far)
+    mlflow.set_tracking_uri(build_composite_uri(tracker_url, inner_uri))
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("far", artifact_location="far://bucket/runs"))
+    with mlflow.start_run() as run:
+        mlflow.log_text("hello", "hello.txt")
+    found = [(body["name"], body["path"]) for call, body in events() if call == "log_artifact"]
+    assert found == [("artifacts", f"far://bucket/runs/{run.info.run_id}/artifacts")]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -75,6 +75,8 @@ def test_a_server_over_the_composite_uri_tracks_plain_clients(
         assert run.info.artifact_uri.startswith("mlflow-artifacts:")
         assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["a.txt"]
     assert list((tmp_path / "served").rglob("a.txt"))
+    files = [(b["name"], b["path"]) for c, b in journalled() if c == "log_artifact"]
+    assert files == [("a.txt", f"{run.info.artifact_uri}/a.txt")]
     found = {key: count for key, count in points(journalled()).items() if not key[1].startswith("mlflow.")}
     assert found == {
         ("mlflow", "m", 7): 1,

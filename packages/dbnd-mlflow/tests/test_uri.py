@@ -109,7 +109,10 @@ def test_a_uri_without_a_tracker_says_what_to_write():
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("duplicate_to=sqlite:///x.db", r"has 'duplicate_to', which is unknown: .*; did you mean duplicate_tracking_to\?"),
+        (
+            "duplicate_to=sqlite:///x.db",
+            r"has 'duplicate_to', which is unknown: .*; did you mean duplicate_tracking_to\?",
+        ),
         ("Duplicate_Tracking_To=x", "has 'Duplicate_Tracking_To', which is unknown"),
         ("databandurl=http://h", r"did you mean databand_url\?"),
         ("zzz=1", r"knows duplicate_tracking_to \(the URI of your own MLflow store\) and databand_url\.$"),

@@ -16,19 +16,9 @@ from dbnd._tracking import wire
 from dbnd._tracking.points import Group, group, micros, point, text_point
 from dbnd._tracking.transport import Batch, PartlyAppliedError, Transport
 
-from ._reporter import (
-    LINK_TAGS,
-    MAX_ARTIFACTS,
-    METRIC,
-    MODEL,
-    PARAM,
-    STATES,
-    TAG,
-    artifacts_of,
-    dataset_operation,
-    is_local,
-    page_of,
-)
+from ._artifacts import MAX_ARTIFACTS, artifacts_of, is_local
+from ._datasets import dataset_operation
+from ._reporter import LINK_TAGS, METRIC, MODEL, PARAM, STATES, TAG, page_of
 from ._runs import PARENT, derived_task_run, moment, uid_of
 from ._sides import models_of, task_run_uid
 

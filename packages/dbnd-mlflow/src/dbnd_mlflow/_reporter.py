@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+
+from mlflow.exceptions import MlflowException
 
 from dbnd import TrackingAPIClient, _console
 from dbnd._facts import utc_now
 from dbnd._masking import mask_text, mask_url
 from dbnd._run import Run, RunState, TaskRunState
 from dbnd._tracking.points import Group, deleted_point, group, micros, point, text_point
-from dbnd._tracking.wire import DatasetOperation, ErrorInfo
+from dbnd._tracking.wire import ErrorInfo
 
+from ._artifacts import MAX_ARTIFACTS, artifacts_of, may_have_unlisted
+from ._datasets import dataset_operation
 from ._runs import RunMap, TrackedRun, moment
 
 METRIC: Final = "mlflow"
@@ -36,8 +36,6 @@ STATES: Final = {
     "FAILED": (TaskRunState.FAILED, RunState.FAILED),
     "KILLED": (TaskRunState.CANCELLED, RunState.CANCELLED),
 }
-# No more artifacts than this are listed of one run; a folder of that many files is listed as a folder.
-MAX_ARTIFACTS: Final = 500
 _SILENCE: Final = 60.0
 _RUN_NAME: Final = "mlflow.runName"
 # The artifact root of a run, which its server makes of the ids of experiment and run, and a folder below it.
@@ -126,7 +124,7 @@ class Reporter:
         if not changed:
             return
         if info.status in STATES:
-            self._end(tracked, info.status, end_time)
+            self._end(info.run_id, tracked, info.status, end_time)
             tracked.has_ended = True
             self._map.ended(info.run_id)
             return
@@ -177,7 +175,10 @@ class Reporter:
         """A batch has failed: report the params and tags of it that the store has kept all the same."""
         if not self._read.is_near or not (params or tags):
             return
-        data = self._read.run(run_id).data
+        try:
+            data = self._read.run(run_id).data
+        except (MlflowException, OSError):  # there is no such run: the store has kept nothing, and says so itself
+            return
         params = [param for param in params if data.params.get(param.key) == str(param.value)]
         tags = [tag for tag in tags if data.tags.get(tag.key) == str(tag.value)]
         self.logged(run_id, params=params, tags=tags)
@@ -247,11 +248,12 @@ class Reporter:
             run.project_name = name
             self._client.init_run(run, run.root)
 
-    def _end(self, tracked: TrackedRun, status: str, end_time: int | None) -> None:
+    def _end(self, run_id: str, tracked: TrackedRun, status: str, end_time: int | None) -> None:
         attempt = tracked.task_run.attempt_uid
-        # Files that went to an MLflow server were reported on their way.
-        if not tracked.artifacts or len(tracked.artifacts) >= MAX_ARTIFACTS:
-            for name, place in artifacts_of(tracked.artifact_uri):
+        root = tracked.artifact_uri or ""
+        is_many = len(tracked.artifacts) >= MAX_ARTIFACTS
+        if is_many or (not tracked.artifacts and may_have_unlisted(run_id, root)):
+            for name, place in artifacts_of(root):
                 self._client.log_artifact(attempt, name, place)
         if tracked.is_own:  # the task's own state is what dbnd says of it
             return
@@ -288,75 +290,6 @@ def _masked(text: str) -> str:
 def page_of(tracking_uri: str, info: Any) -> str:  # noqa: ANN401
     """Where an MLflow run can be found: its page on a server, or its store and id in the same form."""
     return f"{_absolute(tracking_uri)}#/experiments/{info.experiment_id}/runs/{info.run_id}"
-
-
-def dataset_operation(dataset: Any, timestamp: datetime) -> DatasetOperation:  # noqa: ANN401
-    """The reading of an MLflow dataset at a time."""
-    schema, profile, source = (_json_object(text) for text in (dataset.schema, dataset.profile, dataset.source))
-    columns = _columns(schema)
-    rows = profile.get("num_rows")
-    facts: dict[str, Any] = {"type": dataset.source_type, "name": dataset.name, "digest": dataset.digest}
-    if columns:
-        facts |= {"columns": list(columns), "dtypes": columns}
-    return DatasetOperation(
-        path=mask_url(str(_first(source, "uri", "url", "path", "table_name", "dataset_name") or dataset.name)),
-        operation="read",
-        source="mlflow",
-        schema=facts,
-        rows=rows if isinstance(rows, int) else None,
-        columns=len(columns) or None,
-        preview=None,
-        timestamp=timestamp,
-    )
-
-
-def _json_object(text: str | None) -> dict[str, Any]:
-    try:
-        value = json.loads(text or "{}")
-    except ValueError:  # a source in text form
-        return {"path": text}
-    return value if isinstance(value, dict) else {}
-
-
-def _columns(schema: dict[str, Any]) -> dict[str, str]:
-    """Columns and types of MLflow's column spec; of tensors and others none."""
-    spec = schema.get("mlflow_colspec")
-    if not isinstance(spec, list):
-        return {}
-    return {str(column.get("name", number)): str(column.get("type")) for number, column in enumerate(spec)}
-
-
-def _first(source: dict[str, Any], *names: str) -> object:
-    return next((source[name] for name in names if source.get(name)), None)
-
-
-def artifacts_of(uri: str | None) -> list[tuple[str, str]]:
-    """Names and places of a run's artifacts; only a local folder is listed, since asking a server takes time."""
-    if not uri:
-        return []
-    folder = _local_folder(uri)
-    if folder is None:
-        return [("artifacts", uri)]
-    found: list[tuple[str, str]] = []
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            found.append((path.relative_to(folder).as_posix(), str(path)))
-            if len(found) == MAX_ARTIFACTS:
-                return [("artifacts", uri)]
-    return sorted(found)
-
-
-def is_local(uri: str | None) -> bool:
-    """Whether the artifacts at ``uri`` are in a folder of this machine."""
-    return uri is None or _local_folder(uri) is not None
-
-
-def _local_folder(uri: str) -> Path | None:
-    parts = urlsplit(uri)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return Path(uri) if parts.scheme == "" else None
 
 
 def _absolute(uri: str) -> str:

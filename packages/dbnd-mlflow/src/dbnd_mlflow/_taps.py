@@ -92,14 +92,18 @@ def _with_links(
     try:
         bound = inspect.signature(function).bind(None, *args, **kwargs)
         tags = bound.arguments.get("tags") or []
-        links = reporter.link_tags({tag.key: tag.value for tag in tags})
+        given = {tag.key: tag.value for tag in tags}
+    except (TypeError, AttributeError):  # what is wrong with the arguments, MLflow says
+        return {}, args, kwargs
+    try:
+        links = reporter.link_tags(given)
         if not links:
             return {}, args, kwargs
         from mlflow.entities import RunTag
 
         bound.arguments["tags"] = [*tags, *(RunTag(key, value) for key, value in links.items())]
         return links, bound.args[1:], bound.kwargs
-    except Exception as error:  # noqa: BLE001  see _report(); what is wrong with the arguments, MLflow says
+    except Exception as error:  # noqa: BLE001  see _report()
         reporter.failed("create_run", error)
         return {}, args, kwargs
 

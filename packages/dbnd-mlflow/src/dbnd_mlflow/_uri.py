@@ -128,8 +128,8 @@ def _unknown(base: str, name: str) -> ConfigError:
     near = difflib.get_close_matches(name, (_OWN, _TRACKER), 1)
     hint = f"; did you mean {near[0]}?" if near else "."
     return _error(
-        f"The query of the tracking URI {_masked(base)} has {_masked(name)}, which is unknown: it knows {_OWN} (the URI "
-        f"of your own MLflow store) and {_TRACKER}{hint}"
+        f"The query of the tracking URI {_masked(base)} has {_masked(name)}, which is unknown: it knows {_OWN} (the "
+        f"URI of your own MLflow store) and {_TRACKER}{hint}"
     )
 
 

@@ -83,6 +83,8 @@ class DatasetOperation:
         columns: Number of columns, or None when not known.
         preview: Text to show, or None.
         timestamp: When it took place.
+        name: Its name, where that is not its path.
+        digest: What tells its content at that time from another.
     """
 
     path: str
@@ -93,6 +95,8 @@ class DatasetOperation:
     columns: int | None
     preview: str | None
     timestamp: datetime
+    name: str | None = None
+    digest: str | None = None
 
 
 def time_text(time: datetime) -> str:
@@ -343,6 +347,10 @@ def dataset_operation(task_run: TaskRun, operation: DatasetOperation) -> Json:
         "dataset_uri": None,
         "with_partition": None,
     }
+    # Extensions, which other trackers ignore.
+    for key, value in (("name", operation.name), ("digest", operation.digest)):
+        if value is not None:
+            body[key] = value
     return {"datasets_info": [body]}
 
 

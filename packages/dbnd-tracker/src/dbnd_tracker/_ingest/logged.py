@@ -59,7 +59,10 @@ def log_datasets(writer: Writer, body: LogDatasets) -> object:
     rows = [
         {
             "uid": dataset_uid(
-                info.task_run_attempt_uid, info.operation_path, info.operation_type.value, *_version(info.data_schema)
+                info.task_run_attempt_uid,
+                info.operation_path,
+                info.operation_type.value,
+                *_version(info.schema_and_version),
             ),
             "attempt_id": ids[info.task_run_attempt_uid],
             "path": info.operation_path,
@@ -70,7 +73,7 @@ def log_datasets(writer: Writer, body: LogDatasets) -> object:
             "timestamp": info.timestamp or writer.now,
             "value_preview": info.value_preview,
             "data_dimensions": info.data_dimensions,
-            "data_schema": info.data_schema,
+            "data_schema": info.schema_and_version,
             "columns_stats": [column.model_dump(exclude_none=True) for column in info.columns_stats],
             "query": info.query,
             "dataset_uri": info.dataset_uri,

@@ -161,7 +161,7 @@ class ColumnStats(Body):
 
 
 class DatasetLogged(Body):
-    """An operation on a dataset."""
+    """An operation on a dataset; ``name`` and ``digest`` are extensions that other trackers ignore."""
 
     run_uid: Uid
     task_run_uid: Uid
@@ -180,6 +180,16 @@ class DatasetLogged(Body):
     query: Text | None = None
     dataset_uri: Text | None = None
     with_partition: Flag | None = None
+    name: Text | None = None
+    digest: Text | None = None
+
+    @property
+    def schema_and_version(self) -> object:
+        """The schema with name and digest, as it is kept; clients of 2.0 wrote them there themselves."""
+        version = {key: value for key, value in (("name", self.name), ("digest", self.digest)) if value}
+        if not version:
+            return self.data_schema
+        return {**(self.data_schema if isinstance(self.data_schema, dict) else {}), **version}
 
 
 class LogDatasets(Body):

@@ -1,0 +1,119 @@
+"""MLflow's datasets as operations of the tracker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from datetime import datetime
+from typing import Any, Final
+
+from dbnd._masking import mask_text, mask_url
+from dbnd._tracking.wire import DatasetOperation
+
+# Where sources of MLflow's own, and those that are like them, say what they are. The first one counts.
+_PLACES: Final = ("uri", "url", "path", "delta_table_name", "table_name", "dataset_name", "dataset_id")
+# What else they say: part of it tells one dataset from another, as the files of a loader do; these tell its versions,
+# which the digest does as well, and lineage goes by what stays.
+_VERSIONS: Final = frozenset({"delta_table_version", "delta_table_id", "is_databricks_uc_table"})
+# A path that is a text, such as a query, is no longer than this: the rest is told by a hash.
+_LONGEST: Final = 200
+_BYTES: Final = ("size_in_bytes", "dataset_size", "features_nbytes", "num_elements")
+_ROWS: Final = ("num_rows", "approx_count", "features_cardinality")
+
+
+def dataset_operation(dataset: Any, timestamp: datetime) -> DatasetOperation:  # noqa: ANN401  MLflow's Dataset
+    """The reading of an MLflow dataset at a time."""
+    schema, profile = _object(dataset.schema), _object(dataset.profile)
+    columns = _columns(schema)
+    shape = _shape(profile, len(columns) or None)
+    facts: dict[str, Any] = {
+        "type": dataset.source_type,
+        "columns": list(columns),
+        "dtypes": columns,
+        "shape": shape,
+        # As the original: of a table in memory it says how many cells there are.
+        "size.bytes": _total(next((profile[name] for name in _BYTES if profile.get(name) is not None), None)),
+    }
+    return DatasetOperation(
+        path=path_of(dataset),
+        operation="read",
+        source="mlflow",
+        schema=facts,
+        rows=shape[0],
+        columns=shape[1] if len(shape) == 2 else None,  # noqa: PLR2004  a tensor of more dimensions has no columns
+        preview=None,
+        timestamp=timestamp,
+        name=dataset.name,
+        digest=dataset.digest,
+    )
+
+
+def path_of(dataset: Any) -> str:  # noqa: ANN401
+    """What tells a dataset from any other of its kind, as far as its source says it.
+
+    A file or a table is named as its source names it, and what selects a part of it follows like the query of a URL. A
+    dataset that was made in memory has nothing but its name and the digest of its content.
+    """
+    source = _json(dataset.source)
+    if isinstance(source, dict):
+        known = {name: value for name, value in source.items() if value not in (None, "", "None", [], {})}
+        place = next((name for name in _PLACES if isinstance(known.get(name), str)), None)
+        if place is not None:
+            rest = {name: known[name] for name in sorted(known) if name != place and name not in _VERSIONS}
+            query = "&".join(f"{name}={_text(value)}" for name, value in rest.items())
+            joint = "&" if "?" in known[place] else "?"
+            return mask_url(f"{known[place]}{joint}{_short(mask_text(query))}" if query else known[place])
+        if isinstance(known.get("sql"), str):
+            return _short(mask_text(" ".join(known["sql"].split())))
+        # The code that has made it: its tags tell which.
+        source = None if dataset.source_type == "code" or not known else known
+    if source:
+        return _short(mask_text(_text(source)))
+    return f"{dataset.name}#{dataset.digest}"
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _short(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST]}…#{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:12]}"
+
+
+def _json(text: str | None) -> Any:  # noqa: ANN401  whatever JSON holds
+    try:
+        return json.loads(text or "{}")
+    except ValueError:  # a source in text form
+        return text
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    value = _json(text)
+    return value if isinstance(value, dict) else {}
+
+
+def _columns(schema: dict[str, Any]) -> dict[str, str]:
+    """Columns and types of MLflow's column spec; of tensors and others none."""
+    spec = schema.get("mlflow_colspec")
+    if not isinstance(spec, list):
+        return {}
+    return {str(column.get("name", number)): str(column.get("type")) for number, column in enumerate(spec)}
+
+
+def _shape(profile: dict[str, Any], columns: int | None) -> list[int | None]:
+    """Rows and columns of a table, or the dimensions of a tensor, as far as they are known."""
+    shape = profile.get("features_shape")
+    if isinstance(shape, list) and shape and all(isinstance(size, int) for size in shape):
+        return shape
+    rows = next((profile[name] for name in _ROWS if isinstance(profile.get(name), int)), None)
+    return [rows, columns]
+
+
+def _total(size: object) -> int | None:
+    """A size in all: of several tensors MLflow tells one each."""
+    sizes = list(size.values()) if isinstance(size, dict) else [size]
+    numbers = [each for each in sizes if isinstance(each, (int, float)) and math.isfinite(each)]
+    return int(sum(numbers)) if numbers and len(numbers) == len(sizes) else None
