@@ -109,8 +109,11 @@ def test_filters(anywhere: Any) -> None:
         "metrics.note = 'fine, thanks'": ["young", "week"],
         "metrics.note != fine": ["young", "week"],
         "metrics.note > 3": [],
-        "metrics.loss < abc": [],
-        "metrics.loss <> 1": [],  # less than "> 1", which is no number
+        "metrics.loss < 0.5 and params.rate = 0.1": ["young"],
+        "metrics.loss < 0.2 or tags.team = b": ["young", "week"],
+        "not (metrics.loss < 0.5 or name = 'old')": ["week"],
+        "metrics.loss is null": ["old"],
+        "status in (SUCCESS, 'running') and attributes.job like 'e%'": ["young"],
         "params.rate = 0.1": ["young"],
         "params.rate = 0.001": ["week"],
         "params.rate < 0.05": ["week"],
@@ -127,7 +130,13 @@ def test_filters(anywhere: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--where", "loss < 1"], "is not of the form metrics.NAME < NUMBER"),
+        (["--where", "loss < 1"], "cannot be understood: runs have no 'loss'"),
+        (["--where", "metrics.loss < abc"], "compares with a number, and 'abc' is none"),
+        (["--where", "metrics.loss <> 1"], "an operator is expected here"),
+        (["--where", "metrics.loss < 1", "--where", "metrics.loss < 1 or 1"], "name such as metrics.loss is expected"),
+        (["--where", " "], "--where is empty"),
+        (["--state", "finished"], "there are scheduled, running, success, failed, shutdown, cancelled, lost"),
+        (["--since", "0001-01-01T00:00+05:00"], "neither an age"),
         (["--since", "yesterday"], "neither an age"),
         (["--since", "99999999999999w"], "neither an age"),
     ],

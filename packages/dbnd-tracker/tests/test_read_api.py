@@ -177,6 +177,21 @@ def test_the_points_of_a_run_are_a_table(tracker: Any, server: Any, form: str) -
         assert server.get(f"/api/v1/runs/{wrong}").status_code == status
 
 
+def test_no_cell_of_csv_is_a_formula(tracker: Any, server: Any) -> None:
+    evil = ["=1+1", "+1", "-1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1"]
+    run, task = tracker.started(name=evil[0], job=evil[1])
+    texts = [*evil, "plain", "a=b", "'quoted"]
+    infos = [task.metric(f"{text}", value_str=text) for text in texts]
+    tracker.call("log_metrics", task.metrics(*infos, task.metric("number", value_float=-1.5)))
+    answer = server.get(f"/api/v1/runs/{run.uid}/export", params={"format": "csv"})
+    rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
+    cells = [cell for row in rows for name, cell in row.items() if name != "value"]
+    assert not [cell for cell in cells if cell.startswith(tuple(text[0] for text in evil))]
+    assert {row["text"] for row in rows} == {*(f"'{text}" for text in evil), "plain", "a=b", "'quoted", ""}
+    assert [row["value"] for row in rows if row["metric"] == "number"] == ["-1.5"]
+    assert all(row["step"] in {"", "0"} for row in rows)
+
+
 def test_what_dbt_airflow_and_failing_clients_say_is_kept(tracker: Any, server: Any) -> None:
     run, task = tracker.started()
     for body in ({"id": 1}, {"id": 2, "run_steps": [{"name": "x"}]}):
@@ -392,4 +407,7 @@ def test_values_of_every_kind_are_compared_with_bounds(tracker: Any, server: Any
     assert found("< 7") == ["float"]
     assert found(f">= {2**60}") == ["infinite", "int"]
     assert found(">= inf") == ["infinite"]
-    assert found("< many") == []
+    assert found("= many") == ["text"]
+    refused = server.get("/api/v1/runs", params={"expression": "metrics.m < many"})
+    assert refused.status_code == 400
+    assert "'many' is none" in refused.json()["detail"]

@@ -32,8 +32,8 @@ class Reader(Protocol):
     name: str
     """The tracker as messages name it."""
 
-    def runs(self, conditions: Sequence[Condition], limit: int) -> RunPage:
-        """Runs that meet all conditions, newest first."""
+    def runs(self, conditions: Sequence[Condition], limit: int, expression: str = "") -> RunPage:
+        """Runs that meet all conditions, and the expression if there is one, newest first."""
 
     def run(self, uid: str) -> RunDetail | None:
         """The run with this uid, or None."""
@@ -67,15 +67,17 @@ class DatabaseReader:
         self.name = name
         self.exists = database is not None
 
-    def runs(self, conditions: Sequence[Condition], limit: int) -> RunPage:
-        """Runs that meet all conditions, newest first."""
+    def runs(self, conditions: Sequence[Condition], limit: int, expression: str = "") -> RunPage:
+        """Runs that meet all conditions, and the expression if there is one, newest first."""
         from dbnd_tracker._queries import RunFilter, list_runs
+        from dbnd_tracker._queries.grammar import parse_expression
         from dbnd_tracker._views import PageMeta
 
         if self._database is None:
             return RunPage(data=[], meta=PageMeta(total=0, after=None))
         with self._database.read() as session:
-            return list_runs(session, RunFilter(conditions=tuple(conditions)), limit=limit)
+            wanted = RunFilter(where=parse_expression(expression), conditions=tuple(conditions))
+            return list_runs(session, wanted, limit=limit)
 
     def run(self, uid: str) -> RunDetail | None:
         """The run with this uid, or None."""
@@ -147,12 +149,12 @@ class HttpReader:
         self._session.headers.update(settings.extra_default_headers)
         self._session.auth = _Bearer(settings.databand_access_token)
 
-    def runs(self, conditions: Sequence[Condition], limit: int) -> RunPage:
-        """Runs that meet all conditions, newest first."""
+    def runs(self, conditions: Sequence[Condition], limit: int, expression: str = "") -> RunPage:
+        """Runs that meet all conditions, and the expression if there is one, newest first."""
         import json
 
         asked = [{"name": c.name, "op": c.op, "val": c.val} for c in conditions]
-        page = self._get(RunPage, "runs", {"filter": json.dumps(asked), "limit": limit})
+        page = self._get(RunPage, "runs", {"filter": json.dumps(asked), "expression": expression, "limit": limit})
         if page is None:
             msg = f"The tracker {self.name} has no list of runs: it is not the databand tracker of this version."
             raise RemoteError(msg)

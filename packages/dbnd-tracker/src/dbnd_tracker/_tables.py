@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from dbnd._errors import UsageError
@@ -18,17 +18,41 @@ if TYPE_CHECKING:
 COLUMNS: Final = ("run_uid", "run_name", "job_name", "task", "metric", "step", "timestamp", "value", "text")
 """Columns of CSV and Parquet: the time in UTC; a value that is no number stands in ``text``."""
 _CHUNK: Final = 50_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""Starts of what spreadsheets compute, those in full width included, as OWASP lists them."""
+
+
+class _Lines:
+    """Ends the lines of CSV as Unix does; the writer itself ends them otherwise, so that it quotes both characters."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        """Write one line."""
+        return self._stream.write(line.removesuffix("\r\n") + "\n")
 
 
 def write_csv(reader: Reader, runs: Sequence[RunDetail], stream: IO[str]) -> int:
-    """Write all points of ``runs`` as CSV, and return how many that were."""
-    writer = csv.writer(stream, lineterminator="\n")
+    """Write all points of ``runs`` as CSV, and return how many that were.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay numbers.
+    """
+    writer = csv.writer(_Lines(stream))
     writer.writerow(COLUMNS)
     count = 0
     for row in _rows(reader, runs):
         count += 1
-        writer.writerow([value.isoformat() if isinstance(value, datetime) else value for value in row])
+        writer.writerow([_cell(value) for value in row])
     return count
+
+
+def _cell(value: Any) -> Any:  # noqa: ANN401  any value of a row
+    """``value`` as a cell of CSV: text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def write_parquet(reader: Reader, runs: Sequence[RunDetail], stream: IO[bytes]) -> int:
@@ -81,5 +105,5 @@ def _row(run: RunDetail, task: TaskRunView, key: str, point: dict[str, Any]) -> 
     else:
         text = value if kind == "str" else json.dumps(value, ensure_ascii=False)
     name = task.task_af_id or task.name or task.task_run_uid
-    time = datetime.fromtimestamp(point["timestamp"] / 1000, timezone.utc)
+    time = _EPOCH + timedelta(milliseconds=point["timestamp"])
     return (run.run_uid, run.name, run.job_name, name, key, point["step"], time, number, text)

@@ -87,10 +87,7 @@ def _add_run_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
     ) -> Rows:
         """Jobs with their latest runs, those that ran last first unless they are sorted otherwise."""
         asked = conditions_of(filters)
-        if any(each.comparison() for each in asked):
-            msg = "Jobs are not filtered by what their runs logged; runs are (GET /api/v1/runs)."
-            raise QueryError(msg)
-        conditions = [replace(each, name=_JOB_NAMES.get(each.name, each.name)) for each in asked]
+        conditions = [replace(each, name=_JOB_NAMES.get(each.name, each.name)).comparison() for each in asked]
         data, total = ask(queries.jobs, conditions, sort=sort, limit=limit, offset=(page - 1) * limit)
         return Rows(data=data, meta={"total": total})
 

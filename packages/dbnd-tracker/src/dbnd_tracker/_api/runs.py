@@ -14,7 +14,8 @@ from dbnd_tracker._api.answers import answer
 from dbnd_tracker._api.exports import MEDIA_TYPES, points_table, whole_run
 from dbnd_tracker._deletion import delete_runs
 from dbnd_tracker._ingest import stop_runs
-from dbnd_tracker._queries.expressions import Field, parse_expression
+from dbnd_tracker._queries.expressions import Field
+from dbnd_tracker._queries.grammar import parse_expression
 from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunFilter
 from dbnd_tracker._schemas.fields import Uid
 
@@ -57,7 +58,10 @@ def runs_router(database: Database) -> APIRouter:
         after: Annotated[str | None, Query(description="meta.after of the previous page")] = None,
         sort: Annotated[str, Query(description=_SORT)] = f"-{STARTED}",
         expression: Annotated[
-            str, Query(description="""Such as: metrics.loss < 0.5 and params.optimizer = "sgd" """)
+            str,
+            Query(
+                description="""A condition such as: metrics.loss < 0.5 and not (params.lr = 0.1 or name like 'a%')"""
+            ),
         ] = "",
         size: Annotated[
             int | None, Query(alias="page[size]", ge=1, le=MAX_RUNS, description="limit, as the original clients say")
@@ -70,7 +74,7 @@ def runs_router(database: Database) -> APIRouter:
         given = {"job": job, "project": project, "state": state, "user": user, "name": name}
         conditions = [queries.Condition(field, "eq", value) for field, value in given.items() if value is not None]
         conditions += conditions_of(filters)
-        wanted = RunFilter(logged=tuple(parse_expression(expression)), conditions=tuple(conditions))
+        wanted = RunFilter(where=parse_expression(expression), conditions=tuple(conditions))
         order, descending = _order(sort)
         limit = limit if size is None else size
         with database.read() as session:

@@ -1,4 +1,4 @@
-"""The filters of ``dbnd runs list``: options and expressions as conditions of the read API."""
+"""The filters of ``dbnd runs list``: options as conditions of the read API."""
 
 from __future__ import annotations
 
@@ -9,43 +9,50 @@ from typing import TYPE_CHECKING, Final
 from dbnd._errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dbnd_tracker._queries import Condition
 
-_EXPRESSION: Final = re.compile(
-    r"""\s*(metrics?|params?|tags?)\.(?:`([^`]+)`|([^\s<>=!~]+))\s*(<=|>=|!=|==?|<|>|~)\s*(?:"(.*)"|'(.*)'|(.*?))\s*"""
-)
-_OPERATORS: Final = {
-    "=": "eq",
-    "==": "eq",
-    "!=": "ne",
-    "<": "lt",
-    "<=": "le",
-    ">": "gt",
-    ">=": "ge",
-    "~": "like",
-}
 _AGE: Final = re.compile(r"(\d+)\s*([smhdw])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def logged_condition(text: str) -> Condition:
-    """The condition that an expression such as ``metrics.loss < 0.5`` or ``params.optimizer = sgd`` says.
+def where_text(texts: Sequence[str]) -> str:
+    """The conditions of all ``--where`` as one.
 
     Raises:
-        UsageError: It cannot be understood.
+        UsageError: One of them cannot be understood.
     """
-    from dbnd_tracker._queries import Condition
+    from dbnd_tracker._queries.expressions import ExpressionError
+    from dbnd_tracker._queries.grammar import joined, parse_expression
 
-    match = _EXPRESSION.fullmatch(text)
-    if match is None:
-        msg = (
-            f"--where {text!r} is not of the form metrics.NAME < NUMBER, params.NAME = VALUE or tags.NAME ~ PATTERN "
-            "(operators: = != < <= > >= and ~ with % for any text)."
-        )
-        raise UsageError(msg)
-    kind, quoted, bare, sign, *values = match.groups()
-    value = next((value for value in values if value is not None), "")
-    return Condition(f"{kind.rstrip('s')}s.{quoted or bare}", _OPERATORS[sign], value)
+    for text in texts:
+        try:
+            found = parse_expression(text)
+        except ExpressionError as error:
+            msg = f"--where: {error}"
+            raise UsageError(msg) from None
+        if found is None:
+            msg = "--where is empty; it needs a condition such as 'metrics.loss < 0.5'."
+            raise UsageError(msg)
+    return joined(list(texts))
+
+
+def checked(option: str, name: str, op: str, value: str) -> Condition:
+    """The condition that an option says.
+
+    Raises:
+        UsageError: The value is none that can be compared, such as a state that does not exist.
+    """
+    from dbnd_tracker._queries import Condition, QueryError
+
+    found = Condition(name, op, value)
+    try:
+        found.comparison()
+    except QueryError as error:
+        msg = f"{option} {value[:80]!r}: {error}"
+        raise UsageError(msg) from None
+    return found
 
 
 def time_condition(option: str, op: str, text: str) -> Condition:
@@ -68,7 +75,8 @@ def time_condition(option: str, op: str, text: str) -> Condition:
         else:
             time = datetime.fromisoformat(text.strip())
             time = time if time.tzinfo else time.astimezone()
+        time = time.astimezone(timezone.utc)
     except (ValueError, OverflowError):
         msg = f"{option} {text!r} is neither an age, such as 12h or 7d, nor a time, such as 2026-03-04T05:06."
         raise UsageError(msg) from None
-    return Condition("start_time", op, time.astimezone(timezone.utc).isoformat())
+    return Condition("start_time", op, time.isoformat())

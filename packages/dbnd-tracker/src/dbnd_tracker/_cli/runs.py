@@ -37,23 +37,28 @@ def runs() -> None:
 @click.option("--since", metavar="WHEN", help="Only runs that started then or later: an age as 12h or 7d, or a time.")
 @click.option("--until", metavar="WHEN", help="Only runs that started earlier.")
 @click.option(
-    "--where", "wheres", multiple=True, metavar="EXPRESSION", help="Such as 'metrics.loss < 0.5' or 'params.lr = 0.1'."
+    "--where",
+    "wheres",
+    multiple=True,
+    metavar="CONDITION",
+    help="Such as 'metrics.loss < 0.5 and params.lr = 0.1'; may be given more than once.",
 )
 @json_option
-def list_(*, limit: int, as_json: bool, **filters: Any) -> None:  # noqa: ANN401  the arguments of _conditions
+def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: Any) -> None:  # noqa: ANN401  the arguments of _conditions
     """List runs, newest first."""
     from dbnd import _console
+    from dbnd_tracker._cli.filters import where_text
     from dbnd_tracker._cli.run_text import STATE_COLOURS
     from dbnd_tracker._format import duration_text, local_time
 
-    conditions = _conditions(**filters)
+    conditions, expression = _conditions(**filters), where_text(wheres)
     reader = open_configured()
-    page = reader.runs(conditions, limit)
+    page = reader.runs(conditions, limit, expression)
     if as_json:
         _print_json([run.model_dump(mode="json") for run in page.data])
         return
     if not page.data:
-        _console.info(f"No run {'matches' if conditions else 'has been tracked yet'} in {where(reader)}.")
+        _console.info(f"No run {'matches' if conditions or expression else 'has been tracked yet'} in {where(reader)}.")
         return
     rows = [
         (
@@ -82,20 +87,18 @@ def _conditions(
     name: str | None,
     since: str | None,
     until: str | None,
-    wheres: tuple[str, ...],
 ) -> list[Condition]:
-    from dbnd_tracker._cli.filters import logged_condition, time_condition
-    from dbnd_tracker._queries import Condition
+    from dbnd_tracker._cli.filters import checked, time_condition
 
-    given = {"job_name": job, "project_name": project, "state": state, "user": user}
-    found = [Condition(field, "eq", value) for field, value in given.items() if value is not None]
+    given = {"job": job, "project": project, "state": state, "user": user}
+    found = [checked(f"--{option}", option, "eq", value) for option, value in given.items() if value is not None]
     if name is not None:
-        found.append(Condition("name", "like", name))
+        found.append(checked("--name", "name", "like", name))
     if since is not None:
         found.append(time_condition("--since", "ge", since))
     if until is not None:
         found.append(time_condition("--until", "lt", until))
-    return found + [logged_condition(text) for text in wheres]
+    return found
 
 
 @runs.command()

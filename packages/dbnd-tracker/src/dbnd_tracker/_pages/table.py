@@ -8,9 +8,9 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from dbnd._run import RunState
 from dbnd_tracker._pages.templates import is_live, job_url
-from dbnd_tracker._queries.expressions import KINDS, ExpressionError, Field, parse_expression
+from dbnd_tracker._queries.expressions import KINDS, STATES, Field, QueryError
+from dbnd_tracker._queries.grammar import joined, parse_expression
 from dbnd_tracker._queries.run_table import (
     ORDERS,
     STARTED,
@@ -21,7 +21,7 @@ from dbnd_tracker._queries.run_table import (
     logged_values,
     run_table,
 )
-from dbnd_tracker._states import LOST
+from dbnd_tracker._queries.runs import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
 
 PAGE_SIZES: Final = (25, 50, 100, 200)
-STATES: Final = (*(state.value for state in RunState), LOST)
 
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DEFAULT_SIZE: Final = 50
@@ -107,6 +106,11 @@ class TablePage:
         """The first value that the address gives for ``name``."""
         return next(iter(self.given[name]), "")
 
+    @property
+    def condition(self) -> str:
+        """The conditions that the address gives, as one."""
+        return joined(self.given["where"])
+
     def day(self, name: str) -> str:
         """The day of a time that the address gives, as the browser's own field for days wants it."""
         day = self.text(name)[: len("2026-03-04")]
@@ -115,8 +119,11 @@ class TablePage:
     def _filter(self) -> RunFilter:
         try:
             since, until = _moment(self.text("since")), _moment(self.text("until"), is_end=True)
-            logged = tuple(parse_expression(" and ".join(self.given["where"])))
-        except (ExpressionError, ValueError) as error:
+            where = parse_expression(self.condition)
+            states = tuple(state.lower() for state in self.given["state"])
+            for state in states:
+                Condition("state", "eq", state).comparison()
+        except (QueryError, ValueError) as error:
             self.problem = str(error)
             return RunFilter()
         return RunFilter(
@@ -124,10 +131,10 @@ class TablePage:
             job=self.job or self.text("job"),
             project=self.text("project"),
             user=self.text("user"),
-            states=tuple(state.lower() for state in self.given["state"]),
+            states=states,
             since=since,
             until=until,
-            logged=logged,
+            where=where,
         )
 
     def _sort(self) -> tuple[str | Field, bool]:

@@ -8,6 +8,7 @@ from dbnd_tracker._queries.details import run_detail as run_detail
 from dbnd_tracker._queries.details import task_run_detail as task_run_detail
 from dbnd_tracker._queries.details import task_run_documents as task_run_documents
 from dbnd_tracker._queries.details import task_run_log as task_run_log
+from dbnd_tracker._queries.expressions import QueryError as QueryError
 from dbnd_tracker._queries.metrics import find_series as find_series
 from dbnd_tracker._queries.metrics import metric_history as metric_history
 from dbnd_tracker._queries.metrics import metric_list as metric_list
@@ -15,4 +16,3 @@ from dbnd_tracker._queries.metrics import sampled_history as sampled_history
 from dbnd_tracker._queries.run_table import RunFilter as RunFilter
 from dbnd_tracker._queries.run_table import list_runs as list_runs
 from dbnd_tracker._queries.runs import Condition as Condition
-from dbnd_tracker._queries.runs import QueryError as QueryError

@@ -1,40 +1,69 @@
-"""Conditions on what runs logged: ``metrics.loss < 0.5 and params.optimizer = "sgd"``.
+"""Conditions on runs and on what they logged, as trees: ``metrics.loss < 0.5 and not params.optimizer = "sgd"``.
 
-The syntax is that of MLflow's search, which users know.
+``grammar`` reads them from text; the read API's ``filter`` says the simplest of them as JSON.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import math
 import operator
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final, Literal
 
+from dbnd._run import RunState
 from dbnd_tracker._errors import TrackerError
+from dbnd_tracker._states import LOST
 
 Kind = Literal["metrics", "params", "tags"]
 KINDS: Final[tuple[Kind, ...]] = ("metrics", "params", "tags")
+STATES: Final = (*(state.value for state in RunState), LOST)
+"""Every state that a run can be shown in."""
 
-_ORDERINGS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+ATTRIBUTES: Final = {
+    "uid": "uid",
+    "run_uid": "uid",
+    "run_id": "uid",
+    "root_run_uid": "root_run_uid",
+    "job": "job",
+    "job_name": "job",
+    "project": "project",
+    "project_name": "project",
+    "state": "state",
+    "status": "state",
+    "user": "user",
+    "user_id": "user",
+    "name": "name",
+    "run_name": "name",
+    "start_time": "start_time",
+    "end_time": "end_time",
+}
+"""What runs have, by all names that it goes by."""
+_TIMES: Final = frozenset({"start_time", "end_time"})
+_UIDS: Final = frozenset({"uid", "root_run_uid"})
+
+ORDERINGS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
 }
-_COMPARISON: Final = re.compile(
-    r"""\s*(?P<kind>metrics?|params?|tags?)\.
-        (?:`(?P<tick>[^`]+)`|"(?P<quoted>[^"]+)"|(?P<bare>[^\s<>=!"'`]+))
-        \s*(?P<operator><=|>=|!=|=|<|>|(?:like|ilike)\b)\s*
-        (?:'(?P<single>[^']*)'|"(?P<double>[^"]*)"|(?P<plain>[^\s"']+))\s*""",
-    re.VERBOSE | re.IGNORECASE,
-)
-_AND: Final = re.compile(r"and\b", re.IGNORECASE)
+_NULLS: Final = ("is null", "is not null")
+_EQUALS: Final = ("=", "!=", "in", "not in")
+_PATTERNS: Final = ("like", "not like", "ilike", "not ilike")
+STARTS_WITH: Final = "startswith"
+"""Operator of the read API's ``filter`` alone."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-class ExpressionError(TrackerError):
+class QueryError(TrackerError):
+    """A question that cannot be answered: an unknown filter, operator or cursor."""
+
+
+class ExpressionError(QueryError):
     """A condition that cannot be understood."""
 
 
@@ -56,42 +85,118 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
+class Attribute:
+    """Something that runs have: one of the values of ``ATTRIBUTES``."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """One condition on a field.
+    """One condition.
 
     Args:
-        field: What is compared.
-        operator: One of < <= > >= = != like ilike.
-        value: With what, as it was written.
+        operand: What is compared.
+        operator: One of < <= > >= = != in, like, ilike, is null; in, like and ilike with or without not in front, and
+            null with or without not; or ``STARTS_WITH``.
+        values: With what, as it was written: any number for in, none for null, else one.
     """
 
-    field: Field
+    operand: Field | Attribute
     operator: str
-    value: str
+    values: tuple[str, ...]
 
     def holds(self, found: object) -> bool:
-        """Whether it holds for a value of a run; for a run that has none it never does."""
+        """Whether it holds for a value of a run; for a run that has none only ``is null`` does."""
+        if self.operator in _NULLS:
+            return (found is None) == (self.operator == "is null")
         if found is None:
             return False
-        if self.operator in _ORDERINGS:
-            left, right = as_number(found), self.number
-            return left is not None and right is not None and _ORDERINGS[self.operator](left, right)
-        if self.operator in {"like", "ilike"}:
-            flags = re.DOTALL | (re.IGNORECASE if self.operator == "ilike" else 0)
-            pattern = ".*".join(re.escape(part) for part in self.value.split("%"))
-            return re.fullmatch(pattern, str(found), flags) is not None
-        return self._equals(found) == (self.operator == "=")
+        if self.operator in ORDERINGS:
+            left, right = as_number(found), _text_as_number(self.values[0])
+            return left is not None and right is not None and ORDERINGS[self.operator](left, right)
+        is_wanted = not self.operator.startswith(("not", "!"))
+        if self.operator in _PATTERNS:
+            text, pattern = _text(found), self.values[0]
+            if "ilike" in self.operator:
+                text, pattern = text.lower(), pattern.lower()
+            return is_like(text, pattern) == is_wanted
+        return any(_equals(found, value) for value in self.values) == is_wanted
 
-    def _equals(self, found: object) -> bool:
-        if str(found) == self.value:
-            return True
-        left = as_number(found)
-        return left is not None and left == self.number
 
-    @property
-    def number(self) -> float | None:
-        """The value as a number, if it is one."""
-        return _text_as_number(self.value)
+@dataclass(frozen=True, slots=True)
+class Not:
+    """A condition that must not hold."""
+
+    part: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """Conditions that must all hold."""
+
+    parts: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """Conditions of which one must hold."""
+
+    parts: tuple[Expression, ...]
+
+
+Expression = Comparison | Not | Both | Either
+
+
+def comparisons(expression: Expression) -> Iterator[Comparison]:
+    """All comparisons in a condition."""
+    if isinstance(expression, Comparison):
+        yield expression
+    else:
+        for part in (expression.part,) if isinstance(expression, Not) else expression.parts:
+            yield from comparisons(part)
+
+
+def problem(operand: Field | Attribute, sign: str, values: tuple[str, ...]) -> tuple[str, int | None] | None:
+    """Why these are no comparison, or None when they are one.
+
+    Returns:
+        A sentence, and the place in ``values`` of what is wrong, or None where that is the operator.
+    """
+    what, known = _operators(operand)
+    if sign not in known and not (sign == STARTS_WITH and "like" in known and isinstance(operand, Attribute)):
+        return f"the operator {sign!r} does not exist for {what}; there are {', '.join(known)}", None
+    for place, value in enumerate(values):
+        if isinstance(operand, Field):
+            if sign in ORDERINGS and _text_as_number(value) is None:
+                return f"{sign} compares with a number, and {value[:80]!r} is none", place
+        elif operand.name in _TIMES:
+            try:
+                as_time(value)
+            except ValueError as error:
+                return str(error), place
+        elif operand.name == "state" and sign in _EQUALS and value.lower() not in STATES:
+            return f"there is no state {value[:80]!r}; there are {', '.join(STATES)}", place
+    return None
+
+
+def _operators(operand: Field | Attribute) -> tuple[str, tuple[str, ...]]:
+    """What ``operand`` is one of, and the operators for these."""
+    if isinstance(operand, Field):
+        return operand.kind, (*ORDERINGS, *_EQUALS, *_PATTERNS, *_NULLS)
+    if operand.name in _TIMES:
+        return "times", (*ORDERINGS, *_NULLS)
+    return operand.name, (*_EQUALS, *_PATTERNS, *_NULLS)
+
+
+def comparison(operand: Field | Attribute, sign: str, values: tuple[str, ...]) -> Comparison:
+    """The comparison of ``operand`` with ``values``, in which there is no ``problem``."""
+    if isinstance(operand, Attribute) and (operand.name in _UIDS or operand.name == "state"):
+        values = tuple(value.lower() for value in values)  # as they are stored
+    return Comparison(operand, sign, values)
 
 
 def as_number(value: object) -> float | None:
@@ -109,28 +214,73 @@ def as_number(value: object) -> float | None:
 _text_as_number: Final = functools.lru_cache(maxsize=256)(as_number)
 
 
-def parse_expression(text: str) -> list[Comparison]:
-    """The conditions that ``text`` joins by ``and``; none for an empty text.
+def as_time(text: str) -> datetime:
+    """The time that ``text`` gives, in UTC: ISO 8601, UTC unless it says otherwise, or milliseconds since the epoch.
 
     Raises:
-        ExpressionError: It cannot be understood.
+        ValueError: It gives none, or one outside the years 1 to 9999.
     """
-    found = []
-    position = 0
-    text = text.strip()
-    while position < len(text):
-        match = _COMPARISON.match(text, position)
-        following = _AND.match(text, match.end()) if match else None
-        if match is None or (following is None and match.end() < len(text)):
-            msg = (
-                f"The condition {text[:200]!r} cannot be understood at {text[position : position + 40]!r}: write it "
-                "like metrics.loss < 0.5 and params.optimizer = \"sgd\" and tags.team like 'a%'."
-            )
-            raise ExpressionError(msg)
-        groups = match.groupdict()
-        kind = cast("Kind", f"{groups['kind'].lower().rstrip('s')}s")
-        name = groups["tick"] or groups["quoted"] or groups["bare"]
-        value = next(groups[group] for group in ("single", "double", "plain") if groups[group] is not None)
-        found.append(Comparison(Field(kind, name), groups["operator"].lower(), value))
-        position = following.end() if following else match.end()
-    return found
+    try:
+        if text.isascii() and text.isdigit() and len(text) > len("20260304"):
+            return _EPOCH + timedelta(milliseconds=int(text[:20]))
+        time = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not know the Z
+        return time.replace(tzinfo=timezone.utc) if time.tzinfo is None else time.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        msg = f"{text[:80]!r} is no time in ISO 8601, such as 2026-03-04T05:06:07+00:00"
+        raise ValueError(msg) from None
+
+
+def _equals(found: object, value: str) -> bool:
+    if _text(found) == value:
+        return True
+    left = as_number(found)
+    return left is not None and left == _text_as_number(value)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def is_like(text: str, pattern: str) -> bool:
+    """Whether ``text`` is of the form ``pattern``, in which % stands for any text and _ for any character.
+
+    The time that it takes is that of reading ``text`` once: each part between two % is taken where it first fits.
+    """
+    first, *others = pattern.split("%")
+    if not others:
+        return len(text) == len(first) and _fits(text, 0, first)
+    *inner, last = others
+    end = len(text) - len(last)
+    position = len(first)
+    if position > end or not _fits(text, 0, first) or not _fits(text, end, last):
+        return False
+    for part in inner:
+        found = _find(text, part, position, end)
+        if found is None:
+            return False
+        position = found
+    return True
+
+
+def _fits(text: str, start: int, part: str) -> bool:
+    """Whether ``part``, which is not longer than the rest, stands at ``start``."""
+    there = text[start : start + len(part)]
+    return there == part or ("_" in part and all(a in {b, "_"} for a, b in zip(part, there, strict=True)))
+
+
+def _find(text: str, part: str, start: int, end: int) -> int | None:
+    """Where ``part`` first ends between ``start`` and ``end``."""
+    if "_" not in part:
+        found = text.find(part, start, end)
+        return None if found < 0 else found + len(part)
+    # One bit for each character of the part: set where all up to it fit the characters read last (shift-and).
+    anything = sum(1 << place for place, character in enumerate(part) if character == "_")
+    masks: dict[str, int] = {}
+    for place, character in enumerate(part):
+        masks[character] = masks.get(character, anything) | 1 << place
+    fitting, whole = 0, 1 << (len(part) - 1)
+    for place in range(start, end):
+        fitting = (fitting << 1 | 1) & masks.get(text[place], anything)
+        if fitting & whole:
+            return place + 1
+    return None

@@ -15,8 +15,9 @@ from dbnd_tracker._liveness import shown_state
 from dbnd_tracker._models import Attempt, Metric, Run, ScheduledJob, Target, TaskRelation, TaskRun
 from dbnd_tracker._queries.datasets import dataset_operations
 from dbnd_tracker._queries.details import run_detail
+from dbnd_tracker._queries.expressions import Comparison, QueryError
 from dbnd_tracker._queries.metrics import series_query
-from dbnd_tracker._queries.runs import Condition, QueryError
+from dbnd_tracker._queries.runs import clause
 from dbnd_tracker._values import decode
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def jobs(
-    session: Session, conditions: Iterable[Condition] = (), *, sort: str = _LATEST, limit: int, offset: int = 0
+    session: Session, conditions: Iterable[Comparison] = (), *, sort: str = _LATEST, limit: int, offset: int = 0
 ) -> tuple[list[dict[str, Any]], int]:
     """Jobs with their latest runs, and how many there are.
 
@@ -49,13 +50,17 @@ def jobs(
         offset: How many to leave out before them.
 
     Raises:
-        QueryError: A condition or the order is not known.
+        QueryError: The order is not known, or a condition is one on what runs logged.
     """
     order = JOB_ORDERS.get(sort.removeprefix("-"))
     if order is None:
         msg = f"Jobs cannot be sorted by {sort[:80]!r}; they can by {', '.join(JOB_ORDERS)}."
         raise QueryError(msg)
-    clauses = [Run.job_name.is_not(None), *(condition.clause(session) for condition in conditions)]
+    wanted = [clause(session, condition) for condition in conditions]
+    clauses = [Run.job_name.is_not(None), *(each for each in wanted if each is not None)]
+    if len(clauses) <= len(wanted):
+        msg = "Jobs are not filtered by what their runs logged; runs are (GET /api/v1/runs)."
+        raise QueryError(msg)
     total = session.scalar(select(func.count(Run.job_name.distinct())).where(*clauses)) or 0
     latest = (
         select(Run.job_name, func.max(Run.start_time).label("time"))

@@ -16,8 +16,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, func, or_, select
 
 from dbnd_tracker._models import Attempt, MetricKey, MetricSeries, Param, Run, Tag
-from dbnd_tracker._queries.expressions import Comparison, Field, Kind, as_number
-from dbnd_tracker._queries.runs import SUMMARY, Condition, QueryError, summary
+from dbnd_tracker._queries.expressions import (
+    Attribute,
+    Both,
+    Comparison,
+    Either,
+    Expression,
+    Field,
+    Kind,
+    Not,
+    QueryError,
+    as_number,
+)
+from dbnd_tracker._queries.runs import SUMMARY, Condition, clause, column_of, summary
 from dbnd_tracker._values import decode
 from dbnd_tracker._views import PageMeta, RunPage, RunSummary
 
@@ -58,8 +69,8 @@ class RunFilter:
         states: Its state is one of these; empty for any.
         since: It started then or later.
         until: It started earlier.
-        logged: Conditions on its metrics, params and tags: some task run must meet each.
-        conditions: Further conditions, on these or on the run itself.
+        where: A condition on it and on its metrics, params and tags, of which some task run must meet each.
+        conditions: Further conditions, of the same kind.
     """
 
     search: str = ""
@@ -69,11 +80,15 @@ class RunFilter:
     states: tuple[str, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
-    logged: tuple[Comparison, ...] = ()
+    where: Expression | None = None
     conditions: tuple[Condition, ...] = ()
 
-    def clauses(self, session: Session) -> list[ColumnElement[bool]]:
-        """All but ``comparisons`` as SQL."""
+    def split(self, session: Session) -> tuple[list[ColumnElement[bool]], list[Expression]]:
+        """What the database finds, as SQL, and the conditions that are settled here.
+
+        Raises:
+            QueryError: A condition cannot be understood.
+        """
         found: list[ColumnElement[bool]] = []
         if self.search:
             columns = (Run.name, Run.job_name, Run.project_name, Run.user, Run.description)
@@ -81,23 +96,23 @@ class RunFilter:
             found.append(or_(*contained, Run.uid.startswith(self.search.lower(), autoescape=True)))
         given = ((Run.job_name, self.job), (Run.project_name, self.project), (Run.user, self.user))
         found += [column == value for column, value in given if value]
-        if self.states:
-            found.append(or_(*(Condition("state", "eq", state).clause(session) for state in self.states)))
         if self.since:
             found.append(Run.start_time >= self.since)
         if self.until:
             found.append(Run.start_time < self.until)
-        found += [condition.clause(session) for condition in self.conditions if condition.comparison() is None]
-        return found
-
-    def comparisons(self) -> list[Comparison]:
-        """All conditions on what was logged.
-
-        Raises:
-            QueryError: One of them cannot be understood.
-        """
-        found = (condition.comparison() for condition in self.conditions)
-        return [*self.logged, *(comparison for comparison in found if comparison is not None)]
+        wanted: list[Expression] = [condition.comparison() for condition in self.conditions]
+        if self.states:
+            wanted.append(Either(tuple(Condition("state", "eq", state).comparison() for state in self.states)))
+        if self.where is not None:
+            wanted += self.where.parts if isinstance(self.where, Both) else [self.where]
+        others = []
+        for expression in wanted:
+            sql = clause(session, expression)
+            if sql is None:
+                others.append(expression)
+            else:
+                found.append(sql)
+        return found, others
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +163,10 @@ def run_table(
         before: Uid of the run after the page.
         offset: How many runs to leave out at the start, where neither of those two is given.
     """
-    if order == STARTED and not wanted.comparisons():
-        return _by_time(session, wanted, descending=descending, limit=limit, after=after, before=before, offset=offset)
-    slim = _sorted(session, wanted, order, descending=descending)
+    clauses, others = wanted.split(session)
+    if order == STARTED and not others:
+        return _by_time(session, clauses, descending=descending, limit=limit, after=after, before=before, offset=offset)
+    slim = _sorted(session, clauses, others, order, descending=descending)
     places = {run.uid: place for place, run in enumerate(slim)}
     start = offset
     if after in places:
@@ -190,7 +206,7 @@ def list_runs(
 
 def _by_time(
     session: Session,
-    wanted: RunFilter,
+    clauses: list[ColumnElement[bool]],
     *,
     descending: bool,
     limit: int,
@@ -198,7 +214,6 @@ def _by_time(
     before: str | None,
     offset: int,
 ) -> RunTable:
-    clauses = wanted.clauses(session)
     counted = select(func.count()).select_from(Run).where(*clauses)
     cursor = session.scalar(select(Run).where(Run.uid == (after or before))) if after or before else None
     backwards = cursor is not None and after is None
@@ -229,22 +244,29 @@ def _by_time(
     return RunTable(runs, total, has_previous=True, has_next=more, first=None if more else total - len(runs) + 1)
 
 
-def _sorted(session: Session, wanted: RunFilter, order: str | Field, *, descending: bool) -> list[_Slim]:
+def _sorted(
+    session: Session,
+    clauses: list[ColumnElement[bool]],
+    others: list[Expression],
+    order: str | Field,
+    *,
+    descending: bool,
+) -> list[_Slim]:
     """All runs found, in their order."""
-    meeting = [_meeting(session, comparison) for comparison in wanted.comparisons()]
+    tests = [_test(session, expression) for expression in others]
     if order == STARTED:
         columns = (Run.start_time, Run.id)
         ordered = [column.desc() for column in columns] if descending else [column.asc() for column in columns]
         # Times, which take long to read, are left to the database.
-        all_runs = session.execute(select(Run.id, Run.uid).where(*wanted.clauses(session)).order_by(*ordered))
-        return [_Slim(run, uid, None) for run, uid in all_runs if all(uid in runs for runs in meeting)]
+        all_runs = session.execute(select(Run.id, Run.uid).where(*clauses).order_by(*ordered))
+        return [_Slim(run, uid, None) for run, uid in all_runs if all(test(uid) for test in tests)]
     column = Run.start_time if isinstance(order, Field) else _ORDERS[order]
-    query = select(Run.id, Run.uid, Run.start_time, column.label("key")).where(*wanted.clauses(session))
+    query = select(Run.id, Run.uid, Run.start_time, column.label("key")).where(*clauses)
     rows = session.execute(query.order_by(Run.start_time.desc(), Run.id.desc())).all()
     values = logged_values(session, [order]) if isinstance(order, Field) else {}
     found = []
     for row in rows:
-        if not all(row.uid in runs for runs in meeting):
+        if not all(test(row.uid) for test in tests):
             continue
         key = values.get(row.uid, {}).get(order) if isinstance(order, Field) else row.key
         if order == "took":
@@ -256,20 +278,46 @@ def _sorted(session: Session, wanted: RunFilter, order: str | Field, *, descendi
     return valued + [run for run in found if _is_missing(run.key)]
 
 
-def _meeting(session: Session, comparison: Comparison) -> set[str]:
-    """Uids of the runs of which some task run has logged what ``comparison`` says.
+def _test(session: Session, expression: Expression) -> Callable[[str], bool]:
+    """Whether the run with a uid meets a condition, as a function of the uid; each comparison is asked once."""
+    if isinstance(expression, Comparison):
+        found = _meeting(session, expression)
+        if isinstance(expression.operand, Field) and expression.operator == "is null":
+            return lambda uid: uid not in found
+        return found.__contains__
+    if isinstance(expression, Not):
+        inner = _test(session, expression.part)
+        return lambda uid: not inner(uid)
+    tests = [_test(session, part) for part in expression.parts]
+    if isinstance(expression, Either):
+        return lambda uid: any(test(uid) for test in tests)
+    return lambda uid: all(test(uid) for test in tests)
 
-    Of an argument of a task and a param that it has logged under the same name, the one that came last counts.
+
+def _meeting(session: Session, condition: Comparison) -> set[str]:
+    """Uids of the runs that meet ``condition``; of one on what was logged, those of which some task run does.
+
+    Of ``is null`` these are, on the contrary, the runs that have logged anything under the name. Of an argument of a
+    task and a param that it has logged under the same name, the one that came last counts.
     """
-    kind = comparison.field.kind
-    query = _logged(kind).add_columns(Attempt.id).where(_name_column(kind) == comparison.field.name)
-    if kind == "metrics" and comparison.number is not None and comparison.operator in _BOUNDS:
+    if isinstance(condition.operand, Attribute):
+        sql = clause(session, condition)
+        if sql is not None:
+            return set(session.scalars(select(Run.uid).where(sql)))
+        column = column_of(session, condition.operand)
+        return {uid for uid, value in session.execute(select(Run.uid, column)) if condition.holds(value)}
+    kind = condition.operand.kind
+    query = _logged(kind).add_columns(Attempt.id).where(_name_column(kind) == condition.operand.name)
+    if "null" in condition.operator:
+        return {row[0] for row in session.execute(query)}
+    number = as_number(condition.values[0])
+    if kind == "metrics" and number is not None and condition.operator in _BOUNDS:
         # Numbers that are far off need not be read. What is no number stays, and the comparison decides.
-        bound = _BOUNDS[comparison.operator](MetricSeries.last_value, comparison.number)
+        bound = _BOUNDS[condition.operator](MetricSeries.last_value, number)
         query = query.where(or_(MetricSeries.last_value.is_(None), bound))
     rows = session.execute(query.order_by(_id_column(kind)))
     values = {(uid, attempt): _value(kind, value) for uid, _, *value, attempt in rows}
-    return {uid for (uid, _), value in values.items() if comparison.holds(value)}
+    return {uid for (uid, _), value in values.items() if condition.holds(value)}
 
 
 def _value(kind: Kind, columns: Sequence[Any]) -> Any:  # noqa: ANN401  any JSON value
@@ -277,7 +325,7 @@ def _value(kind: Kind, columns: Sequence[Any]) -> Any:  # noqa: ANN401  any JSON
 
 
 def _is_missing(key: object) -> bool:
-    return key is None or key in {"", "NaN"}
+    return key is None or (isinstance(key, str) and key in {"", "NaN"})
 
 
 def _sort_key(run: _Slim) -> tuple[int, float, str]:

@@ -1,65 +1,68 @@
-"""Conditions on runs, and what lists show of them."""
+"""Conditions on runs as SQL, and what lists show of runs."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, literal, not_
+from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_
 
-from dbnd_tracker._errors import TrackerError
 from dbnd_tracker._liveness import lost, shown_state
 from dbnd_tracker._models import Run
-from dbnd_tracker._queries.expressions import KINDS, Comparison, Field
+from dbnd_tracker._queries.expressions import (
+    ATTRIBUTES,
+    KINDS,
+    ORDERINGS,
+    STARTS_WITH,
+    Attribute,
+    Comparison,
+    Either,
+    Expression,
+    Field,
+    Not,
+    QueryError,
+    as_time,
+    comparison,
+    problem,
+)
 from dbnd_tracker._states import LOST
+from dbnd_tracker._values import clean
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import InstrumentedAttribute, Session
+    from sqlalchemy.orm import Session
 
-_FIELDS: Final[dict[str, InstrumentedAttribute[Any]]] = {
+_COLUMNS: Final[dict[str, Any]] = {
     "uid": Run.uid,
-    "run_uid": Run.uid,
     "root_run_uid": Run.root_run_uid,
     "job": Run.job_name,
-    "job_name": Run.job_name,
     "project": Run.project_name,
-    "project_name": Run.project_name,
     "state": Run.state,
     "user": Run.user,
     "name": Run.name,
+    "start_time": Run.start_time,
+    "end_time": Run.end_time,
 }
-_OPERATORS: Final[dict[str, Callable[[SQLColumnExpression[Any], str], ColumnElement[bool]]]] = {
-    "eq": lambda column, value: column == value,
-    "ne": lambda column, value: column != value,
-    "like": lambda column, value: column.like(value),
-    "startswith": lambda column, value: column.startswith(value, autoescape=True),
+_SIGNS: Final = {
+    "eq": "=",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "like": "like",
+    "startswith": STARTS_WITH,
 }
-_ORDERINGS: Final[dict[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
-    "lt": operator.lt,
-    "le": operator.le,
-    "gt": operator.gt,
-    "ge": operator.ge,
-}
-# Of what was logged: as expressions write them.
-_SIGNS: Final = {"eq": "=", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "like": "like"}
-_STARTED: Final = "start_time"
-
-
-class QueryError(TrackerError):
-    """A question that cannot be answered: an unknown filter, operator or cursor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition on runs.
+    """One condition on runs, as the read API's ``filter`` writes it.
 
     Args:
-        name: One of uid, root_run_uid, job_name (job), project_name (project), state, user, name; or start_time; or
-            metrics.NAME (its last value), params.NAME, tags.NAME.
-        op: One of eq, ne, like (with % for any text), startswith; lt, le, gt, ge of times and of what was logged.
+        name: One of uid, root_run_uid, job_name (job), project_name (project), state, user, name; or start_time or
+            end_time; or metrics.NAME (its last value), params.NAME, tags.NAME.
+        op: One of eq, ne, like (% stands for any text, _ for any character), startswith; lt, le, gt, ge of times and of
+            what was logged.
         val: What the field is compared with; a time in ISO 8601, UTC unless it says otherwise.
     """
 
@@ -67,64 +70,90 @@ class Condition:
     op: str
     val: str
 
-    def comparison(self) -> Comparison | None:
-        """The condition on what a run logged, or None where it is one on the run itself.
+    def comparison(self) -> Comparison:
+        """What the condition says.
 
         Raises:
-            QueryError: There is no such operator.
+            QueryError: There is no such field or operator, or its value cannot be compared.
         """
-        field = Field.parse(self.name)
-        if field is None:
-            return None
-        if self.op not in _SIGNS:
-            msg = f"The operator {self.op!r} does not exist for {field.kind}; there are {', '.join(_SIGNS)}."
+        operand: Field | Attribute | None = Field.parse(clean(self.name))
+        if operand is None and self.name in ATTRIBUTES:
+            operand = Attribute(ATTRIBUTES[self.name])
+        if operand is None:
+            names = ", ".join([*ATTRIBUTES, *(f"{kind}.NAME" for kind in KINDS)])
+            msg = f"Runs cannot be filtered by {self.name[:80]!r}; they can by {names}."
             raise QueryError(msg)
-        return Comparison(field, _SIGNS[self.op], self.val)
-
-    def clause(self, session: Session) -> ColumnElement[bool]:
-        """The condition on the run itself as SQL.
-
-        Args:
-            session: Where it will be asked.
-
-        Raises:
-            QueryError: There is no such field or operator.
-        """
-        if self.name == _STARTED:
-            return self._time_clause()
-        if self.name not in _FIELDS:
-            names = ", ".join([*_FIELDS, _STARTED, *(f"{kind}.NAME" for kind in KINDS)])
-            msg = f"Runs cannot be filtered by {self.name!r}; they can by {names}."
+        sign, values = _SIGNS.get(self.op), (clean(self.val),)
+        if sign is None:
+            msg = f"The operator {self.op[:80]!r} does not exist; there are {', '.join(_SIGNS)}."
             raise QueryError(msg)
-        if self.op not in _OPERATORS:
-            msg = f"The operator {self.op!r} does not exist; there are {', '.join(_OPERATORS)}."
+        found = problem(operand, sign, values)
+        if found is not None:
+            msg = f"{found[0][:1].upper()}{found[0][1:]}."
             raise QueryError(msg)
-        if self.name == "state":
-            return self._state_clause(session)
-        # Uids are stored in lower case.
-        value = self.val.lower() if self.name in {"uid", "run_uid", "root_run_uid"} else self.val
-        return _OPERATORS[self.op](_FIELDS[self.name], value)
+        return comparison(operand, sign, values)
 
-    def _time_clause(self) -> ColumnElement[bool]:
-        compare = _ORDERINGS.get(self.op)
-        if compare is None:
-            msg = f"The operator {self.op!r} does not exist for times; there are {', '.join(_ORDERINGS)}."
-            raise QueryError(msg)
-        try:
-            time = datetime.fromisoformat(self.val.replace("Z", "+00:00"))  # Python 3.10 does not know the Z
-        except ValueError:
-            msg = f"{self.val[:80]!r} is no time in ISO 8601, such as 2026-03-04T05:06:07+00:00."
-            raise QueryError(msg) from None
-        return compare(Run.start_time, time if time.tzinfo else time.replace(tzinfo=timezone.utc))
 
-    def _state_clause(self, session: Session) -> ColumnElement[bool]:
-        """The condition on the state that is shown: a lost run is in no other state."""
-        value = self.val.lower()
-        if self.op == "eq" and value == LOST:
-            return lost(session)
-        if self.op == "eq":
-            return and_(Run.state == value, not_(lost(session)))
-        return _OPERATORS[self.op](case((lost(session), literal(LOST)), else_=Run.state), value)
+def clause(session: Session, expression: Expression) -> ColumnElement[bool] | None:
+    """A condition as SQL, or None where it cannot be one.
+
+    Databases do not agree on how texts that were logged compare, nor on upper and lower case beyond ASCII.
+
+    Args:
+        session: Where it will be asked.
+        expression: The condition.
+    """
+    if isinstance(expression, Comparison):
+        return _comparison_clause(session, expression)
+    if isinstance(expression, Not):
+        inner = clause(session, expression.part)
+        # A comparison with NULL is NULL, which is not its own opposite.
+        return None if inner is None else not_(func.coalesce(inner, false()))
+    parts = [clause(session, part) for part in expression.parts]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return or_(*known) if isinstance(expression, Either) else and_(*known)
+
+
+def _comparison_clause(session: Session, condition: Comparison) -> ColumnElement[bool] | None:
+    sign, values = condition.operator, condition.values
+    if isinstance(condition.operand, Field) or "ilike" in sign:
+        return None
+    column = column_of(session, condition.operand)
+    if sign in ORDERINGS:
+        found: ColumnElement[bool] = ORDERINGS[sign](column, as_time(values[0]))
+    elif "null" in sign:
+        found = column.is_(None) if sign == "is null" else column.is_not(None)
+    elif "like" in sign:
+        pattern = _like(session, column, values[0])
+        found = not_(pattern) if sign.startswith("not") else pattern
+    elif sign == STARTS_WITH:
+        found = func.substr(column, 1, len(values[0])) == values[0]
+    elif condition == Comparison(Attribute("state"), "=", (LOST,)):
+        found = lost(session)
+    elif condition.operand.name == "state" and sign == "=":  # by its index
+        found = and_(Run.state == values[0], not_(lost(session)))
+    else:
+        found = column.not_in(values) if sign in {"!=", "not in"} else column.in_(values)
+    return found
+
+
+def column_of(session: Session, attribute: Attribute) -> Any:  # noqa: ANN401  a column, or an expression like one
+    """What runs have, in SQL; the state is the one that is shown: a lost run is in no other."""
+    if attribute.name == "state":
+        return case((lost(session), literal(LOST)), else_=Run.state)
+    return _COLUMNS[attribute.name]
+
+
+def _like(session: Session, column: Any, pattern: str) -> ColumnElement[bool]:  # noqa: ANN401  as above
+    """``column like pattern`` as ``is_like`` means it: no character is special but % and _, and case counts."""
+    if session.get_bind().dialect.name == "postgresql":
+        return column.like(pattern, escape="")  # type: ignore[no-any-return]
+    # SQLite's LIKE overlooks the case of ASCII letters.
+    special = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
+    found: ColumnElement[bool] = column.op("GLOB", is_comparison=True)("".join(special.get(c, c) for c in pattern))
+    return found
 
 
 SUMMARY: Final = (

@@ -1,0 +1,248 @@
+"""The language of conditions on runs, which is that of MLflow's ``search_runs`` with ``or``, ``not`` and parentheses.
+
+Beyond MLflow's, values need quotes only where they hold blanks, quotes or a parenthesis that is not closed, ``~`` is
+``like`` and ``==`` is ``=``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NoReturn
+
+from dbnd._terminal.text import width
+from dbnd_tracker._queries.expressions import (
+    ATTRIBUTES,
+    Attribute,
+    Both,
+    Comparison,
+    Either,
+    Expression,
+    ExpressionError,
+    Field,
+    Kind,
+    Not,
+    comparison,
+    problem,
+)
+from dbnd_tracker._values import clean
+
+MAX_LENGTH: Final = 10_000
+"""Longest condition, in characters."""
+MAX_COMPARISONS: Final = 100
+MAX_DEPTH: Final = 50
+"""How deep parentheses and ``not`` may be nested."""
+
+_BLANKS: Final = re.compile(r"\s*")
+_WORD: Final = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+_SIGN: Final = re.compile(r"<=|>=|!=|==|=|<(?!>)|>|~")
+_QUOTES: Final = {quote: re.compile(f"{quote}((?:[^{quote}]|{quote}{quote})*){quote}") for quote in "'\"`"}
+_KINDS: Final[dict[str, Kind | None]] = {
+    **dict.fromkeys(("metric", "metrics"), "metrics"),
+    **dict.fromkeys(("param", "params", "parameter", "parameters"), "params"),
+    **dict.fromkeys(("tag", "tags"), "tags"),
+    **dict.fromkeys(("attribute", "attributes", "attr", "run"), None),
+}
+_ALIASES: Final = {"==": "=", "~": "like"}
+_WORDS: Final = ("is not null", "is null", "not in", "in", "not like", "like", "not ilike", "ilike")
+_JOINING: Final = frozenset({"and", "or"})
+_EXAMPLE: Final = "write it like metrics.loss < 0.5 and params.optimizer = \"sgd\" and tags.team like 'a%'"
+_SHOWN: Final = 60
+
+
+def parse_expression(text: str) -> Expression | None:
+    """The condition that ``text`` says; None for an empty one.
+
+    Raises:
+        ExpressionError: It cannot be understood; the message shows where, in three lines.
+    """
+    if not text.strip():
+        return None
+    if len(text) > MAX_LENGTH:
+        msg = f"The condition has {len(text):,} characters, and {MAX_LENGTH:,} are allowed."
+        raise ExpressionError(msg)
+    return _Parser(clean(text)).parse()
+
+
+def joined(texts: list[str]) -> str:
+    """One condition that holds where all of ``texts`` do."""
+    return " and ".join(f"({text})" for text in texts) if len(texts) > 1 else "".join(texts)
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._comparisons = 0
+
+    def parse(self) -> Expression:
+        found = self._either(0)
+        self._skip()
+        if self._at < len(self._text):
+            self._fail("`and`, `or` or the end is expected here")
+        return found
+
+    def _fail(self, what: str, at: int | None = None) -> NoReturn:
+        at = self._at if at is None else at
+        start = max(at - _SHOWN // 2, 0)
+        part = self._text[start : start + _SHOWN]
+        line = "".join(c if c.isprintable() else " " for c in part)
+        before = "…" if start else ""
+        after = "…" if start + _SHOWN < len(self._text) else ""
+        caret = " " * width(before + line[: at - start]) + "^"
+        msg = f"The condition cannot be understood: {what}.\n  {before}{line}{after}\n  {caret}"
+        raise ExpressionError(msg)
+
+    def _skip(self) -> None:
+        match = _BLANKS.match(self._text, self._at)
+        assert match is not None
+        self._at = match.end()
+
+    def _word(self) -> str:
+        """The word that stands next, in lower case; it is not taken."""
+        self._skip()
+        match = _WORD.match(self._text, self._at)
+        return match[0].lower() if match else ""
+
+    def _takes(self, *words: str) -> bool:
+        """Take ``words`` if they stand next, one behind the other."""
+        start = self._at
+        for word in words:
+            if self._word() != word:
+                self._at = start
+                return False
+            self._at += len(word)
+        return True
+
+    def _next(self) -> str:
+        self._skip()
+        return self._text[self._at : self._at + 1]
+
+    def _either(self, depth: int) -> Expression:
+        parts = [self._both(depth)]
+        while self._takes("or"):
+            parts.append(self._both(depth))
+        return parts[0] if len(parts) == 1 else Either(tuple(parts))
+
+    def _both(self, depth: int) -> Expression:
+        parts = [self._one(depth)]
+        while self._takes("and"):
+            parts.append(self._one(depth))
+        return parts[0] if len(parts) == 1 else Both(tuple(parts))
+
+    def _one(self, depth: int) -> Expression:
+        if depth > MAX_DEPTH:
+            self._fail(f"it is nested more than {MAX_DEPTH} deep here")
+        if self._takes("not"):
+            return Not(self._one(depth + 1))
+        if self._next() != "(":
+            return self._comparison()
+        opened = self._at
+        self._at += 1
+        found = self._either(depth + 1)
+        if self._next() != ")":
+            if self._at < len(self._text):
+                self._fail("`and`, `or` or `)` is expected here")
+            self._fail("this `(` is not closed", opened)
+        self._at += 1
+        return found
+
+    def _comparison(self) -> Comparison:
+        self._comparisons += 1
+        if self._comparisons > MAX_COMPARISONS:
+            self._fail(f"there are more than {MAX_COMPARISONS} comparisons")
+        operand = self._operand()
+        self._skip()
+        sign_at = self._at
+        sign = self._sign()
+        values = self._values(sign)
+        found = problem(operand, sign, tuple(value for _, value in values))
+        if found is not None:
+            what, place = found
+            self._fail(what, sign_at if place is None else values[place][0])
+        return comparison(operand, sign, tuple(value for _, value in values))
+
+    def _operand(self) -> Field | Attribute:
+        start = self._at
+        word = self._word()
+        if not word:
+            self._fail(f"a name such as metrics.loss is expected here; {_EXAMPLE}")
+        self._at += len(word)
+        if self._text[self._at : self._at + 1] != ".":
+            return self._attribute(word, self._at - len(word))
+        if word not in _KINDS:
+            self._fail(f"{word!r} is none of metrics, params, tags and attributes; {_EXAMPLE}", self._at - len(word))
+        self._at += 1
+        start = self._at
+        name = self._quoted() or self._bare("<>=!\"'`~")
+        if not name:
+            self._fail(f"a name is expected here; {_EXAMPLE}", start)
+        kind = _KINDS[word]
+        return self._attribute(name, start) if kind is None else Field(kind, name)
+
+    def _attribute(self, name: str, at: int) -> Attribute:
+        attribute = ATTRIBUTES.get(name.lower())
+        if attribute is None:
+            names = ", ".join(dict.fromkeys(ATTRIBUTES.values()))
+            what = f"runs have no {name[:80]!r}; they have {names}, and metrics.NAME, params.NAME and tags.NAME"
+            self._fail(f"{what}; {_EXAMPLE}", at)
+        return Attribute(attribute)
+
+    def _sign(self) -> str:
+        match = _SIGN.match(self._text, self._at)
+        if match:
+            self._at = match.end()
+            return _ALIASES.get(match[0], match[0])
+        found = next((sign for sign in _WORDS if self._takes(*sign.split())), None)
+        if found is None:
+            self._fail("an operator is expected here: < <= > >= = != like, ilike, in or is null")
+        return found
+
+    def _values(self, sign: str) -> list[tuple[int, str]]:
+        """The values that stand next, each with its place."""
+        if "null" in sign:
+            return []
+        if not sign.endswith("in"):
+            return [self._value("")]
+        if self._next() != "(":
+            self._fail("`(` and a list of values are expected here")
+        self._at += 1
+        found = [self._value(",")]
+        while self._next() == ",":
+            self._at += 1
+            found.append(self._value(","))
+        if self._next() != ")":
+            self._fail("`,` or `)` is expected here")
+        self._at += 1
+        return found
+
+    def _value(self, also_ends: str) -> tuple[int, str]:
+        self._skip()
+        start = self._at
+        text = self._quoted()
+        if text is None:
+            text = self._bare("\"'" + also_ends)
+            if not text or text.lower() in _JOINING:
+                self._fail("a value is expected here", start)
+        return start, text
+
+    def _quoted(self) -> str | None:
+        """The text in quotes that stands next, if one does; a quote in it is written twice."""
+        quote = self._text[self._at : self._at + 1]
+        if quote not in _QUOTES:
+            return None
+        match = _QUOTES[quote].match(self._text, self._at)
+        if match is None:
+            self._fail(f"this {quote} is not closed")
+        self._at = match.end()
+        return match[1].replace(quote * 2, quote)
+
+    def _bare(self, ends: str) -> str:
+        """The text up to a blank, one of ``ends`` or a parenthesis that was not opened in it."""
+        start, depth = self._at, 0
+        while self._at < len(self._text):
+            character = self._text[self._at]
+            if character.isspace() or character in ends or (character == ")" and not depth):
+                break
+            depth += (character == "(") - (character == ")")
+            self._at += 1
+        return self._text[start : self._at]
