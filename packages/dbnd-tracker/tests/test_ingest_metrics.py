@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from dbnd._tracking.points import group
+from dbnd_tracker import _repeats
 from dbnd_tracker._ingest import apply_points
 from dbnd_tracker._models import Attempt, MetricKey, MetricSeries
 from dbnd_tracker._queries import metric_list
@@ -106,11 +107,12 @@ def test_sums_follow_the_points(tracker: Any) -> None:
         infos = [task.metric("m", value_float=v, step=i) for i, v in enumerate(values)]
         tracker.call("log_metrics", task.metrics(*infos))
     tracker.call("log_metric", task.metric("m", value_float=5.0, step=7, timestamp="2020-01-01T00:00:00+00:00"))
+    tracker.call("log_metric", task.metric("m", value_float=6.0, step=5))
 
     [metric] = tracker.task(task).metrics
 
-    # The last point is the one with the latest time, not the one that came last.
-    assert (metric.points, metric.last_value, metric.last_step) == (5, 9.0, 1)
+    # The last point is that of the highest step, not the one that came last.
+    assert (metric.points, metric.last_value, metric.last_step) == (6, 5.0, 7)
     assert (metric.min, metric.max) == (-1.0, 9.0)
 
 
@@ -145,7 +147,7 @@ def test_sums_are_those_of_all_points(tracker: Any, batches: list[list[tuple[str
     assert found.keys() == {key for batch in batches for key, *_ in batch}
     for key, series in found.items():
         mine = [(*point[1:], number) for number, batch in enumerate(batches) for point in batch if point[0] == key]
-        latest = max(enumerate(mine), key=lambda numbered: (numbered[1][1], numbered[0]))[1]
+        latest = _last(mine)
         stored = [encode(value) for value, *_ in mine]
         numbers = [number for _, number, _ in stored if number is not None]
         assert series.points == len(mine)
@@ -156,6 +158,87 @@ def test_sums_are_those_of_all_points(tracker: Any, batches: list[list[tuple[str
         assert series.source == f"source {mine[-1][3]}"
         values = [readable(value) for value, *_ in mine]
         assert [point.value for point in tracker.history(task, key)] == values
+
+
+def _last(points: list[Any]) -> Any:
+    """The last of points (value, time, step), folded one by one in the order in which they came."""
+
+    def rank(point: Any) -> tuple[int, int, float]:
+        _, number, _ = encode(point[0])
+        return point[2] or 0, point[1], number or 0.0
+
+    last = points[0]
+    for point in points[1:]:
+        if rank(point) > rank(last) or (rank(point) == rank(last) and encode(point[0])[0] >= Kind.STR):
+            last = point
+    return last
+
+
+@pytest.mark.parametrize("is_one_batch", [True, False])
+def test_the_last_value_is_mlflows(tracker: Any, is_one_batch: bool) -> None:
+    """The highest step, then the latest time, then the greatest value; no step is the step 0, NaN counts as 0."""
+    _, task = tracker.started()
+    series = {
+        "step": [(0.1, 5, 10), (0.9, 6, 5)],
+        "time": [(0.1, 6, 1), (0.9, 5, 1)],
+        "value": [(0.9, 5, 1), (0.1, 5, 1)],
+        "none": [(0.1, 6, None), (0.9, 5, 0)],
+        "negative": [(0.1, 5, None), (0.9, 6, -1)],
+        "nan": [(math.nan, 5, 1), (-1.0, 5, 1)],
+    }
+    for batch in (
+        [series] if is_one_batch else [{k: v[:1] for k, v in series.items()}, {k: v[1:] for k, v in series.items()}]
+    ):
+        points = [(key, *point, None) for key, some in batch.items() for point in some]
+        apply_points(tracker.database, [group(task.attempt, "mlflow", points)])
+
+    last = {metric.key: metric.last_value for metric in tracker.task(task).metrics}
+
+    assert last == {"step": 0.1, "time": 0.1, "value": 0.9, "none": 0.1, "negative": 0.1, "nan": "NaN"}
+
+
+_LOGGED = st.tuples(
+    st.sampled_from("ab"),
+    st.sampled_from([0.0, 1.0, -1.0, math.nan, math.inf, 7]),
+    st.integers(0, 8),
+    st.one_of(st.none(), st.integers(0, 3)),
+)
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(batches=st.lists(st.lists(_LOGGED, min_size=1, max_size=20), min_size=1, max_size=5))
+def test_a_point_of_mlflow_that_is_logged_twice_is_kept_once(tracker: Any, batches: Any) -> None:
+    """Whatever the order, and also across the blocks of points that are looked through."""
+    _, task = tracker.started()
+    expected: dict[str, dict[Any, None]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_repeats, "_BLOCK", 3)
+        for batch in batches:
+            apply_points(
+                tracker.database, [group(task.attempt, "mlflow", [(k, v, 1000 * ms, s, None) for k, v, ms, s in batch])]
+            )
+            for key, value, ms, step in batch:
+                expected.setdefault(key, {})[ms, step or 0, str(float(value))] = None
+
+    found = {
+        key: [(p.timestamp, p.step or 0, str(float(p.value))) for p in tracker.history(task, key)] for key in expected
+    }
+    assert found == {key: list(points) for key, points in expected.items()}
+    assert {m.key: m.points for m in tracker.task(task).metrics} == {k: len(points) for k, points in expected.items()}
+
+
+def test_points_of_other_sources_stay_as_they_were_logged(tracker: Any) -> None:
+    _, task = tracker.started()
+    points = [("m", 1.0, 5, 1, None)] * 2
+    both = [group(task.attempt, "user", points), group(task.attempt, "mlflow", [*points, ("m", 2.0, 6, 2, None)] * 2)]
+
+    apply_points(tracker.database, both)
+
+    [metric] = tracker.task(task).metrics
+    assert sorted(p.value for p in tracker.history(task, "m")) == [1.0, 1.0, 2.0]
+    assert metric.points == 3
 
 
 def test_bounds_of_ints_are_ints_and_text_has_none(tracker: Any) -> None:

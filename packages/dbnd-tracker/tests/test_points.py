@@ -25,7 +25,7 @@ TIME = 1_772_600_767_123_456
 
 def _contents(points: Points) -> Any:
     """What is stored of ``points``."""
-    series: dict[Any, list[Any]] = {name: [points.sources[place]] for name, place in points.series.items()}
+    series: dict[Any, list[Any]] = {name: [] for name in points.series}
     names = {place: name for name, place in points.series.items()}
     for member, time_us, step, value in zip(points.members, points.times, points.steps, points.values, strict=True):
         series[names[member]].append((time_us, step, encode(value)))

@@ -186,7 +186,7 @@ class Database:
                         session.commit()
                         writer.keep_ids()
                         return result
-                except (DBAPIError, StaleIdsError) as error:
+                except Exception as error:
                     # Another server process inserted the same row, deleted a row whose id is kept here, or the two
                     # waited for each other.
                     self._ids.clear()

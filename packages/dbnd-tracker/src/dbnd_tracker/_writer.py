@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from dbnd_tracker._bulk import insert_rows, value_rows
 from dbnd_tracker._models import Attempt, Base, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
+from dbnd_tracker._repeats import Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -36,10 +37,12 @@ class IdCache:
         self.attempts: dict[str, int] = {}
         self.keys: dict[str, int] = {}
         self.series: dict[tuple[int, int], int] = {}
+        self.blocks: dict[int, Blocks] = {}
+        """What is known of the points of series that had to be looked through, by id."""
 
     def clear(self) -> None:
         """Forget all ids."""
-        for ids in (self.attempts, self.keys, self.series):
+        for ids in (self.attempts, self.keys, self.series, self.blocks):
             ids.clear()
 
 
@@ -133,6 +136,13 @@ class Writer:
         text = f"SELECT id, {columns} FROM {model.__tablename__} WHERE ({columns}) IN ({rows})"  # noqa: S608  our own
         found = connection.exec_driver_sql(text, tuple(part for value in values for part in _parts(value)))
         return {(row[1] if len(names) == 1 else tuple(row[1:])): row[0] for row in found}
+
+    def blocks(self, series_id: int) -> Blocks:
+        """What is known of the points of a series, which never change; forgotten when a transaction fails."""
+        kept = self._cache.blocks
+        if series_id not in kept and sum(map(len, tuple(kept.values()))) > _REMEMBERED:
+            kept.clear()
+        return kept.setdefault(series_id, Blocks())
 
     def link_attempts(self, task_run_uids: Collection[str]) -> None:
         """Write into the attempts of these task runs the id of their run, where task run and run are known."""

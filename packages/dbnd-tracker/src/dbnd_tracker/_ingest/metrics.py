@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from sqlalchemy import bindparam, delete, select
 
 from dbnd_tracker._bulk import insert_points, insert_rows
-from dbnd_tracker._ingest.points import PARAM_SOURCE, TAG_SOURCE
+from dbnd_tracker._ingest.points import METRIC_SOURCE, PARAM_SOURCE, TAG_SOURCE
 from dbnd_tracker._models import MetricSeries, Param, Tag
-from dbnd_tracker._values import Kind, encode_all
+from dbnd_tracker._repeats import Known
+from dbnd_tracker._values import Encoded, Kind, encode_all
 from dbnd_tracker._writer import StaleIdsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection, Table
 
     from dbnd_tracker._ingest.points import Points, Text
-    from dbnd_tracker._values import Encoded
     from dbnd_tracker._writer import Writer
 
 # Core tables: rows of points are too many to become objects.
 _SERIES: Final = cast("Table", MetricSeries.__table__)
 # Made once: making it takes longer than its execution.
 _LOCKED: Final = (
-    select(_SERIES.c.id, _SERIES.c.points)
+    select(_SERIES.c.id, _SERIES.c.points, _SERIES.c.latest_us, _SERIES.c.last_step, _SERIES.c.last_timestamp_us)
     .where(_SERIES.c.id.in_(bindparam("ids", expanding=True)))
     .order_by(_SERIES.c.id)
     .with_for_update(key_share=True)
@@ -34,11 +34,18 @@ _LOCKED: Final = (
 # Series of one statement.
 _CHUNK: Final = 1_000
 # What a batch of points changes in the sums of a series, by its column: the row that is there, and what is added.
-_LATER: Final = "coalesce(excluded.last_timestamp_us >= old.last_timestamp_us, TRUE)"
+# The last value is MLflow's: that of the highest step, then of the latest time, then the greatest one; no step is the
+# step 0, and NaN counts as 0. Of texts of one step and time the one that came last counts.
+_RANK: Final = "(coalesce({0}.last_step, 0), {0}.last_timestamp_us, coalesce({0}.last_value, 0))"
+_NEW, _OLD = _RANK.format("excluded"), _RANK.format("old")
+_LATER: Final = (
+    f"old.last_timestamp_us IS NULL OR {_NEW} > {_OLD} OR ({_NEW} = {_OLD} AND excluded.last_kind >= {Kind.STR.value})"
+)
 _LAST: Final = ("last_timestamp_us", "last_step", "last_kind", "last_value", "last_text")
 _CHANGES: Final = {
     "source": "coalesce(excluded.source, old.source)",
     "points": "old.points + excluded.points",
+    "latest_us": "CASE WHEN old.latest_us > excluded.latest_us THEN old.latest_us ELSE excluded.latest_us END",
     **{name: f"CASE WHEN {_LATER} THEN excluded.{name} ELSE old.{name} END" for name in _LAST},
     "min_value": "CASE WHEN excluded.min_value < old.min_value THEN excluded.min_value"
     " ELSE coalesce(old.min_value, excluded.min_value) END",
@@ -55,12 +62,13 @@ _SUMMING: Final = (
 
 def log_points(writer: Writer, points: Points) -> object:
     """Add points to metrics; params and tags among them replace those of the same name."""
-    uids = {uid for uid, _ in points.series} | {text.attempt_uid for text in points.texts}
+    uids = {uid for uid, _, _ in points.series} | {text.attempt_uid for text in points.texts}
     attempts = writer.attempt_ids(uids)
     if points.texts:
         _add_texts(writer, points.texts, attempts)
-    if points.series:
-        _add_points(writer, points, attempts)
+    for part in points.by_source():
+        if part.series:
+            _add_points(writer, part, attempts)
     return {}
 
 
@@ -93,8 +101,8 @@ def _add_texts(writer: Writer, texts: list[Text], attempts: Mapping[str, int]) -
 
 
 def _add_points(writer: Writer, added: Points, attempts: Mapping[str, int]) -> None:
-    keys = writer.key_ids({key for _, key in added.series})
-    pairs = [(attempts[uid], keys[key]) for uid, key in added.series]
+    keys = writer.key_ids({key for _, key, _ in added.series})
+    pairs = [(attempts[uid], keys[key]) for uid, key, _ in added.series]
     by_pair = writer.series_ids(pairs)
     ids = [by_pair[pair] for pair in pairs]
     connection = writer.session.connection()
@@ -109,31 +117,70 @@ def _add_points(writer: Writer, added: Points, attempts: Mapping[str, int]) -> N
         steps = [steps[place] for place in order]
         values = [values[place] for place in order]
     encoded = encode_all(values)
+    sources = {each: source for each, (_, _, source) in zip(ids, added.series, strict=True)}
+    once = {each for each, source in sources.items() if source == METRIC_SOURCE}
+    repeats = _repeats(writer, once, found, counts, times, steps, encoded) if once else set()
+    if repeats:
+        kept = [place for place in range(len(series)) if place not in repeats]
+        series = [series[place] for place in kept]
+        times = [times[place] for place in kept]
+        steps = [steps[place] for place in kept]
+        encoded = Encoded(*([column[place] for place in kept] for column in encoded))
+        counts = Counter(series)
     numbers: list[int] = []
-    for each, points in found.items():
-        numbers += range(points + 1, points + 1 + counts[each])
+    for each, known in found.items():
+        numbers += range(known.points + 1, known.points + 1 + counts[each])
     insert_points(connection, (series, numbers, steps, times, encoded.numbers, encoded.kinds, encoded.texts))
-    names = {each: (*pair, source) for each, pair, source in zip(ids, pairs, added.sources, strict=True)}
+    names = {each: (*pair, sources[each]) for each, pair in zip(ids, pairs, strict=True)}
     sums: list[Any] = []
     start = 0
     for each in found:
         stop = start + counts[each]
-        sums += (each, *names[each], stop - start, *_sums(times, steps, encoded, start, stop))
+        if start < stop:
+            sums += (each, *names[each], stop - start, *_sums(times, steps, encoded, start, stop))
         start = stop
     insert_rows(connection, "metric_series", _SUMMED, sums, _SUMMING)
 
 
+def _repeats(
+    writer: Writer,
+    once: set[int],
+    found: Mapping[int, Known],
+    counts: Mapping[int, int],
+    times: list[int],
+    steps: list[int | None],
+    encoded: Encoded,
+) -> set[int]:
+    """Places of points that their series has already, or that stand before in the batch, of the series ``once``."""
+    repeats: set[int] = set()
+    stop = 0
+    for each, known in found.items():
+        start, stop = stop, stop + counts[each]
+        if each not in once or known.are_new(times[start:stop], steps[start:stop]):
+            continue
+        identities = [
+            (times[place], steps[place] or 0, encoded.numbers[place], encoded.texts[place])
+            for place in range(start, stop)
+        ]
+        doubtful = [identity for identity in identities if not known.is_new(identity)]
+        seen = writer.blocks(each).find(writer.session.connection(), known, doubtful) if doubtful else set()
+        for place, identity in enumerate(identities, start):
+            if identity in seen:
+                repeats.add(place)
+            seen.add(identity)
+    return repeats
+
+
 def _sums(
     times: list[int], steps: list[int | None], encoded: Encoded, start: int, stop: int
-) -> tuple[int, int | None, int, float | None, str | None, float | None, float | None, bool]:
+) -> tuple[int, int, int | None, int, float | None, str | None, float | None, float | None, bool]:
     """The sums of the points from ``start`` to ``stop``: what they change, in the order of ``_CHANGES``."""
-    part = times[start:stop]
-    latest = max(part)
-    last = stop - 1 - part[::-1].index(latest)  # of points of one time, the one that came last
+    last = _last(times, steps, encoded, start, stop)
     bounds = [number for number in encoded.numbers[start:stop] if number is not None]
     only_ints = encoded.kinds[start:stop].count(Kind.INT) == stop - start
     return (
-        latest,
+        max(times[start:stop]),
+        times[last],
         steps[last],
         encoded.kinds[last],
         encoded.numbers[last],
@@ -144,15 +191,38 @@ def _sums(
     )
 
 
-def _lock(connection: Connection, ids: list[int]) -> dict[int, int]:
-    """How many points these series have, by id; until the transaction ends, nobody else adds to them.
+def _last(times: list[int], steps: list[int | None], encoded: Encoded, start: int, stop: int) -> int:
+    """The place of the last value among the points from ``start`` to ``stop``, by the rule of ``_LATER``."""
+    part: Sequence[int] = [step or 0 for step in steps[start:stop]]
+    places: Sequence[int] = _places_of(max(part), part, range(start, stop))
+    if len(places) > 1:
+        part = [times[place] for place in places]
+        places = _places_of(max(part), part, places)
+    last, *others = places
+    for place in others:
+        new, old = encoded.numbers[place] or 0.0, encoded.numbers[last] or 0.0
+        if new > old or (new == old and encoded.kinds[place] >= Kind.STR):
+            last = place
+    return last
+
+
+def _places_of(value: int, part: Sequence[int], places: Sequence[int]) -> Sequence[int]:
+    """Those of ``places`` where ``value`` stands in ``part``, which is as long; nearly always one, or all."""
+    count = part.count(value)
+    if count == 1:
+        return [places[part.index(value)]]
+    return places if count == len(part) else [place for place, each in zip(places, part, strict=True) if each == value]
+
+
+def _lock(connection: Connection, ids: list[int]) -> dict[int, Known]:
+    """What there is of these series, by id; until the transaction ends, nobody else adds to them.
 
     The order is one everywhere, so that two transactions cannot wait for each other.
     """
-    found: dict[int, int] = {}
+    found: dict[int, Known] = {}
     for start in range(0, len(ids), _CHUNK):
         rows = connection.execute(_LOCKED, {"ids": ids[start : start + _CHUNK]})
-        found.update((each, points) for each, points in rows)
+        found.update((row[0], Known(*row)) for row in rows)
     if len(found) != len(ids):
         msg = "metrics are deleted as they are written"
         raise StaleIdsError(msg)

@@ -6,12 +6,17 @@ import functools
 import json
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dbnd_tracker._values import clean
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
 PARAM_SOURCE: Final = "mlflow.param"
 TAG_SOURCE: Final = "mlflow.tag"
+METRIC_SOURCE: Final = "mlflow"
+"""Source whose points are kept once: MLflow's own database keeps one point of a key, time, step and value."""
 SOURCE_LENGTH: Final = 64
 """Longest source that is kept, in characters."""
 
@@ -44,8 +49,7 @@ class Points:
 
     Attributes:
         now_us: The time of points that say none: that of receipt, in µs since the epoch.
-        series: Places in ``sources`` by attempt uid and key: the series that points are added to.
-        sources: Who says so, such as ``user``, for each series.
+        series: Places by attempt uid, key and source (who says so, such as ``user``): what points are added to.
         members: For each point the place of its series; this column and the next three are of one length.
         times: For each point its time in µs since the epoch.
         steps: For each point its training step, of 64 bits.
@@ -55,8 +59,7 @@ class Points:
 
     def __init__(self) -> None:
         self.now_us = time.time_ns() // 1000
-        self.series: dict[tuple[str, str], int] = {}
-        self.sources: list[str | None] = []
+        self.series: dict[tuple[str, str, str | None], int] = {}
         self.members: list[int] = []
         self.times: list[int] = []
         self.steps: list[int | None] = []
@@ -64,11 +67,8 @@ class Points:
         self.texts: list[Text] = []
 
     def place(self, attempt_uid: str, key: str, source: str | None) -> int:
-        """The place of the series of ``key``; the source is that of its first point."""
-        found = self.series.setdefault((attempt_uid, key), len(self.sources))
-        if found == len(self.sources):
-            self.sources.append(source)
-        return found
+        """The place of the series of ``key``."""
+        return self.series.setdefault((attempt_uid, key, source), len(self.series))
 
     def add(
         self, attempt_uid: str, source: str | None, key: str, value: object, time_us: int, step: int | None
@@ -82,6 +82,26 @@ class Points:
         self.times.append(time_us)
         self.steps.append(step)
         self.values.append(value)
+
+    def only(self, is_wanted: Callable[[str, str | None], bool]) -> Points:
+        """Those points, params and tags of whose attempt uid and source ``is_wanted`` is true."""
+        part = Points()
+        names = [name if is_wanted(name[0], name[2]) else None for name in self.series]
+        for place, *point in zip(self.members, self.times, self.steps, self.values, strict=True):
+            name = names[place]
+            if name is not None:
+                part.members.append(part.place(*name))
+                for column, value in zip((part.times, part.steps, part.values), point, strict=True):
+                    column.append(value)
+        part.texts = [text for text in self.texts if is_wanted(text.attempt_uid, text.source)]
+        return part
+
+    def by_source(self) -> Iterable[Points]:
+        """Points in parts, none of which has two sources for one series; nearly always one part."""
+        if len({name[:2] for name in self.series}) == len(self.series):
+            return [self]
+        sources = dict.fromkeys(source for _, _, source in self.series)
+        return [self.only(lambda _, source, wanted=wanted: source == wanted) for wanted in sources]
 
 
 @functools.lru_cache(maxsize=256)
