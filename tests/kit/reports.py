@@ -20,6 +20,15 @@ def calls(events):
     return Counter(call for call, _ in events)
 
 
+def bodies(events, call):
+    """The bodies of one call, in the order in which they were reported."""
+    return [body for name, body in events if name == call]
+
+
+def attempts_of_points(events):
+    return [e["task_run_attempt_uid"] for b in bodies(events, "log_metrics") for e in b["metrics_info"] if e]
+
+
 def outcome(call, *args, **kwargs):
     try:
         return call(*args, **kwargs)

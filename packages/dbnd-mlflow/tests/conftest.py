@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +104,17 @@ def server_over(start_server: Any, home: Path, monkeypatch: pytest.MonkeyPatch) 
 def unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No exit waits for the tracker: it is down."""
     monkeypatch.setenv("DBND__CORE__FLUSH_TIMEOUT", "0")
+
+
+@pytest.fixture
+def seen_nothing() -> Callable[[], None]:
+    """Forget, when called, all that this process knows of runs: it is as new as another one."""
+
+    from dbnd_mlflow._reporter import _maps
+
+    def forget() -> None:
+        for runs in _maps.values():
+            runs._runs.clear()
+            runs._idle.clear()
+
+    return forget

@@ -9,6 +9,7 @@ from unittest import mock
 import mlflow
 import pytest
 import requests
+from kit.reports import attempts_of_points, bodies
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
@@ -27,26 +28,6 @@ def uri(tracker_url, inner_uri):
 @pytest.fixture
 def store(uri):
     return _get_store(uri)
-
-
-@pytest.fixture
-def seen_nothing():
-    """Forget, when called, all that this process knows of runs: it is as new as another one."""
-
-    def forget():
-        for runs in _maps.values():
-            runs._runs.clear()
-            runs._idle.clear()
-
-    return forget
-
-
-def bodies(events, call):
-    return [body for name, body in events if name == call]
-
-
-def attempts_of_points(events):
-    return [e["task_run_attempt_uid"] for b in bodies(events, "log_metrics") for e in b["metrics_info"] if e]
 
 
 def states(events):

@@ -76,7 +76,7 @@ def _build(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
 
     client = _client(composite.databand_url)
     is_near = any(base.__name__ in _NEAR for base in type(inner).__mro__)
-    reporter = Reporter(client, inner_uri, StoreReader(is_near, inner.get_run))
+    reporter = Reporter(client, inner_uri, StoreReader(is_near, inner.get_run, functools.partial(_tag, inner)))
     store = DatabandStore(inner, reporter, (tracking_store, (uri, artifact_uri)))
     queue = getattr(inner, "_async_logging_queue", None)
     if queue is not None and hasattr(
@@ -84,6 +84,12 @@ def _build(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
     ):  # it holds the inner log_batch, past which nothing would be reported
         queue._logging_func = store.log_batch  # noqa: SLF001
     return store
+
+
+def _tag(store: Any, run_id: str, key: str, value: str) -> None:  # noqa: ANN401
+    from mlflow.entities import RunTag
+
+    store.set_tag(run_id, RunTag(key, value))
 
 
 def _finds_requirements() -> bool:

@@ -18,16 +18,15 @@ from dbnd._tracking.transport import Batch, PartlyAppliedError, Transport
 
 from ._artifacts import MAX_ARTIFACTS, artifacts_of, is_local
 from ._datasets import dataset_operation
-from ._reporter import LINK_TAGS, METRIC, MODEL, PARAM, STATES, TAG, page_of
+from ._reporter import IMPORTED, METRIC, MODEL, OWN_TAGS, PARAM, STATES, TAG, page_of
 from ._runs import PARENT, derived_task_run, moment, uid_of
-from ._sides import models_of, task_run_uid
+from ._sides import models_of, task_run_of
 
 if TYPE_CHECKING:
     from dbnd._tracking.reader import Reader
 
     from ._sides import OwnStore
 
-IMPORTED: Final = f"{LINK_TAGS}imported"
 # Points of one batch.
 _CHUNK: Final = 5_000
 
@@ -63,7 +62,7 @@ class Importer:
             TransportError: The tracker does not take it.
         """
         state = f"{run.info.status} {run.info.end_time}"
-        known = self.reader.task_run(task_run_uid(run)) or self.reader.task_run(uid_of(run.info.run_id))
+        known = task_run_of(run, self.reader)
         if known is not None:
             imported = {tag["name"]: tag["value"] for tag in known["tags"]}.get(IMPORTED)
             is_reported = known["type"] is not None  # and not just points of a run whose start was never seen
@@ -87,7 +86,7 @@ class Importer:
         self._send("update_task_run_attempts", running)
         link = {"mlflow": page_of(self.source.uri, run.info)}
         self._send("save_external_links", wire.external_links(attempt, link))
-        tags = {key: value for key, value in run.data.tags.items() if not key.startswith(LINK_TAGS)}
+        tags = {key: value for key, value in run.data.tags.items() if key not in OWN_TAGS}
         groups = [
             group(attempt, source, (text_point(key, mask_url(value), started) for key, value in texts.items()))
             for source, texts in ((PARAM, run.data.params), (TAG, {**tags, IMPORTED: "begun"}))

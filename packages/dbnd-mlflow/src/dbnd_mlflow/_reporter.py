@@ -6,7 +6,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,15 +22,21 @@ from dbnd._tracking.wire import ErrorInfo
 
 from ._artifacts import MAX_ARTIFACTS, artifacts_of, may_have_unlisted
 from ._datasets import dataset_operation
-from ._runs import RunMap, TrackedRun, moment
+from ._runs import LINK_TAGS, MADE_FOR, RunMap, TrackedRun, moment
 
 METRIC: Final = "mlflow"
 PARAM: Final = "mlflow.param"
 TAG: Final = "mlflow.tag"
 MODEL: Final = "model:"
 """What the names of artifacts that are models begin with."""
-LINK_TAGS: Final = "dbnd."
-LIFECYCLE: Final = f"{LINK_TAGS}lifecycle_stage"
+LIFECYCLE: Final = "dbnd.lifecycle_stage"
+"""Tag of a task run: whether MLflow's run is active or deleted."""
+IMPORTED: Final = "dbnd.imported"
+"""Tag of a task run: what its MLflow run was like when ``dbnd mlflow import`` last brought it over."""
+VERIFIED: Final = "dbnd.mlflow.verified"
+"""Tag of a task run: when its MLflow run was compared with it, and how many differences there were: ``TIME N``."""
+OWN_TAGS: Final = LINK_TAGS | {LIFECYCLE, IMPORTED, VERIFIED}
+"""Names that are ours: no other tag of an MLflow run is left out, whatever it begins with."""
 STATES: Final = {
     "FINISHED": (TaskRunState.SUCCESS, RunState.SUCCESS),
     "FAILED": (TaskRunState.FAILED, RunState.FAILED),
@@ -47,10 +53,17 @@ _making = threading.RLock()
 
 @dataclass(frozen=True, slots=True)
 class StoreReader:
-    """Reads runs from the user's own store (see ``_runs.Read``)."""
+    """Reads runs from the user's own store (see ``_runs.Read``).
+
+    Args:
+        is_near: Whether that takes no request to a server.
+        run: Reads a run by its id.
+        tag: Writes a tag of a run: its id, name and value. Only our own tags are written.
+    """
 
     is_near: bool
     run: Callable[[str], Any]
+    tag: Callable[[str, str, str], None] | None = None
 
 
 class Reporter:
@@ -83,9 +96,14 @@ class Reporter:
         if links:
             self._map.give_back(links)
 
-    def run_created(self, run: Any) -> None:  # noqa: ANN401  MLflow's Run, of whichever version
-        """A run was created: announce its task run, with the tags that it was created with."""
-        tracked = self._map.created(run, self._read)
+    def run_created(self, run: Any, links: Mapping[str, str]) -> None:  # noqa: ANN401  MLflow's Run
+        """A run was created: announce its task run, with the tags that it was created with.
+
+        Args:
+            run: The run.
+            links: What ``link_tags`` has returned for it.
+        """
+        tracked = self._map.created(run, links, self._read)
         task_run = tracked.task_run
         if tracked.is_own:
             self._set_project(task_run.run, run.info.experiment_id)
@@ -97,12 +115,11 @@ class Reporter:
             self._client.update_task_run_attempts(task_run, TaskRunState.RUNNING, timestamp=task_run.start_time)
         self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
         started = micros(task_run.start_time)
-        tags = (
-            text_point(key, _masked(value), started)
-            for key, value in run.data.tags.items()
-            if not key.startswith(LINK_TAGS)
-        )
+        tags = (text_point(key, _masked(value), started) for key, value in run.data.tags.items() if key not in OWN_TAGS)
         self._client.log_metrics([group(task_run.attempt_uid, TAG, tags)])
+        if links and self._read.tag is not None:
+            # Its id is known only now. Outside of tasks no request is made: what is counted stays as it is.
+            self._read.tag(run.info.run_id, MADE_FOR, run.info.run_id)
 
     def run_seen(self, run: Any) -> None:  # noqa: ANN401
         """A run was read: remember which task run it belongs to."""
@@ -152,7 +169,11 @@ class Reporter:
         self, run_id: str, *, metrics: Sequence[Any] = (), params: Sequence[Any] = (), tags: Sequence[Any] = ()
     ) -> None:
         """Metrics, params and tags were logged, in one call: they are one event, too."""
-        attempt = self._find(run_id).task_run.attempt_uid
+        tracked = self._find(run_id)
+        attempt = tracked.task_run.attempt_uid
+        if tags:
+            self._keep_links(run_id, tracked, tags)
+            tags = [tag for tag in tags if tag.key not in OWN_TAGS]
         groups: list[Group] = []
         if metrics:
             # MLflow takes any numbers as times and steps, NumPy's and fractions: the tracker keeps their whole part.
@@ -171,6 +192,12 @@ class Reporter:
                     groups.append(group(attempt, source, texts_now))
         self._client.log_metrics(groups)
 
+    def _keep_links(self, run_id: str, tracked: TrackedRun, tags: Sequence[Any]) -> None:
+        """Write the links of a run again that ``tags`` have replaced: copies of tags carry those of another run."""
+        for name in sorted({tag.key for tag in tags if str(tag.value) != tracked.links.get(tag.key, str(tag.value))}):
+            if self._read.tag is not None:
+                self._read.tag(run_id, name, tracked.links[name])
+
     def half_logged(self, run_id: str, *, params: Sequence[Any], tags: Sequence[Any]) -> None:
         """A batch has failed: report the params and tags of it that the store has kept all the same."""
         if not self._read.is_near or not (params or tags):
@@ -185,6 +212,8 @@ class Reporter:
 
     def tag_deleted(self, run_id: str, key: str) -> None:
         """A tag was taken back."""
+        if key in OWN_TAGS:
+            return
         attempt = self._find(run_id).task_run.attempt_uid
         self._client.log_metrics([group(attempt, TAG, [deleted_point(key, time.time_ns() // 1000)])])
 

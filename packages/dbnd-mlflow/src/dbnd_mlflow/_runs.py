@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePath
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from dbnd import TaskRun, TrackingAPIClient, _console, current_task_run, get_databand_context
 from dbnd._context import script_name
@@ -18,6 +18,10 @@ RUN_UID: Final = "dbnd.run_uid"
 TASK_RUN_UID: Final = "dbnd.task_run_uid"
 ATTEMPT_UID: Final = "dbnd.task_run_attempt_uid"
 RUN_URL: Final = "dbnd.run_url"
+MADE_FOR: Final = "dbnd.mlflow_run_id"
+"""Tag of an MLflow run that says for which run its link tags were made: copies of a run carry them, too."""
+LINK_TAGS: Final = frozenset({RUN_UID, TASK_RUN_UID, ATTEMPT_UID, RUN_URL, MADE_FOR})
+"""Tags of an MLflow run that are ours, and no tags of the user's."""
 PARENT: Final = "mlflow.parentRunId"
 _SOURCE_NAME: Final = "mlflow.source.name"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -38,6 +42,28 @@ class Read(Protocol):
         """The run with this id."""
 
 
+class Link(NamedTuple):
+    """The task run that the tags of an MLflow run name."""
+
+    run_uid: str
+    task_run_uid: str
+    attempt_uid: str
+
+    @classmethod
+    def of(cls, run: Any) -> Link | None:  # noqa: ANN401  MLflow's Run, of whichever version
+        """The link that was made for this very run, if there is one."""
+        tags = run.data.tags
+        return cls.in_tags(tags) if tags.get(MADE_FOR) == run.info.run_id else None
+
+    @classmethod
+    def in_tags(cls, tags: Mapping[str, str]) -> Link | None:
+        """The link that tags hold, whichever run it was made for."""
+        try:
+            return cls(*(str(uuid.UUID(tags[name])) for name in (RUN_UID, TASK_RUN_UID, ATTEMPT_UID)))
+        except (KeyError, ValueError):  # anybody may set such tags
+            return None
+
+
 @dataclass(slots=True, eq=False)
 class TrackedRun:
     """An MLflow run and the task run that it is reported as.
@@ -46,12 +72,13 @@ class TrackedRun:
         task_run: The task run that its points belong to.
         host: The task run of the user's own code in which it was started, or None outside of any.
         is_own: Whether ``task_run`` is the user's own task, whose state is not MLflow's to say.
-        is_guess: Whether the task run follows from nothing but the run's id.
+        is_guess: Whether the task run follows from nothing but the run's id, and may turn out to be another.
         is_announced: Whether this process has announced it, and so knows all that there is to know of it.
         has_ended: Whether MLflow gave it a final status last.
         artifact_uri: Root of its artifacts, once known.
         datasets: Name and digest of the datasets that were reported.
         artifacts: Names of the artifacts that were reported.
+        links: The link tags of the run; none outside of tasks.
     """
 
     task_run: TaskRun
@@ -63,6 +90,7 @@ class TrackedRun:
     artifact_uri: str | None = None
     datasets: set[tuple[str, str]] = field(default_factory=set)
     artifacts: set[str] = field(default_factory=set)
+    links: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_dbnd_run(self) -> bool:
@@ -103,10 +131,10 @@ class RunMap:
         """The tags by which a run that is about to be created names its task run; none outside of a task.
 
         Args:
-            tags: The tags that it is created with.
+            tags: The tags that it is created with; links among them are those of a run that it is a copy of.
         """
         host = self.host()
-        if host is None or TASK_RUN_UID in tags:
+        if host is None:
             return {}
         with self._lock:
             is_own = PARENT not in tags and host.uid not in self._owned
@@ -135,32 +163,35 @@ class RunMap:
             if host is not None and host.uid == links[TASK_RUN_UID]:
                 self._owned.discard(host.uid)
 
-    def created(self, run: Any, read: Read) -> TrackedRun:  # noqa: ANN401  MLflow's Run, of whichever version
+    def created(self, run: Any, links: Mapping[str, str], read: Read) -> TrackedRun:  # noqa: ANN401
         """Remember a run that has been created.
 
         Args:
             run: The MLflow run.
+            links: What ``plan`` has returned for it.
             read: Reads its parent, if this process does not know it.
         """
         tags, info = run.data.tags, run.info
         parent = self.find(tags[PARENT], read).task_run if PARENT in tags else None
         with self._lock:
-            host = self._planned.pop(tags.get(TASK_RUN_UID, ""), None)
+            host = self._planned.pop(links[TASK_RUN_UID]) if links else None
             if host is None:
                 task_run = derived_task_run(run, parent, self.experiments.get(info.experiment_id))
-            elif tags[TASK_RUN_UID] == host.uid:
+            elif links[TASK_RUN_UID] == host.uid:
                 task_run = host
             else:
                 task_run = host.run.new_task_run(
                     TaskDefinition(info.run_name or info.run_id, kind="mlflow"),
                     parent=parent or host,
-                    uid=tags[TASK_RUN_UID],
-                    attempt_uid=tags[ATTEMPT_UID],
+                    uid=links[TASK_RUN_UID],
+                    attempt_uid=links[ATTEMPT_UID],
                     start_time=moment(info.start_time),
                 )
             tracked = TrackedRun(
                 task_run, host, is_own=task_run is host, is_announced=True, artifact_uri=info.artifact_uri
             )
+            if links:
+                tracked.links = {**links, MADE_FOR: info.run_id}
             self._runs[info.run_id] = tracked
         return tracked
 
@@ -170,14 +201,18 @@ class RunMap:
         with self._lock:
             tracked = self._runs.get(run_id)
             if tracked is None or tracked.is_guess:
-                if TASK_RUN_UID in tags and ATTEMPT_UID in tags and RUN_UID in tags:
-                    task_run = _foreign(tags[RUN_UID], tags[TASK_RUN_UID], tags[ATTEMPT_UID], run.info.run_name)
-                    is_own = tags[ATTEMPT_UID] != _attempt_uid(tags[TASK_RUN_UID])
+                link = Link.of(run)
+                if link is not None:
+                    task_run = _foreign(*link, run.info.run_name)
+                    is_own = link.attempt_uid != _attempt_uid(link.task_run_uid)
                     # Its state is told by the run that it belongs to, wherever that is.
                     tracked = TrackedRun(task_run, task_run, is_own=is_own)
+                    tracked.links = {name: tags[name] for name in LINK_TAGS & tags.keys()}
                 else:
                     task_run = derived_task_run(run, self._parent(tags), self.experiments.get(run.info.experiment_id))
-                    tracked = TrackedRun(task_run, None, is_own=False)
+                    # Links that are not said to be its own: it is a copy, or was made this very moment.
+                    is_guess = TASK_RUN_UID in tags and MADE_FOR not in tags
+                    tracked = TrackedRun(task_run, None, is_own=False, is_guess=is_guess)
                 tracked.has_ended = run.info.status in FINAL_STATUSES
                 tracked.artifact_uri = run.info.artifact_uri
                 self._runs[run_id] = tracked

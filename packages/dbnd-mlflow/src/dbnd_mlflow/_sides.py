@@ -18,12 +18,13 @@ from mlflow.tracking._tracking_service import utils as mlflow_tracking
 from dbnd import DatabandError, UsageError
 from dbnd._masking import mask_text, mask_url
 
-from ._runs import TASK_RUN_UID, uid_of
+from ._runs import MADE_FOR, Link, uid_of
 from ._settings import MlflowTrackingSettings
 from ._uri import is_composite_uri, parse_composite_uri
 
 if TYPE_CHECKING:
     from dbnd import Config
+    from dbnd._tracking.reader import Reader
 
 MODELS_TAG: Final = "mlflow.log-model.history"
 """The tag in which stores before MLflow 3 list a run's models, by themselves; the tracker has them as artifacts."""
@@ -171,9 +172,25 @@ def _file_of(uri: str) -> Path | None:
     return Path(uri) if parts.scheme == "" and uri != "databricks" else None
 
 
-def task_run_uid(run: Any) -> str:  # noqa: ANN401  MLflow's Run, of whichever version
-    """The uid of the task run that an MLflow run is reported as."""
-    return str(run.data.tags.get(TASK_RUN_UID) or uid_of(run.info.run_id))
+def task_run_of(run: Any, reader: Reader) -> dict[str, Any] | None:  # noqa: ANN401  MLflow's Run, of whichever version
+    """The task run that an MLflow run is reported as, with everything it logged; None if the tracker has none.
+
+    Args:
+        run: The MLflow run.
+        reader: Reader of the tracker.
+
+    Raises:
+        DatabandError: The tracker cannot be read.
+    """
+    run_id, tags = run.info.run_id, run.data.tags
+    link = Link.of(run)
+    found = None if link is None else reader.task_run(link.task_run_uid)
+    if MADE_FOR not in tags and (unnamed := Link.in_tags(tags)) is not None:
+        # Databand 2.0 did not say for which run the tags were made; the tracker does.
+        task_run = reader.task_run(unnamed.task_run_uid)
+        if task_run is not None and str(task_run["links"].get("mlflow")).endswith(f"/runs/{run_id}"):
+            found = task_run
+    return found or reader.task_run(uid_of(run_id))
 
 
 def models_of(run: Any) -> list[str]:  # noqa: ANN401

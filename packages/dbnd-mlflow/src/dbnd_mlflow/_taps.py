@@ -27,9 +27,9 @@ def tapped(name: str, function: Function) -> Function:
         name: Name of the store method.
         function: The plain function, which takes the inner store as ``self``.
     """
-    bind = _binder(function)
     if name == "create_run":
-        return _linked(function, bind)
+        return _linked(function)
+    bind = _binder(function)
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -54,7 +54,7 @@ def tapped(name: str, function: Function) -> Function:
     return call
 
 
-def _linked(function: Function, bind: Binder) -> Function:
+def _linked(function: Function) -> Function:
     """``create_run``, which is given the tags that name the task run, and gives the place back when it fails."""
 
     @functools.wraps(function)
@@ -66,7 +66,7 @@ def _linked(function: Function, bind: Binder) -> Function:
         except BaseException:
             reporter.not_created(links)
             raise
-        _report(reporter, "create_run", bind, args, kwargs, result)
+        _report(reporter, "create_run", lambda *_: links, args, kwargs, result)
         return result
 
     return create_run
@@ -87,7 +87,8 @@ def _with_links(
 ) -> tuple[dict[str, str], tuple[Any, ...], dict[str, Any]]:
     """The arguments of ``create_run`` with the tags by which a run of a dbnd task names its task run.
 
-    Outside of a task they are returned as they are: the uids then follow from the MLflow run's own id.
+    They take the place of those that a copied run brings along. Outside of a task the arguments are returned as they
+    are: the uids then follow from the MLflow run's own id.
     """
     try:
         bound = inspect.signature(function).bind(None, *args, **kwargs)
@@ -101,7 +102,10 @@ def _with_links(
             return {}, args, kwargs
         from mlflow.entities import RunTag
 
-        bound.arguments["tags"] = [*tags, *(RunTag(key, value) for key, value in links.items())]
+        from ._runs import LINK_TAGS
+
+        own = [tag for tag in tags if tag.key not in LINK_TAGS]
+        bound.arguments["tags"] = [*own, *(RunTag(key, value) for key, value in links.items())]
         return links, bound.args[1:], bound.kwargs
     except Exception as error:  # noqa: BLE001  see _report()
         reporter.failed("create_run", error)
@@ -134,9 +138,8 @@ def _binder(function: Function) -> Binder:
     return lambda args, kwargs: signature.bind(None, *args, **kwargs).arguments
 
 
-def _create_run(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401
-    del given
-    reporter.run_created(result)
+def _create_run(reporter: Reporter, links: Arguments, result: Any) -> None:  # noqa: ANN401
+    reporter.run_created(result, links)
 
 
 def _get_run(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401

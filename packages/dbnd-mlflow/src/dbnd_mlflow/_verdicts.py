@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from dbnd._facts import utc_now
 from dbnd._tracking.points import group, micros, text_point
 from dbnd._tracking.transport import Batch
 
-from ._reporter import LINK_TAGS, TAG
-from ._sides import task_run_uid
+from ._reporter import TAG, VERIFIED
+from ._sides import task_run_of
 
 if TYPE_CHECKING:
     from dbnd._tracking.reader import Reader
     from dbnd._tracking.transport import Transport
-
-VERIFIED: Final = f"{LINK_TAGS}mlflow.verified"
-"""Tag of a task run: when its MLflow run was compared with it, and how many differences there were: ``TIME N``."""
 
 
 def record_verdict(run: Any, differences: int, reader: Reader, transport: Transport) -> None:  # noqa: ANN401
@@ -32,7 +29,7 @@ def record_verdict(run: Any, differences: int, reader: Reader, transport: Transp
     Raises:
         TransportError: The tracker does not take it.
     """
-    task_run = reader.task_run(task_run_uid(run))
+    task_run = task_run_of(run, reader)
     if task_run is None or not task_run["attempts"]:
         return
     now = utc_now()

@@ -10,8 +10,8 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from dbnd._masking import mask_url
 
-from ._reporter import LINK_TAGS, METRIC, MODEL, PARAM, STATES
-from ._sides import MODELS_TAG, models_of, task_run_uid
+from ._reporter import METRIC, MODEL, OWN_TAGS, PARAM, STATES
+from ._sides import MODELS_TAG, models_of, task_run_of
 
 if TYPE_CHECKING:
     from dbnd._tracking.reader import Reader
@@ -53,7 +53,7 @@ def differences(run: Any, store: OwnStore, reader: Reader) -> Iterator[Differenc
         reader: Reader of the tracker.
     """
     run_id = run.info.run_id
-    task_run = reader.task_run(task_run_uid(run))
+    task_run = task_run_of(run, reader)
     if task_run is None:
         yield Difference(run_id, "run", run.info.run_name or run_id, "exists", _ABSENT)
         return
@@ -81,9 +81,9 @@ def differences(run: Any, store: OwnStore, reader: Reader) -> Iterator[Differenc
 def _facts(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:  # noqa: ANN401
     params = {p["name"]: p["value"] for p in task_run["params"] if p["source"] == PARAM}
     yield "param", {key: mask_url(value) for key, value in run.data.params.items()}, params
-    not_compared = (LINK_TAGS, MODELS_TAG)
-    tags = {t["name"]: t["value"] for t in task_run["tags"] if not t["name"].startswith(not_compared)}
-    own = {key: mask_url(value) for key, value in run.data.tags.items() if not key.startswith(not_compared)}
+    not_compared = OWN_TAGS | {MODELS_TAG}
+    tags = {t["name"]: t["value"] for t in task_run["tags"] if t["name"] not in not_compared}
+    own = {key: mask_url(value) for key, value in run.data.tags.items() if key not in not_compared}
     yield "tag", own, tags
     models = dict.fromkeys(models_of(run), "logged")
     known = {artifact["name"] for artifact in task_run["artifacts"]}
