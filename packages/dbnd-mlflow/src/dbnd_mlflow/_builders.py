@@ -121,7 +121,23 @@ def _build_inner(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
 
         return FileStore(uri, artifact_uri)
     registry = _server_registry("_tracking_store_registry", uri) or registry
-    return registry.get_store_builder(uri)(store_uri=uri, artifact_uri=artifact_uri)
+    return _own_builder(registry.get_store_builder(uri))(store_uri=uri, artifact_uri=artifact_uri)
+
+
+def _own_builder(builder: Callable[..., Any]) -> Callable[..., Any]:
+    """MLflow's own builder, where one of ours follows it while tracking is on."""
+    explicit = sys.modules.get(f"{__package__}._explicit")
+    own: Callable[..., Any] = builder if explicit is None else explicit.followed(builder)
+    return own
+
+
+def _tracked_uri(uri: str) -> str | None:
+    """The composite URI by which the store of a tracking URI is tracked; None if it is not."""
+    explicit = sys.modules.get(f"{__package__}._explicit")
+    if explicit is None:
+        return uri if is_composite_uri(uri) else None
+    composite: str | None = explicit.tracked_uri(uri)
+    return composite
 
 
 def _server_registry(name: str, uri: str) -> Any:  # noqa: ANN401
@@ -229,7 +245,8 @@ def _repository_class() -> Any:  # noqa: ANN401
             tracking_uri = getattr(self, "tracking_uri", None) or str(mlflow.get_tracking_uri())
             self._databand_root = artifact_uri
             # None where nothing is to be reported.
-            self._databand_store = tracking_store(tracking_uri, None) if is_composite_uri(tracking_uri) else None
+            tracked_uri = _tracked_uri(tracking_uri)
+            self._databand_store = None if tracked_uri is None else tracking_store(tracked_uri, None)
 
         @classmethod
         def resolve_uri(cls, artifact_uri: str, tracking_uri: str) -> Any:  # noqa: ANN401  as MLflow declares it

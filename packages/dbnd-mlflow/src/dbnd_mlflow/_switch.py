@@ -15,6 +15,7 @@ from mlflow.tracking._tracking_service import utils as mlflow_tracking
 from dbnd._config import current_config
 from dbnd._tracking.transport import configured_url
 
+from . import _explicit
 from ._reporter import is_reported
 from ._settings import MlflowTrackingSettings
 from ._uri import build_composite_uri, is_composite_uri, parse_composite_uri
@@ -102,6 +103,7 @@ def _set(owner: int, config: Config) -> bool:
     uri = build_composite_uri(url, configured)
     mlflow.set_tracking_uri(uri)
     os.environ[_ENVIRONMENT] = uri  # for child processes; MLflow 2.9 does not do so itself
+    _explicit.begin(owner, uri)
     return True
 
 
@@ -109,6 +111,7 @@ def _restore(owner: int) -> None:
     before = _before.pop(owner, None)
     if before is None:
         return
+    _explicit.end(owner)
     mlflow.set_tracking_uri(before.uri)  # type: ignore[arg-type]  # None is how MLflow itself unsets it
     if before.environment is None:
         os.environ.pop(_ENVIRONMENT, None)

@@ -103,6 +103,24 @@ def parse_composite_uri(uri: str) -> CompositeUri:
     return CompositeUri(databand_url, inner)
 
 
+def same_store(uri: str, other: str) -> bool:
+    """Whether two MLflow tracking URIs name one store, however they write its path or address."""
+    return _canonical(uri) == _canonical(other)
+
+
+def _canonical(uri: str) -> str:
+    scheme, colon, rest = uri.partition(":")
+    if scheme in {"http", "https"}:
+        parts = urlsplit(uri)
+        return f"{scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+    if uri.startswith(_SQLITE):
+        return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}"
+    if scheme == "file":
+        return str(Path(unquote(urlsplit(uri).path)).absolute())
+    is_path = not colon and scheme != "databricks"
+    return str(Path(uri).absolute()) if is_path else f"{scheme}{colon}{rest}"
+
+
 def _pairs(base: str, query: str) -> Iterator[tuple[str, str]]:
     """Names and values of the query: one that is mistyped would let MLflow write elsewhere without a word."""
     seen = set()
