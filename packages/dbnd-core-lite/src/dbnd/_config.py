@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from dbnd import _console
 from dbnd._errors import ConfigError
-from dbnd._masking import MASK, is_secret_name, mask_url
+from dbnd._masking import mask_text, mask_value
 from dbnd._original_keys import is_original
 from dbnd._paths import user_home
 
@@ -205,8 +205,7 @@ def shown(key: str, value: object) -> str:
     """``value`` as it may be printed under the name ``key``."""
     if value is None:
         return ""
-    text = str(value)
-    return MASK if text and is_secret_name(key) else mask_url(text)
+    return mask_value(key, str(value))
 
 
 def _models() -> dict[str, type[Settings]]:
@@ -280,7 +279,7 @@ def _from_command_line(assignments: Iterable[str]) -> list[Entry]:
         place, equals, value = assignment.partition("=")
         section, dot, key = place.strip().lower().rpartition(".")
         if not (equals and dot and section and key):
-            msg = f"--set-config {mask_url(assignment)!r} is not of the form section.key=value."
+            msg = f"--set-config {mask_text(assignment)!r} is not of the form section.key=value."
             raise ConfigError(msg)
         entries.append(Entry(section, key, value.strip(), "--set-config", strict=True))
     return entries

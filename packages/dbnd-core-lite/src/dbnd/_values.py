@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from dbnd._masking import MASK, is_secret_name, mask_text
+from dbnd._masking import MARGIN, mask_value
 
 # Limits of the wire protocol, in characters.
 MAX_TEXT: Final = 5_000
@@ -101,9 +101,12 @@ def _jsonable(value: object) -> object:
 
 def param_text(name: str, value: object) -> str:
     """A param as text of at most 5,000 characters, masked where its name or its text tells a secret."""
-    if is_secret_name(name):
-        return MASK
-    return shorten(mask_text(value if isinstance(value, str) else preview(value)), MAX_TEXT)
+    return masked(value if isinstance(value, str) else preview(value), MAX_TEXT, name=name)
+
+
+def masked(text: str, limit: int, *, name: str = "") -> str:
+    """``text`` without its secrets (see ``mask_value``), cut to ``limit`` characters."""
+    return shorten(mask_value(name, text, limit), limit, left_out=max(len(text) - limit - MARGIN, 0))
 
 
 def preview(value: object) -> str:
@@ -117,13 +120,20 @@ def preview(value: object) -> str:
     return shorten(text, MAX_PREVIEW)
 
 
-def shorten(text: str, limit: int) -> str:
-    """``text``, cut to ``limit`` characters with a note of how much of it is shown."""
-    if len(text) <= limit:
+def shorten(text: str, limit: int, *, left_out: int = 0) -> str:
+    """``text``, cut to ``limit`` characters with a note of how much of it is shown.
+
+    Args:
+        text: What is to be shortened.
+        limit: Longest result.
+        left_out: Characters that stood behind ``text``.
+    """
+    length = len(text) + left_out
+    if length <= limit:
         return text
-    note = f"... ({limit} of {len(text)})"
+    note = f"... ({limit} of {length})"
     head = limit - len(note)
-    return f"{text[:head]}... ({head} of {len(text)})"[:limit]
+    return f"{text[:head]}... ({head} of {length})"[:limit]
 
 
 def describe(value: object) -> dict[str, Any]:

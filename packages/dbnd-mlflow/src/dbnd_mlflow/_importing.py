@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from dbnd._masking import mask_url
+from dbnd._masking import mask_url, mask_value
 from dbnd._run import RunState, TaskRun, TaskRunState
 from dbnd._tracking import wire
 from dbnd._tracking.points import Group, group, micros, point, text_point
@@ -88,7 +88,7 @@ class Importer:
         self._send("save_external_links", wire.external_links(attempt, link))
         tags = {key: value for key, value in run.data.tags.items() if key not in OWN_TAGS}
         groups = [
-            group(attempt, source, (text_point(key, mask_url(value), started) for key, value in texts.items()))
+            group(attempt, source, (text_point(key, mask_value(key, value), started) for key, value in texts.items()))
             for source, texts in ((PARAM, run.data.params), (TAG, {**tags, IMPORTED: "begun"}))
         ]
         self._send("log_metrics", groups)

@@ -15,10 +15,11 @@ from mlflow.exceptions import MlflowException
 
 from dbnd import TrackingAPIClient, _console
 from dbnd._facts import utc_now
-from dbnd._masking import mask_text, mask_url
+from dbnd._masking import mask_text, mask_url, mask_value
 from dbnd._run import Run, RunState, TaskRunState
 from dbnd._tracking.points import Group, deleted_point, group, micros, point, text_point
 from dbnd._tracking.wire import ErrorInfo
+from dbnd._values import MAX_TEXT
 
 from ._artifacts import MAX_ARTIFACTS, artifacts_of, may_have_unlisted
 from ._datasets import dataset_operation
@@ -115,7 +116,11 @@ class Reporter:
             self._client.update_task_run_attempts(task_run, TaskRunState.RUNNING, timestamp=task_run.start_time)
         self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
         started = micros(task_run.start_time)
-        tags = (text_point(key, _masked(value), started) for key, value in run.data.tags.items() if key not in OWN_TAGS)
+        tags = (
+            text_point(key, mask_value(key, value), started)
+            for key, value in run.data.tags.items()
+            if key not in OWN_TAGS
+        )
         self._client.log_metrics([group(task_run.attempt_uid, TAG, tags)])
         if links and self._read.tag is not None:
             # Its id is known only now. Outside of tasks no request is made: what is counted stays as it is.
@@ -188,7 +193,7 @@ class Reporter:
             now = time.time_ns() // 1000
             for source, texts in ((PARAM, params), (TAG, tags)):
                 if texts:
-                    texts_now = (text_point(t.key, _masked(str(t.value)), now) for t in texts)
+                    texts_now = (text_point(t.key, mask_value(t.key, str(t.value)), now) for t in texts)
                     groups.append(group(attempt, source, texts_now))
         self._client.log_metrics(groups)
 
@@ -264,7 +269,7 @@ class Reporter:
         now = time.monotonic()
         if now - self._last_message >= _SILENCE:
             self._last_message = now
-            reason = mask_text(f"{type(error).__name__}: {error}")
+            reason = mask_text(f"{type(error).__name__}: {error}", MAX_TEXT)
             _console.warning(f"A call of MLflow ({method}) could not be reported to {self._client.name} ({reason}).")
 
     def _find(self, run_id: str) -> TrackedRun:
@@ -309,11 +314,6 @@ def renew_locks() -> None:
     _making = threading.RLock()
     for runs in _maps.values():
         runs.renew_lock()
-
-
-def _masked(text: str) -> str:
-    """``text`` without credentials; most texts hold no URL with a user in it, and are not searched for one."""
-    return mask_url(text) if "@" in text or "%" in text else text
 
 
 def page_of(tracking_uri: str, info: Any) -> str:  # noqa: ANN401

@@ -108,7 +108,7 @@ def _tell_end(progress: RunProgress, failure: BaseException | None) -> None:
     if failure is None:
         _console.success(f"{headline}.")
     else:
-        reason = " ".join(mask_text(str(failure)).split())
+        reason = " ".join(mask_text(str(failure), _REASON).split())
         # The whole of it stands above, in the traceback: on a terminal, two lines remind of it.
         columns = _console.columns(sys.stderr) or _REASON
         room = max(min(2 * columns - len(f"dbnd: error: {headline}: ") - 4, _REASON), _SHORTEST_REASON)

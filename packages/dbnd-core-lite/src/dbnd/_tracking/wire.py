@@ -18,7 +18,7 @@ from typing import Any, Final
 from dbnd import _facts
 from dbnd._masking import mask_text
 from dbnd._run import Run, RunState, TaskDefinition, TaskRun, TaskRunState
-from dbnd._values import describe, preview, text_hash
+from dbnd._values import MAX_PREVIEW, describe, masked, preview, text_hash
 
 # The version of the wire protocol that this client speaks: servers compare it with those of the original client.
 # Our own version stands in the User-Agent.
@@ -26,6 +26,8 @@ PROTOCOL_VERSION: Final = "1.0.34.1"
 _SOURCE: Final = "generic_tracking"
 # The text by which the protocol says "no default".
 _NO_DEFAULT: Final = "NOTHING"
+# Longest message and longest traceback of an error, in characters.
+_MAX_ERROR: Final = 100_000
 _OWN_CODE: Final = str(Path(__file__).resolve().parent.parent)
 
 Json = dict[str, Any]
@@ -43,16 +45,26 @@ class ErrorInfo:
     def of(cls, error: BaseException) -> ErrorInfo:
         """What there is to say of ``error``, its traceback without our own frames."""
         return cls(
-            message=mask_text(_message(error)),
+            message=masked(_message(error), _MAX_ERROR),
             exception_type=str(type(error)),
-            traceback=mask_text(user_traceback(error)),
+            traceback=mask_text(_without_middle(user_traceback(error))),
         )
 
 
 def _message(error: BaseException) -> str:
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return str(error) if str(error) != str(error.code) else f"The script ended with exit code {error.code}."
-    return str(error) or type(error).__name__
+    try:
+        return str(error) or type(error).__name__
+    except Exception as second:  # noqa: BLE001  a user's __str__ may raise anything
+        return f"<{type(error).__name__} whose text form raises {type(second).__name__}>"
+
+
+def _without_middle(text: str) -> str:
+    """``text``, of which the start and the end are kept: of a traceback they tell where, and what."""
+    left_out = len(text) - _MAX_ERROR
+    half = _MAX_ERROR // 2
+    return text if left_out <= 0 else f"{text[:half]}\n... ({left_out} characters left out) ...\n{text[-half:]}"
 
 
 def user_traceback(error: BaseException) -> str:
@@ -305,7 +317,7 @@ def result_target(task_run: TaskRun, value: object) -> Json:
     import json
 
     facts = describe(value)
-    text = mask_text(preview(value))
+    text = masked(value if isinstance(value, str) else preview(value), MAX_PREVIEW)
     shape = facts.get("shape")
     target: Json = {
         "run_uid": task_run.run.uid,
