@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import importlib
+import json
 import multiprocessing
 import os
+import re
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from dbnd import dbnd_tracking, log_metric
+from dbnd import dbnd_tracking, log_artifact, log_metric
 from dbnd._config import Config
 from dbnd._tracking.client import TrackingAPIClient, close_all, get_client
 from dbnd._tracking.points import point
+from dbnd._tracking.transport import create_transport
 
 # Seconds after which something that should have happened has not; nothing waits for it to be over.
 PATIENCE = 60
@@ -185,13 +188,15 @@ def test_a_time_to_wait_begins_anew_when_the_tracker_is_back(client, server):
     assert client._waited == 0
 
 
-@pytest.mark.parametrize("value", [object(), float("nan")])
+@pytest.mark.parametrize("value", [object(), float("nan"), [[]]])
 def test_no_log_call_ever_raises(client, server, capsys, value):
+    if isinstance(value, list):  # what contains itself
+        value[0].append(value)
     client.log_metrics([["attempt", "user", ["n", value, 0, None, None]]])
     client.log_metrics([group(7)])
     assert client.flush(PATIENCE)
     assert numbers(server)[-1] == 7
-    assert client.dropped == (0 if isinstance(value, float) else 1)
+    assert client.dropped == isinstance(value, list)
     assert ("could not be kept and is lost" in capsys.readouterr().err) == bool(client.dropped)
 
 
@@ -283,3 +288,37 @@ def test_a_process_that_tracks_nothing_starts_no_thread_and_makes_no_file(python
     )
     assert done.stdout == "1\n", done.stderr
     assert not (home / "dbnd").exists()
+
+
+def test_values_that_nobody_could_read_back_block_nothing(server, capsys):
+    deep = 1
+    for _ in range(980):
+        deep = [deep]
+    conf = {"core": {"databand_url": server.url, "databand_access_token": "t"}}
+    with dbnd_tracking("job\ud800", conf=conf):
+        for value in (10**5000, deep, {"a": "\ud800"}, "a\0b"):
+            log_metric("p\ud800", value, step=2**70)
+        log_artifact("name\0", "/path\udcff")
+        log_metric("whole", 3)
+    assert numbers(server) == ["1.000000e+5000", "[[[[[[[...]]]]]]]", {"a": "\ufffd"}, "a\ufffdb", 3]
+    sent = json.dumps([r.body for r in server.requests], ensure_ascii=False)
+    assert re.search("[\0\ud800-\udfff]", sent) is None
+    assert "set_run_state" in server.calls()
+    assert "lost" not in capsys.readouterr().err
+
+
+def test_a_damaged_event_of_the_running_process_is_said_and_counted(free_port, server, capsys):
+    client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", Config.load())
+    for number in range(3):
+        client.log_metrics([group(number)])
+    path = client.journal_path
+    path.write_bytes(path.read_bytes().replace(b'"n",1,', b'"n",7,'))
+    client._channel.sender.use(create_transport(server.url, Config.load(conf={"core.databand_access_token": "t"})))
+    assert client.flush(PATIENCE)
+    assert numbers(server) == [0, 2]
+    kept = path.with_suffix(".damaged")
+    said = f"1 events in the journal are damaged and lost; their bytes are kept in {kept}."
+    assert client.drain() == said
+    assert capsys.readouterr().err.count(said) == 1
+    client.close()
+    assert [p.name for p in path.parent.iterdir()] == [kept.name]

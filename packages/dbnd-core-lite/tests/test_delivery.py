@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import zlib
+
 import pytest
 
 from dbnd._tracking import dead_letters, records
 from dbnd._tracking.delivery import MAX_POINTS, Delivery
-from dbnd._tracking.journal_file import Header, JournalFile
-from dbnd._tracking.transport import PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
+from dbnd._tracking.journal_file import Header, JournalFile, read_header, unsent_of
+from dbnd._tracking.transport import BusyError, PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
 
 
 @pytest.fixture
@@ -188,3 +190,105 @@ def test_an_answer_about_other_events_is_trouble_and_no_success(start):
     with pytest.raises(UnreachableError, match="other events"):
         delivery.step()
     assert file.unsent == 2
+
+
+def line_of(data):
+    return b"%08x %b\n" % (zlib.crc32(data), data)
+
+
+UNREADABLE = line_of(b'["log_metrics",[["attempt","user",["n",%b,0,null,"j"]]]]' % (b"9" * 5_001))
+
+
+def test_an_event_that_cannot_be_read_becomes_a_dead_letter_and_blocks_nothing(start):
+    file, delivery, transport, buried = start()
+    log(file, 1, 2)
+    file.append(UNREADABLE)
+    log(file, 3, "set_run_state")
+    deliver(delivery)
+    assert [number for b in transport.batches for number in numbers(b)] == [1, 2, 3]
+    assert transport.batches[-1].call == "set_run_state"
+    ((record, reason, path),) = buried
+    assert (record.sequence, record.call) == (3, "log_metrics")
+    assert "it cannot be read: " in reason
+    # As it stood: the number is there for a Python that reads it.
+    assert b"9" * 5_001 in path.read_bytes()
+    assert path.suffix == ".dead"
+
+
+def test_a_dead_letter_that_cannot_be_read_is_tried_again_and_kept_again(start, scripted):
+    file, delivery, _, buried = start()
+    file.append(UNREADABLE)
+    deliver(delivery)
+    dead = JournalFile.adopt(buried[0][2])
+    again = []
+    deliver(Delivery(dead, scripted(), lambda *what: again.append(what)))
+    dead.close()
+    assert not buried[0][2].exists()
+    assert b"9" * 5_001 in again[0][2].read_bytes()
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("a"), RecursionError("deep"), UnicodeEncodeError("ascii", "x", 0, 1, "no"), MemoryError()]
+)
+def test_an_event_that_a_transport_chokes_on_becomes_a_dead_letter(start, error):
+    def choke(batch):
+        if 66 in numbers(batch):
+            raise error
+
+    file, delivery, transport, buried = start(*[choke] * 100)
+    log(file, *range(60, 70))
+    with pytest.raises(BusyError, match=type(error).__name__):  # it may be a passing trouble
+        delivery.step()
+    deliver(delivery)
+    assert [number for b in transport.batches for number in numbers(b)] == [n for n in range(60, 70) if n != 66]
+    ((record, reason, _),) = buried
+    assert record.sequence == 7
+    assert f"it cannot be sent: {type(error).__name__}" in reason
+
+
+def test_a_transport_that_is_broken_buries_nothing(start):
+    file, delivery, transport, buried = start(*[KeyError("broken")] * 5)
+
+    def check():
+        raise KeyError("broken")
+
+    transport.check = check
+    log(file, 1)
+    for _ in range(5):
+        with pytest.raises(BusyError):
+            delivery.step()
+    deliver(delivery)
+    assert (len(transport.batches), buried) == (1, [])
+
+
+def test_an_operating_system_in_trouble_buries_nothing(start):
+    file, delivery, transport, buried = start(*[ConnectionResetError()] * 5)
+    log(file, 1)
+    for _ in range(5):
+        with pytest.raises(ConnectionResetError):
+            delivery.step()
+    deliver(delivery)
+    assert (len(transport.batches), buried) == (1, [])
+
+
+def test_the_bytes_of_a_damaged_event_are_kept_aside_once(start, monkeypatch):
+    file, delivery, transport, buried = start()
+    good = records.frame(("log_metrics", metrics(2)))
+    bad = good.replace(b"user", b"uzer")
+    for line in (good, bad, good, bad, good):
+        file.append(line)
+    with monkeypatch.context() as killed:  # before it has noted that the first one is kept
+        killed.setattr(file, "acknowledge", lambda *_: (_ for _ in ()).throw(MemoryError))
+        delivery._read = file.read(1 << 20)[1:]
+        with pytest.raises(MemoryError):
+            delivery.step()
+    delivery._read, delivery._batch = [], []
+    deliver(delivery)
+    assert [numbers(b) for b in transport.batches] == [[2], [2], [2]]
+    assert [(record.sequence, reason) for record, reason, _ in buried] == [(2, "it is damaged"), (4, "it is damaged")]
+    (path,) = {path for *_, path in buried}
+    assert path.suffix == ".damaged"
+    _, *kept = path.read_bytes().splitlines(keepends=True)
+    assert kept == [b"2 " + bad, b"4 " + bad]
+    assert read_header(path).url == "u"
+    assert unsent_of(path) == 2

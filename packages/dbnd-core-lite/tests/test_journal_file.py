@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -130,7 +131,7 @@ def test_what_a_killed_process_has_left_is_adopted_where_it_stopped(path, locks,
     assert list(path.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("torn", [b"7", b"00000000 [", b'00000000 ["call",1]\n', b"\n"])
+@pytest.mark.parametrize("torn", [b"7", b"00000000 [", b"\0" * 500])
 def test_a_torn_last_record_is_cut_off(path, torn):
     left_by_a_killed_process(path)
     whole = path.stat().st_size
@@ -142,23 +143,126 @@ def test_a_torn_last_record_is_cut_off(path, torn):
     adopted.close()
 
 
-def test_a_damaged_record_is_left_out_and_blocks_nothing(path):
+@pytest.mark.parametrize("number", [1, 4, 10])
+def test_a_damaged_record_is_named_and_blocks_nothing(path, number):
     left_by_a_killed_process(path)
     data = path.read_bytes()
-    path.write_bytes(data.replace(b'["call",3]', b'["call",?]').replace(b'["call",0]', b'["call"\r0]'))
+    path.write_bytes(data.replace(b'["call",%d]' % (number - 1), b'["call"\r%d]' % (number - 1)))
     adopted = JournalFile.adopt(path)
-    assert bodies(adopted) == [1, 2, 4, 5, 6, 7, 8, 9]
-    assert [r.sequence for r in adopted.read(EVERYTHING)][:3] == [2, 3, 5]
+    found = adopted.read(EVERYTHING)
+    assert [r.sequence for r in found] == list(range(1, 11))
+    assert [(r.sequence, r.points) for r in found if r.is_damaged] == [(number, 1)]
+    assert [r.body for r in found if not r.is_damaged] == [n for n in range(10) if n != number - 1]
     adopted.close()
+
+
+def test_a_last_record_whose_line_break_is_damaged_is_whole(path):
+    left_by_a_killed_process(path)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x0b")
+    adopted = JournalFile.adopt(path)
+    assert bodies(adopted) == list(range(10))
+    fill(adopted, 1, start=10)
+    assert bodies(adopted)[-1] == 10
+    adopted.close()
+
+
+def settle(file):
+    """Acknowledge all there is, and return the numbers of good and of lost events."""
+    good, lost = [], 0
+    while file.unsent:
+        for record in file.read(EVERYTHING):
+            if record.is_damaged:
+                lost += record.points
+            else:
+                good.append(record.body)
+            file.acknowledge(record.sequence, record.end)
+    return good, lost
+
+
+@pytest.mark.parametrize("place", range(0, 170, 7))
+@pytest.mark.parametrize("byte", [b"\n", b"?"])
+def test_any_byte_of_a_file_in_use_may_change(path, place, byte):
+    file = JournalFile.create(path, Header("u"))
+    fill(file, 10)
+    with path.open("r+b") as other:
+        other.seek(file.header_size + place)
+        before = other.read(1)
+        other.seek(file.header_size + place)
+        other.write(byte)
+    good, lost = settle(file)
+    assert set(good) <= set(range(10))
+    assert len(good) >= 8
+    assert len(good) == 10 if before == byte else lost >= 10 - len(good) > 0
+    fill(file, 2, start=10)
+    assert settle(file) == ([10, 11], 0)
+    file.close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("delivered", [0, 3])
+@pytest.mark.parametrize(("start", "size"), [(0, 20), (5, 20), (30, 60), (110, 20), (0, 140), (130, 10)])
+def test_bytes_may_be_cut_out_of_a_file_in_use(path, delivered, start, size):
+    file = JournalFile.create(path, Header("u"))
+    fill(file, 10)
+    for record in file.read(EVERYTHING)[:delivered]:
+        file.acknowledge(record.sequence, record.end)
+    data = path.read_bytes()
+    start += file.header_size + 20 * delivered
+    path.write_bytes(data[:start] + data[start + size :])
+    good, lost = settle(file)
+    assert len(good) + lost >= 10 - delivered > len(good)
+    fill(file, 2, start=10)
+    assert settle(file) == ([10, 11], 0)
+    file.close()
+
+
+def test_what_somebody_else_has_written_into_a_file_in_use_hides_no_event(path):
+    file = JournalFile.create(path, Header("u"))
+    fill(file, 2)
+    with path.open("ab") as other:
+        other.write(b"garbage\nmore")
+    fill(file, 2, start=2)
+    good, _ = settle(file)
+    assert good == [0, 1, 3]
+    fill(file, 1, start=4)
+    assert settle(file) == ([4], 0)
+    file.close()
 
 
 def test_a_file_of_which_all_is_damaged_ends(path):
     file = JournalFile.create(path, Header("u"))
     file.append(b"nonsense\n")
-    assert file.read(EVERYTHING) == []
-    assert file.unsent == 0
+    assert settle(file) == ([], 1)
     file.close()
     assert not path.exists()
+
+
+def test_a_changed_position_is_not_believed(path):
+    left_by_a_killed_process(path, "r = file.read(1000)[3]; file.acknowledge(r.sequence, r.end)")
+    ack = path.with_name("x.journal.ack")
+    ack.write_bytes(ack.read_bytes().replace(b"04 ", b"05 ", 1))
+    adopted = JournalFile.adopt(path)
+    assert bodies(adopted) == list(range(10))
+    adopted.close()
+
+
+def test_a_position_that_an_earlier_version_has_written_is_believed(path):
+    left_by_a_killed_process(path, "r = file.read(1000)[3]; print(r.end, file=open('end', 'w'))")
+    path.with_name("x.journal.ack").write_bytes(b"%020d %020d\n" % (4, int(Path("end").read_text())))
+    adopted = JournalFile.adopt(path)
+    assert bodies(adopted) == list(range(4, 10))
+    adopted.close()
+
+
+def header(**changes):
+    return records.frame({"journal": 1, "id": "x", "url": "u", **changes})
+
+
+@pytest.mark.parametrize("change", [{"created": "x"}, {"url": 5}, {"part": None}, {"id": "../x"}, {"chain": []}])
+def test_a_header_with_wrong_values_is_no_header(path, change):
+    path.write_bytes(header(**change))
+    with pytest.raises(JournalFormatError, match="no dbnd has written"):
+        read_header(path)
 
 
 @pytest.mark.parametrize("ack", [b"", b"x y\n", b"%020d %020d\n" % (99, 10), b"%020d %020d\n" % (3, 1 << 40)])

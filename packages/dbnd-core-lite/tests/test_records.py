@@ -4,14 +4,21 @@ import json
 import math
 import zlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dbnd._tracking import records
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+    lambda children: (
+        st.lists(children) | st.dictionaries(st.text(st.characters(codec="utf-8", exclude_characters="\0")), children)
+    ),
     max_leaves=10,
 )
 
@@ -56,17 +63,53 @@ def test_a_changed_byte_is_recognised(data):
     assert changed is None or (place < 8 and chr(line[place]).upper() in "ABCDEF")
 
 
-def test_damaged_lines_are_left_out_and_keep_their_numbers():
+def test_damaged_lines_are_named_and_keep_their_numbers():
     lines = [records.frame(("call", number)) for number in range(4)]
     lines[1] = lines[1].replace(b"call", b"cull")
     found = records.parse(lines, 10, 100)
-    assert [(r.sequence, r.body) for r in found] == [(10, 0), (12, 2), (13, 3)]
+    assert [(r.sequence, r.body, r.is_damaged) for r in found] == [
+        (10, 0, False),
+        (11, None, True),
+        (12, 2, False),
+        (13, 3, False),
+    ]
+    assert found[1].line == lines[1]
     assert found[-1].end == 100 + sum(map(len, lines))
+
+
+def line_of(data):
+    return b"%08x %b\n" % (zlib.crc32(data), data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'["log_metrics",[["a","user",["p",%b,0,null,"j"]]]]' % (b"9" * 5001),
+        b'["log_metrics",[["a","user",["p",%b1%b,0,null,"j"]]]]' % (b"[" * 2000, b"]" * 2000),
+        b'{"no":"event"}',
+        b"7",
+        b"[]",
+        b'["log_metrics",[7]]',
+        b'["log_metrics",[["a","user",7]]]',
+        b'["call",{}],["call",{}]',
+    ],
+)
+def test_a_line_that_cannot_be_read_spoils_none_of_its_neighbours(data):
+    lines = [records.frame(("a", 1)), line_of(data), records.frame(("b", 2))]
+    first, poison, last = records.parse(lines, 1, 0)
+    assert [(r.call, r.body, r.trouble) for r in (first, last)] == [("a", 1, ""), ("b", 2, "")]
+    assert (poison.sequence, poison.line) == (2, lines[1])
+    assert "it cannot be read" in poison.trouble or "not the form of an event" in poison.trouble
+    assert not poison.is_damaged
+
+
+def test_a_line_is_extended_without_being_read():
+    line = line_of(b'["call",%b]' % (b"9" * 5001))
+    assert records.content(records.extended(line, "why", 3)) == b'["call",%b,"why",3]' % (b"9" * 5001)
 
 
 def test_nothing_is_parsed_to_nothing():
     assert records.parse([], 1, 0) == []
-    assert records.parse([b"nonsense\n"], 1, 0) == []
 
 
 def test_points_of_a_journal_of_2_0_are_read():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from dbnd import _console
 from dbnd._config import Config
 from dbnd._paths import journal_folder
 from dbnd._tracking import journal as journal_module
-from dbnd._tracking import ownership
+from dbnd._tracking import ownership, records
 from dbnd._tracking.journal import Journal
 from dbnd._tracking.leftovers import find, tidy
 from dbnd._tracking.sync import Sync, delivering_leftovers
@@ -310,3 +311,48 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
     with _console.progress("Delivering", 10, patience=1e9) as progress:
         progress(5)
     assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_event_is_named_and_lost_and_the_others_are_delivered(server, dbnd):
+    leave(server.url, 1, 2, 3)
+    (path,) = journal_folder().glob("*.journal")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"n",2,', b'"n",7,'))
+    env = {"DBND__CORE__DATABAND_URL": server.url, "DBND__CORE__DATABAND_ACCESS_TOKEN": "t"}
+    done = dbnd("sync", **env)
+    kept = path.with_suffix(".damaged")
+    assert done.returncode == 1
+    assert "2 events are delivered" in done.stderr
+    assert f"1 events are damaged and lost; their bytes are kept in {kept}" in done.stderr
+    assert numbers(server) == [1, 3]
+    assert b'"n",7,' in kept.read_bytes()
+    listed = dbnd("sync", "--list", **env).stdout
+    assert "damaged" in listed
+    assert str(kept) in listed
+    done = dbnd("sync", "--retry-dead", **env)  # nobody can deliver it, and it is for a person to remove it
+    assert done.returncode == 0
+    assert kept.exists()
+
+
+def test_what_cannot_be_read_blocks_neither_its_journal_nor_the_others(server):
+    for number in range(3):
+        leave(server.url, number, "set_run_state")
+    poisoned = sorted(journal_folder().glob("*.journal"))[1]
+    header, *lines = poisoned.read_bytes().splitlines(keepends=True)
+    data = b'["log_metrics",[["attempt","user",["n",%b,0,null,"j"]]]]' % (b"9" * 5_001)
+    poisoned.write_bytes(b"".join([header, b"%08x %b\n" % (zlib.crc32(data), data), *lines]))
+    report = deliver(server)
+    assert sorted(numbers(server)) == [0, 1, 2]
+    assert (report.delivered, report.refused, report.unreachable) == (6, 1, {})
+    assert "it cannot be read" in report.reason
+    assert not list(journal_folder().glob("*.journal"))
+
+
+def test_a_header_that_no_dbnd_has_written_blocks_no_other_journal(server):
+    leave(server.url, 1)
+    odd = journal_folder() / "odd.journal"
+    odd.write_bytes(records.frame({"journal": 1, "id": "odd", "url": server.url, "created": "yesterday"}))
+    report = deliver(server)
+    assert numbers(server) == [1]
+    assert "no dbnd has written" in report.problems[0]
+    assert odd.exists()

@@ -2,15 +2,23 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import sys
+from collections import UserDict
 from datetime import datetime, timezone
 from decimal import Decimal
+from fractions import Fraction
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import from_json
 
-from dbnd._values import MAX_PREVIEW, MAX_TEXT, describe, metric_value, preview
+from dbnd._json import encode
+from dbnd._tracking.points import point
+from dbnd._values import MAX_PREVIEW, MAX_TEXT, describe, metric_value, preview, storable
 
 
 @pytest.mark.parametrize(
@@ -66,6 +74,150 @@ def test_every_value_becomes_json(value):
     member, simple = metric_value(value)
     assert json.loads(json.dumps(simple)) is not NotImplemented
     assert member in {"value_int", "value_float", "value_str", "value_json"}
+
+
+def nested(depth, wrap=lambda inner: [inner]):
+    value = 1
+    for _ in range(depth):
+        value = wrap(value)
+    return value
+
+
+def holding_itself():
+    value = {"a": 1}
+    value["b"] = [value]
+    return value
+
+
+def widening(depth):
+    """Few objects that would be 2**depth elements."""
+    value = [1]
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
+class Mapped(UserDict):
+    pass
+
+
+class Russian:
+    """Its value is another one of its kind."""
+
+    def item(self):
+        return Russian()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        10**5000,
+        -(10**5000),
+        [10**5000],
+        {"n": {10**5000}},
+        {10**5000: 1},
+        Fraction(10**5000),
+        Decimal("sNaN"),
+        nested(980),
+        nested(980, lambda inner: {"a": inner}),
+        nested(400, lambda inner: (inner,)),
+        nested(400, lambda inner: Mapped(a=inner)),
+        nested(5_000),
+        "[" * 2_000 + "]" * 2_000,
+        "9" * 1_000,
+        holding_itself(),
+        widening(60),
+        [[list(range(1_000))] * 1_000] * 1_000,
+        Russian(),
+        b"\xff" * 10**6,
+        "\ud800",
+        '"\\ud800"',
+        {"\ud800": "\0"},
+        {b"\xff": 1, (1, 2): 2, math.nan: 3, None: 4, Russian(): 5},
+        (n for n in range(3)),
+        np.array([object()], dtype=object),
+        np.str_("x"),
+        np.datetime64("2024-01-02"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_any_value_becomes_what_everybody_reads_back(value):
+    made = point("key", value, 0, 1)
+    assert len(json.dumps(made)) < 3 * MAX_TEXT
+    data = encode(made)
+    read = from_json(data)
+    assert read[0] == "key"
+    assert re.search("[\0\ud800-\udfff]", json.dumps(read, ensure_ascii=False)) is None
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(640)  # the least that an interpreter can be set to
+    try:
+        assert json.loads(data) == read
+    finally:
+        sys.set_int_max_str_digits(limit)
+
+
+def test_a_key_that_is_no_text_is_no_reason_to_leave_its_value_out():
+    _, value = metric_value({(1, 2): 3, b"a": 4, None: 5, 1.5: 6})
+    assert value == {"(1, 2)": 3, "b'a'": 4, "null": 5, "1.5": 6}
+
+
+def test_an_integer_of_thousands_of_digits_is_told_by_its_size():
+    assert metric_value(-(10**5000)) == ("value_str", "-1.000000e+5000")
+    assert metric_value(10**600) == ("value_json", 10**600)
+    assert preview(12345 * 10**4000) == "1.234500e+4004"
+
+
+def test_values_that_cannot_be_kept_as_they_are_are_said_once(capsys, monkeypatch):
+    monkeypatch.setattr("dbnd._values._said_text_form", False)
+    for _ in range(3):
+        metric_value(10**5000)
+    metric_value(nested(980))
+    said = capsys.readouterr().err
+    assert said.count("kept in a short text form, because it is an integer of more than 640 digits") == 1
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [(None, None), (np.int64(3), 3), (2.0, 2), (2**70, 2**63 - 1), (-(10**5000), -(2**63))],
+    ids=["none", "numpy", "float", "large", "huge"],
+)
+def test_a_step_of_any_type_is_one_of_64_bits(step, kept):
+    assert point("key", 1.0, 0, step)[3] == kept
+    assert type(point("key", 1.0, 0, step)[3]) in {int, type(None)}
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("aé\U0001f600", "aé\U0001f600"), ("a\0é\ud83d", "a\ufffdé\ufffd"), ("\0", "\ufffd")]
+)
+def test_one_function_says_what_text_can_be_stored(text, kept):
+    assert storable(text) == kept
+
+
+def test_a_short_text_form_takes_bounded_work():
+    steps = 0
+
+    class Counted:
+        def __repr__(self):
+            nonlocal steps
+            steps += 1
+            return "x"
+
+    preview([[[[Counted()] * 100] * 100] * 100] * 100)
+    assert 0 < steps <= 1_000
+
+
+def test_facts_about_a_value_are_bounded_and_can_be_stored():
+    class Table:
+        shape = (10**5000, True, 3)
+        columns = ()
+        dtypes = MappingProxyType({f"\ud800{n}": "\0" for n in range(100_000)})
+
+    facts = describe(Table())
+    assert facts["shape"] == [2**63 - 1, 1, 3]
+    assert len(facts["columns"]) == len(facts["dtypes"]) == 1_000
+    assert facts["columns"][0] == "\ufffd0"
+    assert json.loads(json.dumps(facts).encode()) == facts
 
 
 class Unprintable:

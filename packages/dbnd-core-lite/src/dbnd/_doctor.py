@@ -98,6 +98,11 @@ def _journals() -> Iterator[Finding]:
         ("in use", "ok", "their processes deliver them"),
         ("waiting", "warning", "`dbnd sync` or the next `dbnd run` sends them"),
         ("refused", "error", "`dbnd sync --list` shows where they are kept, `dbnd sync --retry-dead` sends them again"),
+        (
+            "damaged",
+            "error",
+            "they are lost: `dbnd sync --list` shows the files with their bytes; look at them, and remove them",
+        ),
     ):
         files = [leftover for leftover in found if leftover.state == state]
         if files:

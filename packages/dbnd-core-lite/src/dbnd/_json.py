@@ -1,38 +1,56 @@
 """JSON for what is written and read by the thousand, in a fraction of the time that ``json`` takes for it.
 
 A log call waits for its event to be encoded, and the sender's work takes the interpreter from the training. pydantic's
-encoder and decoder, which the configuration needs anyway, are three to six and two times as fast. ``json`` stands in
-for what they refuse and it can do: halves of surrogate pairs, which Python's strings may hold.
+encoder and decoder, which the configuration needs anyway, are three to six and two times as fast.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from dbnd._values import MAX_DEPTH, plain
+
+# Containers around the deepest value of an event.
+_ENVELOPE: Final = 16
+_BACKSLASH: Final = ord("\\")
+_NUL: Final = b"\\u0000"
 
 
 def encode(value: object) -> bytes:
     """``value`` as JSON: UTF-8, without spaces and line breaks; NaN and infinities by the names that ``json`` knows.
 
+    What no database keeps (NUL, halves of surrogate pairs) becomes U+FFFD, and what JSON has no type for its text form.
+
     Raises:
-        TypeError: It has no JSON form.
-        ValueError: It contains itself.
+        ValueError: It contains itself, or is nested too deep.
     """
     try:
-        return to_json(value, inf_nan_mode="constants")
+        data = to_json(value, inf_nan_mode="constants")
     except PydanticSerializationError:
-        return json.dumps(value, separators=(",", ":")).encode("ascii")
+        pass
+    else:
+        # One byte is found in a tenth of the time of six.
+        if _BACKSLASH not in data or _NUL not in data:
+            return data
+    return to_json(plain(value, depth=MAX_DEPTH + _ENVELOPE), inf_nan_mode="constants")
 
 
 def decode(data: bytes) -> Any:  # noqa: ANN401  whatever it holds
     """What ``data`` says.
 
     Raises:
-        ValueError: It is not JSON.
+        ValueError: It is not JSON, or cannot be read: it is nested too deep, or has a number of too many digits.
     """
     try:
         return from_json(data)
     except ValueError:
+        pass
+    # It knows halves of surrogate pairs, which journals of earlier versions hold, and twice as many levels.
+    try:
         return json.loads(data)
+    except RecursionError:
+        msg = "it is nested too deep"
+        raise ValueError(msg) from None

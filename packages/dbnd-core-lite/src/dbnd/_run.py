@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Final
 
 from dbnd._facts import current_user, random_name, utc_now
+from dbnd._values import storable
 
 
 class RunState(str, Enum):
@@ -183,6 +184,10 @@ class Run:
     attempt_suffix: str = ""
     _names: Counter[str] = field(default_factory=Counter)
 
+    def __post_init__(self) -> None:
+        # Uids and addresses are made of it, and the name of a script need not be text that can be stored.
+        self.job_name = storable(self.job_name)
+
     @property
     def root_run_uid(self) -> str:
         """The run at the top of those that have started each other; this one's own uid when nothing has started it."""
@@ -223,10 +228,11 @@ class Run:
             attempt_uid: Uid of its attempt; else derived from the run's as the original client does.
             start_time: When it started, where that is not now.
         """
+        name = storable(definition.name)
         with _naming:
-            self._names[definition.name] += 1
-            count = self._names[definition.name]
-        af_id = definition.name if count == 1 else f"{definition.name}_{count}"
+            self._names[name] += 1
+            count = self._names[name]
+        af_id = name if count == 1 else f"{name}_{count}"
         af_id += self.process.suffix
         task_run = TaskRun(
             run=self,

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import numbers
+import re
 import reprlib
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import Any, Final
 
+from pydantic_core import to_json
+
+from dbnd import _console
 from dbnd._masking import MARGIN, mask_value
 
 # Limits of the wire protocol, in characters.
@@ -20,9 +26,31 @@ MAX_PREVIEW: Final = 10_000
 # Beyond this magnitude the original client sends an integer as JSON.
 MAX_INT: Final = 10**15
 
-_REPR: Final = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = MAX_PREVIEW
-_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = 100
+# What any Python, and any tracker, reads back: integers of so many bits (640 digits, the least that Python's limit on
+# digits can be set to), and containers in each other so deep.
+_MAX_BITS: Final = 2125
+MAX_DEPTH: Final = 64
+# Elements that are looked at in a container, and in its short text form.
+_MAX_ELEMENTS: Final = 100_000
+_MAX_SHOWN: Final = 1_000
+_MAX_COLUMNS: Final = 1_000
+# Characters of escaped JSON with spaces for each byte of the shortest form, at most.
+_MOST_PER_BYTE: Final = 3
+_INT64: Final = 1 << 63
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+
+_said_text_form = False
+
+
+class UnfitError(ValueError):
+    """A value cannot be kept as it is; the text says why, as the end of a sentence."""
+
+
+def storable(text: str) -> str:
+    """``text`` as a database can keep it: each NUL and each half of a surrogate pair becomes U+FFFD."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def metric_value(value: object) -> tuple[str, Any]:
@@ -40,10 +68,22 @@ def metric_value(value: object) -> tuple[str, Any]:
 
 
 def _integer(value: int) -> tuple[str, Any]:
-    return ("value_int" if abs(value) <= MAX_INT else "value_json"), value
+    if -MAX_INT <= value <= MAX_INT:
+        return "value_int", value
+    try:
+        return "value_json", _readable_int(value)
+    except UnfitError as error:
+        return _text_form(value, error)
 
 
-def _other(value: Any) -> tuple[str, Any]:  # noqa: ANN401, C901, PLR0911  one return for each kind of value
+def _readable_int(value: int) -> int:
+    if value.bit_length() > _MAX_BITS:
+        msg = "it is an integer of more than 640 digits"
+        raise UnfitError(msg)
+    return value
+
+
+def _other(value: Any) -> tuple[str, Any]:  # noqa: ANN401, C901, PLR0911, PLR0912  one return for each kind of value
     if value is None:
         return "value_str", "None"
     if isinstance(value, bool):
@@ -57,26 +97,32 @@ def _other(value: Any) -> tuple[str, Any]:  # noqa: ANN401, C901, PLR0911  one r
     if isinstance(value, numbers.Integral):
         return _integer(int(value))
     if isinstance(value, (numbers.Real, Decimal)):
-        return "value_float", float(value)
+        try:
+            return "value_float", float(value)
+        except (ValueError, OverflowError):  # a fraction beyond all floats, or a signaling NaN
+            return "value_str", shorten(preview(value), MAX_TEXT)
     if isinstance(value, (Mapping, list, tuple, AbstractSet)):
         return _json(value)
     # numpy and torch scalars and arrays of one element know their value; larger arrays raise here.
     item = getattr(value, "item", None)
     if item is not None:
         try:
-            return metric_value(item())
+            simple = item()
         except (TypeError, ValueError, RuntimeError):
             pass
-    return "value_str", shorten(str(value), MAX_TEXT)
+        else:
+            if not hasattr(simple, "item"):
+                return metric_value(simple)
+    return "value_str", shorten(preview(value) if isinstance(value, (bytes, bytearray)) else str(value), MAX_TEXT)
 
 
 def _text(value: str) -> tuple[str, Any]:
     if len(value) <= MAX_TEXT and value[:1] in _JSON_START:
         try:
-            return "value_json", json.loads(value)
-        except ValueError:
-            return "value_str", value
-    return "value_str", shorten(value, MAX_TEXT)
+            return "value_json", plain(json.loads(value))
+        except (ValueError, RecursionError):
+            pass
+    return "value_str", shorten(str.__str__(value), MAX_TEXT)
 
 
 # Text that can be JSON at all; json.loads would also take the bare words NaN and Infinity.
@@ -84,19 +130,90 @@ _JSON_START: Final = frozenset('-0123456789"[{tfn')
 
 
 def _json(value: object) -> tuple[str, Any]:
-    text = json.dumps(value, default=_jsonable, skipkeys=True)
-    if len(text) > MAX_TEXT:
-        return "value_str", shorten(text, MAX_TEXT)
-    return "value_json", json.loads(text)
+    try:
+        simple = plain(value, most=_MAX_ELEMENTS)
+    except UnfitError as error:
+        return _text_form(value, error)
+    # The text that counts has spaces and escapes, and takes several times as long to make.
+    if len(to_json(simple, inf_nan_mode="constants")) * _MOST_PER_BYTE <= MAX_TEXT:
+        return "value_json", simple
+    text = json.dumps(simple)
+    return ("value_json", simple) if len(text) <= MAX_TEXT else ("value_str", shorten(text, MAX_TEXT))
 
 
-def _jsonable(value: object) -> object:
-    if isinstance(value, AbstractSet):
-        return sorted(value, key=str)
-    if isinstance(value, Mapping):
-        return dict(value)
-    _, simple = metric_value(value)
-    return simple
+def _text_form(value: object, why: UnfitError) -> tuple[str, Any]:
+    """A value that nobody could read back, as text; said once per process."""
+    global _said_text_form  # noqa: PLW0603
+    if not _said_text_form:
+        _said_text_form = True
+        _console.warning(f"A logged value is kept in a short text form, because {why}. This is said once.")
+    return "value_str", shorten(preview(value), MAX_TEXT)
+
+
+def plain(value: object, *, most: float = math.inf, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401  any JSON value
+    """``value`` made of the types that JSON has, of texts that can be stored, and of numbers that can be read back.
+
+    Args:
+        value: Any value; what JSON has no type for gets its text form.
+        most: How many elements it may have, all levels together.
+        depth: How deep its containers may stand in each other.
+
+    Raises:
+        UnfitError: There is no such form.
+    """
+    left = most
+
+    def simple(part: Any, depth: int) -> Any:  # noqa: ANN401
+        nonlocal left
+        kind = type(part)
+        if kind is str:
+            return storable(part)
+        if kind is float or kind is bool or part is None:
+            return part
+        if kind is int:
+            return _readable_int(part)
+        is_mapping = isinstance(part, Mapping)
+        if not is_mapping and not isinstance(part, (list, tuple, AbstractSet)):
+            _, found = metric_value(part)
+            return storable(found) if isinstance(found, str) else found
+        left -= len(part)
+        if left < 0:
+            msg = f"it has more than {most} elements"
+            raise UnfitError(msg)
+        if not depth:
+            msg = "it is nested too deep, or contains itself"
+            raise UnfitError(msg)
+        if is_mapping:
+            return {_name(key): simple(member, depth - 1) for key, member in part.items()}
+        members = _ordered(part) if isinstance(part, AbstractSet) else part
+        return [simple(member, depth - 1) for member in members]
+
+    return simple(value, depth)
+
+
+def _ordered(members: AbstractSet[object]) -> list[object]:
+    try:
+        return sorted(members, key=str)
+    except ValueError:  # an integer of more digits than Python writes out
+        return sorted(members, key=preview)
+
+
+def _name(key: object) -> str:
+    """A key of a mapping as JSON can have it; those that are no text are written as ``json`` does."""
+    if isinstance(key, str):
+        return storable(str.__str__(key))
+    return json.dumps(key) if key is None or isinstance(key, (bool, float)) else storable(preview(key))
+
+
+def whole_step(step: Any) -> int | None:  # noqa: ANN401  what callers give as a step
+    """A training step of any type of number, as one that the tracker takes: of 64 bits at most.
+
+    Raises:
+        TypeError, ValueError: It is no number.
+    """
+    if step is None:
+        return None
+    return min(max(int(step), -_INT64), _INT64 - 1)
 
 
 def param_text(name: str, value: object) -> str:
@@ -110,14 +227,45 @@ def masked(text: str, limit: int, *, name: str = "") -> str:
 
 
 def preview(value: object) -> str:
-    """A short text form of any value; never more work than some hundred elements."""
+    """A short text form of any value; never more work than some thousand elements."""
     if isinstance(value, str):
         return shorten(value, MAX_PREVIEW)
     try:
-        text = str(value) if hasattr(value, "dtype") or hasattr(value, "dtypes") else _REPR.repr(value)
+        text = str(value) if hasattr(value, "dtype") or hasattr(value, "dtypes") else _ShortForm().repr(value)
     except Exception as error:  # noqa: BLE001  a user's __repr__ may raise anything, and tracking must not fail his task
         text = f"<{type(value).__name__} whose text form raises {type(error).__name__}>"
     return shorten(text, MAX_PREVIEW)
+
+
+class _ShortForm(reprlib.Repr):
+    """``repr`` that stops after so many elements, however they stand in each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = MAX_PREVIEW
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = 100
+        self._left = _MAX_SHOWN
+
+    def repr1(self, x: Any, level: int) -> str:  # noqa: ANN401
+        self._left -= 1
+        return "..." if self._left < 0 else super().repr1(x, level)
+
+    def repr_int(self, x: int, level: int) -> str:
+        """An integer; Python does not write out a very long one, for that takes quadratic time."""
+        if x.bit_length() <= _MAX_BITS:
+            return super().repr_int(x, level)
+        excess = x.bit_length() - 64
+        digits = round(math.log10(abs(x) >> excess) + excess * math.log10(2), 9)
+        return f"{'-' if x < 0 else ''}{10 ** (digits % 1):.6f}e+{int(digits)}"
+
+    def repr_bytes(self, x: bytes | bytearray, level: int) -> str:
+        """The start of bytes, without a text form of all of them."""
+        del level
+        return repr(x[:MAX_PREVIEW])
+
+    def repr_bytearray(self, x: bytearray, level: int) -> str:
+        """The start of bytes."""
+        return self.repr_bytes(x, level)
 
 
 def shorten(text: str, limit: int, *, left_out: int = 0) -> str:
@@ -141,11 +289,12 @@ def describe(value: object) -> dict[str, Any]:
     facts: dict[str, Any] = {"type": type(value).__name__}
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
-        facts["shape"] = list(shape)
+        facts["shape"] = [whole_step(n) for n in shape]
     columns, dtypes = getattr(value, "columns", None), getattr(value, "dtypes", None)
     if columns is not None and dtypes is not None and hasattr(dtypes, "items"):
-        facts["columns"] = [str(column) for column in columns]
-        facts["dtypes"] = {str(column): str(dtype) for column, dtype in dtypes.items()}
+        named = list(islice(dtypes.items(), _MAX_COLUMNS))
+        facts["columns"] = [storable(str(column)) for column, _ in named]
+        facts["dtypes"] = {storable(str(column)): storable(str(dtype)) for column, dtype in named}
     return facts
 
 

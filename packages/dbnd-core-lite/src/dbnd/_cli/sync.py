@@ -97,6 +97,10 @@ def _say(report: Report) -> None:
         _console.success(f"{report.delivered} events are delivered.")
     if report.refused:
         _console.error(f"{report.refused} events were refused ({report.reason}): `dbnd sync --list` shows all.")
+    for path, events in report.damaged.items():
+        _console.error(
+            f"{events} events are damaged and lost; their bytes are kept in {path}: look at it, and remove it."
+        )
     for problem in report.problems:
         _console.warning(problem)
     for name, reason in report.unreachable.items():

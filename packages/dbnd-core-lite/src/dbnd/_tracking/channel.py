@@ -47,13 +47,13 @@ class Channel:
         with _console.progress(f"Delivering to {self._name}", self.journal.unsent) as progress:
             return self.sender.flush(timeout, progress)
 
-    def counts(self) -> tuple[int, int]:
-        """Numbers of events that are unsent, and that were refused."""
-        return self.journal.unsent, self.sender.dead
+    def counts(self) -> tuple[int, int, int]:
+        """Numbers of events that are unsent, that were refused, and that are damaged."""
+        return self.journal.unsent, self.sender.dead, self.sender.damaged
 
     def left_over(self) -> list[str]:
         """What is to be said about these, in sentences."""
-        unsent, dead = self.counts()
+        unsent, dead, damaged = self.counts()
         sentences = []
         if unsent:
             reason = self.sender.trouble or "it was too slow"
@@ -63,6 +63,9 @@ class Channel:
             )
         if dead:
             sentences.append(f"{dead} events were refused by {self._name}; they are kept in {self.sender.dead_path}.")
+        if damaged:
+            kept = self.sender.damaged_path
+            sentences.append(f"{damaged} events in the journal are damaged and lost; their bytes are kept in {kept}.")
         return sentences
 
     def close(self) -> None:

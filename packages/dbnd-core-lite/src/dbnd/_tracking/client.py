@@ -91,7 +91,7 @@ class TrackingAPIClient:
         self.watch: Callable[[list[Group]], object] | None = None
         # Seconds that the end of runs has waited in vain; and the numbers that the last word about that has named.
         self._waited = 0.0
-        self._told = (0, 0, 0)
+        self._told = (0, 0, 0, 0)
 
     @property
     def name(self) -> str:
@@ -245,7 +245,7 @@ class TrackingAPIClient:
 
     def _left_over(self, channel: Channel | None) -> str | None:
         """What is to be said about events that are not delivered, unless it was said before."""
-        counts = (*(channel.counts() if channel is not None else (0, 0)), self.dropped)
+        counts = (*(channel.counts() if channel is not None else (0, 0, 0)), self.dropped)
         if counts == self._told:
             return None
         self._told = counts

@@ -1,7 +1,9 @@
-"""Dead letters: events that a tracker refuses for good, kept beside the journal that they were in.
+"""What is kept aside: events that a tracker refuses for good or that cannot be read, and the bytes of damaged ones.
 
-``<id>.dead`` holds those of the file ``<id>.journal``, and is itself a file of the same form (see ``journal_file``):
-its records are ``[call, body, reason, number in the journal]``. `dbnd sync --retry-dead` delivers them like a journal.
+``<id>.dead`` holds the dead letters of the file ``<id>.journal``, and is itself a file of the same form (see
+``journal_file``): its records are ``[call, body, reason, number in the journal]``. `dbnd sync --retry-dead` delivers
+them like a journal. ``<id>.damaged`` has the same header; behind it stand the damaged lines as they were found, each
+after its number in the journal. They are for a person to look at, and to remove.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbnd._json import decode
 from dbnd._tracking import records
-from dbnd._tracking.journal_file import DEAD, Header, JournalFile, JournalFormatError
+from dbnd._tracking.journal_file import DAMAGED, DEAD, Header, JournalFile, JournalFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,20 +24,22 @@ if TYPE_CHECKING:
 
 
 class DeadLetters:
-    """The dead letters of one file of a journal, open for writing within ``with``.
+    """What is kept aside of one file of a journal, open for writing within ``with``.
 
     Args:
         of: The file that the events stand in.
+        suffix: ``DEAD`` or ``DAMAGED``.
 
     Attributes:
         path: Where they are.
     """
 
-    def __init__(self, of: JournalFile) -> None:
+    def __init__(self, of: JournalFile, suffix: str = DEAD) -> None:
         self._of = of
-        self.path = of.path.with_name(f"{of.header.id}{DEAD}")
+        self._suffix = suffix
+        self.path = of.path.with_name(f"{of.header.id}{suffix}")
         self._file: JournalFile | None = None
-        self._buried = 0
+        self._kept = 0
 
     def __enter__(self) -> Self:
         adopted = None
@@ -44,10 +48,10 @@ class DeadLetters:
         if adopted is None:
             header = Header(self._of.header.url)
             if self.path.exists():  # or somebody delivers it at this moment
-                self.path = self.path.with_name(f"{header.id}{DEAD}")
+                self.path = self.path.with_name(f"{header.id}{self._suffix}")
             adopted = JournalFile.create(self.path, header)
         else:
-            self._buried = max((number for *_, number in letters(self.path)), default=0)
+            self._kept = max(_numbers(self.path), default=0)
         self._file = adopted
         return self
 
@@ -64,16 +68,36 @@ class DeadLetters:
             OSError: It could not be written.
         """
         assert self._file is not None
-        if record.sequence > self._buried:
-            self._file.append(records.frame((record.call, record.body, reason, record.sequence)))
+        if record.sequence <= self._kept:
+            return
+        if record.is_damaged:
+            line = b"%d %b\n" % (record.sequence, record.line.removesuffix(b"\n"))
+        elif record.line:  # as it stands: another Python may be able to read it
+            line = records.extended(record.line, reason, record.sequence)
+        else:
+            line = records.frame((record.call, record.body, reason, record.sequence))
+        self._file.append(line)
 
 
 def letters(path: Path) -> Iterator[tuple[str, Any, str, int]]:
-    """The events of a dead-letter file: call, body, why it was refused, number in its journal."""
+    """The events of a dead-letter file that can be read: call, body, why it was refused, number in its journal."""
+    for line in _lines(path):
+        found = records.content(line)
+        if found is not None:
+            with contextlib.suppress(ValueError):
+                call, body, *_, reason, number = decode(found)
+                yield call, body, reason, number
+
+
+def _numbers(path: Path) -> Iterator[int]:
+    """The numbers in the journal of what a file keeps: at the end of dead letters, and before damaged lines."""
+    for line in _lines(path):
+        text = line.partition(b" ")[0] if path.suffix == DAMAGED else line.rpartition(b",")[2].rstrip(b"]\n")
+        if text.isdigit():
+            yield int(text)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         next(file, None)
-        for line in file:
-            found = records.content(line)
-            if found is not None:
-                call, body, reason, number = decode(found)
-                yield call, body, reason, number
+        yield from file

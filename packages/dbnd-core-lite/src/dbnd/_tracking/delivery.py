@@ -7,6 +7,8 @@ It neither waits nor retries; the sender and `dbnd sync` do. States of a batch::
         ├── halved ◄────┼─ too large, refused
         │               ├─ of one event, too large or refused ──► buried (dead letter), acknowledged
         └── kept ◄──────┴─ not now (raised to the caller): sent again as it is
+
+An event that cannot be read is buried, too, and the bytes of a damaged one are kept in a file of their own.
 """
 
 from __future__ import annotations
@@ -16,19 +18,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from dbnd._tracking.dead_letters import DeadLetters
-from dbnd._tracking.journal_file import JournalFile
+from dbnd._tracking.journal_file import DAMAGED, DEAD, JournalFile
+from dbnd._tracking.points import MAX_POINTS
 from dbnd._tracking.records import Record
 from dbnd._tracking.transport import (
     Batch,
+    BusyError,
     PartlyAppliedError,
     RefusedError,
     TooLargeError,
     Transport,
+    TransportError,
     UnreachableError,
 )
 
-# A batch of metrics has at most so many points, and is of about so many bytes of the file.
-MAX_POINTS: Final = 5_000
+# A batch is of about so many bytes of the file.
 MAX_BYTES: Final = 1 << 18
 _METRICS: Final = "log_metrics"
 
@@ -41,7 +45,8 @@ class Delivery:
     Args:
         file: Where the events stand.
         transport: How they reach the tracker.
-        on_buried: Called with each event that is refused for good, the reason, and where it is kept.
+        on_buried: Called with each event that is refused for good, cannot be read or is damaged, the reason, and where
+            it is kept.
     """
 
     def __init__(self, file: JournalFile, transport: Transport, on_buried: Buried) -> None:
@@ -51,6 +56,8 @@ class Delivery:
         self._max_events: int | None = None
         self._read: list[Record] = []
         self._batch: list[Record] = []
+        # Up to which event one has failed for a reason that no transport should have.
+        self._suspected = 0
 
     def step(self) -> bool:
         """Send one batch.
@@ -60,13 +67,16 @@ class Delivery:
 
         Raises:
             UnreachableError: The tracker cannot take it now.
-            OSError: A refused event could not be kept aside; it stays where it is.
+            OSError: An event could not be read or kept aside; it stays where it is.
         """
         if not self._batch:
             self._batch = self._gather()
         if not self._batch:
             return False
-        self._send(self._batch)
+        if self._batch[0].trouble:
+            self._bury(self._batch[0], self._batch[0].trouble)
+        else:
+            self._send(self._batch)
         return True
 
     def _gather(self) -> list[Record]:
@@ -77,24 +87,29 @@ class Delivery:
         points = 0
         for record in self._read[: self._max_events]:
             points += record.points
-            if batch and (record.call != _METRICS or batch[0].call != _METRICS or points > MAX_POINTS):
+            is_alone = record.call != _METRICS or bool(record.trouble)
+            if batch and (is_alone or points > MAX_POINTS):
                 break
             batch.append(record)
+            if is_alone:
+                break
         return batch
 
     def _send(self, batch: list[Record]) -> None:
         first, last = batch[0], batch[-1]
-        body = _merged(batch) if first.call == _METRICS and isinstance(first.body, list) else first.body
         try:
+            body = _merged(batch) if first.call == _METRICS and isinstance(first.body, list) else first.body
             self._transport.send(Batch(first.call, body, self.file.header.id, first.sequence, last.sequence))
         except PartlyAppliedError as error:
             self._acknowledge([record for record in batch if record.sequence <= error.last])
         except RefusedError as error:
-            if len(batch) == 1:
-                self._bury(first, "it is too large" if isinstance(error, TooLargeError) else str(error))
-            else:  # find the one that is wrong or too large: the others are not to blame
-                self._max_events = len(batch) // 2
-                self._batch = []
+            self._refused(batch, "it is too large" if isinstance(error, TooLargeError) else str(error))
+        except (TransportError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001  a transport may come from a plugin, and an event be what it chokes on
+            reason = f"{type(error).__name__}: {error}"
+            self._accuse(batch, reason)
+            self._refused(batch, f"it cannot be sent: {reason}")
         else:
             if self._max_events is not None:
                 self._max_events *= 2
@@ -102,8 +117,29 @@ class Delivery:
                     self._max_events = None
             self._acknowledge(batch)
 
+    def _accuse(self, batch: list[Record], reason: str) -> None:
+        """See that it is the batch's fault that it cannot be sent, and not the transport's.
+
+        Raises:
+            UnreachableError: It may be the transport's.
+        """
+        if batch[-1].sequence > self._suspected:
+            self._suspected = batch[-1].sequence
+            raise BusyError(reason)
+        try:
+            self._transport.check()
+        except Exception:  # noqa: BLE001  whatever it is, nothing can be sent
+            raise BusyError(reason) from None
+
+    def _refused(self, batch: list[Record], reason: str) -> None:
+        if len(batch) == 1:
+            self._bury(batch[0], reason)
+        else:  # find the one that is wrong or too large: the others are not to blame
+            self._max_events = len(batch) // 2
+            self._batch = []
+
     def _bury(self, record: Record, reason: str) -> None:
-        with DeadLetters(self.file) as letters:
+        with DeadLetters(self.file, DAMAGED if record.is_damaged else DEAD) as letters:
             letters.add(record, reason)
         self._acknowledge([record])
         self._on_buried(record, reason, letters.path)

@@ -2,7 +2,8 @@
 
 ``<id>.journal`` starts with the header ``{"journal": <format>, "id": …, "url": …, …}``; records ``[call, body]``
 follow, numbered from 1 in the order of their lines. ``<id>.journal.ack`` holds how far the tracker has them:
-number and byte offset. ``<id>.dead`` is a file of the same form for events that the tracker refused for good.
+number, byte offset and their checksum. ``<id>.dead`` and ``<id>.damaged`` are what is kept aside (see
+``dead_letters``).
 
 States of a file::
 
@@ -23,6 +24,7 @@ import os
 import threading
 import time
 import uuid
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +37,7 @@ from dbnd._tracking.records import Record
 FORMAT: Final = 1
 JOURNAL: Final = ".journal"
 DEAD: Final = ".dead"
+DAMAGED: Final = ".damaged"
 # Bytes read at once when a file is adopted.
 _CHUNK: Final = 1 << 20
 # Longest header that is looked for, in bytes.
@@ -109,6 +112,7 @@ class JournalFile:
         Raises:
             OSError: It cannot be made.
         """
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may have been removed meanwhile
         unnamed = path.with_name(f"{path.name}.new")
         fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -208,36 +212,36 @@ class JournalFile:
     @property
     def unsent(self) -> int:
         """Number of events that are not delivered."""
-        return self._state[1] - self.acknowledged
+        size, last = self._state
+        # Numbers count lines, and a damaged file may have more or fewer of them than events were written.
+        return max(last - self.acknowledged, 1 if self._read_offset < size else 0)
 
     @property
     def unsent_bytes(self) -> int:
         """Size of the events that are not delivered."""
-        return self._state[0] - self._read_offset
+        return max(0, self._state[0] - self._read_offset)
 
     def read(self, max_bytes: int) -> list[Record]:
-        """The oldest events that are not delivered, about ``max_bytes`` of them.
-
-        Damaged records are left out. When all that is left is damaged, it is acknowledged and the answer is empty.
-        """
-        while True:
-            with self._lock:
-                if self._pending is not None:
-                    self._settle()
-                available = self._state[0] - self._read_offset
-            if not available:
-                return []
-            data = os.pread(self._fd, min(available, max_bytes), self._read_offset)
-            end = data.rfind(b"\n") + 1
-            if not end:  # one event larger than the limit
-                data = os.pread(self._fd, available, self._read_offset)
-                end = data.find(b"\n") + 1
-            # Not splitlines(): a damaged line may hold a carriage return, and the lines behind it keep their numbers.
-            lines = [line + b"\n" for line in data[: end - 1].split(b"\n")]
-            found = records.parse(lines, self.acknowledged + 1, self._read_offset)
-            if found:
-                return found
-            self.acknowledge(self.acknowledged + len(lines), self._read_offset + sum(map(len, lines)))
+        """The oldest events that are not delivered, about ``max_bytes`` of them; damaged ones have a trouble."""
+        with self._lock:
+            if self._pending is not None:
+                self._settle()
+            last, size, start = self._state[1], os.fstat(self._fd).st_size, self._read_offset
+            self._state = (size, last)  # somebody else may have changed the file
+        if size <= start:
+            gone = last - self.acknowledged
+            found = os.pread(self._fd, size, 0) if size < start else b""
+            return [records.damaged(last, size, found, gone)] if gone > 0 else []
+        data = os.pread(self._fd, min(size - start, max_bytes), start)
+        end = data.rfind(b"\n") + 1
+        if not end:  # one event larger than the limit
+            data = os.pread(self._fd, size - start, start)
+            end = data.find(b"\n") + 1
+        if not end:
+            return [records.damaged(max(last, self.acknowledged + 1), size, data, max(1, last - self.acknowledged))]
+        # Not splitlines(): a damaged line may hold a carriage return, and the lines behind it keep their numbers.
+        lines = [line + b"\n" for line in data[: end - 1].split(b"\n")]
+        return records.parse(lines, self.acknowledged + 1, start)
 
     def acknowledge(self, sequence: int, end: int) -> None:
         """Mark every event up to number ``sequence``, which ends at the offset ``end``, as delivered.
@@ -250,26 +254,29 @@ class JournalFile:
             if self._ack_fd is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
                 self._ack_fd = os.open(_ack_path(self.path), flags, 0o600)
-            os.pwrite(self._ack_fd, b"%020d %020d\n" % (sequence, end), 0)
+            text = b"%020d %020d" % (sequence, end)
+            os.pwrite(self._ack_fd, b"%b %08x\n" % (text, zlib.crc32(text)), 0)
 
     def _recover(self, start: int) -> None:
-        """Find number and size of the records, cut off a torn last one, and find how far they are delivered."""
+        """Find number and size of the records, cut off a torn last one, and find how far they are delivered.
+
+        A torn record has no line break: its log call has not returned. Any other damage is named when it is read.
+        """
         self._begin(start)
-        size, number, rest = start, 0, b""
-        offset = start
-        last_line = b""
+        self.acknowledged, self._read_offset = _read_ack(self.path, (0, start), os.fstat(self._fd).st_size)
+        number, offset, rest = self.acknowledged, self._read_offset, b""
         while data := os.pread(self._fd, _CHUNK, offset):
             offset += len(data)
-            *lines, rest = (rest + data).split(b"\n")
-            size += sum(map(len, lines)) + len(lines)
-            number += len(lines)
-            last_line = lines[-1] + b"\n" if lines else last_line
-        if number and records.content(last_line) is None:  # a file system may lose the middle of a last write
-            size, number = size - len(last_line), number - 1
-        if os.fstat(self._fd).st_size > size:
+            number += data.count(b"\n")
+            line, newline, tail = data.rpartition(b"\n")
+            rest = tail if newline else rest + line + tail
+        size = offset - len(rest)
+        if rest:
             os.ftruncate(self._fd, size)
+            if records.content(rest[:-1] + b"\n") is not None:  # whole, but for the line break that is damaged
+                os.write(self._fd, rest[:-1] + b"\n")
+                size, number = offset, number + 1
         self._state = (size, number)
-        self.acknowledged, self._read_offset = _read_ack(self.path, (0, start), self._state)
 
     def close(self) -> None:
         """Give the file up; it is removed when it holds nothing that is not delivered."""
@@ -303,17 +310,21 @@ def read_header(path: Path) -> Header:
 
 def unsent_of(path: Path) -> int:
     """Number of events in a file that are not delivered, as far as can be told from outside."""
-    number = -1
+    _, offset = _read_ack(path, (0, 0), path.stat().st_size)
+    number = 0 if offset else -1  # the header is no event
     with path.open("rb") as file:
+        file.seek(offset)
         while data := file.read(_CHUNK):
             number += data.count(b"\n")
-    return max(0, number - _read_ack(path, (0, 0), (path.stat().st_size, max(0, number)))[0])
+    return max(0, number)
 
 
 def _read_header(fd: int, path: Path) -> tuple[Header, int]:
     line, newline, _ = os.pread(fd, _MAX_HEADER, 0).partition(b"\n")
     found = records.content(line + newline)
-    decoded = decode(found) if found is not None else None
+    decoded = None
+    with contextlib.suppress(ValueError):
+        decoded = decode(found) if found is not None else None
     values: dict[str, Any] = decoded if isinstance(decoded, dict) else {}
     version = values.get("journal")
     if not isinstance(version, int) or "url" not in values or "id" not in values:
@@ -326,18 +337,31 @@ def _read_header(fd: int, path: Path) -> tuple[Header, int]:
         )
         raise JournalFormatError(msg)
     known = {name: values[name] for name in Header.__dataclass_fields__ if name in values}
-    return Header(**known), len(line) + 1
+    header = Header(**known)
+    known_types = all(type(value) is type(getattr(_ANY_HEADER, name)) for name, value in asdict(header).items())
+    if not known_types or Path(header.id).name != header.id:
+        msg = f"{path} has a header that no dbnd has written: look at it, and remove it if it is of no use."
+        raise JournalFormatError(msg)
+    return header, len(line) + 1
+
+
+_ANY_HEADER: Final = Header("")
 
 
 def _ack_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.ack")
 
 
-def _read_ack(path: Path, start: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
+def _read_ack(path: Path, start: tuple[int, int], size: int) -> tuple[int, int]:
     """Number and offset of what is delivered; the start where that is not known, for the tracker knows what it has."""
     try:
-        sequence, offset = map(int, _ack_path(path).read_bytes().split())
+        text = _ack_path(path).read_bytes().rstrip()
+        position, _, checksum = text.rpartition(b" ")
+        if b" " not in position:  # as dbnd 2.1 and earlier have written it
+            position = text
+        elif int(checksum, 16) != zlib.crc32(position):
+            return start
+        sequence, offset = map(int, position.split())
     except (OSError, ValueError):
         return start
-    size, last = end
-    return (sequence, offset) if 0 <= sequence <= last and start[1] <= offset <= size else start
+    return (sequence, offset) if sequence >= 0 and start[1] <= offset <= size else start

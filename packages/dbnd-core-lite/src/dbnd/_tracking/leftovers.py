@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Final
 
 from dbnd._tracking import ownership
-from dbnd._tracking.journal_file import DEAD, JOURNAL, Header, JournalFile, JournalFormatError, read_header, unsent_of
+from dbnd._tracking.journal_file import (
+    DAMAGED,
+    DEAD,
+    JOURNAL,
+    Header,
+    JournalFile,
+    JournalFormatError,
+    read_header,
+    unsent_of,
+)
 
 # A file that has not got its name after so many seconds was left by a process that was killed.
 _NEWBORN: Final = 3600
@@ -39,18 +48,25 @@ class Leftover:
         return self.path.suffix == DEAD
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether it keeps bytes of damaged events, which nobody can deliver."""
+        return self.path.suffix == DAMAGED
+
+    @property
     def state(self) -> str:
         """What is the matter with it, in a word or two."""
         if self.problem:
             return "unreadable"
+        if self.is_damaged:
+            return "damaged"
         if self.is_dead:
             return "refused"
         return "in use" if self.is_owned else "waiting"
 
 
 def find(folder: Path) -> list[Leftover]:
-    """Journals and dead letters of ``folder`` that hold undelivered events, oldest first."""
-    found = (_look_at(path) for path in (*folder.glob(f"*{JOURNAL}"), *folder.glob(f"*{DEAD}")))
+    """Files of ``folder`` that hold undelivered events, dead letters and damaged ones among them, oldest first."""
+    found = (_look_at(path) for suffix in (JOURNAL, DEAD, DAMAGED) for path in folder.glob(f"*{suffix}"))
     wanted = [leftover for leftover in found if leftover and (leftover.events or leftover.problem)]
     return sorted(wanted, key=lambda leftover: leftover.header.order if leftover.header else (0, "", 0))
 

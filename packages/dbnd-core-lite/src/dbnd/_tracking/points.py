@@ -18,7 +18,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import chain
 from typing import Any, Final
 
-from dbnd._values import MAX_TEXT, metric_value, shorten
+from dbnd._values import MAX_TEXT, metric_value, shorten, whole_step
 
 Point = tuple[str, Any, int, int | None, str | None]
 Group = list[Any]
@@ -26,12 +26,17 @@ Group = list[Any]
 SIZE: Final = 5
 """How many values a point has."""
 
+MAX_POINTS: Final = 5_000
+"""How many points an event has at most, and a batch of events."""
+
 TEXT: Final = "s"
 JSON: Final = "j"
 DELETED: Final = "d"
 _MARKS: Final = {"value_str": TEXT, "value_json": JSON}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SECOND: Final = 1_000_000
+_LEAST_STEP: Final = -(1 << 63)
+_LARGEST_STEP: Final = (1 << 63) - 1
 # The first and the last time that ISO-8601 can write, in µs.
 EARLIEST: Final = (datetime.min.replace(tzinfo=timezone.utc) - _EPOCH) // timedelta(microseconds=1)
 LATEST: Final = (datetime.max.replace(tzinfo=timezone.utc) - _EPOCH) // timedelta(microseconds=1)
@@ -47,6 +52,8 @@ def point(key: str, value: object, time_us: int, step: int | None = None) -> Poi
         time_us: Its time in µs since the epoch.
         step: Training step.
     """
+    if type(step) is not int or not _LEAST_STEP <= step <= _LARGEST_STEP:
+        step = whole_step(step)
     if type(value) is not float:
         member, value = metric_value(value)
         mark = _MARKS.get(member)

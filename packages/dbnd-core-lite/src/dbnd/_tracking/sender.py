@@ -69,8 +69,10 @@ class Sender:
 
     Attributes:
         trouble: Why the tracker does not take events at the moment, or None while it does.
-        dead: Number of events that the tracker has refused for good.
+        dead: Number of events that the tracker has refused for good, or that cannot be read.
         dead_path: Where the last one of them is kept.
+        damaged: Number of events that are lost, because their bytes in the journal have been changed.
+        damaged_path: Where the last of these bytes are kept.
     """
 
     def __init__(self, journal: Journal, transport: Transport, name: str) -> None:
@@ -103,6 +105,8 @@ class Sender:
         self.trouble: str | None = None
         self.dead = 0
         self.dead_path: Path | None = None
+        self.damaged = 0
+        self.damaged_path: Path | None = None
 
     def notify(self) -> None:
         """Say that the journal has grown; starts the thread at the first call."""
@@ -313,9 +317,15 @@ class Sender:
                 heart.on_state(state)
 
     def _buried(self, record: Record, reason: str, path: Path) -> None:
+        if record.is_damaged:
+            self.damaged += record.points
+            self.damaged_path = path
+            self._say(f"{record.points} events in the journal are damaged and lost; their bytes are kept in {path}.")
+            return
         self.dead += 1
         self.dead_path = path
-        self._say(f"The tracker {self._name} refused an event ({record.call}: {reason}); it is kept in {path}.")
+        who = "An event could not be sent" if record.line else f"The tracker {self._name} refused an event"
+        self._say(f"{who} ({record.call}: {reason}); it is kept in {path}.")
 
     def _say(self, text: str) -> None:
         now = time.monotonic()

@@ -48,6 +48,7 @@ class Report:
         journals: Number of files that are delivered as a whole.
         refused: Number of events that a tracker has refused for good.
         reason: Why it has refused the first of them, and where that is kept.
+        damaged: Number of events that are lost, by the file that their bytes are kept in.
         unreachable: Why a tracker takes no events, by its name.
         elsewhere: Number of events for trackers that are not the configured one, by their names.
         problems: What else was wrong, as sentences.
@@ -57,6 +58,7 @@ class Report:
     journals: int = 0
     refused: int = 0
     reason: str = ""
+    damaged: dict[Path, int] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
     elsewhere: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -64,7 +66,7 @@ class Report:
     @property
     def is_complete(self) -> bool:
         """Whether nothing is left that should have been delivered."""
-        return not (self.refused or self.unreachable or self.elsewhere or self.problems)
+        return not (self.refused or self.damaged or self.unreachable or self.elsewhere or self.problems)
 
 
 class Sync:
@@ -85,7 +87,7 @@ class Sync:
         url = configured_url(config)
         self._configured = {mask_url(url): url} if url else {}
         self._transports = transports or {}
-        self._all = [leftover for leftover in find(folder) if retry_dead or not leftover.is_dead]
+        self._all = [x for x in find(folder) if not x.is_damaged and (retry_dead or not x.is_dead)]
         self.found: Final = [leftover for leftover in self._all if not leftover.is_owned]
 
     def url_of(self, leftover: Leftover) -> str | None:
@@ -240,6 +242,10 @@ class _Courier:
         return True
 
     def _buried(self, record: Record, reason: str, path: Path) -> None:
+        if record.is_damaged:
+            self.report.damaged[path] = self.report.damaged.get(path, 0) + record.points
+            self.report.delivered -= record.points
+            return
         self.report.refused += 1
         self.report.delivered -= 1
         self.report.reason = self.report.reason or f"{record.call}: {reason}; kept in {path}"
