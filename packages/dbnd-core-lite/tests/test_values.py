@@ -188,7 +188,7 @@ def test_a_step_of_any_type_is_one_of_64_bits(step, kept):
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"), [("aé\U0001f600", "aé\U0001f600"), ("a\0é\ud83d", "a\ufffdé\ufffd"), ("\0", "\ufffd")]
+    ("text", "kept"), [("aé\U0001f600", "aé\U0001f600"), ("a\0é\ud83d", "a\ufffdé?"), ("\0", "\ufffd")]
 )
 def test_one_function_says_what_text_can_be_stored(text, kept):
     assert storable(text) == kept
@@ -216,7 +216,7 @@ def test_facts_about_a_value_are_bounded_and_can_be_stored():
     facts = describe(Table())
     assert facts["shape"] == [2**63 - 1, 1, 3]
     assert len(facts["columns"]) == len(facts["dtypes"]) == 1_000
-    assert facts["columns"][0] == "\ufffd0"
+    assert facts["columns"][0] == "?0"
     assert json.loads(json.dumps(facts).encode()) == facts
 
 

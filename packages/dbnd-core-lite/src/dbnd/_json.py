@@ -22,7 +22,7 @@ _NUL: Final = b"\\u0000"
 def encode(value: object) -> bytes:
     """``value`` as JSON: UTF-8, without spaces and line breaks; NaN and infinities by the names that ``json`` knows.
 
-    What no database keeps (NUL, halves of surrogate pairs) becomes U+FFFD, and what JSON has no type for its text form.
+    Text becomes what a database can keep (see ``storable``), and what JSON has no type for gets its text form.
 
     Raises:
         ValueError: It contains itself, or is nested too deep.

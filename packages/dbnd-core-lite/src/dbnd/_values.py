@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import numbers
-import re
 import reprlib
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -37,7 +36,6 @@ _MAX_COLUMNS: Final = 1_000
 # Characters of escaped JSON with spaces for each byte of the shortest form, at most.
 _MOST_PER_BYTE: Final = 3
 _INT64: Final = 1 << 63
-_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 _said_text_form = False
 
@@ -47,10 +45,10 @@ class UnfitError(ValueError):
 
 
 def storable(text: str) -> str:
-    """``text`` as a database can keep it: each NUL and each half of a surrogate pair becomes U+FFFD."""
+    """``text`` as a database can keep it: halves of surrogate pairs become question marks, and NUL becomes U+FFFD."""
     if text.isascii() and "\0" not in text:
         return text
-    return _UNSTORABLE.sub("\ufffd", text)
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
 def metric_value(value: object) -> tuple[str, Any]:

@@ -7,6 +7,8 @@ import math
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from dbnd._values import storable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,7 +41,7 @@ def encode(value: object) -> tuple[int, float | None, str | None]:
     if isinstance(value, int) and -_EXACT <= value <= _EXACT:
         return 1, float(value), None
     if isinstance(value, str):
-        return 2, None, clean(value)
+        return 2, None, storable(value)
     return 3, None, json.dumps(value)
 
 
@@ -60,13 +62,6 @@ def encode_all(values: Sequence[Any]) -> Encoded:
         return Encoded([Kind.INT.value] * len(values), list(map(float, values)), [None] * len(values))
     kinds, numbers, texts = zip(*map(encode, values), strict=True)
     return Encoded(kinds, numbers, texts)
-
-
-def clean(text: str) -> str:
-    """``text`` without what no database keeps: lone surrogates and NUL."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
 def decode(kind: int, number: float | None, text: str | None) -> Any:  # noqa: ANN401  any JSON value

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from dbnd._tracking.points import DELETED, EARLIEST, JSON, LATEST, SIZE, TEXT
+from dbnd._values import storable
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest.points import TEXT_SOURCES, Points, Text, source_of
 from dbnd_tracker._schemas.fields import canonical_uid, cut
 from dbnd_tracker._schemas.logged import MAX_STEP
-from dbnd_tracker._values import clean
 
 _STRINGS: Final = frozenset({TEXT, DELETED})
 _NUMBERS: Final = frozenset({int, float})
@@ -67,11 +67,11 @@ def _gather(points: Points, uid: str, source: str | None, members: list[Any]) ->
     if source in TEXT_SOURCES:
         for key, value, time_us, step, mark in zip(keys, values, times, steps, marks, strict=True):
             if mark == DELETED:
-                points.texts.append(Text(uid, str(source), cut(clean(key)), None))
+                points.texts.append(Text(uid, str(source), cut(storable(key)), None))
             else:
-                points.add(uid, source, cut(clean(key)), value, time_us, step)
+                points.add(uid, source, cut(storable(key)), value, time_us, step)
         return
-    places = {key: points.place(uid, cut(clean(key)), source) for key in dict.fromkeys(keys)}
+    places = {key: points.place(uid, cut(storable(key)), source) for key in dict.fromkeys(keys)}
     points.members += map(places.__getitem__, keys)
     points.times += times
     points.steps += steps

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dbnd_tracker._values import clean
+from dbnd._values import storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,7 +75,7 @@ class Points:
     ) -> None:
         """Add one point, param or tag."""
         if source in TEXT_SOURCES:
-            text = clean(value if isinstance(value, str) else json.dumps(value))
+            text = storable(value if isinstance(value, str) else json.dumps(value))
             self.texts.append(Text(attempt_uid, str(source), key, text))
             return
         self.members.append(self.place(attempt_uid, key, source))
@@ -107,4 +107,4 @@ class Points:
 @functools.lru_cache(maxsize=256)
 def source_of(text: str | None) -> str | None:
     """A source as it is kept."""
-    return None if text is None else clean(text)[:SOURCE_LENGTH]
+    return None if text is None else storable(text)[:SOURCE_LENGTH]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from dbnd._values import storable
 from dbnd_tracker._ingest.points import TEXT_SOURCES, Points, Text, source_of
 from dbnd_tracker._schemas.fields import canonical_uid, cut
 from dbnd_tracker._schemas.logged import MAX_STEP, LogMetrics, MetricInfo
 from dbnd_tracker._schemas.validated import validated
-from dbnd_tracker._values import clean
 
 if TYPE_CHECKING:
     from dbnd_tracker._schemas.logged import Metric
@@ -90,7 +90,7 @@ def _place(points: Points, uid: str, key: str, source: str | None) -> int | None
     if source in TEXT_SOURCES:
         return None
     try:
-        return points.place(canonical_uid(uid), cut(clean(key)), source_of(source))
+        return points.place(canonical_uid(uid), cut(storable(key)), source_of(source))
     except ValueError:
         return None
 

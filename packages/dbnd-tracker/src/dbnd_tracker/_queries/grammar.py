@@ -10,6 +10,7 @@ import re
 from typing import Final, NoReturn
 
 from dbnd._terminal.text import width
+from dbnd._values import storable
 from dbnd_tracker._queries.expressions import (
     ATTRIBUTES,
     Attribute,
@@ -24,7 +25,6 @@ from dbnd_tracker._queries.expressions import (
     comparison,
     problem,
 )
-from dbnd_tracker._values import clean
 
 MAX_LENGTH: Final = 10_000
 """Longest condition, in characters."""
@@ -60,7 +60,7 @@ def parse_expression(text: str) -> Expression | None:
     if len(text) > MAX_LENGTH:
         msg = f"The condition has {len(text):,} characters, and {MAX_LENGTH:,} are allowed."
         raise ExpressionError(msg)
-    return _Parser(clean(text)).parse()
+    return _Parser(storable(text)).parse()
 
 
 def joined(texts: list[str]) -> str:

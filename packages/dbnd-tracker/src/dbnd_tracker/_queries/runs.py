@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_
 
+from dbnd._values import storable
 from dbnd_tracker._liveness import lost, shown_state
 from dbnd_tracker._models import Run
 from dbnd_tracker._queries.expressions import (
@@ -26,7 +27,6 @@ from dbnd_tracker._queries.expressions import (
     problem,
 )
 from dbnd_tracker._states import LOST
-from dbnd_tracker._values import clean
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -76,14 +76,14 @@ class Condition:
         Raises:
             QueryError: There is no such field or operator, or its value cannot be compared.
         """
-        operand: Field | Attribute | None = Field.parse(clean(self.name))
+        operand: Field | Attribute | None = Field.parse(storable(self.name))
         if operand is None and self.name in ATTRIBUTES:
             operand = Attribute(ATTRIBUTES[self.name])
         if operand is None:
             names = ", ".join([*ATTRIBUTES, *(f"{kind}.NAME" for kind in KINDS)])
             msg = f"Runs cannot be filtered by {self.name[:80]!r}; they can by {names}."
             raise QueryError(msg)
-        sign, values = _SIGNS.get(self.op), (clean(self.val),)
+        sign, values = _SIGNS.get(self.op), (storable(self.val),)
         if sign is None:
             msg = f"The operator {self.op[:80]!r} does not exist; there are {', '.join(_SIGNS)}."
             raise QueryError(msg)

@@ -23,8 +23,8 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from dbnd._run import RunState, TaskRunState
+from dbnd._values import storable
 from dbnd_tracker._models import NAME_LENGTH
-from dbnd_tracker._values import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +133,7 @@ def from_digits(value: object) -> object:
 
 
 def _clean(value: object) -> object:
-    return clean(value) if isinstance(value, str) else value
+    return storable(value) if isinstance(value, str) else value
 
 
 def cut(value: str) -> str:
@@ -152,7 +152,7 @@ def _by_name(enum: type[E]) -> Callable[[object], object]:
 
 def _plain_source(value: object) -> object:
     """``UpdateSource.dbnd`` (the text of an enum member) as ``dbnd``."""
-    return clean(value.removeprefix("UpdateSource."))[:SOURCE_LENGTH] if isinstance(value, str) else value
+    return storable(value.removeprefix("UpdateSource."))[:SOURCE_LENGTH] if isinstance(value, str) else value
 
 
 def _from_json_text(value: object) -> object:
