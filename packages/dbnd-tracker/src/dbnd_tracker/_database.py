@@ -27,7 +27,7 @@ from dbnd._errors import ConfigError
 from dbnd._masking import mask_url
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError
 from dbnd_tracker._liveness import HEARTBEAT_TIMEOUT
-from dbnd_tracker._values import readable
+from dbnd_tracker._values import from_json_text, readable
 from dbnd_tracker._writer import IdCache, StaleIdsError, Writer
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Database:
             self._engine = create_engine(
                 parsed,
                 json_serializer=lambda value: json.dumps(readable(value)),
+                json_deserializer=from_json_text,
                 pool_pre_ping=self.path is None,
             )
         except ModuleNotFoundError as error:
@@ -107,6 +108,8 @@ class Database:
                 # A new file needs Alembic. It is imported now, because `open` may run in a thread, and a thread
                 # that imports while the main thread does can come to wait for it forever.
                 from dbnd_tracker import _migrations  # noqa: F401
+        else:
+            event.listen(self._engine, "connect", _set_up_postgresql)
         self._read_info = {HEARTBEAT_TIMEOUT: timedelta(seconds=heartbeat_timeout_s)}
         self._ids = IdCache()
         self._lock = threading.Lock()
@@ -272,6 +275,12 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+
+
+def _set_up_postgresql(connection: Any, _record: object) -> None:  # noqa: ANN401  psycopg's, which may be missing
+    # Times come in the zone of the session, and the first and last hours of the calendar exist in UTC alone.
+    connection.execute("SET TIME ZONE 'UTC'")
+    connection.commit()
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:

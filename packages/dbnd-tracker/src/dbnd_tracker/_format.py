@@ -9,7 +9,12 @@ from urllib.parse import urlsplit
 
 def local_time(time: datetime | None) -> str:
     """``time`` in local time, to the second."""
-    return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if time is None:
+        return ""
+    try:
+        return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):  # the first and last hours of the calendar exist in UTC alone
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def duration_text(duration: timedelta | None) -> str:

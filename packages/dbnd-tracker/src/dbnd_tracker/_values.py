@@ -24,6 +24,15 @@ class Kind(IntEnum):
 
 KIND_NAMES: Final = {kind.value: kind.name.lower() for kind in Kind}
 
+MAX_DEPTH: Final = 64
+"""How deep lists and objects may be nested; what lies deeper is kept as the text of its JSON.
+
+Those who read JSON give up somewhere between 200 and 1,000.
+"""
+
+# Python reads and writes ints of up to 4,300 digits.
+_LONGEST_INT_BITS: Final = 14_000
+
 # Integers up to here are exact as doubles; larger ones are kept as JSON text.
 _EXACT: Final = 2**53
 
@@ -42,7 +51,7 @@ def encode(value: object) -> tuple[int, float | None, str | None]:
         return 1, float(value), None
     if isinstance(value, str):
         return 2, None, storable(value)
-    return 3, None, json.dumps(value)
+    return 3, None, json.dumps(readable(value))
 
 
 class Encoded(NamedTuple):
@@ -71,18 +80,62 @@ def decode(kind: int, number: float | None, text: str | None) -> Any:  # noqa: A
     if kind == Kind.FLOAT:
         return readable(math.nan if number is None else number)
     if kind == Kind.JSON:
-        return readable(json.loads(text or "null"))
+        return from_json_text(text or "null")
     return text
 
 
-def readable(value: Any) -> Any:  # noqa: ANN401  any JSON value
-    """``value`` with each number that JSON cannot carry as one of the strings NaN, Infinity and -Infinity."""
+def from_json_text(text: str) -> Any:  # noqa: ANN401  any JSON value
+    """The value of stored JSON, as ``readable`` makes it: earlier versions stored some that cannot be shown."""
+    try:
+        return readable(json.loads(text))
+    except (ValueError, RecursionError):  # an int of more digits than Python reads, or lists in lists in lists
+        return text
+
+
+def readable(value: Any, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401, PLR0911  any JSON value, kind by kind
+    """``value`` as JSON that everything can show and store.
+
+    Numbers that JSON cannot carry become the strings NaN, Infinity and -Infinity; ints of thousands of digits, which
+    Python does not read, are written in hex, as strings; lists and objects below ``depth`` become the text of their
+    JSON; texts are made ``storable``.
+    """
+    if isinstance(value, str):
+        return storable(value)
     if isinstance(value, float) and not math.isfinite(value):
-        if math.isnan(value):
-            return "NaN"
-        return "Infinity" if value > 0 else "-Infinity"
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INT_BITS:
+        return hex(value)
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if depth == 0:
+        return _json_text(value)
     if isinstance(value, dict):
-        return {key: readable(member) for key, member in value.items()}
-    if isinstance(value, list):
-        return [readable(member) for member in value]
-    return value
+        return {storable(key): readable(each, depth - 1) for key, each in value.items()}
+    return [readable(each, depth - 1) for each in value]
+
+
+def _json_text(value: object) -> str:
+    """The JSON of ``value``, however deep it is nested."""
+    # What is still to be written, the next last: values, and texts to be written as they are.
+    pending: list[tuple[bool, Any]] = [(True, value)]
+    parts = []
+    while pending:
+        is_value, each = pending.pop()
+        if not is_value:
+            parts.append(each)
+        elif isinstance(each, dict):
+            members = [[(False, f"{json.dumps(key)}: "), (True, member)] for key, member in each.items()]
+            pending += _between("{", members, "}")
+        elif isinstance(each, (list, tuple)):
+            pending += _between("[", [[(True, member)] for member in each], "]")
+        else:
+            parts.append(json.dumps(readable(each)))
+    return "".join(parts)
+
+
+def _between(start: str, members: list[list[tuple[bool, Any]]], end: str) -> list[tuple[bool, Any]]:
+    """What a list or an object is written as, the first last."""
+    found: list[tuple[bool, Any]] = [(False, start)]
+    for place, member in enumerate(members):
+        found += [(False, ", "), *member] if place else member
+    return [*found, (False, end)][::-1]

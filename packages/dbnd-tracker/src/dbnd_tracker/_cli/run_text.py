@@ -23,6 +23,8 @@ STATE_COLOURS: Final = {
     "lost": "yellow",
     "running": "cyan",
 }
+# Deepest step that the tree draws.
+_DEEPEST: Final = 20
 # Widest value in a column that others stand behind.
 _WIDEST: Final = 60
 
@@ -68,7 +70,7 @@ def _name(task: TaskRunView) -> str:
 
 def _branch(task: TaskRunView) -> str:
     # Tables fold white space, so that depth is drawn.
-    return f"└{'──' * task.depth} " if task.depth else ""
+    return f"└{'──' * min(task.depth, _DEEPEST)} " if task.depth else ""
 
 
 def _parts(task: TaskRunView) -> Iterator[str]:

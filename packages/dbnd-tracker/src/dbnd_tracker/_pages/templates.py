@@ -26,6 +26,8 @@ _LOOKS: Final = {
 }
 _MLFLOW_RUN: Final = re.compile(r"/runs/([0-9A-Za-z_-]{1,64})/?$")
 _CLASS: Final = re.compile(r"<class '([^']+)'>")
+# Browsers take these as steps within an address, however they are written.
+_STEPS: Final = frozenset({".", ".."})
 _CHARACTERS_OF_A_UID: Final = 8
 
 
@@ -67,12 +69,12 @@ def segment(text: str | None) -> str:
 
 def job_url(job: str | None) -> str:
     """Address of the runs of a job."""
-    return f"/app/jobs/{segment(job)}"
+    return f"/?{urlencode({'job': job})}" if job in _STEPS else f"/app/jobs/{segment(job)}"
 
 
 def run_url(job: str | None, run_uid: str) -> str:
-    """Address of a run's page."""
-    return f"{job_url(job)}/{segment(run_uid)}"
+    """Address of a run's page; its uid decides, whatever stands for the job."""
+    return f"/app/jobs/{segment(None if job in _STEPS else job)}/{segment(run_uid)}"
 
 
 def task_url(job: str | None, run_uid: str, task_run_uid: str, **query: object) -> str:

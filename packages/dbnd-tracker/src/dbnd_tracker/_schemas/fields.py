@@ -25,6 +25,7 @@ from pydantic_core import core_schema
 from dbnd._run import RunState, TaskRunState
 from dbnd._values import storable
 from dbnd_tracker._models import NAME_LENGTH
+from dbnd_tracker._values import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,9 @@ T = TypeVar("T")
 
 SOURCE_LENGTH: Final = 64
 """Longest source of an update that is kept, in characters."""
+
+# With dashes, braces and urn:uuid: in front.
+_LONGEST_UID: Final = 64
 
 # The forms that the original schemas take. Not all are ISO 8601: short numbers, 1 to 12 decimals, zone "+HH".
 _TIME_FORM: Final = re.compile(
@@ -60,10 +64,12 @@ def canonical_uid(text: str) -> str:
         ValueError: ``text`` is no uid.
     """
     try:
-        return str(uuid.UUID(text))
+        if len(text) <= _LONGEST_UID:
+            return str(uuid.UUID(text))
     except ValueError:
-        message = "a uid of 32 hex digits is needed"
-        raise ValueError(message) from None
+        pass
+    message = "a uid of 32 hex digits is needed"
+    raise ValueError(message)
 
 
 class _NotNull:
@@ -132,6 +138,13 @@ def from_digits(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
+def _sized(value: int) -> int:
+    if readable(value) != value:
+        message = "the number has more than 4,200 digits"
+        raise ValueError(message)
+    return value
+
+
 def _clean(value: object) -> object:
     return storable(value) if isinstance(value, str) else value
 
@@ -161,13 +174,13 @@ def _from_json_text(value: object) -> object:
         return value
     try:
         parsed = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"text": value}
     return parsed if isinstance(parsed, dict) else {"text": value}
 
 
 Flag = Annotated[bool, Strict()]
-Integer = Annotated[int, Strict()]
+Integer = Annotated[int, Strict(), AfterValidator(_sized)]
 Real = Annotated[float, Strict()]
 """A number; a whole one, too, and NaN and infinities."""
 Text = Annotated[str, BeforeValidator(_clean)]
@@ -178,7 +191,9 @@ Day = Annotated[date, BeforeValidator(_day, json_schema_input_type=date | dateti
 Omittable = Annotated[T | None, _NotNull()]
 """What may be missing, but not null."""
 Source = Annotated[str | None, BeforeValidator(_plain_source)]
-JsonObject = dict[str, Any]
+Json = Annotated[Any, BeforeValidator(readable)]
+"""Any JSON value, as it can be shown."""
+JsonObject = Annotated[dict[str, Any], BeforeValidator(readable)]
 DataSchema = Annotated[JsonObject | None, BeforeValidator(_from_json_text)]
 Dimensions = list[Integer | None] | None
 RunStateName = Annotated[

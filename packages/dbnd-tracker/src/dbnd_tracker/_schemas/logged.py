@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
@@ -13,6 +13,7 @@ from dbnd_tracker._schemas.fields import (
     Dimensions,
     Flag,
     Integer,
+    Json,
     JsonObject,
     Name,
     Omittable,
@@ -68,14 +69,14 @@ class Metric(Body):
 
     key: Name
     timestamp: Time | None = None
-    value: Any = None
+    value: Json = None
     value_int: Integer | None = None
     value_float: Real | None = None
     value_str: Text | None = None
-    value_json: Any = None
+    value_json: Json = None
     text: Text | None = None
     deleted: Flag | None = None
-    source: str | None = None
+    source: Text | None = None
     step: Annotated[Integer, Field(ge=-MAX_STEP - 1, le=MAX_STEP)] | None = None
 
     def chosen(self) -> object:
@@ -147,17 +148,17 @@ class ColumnStats(Body):
     non_null_count: Integer | None = None
     null_percent: Real | None = None
     unique_count: Integer | None = None
-    most_freq_value: Any = Field(default=None, validation_alias=AliasChoices("most_freq_value", "top_value"))
+    most_freq_value: Json = Field(default=None, validation_alias=AliasChoices("most_freq_value", "top_value"))
     most_freq_value_count: Integer | None = Field(
         default=None, validation_alias=AliasChoices("most_freq_value_count", "top_freq_count")
     )
     mean_value: Real | None = None
-    min_value: Any = None
-    max_value: Any = None
+    min_value: Json = None
+    max_value: Json = None
     std_value: Real | None = None
-    quartile_1: Any = None
-    quartile_2: Any = None
-    quartile_3: Any = None
+    quartile_1: Json = None
+    quartile_2: Json = None
+    quartile_3: Json = None
 
 
 class DatasetLogged(Body):
