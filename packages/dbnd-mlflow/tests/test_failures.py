@@ -149,3 +149,12 @@ def test_what_mlflow_refuses_is_no_business_of_ours(tracker_url, any_inner, capf
     ]
     assert all(isinstance(each, tuple) for each in refused)
     assert "dbnd:" not in capfd.readouterr().err
+
+
+def test_a_parent_that_does_not_exist_is_no_business_of_ours(tracker_url, inner_uri, journalled, capfd):
+    """MLflow takes it. The run stands for itself, as it does in an import: below nothing nobody would find it."""
+    client = MlflowClient(tracking_uri=build_composite_uri(tracker_url, inner_uri))
+    run = client.create_run("0", tags={"mlflow.parentRunId": "0" * 32})
+    assert "cannot be" not in capfd.readouterr().err
+    (init,) = [body["init_args"] for call, body in journalled() if call == "init_run"]
+    assert init["run_uid"].replace("-", "") == run.info.run_id

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd import dbnd_tracking
-from dbnd_mlflow import _runs, build_composite_uri
+from dbnd_mlflow import _derived, _runs, build_composite_uri
 from dbnd_mlflow._reporter import _maps
 
 
@@ -61,7 +61,7 @@ def test_an_interrupt_gives_the_place_back_too(conf):
             store.create_run("0", "u", 1, [], "interrupted")
         first = store.create_run("0", "u", 1, [], "first")
         root = mlflow.MlflowClient().get_run(first.info.run_id).data.tags
-    assert root["dbnd.task_run_attempt_uid"] != _runs._attempt_uid(root["dbnd.task_run_uid"])
+    assert root["dbnd.task_run_attempt_uid"] != _derived.attempt_uid(root["dbnd.task_run_uid"])
 
 
 def test_a_reopened_run_is_running_again(uri, journalled):
@@ -193,7 +193,7 @@ def test_runs_that_have_ended_are_forgotten_in_time(store, monkeypatch, journall
     assert set(runs._runs) == {going_on, *ids[-5:]}
     store.log_metric(ids[0], Metric("late", 1, 5, 1))
     late = attempts_of_points(journalled())[-1]
-    assert late == _runs._attempt_uid(_runs.uid_of(ids[0]))
+    assert late == _derived.attempt_uid(_derived.uid_of(ids[0]))
     assert len(runs._runs) == 6
 
 

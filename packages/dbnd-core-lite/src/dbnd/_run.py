@@ -151,6 +151,7 @@ class Run:
         cmd_name: How it was started: "run" (``dbnd run``) or "inplace_tracking".
         is_attached: Whether it was begun elsewhere, and this process only takes part in it (``DBND_RUN_UID``).
         sends_heartbeat: Whether the tracker is to expect heartbeats.
+        is_elsewhere: Whether it takes place in another process, whose environment this one does not know.
 
     Attributes:
         parent: The task run of another run that has started this one, if any.
@@ -174,6 +175,7 @@ class Run:
     state: RunState = RunState.RUNNING
     is_attached: bool = False
     sends_heartbeat: bool = False
+    is_elsewhere: bool = False
     env_uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     parent: ParentTaskRun | None = field(default_factory=ParentTaskRun.of_environment)
     root: TaskRun | None = None

@@ -76,7 +76,7 @@ def _build(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
 
     client = _client(composite.databand_url)
     is_near = any(base.__name__ in _NEAR for base in type(inner).__mro__)
-    reporter = Reporter(client, inner_uri, StoreReader(is_near, inner.get_run, functools.partial(_tag, inner)))
+    reporter = Reporter(client, inner_uri, StoreReader(is_near, inner.get_run, functools.partial(_tag, inner), inner))
     store = DatabandStore(inner, reporter, (tracking_store, (uri, artifact_uri)))
     queue = getattr(inner, "_async_logging_queue", None)
     if queue is not None and hasattr(

@@ -120,7 +120,7 @@ class _Bystander:
         """No tags: the run is no task run."""
         return {}
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
+    def __getattr__(self, name: str) -> Callable[..., object]:
         return _ignore if name in _NO_WRITES else self._say
 
     def _say(self, *_: object, **__: object) -> None:
@@ -135,8 +135,10 @@ class _Bystander:
 
 
 # What the reporter is told that changes no run.
-_NO_WRITES: Final = frozenset({"run_seen", "experiment_seen", "not_created", "half_logged", "failed"})
+_NO_WRITES: Final = frozenset(
+    {"run_seen", "experiment_seen", "find", "to_change", "not_created", "half_logged", "failed"}
+)
 
 
-def _ignore(*_: object, **__: object) -> None:
-    return None
+def _ignore(*_: object, **__: object) -> list[str]:
+    return []

@@ -18,8 +18,8 @@ from dbnd._tracking.transport import Batch, PartlyAppliedError, Transport
 
 from ._artifacts import MAX_ARTIFACTS, artifacts_of, is_local
 from ._datasets import dataset_operation
+from ._derived import PARENT, derived_task_run, moment, uid_of
 from ._reporter import IMPORTED, METRIC, MODEL, OWN_TAGS, PARAM, STATES, TAG, page_of
-from ._runs import PARENT, derived_task_run, moment, uid_of
 from ._sides import models_of, task_run_of
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from dbnd import TrackingAPIClient, _console
@@ -23,7 +24,8 @@ from dbnd._values import MAX_TEXT
 
 from ._artifacts import MAX_ARTIFACTS, artifacts_of, may_have_unlisted
 from ._datasets import dataset_operation
-from ._runs import LINK_TAGS, MADE_FOR, RunMap, TrackedRun, moment
+from ._derived import FACTS, RUN_NAME, moment
+from ._runs import LINK_TAGS, MADE_FOR, RunMap, TrackedRun
 
 METRIC: Final = "mlflow"
 PARAM: Final = "mlflow.param"
@@ -44,7 +46,8 @@ STATES: Final = {
     "KILLED": (TaskRunState.CANCELLED, RunState.CANCELLED),
 }
 _SILENCE: Final = 60.0
-_RUN_NAME: Final = "mlflow.runName"
+# Runs that are read at once.
+_PAGE: Final = 1_000
 # The artifact root of a run, which its server makes of the ids of experiment and run, and a folder below it.
 _RUN_FOLDER: Final = re.compile(r"(?P<root>.*/(?P<run_id>[0-9a-f]{32})/artifacts)(?:/(?P<folder>.*))?$", re.DOTALL)
 
@@ -60,11 +63,30 @@ class StoreReader:
         is_near: Whether that takes no request to a server.
         run: Reads a run by its id.
         tag: Writes a tag of a run: its id, name and value. Only our own tags are written.
+        store: The store itself.
     """
 
     is_near: bool
     run: Callable[[str], Any]
     tag: Callable[[str, str, str], None] | None = None
+    store: Any = None
+
+    def experiment_name(self, experiment_id: str) -> str | None:
+        """Name of an experiment, or None where that would take a request, or there is none."""
+        try:
+            return str(self.store.get_experiment(experiment_id).name) if self.is_near else None
+        except MlflowException:
+            return None
+
+    def runs_of(self, experiment_id: str, view: int) -> Iterator[Any]:
+        """The runs of an experiment, by MLflow's ``ViewType``; for a store that is near."""
+        token = None
+        while True:
+            page = self.store.search_runs([experiment_id], "", view, max_results=_PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
 
 class Reporter:
@@ -108,11 +130,8 @@ class Reporter:
         task_run = tracked.task_run
         if tracked.is_own:
             self._set_project(task_run.run, run.info.experiment_id)
-        elif tracked.is_dbnd_run:
-            self._client.init_run(task_run.run, task_run)
         else:
-            self._client.add_task_runs(task_run.run, [task_run])
-        if not tracked.is_own:
+            self._announce(tracked)
             self._client.update_task_run_attempts(task_run, TaskRunState.RUNNING, timestamp=task_run.start_time)
         self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
         started = micros(task_run.start_time)
@@ -126,9 +145,13 @@ class Reporter:
             # Its id is known only now. Outside of tasks no request is made: what is counted stays as it is.
             self._read.tag(run.info.run_id, MADE_FOR, run.info.run_id)
 
+    def find(self, run_id: str) -> TrackedRun:
+        """The task run of an MLflow run by its id (see ``RunMap.find``)."""
+        return self._map.find(run_id, self._read)
+
     def run_seen(self, run: Any) -> None:  # noqa: ANN401
         """A run was read: remember which task run it belongs to."""
-        self._map.seen(run)
+        self._map.seen(run, self._read)
 
     def run_updated(self, info: Any, end_time: int | None, name: str | None, *, changed: bool) -> None:  # noqa: ANN401
         """A run was given a name, a status, or both: a final status ends its task run, another one reopens it.
@@ -139,7 +162,7 @@ class Reporter:
             name: Its new name, or None.
             changed: Whether a status was given.
         """
-        tracked = self._find(info.run_id)
+        tracked = self.find(info.run_id)
         tracked.artifact_uri = info.artifact_uri or tracked.artifact_uri
         if name:
             self._rename(tracked, name)
@@ -162,19 +185,28 @@ class Reporter:
             self._client.set_run_state(tracked.task_run.run, RunState.RUNNING)
 
     def _rename(self, tracked: TrackedRun, name: str) -> None:
-        """Report a new name: MLflow keeps it as a tag as well, and a run of our own is announced again by it."""
+        """Report a new name: MLflow keeps it as a tag as well."""
         now = time.time_ns() // 1000
-        self._client.log_metrics([group(tracked.task_run.attempt_uid, TAG, [text_point(_RUN_NAME, name, now)])])
-        run = tracked.task_run.run
-        if tracked.is_announced and tracked.is_dbnd_run and run.name != name:
-            run.name = name
-            self._client.init_run(run, tracked.task_run)
+        self._client.log_metrics([group(tracked.task_run.attempt_uid, TAG, [text_point(RUN_NAME, name, now)])])
+        self._changed(tracked, {RUN_NAME: name})
+
+    def _changed(self, tracked: TrackedRun, tags: Mapping[str, str | None]) -> None:
+        """Report what tags that are facts say of a run, or no longer say: it is announced again."""
+        changes = {key: tags[key] for key in FACTS & tags.keys()}
+        if changes and self._map.change(tracked, changes, self._read):
+            self._announce(tracked)
+
+    def _announce(self, tracked: TrackedRun) -> None:
+        if tracked.is_dbnd_run:
+            self._client.init_run(tracked.task_run.run, tracked.task_run)
+        else:
+            self._client.add_task_runs(tracked.task_run.run, [tracked.task_run])
 
     def logged(
         self, run_id: str, *, metrics: Sequence[Any] = (), params: Sequence[Any] = (), tags: Sequence[Any] = ()
     ) -> None:
         """Metrics, params and tags were logged, in one call: they are one event, too."""
-        tracked = self._find(run_id)
+        tracked = self.find(run_id)
         attempt = tracked.task_run.attempt_uid
         if tags:
             self._keep_links(run_id, tracked, tags)
@@ -196,6 +228,8 @@ class Reporter:
                     texts_now = (text_point(t.key, mask_value(t.key, str(t.value)), now) for t in texts)
                     groups.append(group(attempt, source, texts_now))
         self._client.log_metrics(groups)
+        if tags:
+            self._changed(tracked, {tag.key: str(tag.value) for tag in tags})
 
     def _keep_links(self, run_id: str, tracked: TrackedRun, tags: Sequence[Any]) -> None:
         """Write the links of a run again that ``tags`` have replaced: copies of tags carry those of another run."""
@@ -219,17 +253,43 @@ class Reporter:
         """A tag was taken back."""
         if key in OWN_TAGS:
             return
-        attempt = self._find(run_id).task_run.attempt_uid
-        self._client.log_metrics([group(attempt, TAG, [deleted_point(key, time.time_ns() // 1000)])])
+        tracked = self.find(run_id)
+        deleted = deleted_point(key, time.time_ns() // 1000)
+        self._client.log_metrics([group(tracked.task_run.attempt_uid, TAG, [deleted])])
+        self._changed(tracked, {key: None})
 
     def lifecycle_changed(self, run_id: str, stage: str) -> None:
         """A run was deleted or restored: nothing is lost in the tracker, a tag tells."""
-        attempt = self._find(run_id).task_run.attempt_uid
+        attempt = self.find(run_id).task_run.attempt_uid
         self._client.log_metrics([group(attempt, TAG, [text_point(LIFECYCLE, stage, time.time_ns() // 1000)])])
+
+    def to_change(self, experiment_id: str, stage: str) -> list[str]:
+        """Ids of the runs that change with the stage of their experiment, which is about to be ``stage``."""
+        view = ViewType.ACTIVE_ONLY if stage == "deleted" else ViewType.DELETED_ONLY
+        return [tracked.info.run_id for tracked in self._runs_of(experiment_id, view)]
+
+    def experiment_renamed(self, experiment_id: str, name: str) -> None:
+        """An experiment was given another name: it is the project of its runs."""
+        before = self._map.experiments.get(experiment_id)
+        self._map.experiments[experiment_id] = name
+        for tracked in self._runs_of(experiment_id, ViewType.ALL):
+            run = tracked.task_run.run
+            is_project = tracked.is_own and tracked.is_announced and before is not None and run.project_name == before
+            if tracked.is_dbnd_run or is_project:
+                run.project_name = name
+                self._client.init_run(run, run.root or tracked.task_run)
+
+    def _runs_of(self, experiment_id: str, view: int) -> Iterator[TrackedRun]:
+        """The runs of an experiment; of one on a server those that this process knows, for nobody is asked."""
+        if not self._read.is_near:
+            yield from self._map.known_in(experiment_id)
+            return
+        for run in self._read.runs_of(experiment_id, view):
+            yield self._map.seen(run, self._read)
 
     def datasets_read(self, run_id: str, inputs: Sequence[Any]) -> None:
         """Datasets were logged as inputs: each is read once by a run, however often MLflow says so."""
-        tracked = self._find(run_id)
+        tracked = self.find(run_id)
         for item in inputs:
             dataset = item.dataset
             if (dataset.name, dataset.digest) in tracked.datasets:
@@ -247,7 +307,7 @@ class Reporter:
         found = _RUN_FOLDER.match(root)
         if found is None:
             return
-        tracked = self._find(found["run_id"])
+        tracked = self.find(found["run_id"])
         path = f"{found['folder'] or ''}/{name}".lstrip("/")
         if path in tracked.artifacts or len(tracked.artifacts) >= MAX_ARTIFACTS:
             return
@@ -256,7 +316,7 @@ class Reporter:
 
     def model_logged(self, run_id: str, name: str, location: str | None) -> None:
         """A model was logged: its name and where it stands."""
-        tracked = self._find(run_id)
+        tracked = self.find(run_id)
         place = location or f"{tracked.artifact_uri or f'runs:/{run_id}'}/{name}"
         self._client.log_artifact(tracked.task_run.attempt_uid, f"{MODEL}{name}", place)
 
@@ -271,9 +331,6 @@ class Reporter:
             self._last_message = now
             reason = mask_text(f"{type(error).__name__}: {error}", MAX_TEXT)
             _console.warning(f"A call of MLflow ({method}) could not be reported to {self._client.name} ({reason}).")
-
-    def _find(self, run_id: str) -> TrackedRun:
-        return self._map.find(run_id, self._read)
 
     def _set_project(self, run: Run, experiment_id: str) -> None:
         """Make the experiment the project of a run that has none: reported by announcing the run again."""

@@ -6,13 +6,27 @@ import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from pathlib import PurePath
 from typing import Any, Final, NamedTuple, Protocol
 
 from dbnd import TaskRun, TrackingAPIClient, _console, current_task_run, get_databand_context
-from dbnd._context import script_name
 from dbnd._run import ParentTaskRun, Run, TaskDefinition
+
+from ._derived import (
+    FINAL_STATUSES,
+    NOTE,
+    PARENT,
+    RUN_NAME,
+    USER,
+    attempt_uid,
+    derived_task_run,
+    description,
+    facts_of,
+    foreign,
+    guessed,
+    is_within,
+    moment,
+    source_of,
+)
 
 RUN_UID: Final = "dbnd.run_uid"
 TASK_RUN_UID: Final = "dbnd.task_run_uid"
@@ -22,11 +36,8 @@ MADE_FOR: Final = "dbnd.mlflow_run_id"
 """Tag of an MLflow run that says for which run its link tags were made: copies of a run carry them, too."""
 LINK_TAGS: Final = frozenset({RUN_UID, TASK_RUN_UID, ATTEMPT_UID, RUN_URL, MADE_FOR})
 """Tags of an MLflow run that are ours, and no tags of the user's."""
-PARENT: Final = "mlflow.parentRunId"
-_SOURCE_NAME: Final = "mlflow.source.name"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_NOTE: Final = "mlflow.note.content"
-FINAL_STATUSES: Final = frozenset({"FINISHED", "FAILED", "KILLED"})
+# What MLflow's errors call a run that does not exist, and an id that none can have.
+_NO_SUCH_RUN: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 # So many runs that have ended, or of which only the id is known, are remembered.
 MAX_IDLE: Final = 1_000
 
@@ -40,6 +51,9 @@ class Read(Protocol):
 
     def run(self, run_id: str) -> Any:  # noqa: ANN401  MLflow's Run, of whichever version
         """The run with this id."""
+
+    def experiment_name(self, experiment_id: str) -> str | None:
+        """Name of an experiment, or None where that would take a request."""
 
 
 class Link(NamedTuple):
@@ -79,6 +93,8 @@ class TrackedRun:
         datasets: Name and digest of the datasets that were reported.
         artifacts: Names of the artifacts that were reported.
         links: The link tags of the run; none outside of tasks.
+        info: MLflow's RunInfo, once known.
+        facts: Those of its tags that are facts of the run.
     """
 
     task_run: TaskRun
@@ -91,6 +107,8 @@ class TrackedRun:
     datasets: set[tuple[str, str]] = field(default_factory=set)
     artifacts: set[str] = field(default_factory=set)
     links: dict[str, str] = field(default_factory=dict)
+    info: Any = None
+    facts: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_dbnd_run(self) -> bool:
@@ -140,15 +158,15 @@ class RunMap:
             is_own = PARENT not in tags and host.uid not in self._owned
             if is_own:
                 self._owned.add(host.uid)
-                uid, attempt_uid = host.uid, host.attempt_uid
+                uid, attempt = host.uid, host.attempt_uid
             else:
                 uid = str(uuid.uuid4())
-                attempt_uid = _attempt_uid(uid)
+                attempt = attempt_uid(uid)
             self._planned[uid] = host
         return {
             RUN_UID: host.run.uid,
             TASK_RUN_UID: uid,
-            ATTEMPT_UID: attempt_uid,
+            ATTEMPT_UID: attempt,
             RUN_URL: run_url(self._client, host.run),
         }
 
@@ -172,7 +190,7 @@ class RunMap:
             read: Reads its parent, if this process does not know it.
         """
         tags, info = run.data.tags, run.info
-        parent = self.find(tags[PARENT], read).task_run if PARENT in tags else None
+        parent = self._parent(tags, read, below=frozenset(), may_ask=True)
         with self._lock:
             host = self._planned.pop(links[TASK_RUN_UID]) if links else None
             if host is None:
@@ -192,29 +210,43 @@ class RunMap:
             )
             if links:
                 tracked.links = {**links, MADE_FOR: info.run_id}
+            tracked.info, tracked.facts = info, facts_of(tags)
             self._runs[info.run_id] = tracked
         return tracked
 
-    def seen(self, run: Any) -> TrackedRun:  # noqa: ANN401
-        """The task run of an MLflow run that was read from the store, perhaps created by another process."""
+    def seen(self, run: Any, read: Read, below: frozenset[str] = frozenset()) -> TrackedRun:  # noqa: ANN401
+        """The task run of an MLflow run that was read from the store, perhaps created by another process.
+
+        Args:
+            run: The MLflow run.
+            read: Reads its parent, if this process does not know it.
+            below: Ids of runs that are below it: of parents that go round in a circle none is the topmost.
+        """
         run_id, tags = run.info.run_id, run.data.tags
+        known = self._runs.get(run_id)
+        if known is not None and not known.is_guess:
+            return known
+        parent = self._parent(tags, read, below | {run_id}, may_ask=read.is_near)
+        experiment = self._experiment(run.info.experiment_id, read)
         with self._lock:
             tracked = self._runs.get(run_id)
             if tracked is None or tracked.is_guess:
                 link = Link.of(run)
                 if link is not None:
-                    task_run = _foreign(*link, run.info.run_name)
-                    is_own = link.attempt_uid != _attempt_uid(link.task_run_uid)
+                    task_run = foreign(*link, run.info.run_name)
+                    is_own = link.attempt_uid != attempt_uid(link.task_run_uid)
                     # Its state is told by the run that it belongs to, wherever that is.
                     tracked = TrackedRun(task_run, task_run, is_own=is_own)
                     tracked.links = {name: tags[name] for name in LINK_TAGS & tags.keys()}
                 else:
-                    task_run = derived_task_run(run, self._parent(tags), self.experiments.get(run.info.experiment_id))
+                    task_run = derived_task_run(run, parent, experiment)
+                    task_run.run.is_elsewhere = parent is None or parent.run.is_elsewhere
                     # Links that are not said to be its own: it is a copy, or was made this very moment.
                     is_guess = TASK_RUN_UID in tags and MADE_FOR not in tags
                     tracked = TrackedRun(task_run, None, is_own=False, is_guess=is_guess)
                 tracked.has_ended = run.info.status in FINAL_STATUSES
                 tracked.artifact_uri = run.info.artifact_uri
+                tracked.info, tracked.facts = run.info, facts_of(tags)
                 self._runs[run_id] = tracked
                 if tracked.has_ended:
                     self._retire(run_id)
@@ -222,13 +254,69 @@ class RunMap:
                     self._idle.pop(run_id, None)
             return tracked
 
-    def _parent(self, tags: Mapping[str, str]) -> TaskRun | None:
-        """The task run of a run's parent; of one that is not known, what follows from its id."""
+    def _experiment(self, experiment_id: str, read: Read) -> str | None:
+        """Name of an experiment, if this process knows it or may read it."""
+        if experiment_id not in self.experiments:
+            name = read.experiment_name(experiment_id)
+            if name is None:
+                return None
+            self.experiments[experiment_id] = name
+        return self.experiments[experiment_id]
+
+    def _parent(self, tags: Mapping[str, str], read: Read, below: frozenset[str], *, may_ask: bool) -> TaskRun | None:
+        """The task run of a run's parent, of which perhaps nothing but its id is known.
+
+        A run whose parent does not exist stands for itself: below nothing nobody would find it.
+        """
         parent_id = tags.get(PARENT)
-        if parent_id is None:
+        if not parent_id or parent_id in below:
             return None
-        known = self._runs.get(parent_id)
-        return _guessed(parent_id) if known is None else known.task_run
+        tracked = self._runs.get(parent_id)
+        if tracked is None and may_ask:
+            tracked = self._look_up(parent_id, read, below)
+        if tracked is None and read.is_near:
+            return None
+        return guessed(parent_id) if tracked is None else tracked.task_run
+
+    def change(self, tracked: TrackedRun, changes: Mapping[str, str | None], read: Read) -> bool:
+        """Apply what tags say of a run, and return whether the tracker is to be told.
+
+        Args:
+            tracked: The run.
+            changes: The new values of tags that are facts; None for one that was taken back.
+            read: Reads its parent, if this process does not know it.
+        """
+        before, task_run = tracked.facts, tracked.task_run
+        # A name stays when its tag is taken back, as in MLflow; and what was moved below a run stays there.
+        kept = {key: value for key, value in before.items() if key not in changes or key in {RUN_NAME, PARENT}}
+        tracked.facts = facts = kept | {key: value for key, value in changes.items() if value}
+        # Of another process' run it was read only now what it is like, perhaps after the change.
+        is_new = facts != before or not tracked.is_announced
+        # A task says itself what it is called; of a task of another process it is not known where it is.
+        if not is_new or tracked.info is None or tracked.host is task_run:
+            return False
+        name = facts.get(RUN_NAME) or task_run.name
+        if name != task_run.name:
+            task_run.definition = TaskDefinition(name, kind=task_run.definition.kind)
+        parent = self._parent(facts, read, below=frozenset({tracked.info.run_id}), may_ask=read.is_near)
+        if parent is not None and not is_within(parent, task_run):
+            self._move(tracked, parent)
+        if tracked.is_dbnd_run:
+            run = task_run.run
+            run.name = name
+            run.user = facts.get(USER) or run.user
+            run.description = description(facts) or ("" if run.description or NOTE in changes else None)
+            run.job_name = source_of(facts) or run.job_name
+        return True
+
+    def _move(self, tracked: TrackedRun, parent: TaskRun) -> None:
+        """Move a task run, and what is below it, below another one; one of a task stays in the task's run."""
+        task_run = tracked.task_run
+        task_run.parent = parent
+        if tracked.host is None:
+            for other in [task_run, *(each.task_run for each in list(self._runs.values()))]:
+                if other.run is not parent.run and is_within(other, task_run):
+                    other.run = parent.run
 
     def find(self, run_id: str, read: Read) -> TrackedRun:
         """The task run of an MLflow run by its id.
@@ -244,14 +332,29 @@ class RunMap:
         tracked = self._runs.get(run_id)
         if tracked is not None:
             return tracked
-        if read.is_near or self.host() is not None or ParentTaskRun.of_environment() is not None:
-            try:
-                return self.seen(read.run(run_id))
-            except Exception as error:  # noqa: BLE001  whatever a store raises; the guess below stands
-                _console.warning(f"The MLflow run {run_id} cannot be read ({type(error).__name__}).")
+        tracked = self._look_up(run_id, read, frozenset())
+        if tracked is not None:
+            return tracked
         with self._lock:
             self._retire(run_id)
-            return self._runs.setdefault(run_id, TrackedRun(_guessed(run_id), None, is_own=False, is_guess=True))
+            return self._runs.setdefault(run_id, TrackedRun(guessed(run_id), None, is_own=False, is_guess=True))
+
+    def _look_up(self, run_id: str, read: Read, below: frozenset[str]) -> TrackedRun | None:
+        """Read a run, where that is allowed; None if it is not, or in vain."""
+        if not (read.is_near or self.host() is not None or ParentTaskRun.of_environment() is not None):
+            return None
+        try:
+            return self.seen(read.run(run_id), read, below)
+        except Exception as error:  # noqa: BLE001  whatever a store raises; what follows from the id stands
+            if getattr(error, "error_code", None) not in _NO_SUCH_RUN:
+                _console.warning(f"The MLflow run {run_id} cannot be read ({type(error).__name__}).")
+            return None
+
+    def known_in(self, experiment_id: str) -> list[TrackedRun]:
+        """The runs of an experiment that this process knows."""
+        with self._lock:
+            runs = [tracked for tracked in self._runs.values() if tracked.info is not None]
+        return [tracked for tracked in runs if str(tracked.info.experiment_id) == str(experiment_id)]
 
     def ended(self, run_id: str) -> None:
         """A run was given a final status: it is kept for those who come late, and forgotten in time."""
@@ -276,76 +379,8 @@ class RunMap:
             return run_id in self._runs
 
 
-def moment(milliseconds: int | None) -> datetime:
-    """A time of MLflow (ms since the epoch, UTC); now for None."""
-    if milliseconds is None:
-        return datetime.now(timezone.utc)
-    try:
-        return _EPOCH + timedelta(milliseconds=milliseconds)
-    except OverflowError:  # MLflow takes any integer, such as one in ns; the point counts more than its time
-        return datetime.max.replace(tzinfo=timezone.utc) if milliseconds > 0 else _EPOCH
-
-
 def run_url(client: TrackingAPIClient, run: Run) -> str:
     """Where a run can be looked at: its page, or for an embedded tracker its file and uid."""
     if client.url.startswith("http"):
         return f"{client.name}/app/jobs/{run.job_name}/{run.uid}"
     return f"{client.name}#{run.uid}"
-
-
-def uid_of(run_id: str) -> str:
-    """The uid that an MLflow run outside of any task has in the tracker: its own id, which is a uuid."""
-    try:
-        return str(uuid.UUID(run_id))
-    except ValueError:  # a store with ids of another kind
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"mlflow:run:{run_id}"))
-
-
-def _attempt_uid(task_run_uid: str) -> str:
-    return str(uuid.uuid5(uuid.UUID(task_run_uid), "1"))
-
-
-def derived_task_run(run: Any, parent: TaskRun | None, experiment: str | None) -> TaskRun:  # noqa: ANN401
-    """The task run of an MLflow run outside of any task: every process derives the same uids from its id."""
-    info, tags = run.info, run.data.tags
-    uid = uid_of(info.run_id)
-    name = info.run_name or info.run_id
-    if parent is not None:
-        dbnd_run = parent.run
-    else:
-        dbnd_run = Run(
-            _job_name(tags, experiment),
-            "inplace_tracking",
-            project_name=experiment,
-            name=name,
-            uid=uid,
-            start_time=moment(info.start_time),
-            description=tags.get(_NOTE),
-        )
-        dbnd_run.user = tags.get("mlflow.user") or info.user_id or dbnd_run.user
-    return dbnd_run.new_task_run(
-        TaskDefinition(name, kind="mlflow"),
-        parent=parent,
-        uid=uid,
-        attempt_uid=_attempt_uid(uid),
-        start_time=moment(info.start_time),
-    )
-
-
-def _job_name(tags: Mapping[str, str], experiment: str | None) -> str:
-    source = tags.get(_SOURCE_NAME)
-    if source:
-        return PurePath(source).name or source
-    return experiment or script_name()
-
-
-def _guessed(run_id: str) -> TaskRun:
-    """The task run that an MLflow run outside of any task has, of which only the id is known."""
-    uid = uid_of(run_id)
-    return _foreign(uid, uid, _attempt_uid(uid), run_id)
-
-
-def _foreign(run_uid: str, task_run_uid: str, attempt_uid: str, name: str) -> TaskRun:
-    """A task run that another process has reported: enough of it to add points."""
-    run = Run("mlflow", "inplace_tracking", uid=run_uid)
-    return run.new_task_run(TaskDefinition(name or run_uid), parent=None, uid=task_run_uid, attempt_uid=attempt_uid)

@@ -18,7 +18,8 @@ from mlflow.tracking._tracking_service import utils as mlflow_tracking
 from dbnd import DatabandError, UsageError
 from dbnd._masking import mask_text, mask_url
 
-from ._runs import MADE_FOR, Link, uid_of
+from ._derived import uid_of
+from ._runs import MADE_FOR, Link
 from ._settings import MlflowTrackingSettings
 from ._uri import is_composite_uri, parse_composite_uri
 

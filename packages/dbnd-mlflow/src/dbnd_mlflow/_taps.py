@@ -30,6 +30,8 @@ def tapped(name: str, function: Function) -> Function:
     if name == "create_run":
         return _linked(function)
     bind = _binder(function)
+    if name in _STAGES:
+        return _staged(name, function, bind)
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -70,6 +72,28 @@ def _linked(function: Function) -> Function:
         return result
 
     return create_run
+
+
+def _staged(name: str, function: Function, bind: Binder) -> Function:
+    """What changes the stage of runs: which they are is asked before, for it is not to be seen afterwards."""
+
+    @functools.wraps(function)
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        reporter = self._databand_reporter
+        run_ids: list[str] = []
+        try:
+            run_ids = _STAGES[name](reporter, bind(args, kwargs))
+        except Exception as error:  # noqa: BLE001  see _report(); what is wrong with the experiment, MLflow says
+            trouble: Exception | None = error
+        else:
+            trouble = None
+        result = function(self._databand_inner, *args, **kwargs)
+        if trouble is not None:
+            reporter.failed(name, trouble)
+        _report(reporter, name, lambda *_: {"run_ids": run_ids}, args, kwargs, result)
+        return result
+
+    return call
 
 
 def _report(
@@ -178,12 +202,19 @@ def _delete_tag(reporter: Reporter, given: Arguments, _: object) -> None:
     reporter.tag_deleted(given["run_id"], given["key"])
 
 
-def _delete_run(reporter: Reporter, given: Arguments, _: object) -> None:
-    reporter.lifecycle_changed(given["run_id"], "deleted")
+def _deleted(reporter: Reporter, given: Arguments, _: object) -> None:
+    for run_id in given["run_ids"]:
+        reporter.lifecycle_changed(run_id, "deleted")
 
 
-def _restore_run(reporter: Reporter, given: Arguments, _: object) -> None:
-    reporter.lifecycle_changed(given["run_id"], "active")
+def _restored(reporter: Reporter, given: Arguments, _: object) -> None:
+    for run_id in given["run_ids"]:
+        reporter.lifecycle_changed(run_id, "active")
+
+
+def _the_run(reporter: Reporter, given: Arguments) -> list[str]:
+    reporter.find(given["run_id"])
+    return [given["run_id"]]
 
 
 def _log_inputs(reporter: Reporter, given: Arguments, _: object) -> None:
@@ -201,7 +232,7 @@ def _create_experiment(reporter: Reporter, given: Arguments, result: Any) -> Non
 
 
 def _rename_experiment(reporter: Reporter, given: Arguments, _: object) -> None:
-    reporter.experiment_seen(given["experiment_id"], given["new_name"])
+    reporter.experiment_renamed(given["experiment_id"], given["new_name"])
 
 
 def _record_logged_model(reporter: Reporter, given: Arguments, _: object) -> None:
@@ -222,12 +253,25 @@ def _create_model_version(reporter: Reporter, given: Arguments, result: Any) -> 
         reporter.model_logged(result.run_id, f"{result.name}/{result.version}", place)
 
 
+# What says, before a call, which runs it will have deleted or restored. A run that goes for good is known by then.
+_STAGES: Final[dict[str, Callable[[Reporter, Arguments], list[str]]]] = {
+    "_hard_delete_experiment": lambda reporter, given: reporter.to_change(given["experiment_id"], "deleted"),
+    "_hard_delete_run": _the_run,
+    "delete_experiment": lambda reporter, given: reporter.to_change(given["experiment_id"], "deleted"),
+    "delete_run": lambda _, given: [given["run_id"]],
+    "restore_experiment": lambda reporter, given: reporter.to_change(given["experiment_id"], "active"),
+    "restore_run": lambda _, given: [given["run_id"]],
+}
+
 TAPS: Final[dict[str, Tap]] = {
+    "_hard_delete_experiment": _deleted,
+    "_hard_delete_run": _deleted,
     "create_experiment": _create_experiment,
     "create_logged_model": _logged_model,
     "create_model_version": _create_model_version,
     "create_run": _create_run,
-    "delete_run": _delete_run,
+    "delete_experiment": _deleted,
+    "delete_run": _deleted,
     "delete_tag": _delete_tag,
     "get_experiment": _experiment,
     "get_experiment_by_name": _experiment,
@@ -238,7 +282,8 @@ TAPS: Final[dict[str, Tap]] = {
     "log_param": _log_param,
     "record_logged_model": _record_logged_model,
     "rename_experiment": _rename_experiment,
-    "restore_run": _restore_run,
+    "restore_experiment": _restored,
+    "restore_run": _restored,
     "set_tag": _set_tag,
     "update_run_info": _update_run_info,
 }

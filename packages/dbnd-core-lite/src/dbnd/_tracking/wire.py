@@ -176,6 +176,8 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str) -> Json:
         "tracking_source": None,
         "tracking_source_uid": None,
     }
+    if run.is_elsewhere:
+        del args["task_run_env"]
     return {"init_args": args, "version": PROTOCOL_VERSION}
 
 

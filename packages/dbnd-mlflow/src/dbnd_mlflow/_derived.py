@@ -1,0 +1,117 @@
+"""The task run of an MLflow run outside of any task: every process derives the same one from what MLflow says of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import PurePath
+from typing import Any, Final
+
+from dbnd import TaskRun
+from dbnd._context import script_name
+from dbnd._masking import mask_text
+from dbnd._run import Run, TaskDefinition
+
+PARENT: Final = "mlflow.parentRunId"
+RUN_NAME: Final = "mlflow.runName"
+_SOURCE_NAME: Final = "mlflow.source.name"
+USER: Final = "mlflow.user"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+NOTE: Final = "mlflow.note.content"
+FINAL_STATUSES: Final = frozenset({"FINISHED", "FAILED", "KILLED"})
+FACTS: Final = frozenset({RUN_NAME, PARENT, _SOURCE_NAME, USER, NOTE})
+"""Tags that are facts of a run, which MLflow's own page shows as such."""
+
+
+def moment(milliseconds: int | None) -> datetime:
+    """A time of MLflow (ms since the epoch, UTC); now for None."""
+    if milliseconds is None:
+        return datetime.now(timezone.utc)
+    try:
+        return _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:  # MLflow takes any integer, such as one in ns; the point counts more than its time
+        return datetime.max.replace(tzinfo=timezone.utc) if milliseconds > 0 else _EPOCH
+
+
+def uid_of(run_id: str) -> str:
+    """The uid that an MLflow run outside of any task has in the tracker: its own id, which is a uuid."""
+    try:
+        return str(uuid.UUID(run_id))
+    except ValueError:  # a store with ids of another kind
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"mlflow:run:{run_id}"))
+
+
+def attempt_uid(task_run_uid: str) -> str:
+    """The uid of the one attempt of an MLflow run's task run."""
+    return str(uuid.uuid5(uuid.UUID(task_run_uid), "1"))
+
+
+def derived_task_run(run: Any, parent: TaskRun | None, experiment: str | None) -> TaskRun:  # noqa: ANN401
+    """The task run of an MLflow run outside of any task: every process derives the same uids from its id."""
+    info, tags = run.info, run.data.tags
+    uid = uid_of(info.run_id)
+    name = info.run_name or info.run_id
+    if parent is not None:
+        dbnd_run = parent.run
+    else:
+        dbnd_run = Run(
+            _job_name(tags, experiment),
+            "inplace_tracking",
+            project_name=experiment,
+            name=name,
+            uid=uid,
+            start_time=moment(info.start_time),
+            description=description(tags),
+        )
+        dbnd_run.user = tags.get(USER) or info.user_id or dbnd_run.user
+    return dbnd_run.new_task_run(
+        TaskDefinition(name, kind="mlflow"),
+        parent=parent,
+        uid=uid,
+        attempt_uid=attempt_uid(uid),
+        start_time=moment(info.start_time),
+    )
+
+
+def _job_name(tags: Mapping[str, str], experiment: str | None) -> str:
+    return source_of(tags) or experiment or script_name()
+
+
+def source_of(tags: Mapping[str, str]) -> str | None:
+    """Name of the script or notebook that tags name, which is the job."""
+    source = tags.get(_SOURCE_NAME)
+    return (PurePath(source).name or source) if source else None
+
+
+def description(tags: Mapping[str, str]) -> str | None:
+    """The note that tags hold, secrets masked."""
+    note = tags.get(NOTE)
+    return None if note is None else mask_text(note)
+
+
+def facts_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """Those of the tags that are facts of the run."""
+    return {name: tags[name] for name in FACTS & tags.keys()}
+
+
+def is_within(task_run: TaskRun, top: TaskRun) -> bool:
+    """Whether a task run is ``top`` or below it."""
+    each: TaskRun | None = task_run
+    while each is not None:
+        if each.uid == top.uid:
+            return True
+        each = each.parent
+    return False
+
+
+def guessed(run_id: str) -> TaskRun:
+    """The task run that an MLflow run outside of any task has, of which only the id is known."""
+    uid = uid_of(run_id)
+    return foreign(uid, uid, attempt_uid(uid), run_id)
+
+
+def foreign(run_uid: str, task_run_uid: str, attempt_uid: str, name: str) -> TaskRun:
+    """A task run that another process has reported: enough of it to add points."""
+    run = Run("mlflow", "inplace_tracking", uid=run_uid)
+    return run.new_task_run(TaskDefinition(name or run_uid), parent=None, uid=task_run_uid, attempt_uid=attempt_uid)
