@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,53 @@ def test_show_of_an_unknown_name_is_a_usage_error(dbnd):
     done = dbnd("config", "show", "nothing")
     assert done.returncode == 2
     assert "There is no section or key 'nothing'" in done.stderr
+
+
+BROKEN = {
+    "binary": lambda path: path.write_bytes(b"\xff\xfe\x00core"),
+    "no section": lambda path: path.write_text("key = 1"),
+    "no value": lambda path: path.write_text("[core]\n:::"),
+    "a folder": lambda path: path.mkdir(),
+    "a loop": lambda path: path.symlink_to(path),
+}
+
+
+@pytest.mark.parametrize("break_", BROKEN.values(), ids=BROKEN)
+def test_a_broken_file_is_an_error_for_commands_and_one_warning_for_a_training(home, capsys, break_):
+    path = home / ".dbnd/databand.cfg"
+    path.parent.mkdir(parents=True)
+    break_(path)
+    with pytest.raises(ConfigError, match=re.escape(str(path))):
+        Config.load()
+    for _ in range(2):
+        assert Config.load(lenient=True).files == ()
+    assert capsys.readouterr().err.count(str(path)) == 1
+
+
+def test_a_file_that_is_named_and_missing_is_an_error_for_commands_and_a_warning_for_a_training(monkeypatch, capsys):
+    monkeypatch.setenv("DBND_CONFIG", "/nowhere/named.cfg")
+    with pytest.raises(ConfigError, match="named by the environment variable DBND_CONFIG does not exist"):
+        Config.load()
+    Config.load(lenient=True)
+    assert "named.cfg" in capsys.readouterr().err
+
+
+def test_a_wrong_value_is_an_error_for_commands_and_its_default_for_a_training(monkeypatch, capsys):
+    monkeypatch.setenv("DBND__CORE__FLUSH_TIMEOUT", "abc")
+    monkeypatch.setenv("DBND__CORE__CONNECT_TIMEOUT", "-1")
+    monkeypatch.setenv("DBND__CORE__SYNC_TIMEOUT", "3")
+    with pytest.raises(ConfigError, match="_TIMEOUT"):
+        Config.load().settings(CoreSettings)
+    found = Config.load(lenient=True).settings(CoreSettings)
+    assert (found.flush_timeout, found.connect_timeout, found.sync_timeout) == (10.0, 5.0, 3.0)
+    said = capsys.readouterr().err
+    assert said.count("The default is used") == 2
+
+
+def test_a_deleted_working_directory_has_no_configuration(tmp_path, monkeypatch):
+    monkeypatch.delenv("DBND_HOME")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert Config.load().files == ()

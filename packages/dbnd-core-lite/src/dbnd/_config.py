@@ -8,7 +8,6 @@ of the working directory (when ``DBND_HOME`` is unset) · ``DBND__SECTION__KEY``
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from dbnd import _console
+from dbnd._config_files import default_files, exists, read_values
 from dbnd._errors import ConfigError
 from dbnd._masking import mask_text, mask_value
 from dbnd._original_keys import is_original
-from dbnd._paths import user_home
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -30,10 +29,6 @@ if TYPE_CHECKING:
     S = TypeVar("S", bound=Settings)
 
 _ENVIRONMENT: Final = re.compile(r"^DBND__([\w-]+)__([\w-]+)$")
-# Where configparser says the line of an entry is nowhere kept, the file is looked at once more.
-_SECTION_LINE: Final = re.compile(r"^\[(?P<name>[^]]+)\]")
-SYSTEM_FILE: Final = Path("/etc/databand.cfg")
-FILE_NAMES: Final = ("databand.cfg", "project.cfg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +71,12 @@ class Config:
     Args:
         entries: The entries of all layers, lowest layer first.
         files: The files that they were read from.
+        lenient: Whether a value that cannot be used is a warning, and the default stands in for it.
     """
 
-    def __init__(self, entries: Iterable[Entry], files: Iterable[Path] = ()) -> None:
+    def __init__(self, entries: Iterable[Entry], files: Iterable[Path] = (), *, lenient: bool = False) -> None:
         self.files: Final = tuple(files)
+        self._lenient: Final = lenient
         self._entries: dict[tuple[str, str], Entry] = {}
         self._seen: list[Entry] = []
         self._sections: dict[type[Settings], Settings] = {}
@@ -89,7 +86,12 @@ class Config:
 
     @classmethod
     def load(
-        cls, *, set_config: Iterable[str] = (), conf_files: Iterable[str] = (), conf: Mapping[str, Any] | None = None
+        cls,
+        *,
+        set_config: Iterable[str] = (),
+        conf_files: Iterable[str] = (),
+        conf: Mapping[str, Any] | None = None,
+        lenient: bool = False,
     ) -> Config:
         """Read all layers.
 
@@ -97,24 +99,30 @@ class Config:
             set_config: "section.key=value" from the command line.
             conf_files: Files named on the command line, each over the last.
             conf: Values given in code, as ``{"section": {"key": value}}`` or ``{"section.key": value}``.
+            lenient: Whether a file or a value that cannot be used is a warning, and left out. So it is for who never
+                asked for a configuration: a training under a composite URI alone.
 
         Raises:
             ConfigError: A file cannot be read or parsed, or an assignment has no section, key or value.
         """
         entries: list[Entry] = []
-        files = [path for path in _default_files() if path.is_file()]
-        for path in files:
-            entries += _read_file(path)
+        files: list[Path] = []
+        for path, named in default_files():
+            try:
+                if named or exists(path):
+                    entries += _read_file(path, named)
+                    files.append(path)
+            except ConfigError as error:
+                if not lenient:
+                    raise
+                _warn_once(f"{error} It is left out.")
         entries += _from_environment()
         entries += _from_command_line(set_config)
         for name in conf_files:
-            if not Path(name).is_file():
-                msg = f"The configuration file {name!r} given with --conf-file does not exist."
-                raise ConfigError(msg)
             files.append(Path(name))
-            entries += _read_file(Path(name))
+            entries += _read_file(Path(name), "given with --conf-file")
         entries += _from_code(conf or {})
-        return cls(entries, files)
+        return cls(entries, files, lenient=lenient)
 
     def get(self, section: str, key: str, default: object = None) -> Any:  # noqa: ANN401  the type is the key's own
         """The value of ``section.key``: validated where a section declares the key, as it was written elsewhere."""
@@ -143,7 +151,14 @@ class Config:
             try:
                 self._sections[model] = model.model_validate(given)
             except ValidationError as error:
-                raise ConfigError(self._explain(model, error)) from None
+                reason = self._explain(model, error)
+                if not self._lenient:
+                    raise ConfigError(reason) from None
+                _warn_once(f"{reason} The default is used.")
+                place = error.errors(include_url=False)[0]["loc"]
+                for key in place[:1] or given:
+                    del self._entries[model.section, str(key)]
+                return self.settings(model)
         return cast("S", self._sections[model])
 
     def source(self, section: str, key: str) -> str:
@@ -214,55 +229,9 @@ def _models() -> dict[str, type[Settings]]:
     return {model.section: model for models in plugins().call("dbnd_settings") for model in models}
 
 
-def _default_files() -> list[Path]:
-    home = os.environ.get("DBND_HOME")
-    named = os.environ.get("DBND_CONFIG")
-    if named and not Path(named).is_file():
-        msg = f"The configuration file {named!r} named by the environment variable DBND_CONFIG does not exist."
-        raise ConfigError(msg)
-    return [
-        SYSTEM_FILE,
-        *([Path(home).expanduser() / name for name in FILE_NAMES] if home else []),
-        *([Path(named)] if named else []),
-        user_home() / FILE_NAMES[0],
-        *(Path.cwd() / name for name in (() if home else FILE_NAMES)),
-    ]
-
-
-def _read_file(path: Path) -> list[Entry]:
-    # No interpolation: a composite URI is full of "%".
-    parser = configparser.RawConfigParser(strict=False)
-    try:
-        text = path.read_text(encoding="utf-8")
-        parser.read_string(text, source=str(path))
-    except configparser.MissingSectionHeaderError as error:
-        msg = f"{path}, line {error.lineno}: a [section] must stand before the first key."
-        raise ConfigError(msg) from None
-    except configparser.ParsingError as error:
-        line, content = error.errors[0]
-        msg = f"{path}, line {line}: {content} is not of the form key = value."
-        raise ConfigError(msg) from None
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"The configuration file {path} cannot be read: {error}."
-        raise ConfigError(msg) from None
-    lines = _lines(text)
-    return [
-        Entry(section.lower(), key, value, f"{path}, line {lines.get((section.lower(), key), '?')}")
-        for section in parser.sections()
-        for key, value in parser.items(section)
-    ]
-
-
-def _lines(text: str) -> dict[tuple[str, str], int]:
-    """Line numbers by section and key, of the last place where each stands."""
-    found, section = {}, ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        header = _SECTION_LINE.match(line)
-        if header:
-            section = header["name"].lower()
-        elif line and not line[0].isspace():
-            found[section, re.split(r"[=:]", line, maxsplit=1)[0].strip().lower()] = number
-    return found
+def _read_file(path: Path, named: str | None = None) -> list[Entry]:
+    found = read_values(path, named)
+    return [Entry(section, key, value, f"{path}, line {line}") for section, key, value, line in found]
 
 
 def _from_environment() -> list[Entry]:
@@ -340,9 +309,13 @@ class _CurrentConfig:
 config: Final = _CurrentConfig()
 
 
-def current_config() -> Config:
-    """The configuration of the current context, or, outside of one, of files and environment as they are now."""
+def current_config(*, lenient: bool = False) -> Config:
+    """The configuration of the current context, or, outside of one, of files and environment as they are now.
+
+    Args:
+        lenient: As of ``Config.load``; the configuration of a context has been checked when it was entered.
+    """
     from dbnd._context import get_databand_context
 
     context = get_databand_context()
-    return Config.load() if context is None else context.config
+    return Config.load(lenient=lenient) if context is None else context.config

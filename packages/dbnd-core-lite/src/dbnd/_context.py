@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dbnd import _console
 from dbnd._config import Config
 from dbnd._errors import TrackingError
+from dbnd._facts import readable
 from dbnd._plugins import plugins
 from dbnd._settings import CoreSettings, TrackingSettings
 from dbnd._signals import sigterm_cancels
@@ -153,5 +154,5 @@ def tracked_script(
 
 def script_name() -> str:
     """Name of the running script, or "python" in an interactive session."""
-    script = sys.argv[0] if sys.argv else ""
-    return Path(script).name if script and script != "-c" else "python"
+    script = str((getattr(sys, "argv", None) or [""])[0])
+    return readable(Path(script).name) if script and script != "-c" else "python"

@@ -5,13 +5,24 @@ from __future__ import annotations
 import getpass
 import os
 import random
+import re
 import shlex
-import shutil
-import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
+
+from dbnd._paths import working_directory
+
+T = TypeVar("T")
+
+# Seconds for which a run waits for a fact that may be slow to find.
+_PATIENCE: Final = 0.25
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_LONGEST_LINE: Final = 4096
 
 
 def utc_now() -> datetime:
@@ -19,33 +30,96 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+class _SlowFact(Generic[T]):
+    """What is asked of the system, which may take its time: a user database or a network drive that hangs.
+
+    It is asked in a thread of its own. One that was late is not waited for again; what it finds is there next time.
+
+    Args:
+        ask: Asks; it may raise OSError, KeyError and ValueError when there is no answer.
+    """
+
+    def __init__(self, ask: Callable[[], T]) -> None:
+        self._ask = ask
+        self._answer: T | None = None
+        self._is_late = False
+
+    def get(self) -> T | None:
+        """The answer, or None when there is none yet."""
+        if not self._is_late:
+            asking = threading.Thread(target=self._find, name="dbnd-facts", daemon=True)
+            try:
+                asking.start()
+            except RuntimeError:  # the interpreter ends, or there can be no more threads
+                return self._answer
+            asking.join(_PATIENCE)
+            self._is_late = asking.is_alive()
+        return self._answer
+
+    def _find(self) -> None:
+        with suppress(OSError, KeyError, ValueError):
+            self._answer = self._ask()
+
+
 def current_user() -> str:
     """``DBND_USER``, else the user of the operating system."""
-    named = os.environ.get("DBND_USER")
-    if named:
-        return named
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without an entry in the user database
-        return f"uid {os.getuid()}"
+    # A container's user id may have no entry in the user database.
+    return readable(os.environ.get("DBND_USER") or _user.get() or f"uid {os.getuid()}")
 
 
 def command_line() -> str:
     """The command line of this process as a shell would take it."""
-    return shlex.join(sys.argv)
+    return readable(shlex.join(map(str, getattr(sys, "argv", None) or [])))
+
+
+def project_root() -> str:
+    """The working directory, or nothing where there is none."""
+    return readable(str(working_directory() or ""))
 
 
 def code_version() -> str | None:
     """The git commit of the working directory, or None where there is none."""
-    cwd = Path.cwd()
-    git = shutil.which("git")
-    if git is None or not any((folder / ".git").exists() for folder in (cwd, *cwd.parents)):
-        return None
-    found = subprocess.run(  # noqa: S603  the program's full path, constant arguments
-        [git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
-    )
-    return found.stdout.strip() or None
+    return _commit.get()
 
+
+def readable(text: str) -> str:
+    """``text`` with what cannot be encoded, such as a file name that is no UTF-8, written out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _read_commit() -> str | None:
+    """The commit that is checked out, read from git's own files: git itself may take seconds."""
+    here = working_directory()
+    if here is None:
+        return None
+    dot_git = next((path for folder in (here, *here.parents) if (path := folder / ".git").exists()), None)
+    if dot_git is None:
+        return None
+    # Of a worktree or a submodule, it is a file that names its folder, and what it shares with others is elsewhere.
+    git = dot_git if dot_git.is_dir() else dot_git.parent / _first_line(dot_git).removeprefix("gitdir: ")
+    shared = git / _first_line(git / "commondir") if (git / "commondir").is_file() else git
+    head = _first_line(git / "HEAD")
+    name = head.removeprefix("ref: ")
+    if name == head:
+        return _as_commit(head)
+    for folder in (git, shared):
+        if (folder / name).is_file():
+            return _as_commit(_first_line(folder / name))
+    with (shared / "packed-refs").open(encoding="utf-8") as lines:
+        return next((_as_commit(line.split()[0]) for line in lines if line.rstrip().endswith(f" {name}")), None)
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+        return lines.readline(_LONGEST_LINE).rstrip("\r\n")
+
+
+def _as_commit(text: str) -> str | None:
+    return text if _COMMIT.fullmatch(text) else None
+
+
+_user: Final = _SlowFact(getpass.getuser)
+_commit: Final = _SlowFact(_read_commit)
 
 _ADJECTIVES: Final = """
     amber bold brave bright calm clear crisp eager early fair fast fine fresh gentle glad golden grand green happy

@@ -191,7 +191,7 @@ _VALUE: Final = re.compile(
 )
 # Values that tell nothing, and types in the text of a program.
 _NOTHING: Final = re.compile(
-    r"(?:\*{3,}|none|null|nil|true|false|str|int|bool|bytes|object|string|<[^>]*>?)?\Z", re.IGNORECASE
+    r"(?:\*{3}|none|null|nil|true|false|str|int|bool|bytes|object|string|<[^>]*>?)?\Z", re.IGNORECASE
 )
 _NUMBER: Final = re.compile(r"-?\d{1,7}(?:\.\d*)?\Z")
 # What parsers say of tokens that are no secrets.

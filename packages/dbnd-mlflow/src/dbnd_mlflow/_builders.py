@@ -106,7 +106,7 @@ def _client(databand_url: str) -> TrackingAPIClient:
     # The handler of the entry module runs after MLflow's own, which ends an open run; core's would run before it and
     # close the journal too early.
     atexit.unregister(close_all)
-    return get_client(databand_url, current_config())
+    return get_client(databand_url, current_config(lenient=True))
 
 
 def _build_inner(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401

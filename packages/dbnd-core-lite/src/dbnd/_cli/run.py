@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import sys
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final
@@ -20,6 +19,7 @@ from dbnd._execution import log_result, new_run, task_as_run
 from dbnd._facts import utc_now
 from dbnd._loader import TargetImportError, load_task
 from dbnd._masking import mask_text
+from dbnd._paths import working_directory
 from dbnd._run import Run, RunState
 from dbnd._settings import TrackingSettings
 from dbnd._signals import sigterm_cancels
@@ -126,7 +126,7 @@ def _assignment(text: str) -> tuple[str, str]:
 
 def _load(target: str) -> Task:
     # A console script does not have the working directory on its path, as `python -m` does.
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109  the interpreter's own form of the path
+    sys.path.insert(0, str(working_directory() or ""))
     try:
         return load_task(target)
     except TargetImportError as error:

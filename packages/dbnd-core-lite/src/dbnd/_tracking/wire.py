@@ -120,13 +120,13 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str) -> Json:
     """Body of ``init_run``: a new run with its root task run, or a root task run of a run that exists."""
     env: Json = {
         "uid": run.env_uid,
-        "cmd_line": mask_text(_facts.command_line()),
+        "cmd_line": masked(_facts.command_line(), MAX_PREVIEW),
         "user": run.user,
         "machine": os.environ.get("DBND__ENV_MACHINE", ""),
         "databand_version": PROTOCOL_VERSION,
         "user_code_version": _facts.code_version() or "None",
         "user_code_committed": True,
-        "project_root": str(Path.cwd()),
+        "project_root": _facts.project_root(),
         "user_data": "None",
         "heartbeat": time_text(_facts.utc_now()),
     }
