@@ -76,14 +76,27 @@ class Writer:
         # KEY SHARE: rows that refer to this one may be added meanwhile; locking those out leads to deadlocks.
         return self.session.scalar(select(model).where(model.uid == uid).with_for_update(key_share=True))
 
+    def rows(self, model: type[Row], uids: Iterable[str]) -> dict[str, Row]:
+        """The rows of ``model`` with these uids, by uid, locked as by ``row`` in one order everywhere."""
+        found: dict[str, Row] = {}
+        for chunk in _chunks(sorted(set(uids))):
+            wanted = select(model).where(model.uid.in_(chunk)).order_by(model.uid).with_for_update(key_share=True)
+            found.update((row.uid, row) for row in self.session.scalars(wanted))
+        return found
+
     def attempt(self, uid: str) -> Attempt:
         """The attempt with this uid, which is made when no event has named it before."""
-        found = self.row(Attempt, uid)
-        if found is None:
-            found = Attempt(uid=uid)
-            self.session.add(found)
+        return self.attempts({uid})[uid]
+
+    def attempts(self, uids: Iterable[str]) -> Mapping[str, Attempt]:
+        """The attempts with these uids, by uid; those that no event has named before are made."""
+        wanted = set(uids)
+        found = self.rows(Attempt, wanted)
+        new = {uid: Attempt(uid=uid) for uid in sorted(wanted - found.keys())}
+        if new:
+            self.session.add_all(new.values())
             self.session.flush()
-        return found
+        return {**found, **new}
 
     def attempt_id(self, uid: str) -> int:
         """Id of the attempt with this uid."""
@@ -132,8 +145,11 @@ class Writer:
 
     def _look_up(self, model: type[Base], names: tuple[str, ...], values: Sequence[Any]) -> dict[Any, int]:
         connection = self.session.connection()
-        columns, rows = ", ".join(names), value_rows(connection.dialect.name, len(names), len(values))
-        text = f"SELECT id, {columns} FROM {model.__tablename__} WHERE ({columns}) IN ({rows})"  # noqa: S608  our own
+        rows = value_rows(connection.dialect.name, len(names), len(values))
+        columns = ", ".join(f"known.{name}" for name in names)
+        same = " AND ".join(f"known.{name} = wanted.column{place}" for place, name in enumerate(names, 1))
+        # A join: SQLite reads the whole table for (a, b) IN (VALUES …).
+        text = f"SELECT known.id, {columns} FROM ({rows}) AS wanted JOIN {model.__tablename__} AS known ON {same}"  # noqa: S608  our own
         found = connection.exec_driver_sql(text, tuple(part for value in values for part in _parts(value)))
         return {(row[1] if len(names) == 1 else tuple(row[1:])): row[0] for row in found}
 

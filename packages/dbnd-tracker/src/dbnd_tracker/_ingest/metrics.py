@@ -88,10 +88,14 @@ def _add_texts(writer: Writer, texts: list[Text], attempts: Mapping[str, int]) -
     ]
     writer.upsert(Param, params, "attempt_id", "source", "name")
     tags = [text for text in latest if text.source == TAG_SOURCE]
+    gone: dict[int, list[str]] = {}
     for text in tags:
         if text.value is None:
-            mine = Tag.attempt_id == attempts[text.attempt_uid]
-            writer.session.execute(delete(Tag).where(mine, Tag.name == text.name))
+            gone.setdefault(attempts[text.attempt_uid], []).append(text.name)
+    for attempt_id, names in gone.items():
+        for start in range(0, len(names), _CHUNK):
+            part = names[start : start + _CHUNK]
+            writer.session.execute(delete(Tag).where(Tag.attempt_id == attempt_id, Tag.name.in_(part)))
     rows = [
         {"attempt_id": attempts[text.attempt_uid], "name": text.name, "value": text.value}
         for text in tags

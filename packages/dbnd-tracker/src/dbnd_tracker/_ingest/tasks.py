@@ -45,10 +45,8 @@ def add_task_runs(writer: Writer, body: AddTaskRuns) -> object:
 def add_infos(writer: Writer, infos: TaskRunsInfo) -> None:
     """Add task runs, their first attempts, definitions and relations."""
     # In one order everywhere, so that two transactions that add the same rows cannot wait for each other.
-    for definition in sorted(infos.task_definitions, key=lambda info: info.task_definition_uid):
-        _add_definition(writer, definition)
-    for info in sorted(infos.task_runs, key=lambda info: info.task_run_uid):
-        _add_task_run(writer, info)
+    _add_definitions(writer, sorted(infos.task_definitions, key=lambda info: info.task_definition_uid))
+    _add_task_runs(writer, sorted(infos.task_runs, key=lambda info: info.task_run_uid))
     writer.link_attempts({info.task_run_uid for info in infos.task_runs})
     _add_targets(writer, infos)
     arrows = [(CHILD, parent, child) for parent, child in infos.parent_child_map]
@@ -79,18 +77,42 @@ def _add_targets(writer: Writer, infos: TaskRunsInfo) -> None:
     writer.upsert(Target, rows, "uid")
 
 
-def _add_definition(writer: Writer, info: TaskDefinitionInfo) -> None:
-    if writer.row(TaskDefinition, info.task_definition_uid) is None:
-        facts = info.model_dump(
-            include={"name", "type", "source", "source_hash", "module_source", "module_source_hash"}
-        )
-        params = [param.model_dump() for param in info.task_param_definitions]
-        writer.session.add(TaskDefinition(uid=info.task_definition_uid, params=params, **facts))
-        writer.session.flush()
+def _add_definitions(writer: Writer, infos: list[TaskDefinitionInfo]) -> None:
+    known = writer.rows(TaskDefinition, (info.task_definition_uid for info in infos))
+    for info in infos:
+        if info.task_definition_uid not in known:
+            facts = info.model_dump(
+                include={"name", "type", "source", "source_hash", "module_source", "module_source_hash"}
+            )
+            params = [param.model_dump() for param in info.task_param_definitions]
+            known[info.task_definition_uid] = TaskDefinition(uid=info.task_definition_uid, params=params, **facts)
+            writer.session.add(known[info.task_definition_uid])
 
 
-def _add_task_run(writer: Writer, info: TaskRunInfo) -> None:
-    task_run = _task_run(writer, info.task_run_uid)
+def _add_task_runs(writer: Writer, infos: list[TaskRunInfo]) -> None:
+    """Add task runs and their attempts: all rows are read at once, for a graph may have thousands of them."""
+    task_runs = writer.rows(TaskRun, (info.task_run_uid for info in infos))
+    for info in infos:
+        if info.task_run_uid not in task_runs:
+            task_runs[info.task_run_uid] = TaskRun(uid=info.task_run_uid, is_reused=False)
+            writer.session.add(task_runs[info.task_run_uid])
+    attempts = writer.attempts(info.task_run_attempt_uid for info in infos)
+    params: dict[tuple[int, str], dict[str, object]] = {}
+    for info in infos:
+        attempt = attempts[info.task_run_attempt_uid]
+        _describe(task_runs[info.task_run_uid], attempt, info)
+        for param in info.task_run_params:
+            params[attempt.id, param.parameter_name] = {
+                "attempt_id": attempt.id,
+                "source": TASK_SOURCE,
+                "name": param.parameter_name,
+                "value": param.value,
+                "origin": param.value_origin,
+            }
+    writer.upsert(Param, params.values(), "attempt_id", "source", "name")
+
+
+def _describe(task_run: TaskRun, attempt: Attempt, info: TaskRunInfo) -> None:
     task_run.run_uid = info.run_uid
     task_run.task_definition_uid = info.task_definition_uid
     task_run.name = info.name
@@ -108,7 +130,6 @@ def _add_task_run(writer: Writer, info: TaskRunInfo) -> None:
     task_run.functional_call = info.functional_call
     task_run.facts = {**(task_run.facts or {}), **info.model_dump(mode="json", include=_FACTS)}
 
-    attempt = writer.attempt(info.task_run_attempt_uid)
     attempt.task_run_uid = info.task_run_uid
     attempt.state = next_task_state(attempt.state, "success" if task_run.is_reused else info.state.value)
     attempt.start_time = attempt.start_time or info.start_date
@@ -116,18 +137,6 @@ def _add_task_run(writer: Writer, info: TaskRunInfo) -> None:
         attempt.end_time = attempt.end_time or info.end_date
     attempt.log_path = info.log_local or info.log_remote or attempt.log_path
     _link(attempt, info.external_links)
-    params = {param.parameter_name: param for param in info.task_run_params}
-    rows = [
-        {
-            "attempt_id": attempt.id,
-            "source": TASK_SOURCE,
-            "name": name,
-            "value": param.value,
-            "origin": param.value_origin,
-        }
-        for name, param in params.items()
-    ]
-    writer.upsert(Param, rows, "attempt_id", "source", "name")
 
 
 def _task_run(writer: Writer, uid: str) -> TaskRun:
@@ -145,8 +154,9 @@ def _link(attempt: Attempt, links: dict[str, object] | None) -> None:
 
 def update_task_run_attempts(writer: Writer, body: UpdateTaskRunAttempts) -> object:
     """Change the states of attempts, in whatever order the changes arrive."""
+    attempts = writer.attempts(update.task_run_attempt_uid for update in body.task_run_attempt_updates)
     for update in body.task_run_attempt_updates:
-        attempt = writer.attempt(update.task_run_attempt_uid)
+        attempt = attempts[update.task_run_attempt_uid]
         attempt.task_run_uid = update.task_run_uid
         attempt.number = update.attempt_number or attempt.number
         _link(attempt, update.external_links_dict)
