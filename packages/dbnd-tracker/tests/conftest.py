@@ -175,7 +175,7 @@ class Tracker:
     database: Database
 
     def call(self, name: str, body: Json) -> object:
-        return apply_call(self.database, name, body)
+        return apply_call(self.database, name, body).answer
 
     def started(self, **facts: Any) -> tuple[Run, Task]:
         """A run with one task besides its root."""

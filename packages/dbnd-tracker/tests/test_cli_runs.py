@@ -244,17 +244,6 @@ def test_deletion(anywhere: Any) -> None:
     assert set(rows_of(anywhere).values()) == {0}
 
 
-def test_what_a_deleted_run_sends_later_is_taken(anywhere: Any) -> None:
-    """A server remembers integer ids of what it has written; those of a deleted run are forgotten."""
-    run, task = anywhere.started(name="going")
-    anywhere.call("log_metrics", task.floats("loss", 3))
-    invoke("delete", "going", "--yes", "--force")
-    anywhere.call("log_metrics", task.floats("loss", 2))
-    anywhere.call("init_run", run.init())
-    anywhere.call("add_task_runs", run.add(task))
-    assert [point.value for point in anywhere.history(task, "loss")] == [0.0, 1.0]
-
-
 def test_deletion_asks(embedded: Any) -> None:
     for answer in ("n\n", "\n"):
         with pytest.raises(TrackerError, match="Nothing was deleted"):

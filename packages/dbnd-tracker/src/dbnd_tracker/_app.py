@@ -74,7 +74,7 @@ def create_app(
         app.add_exception_handler(error, _handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.include_router(auth_router(database, keyring))
-    app.include_router(tracking_router(database))
+    app.include_router(tracking_router(database, metrics))
     app.include_router(runs_router(database))
     app.include_router(task_runs_router(database, cache))
     app.include_router(datasets_router(database))

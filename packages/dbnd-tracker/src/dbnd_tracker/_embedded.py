@@ -17,7 +17,7 @@ from dbnd_tracker._errors import LockedError, PayloadError, StorageError
 from dbnd_tracker._ingest import PartlyApplied, apply_batch, apply_call
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from dbnd._tracking.transport import Batch
 
@@ -43,17 +43,17 @@ class EmbeddedTransport:
         _transports.add(self)
         self.deadline: float | None = None  # a database has its own time-outs
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: Batch) -> Mapping[str, int]:
         """Apply ``batch`` once (see ``Transport.send``)."""
         with self.working, _as_transport_errors():
             self._database.open()
-            apply_batch(self._database, batch)
+            return apply_batch(self._database, batch).dropped
 
     def heartbeat(self, run_uid: str) -> str | None:
         """Note that a run is alive (see ``Transport.heartbeat``)."""
         with self.working, _as_transport_errors():
             self._database.open()
-            state = apply_call(self._database, "heartbeat", {"run_uid": run_uid})
+            state = apply_call(self._database, "heartbeat", {"run_uid": run_uid}).answer
         return state if isinstance(state, str) else None
 
     def check(self) -> None:

@@ -57,6 +57,11 @@ class ServerMetrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        self.dropped = Counter(
+            "databand_tracker_dropped_events",
+            "Events that were dropped because their runs were deleted before they came.",
+            registry=self._registry,
+        )
         self._unknown = Counter(
             "databand_tracker_unknown_keys",
             "Keys of bodies that the schemas do not know, by call; they are kept out.",

@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dbnd_tracker._bulk import insert_rows, value_rows
+from dbnd_tracker._deleted import DeletedUids
 from dbnd_tracker._models import Attempt, Base, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
 from dbnd_tracker._repeats import Blocks
 
@@ -60,6 +61,7 @@ class Writer:
         """Time of receipt, which stands in for missing timestamps."""
         self._cache = cache
         self._new = IdCache()
+        self.deleted = DeletedUids(session, self.now)
         dialect = session.get_bind().dialect.name
         self._insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
 
@@ -70,6 +72,10 @@ class Writer:
         self._cache.attempts |= self._new.attempts
         self._cache.keys |= self._new.keys
         self._cache.series |= self._new.series
+
+    def forget_ids(self) -> None:
+        """Look all ids up again: those that are remembered may be of another database."""
+        self._cache.clear()
 
     def row(self, model: type[Row], uid: str) -> Row | None:
         """The row of ``model`` with this uid, locked against other writers, or None."""
@@ -84,26 +90,26 @@ class Writer:
             found.update((row.uid, row) for row in self.session.scalars(wanted))
         return found
 
-    def attempt(self, uid: str) -> Attempt:
-        """The attempt with this uid, which is made when no event has named it before."""
-        return self.attempts({uid})[uid]
+    def attempt(self, uid: str) -> Attempt | None:
+        """The attempt with this uid, made when no event has named it before; of one that was deleted, None."""
+        found = self.attempts({uid}).get(uid)
+        if found is None:
+            self.deleted.drop(uid)
+        return found
 
     def attempts(self, uids: Iterable[str]) -> Mapping[str, Attempt]:
-        """The attempts with these uids, by uid; those that no event has named before are made."""
+        """The attempts with these uids, by uid; those that no event has named before are made, but no deleted ones."""
         wanted = set(uids)
         found = self.rows(Attempt, wanted)
-        new = {uid: Attempt(uid=uid) for uid in sorted(wanted - found.keys())}
+        missing = wanted - found.keys()
+        new = {uid: Attempt(uid=uid) for uid in sorted(missing - self.deleted.find(missing))}
         if new:
             self.session.add_all(new.values())
             self.session.flush()
         return {**found, **new}
 
-    def attempt_id(self, uid: str) -> int:
-        """Id of the attempt with this uid."""
-        return self.attempt_ids({uid})[uid]
-
     def attempt_ids(self, uids: Collection[str]) -> Mapping[str, int]:
-        """Ids of attempts by uid; attempts that no event has named before get their rows."""
+        """Ids of attempts by uid; those that no event has named before get their rows, but no deleted ones."""
         return self._ids(self._cache.attempts, self._new.attempts, uids, Attempt, "uid")
 
     def key_ids(self, names: Collection[str]) -> Mapping[str, int]:
@@ -126,6 +132,9 @@ class Writer:
             if not missing:
                 break
             if insert_missing:
+                if model is Attempt:
+                    gone: Any = self.deleted.find(missing)  # type: ignore[arg-type]  an attempt's values are uids
+                    missing = [value for value in missing if value not in gone]
                 # In one order everywhere, so that two transactions cannot wait for each other.
                 self._insert_missing(model, names, sorted(missing))
             for chunk in _chunks(missing):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from anyio import CapacityLimiter
@@ -15,14 +16,18 @@ from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest import CALLS, BatchId, PartlyApplied, apply_points, apply_raw, parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.datastructures import Headers
 
     from dbnd_tracker._database import Database
+    from dbnd_tracker._observability import ServerMetrics
 
 BATCH_HEADER = "X-Databand-Batch"
 APPLIED_HEADER = "X-Databand-Applied"
+DROPPED_HEADER = "X-Databand-Dropped"
+"""``<run uid>=<number of events>,…``: events of the call that were dropped, since their runs were deleted."""
+_MAX_DROPPED: Final = 100
 
 _BATCH_PARAMETER: Final = {
     "name": BATCH_HEADER,
@@ -43,7 +48,7 @@ _POINTS_PARAMETER: Final = {
 }
 
 
-def tracking_router(database: Database) -> APIRouter:
+def tracking_router(database: Database, metrics: ServerMetrics) -> APIRouter:
     """A route for each call.
 
     The calls have threads of their own, as many as the database writes at once: more of them would only wait for it,
@@ -55,7 +60,7 @@ def tracking_router(database: Database) -> APIRouter:
         path = name if name == "log_exception" else f"tracking/{name}"
         router.add_api_route(
             f"/{path}",
-            _endpoint(database, name, threads),
+            _endpoint(database, metrics, name, threads),
             methods=["POST"],
             name=name,
             summary=f"{name}: {(call.body.__doc__ or '').splitlines()[0]}",
@@ -67,25 +72,34 @@ def tracking_router(database: Database) -> APIRouter:
     return router
 
 
-def _endpoint(database: Database, name: str, threads: CapacityLimiter) -> Callable[[Request], Awaitable[JSONResponse]]:
+def _endpoint(
+    database: Database, metrics: ServerMetrics, name: str, threads: CapacityLimiter
+) -> Callable[[Request], Awaitable[JSONResponse]]:
     async def endpoint(request: Request) -> JSONResponse:
         raw = await request.body()
-        return await run_sync(_apply, database, name, raw, request.headers, limiter=threads)
+        return await run_sync(_apply, database, metrics, name, raw, request.headers, limiter=threads)
 
     return endpoint
 
 
-def _apply(database: Database, name: str, raw: bytes, headers: Headers) -> JSONResponse:
+def _apply(database: Database, metrics: ServerMetrics, name: str, raw: bytes, headers: Headers) -> JSONResponse:
     given = headers.get(BATCH_HEADER)
     batch = None if given is None else BatchId.parse(given)
     try:
         if POINTS_HEADER in headers and name == "log_metrics":
-            answer = apply_points(database, _groups(parse_json(name, raw), headers[POINTS_HEADER]), batch)
+            applied = apply_points(database, _groups(parse_json(name, raw), headers[POINTS_HEADER]), batch)
         else:
-            answer = apply_raw(database, name, raw, batch)
-        return JSONResponse(answer)
+            applied = apply_raw(database, name, raw, batch)
+        metrics.dropped.inc(sum(applied.dropped.values()))
+        return JSONResponse(applied.answer, headers=_dropped(applied.dropped))
     except PartlyApplied as error:
         return JSONResponse({"detail": str(error)}, HTTPStatus.CONFLICT, {APPLIED_HEADER: str(error.last)})
+
+
+def _dropped(dropped: Mapping[str, int]) -> dict[str, str]:
+    """The header that says what was dropped; of more runs than a header has room for, some."""
+    some = [f"{run_uid}={events}" for run_uid, events in islice(dropped.items(), _MAX_DROPPED)]
+    return {DROPPED_HEADER: ",".join(some)} if some else {}
 
 
 def _groups(body: object, form: str) -> object:

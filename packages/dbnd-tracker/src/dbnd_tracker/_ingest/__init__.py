@@ -1,6 +1,7 @@
 """The one way into the database: what each tracking call does to it."""
 
 from dbnd_tracker._ingest.calls import CALLS as CALLS
+from dbnd_tracker._ingest.calls import Applied as Applied
 from dbnd_tracker._ingest.calls import BatchId as BatchId
 from dbnd_tracker._ingest.calls import PartlyApplied as PartlyApplied
 from dbnd_tracker._ingest.calls import apply_batch as apply_batch

@@ -19,7 +19,7 @@ from dbnd_tracker._schemas import tasks as task_bodies
 from dbnd_tracker._schemas.validated import validated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pydantic import BaseModel
     from sqlalchemy import Table
@@ -116,7 +116,20 @@ class PartlyApplied(TrackerError):  # noqa: N818  no failure: the sender is told
         self.last = last
 
 
-def apply_batch(database: Database, batch: Batch) -> object:
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of a call.
+
+    Args:
+        answer: Its answer, a JSON value.
+        dropped: How many of its events were dropped, by the uid of the deleted run that they were for.
+    """
+
+    answer: object
+    dropped: Mapping[str, int]
+
+
+def apply_batch(database: Database, batch: Batch) -> Applied:
     """Apply a batch of the durable client, once however often it comes.
 
     Raises:
@@ -130,7 +143,7 @@ def apply_batch(database: Database, batch: Batch) -> object:
     return apply_call(database, batch.call, batch.body, batch_id)
 
 
-def apply_points(database: Database, groups: object, batch: BatchId | None = None) -> object:
+def apply_points(database: Database, groups: object, batch: BatchId | None = None) -> Applied:
     """Apply points in our own client's form (see ``dbnd._tracking.points``) as ``apply_call`` does others.
 
     Args:
@@ -146,7 +159,7 @@ def apply_points(database: Database, groups: object, batch: BatchId | None = Non
     return _apply(database, metrics.log_points, compact.from_groups(groups), batch)
 
 
-def apply_call(database: Database, name: str, body: object, batch: BatchId | None = None) -> object:
+def apply_call(database: Database, name: str, body: object, batch: BatchId | None = None) -> Applied:
     """Validate one call and apply it in one transaction, and return its answer.
 
     Args:
@@ -163,7 +176,7 @@ def apply_call(database: Database, name: str, body: object, batch: BatchId | Non
     return _apply(database, _call(name).apply, _parse(name, body), batch)
 
 
-def apply_raw(database: Database, name: str, raw: bytes, batch: BatchId | None = None) -> object:
+def apply_raw(database: Database, name: str, raw: bytes, batch: BatchId | None = None) -> Applied:
     """Do what ``apply_call`` does with a body as it came: JSON, with or without bare NaN and Infinity.
 
     Raises:
@@ -195,11 +208,15 @@ def parse_json(name: str, raw: bytes) -> Any:  # noqa: ANN401  any JSON value
         raise PayloadError(msg) from None
 
 
-def _apply(database: Database, apply: Callable[[Writer, Any], object], parsed: object, batch: BatchId | None) -> object:
-    def work(writer: Writer) -> object:
+def _apply(
+    database: Database, apply: Callable[[Writer, Any], object], parsed: object, batch: BatchId | None
+) -> Applied:
+    def work(writer: Writer) -> Applied:
         if batch is not None and not _advance(writer, batch):
-            return {}
-        return apply(writer, parsed)
+            return Applied({}, {})
+        answer = apply(writer, parsed)
+        writer.deleted.note()
+        return Applied(answer, writer.deleted.dropped)
 
     return database.write(work)
 
@@ -230,6 +247,8 @@ def _advance(writer: Writer, batch: BatchId) -> bool:
     """Note that ``batch`` is applied; False when it was before."""
     connection = writer.session.connection()
     last = connection.execute(_LAST, {"of": batch.journal}).scalar()
+    if batch.first > (last or 0) + 1:
+        writer.forget_ids()  # the database may be an older copy of what it was, put back
     values = {"last": batch.last, "applied_at": writer.now}
     if last is None:
         connection.execute(insert(_POSITIONS), {"journal": batch.journal, **values})

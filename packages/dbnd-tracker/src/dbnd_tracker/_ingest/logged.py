@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from sqlalchemy import delete
 
@@ -10,6 +10,8 @@ from dbnd_tracker._ingest.uids import dataset_uid, target_uid
 from dbnd_tracker._models import Artifact, AttemptDocument, ClientError, DatasetOperation, Target
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from dbnd_tracker._schemas.logged import (
         LogArtifact,
         LogDatasets,
@@ -20,20 +22,23 @@ if TYPE_CHECKING:
     )
     from dbnd_tracker._writer import Writer
 
+    Info = TypeVar("Info", bound="_OfAttempt")
+
 MAX_CLIENT_ERRORS: Final = 1_000
 """How many errors of clients are kept; the oldest ones make room."""
 
 
 def log_artifact(writer: Writer, body: LogArtifact) -> object:
     """Note an artifact; one of the same name is replaced."""
-    row = {"attempt_id": writer.attempt_id(body.task_run_attempt_uid), "name": body.name, "path": body.path}
-    writer.upsert(Artifact, [row], "attempt_id", "name")
+    infos, ids = _kept(writer, [body])
+    rows = [{"attempt_id": ids[info.task_run_attempt_uid], "name": info.name, "path": info.path} for info in infos]
+    writer.upsert(Artifact, rows, "attempt_id", "name")
     return {}
 
 
 def log_targets(writer: Writer, body: LogTargets) -> object:
     """Note inputs and outputs; the same operation on the same target is replaced."""
-    ids = writer.attempt_ids({info.task_run_attempt_uid for info in body.targets_info})
+    infos, ids = _kept(writer, body.targets_info)
     rows = [
         {
             "uid": target_uid(info.task_run_attempt_uid, info.param_name, info.target_path, info.operation_type.value),
@@ -47,7 +52,7 @@ def log_targets(writer: Writer, body: LogTargets) -> object:
             "data_schema": info.data_schema,
             "data_hash": info.data_hash,
         }
-        for info in body.targets_info
+        for info in infos
     ]
     writer.upsert(Target, rows, "uid")
     return {}
@@ -55,7 +60,7 @@ def log_targets(writer: Writer, body: LogTargets) -> object:
 
 def log_datasets(writer: Writer, body: LogDatasets) -> object:
     """Note operations on datasets; the same operation of an attempt on the same dataset is replaced."""
-    ids = writer.attempt_ids({info.task_run_attempt_uid for info in body.datasets_info})
+    infos, ids = _kept(writer, body.datasets_info)
     rows = [
         {
             "uid": dataset_uid(
@@ -79,7 +84,7 @@ def log_datasets(writer: Writer, body: LogDatasets) -> object:
             "dataset_uri": info.dataset_uri,
             "with_partition": info.with_partition,
         }
-        for info in body.datasets_info
+        for info in infos
     ]
     writer.upsert(DatasetOperation, rows, "uid")
     return {}
@@ -89,6 +94,22 @@ def _version(schema: object) -> tuple[str, ...]:
     """Name and digest of a dataset, where its schema says them: of one path several versions may be read."""
     facts = schema if isinstance(schema, dict) else {}
     return tuple(str(facts[key]) for key in ("name", "digest") if facts.get(key))
+
+
+class _OfAttempt(Protocol):
+    """What names an attempt."""
+
+    @property
+    def task_run_attempt_uid(self) -> str: ...
+
+
+def _kept(writer: Writer, infos: Sequence[Info]) -> tuple[list[Info], Mapping[str, int]]:
+    """Those of ``infos`` whose attempts were not deleted, and the ids of their attempts by uid."""
+    ids = writer.attempt_ids({info.task_run_attempt_uid for info in infos})
+    for info in infos:
+        if info.task_run_attempt_uid not in ids:
+            writer.deleted.drop(info.task_run_attempt_uid)
+    return [info for info in infos if info.task_run_attempt_uid in ids], ids
 
 
 def log_exception(writer: Writer, body: LogException) -> object:
@@ -102,19 +123,20 @@ def log_exception(writer: Writer, body: LogException) -> object:
 
 def log_dbt_metadata(writer: Writer, body: LogDbtMetadata) -> object:
     """Keep what dbt says of its run; what it said before is replaced."""
-    _keep(writer, "dbt", [(body.task_run_attempt_uid, body.dbt_run_metadata)])
+    infos, ids = _kept(writer, [body])
+    _keep(writer, "dbt", {ids[info.task_run_attempt_uid]: info.dbt_run_metadata for info in infos})
     return {}
 
 
 def save_airflow_task_infos(writer: Writer, body: SaveAirflowTaskInfos) -> object:
     """Keep which task of Airflow each attempt is."""
     origin = {"source": body.source, "base_url": body.base_url}
-    infos = {info.task_run_attempt_uid: info for info in body.airflow_task_infos}
-    _keep(writer, "airflow", [(uid, {**info.model_dump(mode="json"), **origin}) for uid, info in infos.items()])
+    infos, ids = _kept(writer, body.airflow_task_infos)
+    documents = {ids[info.task_run_attempt_uid]: {**info.model_dump(mode="json"), **origin} for info in infos}
+    _keep(writer, "airflow", documents)
     return {}
 
 
-def _keep(writer: Writer, kind: str, documents: list[tuple[str, dict[str, object]]]) -> None:
-    ids = writer.attempt_ids({uid for uid, _ in documents})
-    rows = [{"attempt_id": ids[uid], "kind": kind, "content": content} for uid, content in documents]
+def _keep(writer: Writer, kind: str, documents: Mapping[int, Mapping[str, object]]) -> None:
+    rows = [{"attempt_id": each, "kind": kind, "content": content} for each, content in documents.items()]
     writer.upsert(AttemptDocument, rows, "attempt_id", "kind")

@@ -64,12 +64,24 @@ def log_points(writer: Writer, points: Points) -> object:
     """Add points to metrics; params and tags among them replace those of the same name."""
     uids = {uid for uid, _, _ in points.series} | {text.attempt_uid for text in points.texts}
     attempts = writer.attempt_ids(uids)
+    if len(attempts) < len(uids):
+        points = _without_deleted(writer, points, attempts)
     if points.texts:
         _add_texts(writer, points.texts, attempts)
     for part in points.by_source():
         if part.series:
             _add_points(writer, part, attempts)
     return {}
+
+
+def _without_deleted(writer: Writer, points: Points, attempts: Mapping[str, int]) -> Points:
+    """Those points whose attempts were not deleted; the others are dropped and counted."""
+    names = list(points.series)
+    dropped = Counter(names[place][0] for place in points.members) + Counter(text.attempt_uid for text in points.texts)
+    for uid, events in dropped.items():
+        if uid not in attempts:
+            writer.deleted.drop(uid, events)
+    return points.only(lambda uid, _: uid in attempts)
 
 
 def _add_texts(writer: Writer, texts: list[Text], attempts: Mapping[str, int]) -> None:

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from dbnd._run import RunState
 from dbnd_tracker._errors import MissingError
+from dbnd_tracker._ingest.places import current_runs
 from dbnd_tracker._ingest.tasks import add_infos, is_reopened
 from dbnd_tracker._models import Attempt, Run, ScheduledJob, TaskRun
 from dbnd_tracker._states import FINAL_STATES, next_run_state, next_task_state
@@ -40,10 +41,15 @@ _FACTS = {
 }
 
 
-def _run(writer: Writer, uid: str) -> Run:
-    """The run with this uid, which is made when no event has named it before; its time is that of receipt."""
+def _run(writer: Writer, uid: str) -> Run | None:
+    """The run with this uid, made when no event has named it before; its time is that of receipt.
+
+    Of a run that was deleted, and of one that has become a task run of another, None: there is none to be changed.
+    """
     found = writer.row(Run, uid)
     if found is None:
+        if writer.deleted.find({uid}) or current_runs(writer, {uid})[uid] != uid:
+            return None
         found = Run(uid=uid, start_time=writer.now)
         writer.session.add(found)
         writer.link_attempts(writer.session.scalars(select(TaskRun.uid).where(TaskRun.run_uid == uid)).all())
@@ -51,22 +57,47 @@ def _run(writer: Writer, uid: str) -> Run:
 
 
 def init_run(writer: Writer, body: InitRun) -> object:
-    """Make a run, or add to one that exists; said again it changes nothing."""
+    """Make a run, or add to one that exists; said again it changes nothing, and what is said anew replaces the old.
+
+    A run that has become a task run of another one (see ``places``) stays that: only its task runs are described. A
+    run that was deleted, and one that is started below such a run, is not made, unless ``recreate`` of its task runs
+    says that a person wants it again.
+    """
     args = body.init_args
+    infos = args.task_runs_info
+    if infos.recreate:
+        writer.deleted.forget(args.run_uid, [args.run_uid])
+    elif _is_below_deleted(writer, args):
+        return {}
     run = _run(writer, args.run_uid)
-    run.root_run_uid = args.root_run_uid
-    run.driver_task_run_uid = args.driver_task_uid or run.driver_task_run_uid
-    run.parent_task_run_uid = args.task_runs_info.parent_task_run_uid or run.parent_task_run_uid
-    run.source = args.source or run.source
-    if args.task_run_env:
-        run.environment = args.task_run_env.model_dump(mode="json", exclude={"uid", "heartbeat"})
-    if args.new_run_info:
-        _describe(writer, run, args.new_run_info)
-    facts = _facts(args)
-    if facts:
-        run.facts = {**(run.facts or {}), **facts}
-    add_infos(writer, args.task_runs_info)
+    if run is not None:
+        run.root_run_uid = args.root_run_uid
+        run.driver_task_run_uid = args.driver_task_uid or run.driver_task_run_uid
+        run.parent_task_run_uid = infos.parent_task_run_uid or run.parent_task_run_uid
+        run.source = args.source or run.source
+        if args.task_run_env:
+            run.environment = args.task_run_env.model_dump(mode="json", exclude={"uid", "heartbeat"})
+        if args.new_run_info:
+            _describe(writer, run, args.new_run_info)
+        facts = _facts(args)
+        if facts:
+            run.facts = {**(run.facts or {}), **facts}
+    add_infos(writer, infos)
     return {}
+
+
+def _is_below_deleted(writer: Writer, args: InitArgs) -> bool:
+    """Whether a run is deleted, or is new and was started below a deleted one, and so is deleted as well."""
+    above = [args.run_uid, args.root_run_uid, args.task_runs_info.parent_task_run_uid]
+    gone = writer.deleted.find(above)
+    if not gone or writer.row(Run, args.run_uid) is not None:
+        return False
+    owner = next(uid for uid in above if uid in gone)
+    infos = args.task_runs_info.task_runs
+    uids = [uid for info in infos for uid in (info.task_run_uid, info.task_run_attempt_uid)]
+    writer.deleted.add([args.run_uid, *uids], str(owner))
+    writer.deleted.drop(str(owner))
+    return True
 
 
 def _describe(writer: Writer, run: Run, info: RunInfo) -> None:
@@ -78,7 +109,7 @@ def _describe(writer: Writer, run: Run, info: RunInfo) -> None:
     run.project_name = info.project_name or run.project_name
     run.name = info.name or run.name
     run.user = info.user or run.user
-    run.description = info.description or run.description
+    run.description = run.description if info.description is None else info.description
     run.execution_date = info.execution_date or run.execution_date
     run.end_time = run.end_time or info.end_time
     run.is_archived = info.is_archived
@@ -101,9 +132,12 @@ def _facts(args: InitArgs) -> dict[str, object]:
 
 def set_run_state(writer: Writer, body: SetRunState) -> object:
     """Change the state of a run; a final state ends it."""
-    if _is_nested(writer, body.run_uid):
-        return {}
     run = _run(writer, body.run_uid)
+    if run is None:
+        writer.deleted.drop(body.run_uid)
+        return {}
+    if current_runs(writer, {run.uid})[run.uid] != run.uid:
+        return {}
     if body.state is RunState.RUNNING and is_reopened(run, body.timestamp):
         run.state, run.end_time = body.state.value, None
     run.state = next_run_state(run.state, body.state.value)
@@ -112,18 +146,10 @@ def set_run_state(writer: Writer, body: SetRunState) -> object:
     return {}
 
 
-def _is_nested(writer: Writer, uid: str) -> bool:
-    """Whether a task run below another run goes by this uid.
-
-    A process that knows nothing of an MLflow run but its id takes it for a run of its own, and ends that as well.
-    """
-    # Not locked: runs are locked before their task runs everywhere.
-    run_uid = writer.session.scalar(select(TaskRun.run_uid).where(TaskRun.uid == uid))
-    return run_uid not in {None, uid}
-
-
 def set_unfinished_tasks_state(writer: Writer, body: SetUnfinishedTasksState) -> object:
     """Give every attempt of a run that is in no final state this one."""
+    writer.deleted.find({body.run_uid})
+    writer.deleted.drop(body.run_uid)
     unfinished = (
         select(Attempt).join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(TaskRun.run_uid == body.run_uid)
     )
@@ -150,6 +176,8 @@ def init_scheduled_job(writer: Writer, body: InitScheduledJob) -> object:
 def heartbeat(writer: Writer, body: Heartbeat) -> object:
     """Note that a run is alive, and answer its state: a run that is to stop learns it this way."""
     run = _run(writer, body.run_uid)
+    if run is None:  # the process need not end because of that
+        return RunState.RUNNING.value
     run.sends_heartbeat = True
     run.last_heartbeat = writer.now
     return run.state or RunState.RUNNING.value

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from dbnd_tracker._ingest.places import CHILD, UPSTREAM, current_runs, move
 from dbnd_tracker._ingest.uids import target_uid
 from dbnd_tracker._models import Attempt, Param, Run, Target, TaskDefinition, TaskRelation, TaskRun
 from dbnd_tracker._states import FINAL_STATES, next_task_state
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from dbnd_tracker._schemas.tasks import (
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
     )
     from dbnd_tracker._writer import Writer
 
-CHILD = "child"
-UPSTREAM = "upstream"
 INIT = "init"
 """Operation on a target that is known before its task runs."""
 # What TaskRunInfo says beyond the columns of a task run.
@@ -43,21 +44,59 @@ def add_task_runs(writer: Writer, body: AddTaskRuns) -> object:
 
 
 def add_infos(writer: Writer, infos: TaskRunsInfo) -> None:
-    """Add task runs, their first attempts, definitions and relations."""
+    """Add task runs, their first attempts, definitions and relations.
+
+    A task run that is known already and is now said to be in another run moves there (see ``places.move``). Below a run
+    that was deleted nothing is added: what was started there counts as deleted with it. ``recreate`` says that a person
+    wants the run and these task runs again, and is sent by imports only.
+    """
+    if infos.recreate and infos.run_uid is not None:
+        uids = [uid for info in infos.task_runs for uid in (info.task_run_uid, info.task_run_attempt_uid)]
+        writer.deleted.forget(infos.run_uid, uids)
+    # The runs are locked, so that none is deleted before this transaction ends.
+    writer.rows(Run, (info.run_uid for info in infos.task_runs))
+    runs = current_runs(writer, {info.run_uid for info in infos.task_runs})
+    task_runs = _without_deleted(writer, infos.task_runs, runs)
+    if infos.task_runs and not task_runs:
+        return
+    known = {info.task_run_uid for info in task_runs}
     # In one order everywhere, so that two transactions that add the same rows cannot wait for each other.
     _add_definitions(writer, sorted(infos.task_definitions, key=lambda info: info.task_definition_uid))
-    _add_task_runs(writer, sorted(infos.task_runs, key=lambda info: info.task_run_uid))
-    writer.link_attempts({info.task_run_uid for info in infos.task_runs})
-    _add_targets(writer, infos)
+    moved = _add_task_runs(writer, sorted(task_runs, key=lambda info: info.task_run_uid), runs)
+    parents = {child: parent for parent, child in infos.parent_child_map}
+    for uid, (old, new) in moved.items():
+        move(writer, uid, old, new, parents.get(uid))
+    writer.link_attempts(known)
+    _add_targets(writer, infos, task_runs)
+    gone = {info.task_run_uid for info in infos.task_runs} - known
     arrows = [(CHILD, parent, child) for parent, child in infos.parent_child_map]
     arrows += [(UPSTREAM, upstream, downstream) for downstream, upstream in infos.upstreams_map]
-    rows = [{"kind": kind, "from_uid": start, "to_uid": end} for kind, start, end in sorted(arrows)]
+    rows = [
+        {"kind": kind, "from_uid": start, "to_uid": end}
+        for kind, start, end in sorted(set(arrows))
+        if start not in gone and end not in gone
+    ]
     writer.upsert(TaskRelation, rows, "kind", "from_uid", "to_uid")
 
 
-def _add_targets(writer: Writer, infos: TaskRunsInfo) -> None:
+def _without_deleted(writer: Writer, infos: list[TaskRunInfo], runs: Mapping[str, str]) -> list[TaskRunInfo]:
+    """Those of ``infos`` that are not, and do not lie below, what was deleted; the others are counted as dropped."""
+    of = {info.task_run_uid: (runs[info.run_uid], info.task_run_uid, info.task_run_attempt_uid) for info in infos}
+    gone = writer.deleted.find(chain.from_iterable(of.values()))
+    kept: list[TaskRunInfo] = []
+    for info in infos:
+        owner = next((uid for uid in of[info.task_run_uid] if uid in gone), None)
+        if owner is None:
+            kept.append(info)
+        else:
+            writer.deleted.add((info.task_run_uid, info.task_run_attempt_uid), owner)
+            writer.deleted.drop(owner)
+    return kept
+
+
+def _add_targets(writer: Writer, infos: TaskRunsInfo, task_runs: list[TaskRunInfo]) -> None:
     """Note the inputs and outputs that are known before their tasks run."""
-    attempts = {info.task_run_uid: info.task_run_attempt_uid for info in infos.task_runs}
+    attempts = {info.task_run_uid: info.task_run_attempt_uid for info in task_runs}
     known = {
         target_uid(attempts[info.task_run_uid], info.parameter_name, info.path, INIT): info
         for info in infos.targets
@@ -89,8 +128,13 @@ def _add_definitions(writer: Writer, infos: list[TaskDefinitionInfo]) -> None:
             writer.session.add(known[info.task_definition_uid])
 
 
-def _add_task_runs(writer: Writer, infos: list[TaskRunInfo]) -> None:
-    """Add task runs and their attempts: all rows are read at once, for a graph may have thousands of them."""
+def _add_task_runs(writer: Writer, infos: list[TaskRunInfo], runs: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Add task runs and their attempts: all rows are read at once, for a graph may have thousands of them.
+
+    Returns:
+        The old and the new run of those that were in another run before, by uid.
+    """
+    moved: dict[str, tuple[str, str]] = {}
     task_runs = writer.rows(TaskRun, (info.task_run_uid for info in infos))
     for info in infos:
         if info.task_run_uid not in task_runs:
@@ -99,8 +143,13 @@ def _add_task_runs(writer: Writer, infos: list[TaskRunInfo]) -> None:
     attempts = writer.attempts(info.task_run_attempt_uid for info in infos)
     params: dict[tuple[int, str], dict[str, object]] = {}
     for info in infos:
-        attempt = attempts[info.task_run_attempt_uid]
-        _describe(task_runs[info.task_run_uid], attempt, info)
+        attempt, task_run = attempts[info.task_run_attempt_uid], task_runs[info.task_run_uid]
+        old, new = task_run.run_uid, runs[info.run_uid]
+        if old is not None and old != new:
+            moved[info.task_run_uid] = (old, new)
+        task_run.run_uid = new
+        _describe(task_run, attempt, info)
+        task_run.is_root = info.is_root and new == info.run_uid
         for param in info.task_run_params:
             params[attempt.id, param.parameter_name] = {
                 "attempt_id": attempt.id,
@@ -110,16 +159,15 @@ def _add_task_runs(writer: Writer, infos: list[TaskRunInfo]) -> None:
                 "origin": param.value_origin,
             }
     writer.upsert(Param, params.values(), "attempt_id", "source", "name")
+    return moved
 
 
 def _describe(task_run: TaskRun, attempt: Attempt, info: TaskRunInfo) -> None:
-    task_run.run_uid = info.run_uid
     task_run.task_definition_uid = info.task_definition_uid
     task_run.name = info.name
     task_run.task_id = info.task_id
     task_run.task_af_id = info.task_af_id
     task_run.task_signature = info.task_signature
-    task_run.is_root = info.is_root
     task_run.is_system = info.is_system
     task_run.is_reused = task_run.is_reused or info.is_reused
     task_run.is_skipped = info.is_skipped
@@ -139,9 +187,13 @@ def _describe(task_run: TaskRun, attempt: Attempt, info: TaskRunInfo) -> None:
     _link(attempt, info.external_links)
 
 
-def _task_run(writer: Writer, uid: str) -> TaskRun:
+def _task_run(writer: Writer, uid: str) -> TaskRun | None:
+    """The task run with this uid, made when no event has named it before; of one that was deleted, None."""
     found = writer.row(TaskRun, uid)
     if found is None:
+        if writer.deleted.find({uid}):
+            writer.deleted.drop(uid)
+            return None
         found = TaskRun(uid=uid, is_reused=False)
         writer.session.add(found)
     return found
@@ -154,9 +206,13 @@ def _link(attempt: Attempt, links: dict[str, object] | None) -> None:
 
 def update_task_run_attempts(writer: Writer, body: UpdateTaskRunAttempts) -> object:
     """Change the states of attempts, in whatever order the changes arrive."""
-    attempts = writer.attempts(update.task_run_attempt_uid for update in body.task_run_attempt_updates)
-    for update in body.task_run_attempt_updates:
-        attempt = attempts[update.task_run_attempt_uid]
+    updates = body.task_run_attempt_updates
+    attempts = writer.attempts(update.task_run_attempt_uid for update in updates)
+    for update in updates:
+        attempt = attempts.get(update.task_run_attempt_uid)
+        if attempt is None:
+            writer.deleted.drop(update.task_run_attempt_uid)
+            continue
         attempt.task_run_uid = update.task_run_uid
         attempt.number = update.attempt_number or attempt.number
         _link(attempt, update.external_links_dict)
@@ -166,7 +222,7 @@ def update_task_run_attempts(writer: Writer, body: UpdateTaskRunAttempts) -> obj
             attempt.start_time = update.start_date
         if update.state:
             _change_state(attempt, update, update.timestamp or writer.now)
-    writer.link_attempts({update.task_run_uid for update in body.task_run_attempt_updates})
+    writer.link_attempts({update.task_run_uid for update in updates if update.task_run_attempt_uid in attempts})
     return {}
 
 
@@ -193,6 +249,8 @@ def is_reopened(ended: Attempt | Run, time: datetime | None) -> bool:
 def set_task_reused(writer: Writer, body: SetTaskReused) -> object:
     """Mark a task run as reused, which is a success."""
     task_run = _task_run(writer, body.task_run_uid)
+    if task_run is None:
+        return {}
     task_run.is_reused = True
     task_run.facts = {**(task_run.facts or {}), "output_signature": body.task_outputs_signature}
     for attempt in writer.session.scalars(select(Attempt).where(Attempt.task_run_uid == body.task_run_uid)):
@@ -203,12 +261,15 @@ def set_task_reused(writer: Writer, body: SetTaskReused) -> object:
 def save_task_run_log(writer: Writer, body: SaveTaskRunLog) -> object:
     """Replace the log of an attempt."""
     attempt = writer.attempt(body.task_run_attempt_uid)
-    attempt.log_body = body.log_body
-    attempt.log_path = body.local_log_path or attempt.log_path
+    if attempt is not None:
+        attempt.log_body = body.log_body
+        attempt.log_path = body.local_log_path or attempt.log_path
     return {}
 
 
 def save_external_links(writer: Writer, body: SaveExternalLinks) -> object:
     """Add links to an attempt."""
-    _link(writer.attempt(body.task_run_attempt_uid), body.external_links_dict)
+    attempt = writer.attempt(body.task_run_attempt_uid)
+    if attempt is not None:
+        _link(attempt, body.external_links_dict)
     return {}

@@ -137,6 +137,8 @@ class TaskRunsInfo(Body):
     parent_task_run_attempt_uid: Uid | None = None
     source_context: JsonObject | None = None
     """Of the Java client."""
+    recreate: Flag = False
+    """Of imports: what was deleted of these is made again, because a person asks for it."""
 
 
 class AddTaskRuns(Body):

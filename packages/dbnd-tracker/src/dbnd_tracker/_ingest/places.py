@@ -1,0 +1,90 @@
+"""In which run a task run is: one that was a run of its own may be told to belong to another run later.
+
+A process that knows an MLflow run only by its id takes it for a run of its own, with a task run of the same uid. When
+another one says that the task run is in another run, it moves there, and what names the former run means the new one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import delete, or_, select, update
+
+from dbnd_tracker._models import Run, TaskRelation, TaskRun
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from dbnd_tracker._writer import Writer
+
+CHILD: Final = "child"
+UPSTREAM: Final = "upstream"
+_QUIET: Final = {"synchronize_session": False}
+
+
+def current_runs(writer: Writer, uids: Collection[str]) -> dict[str, str]:
+    """For each uid of a run that of the run in which it is now: itself, unless it has become a task run of another."""
+    above: dict[str, str] = {}
+    asked: set[str] = set()
+    pending = set(uids)
+    while pending:
+        # Not locked: runs are locked before their task runs everywhere.
+        rows = writer.session.execute(select(TaskRun.uid, TaskRun.run_uid).where(TaskRun.uid.in_(sorted(pending))))
+        above |= {row.uid: row.run_uid for row in rows if row.run_uid not in {None, row.uid}}
+        asked |= pending
+        pending = set(above.values()) - asked
+    found = {}
+    for uid in uids:
+        top, passed = uid, set()
+        while top in above and top not in passed:
+            passed.add(top)
+            top = above[top]
+        found[uid] = top
+    return found
+
+
+def move(writer: Writer, uid: str, old: str, new: str, parent: str | None) -> None:
+    """Move what is below a task run into the run that it is in now, with all attempts.
+
+    A former run of its own goes when nothing is left in it. That is no deletion: what still names it is taken.
+
+    Args:
+        writer: The transaction.
+        uid: The task run, which has moved itself.
+        old: The run that it was in.
+        new: The run that it is in.
+        parent: The task run that it hangs below now, if that was said: it hangs below no other one.
+    """
+    session = writer.session
+    session.flush()
+    if parent is not None:
+        child = (TaskRelation.kind == CHILD) & (TaskRelation.to_uid == uid) & (TaskRelation.from_uid != parent)
+        upstream = (TaskRelation.kind == UPSTREAM) & (TaskRelation.from_uid == uid) & (TaskRelation.to_uid != parent)
+        session.execute(delete(TaskRelation).where(or_(child, upstream)).execution_options(**_QUIET))
+    below = _below(writer, uid, old)
+    session.execute(update(TaskRun).where(TaskRun.uid.in_(below)).values(run_uid=new), execution_options=_QUIET)
+    writer.link_attempts({uid, *below})
+    if old == uid and session.scalar(select(TaskRun.id).where(TaskRun.run_uid == old).limit(1)) is None:
+        session.execute(update(Run).where(Run.root_run_uid == old).values(root_run_uid=new), execution_options=_QUIET)
+        session.execute(delete(Run).where(Run.uid == old).execution_options(**_QUIET))
+
+
+def _below(writer: Writer, uid: str, run_uid: str) -> list[str]:
+    """The task runs below another one in a run; all others of a run that it was alone at the top of."""
+    mine: Any = select(TaskRun.uid).where(TaskRun.run_uid == run_uid, TaskRun.uid != uid)
+    members = set(writer.session.scalars(mine))
+    if run_uid == uid:
+        return sorted(members)
+    arrows = select(TaskRelation.from_uid, TaskRelation.to_uid).where(
+        TaskRelation.kind == CHILD, TaskRelation.to_uid.in_(mine)
+    )
+    children: dict[str, list[str]] = {}
+    for start, end in writer.session.execute(arrows):
+        children.setdefault(start, []).append(end)
+    found: set[str] = set()
+    pending = [uid]
+    while pending:
+        new = set(children.get(pending.pop(), ())) & members - found
+        found |= new
+        pending += new
+    return sorted(found)
