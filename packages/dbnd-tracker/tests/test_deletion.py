@@ -77,8 +77,14 @@ def _later_calls(run: Any, task: Any) -> list[tuple[str, Any, int]]:
     """What a run may still send, and how many events each is."""
     attempt, late = {"task_run_attempt_uid": task.attempt}, run.task("late")
     target = {
-        **{"run_uid": run.uid, "task_run_uid": task.uid, "task_run_name": "t", **attempt, "param_name": "p"},
-        **{"target_path": "/t", "operation_type": "read", "operation_status": "OK"},
+        "run_uid": run.uid,
+        "task_run_uid": task.uid,
+        "task_run_name": "t",
+        **attempt,
+        "param_name": "p",
+        "target_path": "/t",
+        "operation_type": "read",
+        "operation_status": "OK",
         **dict.fromkeys(("value_preview", "data_dimensions", "data_schema", "data_hash")),
     }
     return [

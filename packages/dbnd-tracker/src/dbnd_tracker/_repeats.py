@@ -7,6 +7,7 @@ that of their times, so that the smallest and the greatest time and step of each
 
 from __future__ import annotations
 
+import json
 import math
 from array import array
 from bisect import bisect_left, bisect_right
@@ -38,9 +39,15 @@ _RANGE: Final = (
 _BOUNDS: Final = select(
     func.min(_POINTS.c.timestamp_us), func.max(_POINTS.c.timestamp_us), func.min(_STEP), func.max(_STEP)
 ).where(*_RANGE)
-_FOUND: Final = select(_POINTS.c.timestamp_us, _STEP, _POINTS.c.value, _POINTS.c.text).where(
-    *_RANGE, _POINTS.c.timestamp_us.between(bindparam("earliest"), bindparam("latest"))
+# All points of a range at one of many times.
+_FOUND: Final = (
+    "SELECT timestamp_us, coalesce(step, 0), value, text FROM metrics "
+    "WHERE series_id = {0} AND number > {0} AND number <= {0} AND timestamp_us "
 )
+_AT: Final = {
+    "sqlite": f"{_FOUND.format('?')} IN (SELECT value FROM json_each(?))",  # noqa: S608  our own
+    "postgresql": f"{_FOUND.format('%s')} = ANY (%s::int8[])",
+}
 
 
 class Known:
@@ -70,10 +77,10 @@ class Known:
                 return True
         return times[0] > self._latest and all(map(lt, times, islice(times, 1, None)))
 
-    def is_new(self, identity: Identity) -> bool:
-        """Whether a point is new for sure."""
-        time_us, step, _, _ = identity
-        return time_us > self._latest or (step, time_us) > self._last
+    def doubtful(self, identities: Sequence[Identity]) -> list[Identity]:
+        """Those of these points that are not new for sure."""
+        latest, last = self._latest, self._last
+        return [each for each in identities if each[0] <= latest and (each[1], each[0]) <= last]
 
 
 class Blocks:
@@ -93,20 +100,29 @@ class Blocks:
                 bound.append(value)
 
     def find(self, connection: Connection, known: Known, wanted: Sequence[Identity]) -> set[Identity]:
-        """Which of these points the series may have, and some others that it has."""
+        """Which of these points the series has, and some others that it has."""
         self.extend(connection, known)
         wanted = sorted(wanted, key=itemgetter(0))
         times = [identity[0] for identity in wanted]
         found: set[Identity] = set()
+        ranges: list[list[int]] = []  # first block, block after the last one, first place in ``times``, place after
         for block, (earliest, latest, lowest, highest) in enumerate(zip(*self._bounds, strict=True)):
             start, stop = bisect_left(times, earliest), bisect_right(times, latest)
-            if any(lowest <= step <= highest for _, step, _, _ in islice(wanted, start, stop)):
-                found |= _read(connection, known, block * _BLOCK, times[start], times[stop - 1])
-        return found | _read(connection, known, len(self) * _BLOCK, times[0], times[-1])
+            if not any(lowest <= step <= highest for _, step, _, _ in islice(wanted, start, stop)):
+                continue
+            if ranges and ranges[-1][1] == block:
+                ranges[-1][1:] = block + 1, min(ranges[-1][2], start), max(ranges[-1][3], stop)
+            else:
+                ranges.append([block, block + 1, start, stop])
+        ranges.append([len(self), len(self) + 1, 0, len(times)])  # those that fill no block yet
+        for first, end, start, stop in ranges:
+            found |= _read(connection, known, first * _BLOCK, end * _BLOCK, times[start:stop])
+        return found
 
 
-def _read(connection: Connection, known: Known, after: int, earliest: int, latest: int) -> set[Identity]:
-    """Points of the block that comes after a number, from one time to another."""
-    last = min(after + _BLOCK, known.points)
-    place = {"of": known.series_id, "after": after, "last": last, "earliest": earliest, "latest": latest}
-    return {(row[0], row[1], row[2], row[3]) for row in connection.execute(_FOUND, place)}
+def _read(connection: Connection, known: Known, after: int, last: int, times: Sequence[int]) -> set[Identity]:
+    """Points of one of these times whose numbers are above ``after``, and at most ``last``."""
+    dialect, some = connection.dialect.name, sorted(set(times))
+    given: object = some if dialect == "postgresql" else json.dumps(some)
+    values = (known.series_id, after, min(last, known.points), given)
+    return {(row[0], row[1], row[2], row[3]) for row in connection.exec_driver_sql(_AT[dialect], values)}

@@ -174,11 +174,13 @@ def _repeats(
         start, stop = stop, stop + counts[each]
         if each not in once or known.are_new(times[start:stop], steps[start:stop]):
             continue
-        identities = [
-            (times[place], steps[place] or 0, encoded.numbers[place], encoded.texts[place])
-            for place in range(start, stop)
-        ]
-        doubtful = [identity for identity in identities if not known.is_new(identity)]
+        zeros = [step or 0 for step in steps[start:stop]]
+        identities = list(
+            zip(times[start:stop], zeros, encoded.numbers[start:stop], encoded.texts[start:stop], strict=True)
+        )
+        doubtful = known.doubtful(identities)
+        if not doubtful and len(set(identities)) == len(identities):
+            continue
         seen = writer.blocks(each).find(writer.session.connection(), known, doubtful) if doubtful else set()
         for place, identity in enumerate(identities, start):
             if identity in seen:
@@ -209,7 +211,8 @@ def _sums(
 
 def _last(times: list[int], steps: list[int | None], encoded: Encoded, start: int, stop: int) -> int:
     """The place of the last value among the points from ``start`` to ``stop``, by the rule of ``_LATER``."""
-    part: Sequence[int] = [step or 0 for step in steps[start:stop]]
+    known: Any = steps[start:stop]
+    part: Sequence[int] = [step or 0 for step in known] if None in known else known
     places: Sequence[int] = _places_of(max(part), part, range(start, stop))
     if len(places) > 1:
         part = [times[place] for place in places]
