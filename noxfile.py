@@ -41,6 +41,7 @@ TEST_TOOLS = [
     "pytest-rerunfailures>=15",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
+    "requests>=2.31",
     "schemathesis>=4.1",
 ]
 
@@ -229,7 +230,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, and the arrows between the packages."""
-    install(session, "mypy==2.4.1", "types-requests", "import-linter==2.16", "nox", *TEST_TOOLS)
+    install(session, "mypy==2.4.1", "import-linter==2.16", "nox", *TEST_TOOLS)
     for package in ("dbnd", "dbnd_tracker", "dbnd_mlflow", "dbnd_examples"):
         session.run("mypy", "-p", package)
     session.run("mypy", "noxfile.py")

@@ -63,7 +63,7 @@ def test_heartbeats_can_be_switched_off(server, interval):
 
 @pytest.mark.parametrize("answer", [b"{}", b"", b"<html>", b'"running"', b"7"])
 def test_any_other_answer_does_nothing(server, answer):
-    server.answer = lambda _: (200, {}, answer)
+    server.answer = lambda r: (200, {}, answer if r.path.endswith("heartbeat") else b"{}")
     with dbnd_tracking("job", conf=conf(server)):
         wait_until(lambda: len(beats(server)) >= 2)
     assert [r.body["state"] for r in server.requests if r.path.endswith("set_run_state")] == ["SUCCESS"]

@@ -5,8 +5,10 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +211,42 @@ def test_a_wrong_token_is_said(filled: Any, serve: Any, monkeypatch: pytest.Monk
     with pytest.raises(ConfigError, match=r"set core\.databand_access_token") as caught:
         _invoke("list")
     assert "wrong-one" not in str(caught.value)
+
+
+def test_runs_are_read_with_the_login_that_tracks_them(
+    filled: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBND__CORE__DATABAND_URL", serve(filled.database, token="right").url)
+    monkeypatch.setenv("DBND__CORE__DBND_PASSWORD", "right")
+    assert "brave_lovelace" in _invoke("list").stdout
+    assert _invoke("delete", "brave_lovelace", "--yes").exit_code == 0
+    assert "brave_lovelace" not in _invoke("list").stdout
+    monkeypatch.setenv("DBND__CORE__DBND_PASSWORD", "wrong")
+    with pytest.raises(ConfigError, match=r"its login answered 401; set core\.databand_access_token"):
+        _invoke("list")
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_page_is_no_list_of_runs(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Portal(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>Welcome")
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Portal) as portal:
+        threading.Thread(target=portal.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        monkeypatch.setenv("DBND__CORE__DATABAND_URL", f"http://127.0.0.1:{portal.server_port}")
+        monkeypatch.setenv("DBND__CORE__DATABAND_ACCESS_TOKEN", "t")
+        try:
+            with pytest.raises(RemoteError, match=rf"cannot be read: it answered {status} with text/html"):
+                _invoke("list")
+        finally:
+            portal.shutdown()
 
 
 def test_listening_for_others_needs_a_token() -> None:

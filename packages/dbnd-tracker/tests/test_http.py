@@ -184,7 +184,9 @@ def test_batches_are_applied_once(tracker: Any, server: Any) -> None:
     _, task = tracker.started()
     header = {"X-Databand-Batch": f"{'0a' * 16}:1-3"}
     for _ in range(2):
-        assert server.post("log_metrics", task.floats("m", 3), headers=header).json() == {}
+        answer = server.post("log_metrics", task.floats("m", 3), headers=header)
+        assert answer.json() == {}
+        assert answer.headers["X-Databand-Applied"] == "3"
     assert len(tracker.history(task, "m")) == 3
 
     answer = server.post("log_metrics", task.floats("m", 4), headers={"X-Databand-Batch": f"{'0a' * 16}:3-6"})

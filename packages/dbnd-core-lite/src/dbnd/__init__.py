@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dbnd._tracking.transport import Batch as Batch
     from dbnd._tracking.transport import Transport as Transport
 
-# Imported on first use: `dbnd --help` and `import mlflow` must not pay for pydantic and requests.
+# Imported on first use: `dbnd --help` and `import mlflow` must not pay for pydantic and the tracker's client.
 _HOME = {
     "Batch": "dbnd._tracking.transport",
     "Command": "dbnd._hooks",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import json
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
-import requests
 from pydantic import BaseModel, ValidationError
 
 from dbnd._errors import ConfigError
 from dbnd._masking import mask_url
 from dbnd._settings import CoreSettings
-from dbnd._tracking.transport import configured_url
+from dbnd._tracking.session import Session, document, not_a_tracker, raise_for_redirect
+from dbnd._tracking.transport import AccessError, NotATrackerError, TransportError, configured_url
 from dbnd_tracker._errors import RemoteError
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._views import MetricHistory, RunDetail, RunPage, TaskRunView
@@ -20,10 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dbnd._config import Config
+    from dbnd._tracking.connection import Answer
     from dbnd_tracker._database import Database
     from dbnd_tracker._queries import Condition
 
     V = TypeVar("V", bound=BaseModel)
+
+
+# What is read may be long: seconds from the first byte of an answer to its last, and bytes.
+_TRANSFER: Final = 60.0
+_SIZE: Final = 64 << 20
 
 
 class Reader(Protocol):
@@ -142,17 +151,10 @@ class HttpReader:
         parts = urlsplit(url)
         self.name = mask_url(url)
         self._root = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        self._base = f"{self._root}/api/v1"
-        self._timeout = (settings.connect_timeout, settings.api_request_timeout_sec)
-        self._session = requests.Session()
-        self._session.verify = not settings.ignore_ssl_errors
-        self._session.headers.update(settings.extra_default_headers)
-        self._session.auth = _Bearer(settings.databand_access_token)
+        self._session = Session(url, settings, transfer=_TRANSFER, size=_SIZE)
 
     def runs(self, conditions: Sequence[Condition], limit: int, expression: str = "") -> RunPage:
         """Runs that meet all conditions, and the expression if there is one, newest first."""
-        import json
-
         asked = [{"name": c.name, "op": c.op, "val": c.val} for c in conditions]
         page = self._get(RunPage, "runs", {"filter": json.dumps(asked), "expression": expression, "limit": limit})
         if page is None:
@@ -182,7 +184,11 @@ class HttpReader:
 
     def delete(self, uid: str) -> bool:
         """Delete the run with this uid, for good; returns whether there was one."""
-        return self._request("DELETE", f"runs/{quote(uid, safe='')}", {}) is not None
+        answer = self._request("DELETE", f"runs/{quote(uid, safe='')}", {})
+        if answer is not None and answer.status != HTTPStatus.NO_CONTENT:
+            with self._naming_itself():
+                raise not_a_tracker(answer)
+        return answer is not None
 
     def page_url(self, run: RunDetail) -> str | None:
         """The address of the run's page."""
@@ -193,55 +199,59 @@ class HttpReader:
         self._session.close()
 
     def _get(self, model: type[V], path: str, query: dict[str, Any]) -> V | None:
-        content = self._request("GET", path, query)
-        if content is None:
+        answer = self._request("GET", path, query)
+        if answer is None:
             return None
         try:
-            return model.model_validate_json(content)
+            return model.model_validate_json(answer.body)
         except ValidationError:
+            with self._naming_itself():
+                document(answer)
             msg = f"The tracker {self.name} did not answer as the databand tracker of this version does."
             raise RemoteError(msg) from None
 
-    def _request(self, method: str, path: str, query: dict[str, Any]) -> bytes | None:
-        """The body of the answer, or None where there is nothing by this name."""
-        try:
-            answer = self._session.request(method, f"{self._base}/{path}", params=query, timeout=self._timeout)
-        except requests.RequestException as error:
-            msg = f"The tracker {self.name} (core.databand_url) does not answer: {mask_url(str(error))}."
-            raise RemoteError(msg) from None
-        if answer.status_code == requests.codes.not_found:
-            return None
-        if answer.status_code == requests.codes.unauthorized:
+    def _request(self, method: str, path: str, query: dict[str, Any]) -> Answer | None:
+        """The answer, or None where there is nothing by this name."""
+        with self._naming_itself():
+            answer = self._session.request(method, path, query=query)
+            raise_for_redirect(answer)
+            if answer.status == HTTPStatus.NOT_FOUND:
+                document(answer)  # a page says nothing of runs
+                return None
+        if answer.status == HTTPStatus.UNAUTHORIZED:
             msg = f"The tracker {self.name} refuses the token: set core.databand_access_token to the tracker's own."
             raise ConfigError(msg)
-        if answer.status_code == requests.codes.forbidden:
+        if answer.status == HTTPStatus.FORBIDDEN:
             msg = f"The tracker {self.name} does not allow that: {_detail(answer)}"
             raise ConfigError(msg)
-        if not answer.ok:
-            msg = f"The tracker {self.name} answered {answer.status_code}: {_detail(answer)}"
+        if not answer.is_success:
+            msg = f"The tracker {self.name} answered {answer.status}: {_detail(answer)}"
             raise RemoteError(msg)
-        return answer.content
+        return answer
+
+    @contextmanager
+    def _naming_itself(self) -> Iterator[None]:
+        """Turn what goes wrong with the session into a sentence that names the tracker."""
+        try:
+            yield
+        except AccessError as error:
+            msg = f"The tracker {self.name} refuses the credentials: {error}."
+            raise ConfigError(msg) from None
+        except NotATrackerError as error:
+            msg = f"The tracker {self.name} (core.databand_url) cannot be read: {error}."
+            raise RemoteError(msg) from None
+        except TransportError as error:
+            msg = f"The tracker {self.name} (core.databand_url) does not answer: {error}."
+            raise RemoteError(msg) from None
 
 
-def _detail(answer: requests.Response) -> str:
+def _detail(answer: Answer) -> str:
     """What the tracker says is wrong."""
     try:
-        detail = answer.json()["detail"]
-    except (ValueError, KeyError, TypeError):
+        detail = json.loads(answer.body)["detail"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         detail = answer.text
     return str(detail)[:300]
-
-
-class _Bearer(requests.auth.AuthBase):
-    """Sends the token if there is one, and keeps requests from sending a password of ``~/.netrc``."""
-
-    def __init__(self, token: Any) -> None:  # noqa: ANN401  a SecretStr or None
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._token is not None:
-            request.headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
-        return request
 
 
 def open_reader(config: Config) -> Reader:

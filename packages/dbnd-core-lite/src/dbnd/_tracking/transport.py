@@ -104,6 +104,10 @@ class BusyError(UnreachableError):
     """There is a tracker, and it cannot take the batch at the moment: it is overloaded, or is just starting."""
 
 
+class NotATrackerError(UnreachableError):
+    """What answers at the tracker's address is none: it is not known to have taken anything."""
+
+
 class AccessError(UnreachableError):
     """The tracker refuses the credentials."""
 

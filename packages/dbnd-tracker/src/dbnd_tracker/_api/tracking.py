@@ -91,7 +91,9 @@ def _apply(database: Database, metrics: ServerMetrics, name: str, raw: bytes, he
         else:
             applied = apply_raw(database, name, raw, batch)
         metrics.dropped.inc(sum(applied.dropped.values()))
-        return JSONResponse(applied.answer, headers=_dropped(applied.dropped))
+        # Whoever asks takes only an answer that says this for a delivery: a proxy's page may be a 200, too.
+        said = {} if batch is None else {APPLIED_HEADER: str(batch.last)}
+        return JSONResponse(applied.answer, headers={**said, **_dropped(applied.dropped)})
     except PartlyApplied as error:
         return JSONResponse({"detail": str(error)}, HTTPStatus.CONFLICT, {APPLIED_HEADER: str(error.last)})
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-import requests
-
 from dbnd._config import Config
+from dbnd._errors import DatabandError
+from dbnd._settings import CoreSettings
 from dbnd_tracker._errors import RemoteError
+from dbnd_tracker._reader import HttpReader
 from dbnd_tracker._settings import TrackerSettings
 
 if TYPE_CHECKING:
@@ -31,13 +32,16 @@ def page_of(reader: Reader, run: RunDetail) -> str:
     settings = Config.load().settings(TrackerSettings)
     root = f"http://localhost:{settings.port}"
     address = f"{root}/app/jobs/{quote(run.job_name or '-', safe='')}/{run.run_uid}"
-    token = settings.token.get_secret_value() if settings.token else None
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    core = CoreSettings(
+        databand_access_token=settings.token, connect_timeout=_PATIENCE, api_request_timeout_sec=_PATIENCE
+    )
+    here = HttpReader(root, core)
     try:
-        answer = requests.get(f"{root}/api/v1/runs/{run.run_uid}", headers=headers, timeout=_PATIENCE)
-        is_served = answer.ok and answer.json().get("run_uid") == run.run_uid
-    except (requests.RequestException, ValueError, AttributeError):
+        is_served = here.run(run.run_uid) is not None
+    except DatabandError:
         is_served = False
+    finally:
+        here.close()
     if not is_served:
         msg = (
             f"No tracker on {root} serves {reader.name}: start one with `dbnd tracker start`, and the page is {address}"
