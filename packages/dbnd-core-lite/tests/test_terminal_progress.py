@@ -4,12 +4,14 @@ import math
 import os
 import threading
 
+import click
 import pytest
 
 from dbnd import new_dbnd_context
 from dbnd._config import Config
 from dbnd._run import Run, TaskDefinition, TaskRunState
 from dbnd._terminal.progress import MAX_TASKS, RunProgress, Series
+from dbnd._terminal.summary import summary
 from dbnd._tracking.client import TrackingAPIClient
 from dbnd._tracking.points import deleted_point, group, point, text_point
 
@@ -28,10 +30,10 @@ def client(server):
 
 def test_a_series_is_summed_up():
     series = Series("loss")
-    for value in (3, 1.0, float("nan"), 2):
-        series.add(point("loss", value, 0))
+    for time, value in enumerate((3, 1.0, float("nan"), 2)):
+        series.add(point("loss", value, time))
     assert (series.last, series.low, series.high) == (2, 1.0, 3)
-    series.add(point("loss", "text", 0))
+    series.add(point("loss", "text", 4))
     assert (series.last, series.low, series.high) == ("text", 1.0, 3)
     assert len(series.history) == 4
 
@@ -39,11 +41,43 @@ def test_a_series_is_summed_up():
 def test_a_long_series_takes_no_more_memory_than_a_short_one():
     series = Series("loss")
     for value in range(100_000):
-        series.add(point("loss", value, 0))
+        series.add(point("loss", value, value))
     assert len(series.history) < 128
     assert (series.low, series.high, series.last) == (0, 99_999, 99_999)
     assert series.history == sorted(series.history)
     assert math.isclose(series.history[0], (series.every - 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("points", "last"),
+    [
+        ([(0.1, 5, 10), (0.9, 9, 5)], 0.1),  # the highest step, whenever it comes
+        ([(0.1, 5, None), (0.9, 4, 0)], 0.1),  # then the latest time; no step is the step 0
+        ([(0.9, 5, 1), (0.1, 5, 1)], 0.9),  # then the greatest value
+        ([(math.nan, 5, 1), (-1.0, 5, 1)], "nan"),  # NaN counts as 0
+        ([(math.nan, 5, 1), (1.0, 5, 1)], 1.0),
+        ([(7, 5, -1), (8, 4, None)], 8),
+        ([("a", 5, 1), ("b", 5, 1)], "b"),
+    ],
+)
+def test_the_last_value_of_a_series_is_that_of_mlflow(points, last):
+    series = Series("loss")
+    for value, time, step in points:
+        series.add(point("loss", value, time, step))
+    assert str(series.last) == str(last)
+
+
+def test_a_task_run_that_is_reopened_is_counted_by_its_last_state(run):
+    progress = RunProgress(run, None)
+    trial = run.new_task_run(TaskDefinition("trial"), parent=None)
+    trial.enter(TaskRunState.FAILED, trial.start_time)
+    assert [task.task_run for task in progress.update()] == [trial]
+    trial.enter(TaskRunState.RUNNING, trial.start_time)
+    assert progress.update() == []
+    assert click.unstyle(summary(progress)).split() == ["tasks", "1", "not", "ended"]
+    trial.enter(TaskRunState.SUCCESS, trial.start_time)
+    assert [task.task_run for task in progress.update()] == [trial]
+    assert click.unstyle(summary(progress)).split() == ["tasks", "1", "succeeded"]
 
 
 def test_points_params_and_states_arrive(run, client):
@@ -52,7 +86,7 @@ def test_points_params_and_states_arrive(run, client):
     child = run.new_task_run(TaskDefinition("child"), parent=root)
     client.log_metrics(
         [
-            group(root.attempt_uid, "user", [point("loss", 0.5, 0), point("loss", 0.25, 0)]),
+            group(root.attempt_uid, "user", [point("loss", 0.5, 0), point("loss", 0.25, 1)]),
             group(child.attempt_uid, "mlflow.param", [text_point("depth", "3", 0)]),
             group(child.attempt_uid, "mlflow.tag", [text_point("team", "a", 0), deleted_point("gone", 0)]),
             group("unknown", "user", [point("x", 1, 0)]),

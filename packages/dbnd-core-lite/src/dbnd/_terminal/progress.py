@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from dbnd._run import TaskRunState
-from dbnd._tracking.points import DELETED, points_of
+from dbnd._tracking.points import DELETED, comes_after, points_of
 
 if TYPE_CHECKING:
     from dbnd._run import Run, TaskRun
@@ -26,7 +26,7 @@ class Series:
     """One metric of a task run, summed up: however many points it has, it takes the same memory.
 
     Attributes:
-        last: The newest value.
+        last: The last value, as MLflow has it (see ``points.comes_after``).
         low: The smallest number, or None when there is none.
         high: The largest number, or None when there is none.
         history: Means of ``every`` consecutive numbers each.
@@ -39,11 +39,13 @@ class Series:
     every: int = 1
     history: list[float] = field(default_factory=list)
     _held: list[float] = field(default_factory=list)
+    _latest: Point | None = None
 
     def add(self, point: Point) -> None:
         """Take one more point."""
         _, value, _, _, mark = point
-        self.last = value
+        if self._latest is None or comes_after(point, self._latest):
+            self._latest, self.last = point, value
         if mark is not None or not isinstance(value, int | float):
             return
         # A comparison with NaN is false, so that NaN is neither the smallest nor the largest number.
@@ -74,12 +76,17 @@ def _mean(values: list[float]) -> float:
 
 @dataclass(slots=True, eq=False)
 class TaskProgress:
-    """One task run and what it has logged so far."""
+    """One task run and what it has logged so far.
+
+    Attributes:
+        ended: The final state as which it is counted, or None while it runs.
+    """
 
     task_run: TaskRun
     params: dict[str, str]
     series: dict[str, Series] = field(default_factory=dict)
     children: int = 0
+    ended: TaskRunState | None = None
 
 
 class RunProgress:
@@ -104,7 +111,6 @@ class RunProgress:
         self.tasks: Final[dict[str, TaskProgress]] = {}
         self.started = 0
         self.ended: Final[Counter[TaskRunState]] = Counter()
-        self._going: Final[dict[str, TaskProgress]] = {}
         self._new: Final[deque[TaskRun]] = deque()
         self._logged: Final[deque[list[Group]]] = deque()
         run.watch = self._new.append
@@ -126,14 +132,25 @@ class RunProgress:
         for _ in range(count):
             for group in self._logged.popleft():
                 self._take(group)
-        done = [task for task in self._going.values() if task.task_run.state.is_final]
-        for task in done:
-            del self._going[task.task_run.attempt_uid]
-            self.ended[task.task_run.state] += 1
+        done = [task for task in self.tasks.values() if self._count(task)]
         done.sort(key=lambda task: task.task_run.end_time or task.task_run.start_time)
-        if len(self.tasks) - len(self._going) > MAX_TASKS:
-            self._forget()
+        listed = sum(task.ended is not None for task in self.tasks.values())
+        if listed > MAX_TASKS:
+            self._forget(listed - MAX_TASKS // 2)
         return done
+
+    def _count(self, task: TaskProgress) -> bool:
+        """Count ``task`` by its state, also once more when it was reopened; returns whether it has ended since."""
+        state = task.task_run.state
+        ended = state if state.is_final else None
+        if ended is task.ended:
+            return False
+        if task.ended is not None:
+            self.ended[task.ended] -= 1
+        if ended is not None:
+            self.ended[ended] += 1
+        task.ended = ended
+        return ended is not None
 
     def parent_of(self, task: TaskProgress) -> TaskProgress | None:
         """The listed task run that has started ``task``, or None."""
@@ -143,7 +160,7 @@ class RunProgress:
     def _add(self, task_run: TaskRun) -> None:
         task = TaskProgress(task_run, dict(task_run.params))
         self.started += 1
-        self.tasks[task_run.attempt_uid] = self._going[task_run.attempt_uid] = task
+        self.tasks[task_run.attempt_uid] = task
         parent = self.parent_of(task)
         if parent is not None:
             parent.children += 1
@@ -164,10 +181,9 @@ class RunProgress:
                     series = task.series[key] = Series(key)
                 series.add(point)
 
-    def _forget(self) -> None:
-        excess = len(self.tasks) - len(self._going) - MAX_TASKS // 2
+    def _forget(self, excess: int) -> None:
         for uid, task in reversed(list(self.tasks.items())):  # children stand behind their parents
-            if excess > 0 and uid not in self._going and not task.children and not task.series:
+            if excess > 0 and task.ended is not None and not task.children and not task.series:
                 excess -= 1
                 del self.tasks[uid]
                 parent = self.parent_of(task)

@@ -68,7 +68,7 @@ def _facts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
 
 
 def _count(progress: RunProgress) -> str:
-    parts = [f"{count} {ENDED.get(state, state.value)}" for state, count in progress.ended.most_common()]
+    parts = [f"{count} {ENDED.get(state, state.value)}" for state, count in progress.ended.most_common() if count]
     unfinished = progress.started - sum(progress.ended.values())
     if unfinished:
         parts.append(f"{unfinished} not ended")

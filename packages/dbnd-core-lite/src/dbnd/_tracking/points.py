@@ -82,6 +82,21 @@ def points_of(group: Group) -> Iterator[Point]:
     return zip(*[iter(group[2])] * SIZE, strict=True)
 
 
+def comes_after(new: Point, old: Point) -> bool:
+    """Whether ``new``, logged after ``old``, is the last value of the two.
+
+    MLflow's is that of the highest step, then of the latest time, then the greatest. No step is the step 0; NaN, and
+    what is no number, count as 0. Of texts of one step and time the one that came last counts.
+    """
+    left, right = _rank(new), _rank(old)
+    return left > right or (left == right and new[4] is not None)
+
+
+def _rank(point: Point) -> tuple[int, int, float]:
+    _, value, time_us, step, mark = point
+    return step or 0, time_us, value if mark is None and value == value else 0  # noqa: PLR0124  NaN
+
+
 def micros(time: datetime) -> int:
     """``time`` in µs since the epoch."""
     return (time - _EPOCH) // timedelta(microseconds=1)
