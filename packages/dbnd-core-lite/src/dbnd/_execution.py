@@ -159,12 +159,20 @@ def _announce(context: DatabandContext, run: Run, root: TaskRun) -> None:
         if run.cmd_name == "run" and not run.is_attached:
             client.set_run_state(run, RunState.RUNNING)
         if run.sends_heartbeat:
-            client.start_heartbeat(run, request_end)
+            client.start_heartbeat(run, _goes_on)
     if run.cmd_name != "run":
         root.start_time = run.start_time
         root.enter(TaskRunState.RUNNING, root.start_time)
         if client is not None:
             client.update_task_run_attempts(root, TaskRunState.RUNNING, timestamp=root.start_time)
+
+
+def _goes_on(state: str) -> bool:
+    """End the run of this process if that is what the tracker asks for."""
+    if state != RunState.SHUTDOWN.value:
+        return True
+    request_end()
+    return False
 
 
 @contextmanager

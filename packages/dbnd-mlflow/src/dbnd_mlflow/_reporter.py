@@ -131,8 +131,10 @@ class Reporter:
         if tracked.is_own:
             self._set_project(task_run.run, run.info.experiment_id)
         else:
+            self._map.hearts.expect(tracked)
             self._announce(tracked)
             self._client.update_task_run_attempts(task_run, TaskRunState.RUNNING, timestamp=task_run.start_time)
+            self._map.hearts.begin(tracked)
         self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
         started = micros(task_run.start_time)
         tags = (
@@ -147,7 +149,9 @@ class Reporter:
 
     def find(self, run_id: str) -> TrackedRun:
         """The task run of an MLflow run by its id (see ``RunMap.find``)."""
-        return self._map.find(run_id, self._read)
+        tracked = self._map.find(run_id, self._read)
+        tracked.heard_at = time.monotonic()
+        return tracked
 
     def run_seen(self, run: Any) -> None:  # noqa: ANN401
         """A run was read: remember which task run it belongs to."""
@@ -183,6 +187,7 @@ class Reporter:
         self._client.update_task_run_attempts(tracked.task_run, TaskRunState.RUNNING)
         if tracked.is_dbnd_run and (tracked.has_ended or tracked.is_guess):
             self._client.set_run_state(tracked.task_run.run, RunState.RUNNING)
+        self._map.hearts.begin(tracked)
 
     def _rename(self, tracked: TrackedRun, name: str) -> None:
         """Report a new name: MLflow keeps it as a tag as well."""
@@ -348,6 +353,7 @@ class Reporter:
                 self._client.log_artifact(attempt, name, place)
         if tracked.is_own:  # the task's own state is what dbnd says of it
             return
+        self._map.hearts.end(tracked)
         task_state, run_state = STATES[status]
         if tracked.has_ended and task_state is TaskRunState.CANCELLED:
             self._reopen(tracked)  # a tracker lets nothing but what runs be cancelled, and MLflow does

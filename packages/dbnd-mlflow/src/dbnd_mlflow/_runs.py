@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from ._derived import (
     moment,
     source_of,
 )
+from ._hearts import Hearts
 
 RUN_UID: Final = "dbnd.run_uid"
 TASK_RUN_UID: Final = "dbnd.task_run_uid"
@@ -95,6 +97,7 @@ class TrackedRun:
         links: The link tags of the run; none outside of tasks.
         info: MLflow's RunInfo, once known.
         facts: Those of its tags that are facts of the run.
+        heard_at: When something was last reported of it, in monotonic seconds.
     """
 
     task_run: TaskRun
@@ -109,6 +112,7 @@ class TrackedRun:
     links: dict[str, str] = field(default_factory=dict)
     info: Any = None
     facts: dict[str, str] = field(default_factory=dict)
+    heard_at: float = field(default_factory=time.monotonic)
 
     @property
     def is_dbnd_run(self) -> bool:
@@ -134,11 +138,13 @@ class RunMap:
         # Runs that can be forgotten, longest known first: a server would keep all that it has ever seen.
         self._idle: dict[str, None] = {}
         self.experiments: dict[str, str] = {}
+        self.hearts = Hearts(client)
         self.renew_lock()
 
     def renew_lock(self) -> None:
         """Begin with a free lock: in a forked child, whose parent's threads may have held it."""
         self._lock = threading.Lock()
+        self.hearts.after_fork()
 
     def host(self) -> TaskRun | None:
         """The task run of the calling code, if it is tracked by this map's tracker."""

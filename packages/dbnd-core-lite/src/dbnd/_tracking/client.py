@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 # The shortest time between two messages about events that are lost, in seconds.
 _SILENCE: Final = 60.0
-# The state by which a tracker asks a run to end.
-SHUTDOWN: Final = "shutdown"
 
 
 class TrackingAPIClient:
@@ -187,21 +185,25 @@ class TrackingAPIClient:
         """Report what a task run has printed; replaces what was reported before."""
         self._report("save_task_run_log", lambda: wire.task_run_log(attempt_uid, text))
 
-    def start_heartbeat(self, run: Run, on_shutdown: Callable[[], None]) -> None:
+    @property
+    def heartbeats(self) -> bool:
+        """Whether heartbeats are sent at all."""
+        return self._config.settings(RunSettings).heartbeat_interval_s > 0
+
+    def start_heartbeat(self, run: Run, goes_on: Callable[[str], bool]) -> None:
         """Tell the tracker at regular times that ``run`` is alive, until ``stop_heartbeat``.
 
         Args:
             run: The run.
-            on_shutdown: Called, in another thread, when the tracker asks the run to end.
+            goes_on: Called, in another thread, with the state that the tracker answers: whether to go on.
         """
         channel, interval = self._channel, self._config.settings(RunSettings).heartbeat_interval_s
         if channel is None or interval <= 0:
             return
 
         def on_state(state: str) -> None:
-            if state == SHUTDOWN:
+            if not goes_on(state):
                 channel.sender.end_beat(run.uid)
-                on_shutdown()
 
         channel.sender.beat(run.uid, interval, on_state)
 
