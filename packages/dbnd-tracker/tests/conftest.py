@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from dbnd_tracker._app import create_app
+from dbnd_tracker._connections import ConnectionLimits
 from dbnd_tracker._database import Database, open_database
 from dbnd_tracker._ingest import apply_call
 from dbnd_tracker._queries import metric_history, run_detail
@@ -283,9 +284,9 @@ def serve() -> Iterator[Callable[..., Server]]:
     """Starts real servers on free ports, and ends them."""
     with ExitStack() as stack:
 
-        def start(database: Database, **options: Any) -> Server:
+        def start(database: Database, limits: ConnectionLimits | None = None, **options: Any) -> Server:
             listening = stack.enter_context(listen("127.0.0.1", 0))
-            server = make_server(create_app(database, **options))
+            server = make_server(create_app(database, **options), limits=limits)
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
             thread.start()
 

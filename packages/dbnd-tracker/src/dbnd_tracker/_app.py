@@ -14,6 +14,7 @@ from dbnd_tracker._access.tokens import Keyring
 from dbnd_tracker._api.access import AccessMiddleware
 from dbnd_tracker._api.auth import auth_router
 from dbnd_tracker._api.bodies import BodyMiddleware
+from dbnd_tracker._api.capacity import CapacityMiddleware
 from dbnd_tracker._api.datasets import datasets_router
 from dbnd_tracker._api.extensions import ExtensionsMiddleware
 from dbnd_tracker._api.health import health_router
@@ -27,6 +28,7 @@ from dbnd_tracker._api.runs import runs_router
 from dbnd_tracker._api.task_runs import task_runs_router
 from dbnd_tracker._api.timeout import TimeoutMiddleware
 from dbnd_tracker._api.tracking import tracking_router
+from dbnd_tracker._api.unread import UnreadMiddleware
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, UnknownCallError
 from dbnd_tracker._observability import ObservingMiddleware, ServerMetrics, access_log
 from dbnd_tracker._pages.static import static_router
@@ -84,16 +86,18 @@ def create_app(
     app.include_router(static_router())
     app.include_router(pages_router(database, cache))
     describe_calls(app)
-    # The one added last is the outermost: bodies are read before anything is refused, and every answer is marked,
-    # counted and logged.
+    # The one added last is the outermost: every answer is marked, counted and logged, and a body is not read before it
+    # is known who asks.
     app.add_middleware(MethodsMiddleware, routes=app.routes)
-    if keyring is not None:
-        app.add_middleware(AccessMiddleware, database=database, keyring=keyring)
-    app.add_middleware(HostMiddleware, host=host, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(
         BodyMiddleware, max_received=settings.max_request_bytes, max_unpacked=settings.max_unpacked_bytes
     )
+    if keyring is not None:
+        app.add_middleware(AccessMiddleware, database=database, keyring=keyring)
+    app.add_middleware(HostMiddleware, host=host, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(TimeoutMiddleware, seconds=settings.request_timeout_s)
+    app.add_middleware(UnreadMiddleware)
+    app.add_middleware(CapacityMiddleware, most=settings.max_connections)
     app.add_middleware(ExtensionsMiddleware)
     app.add_middleware(ObservingMiddleware, metrics=metrics, log=access_log(settings.access_log))
     return app

@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 
 from dbnd._errors import ConfigError
 from dbnd._masking import mask_url
+from dbnd_tracker._deadline import DEADLINE
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError
 from dbnd_tracker._liveness import HEARTBEAT_TIMEOUT
 from dbnd_tracker._values import from_json_text, readable
@@ -177,15 +178,20 @@ class Database:
 
         Raises:
             PayloadError: The database refuses the values.
-            StorageError: The database cannot take anything now.
+            StorageError: The database cannot take anything now, or the request took too long; nothing was written.
         """
+        deadline = DEADLINE.get()
         with self._translated():
             for attempt in range(_ATTEMPTS):
                 try:
                     # SQLite has one writer at a time; waiting here is fairer and quicker than in its busy loop.
                     with self._turns, Session(self._writing, expire_on_commit=False) as session:
+                        if deadline and deadline.has_passed:
+                            raise _overdue(self.name)
                         writer = Writer(session, self._ids)
                         result = work(writer)
+                        if deadline and not deadline.begin_commit():
+                            raise _overdue(self.name)
                         session.commit()
                         writer.keep_ids()
                         return result
@@ -312,6 +318,10 @@ def _is_conflict(error: Exception) -> bool:
     return isinstance(error, (IntegrityError, StaleIdsError)) or (
         isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) in {"40001", "40P01"}
     )
+
+
+def _overdue(name: str) -> StorageError:
+    return StorageError(f"The database {name} did not take it in time, and nothing was written.")
 
 
 def _reason(error: Exception) -> str:

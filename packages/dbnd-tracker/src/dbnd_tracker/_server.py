@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 
 from dbnd._errors import ConfigError
+from dbnd_tracker._connections import ConnectionLimits, allow_files, connection_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastapi import FastAPI
 
+    from dbnd_tracker._settings import TrackerSettings
+
 _BACKLOG: Final = 512
-# Clients keep connections; one that is closed on them just as they send costs them a retry.
-_KEEP_ALIVE: Final = 75
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -53,35 +54,41 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def make_server(app: FastAPI, grace: int = 30) -> uvicorn.Server:
+def make_server(app: FastAPI, grace: int = 30, limits: ConnectionLimits | None = None) -> uvicorn.Server:
     """A server of ``app`` that says only what goes wrong.
 
     Args:
         app: The tracker.
         grace: Seconds that requests under way have to end when the server is told to.
+        limits: What clients may do with their connections.
     """
+    limits = limits or ConnectionLimits()
     config = uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
         lifespan="off",
         server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE,
+        http=connection_class(limits),
+        ws="none",
+        h11_max_incomplete_event_size=limits.head_bytes,
+        timeout_keep_alive=limits.idle_s,
         timeout_graceful_shutdown=grace,
     )
     return uvicorn.Server(config)
 
 
-def serve(app: FastAPI, listening: socket.socket, started: Callable[[], None], grace: int = 30) -> None:
+def serve(app: FastAPI, listening: socket.socket, started: Callable[[], None], settings: TrackerSettings) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, and return after the requests in progress.
 
     Args:
         app: The tracker.
         listening: The socket of ``listen``.
         started: Called before the first request is served.
-        grace: Seconds that requests under way have to end.
+        settings: How long requests under way have to end, and how many connections there may be.
     """
-    server = make_server(app, grace)
+    limits = ConnectionLimits(most=allow_files(settings.max_connections))
+    server = make_server(app, settings.shutdown_timeout_s, limits)
     # uvicorn raises the signal again when it has shut down, for the handlers that stood here before it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)

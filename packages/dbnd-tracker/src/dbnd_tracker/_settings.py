@@ -29,12 +29,14 @@ class TrackerSettings(Settings):
     access_log: str | None = None
     """File that every request is written to as a line of JSON, or - for standard error; unset, none."""
     request_timeout_s: float = Field(default=60, gt=0)
-    """Seconds that a request may take until its answer begins."""
+    """Seconds that a request may take until its answer begins; what was not written by then is not written later."""
     shutdown_timeout_s: int = Field(default=30, ge=0)
     """Seconds that requests under way have to end when the server is told to."""
+    max_connections: int = Field(default=1000, gt=0)
+    """Connections that a server process keeps open at once; `/healthz` is answered beyond them, too."""
     max_request_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """Largest request body as received, in bytes."""
-    max_unpacked_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
+    max_unpacked_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """Largest request body after gunzip, in bytes."""
     heartbeat_timeout_s: float = Field(default=300, gt=0)
     """Seconds of silence after which a run that sends heartbeats is shown as lost, until it reports again."""

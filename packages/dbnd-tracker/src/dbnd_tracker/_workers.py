@@ -94,7 +94,7 @@ def _work(plan: WorkerPlan, listening: socket.socket) -> None:
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     database = open_database(plan.url, heartbeat_timeout_s=plan.settings.heartbeat_timeout_s)
-    serve(plan.app(database), listening, lambda: None, plan.settings.shutdown_timeout_s)
+    serve(plan.app(database), listening, lambda: None, plan.settings)
     database.close()
 
 

@@ -1,84 +1,141 @@
 """Reading of request bodies: whole, bounded, and unpacked.
 
-Clients send gzip, some without saying so, and send bodies even with GET requests. A body is always read to its end,
-for otherwise a kept-alive connection goes out of step.
+Clients send gzip, some without saying so, and send bodies even with GET requests.
 """
 
 from __future__ import annotations
 
+import asyncio
 import zlib
+from contextlib import AsyncExitStack
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+
+from dbnd_tracker._access.roles import Role, role_needed
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+SMALL: Final = 1 << 16
+"""Largest body of a request that needs no token, or whose method has no body, in bytes."""
+_MODEST: Final = 1 << 20  # largest body of a request that is no tracking call
+_MEMBERS: Final = 16  # of one gzip; clients make one
+# What unpacks to more than this must not unpack to more than _RATIO times its size.
+_FREE: Final = 1 << 24
+_RATIO: Final = 250
+# Bytes of gzip that are unpacked at once.
+_SLICE: Final = 1 << 16
+# Bodies of so many bytes are unpacked without a thread: handing them over would take longer.
+_INLINE: Final = 1 << 16
+# Larger ones are worked on a few at a time, for the memory that they and what is made of them need.
+_LARGE: Final = 1 << 20
+_LARGE_AT_ONCE: Final = 2
+_THREADS: Final = 4
+
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+_PLAIN: Final = frozenset({"", "identity"})
+_GZIP: Final = frozenset({"gzip", "x-gzip"})
 
 
-class TooLargeError(Exception):
+class BodyError(Exception):
+    """A body that is refused before anybody looks into it; the text says why."""
+
+    status = HTTPStatus.BAD_REQUEST
+    headers: Final[dict[str, str]] = {}
+
+
+class TooLargeError(BodyError):
     """A body is larger than allowed; the text says which limit it passed."""
 
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
-class NotGzipError(Exception):
+
+class NotGzipError(BodyError):
     """A body claims to be gzip and is not."""
+
+
+class EncodingError(BodyError):
+    """A body is packed in a way that the tracker does not know."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    headers: Final = {"Accept-Encoding": "gzip"}
 
 
 class BodyMiddleware:
     """Reads each request's body and hands it on unpacked, in one message.
 
+    A body that is too large is refused as soon as that is known, and not read further.
+
     Args:
-        app: What handles the request.
-        max_received: Largest body as received, in bytes.
-        max_unpacked: Largest body after gunzip, in bytes.
+        app: What handles the request; it is known by now who asks.
+        max_received: Largest body of a tracking call as received, in bytes.
+        max_unpacked: Largest body of a tracking call after gunzip, in bytes.
     """
 
     def __init__(self, app: ASGIApp, max_received: int, max_unpacked: int) -> None:
         self._app = app
         self._max_received = max_received
         self._max_unpacked = max_unpacked
+        self._threads = CapacityLimiter(_THREADS)
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        try:
-            body = await self._read(receive)
-            if scope["method"] not in _METHODS_WITH_BODY:
-                body = b""
-            elif body[:2] == _GZIP_MAGIC or _says_gzip(scope):
-                body = await run_in_threadpool(gunzip, body, self._max_unpacked)
-        except TooLargeError as error:
-            await _answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))(scope, receive, send)
-        except NotGzipError as error:
-            await _answer(HTTPStatus.BAD_REQUEST, str(error))(scope, receive, send)
-        else:
-            await self._app(scope, _Replay(body, receive), send)
+        async with AsyncExitStack() as stack:
+            try:
+                body = await self._body(scope, receive, stack)
+            except BodyError as error:
+                await JSONResponse({"detail": str(error)}, error.status, error.headers)(scope, receive, send)
+                return
+            if body is not None:
+                await self._app(scope, _Replay(body, receive), send)
 
-    async def _read(self, receive: Receive) -> bytes:
-        """The whole body. Of one that is too large the rest is read too: a client that still sends hears no answer."""
-        body, size, more = bytearray(), 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return b""
-            part = message.get("body", b"")
-            size += len(part)
-            if size <= self._max_received:
-                body += part
-            else:
-                body.clear()
-            more = message.get("more_body", False)
-        if size > self._max_received:
-            msg = f"The body of {size:,} bytes is larger than {self._max_received:,} bytes."
-            raise TooLargeError(msg)
-        return bytes(body)
+    async def _body(self, scope: Scope, receive: Receive, stack: AsyncExitStack) -> bytes | None:
+        """The body, unpacked; None when the client has gone.
+
+        Args:
+            scope: The request.
+            receive: Where its body comes from.
+            stack: Where the place of a large body is kept until the request is answered.
+
+        Raises:
+            BodyError: It is refused.
+        """
+        has_body = scope["method"] in _METHODS_WITH_BODY
+        is_gzip = has_body and _says_gzip(scope)
+        needed = role_needed(scope["method"], scope["path"])
+        received = SMALL if not has_body or needed is None else _MODEST if needed is not Role.WRITE else None
+        body = await _read(scope, receive, min(received or self._max_received, self._max_received))
+        if body is None or not has_body:
+            return body and b""
+        if is_gzip or body[:2] == _GZIP_MAGIC:
+            return await self._unpack(body, min(received or self._max_unpacked, self._max_unpacked), stack)
+        if len(body) > _LARGE:
+            await stack.enter_async_context(self._large)
+        return body
+
+    async def _unpack(self, packed: bytes, limit: int, stack: AsyncExitStack) -> bytes:
+        hint = int.from_bytes(packed[-4:], "little")  # gzip ends with the size of what it holds, unless it lies
+        bound = min(limit, next((bound for bound in (_INLINE, _LARGE) if max(hint, len(packed)) <= bound), limit))
+        try:
+            if bound <= _INLINE and len(packed) <= _INLINE:
+                return gunzip(packed, bound)
+            if bound <= _LARGE:
+                return await run_sync(gunzip, packed, bound, limiter=self._threads)
+        except TooLargeError:
+            if bound == limit:
+                raise
+        await stack.enter_async_context(self._large)
+        return await run_sync(gunzip, packed, limit, limiter=self._threads)
 
 
 class _Replay:
@@ -96,34 +153,83 @@ class _Replay:
 
 
 def _says_gzip(scope: Scope) -> bool:
-    return "gzip" in Headers(scope=scope).get("content-encoding", "").lower()
+    """Whether the body is said to be gzip.
+
+    Raises:
+        EncodingError: It is said to be packed otherwise.
+    """
+    said = ",".join(Headers(scope=scope).getlist("content-encoding"))
+    names = [name for part in said.split(",") if (name := part.strip().lower()) not in _PLAIN]
+    if len(names) > 1 or not _GZIP.issuperset(names):
+        msg = f"The body is said to be packed by {said[:80]!r}; this tracker knows gzip alone."
+        raise EncodingError(msg)
+    return bool(names)
 
 
-def _answer(status: HTTPStatus, detail: str) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status)
+def declared_size(scope: Scope) -> int | None:
+    """How many bytes of body the head of a request announces; None where it does not say."""
+    headers = Headers(scope=scope)
+    if "transfer-encoding" in headers:
+        return None
+    text = headers.get("content-length", "0")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
+    """The whole body as received; None when the client has gone.
+
+    Raises:
+        TooLargeError: It is, or is said to be, larger than ``limit`` bytes.
+    """
+    size = declared_size(scope) or 0
+    body, more = bytearray(), True
+    while more and size <= limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        part = message.get("body", b"")
+        more = message.get("more_body", False)
+        if not body and not more and len(part) <= limit:
+            return bytes(part)
+        body += part
+        size = max(size, len(body))
+    if size > limit:
+        what = f"The body of {size:,} bytes" if declared_size(scope) else "The body"
+        msg = f"{what} is larger than {limit:,} bytes."
+        raise TooLargeError(msg)
+    return bytes(body)
 
 
 def gunzip(packed: bytes, limit: int) -> bytes:
-    """``packed`` unpacked, in steps, so that no more than ``limit`` bytes are ever made of it.
+    """``packed`` unpacked, a little at a time, so that no more than ``limit`` bytes are ever made of it.
 
     Raises:
-        TooLargeError: It would be larger.
-        NotGzipError: It is not gzip, or it ends too early.
+        TooLargeError: It would be larger, or it is made to grow more than data does.
+        NotGzipError: It is not gzip, it ends too early, or it consists of too many parts.
     """
     unpacked = bytearray()
-    rest = packed
+    member, members = zlib.decompressobj(_GZIP_WINDOW), 1
     try:
-        while rest:  # gzip may consist of several members
-            member = zlib.decompressobj(_GZIP_WINDOW)
-            unpacked += member.decompress(rest, limit - len(unpacked) + 1)
-            if len(unpacked) > limit:
-                msg = f"The body is larger than {limit:,} bytes after gunzip."
+        for start in range(0, len(packed), _SLICE):
+            rest = packed[start : start + _SLICE]
+            while rest:  # gzip may consist of several members
+                if member.eof:
+                    member, members = zlib.decompressobj(_GZIP_WINDOW), members + 1
+                if members > _MEMBERS:
+                    msg = f"The body's gzip has more than {_MEMBERS} members."
+                    raise NotGzipError(msg)
+                unpacked += member.decompress(rest, limit - len(unpacked) + 1)
+                if len(unpacked) > limit:
+                    msg = f"The body is larger than {limit:,} bytes after gunzip."
+                    raise TooLargeError(msg)
+                rest = member.unused_data
+            if len(unpacked) > max(_FREE, _RATIO * (start + _SLICE)):
+                msg = f"The body grows to more than {_RATIO} times its size by gunzip."
                 raise TooLargeError(msg)
-            if not member.eof:
-                msg = "The body ends before its gzip does."
-                raise NotGzipError(msg)
-            rest = member.unused_data
     except zlib.error as error:
         msg = f"The body says that it is gzip and is not: {error}."
         raise NotGzipError(msg) from None
+    if not member.eof:
+        msg = "The body ends before its gzip does."
+        raise NotGzipError(msg)
     return bytes(unpacked)

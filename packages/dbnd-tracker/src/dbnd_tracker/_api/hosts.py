@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
+_SINGLE: Final = ("host", "authorization", "origin", "x-databand-batch", "x-databand-points")
 _LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -34,7 +35,7 @@ def is_everything(host: str) -> bool:
 
 
 class HostMiddleware:
-    """Refuses requests for other hosts and writes of other sites' pages.
+    """Refuses requests for other hosts, writes of other sites' pages, and heads that can be understood in two ways.
 
     A web page whose name was made to point here must not read the tracker, and a page that the user has open must not
     write to it.
@@ -59,6 +60,8 @@ class HostMiddleware:
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
+        if detail := _ambiguity(headers):
+            return JSONResponse({"detail": detail}, HTTPStatus.BAD_REQUEST, {"Connection": "close"})
         host = headers.get("host", "")
         if self._hosts is not None and _host_name(host) not in self._hosts:
             detail = f"This tracker is not the host {host[:80]!r}; tracker.allowed_hosts names those that it is."
@@ -67,6 +70,16 @@ class HostMiddleware:
             detail = "A page of another site may not write to this tracker."
             return JSONResponse({"detail": detail}, HTTPStatus.FORBIDDEN)
         return None
+
+
+def _ambiguity(headers: Headers) -> str | None:
+    """What a proxy before the tracker may have understood otherwise, if anything."""
+    for name in _SINGLE:
+        if len(headers.getlist(name)) > 1:
+            return f"The header {name} stands twice."
+    if "transfer-encoding" in headers and "content-length" in headers:
+        return "The headers content-length and transfer-encoding contradict each other."
+    return None
 
 
 def _is_of_another_site(headers: Headers, host: str) -> bool:

@@ -91,7 +91,7 @@ def start(
             opened.close()  # each process has connections of its own
             serve_workers(plan, listening, started)
         else:
-            serve(plan.app(opened), listening, started, settings.shutdown_timeout_s)
+            serve(plan.app(opened), listening, started, settings)
             opened.close()
 
 
