@@ -98,14 +98,15 @@ class Writer:
         return found
 
     def attempts(self, uids: Iterable[str]) -> Mapping[str, Attempt]:
-        """The attempts with these uids, by uid; those that no event has named before are made, but no deleted ones."""
+        """The attempts with these uids, by uid; those that no event has named before are made, but no deleted ones.
+
+        They are inserted with what is said of them before the next question, all at once.
+        """
         wanted = set(uids)
         found = self.rows(Attempt, wanted)
         missing = wanted - found.keys()
         new = {uid: Attempt(uid=uid) for uid in sorted(missing - self.deleted.find(missing))}
-        if new:
-            self.session.add_all(new.values())
-            self.session.flush()
+        self.session.add_all(new.values())
         return {**found, **new}
 
     def attempt_ids(self, uids: Collection[str]) -> Mapping[str, int]:

@@ -136,12 +136,11 @@ def _add_task_runs(writer: Writer, infos: list[TaskRunInfo], runs: Mapping[str, 
     """
     moved: dict[str, tuple[str, str]] = {}
     task_runs = writer.rows(TaskRun, (info.task_run_uid for info in infos))
+    attempts = writer.attempts(info.task_run_attempt_uid for info in infos)
     for info in infos:
         if info.task_run_uid not in task_runs:
             task_runs[info.task_run_uid] = TaskRun(uid=info.task_run_uid, is_reused=False)
             writer.session.add(task_runs[info.task_run_uid])
-    attempts = writer.attempts(info.task_run_attempt_uid for info in infos)
-    params: dict[tuple[int, str], dict[str, object]] = {}
     for info in infos:
         attempt, task_run = attempts[info.task_run_attempt_uid], task_runs[info.task_run_uid]
         old, new = task_run.run_uid, runs[info.run_uid]
@@ -150,15 +149,23 @@ def _add_task_runs(writer: Writer, infos: list[TaskRunInfo], runs: Mapping[str, 
         task_run.run_uid = new
         _describe(task_run, attempt, info)
         task_run.is_root = info.is_root and new == info.run_uid
-        for param in info.task_run_params:
-            params[attempt.id, param.parameter_name] = {
-                "attempt_id": attempt.id,
-                "source": TASK_SOURCE,
-                "name": param.parameter_name,
-                "value": param.value,
-                "origin": param.value_origin,
-            }
-    writer.upsert(Param, params.values(), "attempt_id", "source", "name")
+    writer.session.flush()  # now attempts have ids
+    params = {
+        (attempts[info.task_run_attempt_uid].id, param.parameter_name): param
+        for info in infos
+        for param in info.task_run_params
+    }
+    rows = [
+        {
+            "attempt_id": attempt_id,
+            "source": TASK_SOURCE,
+            "name": name,
+            "value": param.value,
+            "origin": param.value_origin,
+        }
+        for (attempt_id, name), param in params.items()
+    ]
+    writer.upsert(Param, rows, "attempt_id", "source", "name")
     return moved
 
 
