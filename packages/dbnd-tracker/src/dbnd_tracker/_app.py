@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from dbnd import __version__
-from dbnd_tracker._access.tokens import Keyring
-from dbnd_tracker._api.access import AccessMiddleware
+from dbnd_tracker._access.tokens import Keyring, ThrottledError
+from dbnd_tracker._api.access import AccessMiddleware, throttled
 from dbnd_tracker._api.auth import auth_router
 from dbnd_tracker._api.bodies import BodyMiddleware
 from dbnd_tracker._api.capacity import CapacityMiddleware
@@ -29,7 +29,7 @@ from dbnd_tracker._api.task_runs import task_runs_router
 from dbnd_tracker._api.timeout import TimeoutMiddleware
 from dbnd_tracker._api.tracking import tracking_router
 from dbnd_tracker._api.unread import UnreadMiddleware
-from dbnd_tracker._errors import MissingError, PayloadError, StorageError, UnknownCallError
+from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
 from dbnd_tracker._observability import ObservingMiddleware, ServerMetrics, access_log
 from dbnd_tracker._pages.static import static_router
 from dbnd_tracker._queries import QueryError
@@ -75,6 +75,7 @@ def create_app(
     for error, status in _STATUSES.items():
         app.add_exception_handler(error, _handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(ThrottledError, _throttled)
     app.include_router(auth_router(database, keyring))
     app.include_router(tracking_router(database, metrics))
     app.include_router(runs_router(database))
@@ -106,6 +107,7 @@ def create_app(
 _STATUSES = {
     MissingError: HTTPStatus.NOT_FOUND,
     UnknownCallError: HTTPStatus.NOT_FOUND,
+    TooMuchError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     PayloadError: HTTPStatus.BAD_REQUEST,
     QueryError: HTTPStatus.BAD_REQUEST,
     ExpressionError: HTTPStatus.BAD_REQUEST,
@@ -118,6 +120,11 @@ def _handler(status: HTTPStatus) -> Any:  # noqa: ANN401  Starlette's own type i
         return JSONResponse({"detail": str(error)}, status)
 
     return handle
+
+
+def _throttled(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ThrottledError)
+    return throttled(error)
 
 
 def _invalid_request(_: Request, error: Exception) -> JSONResponse:

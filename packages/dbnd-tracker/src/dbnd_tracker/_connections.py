@@ -11,6 +11,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 if TYPE_CHECKING:
     import asyncio
 
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
+
 # Connections beyond the limit, for those who ask how the server is.
 _RESERVE: Final = 32
 # Files of the process that are no connections.
@@ -79,7 +81,8 @@ class _Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
             self._work()
         elif not self._has_begun:
             self._has_begun = True

@@ -186,12 +186,10 @@ class Database:
                 try:
                     # SQLite has one writer at a time; waiting here is fairer and quicker than in its busy loop.
                     with self._turns, Session(self._writing, expire_on_commit=False) as session:
-                        if deadline and deadline.has_passed:
-                            raise _overdue(self.name)
+                        self._check(deadline is None or not deadline.has_passed)
                         writer = Writer(session, self._ids)
                         result = work(writer)
-                        if deadline and not deadline.begin_commit():
-                            raise _overdue(self.name)
+                        self._check(deadline is None or deadline.begin_commit())
                         session.commit()
                         writer.keep_ids()
                         return result
@@ -204,6 +202,11 @@ class Database:
                     time.sleep(0.01 * 2**attempt)
             msg = "the loop above returns or raises"
             raise AssertionError(msg)
+
+    def _check(self, is_in_time: bool) -> None:
+        if not is_in_time:
+            msg = f"The database {self.name} did not take it in time, and nothing was written."
+            raise StorageError(msg)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -318,10 +321,6 @@ def _is_conflict(error: Exception) -> bool:
     return isinstance(error, (IntegrityError, StaleIdsError)) or (
         isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) in {"40001", "40P01"}
     )
-
-
-def _overdue(name: str) -> StorageError:
-    return StorageError(f"The database {name} did not take it in time, and nothing was written.")
 
 
 def _reason(error: Exception) -> str:

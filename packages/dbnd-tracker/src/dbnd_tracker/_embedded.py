@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from dbnd._errors import ConfigError
-from dbnd._tracking.transport import BusyError, PartlyAppliedError, RefusedError, UnreachableError
+from dbnd._tracking.transport import BusyError, PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
 
 # Imported here and not in `send`: the thread that makes the client imports, the sender's thread only works.
 from dbnd_tracker._database import Database
-from dbnd_tracker._errors import LockedError, PayloadError, StorageError
+from dbnd_tracker._errors import LockedError, PayloadError, StorageError, TooMuchError
 from dbnd_tracker._ingest import PartlyApplied, apply_batch, apply_call
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def _as_transport_errors() -> Iterator[None]:
         yield
     except PartlyApplied as error:
         raise PartlyAppliedError(error.last) from None
+    except TooMuchError as error:
+        raise TooLargeError(_as_reason(error)) from error
     except PayloadError as error:
         raise RefusedError(_as_reason(error)) from error
     except LockedError as error:

@@ -2,6 +2,7 @@
 
 TrackerError
 ├── PayloadError        a call whose body is wrong, for good
+│   ├── TooMuchError
 │   └── UnknownCallError
 ├── MissingError        a question or order about something that does not exist
 ├── StorageError        the database cannot take or give anything now
@@ -24,6 +25,10 @@ class PayloadError(TrackerError):
 
 class UnknownCallError(PayloadError):
     """No tracking call has this name."""
+
+
+class TooMuchError(PayloadError):
+    """The body of a call holds more than one call may; in parts it would be taken."""
 
 
 class MissingError(TrackerError):

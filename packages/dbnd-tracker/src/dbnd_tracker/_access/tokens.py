@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select
 
 from dbnd_tracker._access.roles import Role
-from dbnd_tracker._errors import MissingError
+from dbnd_tracker._access.throttle import Throttle
+from dbnd_tracker._errors import MissingError, TrackerError
 from dbnd_tracker._models import AccessSession, AccessToken
 
 if TYPE_CHECKING:
@@ -125,6 +126,18 @@ def _is_valid() -> ColumnElement[bool]:
     return and_(AccessToken.revoked_at.is_(None), or_(AccessToken.expires_at.is_(None), AccessToken.expires_at > now))
 
 
+class ThrottledError(TrackerError):
+    """Too many wrong tokens have come from an address.
+
+    Args:
+        seconds: When it may ask again.
+    """
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"Too many wrong tokens or passwords have come from this address; ask again in {seconds} s.")
+        self.seconds = seconds
+
+
 class Keyring:
     """What tells whose token or session a secret is.
 
@@ -133,11 +146,26 @@ class Keyring:
     """
 
     def __init__(self, setting: str | None) -> None:
+        self._throttle = Throttle()
         self._setting = None if setting is None else Identity(SETTING_LABEL, Role.ADMIN, hash_of(setting))
 
-    def of_token(self, session: Session, secret: str) -> Identity | None:
-        """Whose token ``secret`` is, or None when it is not valid."""
-        return self._of_hash(session, hash_of(secret))
+    def of_token(self, session: Session, secret: str, address: str) -> Identity | None:
+        """Whose token ``secret`` is, or None when it is not valid.
+
+        Args:
+            session: Where tokens stand.
+            secret: What was given.
+            address: Where it came from.
+
+        Raises:
+            ThrottledError: Too many wrong ones came from there; this one was not looked at.
+        """
+        hashed = hash_of(secret)
+        if seconds := self._throttle.wait(address, hashed):
+            raise ThrottledError(seconds)
+        found = self._of_hash(session, hashed)
+        self._throttle.note(address, hashed, is_right=found is not None)
+        return found
 
     def of_session(self, session: Session, secret: str) -> Identity | None:
         """Who opened the session ``secret``, or None when it has ended or its token is no longer valid."""

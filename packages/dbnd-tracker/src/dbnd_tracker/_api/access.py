@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from dbnd_tracker._access.roles import API, LOGIN_PAGE, role_needed
-from dbnd_tracker._access.tokens import ANYONE, SESSION_LIFESPAN, Identity, Keyring
+from dbnd_tracker._access.tokens import ANYONE, SESSION_LIFESPAN, Identity, Keyring, ThrottledError
 from dbnd_tracker._api.hosts import SAFE_METHODS
 from dbnd_tracker._errors import StorageError
 
@@ -32,6 +32,17 @@ def identity_of(scope: Scope) -> Identity:
     """Whom the request of ``scope`` comes from; everyone where the tracker asks for no token."""
     found: Identity = scope.get(_IDENTITY, ANYONE)
     return found
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from; a proxy on this machine says so of its clients (X-Forwarded-For), and nobody else."""
+    return request.client.host if request.client else ""
+
+
+def throttled(error: ThrottledError) -> JSONResponse:
+    """The answer to an address that guesses."""
+    headers = {"Retry-After": str(error.seconds)}
+    return JSONResponse({"detail": str(error)}, HTTPStatus.TOO_MANY_REQUESTS, headers)
 
 
 def set_session_cookie(request: Request, response: Response, secret: str) -> None:
@@ -72,6 +83,9 @@ class AccessMiddleware:
         request = Request(scope)
         try:
             identity = await run_in_threadpool(self._identify, request)
+        except ThrottledError as error:
+            await throttled(error)(scope, receive, send)
+            return
         except StorageError as error:
             await JSONResponse({"detail": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)(scope, receive, send)
             return
@@ -91,7 +105,7 @@ class AccessMiddleware:
         with self._database.read() as session:
             if _has_bearer(request.scope):
                 secret = request.headers["authorization"].partition(" ")[2].strip()
-                return self._keyring.of_token(session, secret)
+                return self._keyring.of_token(session, secret, address_of(request))
             cookie = request.cookies.get(SESSION_COOKIE)
             return self._keyring.of_session(session, cookie) if cookie else None
 

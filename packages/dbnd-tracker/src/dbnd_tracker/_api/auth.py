@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from dbnd_tracker._access.roles import Role
 from dbnd_tracker._access.tokens import ANYONE, LABEL_LENGTH, create_token, open_session
-from dbnd_tracker._api.access import CSRF_COOKIE, identity_of, set_session_cookie
+from dbnd_tracker._api.access import CSRF_COOKIE, address_of, identity_of, set_session_cookie
 from dbnd_tracker._schemas.fields import from_digits
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ def auth_router(database: Database, keyring: Keyring | None) -> APIRouter:
         """Open a session: the password is a token, of any user. Without tokens, everyone may come in."""
         if keyring is not None:
             password = _password(await request.body())
-            secret = None if password is None else await open_session_of(database, keyring, password)
+            secret = (
+                None if password is None else await open_session_of(database, keyring, password, address_of(request))
+            )
             if secret is None:
                 detail = "The password is no token of this tracker; clients take it from core.dbnd_password."
                 raise HTTPException(HTTPStatus.UNAUTHORIZED, detail)
@@ -111,13 +113,17 @@ def auth_router(database: Database, keyring: Keyring | None) -> APIRouter:
     return router
 
 
-async def open_session_of(database: Database, keyring: Keyring, password: str) -> str | None:
-    """The secret of a new session for whose token ``password`` is, or None when it is none."""
+async def open_session_of(database: Database, keyring: Keyring, password: str, address: str) -> str | None:
+    """The secret of a new session for whose token ``password`` is, or None when it is none.
+
+    Raises:
+        ThrottledError: Too many wrong ones came from ``address``.
+    """
     from starlette.concurrency import run_in_threadpool
 
     def work() -> str | None:
         with database.read() as session:
-            identity: Identity | None = keyring.of_token(session, password)
+            identity: Identity | None = keyring.of_token(session, password, address)
         return None if identity is None else database.write(lambda writer: open_session(writer, identity))
 
     return await run_in_threadpool(work)

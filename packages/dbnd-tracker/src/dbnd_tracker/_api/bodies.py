@@ -9,7 +9,7 @@ import asyncio
 import zlib
 from contextlib import AsyncExitStack
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -48,7 +48,7 @@ class BodyError(Exception):
     """A body that is refused before anybody looks into it; the text says why."""
 
     status = HTTPStatus.BAD_REQUEST
-    headers: Final[dict[str, str]] = {}
+    headers: ClassVar[dict[str, str]] = {}
 
 
 class TooLargeError(BodyError):
@@ -65,7 +65,7 @@ class EncodingError(BodyError):
     """A body is packed in a way that the tracker does not know."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-    headers: Final = {"Accept-Encoding": "gzip"}
+    headers: ClassVar = {"Accept-Encoding": "gzip"}
 
 
 class BodyMiddleware:

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from dbnd_tracker._access.tokens import close_session
-from dbnd_tracker._api.access import SESSION_COOKIE, set_session_cookie
+from dbnd_tracker._access.tokens import ThrottledError, close_session
+from dbnd_tracker._api.access import SESSION_COOKIE, address_of, set_session_cookie
 from dbnd_tracker._api.auth import open_session_of
 from dbnd_tracker._api.pages import HEADERS
 from dbnd_tracker._pages.templates import make_templates
@@ -44,7 +44,13 @@ def login_router(database: Database, keyring: Keyring | None) -> APIRouter:
         wanted = _local(fields.get("next", ["/"])[-1])
         answer = RedirectResponse(wanted, HTTPStatus.SEE_OTHER)
         if keyring:
-            secret = await open_session_of(database, keyring, fields.get("token", [""])[-1].strip())
+            token = fields.get("token", [""])[-1].strip()
+            try:
+                secret = await open_session_of(database, keyring, token, address_of(request))
+            except ThrottledError as error:
+                answered = form(request, wanted, str(error), HTTPStatus.TOO_MANY_REQUESTS)
+                answered.headers["Retry-After"] = str(error.seconds)
+                return answered
             if secret is None:
                 return form(request, wanted, "This is no token of this tracker.", HTTPStatus.UNAUTHORIZED)
             set_session_cookie(request, answer, secret)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from dbnd_tracker._api.runs import conditions_of
 from dbnd_tracker._queries import QueryError, run_detail
 from dbnd_tracker._queries import original as queries
-from dbnd_tracker._schemas.fields import Uid
+from dbnd_tracker._schemas.fields import Many, Uid
 from dbnd_tracker._views import iso
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _Filter = Annotated[
 class Uids(BaseModel):
     """Which task runs are meant."""
 
-    uids: Annotated[list[Uid], Field(max_length=_MAX_UIDS)]
+    uids: Annotated[Many[Uid], Field(max_length=_MAX_UIDS)]
 
 
 class Rows(BaseModel):

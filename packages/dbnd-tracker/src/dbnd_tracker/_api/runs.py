@@ -17,7 +17,7 @@ from dbnd_tracker._ingest import stop_runs
 from dbnd_tracker._queries.expressions import Field
 from dbnd_tracker._queries.grammar import parse_expression
 from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunFilter
-from dbnd_tracker._schemas.fields import Uid
+from dbnd_tracker._schemas.fields import Many, Uid
 
 if TYPE_CHECKING:
     from dbnd_tracker._database import Database
@@ -96,7 +96,7 @@ def runs_router(database: Database) -> APIRouter:
             return answer(queries.compare_runs(session, [uid.lower() for uid in run_uid]))
 
     @router.post("/runs/stop")
-    def stop(run_uids: Annotated[list[Uid], Body(min_length=1)]) -> dict[str, str]:
+    def stop(run_uids: Annotated[Many[Uid], Body(min_length=1)]) -> dict[str, str]:
         """Ask runs to stop, and answer the state of each: they learn it from the answer to their next heartbeat."""
         return database.write(lambda writer: stop_runs(writer, run_uids))
 

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from dbnd_tracker._api.extensions import POINTS_FORM, POINTS_HEADER
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest import CALLS, BatchId, PartlyApplied, apply_points, apply_raw, parse_json
+from dbnd_tracker._ingest.limits import check_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -87,7 +88,7 @@ def _apply(database: Database, metrics: ServerMetrics, name: str, raw: bytes, he
     batch = None if given is None else BatchId.parse(given)
     try:
         if POINTS_HEADER in headers and name == "log_metrics":
-            applied = apply_points(database, _groups(parse_json(name, raw), headers[POINTS_HEADER]), batch)
+            applied = apply_points(database, _groups(_json(name, raw), headers[POINTS_HEADER]), batch)
         else:
             applied = apply_raw(database, name, raw, batch)
         metrics.dropped.inc(sum(applied.dropped.values()))
@@ -102,6 +103,11 @@ def _dropped(dropped: Mapping[str, int]) -> dict[str, str]:
     """The header that says what was dropped; of more runs than a header has room for, some."""
     some = [f"{run_uid}={events}" for run_uid, events in islice(dropped.items(), _MAX_DROPPED)]
     return {DROPPED_HEADER: ",".join(some)} if some else {}
+
+
+def _json(name: str, raw: bytes) -> object:
+    check_json(raw)
+    return parse_json(name, raw)
 
 
 def _groups(body: object, form: str) -> object:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from sqlalchemy import bindparam, insert, select, update
 
 from dbnd_tracker._errors import PayloadError, TrackerError, UnknownCallError
-from dbnd_tracker._ingest import compact, logged, metrics, runs, tasks, wire
+from dbnd_tracker._ingest import compact, limits, logged, metrics, runs, tasks, wire
 from dbnd_tracker._models import JournalPosition
 from dbnd_tracker._schemas import logged as logged_bodies
 from dbnd_tracker._schemas import runs as run_bodies
@@ -184,6 +184,7 @@ def apply_raw(database: Database, name: str, raw: bytes, batch: BatchId | None =
         PartlyApplied: The first events of the batch were applied with an earlier one.
         StorageError: The database cannot take it now.
     """
+    limits.check_json(raw)
     call = _call(name)
     parsed = call.plain(raw) if call.plain else None
     if parsed is None:
@@ -211,6 +212,8 @@ def parse_json(name: str, raw: bytes) -> Any:  # noqa: ANN401  any JSON value
 def _apply(
     database: Database, apply: Callable[[Writer, Any], object], parsed: object, batch: BatchId | None
 ) -> Applied:
+    limits.check(parsed)
+
     def work(writer: Writer) -> Applied:
         if batch is not None and not _advance(writer, batch):
             return Applied({}, {})

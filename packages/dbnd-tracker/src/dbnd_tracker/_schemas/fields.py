@@ -86,6 +86,13 @@ class _NotNull:
         return {**found, **(members[0] if len(members) == 1 else {"anyOf": members} if members else {})}
 
 
+class _FirstError:
+    """Lets a list be refused at its first wrong member, as pydantic's FailFast does, which no union can hold."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return {**handler(source), "fail_fast": True}  # type: ignore[return-value,misc]
+
+
 def _given(value: object) -> object:
     if value is None:
         message = "null may not stand here"
@@ -188,6 +195,8 @@ Name = Annotated[str, AfterValidator(cut), BeforeValidator(_clean)]
 Uid = Annotated[str, AfterValidator(canonical_uid), WithJsonSchema({"type": "string", "format": "uuid"})]
 Time = Annotated[datetime, WrapValidator(_utc, json_schema_input_type=datetime)]
 Day = Annotated[date, BeforeValidator(_day, json_schema_input_type=date | datetime)]
+Many = Annotated[list[T], _FirstError()]
+"""A list that is refused at its first wrong member: an error for each of millions would take gigabytes."""
 Omittable = Annotated[T | None, _NotNull()]
 """What may be missing, but not null."""
 Source = Annotated[str | None, BeforeValidator(_plain_source)]
@@ -195,7 +204,7 @@ Json = Annotated[Any, BeforeValidator(readable)]
 """Any JSON value, as it can be shown."""
 JsonObject = Annotated[dict[str, Any], BeforeValidator(readable)]
 DataSchema = Annotated[JsonObject | None, BeforeValidator(_from_json_text)]
-Dimensions = list[Integer | None] | None
+Dimensions = Many[Integer | None] | None
 RunStateName = Annotated[
     RunState,
     BeforeValidator(_by_name(RunState)),

@@ -15,6 +15,7 @@ from dbnd_tracker._schemas.fields import (
     Integer,
     Json,
     JsonObject,
+    Many,
     Name,
     Omittable,
     Real,
@@ -102,7 +103,7 @@ class MetricInfo(Body):
 class LogMetrics(Body):
     """Body of ``log_metrics``."""
 
-    metrics_info: list[MetricInfo]
+    metrics_info: Many[MetricInfo]
 
 
 class LogArtifact(Body):
@@ -134,7 +135,7 @@ class TargetLogged(Body):
 class LogTargets(Body):
     """Body of ``log_targets``."""
 
-    targets_info: list[TargetLogged]
+    targets_info: Many[TargetLogged]
 
 
 class ColumnStats(Body):
@@ -177,7 +178,7 @@ class DatasetLogged(Body):
     value_preview: Text | None
     data_dimensions: Dimensions
     data_schema: DataSchema
-    columns_stats: list[ColumnStats] = Field(default_factory=list)
+    columns_stats: Many[ColumnStats] = Field(default_factory=list)
     query: Text | None = None
     dataset_uri: Text | None = None
     with_partition: Flag | None = None
@@ -196,7 +197,7 @@ class DatasetLogged(Body):
 class LogDatasets(Body):
     """Body of ``log_datasets``."""
 
-    datasets_info: list[DatasetLogged]
+    datasets_info: Many[DatasetLogged]
 
 
 class LogDbtMetadata(Body):
@@ -220,7 +221,7 @@ class AirflowTaskInfo(Body):
 class SaveAirflowTaskInfos(Body):
     """Body of ``save_airflow_task_infos``."""
 
-    airflow_task_infos: list[AirflowTaskInfo]
+    airflow_task_infos: Many[AirflowTaskInfo]
     source: Source = None
     base_url: Text | None = None
 

@@ -12,6 +12,7 @@ from dbnd_tracker._schemas.fields import (
     Flag,
     Integer,
     JsonObject,
+    Many,
     Name,
     Omittable,
     Source,
@@ -62,7 +63,7 @@ class TaskRunInfo(Body):
     log_local: Text | None
     log_remote: Text | None
     external_links: JsonObject | None = None
-    task_run_params: list[TaskRunParam]
+    task_run_params: Many[TaskRunParam]
     uid: Any = None
     start_date: Time | None = None
     end_date: Time | None = None
@@ -90,7 +91,7 @@ class TaskDefinitionInfo(Body):
     family: Text
     type: Text
     class_version: Text
-    task_param_definitions: list[ParamDefinition]
+    task_param_definitions: Many[ParamDefinition]
     module_source: Text | None = None
     module_source_hash: Text | None = None
     source: Text | None = None
@@ -124,12 +125,12 @@ class TaskRunsInfo(Body):
     run_uid: Omittable[Uid] = None
     root_run_uid: Omittable[Uid] = None
     task_run_env_uid: Omittable[Uid] = None
-    task_runs: list[TaskRunInfo] = Field(default_factory=list)
-    task_definitions: list[TaskDefinitionInfo] = Field(default_factory=list)
-    targets: list[TargetInfo] = Field(default_factory=list)
-    parent_child_map: list[tuple[Uid, Uid]] = Field(default_factory=list)
+    task_runs: Many[TaskRunInfo] = Field(default_factory=list)
+    task_definitions: Many[TaskDefinitionInfo] = Field(default_factory=list)
+    targets: Many[TargetInfo] = Field(default_factory=list)
+    parent_child_map: Many[tuple[Uid, Uid]] = Field(default_factory=list)
     """Pairs of parent and child."""
-    upstreams_map: list[tuple[Uid, Uid]] = Field(default_factory=list)
+    upstreams_map: Many[tuple[Uid, Uid]] = Field(default_factory=list)
     """Pairs of downstream and upstream."""
     dynamic_task_run_update: Flag = False
     af_context: AirflowTaskContext | None = None
@@ -178,7 +179,7 @@ class AttemptUpdate(Body):
 class UpdateTaskRunAttempts(Body):
     """Body of ``update_task_run_attempts``."""
 
-    task_run_attempt_updates: list[AttemptUpdate]
+    task_run_attempt_updates: Many[AttemptUpdate]
 
 
 class SetTaskReused(Body):

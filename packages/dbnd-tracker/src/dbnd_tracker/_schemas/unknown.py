@@ -68,12 +68,16 @@ class UnknownKeys:
             model: Its schema, by which ``body`` is valid.
             body: The body as parsed from JSON.
         """
-        found = list(unknown_keys(model, body))
-        if not found:
+        count, new = 0, set[tuple[str, str]]()
+        for key in unknown_keys(model, body):
+            count += 1
+            if len(new) <= _REMEMBERED:  # not one of millions more
+                new.add((call, key))
+        if not count:
             return
         with self._lock:
-            self._counts[call] += len(found)
-            new = {(call, key) for key in found} - self._said
+            self._counts[call] += count
+            new -= self._said
             if len(self._said) + len(new) > _REMEMBERED:
                 return
             self._said |= new

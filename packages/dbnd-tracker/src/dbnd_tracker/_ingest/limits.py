@@ -1,0 +1,77 @@
+"""How much one call may hold. A call is one transaction, and nobody else writes to an SQLite file meanwhile.
+
+What holds more is refused before any work on it, and a client of our own sends it in parts.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pydantic import BaseModel
+
+from dbnd_tracker._errors import TooMuchError
+from dbnd_tracker._ingest.points import Points
+
+MAX_VALUES: Final = 2_000_000
+"""Values in one body of JSON: some hundred MB when they are parsed."""
+MAX_POINTS: Final = 200_000
+"""Points of one call."""
+MAX_NAMES: Final = 20_000
+"""Metrics, params and tags that are named by one call."""
+MAX_ENTRIES: Final = 50_000
+"""Members of all lists of another call: task runs, their params, relations, operations on datasets, …"""
+
+_TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BEFORE_VALUES: Final = (b",", b"[", b"{")
+
+
+def check_json(raw: bytes) -> None:
+    """See, before it is parsed, that a body does not consist of too many values: the least of them takes 50 bytes then.
+
+    Raises:
+        TooMuchError: It does.
+    """
+    if len(raw) <= MAX_VALUES or sum(map(raw.count, _BEFORE_VALUES)) <= MAX_VALUES:
+        return
+    count, start = 0, 0  # now without those within texts
+    for text in _TEXT.finditer(raw):
+        count += _values(raw, start, text.start())
+        start = text.end()
+        if count > MAX_VALUES:
+            break
+    _check("values", count + _values(raw, start, len(raw)), MAX_VALUES)
+
+
+def _values(raw: bytes, start: int, end: int) -> int:
+    return sum(raw.count(mark, start, end) for mark in _BEFORE_VALUES)
+
+
+def check(parsed: object) -> None:
+    """See that what a call says is not too much for one transaction.
+
+    Args:
+        parsed: What the body of a call is parsed to.
+
+    Raises:
+        TooMuchError: It is.
+    """
+    if isinstance(parsed, Points):
+        _check("points", len(parsed.times), MAX_POINTS)
+        _check("metrics, params and tags", len(parsed.series) + len(parsed.texts), MAX_NAMES)
+    else:
+        _check("entries in its lists", _entries(parsed), MAX_ENTRIES)
+
+
+def _entries(value: object) -> int:
+    if isinstance(value, list):
+        return len(value) + sum(map(_entries, value))
+    if isinstance(value, BaseModel):
+        return sum(_entries(member) for _, member in value if isinstance(member, (list, BaseModel)))
+    return 0
+
+
+def _check(what: str, count: int, limit: int) -> None:
+    if count > limit:
+        msg = f"The body has more than {limit:,} {what}; send it in parts."
+        raise TooMuchError(msg)
