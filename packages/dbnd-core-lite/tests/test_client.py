@@ -5,7 +5,9 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -13,8 +15,15 @@ import pytest
 
 from dbnd import dbnd_tracking, log_artifact, log_metric
 from dbnd._config import Config
+from dbnd._paths import journal_folder
+from dbnd._run import Run, TaskDefinition
+from dbnd._tracking import records
 from dbnd._tracking.client import TrackingAPIClient, close_all, get_client
+from dbnd._tracking.folders import folders_of, spares_of
+from dbnd._tracking.journal_file import JournalFile
+from dbnd._tracking.leftovers import find
 from dbnd._tracking.points import point
+from dbnd._tracking.sync import delivering_leftovers
 from dbnd._tracking.transport import create_transport
 
 # Seconds after which something that should have happened has not; nothing waits for it to be over.
@@ -66,18 +75,6 @@ def test_one_client_for_each_url(server):
     config = Config.load()
     assert get_client(server.url, config) is get_client(server.url, config)
     assert get_client(f"{server.url}1", config) is not get_client(server.url, config)
-
-
-def test_log_calls_do_not_raise_when_the_journal_cannot_be_written(server, home, capsys, monkeypatch):
-    blocked = home / "file"
-    blocked.write_text("")
-    monkeypatch.setenv("DBND_HOME", str(blocked))
-    client = TrackingAPIClient(server.url, Config.load())
-    client.log_metrics([group(1)])
-    client.log_metrics([group(2)])
-    assert client.dropped == 2
-    said = capsys.readouterr().err
-    assert said.count("could not be kept and is lost") == 1
 
 
 def test_a_down_tracker_costs_no_event(free_port, home):
@@ -322,3 +319,207 @@ def test_a_damaged_event_of_the_running_process_is_said_and_counted(free_port, s
     assert capsys.readouterr().err.count(said) == 1
     client.close()
     assert [p.name for p in path.parent.iterdir()] == [kept.name]
+
+
+@pytest.fixture
+def no_home(home, tmp_path, monkeypatch):
+    """A home that cannot be written, and a temporary folder of the test's own."""
+    blocked = home / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("DBND_HOME", str(blocked))
+    temporary = tmp_path / "tmp"
+    temporary.mkdir(mode=0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
+    monkeypatch.setattr("dbnd._tracking.channel._said_elsewhere", False)
+    return temporary
+
+
+def test_a_journal_that_cannot_be_made_is_kept_elsewhere_and_delivered_from_there(server, no_home, capsys, free_port):
+    url = f"http://127.0.0.1:{free_port}"
+    for number in range(2):
+        client = TrackingAPIClient(url, Config.load())
+        client.log_metrics([group(number)])
+        client.close(0)
+    said = capsys.readouterr().err
+    assert said.count("they are kept in ") == 1
+    assert client.dropped == 0
+    found = find(journal_folder())
+    assert len(found) == 2
+    (folder,) = {leftover.path.parent for leftover in found}
+    assert folder.is_relative_to(no_home)
+    assert f"kept in {folder}, and `dbnd sync` looks there" in said
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    for leftover in found:  # they go to where they were logged for: here, to a tracker at another address
+        leftover.path.write_bytes(records.frame({"journal": 1, "id": leftover.path.stem, "url": server.url}))
+        with leftover.path.open("ab") as file:
+            file.write(records.frame(("log_metrics", [group(7)])))
+    config = Config.load(conf={"core.databand_url": server.url, "core.databand_access_token": "t"})
+    with delivering_leftovers(config):
+        pass
+    assert numbers(server) == [7, 7]
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("trap", ["link", "open", "file"])
+def test_a_folder_that_somebody_else_may_have_made_is_not_used(server, no_home, tmp_path, monkeypatch, trap):
+    monkeypatch.setattr("dbnd._tracking.channel.spares_of", lambda home: list(spares_of(home))[:1])
+    (spare,) = list(spares_of(journal_folder()))[:1]
+    if trap == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        spare.parent.symlink_to(tmp_path / "elsewhere")
+    elif trap == "open":
+        spare.parent.mkdir()
+        spare.parent.chmod(0o777)
+    else:
+        spare.parent.write_text("")
+    client = TrackingAPIClient(server.url, Config.load())
+    client.log_metrics([group(1)])
+    assert client.dropped == 1
+    assert not spare.exists()
+    assert folders_of(journal_folder()) == [journal_folder()]
+
+
+def test_a_journal_that_cannot_be_made_anywhere_is_said_and_not_tried_at_each_call(
+    server, no_home, monkeypatch, capsys
+):
+    tried = []
+
+    def none(home):
+        tried.append(home)
+        return []
+
+    monkeypatch.setattr("dbnd._tracking.channel.spares_of", none)
+    client = TrackingAPIClient(server.url, Config.load())
+    run = Run("job", "run")
+    client.init_run(run, run.new_task_run(TaskDefinition("t"), parent=None))
+    for number in range(100):
+        client.log_metrics([group(number)])
+    assert (client.dropped, len(tried)) == (101, 1)
+    assert not run.is_known()
+    assert capsys.readouterr().err.count("could not be kept and is lost") == 1
+    assert client.drain() == "101 events could not be written to the journal and are lost."
+    no_home.parent.joinpath("home/file").unlink()
+    client._open_again_at = 0.0  # it is tried again some seconds later
+    client.log_metrics([group(7)])
+    assert client.dropped == 101
+    client.close(0)
+
+
+@pytest.mark.parametrize(("status", "known"), [(200, True), (400, False), (503, False)])
+def test_a_run_is_known_once_the_tracker_has_taken_it(client, server, status, known):
+    server.answer = lambda _: (status, {}, b"{}")
+    run = Run("job", "run")
+    client.init_run(run, run.new_task_run(TaskDefinition("t"), parent=None))
+    client.flush(PATIENCE if status != 503 else 0.5)
+    assert run.is_known() is known
+
+
+def test_events_of_a_journal_that_was_removed_are_written_anew(free_port, server):
+    client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", Config.load())
+    client.log_metrics([group(1)])
+    path = client.journal_path
+    shutil.rmtree(path.parent)
+    client.log_metrics([group(2)])
+    assert "2 events are not delivered" in (said := client.drain())
+    assert f"they wait in {path}" in said
+    assert JournalFile.adopt(path) is None  # it is still this process' own
+    client.log_metrics([group(3)])
+    shutil.rmtree(path.parent)
+    client.close(0)
+    adopted = JournalFile.adopt(path)
+    assert [record.body for record in adopted.read(1 << 20)] == [[group(n)] for n in (1, 2, 3)]
+    adopted.close()
+
+
+def test_a_journal_that_was_removed_is_delivered_all_the_same(client, server):
+    server.answer = lambda _: (503, {}, b"{}")
+    for number in range(3):
+        client.log_metrics([group(number)])
+    path = client.journal_path
+    shutil.rmtree(path.parent)
+    server.answer = lambda _: (200, {}, b"{}")
+    assert client.flush(PATIENCE)
+    assert sorted(set(numbers(server))) == [0, 1, 2]
+    client.close()
+    assert not path.exists()
+
+
+def test_events_that_can_be_written_nowhere_are_said_to_be_lost(free_port):
+    client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", Config.load())
+    client.log_metrics([group(1)])
+    path = client.journal_path
+    shutil.rmtree(path.parent)
+    path.parent.write_text("")
+    assert "1 events are not delivered, and lost when the process ends" in (said := client.drain())
+    assert "wait in" not in said
+    client.close(0)
+
+
+LATE = """
+import atexit
+atexit.register(lambda: log(1, 2, 3))
+from dbnd._config import Config
+from dbnd._tracking.client import get_client
+
+def log(*values):
+    for value in values:
+        client.log_metrics([["a", "user", ["n", value, 0, None, None]]])
+
+client = get_client(URL, Config.load(conf={"core.databand_access_token": "t", "core.flush_timeout": 5}))
+log(0)
+"""
+
+
+def test_what_is_logged_after_our_own_exit_handler_is_delivered(python, server, home):
+    done = python(LATE.replace("URL", repr(server.url)), timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert numbers(server) == [0, 1, 2, 3]
+    assert list((home / "dbnd/journal").iterdir()) == []
+
+
+def test_what_is_logged_after_our_own_exit_handler_and_waits_is_said_once(python, free_port, home):
+    done = python(LATE.replace("URL", f"'http://127.0.0.1:{free_port}'"), timeout=PATIENCE)
+    late = [line for line in done.stderr.splitlines() if "Logged after the end of tracking" in line]
+    assert len(late) == 1
+    found = find(home / "dbnd/journal")
+    assert [leftover.events for leftover in found] == [1, 3]
+    assert str(found[1].path) in late[0]
+
+
+def test_threads_of_a_child_may_log_after_its_function_has_returned(python, server):
+    """multiprocessing calls its finalizers before it waits for threads."""
+    done = python(
+        "import multiprocessing, threading, sys\n"
+        "from multiprocessing import util\n"
+        "from dbnd._config import Config\n"
+        "from dbnd._tracking.client import get_client\n"
+        "def log(value): client.log_metrics([['a', 'user', ['n', value, 0, None, None]]])\n"
+        "def child():\n"
+        "    finalized = threading.Event()\n"
+        "    util.Finalize(None, finalized.set, exitpriority=-100)\n"
+        "    log(1)\n"
+        "    threading.Thread(target=lambda: (finalized.wait(60), log(2), log(3))).start()\n"
+        f"client = get_client({server.url!r}, Config.load(conf={{'core.databand_access_token': 't'}}))\n"
+        "process = multiprocessing.get_context('fork').Process(target=child)\n"
+        "process.start(); process.join(); sys.exit(process.exitcode)\n",
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert numbers(server) == [1, 2, 3]
+
+
+def test_no_event_is_larger_than_a_tracker_takes(client, server):
+    log_many = {f"k{n}": float(n) for n in range(23_456)}
+    client.log_metrics([["attempt", "user", [p for k, v in log_many.items() for p in (k, v, 0, None, None)]]])
+    run = Run("job", "run")
+    task_runs = [run.new_task_run(TaskDefinition("t"), parent=None) for _ in range(1_200)]
+    client.add_task_runs(run, task_runs)
+    assert client.flush(PATIENCE)
+    batches = [r.body["metrics_info"] for r in server.requests if r.path.endswith("log_metrics")]
+    assert max(map(len, batches)) <= 5_000
+    assert {m["metric"]["key"]: m["metric"]["value"] for b in batches for m in b} == log_many
+    infos = [r.body["task_runs_info"] for r in server.requests if r.path.endswith("add_task_runs")]
+    assert max(len(info["task_runs"]) for info in infos) <= 500
+    assert [t["task_run_uid"] for info in infos for t in info["task_runs"]] == [t.uid for t in task_runs]
+    assert all(len(info["task_definitions"]) == len(info["task_runs"]) for info in infos)

@@ -158,6 +158,7 @@ class Run:
         root: The root task run, once there is one.
         place: Where it can be looked at, or None when it is not tracked: the address of its page, or a command.
         error: What the task run that failed last has raised; none once the run has ended.
+        is_known: Tells whether the tracker has taken it by now.
         watch: Called with each new task run, for what shows a run while it goes on.
         process: How the task runs of this process are told from those of others that take part.
         attempt_suffix: What distinguishes the attempts of a run that is done once more.
@@ -181,6 +182,7 @@ class Run:
     root: TaskRun | None = None
     place: str | None = None
     error: BaseException | None = None
+    is_known: Callable[[], bool] = lambda: False
     watch: Callable[[TaskRun], object] | None = None
     process: Process = field(default_factory=Process)
     attempt_suffix: str = ""

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from dbnd import _console
 from dbnd._paths import journal_folder
+from dbnd._tracking.folders import make_private, spares_of
 from dbnd._tracking.journal import Journal
 from dbnd._tracking.sender import Sender
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dbnd._settings import CoreSettings
     from dbnd._tracking.transport import Transport
 
@@ -21,6 +24,7 @@ class Channel:
         name: The tracker as messages name it, without credentials.
         settings: The bounds of the journal.
         transport: How events reach the tracker.
+        is_late: Whether the process has come to its end already.
 
     Attributes:
         journal: Where events are kept.
@@ -30,11 +34,10 @@ class Channel:
         OSError: The journal cannot be made.
     """
 
-    def __init__(self, name: str, settings: CoreSettings, transport: Transport) -> None:
+    def __init__(self, name: str, settings: CoreSettings, transport: Transport, *, is_late: bool = False) -> None:
         self._name = name
-        self.journal: Final = Journal(
-            journal_folder(), name, max_bytes=settings.journal_max_bytes, fsync=settings.journal_fsync
-        )
+        self.journal: Final = _open_journal(name, settings)
+        self.is_late: Final = is_late
         self.sender: Final = Sender(self.journal, transport, name)
 
     def append(self, call: str, body: object) -> None:
@@ -55,7 +58,13 @@ class Channel:
         """What is to be said about these, in sentences."""
         unsent, dead, damaged = self.counts()
         sentences = []
-        if unsent:
+        removed = self._removed() if unsent else None
+        if removed is not None:
+            sentences.append(
+                f"{unsent} events are not delivered, and lost when the process ends: their file {self.journal.path} "
+                f"was removed, and cannot be written again ({removed})."
+            )
+        elif unsent:
             reason = self.sender.trouble or "it was too slow"
             sentences.append(
                 f"{unsent} events are not delivered, because the tracker {self._name} does not take them ({reason}); "
@@ -68,8 +77,55 @@ class Channel:
             sentences.append(f"{damaged} events in the journal are damaged and lost; their bytes are kept in {kept}.")
         return sentences
 
+    def _removed(self) -> OSError | None:
+        """Why events that stand in a file that somebody has removed cannot be written into another one."""
+        try:
+            self.journal.restore()
+        except OSError as error:
+            return error
+        return None
+
+    def has_taken(self, number: int, run_uid: str) -> bool:
+        """Whether the tracker has taken the event of this number, which announces a run."""
+        return self.journal.settled >= number and run_uid not in self.sender.refused_runs
+
     def close(self) -> None:
         """End delivery; a sender that talks to the tracker at the moment is left to end with the process."""
         if self.sender.stop():
             self.journal.close()
             self.sender.close()
+
+
+_said_elsewhere = False
+
+
+def _open_journal(name: str, settings: CoreSettings) -> Journal:
+    """A journal in the home, or in another folder where that cannot be written, which is said once.
+
+    Raises:
+        OSError: It cannot be made anywhere.
+    """
+    home = journal_folder()
+
+    def make(folder: Path) -> Journal:
+        return Journal(folder, name, max_bytes=settings.journal_max_bytes, fsync=settings.journal_fsync)
+
+    try:
+        return make(home)
+    except OSError as error:
+        trouble = error
+    for folder in spares_of(home):
+        try:
+            make_private(folder.parent)
+            journal = make(folder)
+        except OSError:
+            continue
+        global _said_elsewhere  # noqa: PLW0603  said once per process
+        if not _said_elsewhere:
+            _said_elsewhere = True
+            _console.warning(
+                f"Events cannot be kept in {home} ({trouble}); they are kept in {folder}, and `dbnd sync` looks there, "
+                "too. Set DBND_HOME to a folder that can be written."
+            )
+        return journal
+    raise trouble

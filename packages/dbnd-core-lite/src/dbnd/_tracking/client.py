@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 import threading
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # The shortest time between two messages about events that are lost, in seconds.
 _SILENCE: Final = 60.0
+# Seconds after which a journal that could not be opened is tried again.
+_OPEN_AGAIN: Final = 5.0
 
 
 class TrackingAPIClient:
@@ -89,6 +92,12 @@ class TrackingAPIClient:
         self.watch: Callable[[list[Group]], object] | None = None
         # Seconds that the end of runs has waited in vain; and the numbers that the last word about that has named.
         self._waited = 0.0
+        # Why the journal could not be opened, and when that is tried again.
+        self._unopened: OSError | None = None
+        self._open_again_at = 0.0
+        # Seconds spent on what was logged after the end of the process' tracking, and whether what is left was said.
+        self._late = 0.0
+        self._said_late = False
         self._told = (0, 0, 0, 0)
 
     @property
@@ -122,7 +131,9 @@ class TrackingAPIClient:
 
     def init_run(self, run: Run, root: TaskRun) -> None:
         """Report a new run with its root task run."""
-        self._report("init_run", lambda: wire.init_run(run, root, databand_url=self.name))
+        channel = self._report("init_run", lambda: wire.init_run(run, root, databand_url=self.name))
+        if channel is not None:
+            run.is_known = functools.partial(channel.has_taken, channel.journal.accepted, run.uid)
 
     def add_task_runs(self, run: Run, task_runs: Iterable[TaskRun]) -> None:
         """Report task runs that a run has got since."""
@@ -283,25 +294,47 @@ class TrackingAPIClient:
             channel.journal.seal()
         return channel
 
-    def _append(self, call: str, body: object) -> None:
+    def _append(self, call: str, body: object) -> Channel | None:
+        """Keep an event; None when that is not possible."""
         try:
             while True:
+                channel = self._channel or self._open()
                 try:
-                    (self._channel or self._open()).append(call, body)
+                    channel.append(call, body)
                 except JournalClosedError:  # another thread has closed the client since
                     continue
-                else:
-                    return
+                break
         except Exception as error:  # noqa: BLE001  whatever it is, it is not the user's code that must deal with it
             self.drop(call, error)
+            return None
+        if channel.is_late:
+            self._deliver_late(channel)
+        return channel
 
-    def _report(self, call: str, make_body: Callable[[], object]) -> None:
+    def _report(self, call: str, make_body: Callable[[], object]) -> Channel | None:
         try:
             body = make_body()
         except Exception as error:  # noqa: BLE001  text forms of the user's objects come from his own code
             self.drop(call, error)
-        else:
-            self._append(call, body)
+            return None
+        return self._append(call, body)
+
+    def _deliver_late(self, channel: Channel) -> None:
+        """Deliver what is logged after the end of tracking at once: nobody does it later in this process.
+
+        All of that takes ``core.flush_timeout`` at most; what is left then is said once.
+        """
+        started = time.monotonic()
+        try:
+            problem = self._drain(channel) if self._late < self._settings.flush_timeout else self._left_over(channel)
+        except Exception as error:  # noqa: BLE001  a transport may come from a plugin
+            problem = f"{type(error).__name__}: {error}"
+        self._late += time.monotonic() - started
+        if problem and not self._said_late:
+            self._said_late = True
+            _console.warning(f"Logged after the end of tracking: {problem} What follows may wait there, too.")
+        if not channel.journal.unsent:
+            self.close(0)
 
     def drop(self, call: str, error: Exception) -> None:
         """Count an event that could not be kept, and say so at most once a minute."""
@@ -314,8 +347,16 @@ class TrackingAPIClient:
     def _open(self) -> Channel:
         with self._opening:
             if self._channel is None:
+                if self._unopened is not None and time.monotonic() < self._open_again_at:
+                    raise OSError(*self._unopened.args)
                 transport, self._transport = self._transport or create_transport(self.url, self._config), None
-                self._channel = Channel(self.name, self._settings, transport)
+                try:
+                    self._channel = Channel(self.name, self._settings, transport, is_late=_is_over)
+                except OSError as error:
+                    self._unopened, self._open_again_at = error, time.monotonic() + _OPEN_AGAIN
+                    self._transport = transport
+                    raise
+                self._unopened = None
                 _close_at_exit_of_child()
             return self._channel
 
@@ -333,6 +374,8 @@ _clients: Final[weakref.WeakSet[TrackingAPIClient]] = weakref.WeakSet()
 _by_url: Final[dict[str, TrackingAPIClient]] = {}
 _of_parents: Final[list[object]] = []
 _making = threading.RLock()
+# Whether the process has come to its end, and `close_all` was called.
+_is_over = False
 
 
 def get_client(url: str, config: Config) -> TrackingAPIClient:
@@ -350,7 +393,12 @@ def get_client(url: str, config: Config) -> TrackingAPIClient:
 
 
 def close_all() -> None:
-    """Drain and close every client of this process; called at its exit, and harmless when repeated."""
+    """Drain and close every client of this process; called at its exit, and harmless when repeated.
+
+    What is logged from then on, by handlers and threads that end later, is delivered by the log call itself.
+    """
+    global _is_over  # noqa: PLW0603  one process, one end
+    _is_over = True
     for client in list(_clients):
         try:
             client.close_at_exit()
@@ -368,8 +416,9 @@ def _close_at_exit_of_child() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _making  # noqa: PLW0603  another thread of the parent may hold it
-    _making = threading.RLock()
+    global _making, _is_over
+    # Another thread of the parent may hold the lock; and the child only begins.
+    _making, _is_over = threading.RLock(), False
 
 
 atexit.register(close_all)

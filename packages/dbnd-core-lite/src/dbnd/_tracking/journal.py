@@ -22,10 +22,15 @@ from typing import Final
 
 from dbnd._tracking import records
 from dbnd._tracking.journal_file import JOURNAL, Header, JournalFile
+from dbnd._tracking.parts import parts_of
 
 # A file goes on in a further one at this size in bytes, or at this part of the cap.
 _FILE_SIZE: Final = 16 << 20
 _PARTS_OF_CAP: Final = 8
+# From this size of an event on, in bytes, it may have to be taken apart.
+_LARGE: Final = 1 << 16
+# By so many bytes a file grows on before a further one is tried again.
+_GROWTH: Final = 1 << 20
 # By so many bytes the header of a further file may be longer.
 _MORE_DIGITS: Final = 64
 
@@ -75,15 +80,18 @@ class Journal:
         return self._current.path
 
     def append(self, call: str, body: object) -> None:
-        """Keep an event; when this returns, it survives the death of the process.
+        """Keep an event, in several parts if it is large; when this returns, it survives the death of the process.
 
         Raises:
             OSError: It could not be written (a full disk, or the cap); nothing of it is left.
             JournalClosedError: The journal was closed.
-            TypeError: ``body`` is not made of JSON's types.
-            ValueError: ``body`` contains itself.
+            ValueError: ``body`` contains itself, or is nested too deep.
         """
         line = records.frame((call, body))
+        if len(line) > _LARGE and (parts := parts_of(call, body, len(line))):
+            for part in parts:
+                self.append(call, part)
+            return
         with self._lock:
             if self._sealed:
                 raise JournalClosedError
@@ -104,12 +112,15 @@ class Journal:
             raise JournalFullError(msg)
         if not current.last:  # one event larger than a file should be
             return
-        with contextlib.suppress(OSError):  # no further file, but there may be room in this one
+        try:
             further = self._create(current.header.successor())
-            # In this order: a signal handler that raises in between leaves an empty file, not a forgotten one.
-            self._files.append(further)
-            self._current = further
-            self._measure_room()
+        except OSError:  # no further file, but there may be room in this one; tried again some events later
+            self._room = min(current.size + wanted + _GROWTH, self._max_bytes - self._size() + current.size)
+            return
+        # In this order: a signal handler that raises in between leaves an empty file, not a forgotten one.
+        self._files.append(further)
+        self._current = further
+        self._measure_room()
 
     def _create(self, header: Header) -> JournalFile:
         return JournalFile.create(self.directory / f"{header.id}{JOURNAL}", header, fsync=self._fsync)
@@ -126,6 +137,8 @@ class Journal:
             with self._lock:
                 file = self._files[0]
                 if file.unsent:
+                    with contextlib.suppress(OSError):  # it can be delivered all the same
+                        self.restore()
                     return file
                 if file is self._current:
                     return None
@@ -158,6 +171,17 @@ class Journal:
         with self._lock:
             return sum(file.unsent_bytes for file in self._files)
 
+    def restore(self) -> None:
+        """Write files anew that somebody has removed, as far as they hold events that are not delivered.
+
+        Raises:
+            OSError: One could not be written.
+        """
+        with self._lock:
+            for file in self._files:
+                if file.unsent:
+                    file.restore()
+
     def seal(self) -> None:
         """Take no more events; what is there can still be delivered."""
         with self._lock:
@@ -168,7 +192,12 @@ class Journal:
         self.seal()
         with self._lock:
             while self._files:
-                self._files.pop().close()
+                file = self._files.pop()
+                self._gone += file.acknowledged
+                if file.unsent:
+                    with contextlib.suppress(OSError):  # named by whoever asks for what is left over
+                        file.restore()
+                file.close()
 
     def abandon(self) -> None:
         """Close the files and touch nothing, as a forked child does with its parent's."""

@@ -278,6 +278,45 @@ class JournalFile:
                 size, number = offset, number + 1
         self._state = (size, number)
 
+    def restore(self) -> None:
+        """Write the file anew if it has been removed, or another one put in its place.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        if self._has_its_name():
+            return
+        unnamed = self.path.with_name(f"{self.path.name}.new")
+        with self._lock:
+            if self._pending is not None:
+                self._settle()
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+            fd = os.open(unnamed, flags, 0o600)
+            try:
+                offset = 0
+                while data := os.pread(self._fd, _CHUNK, offset):
+                    offset += os.write(fd, data)
+                ownership.own(fd, self.path)
+                unnamed.rename(self.path)
+                # The reader may be in the middle of a read: it goes on with the same number, and finds the same bytes.
+                os.dup2(fd, self._fd, inheritable=False)
+            except BaseException:
+                unnamed.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(fd)
+            if self._ack_fd is not None:
+                os.close(self._ack_fd)
+                self._ack_fd = None
+                self.acknowledge(self.acknowledged, self._read_offset)
+
+    def _has_its_name(self) -> bool:
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._fd))
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Give the file up; it is removed when it holds nothing that is not delivered."""
         if not self.unsent:

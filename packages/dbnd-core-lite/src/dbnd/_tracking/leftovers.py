@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dbnd._tracking import ownership
+from dbnd._tracking.folders import folders_of
 from dbnd._tracking.journal_file import (
     DAMAGED,
     DEAD,
@@ -66,9 +67,19 @@ class Leftover:
 
 def find(folder: Path) -> list[Leftover]:
     """Files of ``folder`` that hold undelivered events, dead letters and damaged ones among them, oldest first."""
-    found = (_look_at(path) for suffix in (JOURNAL, DEAD, DAMAGED) for path in folder.glob(f"*{suffix}"))
+    found = (_look_at(path) for path in _files(folder, JOURNAL, DEAD, DAMAGED))
     wanted = [leftover for leftover in found if leftover and (leftover.events or leftover.problem)]
     return sorted(wanted, key=lambda leftover: leftover.header.order if leftover.header else (0, "", 0))
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether there is no journal at all."""
+    return not _files(folder, JOURNAL)
+
+
+def _files(folder: Path, *suffixes: str) -> list[Path]:
+    """Files of ``folder``, and of those that stand in for it where it cannot be written."""
+    return [path for place in folders_of(folder) for suffix in suffixes for path in place.glob(f"*{suffix}")]
 
 
 def _look_at(path: Path) -> Leftover | None:
@@ -85,12 +96,12 @@ def _look_at(path: Path) -> Leftover | None:
 
 def tidy(folder: Path) -> None:
     """Remove what killed processes have left in the folder, and nothing that holds an event which is not delivered."""
-    for path in (*folder.glob(f"*{JOURNAL}"), *folder.glob(f"*{DEAD}")):
+    for path in _files(folder, JOURNAL, DEAD):
         _remove_if_delivered(path)
-    for path in (*folder.glob("*.ack"), *folder.glob("*.owner")):
+    for path in _files(folder, ".ack", ".owner"):
         if not path.with_suffix("").exists():
             path.unlink(missing_ok=True)
-    for path in folder.glob("*.new"):
+    for path in _files(folder, ".new"):
         with contextlib.suppress(FileNotFoundError):  # it has got its name since
             if time.time() - path.stat().st_mtime > _NEWBORN:
                 path.unlink()

@@ -71,6 +71,7 @@ class Sender:
         trouble: Why the tracker does not take events at the moment, or None while it does.
         dead: Number of events that the tracker has refused for good, or that cannot be read.
         dead_path: Where the last one of them is kept.
+        refused_runs: Uids of runs whose announcement the tracker has refused.
         damaged: Number of events that are lost, because their bytes in the journal have been changed.
         damaged_path: Where the last of these bytes are kept.
     """
@@ -105,6 +106,7 @@ class Sender:
         self.trouble: str | None = None
         self.dead = 0
         self.dead_path: Path | None = None
+        self.refused_runs: set[str] = set()
         self.damaged = 0
         self.damaged_path: Path | None = None
 
@@ -323,6 +325,8 @@ class Sender:
             self._say(f"{record.points} events in the journal are damaged and lost; their bytes are kept in {path}.")
             return
         self.dead += 1
+        if record.call == "init_run" and isinstance(record.body, dict):
+            self.refused_runs.add(record.body.get("init_args", {}).get("run_uid"))
         self.dead_path = path
         who = "An event could not be sent" if record.line else f"The tracker {self._name} refused an event"
         self._say(f"{who} ({record.call}: {reason}); it is kept in {path}.")

@@ -22,8 +22,8 @@ from dbnd._paths import journal_folder
 from dbnd._settings import CoreSettings
 from dbnd._tracking.backoff import Backoff
 from dbnd._tracking.delivery import Delivery
-from dbnd._tracking.journal_file import JOURNAL, JournalFile, JournalFormatError
-from dbnd._tracking.leftovers import Leftover, find, tidy
+from dbnd._tracking.journal_file import JournalFile, JournalFormatError
+from dbnd._tracking.leftovers import Leftover, find, is_empty, tidy
 from dbnd._tracking.transport import BusyError, Transport, UnreachableError, configured_url, create_transport
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def delivering_leftovers(config: Config) -> Iterator[None]:
     """
     settings, folder = config.settings(CoreSettings), journal_folder()
     url = configured_url(config)
-    if not settings.sync_timeout or url is None or not any(folder.glob(f"*{JOURNAL}")):
+    if not settings.sync_timeout or url is None or is_empty(folder):
         yield
         return
     deadline, stop, hurry = time.monotonic() + settings.sync_timeout, threading.Event(), threading.Event()
