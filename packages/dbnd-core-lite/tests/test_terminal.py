@@ -211,7 +211,7 @@ def test_tracker_down(terminal, free_port):
     lines = normalised(shown.lines)
     end = lines.index("dbnd: Run bold_curie succeeded after TIME.")
     assert any("events are not delivered" in line for line in lines[:end])
-    assert lines[-2] == "  tracked  http://HOST/app/jobs/train/UID"
+    assert lines[-2] == "  tracked  no: the tracker has not taken this run"
     assert re.fullmatch(r"  unsent   \d+ events wait: `dbnd sync`", lines[-1])
 
 
