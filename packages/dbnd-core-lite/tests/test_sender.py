@@ -293,3 +293,58 @@ def test_a_heartbeat_that_fails_disturbs_nothing(start):
     journal.append("b", {})
     assert sender.flush(PATIENCE)
     assert [b.call for b in transport.batches] == ["a", "b"]
+
+
+def taking(seconds, number, *script):
+    """A script of a tracker that thinks for so long about each of so many batches."""
+    return [lambda _: time.sleep(seconds)] * number + list(script)
+
+
+def test_a_drain_waits_as_long_as_the_tracker_takes_events(start):
+    journal, sender, transport = start(*taking(0.25, 8))
+    for number in range(8):
+        journal.append(f"call{number}", {})
+    assert sender.flush(1.0, longest=PATIENCE)
+    assert len(transport.batches) == 8
+
+
+def test_a_flush_with_a_limit_keeps_it_whatever_the_tracker_takes(start):
+    release = threading.Event()
+    journal, sender, _ = start(*taking(0.05, 3), lambda _: release.wait(PATIENCE))
+    for number in range(5):
+        journal.append(f"call{number}", {})
+    started = time.monotonic()
+    assert not sender.flush(0.5)
+    assert time.monotonic() - started < PATIENCE / 2
+    release.set()
+
+
+def test_a_drain_ends_when_the_tracker_takes_no_more_and_says_so(start):
+    release = threading.Event()
+    journal, sender, _ = start(None, lambda _: release.wait(PATIENCE))
+    for number in range(3):
+        journal.append(f"call{number}", {})
+    assert not sender.flush(0.5, longest=PATIENCE)
+    assert sender.outcome == "it took 1, and then none within the 0.5 s of core.flush_timeout"
+    assert not sender.flush(0.2, longest=PATIENCE)
+    assert sender.outcome == "it has taken none within the 0.2 s of core.flush_timeout"
+    assert not sender.flush(0)
+    assert sender.outcome == "core.flush_timeout leaves no time to wait for it"
+    release.set()
+
+
+def test_a_drain_ends_some_time_also_when_the_tracker_takes_on_and_on(start):
+    journal, sender, _ = start(*taking(0.1, 1000))
+    for number in range(1000):
+        journal.append(f"call{number}", {})
+    assert not sender.flush(0.5, longest=1.0)
+    assert "and nobody waits longer" in sender.outcome
+
+
+def test_a_drain_without_a_thread_waits_for_progress_too(start, monkeypatch):
+    monkeypatch.setattr(Sender, "_start", lambda _: None)  # as at the end of the interpreter, which starts no threads
+    journal, sender, transport = start(*taking(0.25, 6))
+    for number in range(6):
+        journal.append(f"call{number}", {})
+    assert sender.flush(0.5, longest=PATIENCE)
+    assert len(transport.batches) == 6

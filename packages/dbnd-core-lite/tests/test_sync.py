@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -356,3 +357,124 @@ def test_a_header_that_no_dbnd_has_written_blocks_no_other_journal(server):
     assert numbers(server) == [1]
     assert "no dbnd has written" in report.problems[0]
     assert odd.exists()
+
+
+@contextmanager
+def held(path):
+    """As if another process had the file: it holds the lock that the owner of a file holds."""
+    with path.open("rb") as file:
+        assert ownership.own(file.fileno(), path)
+        yield
+
+
+def leave_as_a_dead_process(url, *values):
+    """A journal of a process that lives no more: of one that lives, it would be taken for in use."""
+    code = f"from dbnd._tracking.journal import Journal\nfrom dbnd._paths import journal_folder\nimport sys\n\
+journal = Journal(journal_folder(), {url!r})\nfor n in {values!r}:\n  journal.append('log_metrics', \
+[['attempt', 'user', ['n', n, 0, None, None]]])\nprint(journal.path)\njournal.close()"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return Path(done.stdout.strip())
+
+
+def test_a_journal_that_is_busy_for_a_moment_is_delivered(server):
+    path = leave_as_a_dead_process(server.url, 1, 2)
+    released = threading.Event()
+
+    def hold(is_held):
+        with held(path):
+            is_held.set()
+            released.wait(PATIENCE)
+
+    is_held = threading.Event()
+    thread = threading.Thread(target=hold, args=(is_held,))
+    thread.start()
+    assert is_held.wait(PATIENCE)
+    threading.Timer(0.5, released.set).start()
+    report = deliver(server)
+    thread.join()
+    assert numbers(server) == [1, 2]
+    assert report.is_complete
+
+
+def test_a_journal_that_stays_busy_is_left_and_said(server):
+    path = leave_as_a_dead_process(server.url, 1, 2)
+    with held(path):
+        report = Sync(journal_folder(), config(server)).deliver(patience=0.3)
+    assert report.busy == {path: 2}
+    assert not report.is_complete
+    assert server.requests == []
+
+
+def test_a_busy_journal_holds_no_other_up(server):
+    path = leave_as_a_dead_process(server.url, 1)
+    leave_as_a_dead_process(server.url, 2)
+    with held(path):
+        report = Sync(journal_folder(), config(server)).deliver(patience=0.3)
+    assert numbers(server) == [2]
+    assert report.busy == {path: 1}
+
+
+def test_what_a_living_process_delivers_itself_is_said_and_no_failure(sync, server):
+    journal = Journal(journal_folder(), server.url)
+    journal.append("a", {})
+    elsewhere = Journal(journal_folder(), "http://another:1")
+    elsewhere.append("a", {})
+    done = sync()
+    assert done.returncode == 0
+    assert f"2 events are in use by process {os.getpid()}, which delivers them itself." in done.stderr
+    assert server.requests == []
+    journal.close()
+    elsewhere.close()
+
+
+def waiting():
+    return [(x.state, x.events, x.header.url if x.header else None) for x in find(journal_folder())]
+
+
+def test_what_no_tracker_takes_is_shown_and_discarded_when_that_is_wanted(sync, server, free_port):
+    leave("http://gone:1", 1, 2)
+    leave(server.url, 3)
+    living = Journal(journal_folder(), "http://gone:1")
+    living.append("a", {})
+    journal_folder().joinpath("x.journal").write_text("nonsense")
+    refused = sync("--discard")  # nobody answers
+    assert refused.returncode == 2
+    assert "nothing was discarded: add --yes" in refused.stderr
+    assert ("waiting", 2, "http://gone:1") in waiting()
+    assert numbers(server) == [3]  # what can be delivered is
+    done = sync("--discard", "--yes")
+    assert "http://gone:1" in done.stdout
+    assert "x.journal" in done.stdout
+    assert "2 events are discarded" in done.stderr
+    assert done.returncode == 0
+    assert waiting() == [("in use", 1, "http://gone:1")]
+    living.close()
+    assert sync("--discard", "--yes").returncode == 0
+    assert list(journal_folder().iterdir()) == []
+    assert sync().returncode == 0
+
+
+def test_dead_letters_are_discarded_if_they_are_meant(sync, server):
+    server.answer = lambda _: (400, {}, b"wrong")
+    leave(server.url, "bad")
+    assert sync("--discard", "--yes").returncode == 1  # refused just now: kept as a dead letter
+    assert [state for state, *_ in waiting()] == ["refused"]
+    assert sync("--discard", "--yes").returncode == 0
+    assert [state for state, *_ in waiting()] == ["refused"]
+    done = sync("--discard", "--retry-dead", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert list(journal_folder().iterdir()) == []
+
+
+@pytest.mark.parametrize("other", ["--list", "--dry-run"])
+def test_discarding_and_only_looking_exclude_each_other(sync, other):
+    assert sync("--discard", other).returncode == 2
+
+
+def test_a_page_keeps_all_journals(sync, server):
+    server.answer = lambda _: (200, {"Content-Type": "text/html"}, b"<html>Welcome")
+    leave(server.url, 1, 2)
+    done = sync()
+    assert done.returncode == 1
+    assert f"The tracker {server.url} does not take events (it answered 200 with text/html" in done.stderr
+    assert [events for _, events, _ in waiting()] == [2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -18,6 +19,7 @@ from dbnd._tracking.transport import AccessError, TransportError, configured_url
 
 Status = Literal["ok", "warning", "error"]
 # Free bytes on the journal's disk below which something should be done.
+_PATIENCE: Final = 10.0  # seconds that a tracker has to answer
 _LITTLE_SPACE: Final = 200 << 20
 
 
@@ -72,6 +74,7 @@ def _tracker(config: Config) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("tracker", "error", str(error))
         return
+    transport.deadline = time.monotonic() + _PATIENCE
     try:
         transport.check()
     except AccessError as error:

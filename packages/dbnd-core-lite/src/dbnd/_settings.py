@@ -60,7 +60,7 @@ class CoreSettings(Settings):
     api_request_timeout_sec: float = Field(default=120.0, gt=0)
     """Seconds to wait for an answer of the tracker."""
     flush_timeout: float = Field(default=10.0, ge=0)
-    """Seconds that the end of a run waits for unsent events; they stay in the journal after that."""
+    """Seconds that the end of a run waits for the tracker to take the next unsent events; they stay in the journal."""
     sync_timeout: float = Field(default=10.0, ge=0)
     """Seconds that `dbnd run` gives to the events that earlier runs could not deliver; 0 leaves them to `dbnd sync`."""
     journal_max_bytes: int = Field(default=1 << 30, gt=0)

@@ -9,8 +9,11 @@ import click
 
 from dbnd import _console
 from dbnd._config import Config
+from dbnd._errors import UsageError
 from dbnd._paths import journal_folder
+from dbnd._terminal.text import duration
 from dbnd._tracking.leftovers import Leftover, find, tidy
+from dbnd._tracking.leftovers import discard as discard_file
 from dbnd._tracking.sync import Report, Sync
 
 # Seconds for which a tracker that answers, but takes nothing, is tried.
@@ -21,15 +24,18 @@ _PATIENCE: Final = 30.0
 @click.option("--list", "list_", is_flag=True, help="List what is not delivered, and send nothing.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent where, and send nothing.")
 @click.option("--retry-dead", is_flag=True, help="Send the events that the tracker has refused once more, too.")
+@click.option("--discard", is_flag=True, help="Deliver what can be, show what cannot, and remove that for good.")
+@click.option("-y", "--yes", is_flag=True, help="With --discard: do not ask.")
 @click.option("-c", "--set-config", multiple=True, metavar="SECTION.KEY=VALUE", help="Set a configuration value.")
 @click.option("--conf-file", multiple=True, metavar="FILE", help="Read a configuration file, over all others.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
-@click.pass_context
 def sync(
-    ctx: click.Context,
+    *,
     list_: bool,
     dry_run: bool,
     retry_dead: bool,
+    discard: bool,
+    yes: bool,
     set_config: tuple[str, ...],
     conf_file: tuple[str, ...],
     as_json: bool,
@@ -38,13 +44,16 @@ def sync(
 
     Exit codes: 0 everything is delivered, 1 something is left, 8 configuration, 2 usage.
     """
+    if discard and (list_ or dry_run):
+        msg = "--discard removes events, and --list and --dry-run change nothing: give one of them."
+        raise UsageError(msg)
     if list_:
         _list(find(journal_folder()), as_json=as_json)
         return
     config = Config.load(set_config=set_config, conf_files=conf_file)
     config.check()
     work = Sync(journal_folder(), config, retry_dead=retry_dead)
-    if not work.found:
+    if not work.found and not work.in_use:
         tidy(journal_folder())
         _console.success("Nothing waits to be delivered.")
         return
@@ -55,7 +64,47 @@ def sync(
     with _console.progress("Delivering", events, patience=0.0) as progress:
         report = work.deliver(patience=_PATIENCE, progress=progress)
     _say(report)
-    ctx.exit(0 if report.is_complete else 1)
+    is_complete = report.is_complete
+    if discard:
+        # What was refused just now is kept, unless dead letters are meant.
+        is_complete = _discard(yes=yes, dead_too=retry_dead) and not (report.refused and not retry_dead)
+    click.get_current_context().exit(0 if is_complete else 1)
+
+
+def _discard(*, yes: bool, dead_too: bool) -> bool:
+    """Remove what is left and nobody delivers; returns whether nothing of that is there any more."""
+    left = [x for x in find(journal_folder()) if not x.is_owned and (dead_too or not (x.is_dead or x.is_damaged))]
+    if not left:
+        _console.info("There is nothing to discard.")
+        return True
+    cells = [
+        (str(x.events), x.state, duration(x.age), x.header.url if x.header else "", x.problem or str(x.path))
+        for x in left
+    ]
+    _console.result(_console.table(("events", "state", "age", "tracker", "file"), cells, whole_last=True))
+    events = sum(leftover.events for leftover in left)
+    if not yes and not _is_confirmed(f"Discard these {events} events, for good?"):
+        return False
+    is_done = True
+    for leftover in left:
+        try:
+            is_gone, problem = discard_file(leftover.path), "another process has it now"
+        except OSError as error:
+            is_gone, problem = False, str(error)
+        if not is_gone:
+            events -= leftover.events
+            is_done = False
+            _console.error(f"{leftover.path} is not discarded: {problem}.")
+    _console.success(f"{events} events are discarded.")
+    return is_done
+
+
+def _is_confirmed(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:  # the end of the input, or Ctrl-C
+        msg = "Nobody has answered, and nothing was discarded: add --yes to discard without a question."
+        raise UsageError(msg) from None
 
 
 def _list(found: list[Leftover], *, as_json: bool) -> None:
@@ -93,7 +142,7 @@ def _announce(work: Sync) -> None:
 
 
 def _say(report: Report) -> None:
-    if report.delivered or report.is_complete:
+    if report.delivered or (report.is_complete and not report.in_use):
         _console.success(f"{report.delivered} events are delivered.")
     if report.refused:
         _console.error(f"{report.refused} events were refused ({report.reason}): `dbnd sync --list` shows all.")
@@ -101,6 +150,10 @@ def _say(report: Report) -> None:
         _console.error(
             f"{events} events are damaged and lost; their bytes are kept in {path}: look at it, and remove it."
         )
+    for pid, events in report.in_use.items():
+        _console.info(f"{events} events are in use by process {pid}, which delivers them itself.")
+    for path, events in report.busy.items():
+        _console.error(f"{events} events of {path} are left, because another process has it now: try again later.")
     for problem in report.problems:
         _console.warning(problem)
     for name, reason in report.unreachable.items():

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dbnd._settings import CoreSettings
     from dbnd._tracking.transport import Transport
 
+# Seconds that the end of a run waits at most for a tracker that takes events all the time.
+_LONGEST_DRAIN: Final = 300.0
+
 
 class Channel:
     """A journal and the sender that empties it.
@@ -48,7 +51,7 @@ class Channel:
     def drain(self, timeout: float) -> bool:
         """Flush, and show on a terminal how far that is when it takes longer than a second."""
         with _console.progress(f"Delivering to {self._name}", self.journal.unsent) as progress:
-            return self.sender.flush(timeout, progress)
+            return self.sender.flush(timeout, progress, longest=_LONGEST_DRAIN if timeout else 0.0)
 
     def counts(self) -> tuple[int, int, int]:
         """Numbers of events that are unsent, that were refused, and that are damaged."""
@@ -65,9 +68,10 @@ class Channel:
                 f"was removed, and cannot be written again ({removed})."
             )
         elif unsent:
-            reason = self.sender.trouble or "it was too slow"
+            trouble, outcome = self.sender.trouble, self.sender.outcome
+            why = f"does not take them ({trouble})" if trouble else f"was still at work ({outcome})"
             sentences.append(
-                f"{unsent} events are not delivered, because the tracker {self._name} does not take them ({reason}); "
+                f"{unsent} events are not delivered, because the tracker {self._name} {why}; "
                 f"they wait in {self.journal.path}: `dbnd sync` or the next `dbnd run` sends them."
             )
         if dead:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import threading
 import time
 import uuid
@@ -59,6 +60,7 @@ class Header:
         part: Place in that chain, from 0.
         created: When the chain was begun, in ns since the epoch.
         pid: Process that wrote it.
+        host: Where that ran.
     """
 
     url: str
@@ -67,6 +69,7 @@ class Header:
     part: int = 0
     created: int = field(default_factory=time.time_ns)
     pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
 
     def successor(self) -> Header:
         """The header of the next file of the chain."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,16 @@ class Leftover:
         return self.path.suffix == DEAD
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether the process that owns it is the one that writes it, as far as can be told: it delivers it itself."""
+        return self.is_owned and self.header is not None and ownership.is_alive(self.header.host, self.header.pid)
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was begun."""
+        return time.time() - (self.header.created / 1e9 if self.header else self.path.stat().st_mtime)
+
+    @property
     def is_damaged(self) -> bool:
         """Whether it keeps bytes of damaged events, which nobody can deliver."""
         return self.path.suffix == DAMAGED
@@ -67,7 +78,7 @@ class Leftover:
 
 def find(folder: Path) -> list[Leftover]:
     """Files of ``folder`` that hold undelivered events, dead letters and damaged ones among them, oldest first."""
-    found = (_look_at(path) for path in _files(folder, JOURNAL, DEAD, DAMAGED))
+    found = (look_at(path) for path in _files(folder, JOURNAL, DEAD, DAMAGED))
     wanted = [leftover for leftover in found if leftover and (leftover.events or leftover.problem)]
     return sorted(wanted, key=lambda leftover: leftover.header.order if leftover.header else (0, "", 0))
 
@@ -82,7 +93,8 @@ def _files(folder: Path, *suffixes: str) -> list[Path]:
     return [path for place in folders_of(folder) for suffix in suffixes for path in place.glob(f"*{suffix}")]
 
 
-def _look_at(path: Path) -> Leftover | None:
+def look_at(path: Path) -> Leftover | None:
+    """What a file holds; None when it is gone."""
     try:
         return Leftover(path, read_header(path), unsent_of(path), ownership.is_owned(path))
     except FileNotFoundError:  # delivered since
@@ -92,6 +104,27 @@ def _look_at(path: Path) -> Leftover | None:
     except OSError as error:
         problem = f"{path} cannot be read: {error}."
     return Leftover(path, None, 0, is_owned=False, problem=problem)
+
+
+def discard(path: Path) -> bool:
+    """Remove a file with all that is in it; False when a process has taken it since, and nothing is done.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        if not ownership.own(fd, path):
+            return False
+        path.unlink(missing_ok=True)
+        path.with_name(f"{path.name}.ack").unlink(missing_ok=True)
+    finally:
+        os.close(fd)
+    ownership.disown(path)
+    return True
 
 
 def tidy(folder: Path) -> None:

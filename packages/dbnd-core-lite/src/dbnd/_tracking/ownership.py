@@ -66,6 +66,19 @@ def disown(path: Path) -> None:
         owner.unlink(missing_ok=True)
 
 
+def is_alive(host: str, pid: int) -> bool:
+    """Whether a process lives; one of another host is taken to."""
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def _owner_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.owner")
 
@@ -109,13 +122,7 @@ def _lives(owner: list[object] | None) -> bool:
     host, pid, started = owner
     if host != socket.gethostname() or not isinstance(pid, int):
         return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return _started(pid) == started
+    return is_alive(host, pid) and _started(pid) in {started, None}
 
 
 def _started(pid: int) -> str | None:

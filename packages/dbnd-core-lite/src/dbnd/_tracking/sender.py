@@ -74,6 +74,7 @@ class Sender:
         refused_runs: Uids of runs whose announcement the tracker has refused.
         damaged: Number of events that are lost, because their bytes in the journal have been changed.
         damaged_path: Where the last of these bytes are kept.
+        outcome: Why the last flush ended with events left, as the end of a sentence.
     """
 
     def __init__(self, journal: Journal, transport: Transport, name: str) -> None:
@@ -109,6 +110,7 @@ class Sender:
         self.refused_runs: set[str] = set()
         self.damaged = 0
         self.damaged_path: Path | None = None
+        self.outcome = ""
 
     def notify(self) -> None:
         """Say that the journal has grown; starts the thread at the first call."""
@@ -172,17 +174,21 @@ class Sender:
                 self._wake.set()
                 self._stop.wait(LINGER)
 
-    def flush(self, timeout: float, progress: Progress | None = None) -> bool:
+    def flush(self, timeout: float, progress: Progress | None = None, *, longest: float = 0.0) -> bool:
         """Deliver what the journal holds now.
 
         Args:
             timeout: Seconds to wait at most. A tracker that has not answered this process once gets one attempt.
             progress: Called now and then with the number of events that still wait.
+            longest: Seconds to wait for a tracker that takes events, each time at most ``timeout`` for the next ones.
 
         Returns:
-            Whether everything up to now is delivered.
+            Whether everything up to now is delivered; if not, ``outcome`` says why.
         """
-        target, deadline = self._journal.accepted, time.monotonic() + timeout
+        started = time.monotonic()
+        target, first, end = self._journal.accepted, self._journal.settled, started + max(timeout, longest)
+        settled, deadline = first, started + timeout
+        self.outcome = "the wait for it was interrupted"
         with self._progress:
             self._waiting += 1
             if self._waiting == 1:
@@ -194,16 +200,25 @@ class Sender:
         try:
             self._awake = False
             self.notify()
-            if self._thread is None or not self._thread.is_alive():
-                return self._flush_here(target, deadline)
-            with self._progress:
-                while self._journal.settled < target and self._given_up == given_up:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
+            while self._journal.settled < target and self._given_up == given_up:
+                if self._journal.settled > settled:
+                    settled = self._journal.settled
+                    deadline = min(time.monotonic() + timeout, end)
+                    self._deadline = max(deadline, self._deadline)
+                if time.monotonic() >= deadline:
+                    break
+                if self._thread is None or not self._thread.is_alive():
+                    self._deliver_here(deadline)
+                    if self._journal.settled == settled:
                         break
-                    self._progress.wait(min(left, _LOOK))
-                    if progress is not None:
-                        progress(max(0, target - self._journal.settled))
+                    continue
+                with self._progress:
+                    self._progress.wait(min(max(0.0, deadline - time.monotonic()), _LOOK))
+                if progress is not None:
+                    progress(max(0, target - self._journal.settled))
+            self.outcome = _outcome(
+                timeout, self._journal.settled - first, time.monotonic() - started, at_end=deadline == end
+            )
             return self._journal.settled >= target
         finally:
             with self._progress:
@@ -211,16 +226,16 @@ class Sender:
                 if not self._waiting:
                     self._draining.clear()
 
-    def _flush_here(self, target: int, deadline: float) -> bool:
+    def _deliver_here(self, deadline: float) -> None:
+        """Deliver in the thread of whoever waits: there is none of our own, at the end of the interpreter."""
         if not self._delivering.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            return False
+            return
         try:
             self._transport.deadline = deadline
             self._deliver(deadline)
         finally:
             self._transport.deadline = None
             self._delivering.release()
-        return self._journal.settled >= target
 
     def _deliver(self, deadline: float) -> None:
         """Send until the journal is empty, waiting is in vain, or ``deadline`` (monotonic seconds) is reached."""
@@ -336,3 +351,13 @@ class Sender:
         if now - self._last_message >= _SILENCE:
             self._last_message = now
             _console.warning(text)
+
+
+def _outcome(timeout: float, taken: int, seconds: float, *, at_end: bool) -> str:
+    """How a flush ended that has waited so long and in which so many events were taken."""
+    if not taken:
+        within = f"it has taken none within the {timeout:g} s of core.flush_timeout"
+        return within if timeout > 0 else "core.flush_timeout leaves no time to wait for it"
+    if at_end:
+        return f"it took {taken} in {seconds:.0f} s, and nobody waits longer"
+    return f"it took {taken}, and then none within the {timeout:g} s of core.flush_timeout"

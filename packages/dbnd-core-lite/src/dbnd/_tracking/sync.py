@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,11 +20,12 @@ from dbnd._errors import ConfigError
 from dbnd._masking import mask_url
 from dbnd._paths import journal_folder
 from dbnd._settings import CoreSettings
+from dbnd._tracking import ownership
 from dbnd._tracking.backoff import Backoff
 from dbnd._tracking.delivery import Delivery
 from dbnd._tracking.journal_file import JournalFile, JournalFormatError
-from dbnd._tracking.leftovers import Leftover, find, is_empty, tidy
-from dbnd._tracking.transport import BusyError, Transport, UnreachableError, configured_url, create_transport
+from dbnd._tracking.leftovers import Leftover, find, is_empty, look_at, tidy
+from dbnd._tracking.transport import BusyError, Transport, TransportError, configured_url, create_transport
 
 if TYPE_CHECKING:
     from dbnd._config import Config
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 # While a training goes on, rests are so many times as long as a batch took, in seconds of processor time.
 _REST: Final = 4
 _LONGEST_REST: Final = 1.0
+# Seconds between two looks at a file that another process has, and for one that the process has which wrote it: it may
+# be about to end, and it may go on for days.
+_LOOK: Final = 0.1
+_MOMENT: Final = 2.0
 
 
 def _ignore(left: int) -> None:
@@ -50,6 +55,8 @@ class Report:
         reason: Why it has refused the first of them, and where that is kept.
         damaged: Number of events that are lost, by the file that their bytes are kept in.
         unreachable: Why a tracker takes no events, by its name.
+        busy: Number of events that another process had at the time, by the file that they are in.
+        in_use: Number of events that living processes deliver themselves, by their ids.
         elsewhere: Number of events for trackers that are not the configured one, by their names.
         problems: What else was wrong, as sentences.
     """
@@ -60,13 +67,16 @@ class Report:
     reason: str = ""
     damaged: dict[Path, int] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
+    busy: dict[Path, int] = field(default_factory=dict)
+    in_use: dict[int, int] = field(default_factory=dict)
     elsewhere: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is left that should have been delivered."""
-        return not (self.refused or self.damaged or self.unreachable or self.elsewhere or self.problems)
+        left = (self.refused, self.damaged, self.unreachable, self.busy, self.elsewhere, self.problems)
+        return not any(left)
 
 
 class Sync:
@@ -88,7 +98,8 @@ class Sync:
         self._configured = {mask_url(url): url} if url else {}
         self._transports = transports or {}
         self._all = [x for x in find(folder) if not x.is_damaged and (retry_dead or not x.is_dead)]
-        self.found: Final = [leftover for leftover in self._all if not leftover.is_owned]
+        self.found: Final = [leftover for leftover in self._all if not leftover.is_in_use]
+        self.in_use: Final = [leftover for leftover in self._all if leftover.is_in_use]
 
     def url_of(self, leftover: Leftover) -> str | None:
         """Where the events of a file may be sent: to the configured tracker, or to a file, which asks for no token."""
@@ -100,6 +111,7 @@ class Sync:
         self,
         *,
         patience: float,
+        waits: bool = True,
         deadline: float = float("inf"),
         stop: threading.Event | None = None,
         hurry: threading.Event | None = None,
@@ -109,6 +121,7 @@ class Sync:
 
         Args:
             patience: Seconds for which a tracker that answers, but takes nothing, is tried.
+            waits: Whether to wait, as long as that, for files that other processes have at the moment.
             deadline: Time (of ``time.monotonic``) at which to end whatever is left.
             stop: Ends the delivery between two batches.
             hurry: Until it is set, the interpreter is left to others most of the time.
@@ -119,8 +132,15 @@ class Sync:
         courier.left = sum(leftover.events for leftover in self.found)
         courier.progress = progress
         try:
-            for chain in self._chains():
-                self._deliver_chain(chain, courier)
+            held = self._deliver_chains(list(self._chains()), courier)
+            give_up = time.monotonic() + (patience if waits else 0.0)
+            while held and time.monotonic() < give_up and not courier.is_over():
+                if all(chain[0].is_in_use for chain in held):
+                    give_up = min(give_up, time.monotonic() + _MOMENT)
+                courier.stop.wait(_LOOK)
+                held = self._deliver_chains(held, courier)
+            for chain in held:
+                self._note_held(chain, report)
         finally:
             for transport in self._transports.values():
                 transport.close()
@@ -132,35 +152,52 @@ class Sync:
         for _, chain in groupby(readable, key=lambda leftover: leftover.header and leftover.header.order[:2]):
             yield list(chain)
 
-    def _deliver_chain(self, chain: Iterable[Leftover], courier: _Courier) -> None:
-        for leftover in chain:
-            if leftover.is_owned:  # what follows in the chain comes after what its owner delivers
-                return
+    def _deliver_chains(self, chains: list[list[Leftover]], courier: _Courier) -> list[list[Leftover]]:
+        """Deliver chains; returns what of them has to wait for other processes."""
+        return [held for chain in chains if (held := self._deliver_chain(chain, courier))]
+
+    def _deliver_chain(self, chain: list[Leftover], courier: _Courier) -> list[Leftover]:
+        """Deliver a chain up to the first file that another process has; returns that one and what follows."""
+        for number, leftover in enumerate(chain):
             assert leftover.header is not None
             report, name = courier.report, leftover.header.url
             url = self.url_of(leftover)
             if url is None:
+                if leftover.is_in_use:
+                    return chain[number:]
                 report.elsewhere[name] = report.elsewhere.get(name, 0) + leftover.events
                 continue
             if name in report.unreachable or courier.is_over():
-                return
+                break
             try:
                 if url not in self._transports:
                     self._transports[url] = create_transport(url, self._config)
                 file = JournalFile.adopt(leftover.path)
-            except (ConfigError, JournalFormatError) as error:
-                report.problems.append(str(error))
-                return
-            except OSError as error:
-                report.problems.append(f"{leftover.path} cannot be opened: {error}.")
-                return
-            if file is None:  # another process was quicker
-                return
+            except (ConfigError, JournalFormatError, OSError) as error:
+                is_ours = isinstance(error, (ConfigError, JournalFormatError))
+                report.problems.append(str(error) if is_ours else f"{leftover.path} cannot be opened: {error}.")
+                break
+            if file is None:
+                if not leftover.path.exists():
+                    continue
+                # What follows comes after what the other one delivers.
+                return [replace(leftover, is_owned=True), *chain[number + 1 :]]
             try:
                 if not courier.carry(file, self._transports[url]):
-                    return
+                    break
             finally:
                 file.close()
+        return []
+
+    def _note_held(self, chain: list[Leftover], report: Report) -> None:
+        for leftover in (look_at(leftover.path) for leftover in chain):
+            if leftover is None or leftover.header is None or not leftover.events:  # the other one has delivered it
+                continue
+            pid = leftover.header.pid
+            if ownership.is_alive(leftover.header.host, pid):
+                report.in_use[pid] = report.in_use.get(pid, 0) + leftover.events
+            else:
+                report.busy[leftover.path] = leftover.events
 
 
 @contextmanager
@@ -181,7 +218,7 @@ def delivering_leftovers(config: Config) -> Iterator[None]:
     def deliver() -> None:
         try:
             Sync(folder, config, transports=transports).deliver(
-                patience=settings.flush_timeout, deadline=deadline, stop=stop, hurry=hurry
+                patience=settings.flush_timeout, waits=False, deadline=deadline, stop=stop, hurry=hurry
             )
         except Exception as error:  # noqa: BLE001  it must not disturb the run; `dbnd sync` shows what is wrong
             _console.warning(f"Events of earlier runs could not be sent ({type(error).__name__}: {error}).")
@@ -220,7 +257,7 @@ class _Courier:
             transport.deadline = min(self.deadline, time.monotonic() + self.patience)
             try:
                 delivery.step()
-            except (UnreachableError, OSError) as error:
+            except (TransportError, OSError) as error:
                 backoff.failed(error)
                 turn = backoff.next_attempt(impatient=True)
                 is_hopeless = not has_answered and not isinstance(error, BusyError)
