@@ -52,7 +52,7 @@ values = st.one_of(
 )
 
 
-@given(st.text(), values, st.none() | st.integers())
+@given(st.text(), values, st.none() | st.integers(-(2**63), 2**63 - 1))
 def test_every_value_stands_in_the_member_that_the_protocol_names(key, value, step):
     metric = element(json.loads(json.dumps(point(key, value, 0, step))))["metric"]
     member, simple = metric_value(value)

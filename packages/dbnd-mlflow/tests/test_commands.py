@@ -80,6 +80,19 @@ class TestVerify:
         assert f"{1 if selection == 'id' else 2} runs of" in done.stderr
         assert "no difference" in done.stderr
 
+    def test_text_that_no_database_keeps_is_no_difference(self, dbnd, tracker, own, python):
+        done = python(
+            "import mlflow, numpy\n"
+            "with mlflow.start_run():\n"
+            "    mlflow.log_param('p', 'a\\0b')\n"
+            "    mlflow.set_tag('t', '\\0')\n"
+            "    mlflow.log_input(mlflow.data.from_numpy(numpy.zeros(3), name='d\\0'))\n",
+            MLFLOW_TRACKING_URI=build_composite_uri(tracker, own),
+        )
+        assert done.returncode == 0, done.stderr
+        done = dbnd("mlflow", "verify", "--json")
+        assert (done.returncode, json.loads(done.stdout)) == (0, [])
+
     def test_each_kind_of_difference_is_found(self, dbnd, tracked, own):
         client = MlflowClient(tracking_uri=own)
         client.log_batch(

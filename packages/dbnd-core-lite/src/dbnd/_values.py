@@ -37,7 +37,7 @@ _MAX_COLUMNS: Final = 1_000
 _MOST_PER_BYTE: Final = 3
 _INT64: Final = 1 << 63
 
-_said_text_form = False
+_said = False
 
 
 class UnfitError(ValueError):
@@ -140,12 +140,16 @@ def _json(value: object) -> tuple[str, Any]:
 
 
 def _text_form(value: object, why: UnfitError) -> tuple[str, Any]:
-    """A value that nobody could read back, as text; said once per process."""
-    global _said_text_form  # noqa: PLW0603
-    if not _said_text_form:
-        _said_text_form = True
-        _console.warning(f"A logged value is kept in a short text form, because {why}. This is said once.")
+    """A value that nobody could read back, as text."""
+    _say_once(f"A logged value is kept in a short text form, because {why}. This is said once.")
     return "value_str", shorten(preview(value), MAX_TEXT)
+
+
+def _say_once(text: str) -> None:
+    global _said  # noqa: PLW0603  said once per process
+    if not _said:
+        _said = True
+        _console.warning(text)
 
 
 def plain(value: object, *, most: float = math.inf, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401  any JSON value
@@ -211,7 +215,11 @@ def whole_step(step: Any) -> int | None:  # noqa: ANN401  what callers give as a
     """
     if step is None:
         return None
-    return min(max(int(step), -_INT64), _INT64 - 1)
+    whole = int(step)
+    if -_INT64 <= whole < _INT64:
+        return whole
+    _say_once("A training step of more than 64 bits is kept as the nearest that has 64. This is said once.")
+    return min(max(whole, -_INT64), _INT64 - 1)
 
 
 def param_text(name: str, value: object) -> str:
@@ -287,7 +295,7 @@ def describe(value: object) -> dict[str, Any]:
     facts: dict[str, Any] = {"type": type(value).__name__}
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
-        facts["shape"] = [whole_step(n) for n in shape]
+        facts["shape"] = [min(max(n, -_INT64), _INT64 - 1) for n in shape]
     columns, dtypes = getattr(value, "columns", None), getattr(value, "dtypes", None)
     if columns is not None and dtypes is not None and hasattr(dtypes, "items"):
         named = list(islice(dtypes.items(), _MAX_COLUMNS))

@@ -18,7 +18,7 @@ from dbnd import TrackingAPIClient, _console
 from dbnd._facts import utc_now
 from dbnd._masking import mask_text, mask_url, mask_value
 from dbnd._run import Run, RunState, TaskRunState
-from dbnd._tracking.points import Group, deleted_point, group, micros, point, text_point
+from dbnd._tracking.points import LARGEST_STEP, Group, deleted_point, group, micros, point, text_point
 from dbnd._tracking.wire import ErrorInfo
 from dbnd._values import MAX_TEXT
 
@@ -220,9 +220,11 @@ class Reporter:
         if metrics:
             # MLflow takes any numbers as times and steps, NumPy's and fractions: the tracker keeps their whole part.
             points = (
-                (m.key, value, int(m.timestamp * 1000), int(m.step), None)
+                (m.key, value, int(m.timestamp * 1000), step, None)
                 if type(value := m.value) is float
-                else point(m.key, value, int(m.timestamp * 1000), int(m.step))
+                and type(step := m.step) is int
+                and -LARGEST_STEP <= step <= LARGEST_STEP
+                else point(m.key, value, int(m.timestamp * 1000), m.step)
                 for m in metrics
             )
             groups.append(group(attempt, METRIC, points))

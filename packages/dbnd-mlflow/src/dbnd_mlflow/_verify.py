@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from dbnd._masking import mask_value
+from dbnd._values import storable
 
 from ._reporter import METRIC, MODEL, OWN_TAGS, PARAM, STATES
 from ._sides import MODELS_TAG, models_of, task_run_of
@@ -80,10 +81,10 @@ def differences(run: Any, store: OwnStore, reader: Reader) -> Iterator[Differenc
 
 def _facts(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:  # noqa: ANN401
     params = {p["name"]: p["value"] for p in task_run["params"] if p["source"] == PARAM}
-    yield "param", {key: mask_value(key, value) for key, value in run.data.params.items()}, params
+    yield "param", {key: storable(mask_value(key, value)) for key, value in run.data.params.items()}, params
     not_compared = OWN_TAGS | {MODELS_TAG}
     tags = {t["name"]: t["value"] for t in task_run["tags"] if t["name"] not in not_compared}
-    own = {key: mask_value(key, value) for key, value in run.data.tags.items() if key not in not_compared}
+    own = {key: storable(mask_value(key, value)) for key, value in run.data.tags.items() if key not in not_compared}
     yield "tag", own, tags
     models = dict.fromkeys(models_of(run), "logged")
     known = {artifact["name"] for artifact in task_run["artifacts"]}
@@ -95,7 +96,7 @@ def _facts(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, dict[str, 
 
 
 def _dataset(name: object, digest: object) -> str:
-    return f"{name} ({digest})"
+    return storable(f"{name} ({digest})")
 
 
 def _point(timestamp: float, step: float | None, value: object) -> Point:

@@ -26,6 +26,9 @@ Group = list[Any]
 SIZE: Final = 5
 """How many values a point has."""
 
+LARGEST_STEP: Final = (1 << 63) - 1
+"""The largest training step; the least is one further from 0."""
+
 MAX_POINTS: Final = 5_000
 """How many points an event has at most, and a batch of events."""
 
@@ -35,8 +38,6 @@ DELETED: Final = "d"
 _MARKS: Final = {"value_str": TEXT, "value_json": JSON}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SECOND: Final = 1_000_000
-_LEAST_STEP: Final = -(1 << 63)
-_LARGEST_STEP: Final = (1 << 63) - 1
 # The first and the last time that ISO-8601 can write, in µs.
 EARLIEST: Final = (datetime.min.replace(tzinfo=timezone.utc) - _EPOCH) // timedelta(microseconds=1)
 LATEST: Final = (datetime.max.replace(tzinfo=timezone.utc) - _EPOCH) // timedelta(microseconds=1)
@@ -52,7 +53,7 @@ def point(key: str, value: object, time_us: int, step: int | None = None) -> Poi
         time_us: Its time in µs since the epoch.
         step: Training step.
     """
-    if type(step) is not int or not _LEAST_STEP <= step <= _LARGEST_STEP:
+    if type(step) is not int or not -LARGEST_STEP <= step <= LARGEST_STEP:
         step = whole_step(step)
     if type(value) is not float:
         member, value = metric_value(value)
