@@ -4,6 +4,7 @@ import re
 import socket
 import threading
 import time
+import uuid
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -257,3 +258,12 @@ def test_a_heartbeat_brings_the_state_of_the_run(server, answer, state):
     assert transport(server.url, databand_access_token="t").heartbeat("run") == state
     (request,) = server.requests
     assert (request.path, request.body) == ("/api/v1/tracking/heartbeat", {"run_uid": "run"})
+
+
+def test_what_a_tracker_drops_for_deleted_runs_is_told(server):
+    run, other = str(uuid.uuid4()), str(uuid.uuid4())
+    dropped = {"X-Databand-Dropped": f"{run}=3,{other}=1"}
+    server.answer = lambda _: (200, dropped, b"{}")
+    assert transport(server.url, databand_access_token="t").send(BATCH) == {run: 3, other: 1}
+    dropped["X-Databand-Dropped"] = "nonsense"
+    assert transport(server.url, databand_access_token="t").send(BATCH) == {}

@@ -348,3 +348,14 @@ def test_a_drain_without_a_thread_waits_for_progress_too(start, monkeypatch):
         journal.append(f"call{number}", {})
     assert sender.flush(0.5, longest=PATIENCE)
     assert len(transport.batches) == 6
+
+
+def test_a_deleted_run_is_named_once_and_what_was_dropped_is_counted(start, capsys):
+    journal, sender, transport = start()
+    send = transport.send
+    transport.send = lambda batch: send(batch) or {"1234": batch.last - batch.first + 1}
+    for _ in range(2):
+        journal.append("log_metrics", metrics(1))
+        assert sender.flush(PATIENCE)
+    assert sender.dropped == {"1234": 2}
+    assert capsys.readouterr().err.count("The run 1234 was deleted from the tracker u") == 1

@@ -142,14 +142,22 @@ def _announce(work: Sync) -> None:
 
 
 def _say(report: Report) -> None:
-    if report.delivered or (report.is_complete and not report.in_use):
+    if report.delivered:
         _console.success(f"{report.delivered} events are delivered.")
+    elif report.is_complete:
+        _console.success("Nothing waits to be delivered.")
+    if report.dropped:
+        _console.info(f"{report.dropped} of them were dropped by the tracker, because their runs were deleted.")
     if report.refused:
         _console.error(f"{report.refused} events were refused ({report.reason}): `dbnd sync --list` shows all.")
     for path, events in report.damaged.items():
         _console.error(
             f"{events} events are damaged and lost; their bytes are kept in {path}: look at it, and remove it."
         )
+    _say_what_is_left(report)
+
+
+def _say_what_is_left(report: Report) -> None:
     for pid, events in report.in_use.items():
         _console.info(f"{events} events are in use by process {pid}, which delivers them itself.")
     for path, events in report.busy.items():

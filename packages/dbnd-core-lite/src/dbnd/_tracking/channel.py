@@ -53,13 +53,13 @@ class Channel:
         with _console.progress(f"Delivering to {self._name}", self.journal.unsent) as progress:
             return self.sender.flush(timeout, progress, longest=_LONGEST_DRAIN if timeout else 0.0)
 
-    def counts(self) -> tuple[int, int, int]:
-        """Numbers of events that are unsent, that were refused, and that are damaged."""
-        return self.journal.unsent, self.sender.dead, self.sender.damaged
+    def counts(self) -> tuple[int, int, int, int]:
+        """Numbers of events that are unsent, that were refused, that are damaged, and that were dropped."""
+        return self.journal.unsent, self.sender.dead, self.sender.damaged, sum(self.sender.dropped.values())
 
     def left_over(self) -> list[str]:
         """What is to be said about these, in sentences."""
-        unsent, dead, damaged = self.counts()
+        unsent, dead, damaged, dropped = self.counts()
         sentences = []
         removed = self._removed() if unsent else None
         if removed is not None:
@@ -79,6 +79,9 @@ class Channel:
         if damaged:
             kept = self.sender.damaged_path
             sentences.append(f"{damaged} events in the journal are damaged and lost; their bytes are kept in {kept}.")
+        if dropped:
+            runs = ", ".join(self.sender.dropped)
+            sentences.append(f"{dropped} events were dropped by {self._name}, because their runs were deleted: {runs}.")
         return sentences
 
     def _removed(self) -> OSError | None:

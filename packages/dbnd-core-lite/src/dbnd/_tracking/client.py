@@ -98,7 +98,7 @@ class TrackingAPIClient:
         # Seconds spent on what was logged after the end of the process' tracking, and whether what is left was said.
         self._late = 0.0
         self._said_late = False
-        self._told = (0, 0, 0, 0)
+        self._told = (0, 0, 0, 0, 0)
 
     @property
     def name(self) -> str:
@@ -258,7 +258,7 @@ class TrackingAPIClient:
 
     def _left_over(self, channel: Channel | None) -> str | None:
         """What is to be said about events that are not delivered, unless it was said before."""
-        counts = (*(channel.counts() if channel is not None else (0, 0, 0)), self.dropped)
+        counts = (*(channel.counts() if channel is not None else (0, 0, 0, 0)), self.dropped)
         if counts == self._told:
             return None
         self._told = counts

@@ -47,12 +47,16 @@ class Delivery:
         transport: How they reach the tracker.
         on_buried: Called with each event that is refused for good, cannot be read or is damaged, the reason, and where
             it is kept.
+
+    Attributes:
+        dropped: Numbers of events that the tracker has dropped because their runs were deleted, by uids of runs.
     """
 
     def __init__(self, file: JournalFile, transport: Transport, on_buried: Buried) -> None:
         self.file: Final = file
         self._transport = transport
         self._on_buried = on_buried
+        self.dropped: Final[dict[str, int]] = {}
         self._max_events: int | None = None
         self._read: list[Record] = []
         self._batch: list[Record] = []
@@ -99,7 +103,7 @@ class Delivery:
         first, last = batch[0], batch[-1]
         try:
             body = _merged(batch) if first.call == _METRICS and isinstance(first.body, list) else first.body
-            self._transport.send(Batch(first.call, body, self.file.header.id, first.sequence, last.sequence))
+            dropped = self._transport.send(Batch(first.call, body, self.file.header.id, first.sequence, last.sequence))
         except PartlyAppliedError as error:
             self._acknowledge([record for record in batch if record.sequence <= error.last])
         except RefusedError as error:
@@ -111,6 +115,8 @@ class Delivery:
             self._accuse(batch, reason)
             self._refused(batch, f"it cannot be sent: {reason}")
         else:
+            for run_uid, events in (dropped or {}).items():
+                self.dropped[run_uid] = self.dropped.get(run_uid, 0) + events
             if self._max_events is not None:
                 self._max_events *= 2
                 if self._max_events >= MAX_POINTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 # Our tracker says with this header how far it has applied the journal.
 _APPLIED: Final = "X-Databand-Applied"
+# And with this one, what it has dropped of a batch because it was of runs that were deleted.
+_DROPPED: Final = "X-Databand-Dropped"
+_COUNT: Final = re.compile("([0-9a-f-]{32,36})=([0-9]{1,18})")
 _NUMBER: Final = re.compile("[0-9]{1,18}")
 # Statuses by which a server may say that it does not know points as the journal has them.
 _NOT_UNDERSTOOD: Final = frozenset(
@@ -64,7 +68,7 @@ class HttpTransport:
     def deadline(self, deadline: float | None) -> None:
         self._session.deadline = deadline
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: Batch) -> Mapping[str, int]:
         """Deliver one batch (see ``Transport.send``)."""
         headers = {"X-Databand-Batch": f"{batch.journal}:{batch.first}-{batch.last}"}
         path = f"tracking/{batch.call}"
@@ -73,12 +77,11 @@ class HttpTransport:
             body = encode({"points": batch.body})
             answer = self._session.request("POST", path, body, headers={**headers, POINTS: "1"})
             if answer.status not in _NOT_UNDERSTOOD:
-                self._check_delivery(answer, batch)
-                return
+                return self._dropped_of(answer, batch)
             # Behind one address there may be servers of several versions.
             self._session.takes_points = False
         body = batch.wire_text().encode("ascii")
-        self._check_delivery(self._session.request("POST", path, body, headers=headers), batch)
+        return self._dropped_of(self._session.request("POST", path, body, headers=headers), batch)
 
     def heartbeat(self, run_uid: str) -> str | None:
         """Say that a run is alive (see ``Transport.heartbeat``)."""
@@ -96,6 +99,11 @@ class HttpTransport:
     def close(self) -> None:
         """Close the connection; the next ``send`` makes a new one."""
         self._session.close()
+
+    def _dropped_of(self, answer: Answer, batch: Batch) -> dict[str, int]:
+        """What the tracker has dropped of the batch, which it has taken."""
+        self._check_delivery(answer, batch)
+        return {run_uid: int(events) for run_uid, events in _COUNT.findall(answer.headers.get(_DROPPED, ""))}
 
     def _check_delivery(self, answer: Answer, batch: Batch) -> None:
         applied = answer.headers.get(_APPLIED)

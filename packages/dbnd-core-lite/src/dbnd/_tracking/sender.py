@@ -74,6 +74,7 @@ class Sender:
         refused_runs: Uids of runs whose announcement the tracker has refused.
         damaged: Number of events that are lost, because their bytes in the journal have been changed.
         damaged_path: Where the last of these bytes are kept.
+        dropped: Numbers of events that the tracker has dropped because their runs were deleted, by uids of runs.
         outcome: Why the last flush ended with events left, as the end of a sentence.
     """
 
@@ -110,6 +111,7 @@ class Sender:
         self.refused_runs: set[str] = set()
         self.damaged = 0
         self.damaged_path: Path | None = None
+        self.dropped: Final[dict[str, int]] = {}
         self.outcome = ""
 
     def notify(self) -> None:
@@ -271,7 +273,17 @@ class Sender:
         if self._delivery is None or self._delivery.file is not file:
             self._delivery = Delivery(file, self._transport, self._buried)
         self._delivery.step()
+        self._count_dropped(self._delivery.dropped)
         return True
+
+    def _count_dropped(self, dropped: dict[str, int]) -> None:
+        for run_uid, events in dropped.items():
+            if run_uid not in self.dropped:
+                self._say(
+                    f"The run {run_uid} was deleted from the tracker {self._name}: what it still logs is dropped."
+                )
+            self.dropped[run_uid] = self.dropped.get(run_uid, 0) + events
+        dropped.clear()
 
     def _rest_after(self, busy: float) -> float:
         """Seconds to leave the interpreter to the training, after ``busy`` seconds of processor time."""

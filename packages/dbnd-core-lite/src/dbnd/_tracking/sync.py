@@ -55,6 +55,7 @@ class Report:
         reason: Why it has refused the first of them, and where that is kept.
         damaged: Number of events that are lost, by the file that their bytes are kept in.
         unreachable: Why a tracker takes no events, by its name.
+        dropped: Number of those that a tracker has dropped because their runs were deleted.
         busy: Number of events that another process had at the time, by the file that they are in.
         in_use: Number of events that living processes deliver themselves, by their ids.
         elsewhere: Number of events for trackers that are not the configured one, by their names.
@@ -67,6 +68,7 @@ class Report:
     reason: str = ""
     damaged: dict[Path, int] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
+    dropped: int = 0
     busy: dict[Path, int] = field(default_factory=dict)
     in_use: dict[int, int] = field(default_factory=dict)
     elsewhere: dict[str, int] = field(default_factory=dict)
@@ -269,6 +271,8 @@ class _Courier:
                 backoff.succeeded()
                 has_answered, taken_at = True, time.monotonic()
                 self.report.delivered += before - file.unsent
+                self.report.dropped += sum(delivery.dropped.values())
+                delivery.dropped.clear()
                 self.left -= before - file.unsent
                 self.progress(self.left)
                 if self.hurry is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,8 +49,11 @@ class Transport(Protocol):
 
     deadline: float | None
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: Batch) -> Mapping[str, int] | None:
         """Deliver ``batch``; when this returns, the tracker has it.
+
+        Returns:
+            Numbers of events that the tracker has dropped because their runs were deleted, by the uids of the runs.
 
         Raises:
             UnreachableError: The tracker cannot take it now; the batch will be sent again.
