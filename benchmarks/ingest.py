@@ -6,6 +6,8 @@ connection that it keeps, and the next when the last is answered. MLflow's serve
 transactions of as many points: ``executemany`` on SQLite, ``COPY`` on PostgreSQL. The rounds of all of them are
 interleaved; of each the median counts. What is stored is counted at the end.
 
+What a request costs beside its points is seen by calls of one point each.
+
     python benchmarks/ingest.py --scale 0.1
 """
 
@@ -95,6 +97,12 @@ def compact_request(number: int, attempt: str) -> Request:
     batch = f"{attempt.replace('-', '')}:{number + 1}-{number + 1}"
     headers = {"Content-Encoding": "gzip", "X-Databand-Points": "1", "X-Databand-Batch": batch}
     return Request("/api/v1/tracking/log_metrics", body, headers)
+
+
+def small_request(number: int, attempt: str) -> Request:
+    """A call of one point, by which it is seen what comes before the points of every call."""
+    body = wire_text([group(attempt, "mlflow", [point("loss", number / 7, 1000 * _START_MS, number)])]).encode()
+    return Request("/api/v1/tracking/log_metrics", gzip.compress(body, compresslevel=1), {"Content-Encoding": "gzip"})
 
 
 def mlflow_request(number: int, run: str) -> Request:
@@ -308,6 +316,7 @@ def main() -> None:
                 create = stack.enter_context(postgresql(folder / "postgresql")).create
             compare(kind, create, folder, clients, options.rounds, options.scale)
             grow(kind, create, folder, options.rounds, options.scale)
+            door(kind, create, folder, options.rounds, options.scale)
 
 
 def _sqlite_url(folder: Path, name: str) -> str:
@@ -367,6 +376,19 @@ def grow(kind: str, create: Callable[[str], str], folder: Path, rounds: int, sca
                 times.setdefault(name, []).append(1 / measured.rate)
     ratio = statistics.median(times["full"]) / statistics.median(times["empty"])
     print(f"\n{kind}: with {points:,} points stored, a batch takes {ratio:.2f} of its time in an empty database.")
+    sys.stdout.flush()
+
+
+def door(kind: str, create: Callable[[str], str], folder: Path, rounds: int, scale: float) -> None:
+    """Print how many calls of one point are taken."""
+    calls, clients = max(64, int(2000 * scale)), 4
+    with tracker(create("door"), folder) as url:
+        rates = []
+        for _ in range(rounds + 1):  # the first one is not counted
+            attempt = begin_attempt(url)
+            batches = [[small_request(number, attempt) for number in range(calls // clients)]] * clients
+            rates.append(send(url, batches).rate / POINTS)
+    print(f"\n{kind}: {clients} clients make {statistics.median(rates[1:]):,.0f} calls of one point in a second.")
     sys.stdout.flush()
 
 

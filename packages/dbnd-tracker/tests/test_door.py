@@ -255,18 +255,21 @@ def _empty_blocks() -> bytes:
         _empty_blocks,
         lambda: gzip.compress(b"[" + b"{}," * 10_000_000 + b"0]", compresslevel=1),
         lambda: b'{"metrics_info": [' + b"0," * 10_000_000 + b"0]}",
+        lambda: b'{"metrics_info": [' + b"[]," * 900_000 + b"0]}",
     ],
-    ids=["bomb", "empty blocks", "values", "plain values"],
+    ids=["bomb", "empty blocks", "values", "plain values", "most values"],
 )
 def test_others_are_answered_while_the_worst_body_is_worked_on(plain: Any, worst: Callable[[], bytes]) -> None:
     from requests import Session
 
     body = worst()
     latencies: list[float] = []
-    done = threading.Event()
+    asks, done = threading.Event(), threading.Event()
 
     def ask() -> None:
         with Session() as session:
+            assert session.get(f"{plain.url}/healthz", timeout=60).ok
+            asks.set()
             while not done.is_set():
                 started = time.perf_counter()
                 assert session.get(f"{plain.url}/healthz", timeout=60).ok
@@ -274,6 +277,7 @@ def test_others_are_answered_while_the_worst_body_is_worked_on(plain: Any, worst
 
     asker = threading.Thread(target=ask)
     asker.start()
+    assert asks.wait(60)
     started = time.perf_counter()
     answer = plain.post("log_metrics", data=body, headers={"Content-Encoding": "gzip"} if body[:1] != b"{" else {})
     took = time.perf_counter() - started

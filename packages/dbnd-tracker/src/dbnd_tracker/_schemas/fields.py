@@ -90,7 +90,7 @@ class _FirstError:
     """Lets a list be refused at its first wrong member, as pydantic's FailFast does, which no union can hold."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        return {**handler(source), "fail_fast": True}  # type: ignore[return-value,misc]
+        return {**handler(source), "fail_fast": True}
 
 
 def _given(value: object) -> object:
