@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from dbnd_tracker._errors import TooMuchError
 from dbnd_tracker._ingest.points import Points
 
-MAX_VALUES: Final = 2_000_000
-"""Values in one body of JSON: some hundred MB when they are parsed."""
-MAX_POINTS: Final = 200_000
+MAX_VALUES: Final = 1_000_000
+"""Values in one body of JSON: some 100 MB when it is parsed, and no other thread does anything meanwhile."""
+MAX_POINTS: Final = 100_000
 """Points of one call."""
 MAX_NAMES: Final = 20_000
 """Metrics, params and tags that are named by one call."""
