@@ -120,7 +120,7 @@ def _text(value: str) -> tuple[str, Any]:
             return "value_json", plain(json.loads(value))
         except (ValueError, RecursionError):
             pass
-    return "value_str", shorten(str.__str__(value), MAX_TEXT)
+    return "value_str", shorten(value if type(value) is str else str.__str__(value), MAX_TEXT)
 
 
 # Text that can be JSON at all; json.loads would also take the bare words NaN and Infinity.

@@ -28,6 +28,7 @@ SIZE: Final = 5
 
 LARGEST_STEP: Final = (1 << 63) - 1
 """The largest training step; the least is one further from 0."""
+_LEAST_STEP: Final = -LARGEST_STEP - 1
 
 MAX_POINTS: Final = 5_000
 """How many points an event has at most, and a batch of events."""
@@ -53,7 +54,7 @@ def point(key: str, value: object, time_us: int, step: int | None = None) -> Poi
         time_us: Its time in µs since the epoch.
         step: Training step.
     """
-    if type(step) is not int or not -LARGEST_STEP <= step <= LARGEST_STEP:
+    if type(step) is not int or not _LEAST_STEP <= step <= LARGEST_STEP:
         step = whole_step(step)
     if type(value) is not float:
         member, value = metric_value(value)

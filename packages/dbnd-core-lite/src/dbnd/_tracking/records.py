@@ -58,17 +58,14 @@ def frame(value: object) -> bytes:
     Raises:
         ValueError: It contains itself, or is nested too deep.
     """
-    return _line(encode(value))
-
-
-def _line(data: bytes) -> bytes:
+    data = encode(value)
     return b"%08x %b\n" % (zlib.crc32(data), data)
 
 
 def extended(line: bytes, *more: object) -> bytes:
     """A line whose content is a list, with more members; what it says need not be readable."""
-    data = line[_PREFIX:-1]
-    return _line(b"%b,%b" % (data[:-1], encode(more)[1:]))
+    data = b"%b,%b" % (line[_PREFIX:-2], encode(more)[1:])
+    return b"%08x %b\n" % (zlib.crc32(data), data)
 
 
 def content(line: bytes) -> bytes | None:
