@@ -81,13 +81,22 @@ def test_never_wait_never_raise_when_nobody_listens(jobs, proxy):
     assert 1 <= process.output.count("dbnd: warning") <= 2, process.output
 
 
-def test_never_wait_never_raise_when_the_home_cannot_be_used(jobs, tmp_path):
-    process, progress = jobs.run(STEPS, DBND_HOME=str(faults.unusable_folder(tmp_path / "file")))
+def test_nothing_is_lost_when_the_home_cannot_be_used(jobs, tmp_path, proxy):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    env = {"DBND_HOME": str(faults.unusable_folder(tmp_path / "file")), "TMPDIR": str(temporary)}
+    env["XDG_RUNTIME_DIR"] = str(tmp_path / "none")
+    process, progress = jobs.run(STEPS, **env)
     assert progress.returned == 1000
     assert "went on" in process.output
     assert "Traceback" not in process.output
-    (lost,) = re.findall(r"(\d[\d,]*) events could not be written", process.output)
-    assert int(lost.replace(",", "")) > 1000
+    assert process.output.count(f"they are kept in {temporary}") == 1
+    assert jobs.values(progress) == list(range(1000))
+    proxy.refuse()
+    process, progress = jobs.run(STEPS, **env)
+    proxy.listen()
+    jobs.dbnd("sync", **env)
+    assert jobs.values(progress) == list(range(1000))
 
 
 def test_never_wait_never_raise_when_the_disk_is_full(jobs, home):
