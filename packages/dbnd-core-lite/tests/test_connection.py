@@ -18,10 +18,14 @@ import requests
 import urllib3
 
 from dbnd._config import Config
+from dbnd._paths import journal_folder
 from dbnd._settings import CoreSettings
 from dbnd._tracking.connection import Connection, Limits
 from dbnd._tracking.http import HttpTransport
+from dbnd._tracking.journal import Journal
+from dbnd._tracking.leftovers import find
 from dbnd._tracking.route import server_of
+from dbnd._tracking.sync import Sync
 from dbnd._tracking.transport import Batch, BusyError, NotATrackerError, PartlyAppliedError, UnreachableError
 
 PATIENCE = 60
@@ -159,6 +163,20 @@ def test_a_dripping_answer_holds_nobody_beyond_the_deadline(raw):
     with pytest.raises(UnreachableError):
         sending.send(BATCH)
     assert time.monotonic() - started < PATIENCE / 2
+
+
+def test_a_dripping_tracker_holds_no_sync(raw, home):
+    raw.speak = drip(raw, HEAD)
+    for _ in range(3):
+        journal = Journal(journal_folder(), raw.url)
+        journal.append("a", {})
+        journal.close()
+    there = Config.load(conf={"core.databand_url": raw.url, "core.databand_access_token": "t"})
+    started = time.monotonic()
+    report = Sync(journal_folder(), there).deliver(patience=0.5)
+    assert time.monotonic() - started < PATIENCE / 2
+    assert list(report.unreachable) == [raw.url]
+    assert sum(leftover.events for leftover in find(journal_folder())) == 3
 
 
 def test_the_time_of_an_answer_begins_with_its_first_byte(raw):

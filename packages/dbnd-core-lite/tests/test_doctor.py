@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
+from dbnd import _doctor
 from dbnd._paths import journal_folder
 from dbnd._tracking.journal import Journal
 
@@ -99,6 +101,26 @@ def test_configuration_that_cannot_be_used_is_found_and_the_rest_is_looked_at(do
     assert any(status == "error" and text in found for _, status, found in findings)
     assert of(findings, "journal")
     assert of(findings, "disk")
+
+
+@pytest.mark.parametrize("token", ["t", ""])
+def test_a_page_is_no_tracker(doctor, server, token):
+    server.answer = lambda _: (200, {"Content-Type": "text/html"}, b"<html>Welcome")
+    code, findings = doctor(DBND__CORE__DATABAND_URL=server.url, DBND__CORE__DATABAND_ACCESS_TOKEN=token)
+    assert code == 1
+    status, text = of(findings, "tracker")[-1]
+    assert status == "error"
+    assert f"{server.url} cannot be used: it answered 200 with text/html, and not as a tracker does" in text
+    assert of(findings, "credentials") == []
+
+
+def test_a_tracker_that_does_not_answer_is_not_waited_for_long(server, home, monkeypatch):
+    release = threading.Event()
+    server.answer = lambda _: (release.wait(60), (200, {}, b"{}"))[1]
+    monkeypatch.setattr(_doctor, "_PATIENCE", 0.3)
+    findings = list(_doctor.examine([f"core.databand_url={server.url}", "core.databand_access_token=t"], []))
+    release.set()
+    assert any(f.status == "error" and "no answer within 0.3 s" in f.text for f in findings)
 
 
 def test_what_is_unsent_is_counted_by_its_state(doctor, server):

@@ -169,5 +169,5 @@ def _say_what_is_left(report: Report) -> None:
     for name, events in report.elsewhere.items():
         _console.error(
             f"{events} events are for the tracker {name}, which is not the configured one: "
-            f"`dbnd sync --set-config core.databand_url={name}` sends them."
+            f"`dbnd sync --set-config core.databand_url={name}` sends them, and `dbnd sync --discard` removes them."
         )

@@ -221,9 +221,9 @@ def _exchange(
         content, is_whole = (b"", True) if method == _TUNNEL else _read(response, limits.size)
     except TimeoutError:
         if source.has_begun:
-            msg = f"its answer did not end within {limits.transfer:g} s"
+            msg = f"its answer did not end within {round(limits.transfer, 1):g} s"
             raise UnreachableError(msg) from None
-        msg = f"no answer within {limits.answer:g} s"
+        msg = f"no answer within {round(limits.answer, 1):g} s"
         raise BusyError(msg) from None
     except (OSError, IncompleteRead) as error:
         msg = f"the connection broke: {str(error) or type(error).__name__}"

@@ -88,7 +88,7 @@ def time_left(deadline: float) -> float:
 def not_connected(error: OSError, seconds: float) -> UnreachableError:
     """What a failure to connect says about the tracker: that there is none, or that it has its troubles."""
     if isinstance(error, TimeoutError):
-        return UnreachableError(f"no connection within {seconds:g} s")
+        return UnreachableError(f"no connection within {round(seconds, 1):g} s")
     if isinstance(error, SSLCertVerificationError):
         return UnreachableError(f"its certificate is not accepted: {error.verify_message}")
     if isinstance(error, SSLError):
