@@ -523,3 +523,13 @@ def test_no_event_is_larger_than_a_tracker_takes(client, server):
     assert max(len(info["task_runs"]) for info in infos) <= 500
     assert [t["task_run_uid"] for info in infos for t in info["task_runs"]] == [t.uid for t in task_runs]
     assert all(len(info["task_definitions"]) == len(info["task_runs"]) for info in infos)
+
+
+def test_events_full_of_lists_are_no_larger_than_a_tracker_takes(client, server):
+    values = {f"k{n}": [1] * 1_600 for n in range(500)}
+    log = [["attempt", "user", [p for k, v in values.items() for p in point(k, v, 0)]]]
+    client.log_metrics(log)
+    assert client.flush(PATIENCE)
+    bodies = [r.body for r in server.requests if r.path.endswith("log_metrics")]
+    assert {m["metric"]["key"] for b in bodies for m in b["metrics_info"]} == set(values)
+    assert max(json.dumps(body).count("1,") for body in bodies) < 1_000_000

@@ -42,7 +42,7 @@ def sync(
 ) -> None:
     """Deliver the events that earlier processes could not.
 
-    Exit codes: 0 everything is delivered, 1 something is left, 8 configuration, 2 usage.
+    Exit codes: 0 everything is delivered, 1 something is left or was damaged, 8 configuration, 2 usage.
     """
     if discard and (list_ or dry_run):
         msg = "--discard removes events, and --list and --dry-run change nothing: give one of them."

@@ -8,8 +8,9 @@ from typing import Any, Final
 from dbnd._tracking.points import MAX_POINTS, SIZE, Group
 from dbnd._values import MAX_TEXT, shorten
 
-# An event is no longer than this, in bytes of the journal, if it can be taken apart.
-MAX_EVENT: Final = 1 << 20
+# An event is no longer than this, in bytes of the journal, if it can be taken apart. The protocol's form of it, which
+# says each value twice, then has about half of the values that our tracker takes in a body.
+MAX_EVENT: Final = 1 << 19
 _MAX_TASK_RUNS: Final = 500
 # Longest text of a point that alone makes an event too long, in characters.
 _LONGEST_TEXT: Final = 100_000
