@@ -7,8 +7,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi.responses import JSONResponse, RedirectResponse, Response
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 CSRF_COOKIE: Final = "X-CSRF-TOKEN"
 SESSION_COOKIE: Final = "databand_session"
 _CSRF_HEADERS: Final = ("x-csrftoken", "x-csrf-token")  # of the Python client, and of the Java client
+# Threads of its own, so that calls are not kept waiting by what others read.
+_THREADS: Final = 4
 _IDENTITY: Final = "dbnd_identity"
 
 
@@ -74,6 +77,7 @@ class AccessMiddleware:
         self._app = app
         self._database = database
         self._keyring = keyring
+        self._threads = CapacityLimiter(_THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         needed = role_needed(scope["method"], scope["path"]) if scope["type"] == "http" else None
@@ -82,7 +86,7 @@ class AccessMiddleware:
             return
         request = Request(scope)
         try:
-            identity = await run_in_threadpool(self._identify, request)
+            identity = await run_sync(self._identify, request, limiter=self._threads)
         except ThrottledError as error:
             await throttled(error)(scope, receive, send)
             return

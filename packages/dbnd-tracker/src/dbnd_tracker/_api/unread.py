@@ -26,12 +26,10 @@ class UnreadMiddleware:
 
     Args:
         app: What handles the request.
-        patience: Seconds that a client may go on to send after its answer.
     """
 
-    def __init__(self, app: ASGIApp, patience: float = _PATIENCE) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         size = declared_size(scope) if scope["type"] == "http" else 0
@@ -59,20 +57,21 @@ class UnreadMiddleware:
                 await send(message)
             else:
                 await send({**message, "more_body": True})
-                await self._throw_away(noting_receive)
+                await _throw_away(noting_receive)
                 await send({"type": "http.response.body", "body": b""})
 
         await self._app(scope, noting_receive, ending_send)
 
-    async def _throw_away(self, receive: Receive) -> None:
-        """Read what is left of the body, within bounds."""
 
-        async def rest() -> None:
-            size, more = 0, True
-            while more and size <= _MOST:
-                message = await receive()
-                size += len(message.get("body", b""))
-                more = message.get("more_body", False)
+async def _throw_away(receive: Receive) -> None:
+    """Read what is left of the body, within bounds."""
 
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(rest(), self._patience)
+    async def rest() -> None:
+        size, more = 0, True
+        while more and size <= _MOST:
+            message = await receive()
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(rest(), _PATIENCE)
