@@ -26,7 +26,14 @@ from dbnd._tracking.journal import Journal
 from dbnd._tracking.leftovers import find
 from dbnd._tracking.route import server_of
 from dbnd._tracking.sync import Sync
-from dbnd._tracking.transport import Batch, BusyError, NotATrackerError, PartlyAppliedError, UnreachableError
+from dbnd._tracking.transport import (
+    Batch,
+    BusyError,
+    NotATrackerError,
+    PartlyAppliedError,
+    RefusedError,
+    UnreachableError,
+)
 
 PATIENCE = 60
 BATCH = Batch("log_metrics", {"metrics_info": []}, "ab" * 16, 3, 7)
@@ -259,6 +266,8 @@ PRETENDERS = {
     "deep JSON": message(body=b"[" * 100_000),
     "not found": message(b"404 Not Found", b"text/html", PAGE),
     "not allowed": message(b"405 Method Not Allowed", b"text/html", PAGE),
+    "HTTP to a port of HTTPS": message(b"400 Bad Request", b"text/html", PAGE),
+    "a proxy that wants a password": message(b"407 Proxy Authentication Required", b"text/plain", b"who?"),
     "early hints": b"HTTP/1.1 103 Early Hints\r\n\r\n",
     "another protocol": b"SSH-2.0-OpenSSH_9.6\r\n",
 }
@@ -279,6 +288,15 @@ def test_what_does_not_answer_as_a_tracker_has_taken_nothing(raw, name):
         with pytest.raises(UnreachableError) as caught:
             call()
         assert isinstance(caught.value, (NotATrackerError, BusyError))
+
+
+def test_a_foreign_tracker_may_refuse_with_a_page_what_it_does_not_know(raw):
+    sending = transport(raw.url)
+    sending.send(BATCH)
+    raw.speak = lambda connection, _: connection.sendall(PRETENDERS["not found"])
+    with pytest.raises(RefusedError):
+        sending.send(BATCH)
+    sending.close()
 
 
 def test_a_page_is_named_with_its_beginning(raw):
@@ -311,6 +329,19 @@ def test_a_success_that_has_applied_something_else_is_no_delivery(raw, number):
 def test_a_success_that_has_applied_the_batch_is_a_delivery(raw):
     raw.speak = lambda connection, _: connection.sendall(message(more=b"X-Databand-Applied: 7\r\n"))
     transport(raw.url).send(BATCH)
+
+
+def test_where_our_tracker_was_another_answer_is_no_delivery(raw):
+    sending = transport(raw.url)
+    raw.speak = lambda connection, _: connection.sendall(message(more=b"X-Databand-Applied: 7\r\n"))
+    sending.send(BATCH)
+    raw.speak = lambda connection, _: connection.sendall(message())
+    for _ in range(2):
+        with pytest.raises(NotATrackerError, match="not as the tracker that was there before"):
+            sending.send(BATCH)
+    sending.check()
+    transport(raw.url).send(BATCH)
+    sending.close()
 
 
 @pytest.mark.parametrize(("number", "possible"), [(2, False), (3, True), (6, True), (7, False), (999_999_999, False)])

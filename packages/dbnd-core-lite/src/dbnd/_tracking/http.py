@@ -40,8 +40,15 @@ _NUMBER: Final = re.compile("[0-9]{1,18}")
 _NOT_UNDERSTOOD: Final = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY}
 )
-# Statuses of whatever has no such address.
-_NOWHERE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE})
+# Statuses of a proxy, or of a server that is spoken to in the wrong way: they say nothing of an event.
+_OF_THE_WAY: Final = frozenset(
+    {
+        HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
+        HTTPStatus.MISDIRECTED_REQUEST,
+        HTTPStatus.TOO_EARLY,
+        HTTPStatus.UPGRADE_REQUIRED,
+    }
+)
 
 
 class HttpTransport:
@@ -57,6 +64,9 @@ class HttpTransport:
 
     def __init__(self, url: str, settings: CoreSettings) -> None:
         self._session: Final = Session(url, settings)
+        # Whether a tracker of ours has answered: what answers otherwise from then on, a mock or a portal, is none.
+        self._is_ours = False
+        self._is_foreign = False
         self._has_token = settings.databand_access_token is not None
 
     @property
@@ -110,6 +120,10 @@ class HttpTransport:
         if applied is None:
             self._raise_for_status(answer)
             document(answer)
+            if self._is_ours:
+                msg = "it answered in JSON, and not as the tracker that was there before"
+                raise NotATrackerError(msg)
+            self._is_foreign = True
             return
         number = int(applied) if _NUMBER.fullmatch(applied) else None
         if answer.status == HTTPStatus.CONFLICT:
@@ -118,6 +132,7 @@ class HttpTransport:
         else:
             self._raise_for_status(answer)
             if number == batch.last:
+                self._is_ours = True
                 return
         msg = f"it answered that it has events up to {applied[:20]!r}, to events {batch.first} to {batch.last}"
         raise NotATrackerError(msg)
@@ -135,7 +150,9 @@ class HttpTransport:
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             msg = "it answered 413"
             raise TooLargeError(msg)
-        if status < HTTPStatus.OK or (status in _NOWHERE and answer.headers.get_content_type() == "text/html"):
+        # A page refuses nothing, but where a foreign tracker has answered: that one may refuse with a page.
+        is_page = answer.headers.get_content_type() == "text/html" and not self._is_foreign
+        if status < HTTPStatus.OK or status in _OF_THE_WAY or is_page:
             raise not_a_tracker(answer)
         msg = f"it answered {status}: {answer.text[:300]}"
         raise RefusedError(msg)
