@@ -7,6 +7,8 @@ import contextlib
 import gzip
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -208,6 +210,11 @@ def test_names_of_gzip_and_of_nothing_are_known(plain: Any, encoding: str) -> No
     body = b'{"metrics_info": []}'
     data = gzip.compress(body) if "gzip" in encoding.lower() else body
     assert plain.post("log_metrics", data=data, headers={"Content-Encoding": encoding}).status_code == 200
+
+
+def test_a_gzip_of_nothing_at_all_is_nothing(plain: Any) -> None:
+    answer = plain.post("auth/login", data=b"", headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 200
 
 
 def test_a_gzip_of_gzip_is_no_json(plain: Any) -> None:
@@ -458,3 +465,13 @@ def test_too_many_requests_under_way_leave_the_health_to_be_asked(limited: Any, 
     assert server.get("/healthz").ok
     held[0].socket.sendall(b'{"metrics_info": []}')
     assert held[0].answer()[0] == 200
+
+
+def test_a_process_keeps_files_for_other_things_than_connections() -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 400));"
+        "from dbnd_tracker._connections import allow_files;"
+        "print(allow_files(100), allow_files(1000), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["100", "240", "400"]

@@ -55,7 +55,8 @@ class Throttle:
             else:
                 self._right.pop(hashed, None)
                 key, now = _network(address), self._clock()
-                _remember(self._forgiven, key, max(self._forgiven.get(key, now), now) + SECONDS)
+                until = max(self._forgiven.get(key, now), now) + SECONDS
+                _remember(self._forgiven, key, min(until, now + BURST * SECONDS))
 
 
 def _remember(found: OrderedDict[str, float] | OrderedDict[str, None], key: str, value: float | None) -> None:

@@ -6,6 +6,7 @@ A secret is 256 random bits, so that a plain SHA-256 of it can neither be guesse
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import uuid
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "dbnd_"
 """Start of every token that the tracker makes: secret scanners find it."""
+_MADE: Final = re.compile(rf"{PREFIX}[\w-]{{43}}", re.ASCII)
 LABEL_LENGTH: Final = 200
 SESSION_LIFESPAN: Final = timedelta(hours=12)
 SETTING_LABEL: Final = "tracker.token"
@@ -152,19 +154,24 @@ class Keyring:
     def of_token(self, session: Session, secret: str, address: str) -> Identity | None:
         """Whose token ``secret`` is, or None when it is not valid.
 
+        What has the form of the tracker's own tokens is always looked up: nobody guesses 256 bits, and a client with a
+        new token does not wait for others at its address.
+
         Args:
             session: Where tokens stand.
             secret: What was given.
             address: Where it came from.
 
         Raises:
-            ThrottledError: Too many wrong ones came from there; this one was not looked at.
+            ThrottledError: Too many wrong ones came from there, and this one is wrong or was not looked at.
         """
         hashed = hash_of(secret)
-        if seconds := self._throttle.wait(address, hashed):
+        seconds = self._throttle.wait(address, hashed)
+        found = None if seconds and not _MADE.fullmatch(secret) else self._of_hash(session, hashed)
+        if found or not seconds:
+            self._throttle.note(address, hashed, is_right=found is not None)
+        elif seconds:
             raise ThrottledError(seconds)
-        found = self._of_hash(session, hashed)
-        self._throttle.note(address, hashed, is_right=found is not None)
         return found
 
     def of_session(self, session: Session, secret: str) -> Identity | None:

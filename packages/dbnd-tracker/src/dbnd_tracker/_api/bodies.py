@@ -115,7 +115,7 @@ class BodyMiddleware:
         needed = role_needed(scope["method"], scope["path"])
         received = SMALL if not has_body or needed is None else _MODEST if needed is not Role.WRITE else None
         body = await _read(scope, receive, min(received or self._max_received, self._max_received))
-        if body is None or not has_body:
+        if not body or not has_body:
             return body and b""
         if is_gzip or body[:2] == _GZIP_MAGIC:
             return await self._unpack(body, min(received or self._max_unpacked, self._max_unpacked), stack)
