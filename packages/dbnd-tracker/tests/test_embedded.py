@@ -20,7 +20,7 @@ from dbnd._tracking.transport import (
     create_transport,
     embedded_url,
 )
-from dbnd_tracker import _database
+from dbnd_tracker import _database, _sqlite
 from dbnd_tracker._embedded import EmbeddedTransport
 
 
@@ -80,7 +80,7 @@ def test_errors_are_told_apart(tmp_path: Path, make_run: Any) -> None:
 
 
 def test_a_locked_file_is_tried_again_later(tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_database, "_BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(_sqlite, "BUSY_TIMEOUT_MS", 50)
     task = make_run().task()
     path = tmp_path / "t.db"
     transport = EmbeddedTransport(f"sqlite:///{path}")

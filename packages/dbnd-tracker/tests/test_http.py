@@ -214,10 +214,10 @@ def test_an_unknown_call_is_said(server: Any) -> None:
 def test_a_database_that_is_locked_answers_503(
     sqlite_tracker: Any, serve: Any, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dbnd_tracker import _database
+    from dbnd_tracker import _sqlite
 
     server = serve(sqlite_tracker.database)
-    monkeypatch.setattr(_database, "_BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(_sqlite, "BUSY_TIMEOUT_MS", 50)
     sqlite_tracker.database.close()  # new connections take the shorter time-out
     other = sqlite3.connect(sqlite_tracker.database.path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")

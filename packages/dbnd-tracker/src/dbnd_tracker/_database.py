@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 import time
 from contextlib import contextmanager
@@ -17,17 +16,20 @@ from sqlalchemy.exc import (
     DataError,
     DBAPIError,
     IntegrityError,
+    InvalidatePoolError,
     NoSuchModuleError,
     OperationalError,
     SQLAlchemyError,
 )
 from sqlalchemy.orm import Session
 
+from dbnd import _console
 from dbnd._errors import ConfigError
 from dbnd._masking import mask_url
 from dbnd_tracker._deadline import DEADLINE
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError
 from dbnd_tracker._liveness import HEARTBEAT_TIMEOUT
+from dbnd_tracker._sqlite import FileConnection, identity, make_file
 from dbnd_tracker._values import from_json_text, readable
 from dbnd_tracker._writer import IdCache, StaleIdsError, Writer
 
@@ -36,19 +38,17 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from dbnd_tracker._sqlite import Identity
+
     T = TypeVar("T")
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004")
 """Every revision of the schema, oldest first; a database at the last one starts without importing Alembic."""
 VERSION_TABLE: Final = "alembic_version"
 
-_BUSY_TIMEOUT_MS: Final = 10_000
 _ATTEMPTS: Final = 5
 # Connections of PostgreSQL that write at once; what is left of SQLAlchemy's pool of fifteen reads.
 _WRITERS: Final = 4
-# Pages of 4 KiB after which SQLite moves its log into the file, which waits for the disk; four times its own number.
-_CHECKPOINT: Final = 4_000
-_CACHE_KIB: Final = 16_384
 # Any constant that no other program of a PostgreSQL server is likely to use for its advisory locks.
 _MIGRATION_LOCK: Final = 0x6462_6E64
 
@@ -80,8 +80,9 @@ class Database:
 
     def __init__(self, url: str, *, heartbeat_timeout_s: float = 300) -> None:
         parsed = _parse(url)
-        self.path: Path | None = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
-        self.name: str = str(self.path) if self.path else mask_url(parsed.render_as_string(hide_password=True))
+        is_file = parsed.get_backend_name() == "sqlite"
+        self.path: Path | None = Path(parsed.database or "").absolute() if is_file else None
+        self.name: str = parsed.database or "" if is_file else mask_url(parsed.render_as_string(hide_password=True))
         """The database as messages name it, without credentials."""
         self.writers: int = 1 if self.path else _WRITERS
         """How many transactions may write at once."""
@@ -91,6 +92,7 @@ class Database:
                 json_serializer=lambda value: json.dumps(readable(value)),
                 json_deserializer=from_json_text,
                 pool_pre_ping=self.path is None,
+                connect_args={"factory": FileConnection} if self.path else {},
             )
         except ModuleNotFoundError as error:
             msg = (
@@ -102,7 +104,7 @@ class Database:
         # Every question of a session is answered from one state, as on SQLite.
         self._reading = self._engine if self.path else self._engine.execution_options(isolation_level="REPEATABLE READ")
         if self.path:
-            event.listen(self._engine, "connect", _set_up_sqlite)
+            event.listen(self._engine, "checkout", _check_file)
             event.listen(self._engine, "begin", _begin_sqlite)
             self._writing = self._engine.execution_options(dbnd_begin="BEGIN IMMEDIATE")
             if not self.path.exists():
@@ -116,17 +118,29 @@ class Database:
         self._lock = threading.Lock()
         self._turns = threading.Semaphore(self.writers)
         self._opened = False
+        self._file: Identity = None
+        self.generation = 0
+        """How often the file was found to be another one than before: what was in that is not in this."""
 
     def open(self) -> None:
-        """Connect, and create or migrate the schema; does nothing the second time.
+        """Connect, and create or migrate the schema; does nothing the second time, unless the file is another one.
 
         Raises:
             ConfigError: The schema is of a newer version, or of another program.
             StorageError: The database cannot be reached now.
         """
         with self._lock, self._translated():
-            if self._opened:
+            if self._opened and (self.path is None or identity(self.path) == self._file):
                 return
+            if self._opened:
+                self._opened = False
+                self._engine.dispose()
+                self._ids.clear()
+                self.generation += 1
+                _console.warning(
+                    f"The file {self.name} of the tracker was removed or replaced while it was in use: what comes from "
+                    "now on goes into the one that is there now, and what was in the old one is not in it."
+                )
             try:
                 self._prepare()
             except BaseException:
@@ -136,8 +150,8 @@ class Database:
 
     def _prepare(self) -> None:
         if self.path:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.touch(mode=0o600)  # its owner's alone; SQLite gives its side files the same mode
+            make_file(self.path)
+            self._file = identity(self.path)
         with self._engine.begin() as connection:
             current = self._is_current(connection)
         if not current:
@@ -183,25 +197,38 @@ class Database:
         deadline = DEADLINE.get()
         with self._translated():
             for attempt in range(_ATTEMPTS):
+                self._follow_file()
+                driver: Any = None
                 try:
                     # SQLite has one writer at a time; waiting here is fairer and quicker than in its busy loop.
                     with self._turns, Session(self._writing, expire_on_commit=False) as session:
                         self._check(deadline is None or not deadline.has_passed)
+                        driver = session.connection().connection.dbapi_connection
                         writer = Writer(session, self._ids)
                         result = work(writer)
                         self._check(deadline is None or deadline.begin_commit())
                         session.commit()
                         writer.keep_ids()
-                        return result
+                        if self._is_lasting(driver):
+                            return result
                 except Exception as error:
                     # Another server process inserted the same row, deleted a row whose id is kept here, or the two
                     # waited for each other.
                     self._ids.clear()
-                    if attempt + 1 == _ATTEMPTS or not _is_conflict(error):
+                    if attempt + 1 == _ATTEMPTS or not (_is_conflict(error) or not self._is_lasting(driver)):
                         raise
                     time.sleep(0.01 * 2**attempt)
-            msg = "the loop above returns or raises"
-            raise AssertionError(msg)
+            msg = f"The file {self.name} of the tracker is removed or replaced again and again."
+            raise StorageError(msg)
+
+    def _follow_file(self) -> None:
+        """Open the file that has the name now, when it is another one than that which was opened."""
+        if self.path is not None and self._opened and identity(self.path) != self._file:
+            self.open()
+
+    def _is_lasting(self, driver: Any) -> bool:  # noqa: ANN401  a connection of the driver, or None
+        """Whether what ``driver`` has written, or could not write, is in the file of that name."""
+        return not isinstance(driver, FileConnection) or driver.is_current()
 
     def _check(self, is_in_time: bool) -> None:
         if not is_in_time:
@@ -215,8 +242,10 @@ class Database:
         Raises:
             StorageError: The database cannot be read now.
         """
-        with self._translated(), Session(self._reading, info=self._read_info) as session:
-            yield session
+        with self._translated():
+            self._follow_file()
+            with Session(self._reading, info=self._read_info) as session:
+                yield session
 
     def vacuum(self) -> None:
         """Give the space of deleted rows back to the file system; meanwhile nobody writes.
@@ -276,34 +305,16 @@ def _parse(url: str) -> URL:
     raise ConfigError(msg)
 
 
-def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # transactions begin where _begin_sqlite says
-    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-    connection.execute("PRAGMA foreign_keys = ON")
-    _use_write_ahead_log(connection)
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
-    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+def _check_file(connection: FileConnection, _record: object, _proxy: object) -> None:
+    """Let the pool open a new connection in place of one whose file was removed or replaced."""
+    if not connection.is_current():
+        raise InvalidatePoolError
 
 
 def _set_up_postgresql(connection: Any, _record: object) -> None:  # noqa: ANN401  psycopg's, which may be missing
     # Times come in the zone of the session, and the first and last hours of the calendar exist in UTC alone.
     connection.execute("SET TIME ZONE 'UTC'")
     connection.commit()
-
-
-def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """Let readers and the writer work side by side; the busy time-out does not hold for this change of a new file."""
-    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
-    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return  # or the file system cannot do it, and the old mode serves
 
 
 def _pragma(connection: Connection, setting: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from dbnd._tracking.transport import BusyError, PartlyAppliedError, RefusedError
 # Imported here and not in `send`: the thread that makes the client imports, the sender's thread only works.
 from dbnd_tracker._database import Database
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError, TooMuchError
-from dbnd_tracker._ingest import PartlyApplied, apply_batch, apply_call
+from dbnd_tracker._ingest import PartlyApplied, apply_batch, apply_call, apply_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from dbnd._tracking.transport import Batch
 
 
+# Calls without which nobody finds what is logged, and how many of them are remembered.
+_ANNOUNCING: Final = frozenset({"init_run", "add_task_runs"})
+_ANNOUNCEMENTS: Final = 100
 # The longest time that a fork waits for a batch to be applied, in seconds.
 _FORK_WAIT: Final = 5.0
 
@@ -40,6 +44,9 @@ class EmbeddedTransport:
         self._database = Database(url)
         self.working = threading.Lock()
         """Held while the database is at work."""
+        # What announces the runs of this process, to be said again in a file that has taken the place of another one.
+        self._generation = 0
+        self._announcements: deque[tuple[str, bytes]] = deque(maxlen=_ANNOUNCEMENTS)
         _transports.add(self)
         self.deadline: float | None = None  # a database has its own time-outs
 
@@ -47,7 +54,14 @@ class EmbeddedTransport:
         """Apply ``batch`` once (see ``Transport.send``)."""
         with self.working, _as_transport_errors():
             self._database.open()
-            return apply_batch(self._database, batch).dropped
+            dropped = apply_batch(self._database, batch).dropped
+            if self._database.generation != self._generation:
+                for call, body in self._announcements:
+                    apply_raw(self._database, call, body)
+                self._generation = self._database.generation
+            if batch.call in _ANNOUNCING:
+                self._announcements.append((batch.call, batch.wire_text().encode()))
+            return dropped
 
     def heartbeat(self, run_uid: str) -> str | None:
         """Note that a run is alive (see ``Transport.heartbeat``)."""
