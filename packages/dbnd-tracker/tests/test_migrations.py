@@ -57,6 +57,9 @@ def first_url(request: pytest.FixtureRequest, database_url: str) -> Any:
         ]
         points.append({"id": 3001, "series": 3, "step": None, "time": 5, "value": None, "kind": 2})
         points.append({"id": 3002, "series": 3, "step": None, "time": 6, "value": 1.0, "kind": 1})
+        # The highest step came first, and is not the latest.
+        points.append({"id": 3003, "series": 4, "step": 10, "time": 5, "value": 0.1, "kind": 0})
+        points.append({"id": 3004, "series": 4, "step": 5, "time": 6, "value": 0.9, "kind": 0})
         connection.execute(
             text(
                 "INSERT INTO metrics (id, series_id, step, timestamp_us, value, kind) "
@@ -109,6 +112,13 @@ def test_data_of_the_first_schema_is_kept(first_url: str, open_tracker: Any, mak
         ]
 
 
+def test_last_values_of_older_schemas_become_mlflows(first_url: str, open_tracker: Any) -> None:
+    tracker = open_tracker(first_url)
+    with tracker.database.read() as session:
+        found = session.execute(text("SELECT points, last_value, last_step, latest_us FROM metric_series WHERE id = 4"))
+        assert [tuple(row) for row in found] == [(2, 0.1, 10, 6)]
+
+
 def test_a_migration_that_fails_leaves_the_old_schema(first_url: str, open_tracker: Any, monkeypatch: Any) -> None:
     from dbnd_tracker._migrations.versions import v0002_narrow_points
 
@@ -132,7 +142,7 @@ def test_a_migration_that_fails_leaves_the_old_schema(first_url: str, open_track
     engine = _engine(first_url)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "0001"
-        assert connection.scalar(text("SELECT count(*) FROM metrics")) == 3002
-        assert connection.scalar(text("SELECT max(id) FROM metrics")) == 3002
+        assert connection.scalar(text("SELECT count(*) FROM metrics")) == 3004
+        assert connection.scalar(text("SELECT max(id) FROM metrics")) == 3004
     engine.dispose()
     open_tracker(first_url)

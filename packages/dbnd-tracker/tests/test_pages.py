@@ -167,7 +167,8 @@ def test_runs_are_found_and_sorted_by_what_they_are_and_logged(
         tracker.call("init_run", run.init(**info))
         tracker.call("add_task_runs", run.add(task))
         tracker.call(
-            "log_metrics", task.metrics(task.metric("loss", value_float=9.0), task.metric("loss", value_float=i))
+            "log_metrics",
+            task.metrics(task.metric("loss", value_float=9.0), task.metric("loss", value_float=i, step=1)),
         )
         tracker.call("log_metric", task.metric("lr", "mlflow.param", value_str="0.1" if i % 2 else "0.001"))
         tracker.call("log_metric", task.metric("team", "mlflow.tag", value_str="fraud"))
@@ -216,7 +217,7 @@ def test_a_page_that_has_not_changed_is_not_sent_again(tracker: Any, server: Any
         known = {"If-None-Match": first.headers["ETag"]}
         again = server.get(path, headers=known)
         assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
-        tracker.call("log_metric", task.metric("loss", value_float=float(len(path))))
+        tracker.call("log_metric", task.metric("loss", value_float=float(len(path)), step=len(path) + 10))
         assert server.get(path, headers=known).status_code == 200
 
 

@@ -144,8 +144,8 @@ def test_a_series_is_read_in_parts(tracker: Any, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_series_that_was_deleted_is_not_taken_for_its_successor(tracker: Any, server: Any) -> None:
-    run, task = tracker.started()
     for second, value in enumerate((1.0, 2.0)):
+        run, task = tracker.started()
         infos = [task.metric("m", value=value, step=i) for i in range(3)]
         for info in infos:
             info["metric"]["timestamp"] = f"2026-03-04T05:06:0{second}+00:00"

@@ -61,6 +61,14 @@ class Encoded(NamedTuple):
     numbers: Sequence[float | None]
     texts: Sequence[str | None]
 
+    def only(self, places: Sequence[int]) -> Encoded:
+        """Those that stand at these places."""
+        return Encoded(
+            [self.kinds[place] for place in places],
+            [self.numbers[place] for place in places],
+            [self.texts[place] for place in places],
+        )
+
 
 def encode_all(values: Sequence[Any]) -> Encoded:
     """``values`` as they are stored; those that are all floats or all ints are not looked at one by one."""

@@ -134,7 +134,7 @@ class Writer:
                 break
             if insert_missing:
                 if model is Attempt:
-                    gone: Any = self.deleted.find(missing)  # type: ignore[arg-type]  an attempt's values are uids
+                    gone = self.deleted.find(map(str, missing))
                     missing = [value for value in missing if value not in gone]
                 # In one order everywhere, so that two transactions cannot wait for each other.
                 self._insert_missing(model, names, sorted(missing))

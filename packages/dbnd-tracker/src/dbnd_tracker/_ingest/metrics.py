@@ -141,7 +141,7 @@ def _add_points(writer: Writer, added: Points, attempts: Mapping[str, int]) -> N
         series = [series[place] for place in kept]
         times = [times[place] for place in kept]
         steps = [steps[place] for place in kept]
-        encoded = Encoded(*([column[place] for place in kept] for column in encoded))
+        encoded = encoded.only(kept)
         counts = Counter(series)
     numbers: list[int] = []
     for each, known in found.items():

@@ -87,12 +87,13 @@ class Points:
         """Those points, params and tags of whose attempt uid and source ``is_wanted`` is true."""
         part = Points()
         names = [name if is_wanted(name[0], name[2]) else None for name in self.series]
-        for place, *point in zip(self.members, self.times, self.steps, self.values, strict=True):
-            name = names[place]
+        for member, time_us, step, value in zip(self.members, self.times, self.steps, self.values, strict=True):
+            name = names[member]
             if name is not None:
                 part.members.append(part.place(*name))
-                for column, value in zip((part.times, part.steps, part.values), point, strict=True):
-                    column.append(value)
+                part.times.append(time_us)
+                part.steps.append(step)
+                part.values.append(value)
         part.texts = [text for text in self.texts if is_wanted(text.attempt_uid, text.source)]
         return part
 
@@ -101,7 +102,11 @@ class Points:
         if len({name[:2] for name in self.series}) == len(self.series):
             return [self]
         sources = dict.fromkeys(source for _, _, source in self.series)
-        return [self.only(lambda _, source, wanted=wanted: source == wanted) for wanted in sources]
+
+        def has(wanted: str | None) -> Callable[[str, str | None], bool]:
+            return lambda _, source: source == wanted
+
+        return [self.only(has(source)) for source in sources]
 
 
 @functools.lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import undefer
 
 from dbnd_tracker import _views as views
-from dbnd_tracker._ingest.tasks import CHILD, UPSTREAM
+from dbnd_tracker._ingest.places import CHILD, UPSTREAM
 from dbnd_tracker._models import (
     Artifact,
     Attempt,

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import undefer
 
 from dbnd_tracker import _views as views
-from dbnd_tracker._ingest.tasks import CHILD, UPSTREAM
+from dbnd_tracker._ingest.places import CHILD, UPSTREAM
 from dbnd_tracker._liveness import shown_state
 from dbnd_tracker._models import Attempt, Metric, Run, ScheduledJob, Target, TaskRelation, TaskRun
 from dbnd_tracker._queries.datasets import dataset_operations

@@ -186,8 +186,14 @@ def _from_json_text(value: object) -> object:
     return parsed if isinstance(parsed, dict) else {"text": value}
 
 
+def _readable_inside(value: object) -> object:
+    return value if isinstance(value, float) else readable(value)
+
+
 Flag = Annotated[bool, Strict()]
 Integer = Annotated[int, Strict(), AfterValidator(_sized)]
+
+
 Real = Annotated[float, Strict()]
 """A number; a whole one, too, and NaN and infinities."""
 Text = Annotated[str, BeforeValidator(_clean)]
@@ -202,6 +208,8 @@ Omittable = Annotated[T | None, _NotNull()]
 Source = Annotated[str | None, BeforeValidator(_plain_source)]
 Json = Annotated[Any, BeforeValidator(readable)]
 """Any JSON value, as it can be shown."""
+Value = Annotated[Any, BeforeValidator(_readable_inside)]
+"""The value of a metric: any JSON value, as it can be shown; but a number stays one, NaN and infinities, too."""
 JsonObject = Annotated[dict[str, Any], BeforeValidator(readable)]
 DataSchema = Annotated[JsonObject | None, BeforeValidator(_from_json_text)]
 Dimensions = Many[Integer | None] | None

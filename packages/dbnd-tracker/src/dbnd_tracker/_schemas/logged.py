@@ -23,6 +23,7 @@ from dbnd_tracker._schemas.fields import (
     Text,
     Time,
     Uid,
+    Value,
 )
 
 MAX_STEP = 2**63 - 1
@@ -70,11 +71,11 @@ class Metric(Body):
 
     key: Name
     timestamp: Time | None = None
-    value: Json = None
+    value: Value = None
     value_int: Integer | None = None
     value_float: Real | None = None
     value_str: Text | None = None
-    value_json: Json = None
+    value_json: Value = None
     text: Text | None = None
     deleted: Flag | None = None
     source: Text | None = None
