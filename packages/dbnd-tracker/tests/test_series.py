@@ -152,8 +152,6 @@ def test_a_series_that_was_deleted_is_not_taken_for_its_successor(tracker: Any, 
         tracker.call("log_metrics", task.metrics(*infos))
         assert set(server.get(f"/app/series/{task.uid}?key=m").json()["y"]) == {value}
         assert tracker.database.write(lambda writer, uid=run.uid: delete_runs(writer.session, [uid])) == 1
-        tracker.call("init_run", run.init())
-        tracker.call("add_task_runs", run.add(task))
 
 
 @pytest.mark.parametrize("values", [1, 7, 1000])
