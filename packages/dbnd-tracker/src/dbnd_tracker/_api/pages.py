@@ -94,9 +94,9 @@ class _Pages:
     def run(self, request: Request, job_name: str, run_uid: str) -> Response:
         """A run, or the runs of a job whose name has a slash."""
         with self._database.read() as session:
-            found = queries.run_detail(session, run_uid.lower())
+            found = queries.run_detail(session, run_uid.lower(), logged=False)
             if found is not None:
-                page = RunPage(session, found, shows_all=request.query_params.get("tasks") == "all")
+                page = RunPage(session, found, request.query_params)
                 return self._render(request, "run.html", page=page)
             name = f"{job_name}/{run_uid}"
             is_job = session.scalar(select(Run.id).where(Run.job_name == name).limit(1)) is not None
@@ -105,14 +105,14 @@ class _Pages:
     def task_run(self, request: Request, job_name: str, run_uid: str, task_run_uid: str) -> Response:
         """A task run."""
         with self._database.read() as session:
-            found = queries.run_detail(session, run_uid.lower())
+            found = queries.run_detail(session, run_uid.lower(), logged=False)
             if found is not None:
                 wanted = [task for task in found.task_runs if task.task_run_uid == task_run_uid.lower()]
                 if not wanted:
                     text = f"The run {found.name or run_uid} has no task run {task_run_uid}."
                     return self._message(request, text)
-                others, plotted = (request.query_params.getlist(name) for name in ("with", "plot"))
-                return self._render(request, "task.html", page=TaskPage(session, found, wanted[0], others, plotted))
+                page = TaskPage(session, found, wanted[0], request.query_params)
+                return self._render(request, "task.html", page=page)
         # A job name may hold slashes, so that a link to a run can look like one to a task run: the uid decides.
         return self.run(request, f"{job_name}/{run_uid}", task_run_uid)
 

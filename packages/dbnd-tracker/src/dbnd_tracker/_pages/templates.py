@@ -52,7 +52,6 @@ def make_templates() -> Environment:
         "short": lambda uid: uid[:_CHARACTERS_OF_A_UID],
     }
     environment.globals |= {
-        "rows": lambda items, *names: [[getattr(item, name) for name in names] for item in items],
         "static": static_url,
         "run_url": run_url,
         "task_url": task_url,

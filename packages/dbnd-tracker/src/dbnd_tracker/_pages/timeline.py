@@ -48,21 +48,19 @@ class Timeline:
     Args:
         rows: One for each task run shown.
         ticks: Labels from the left end to the right one, equally far apart; empty when nothing has started.
-        total: How many task runs there are.
     """
 
     rows: list[Row]
     ticks: list[str]
-    total: int
 
 
-def make_timeline(run: RunDetail, tasks: Sequence[TaskRunView], limit: int | None) -> Timeline:
+def make_timeline(run: RunDetail, tasks: Sequence[TaskRunView], shown: Sequence[TaskRunView]) -> Timeline:
     """The timeline of the task runs of a run.
 
     Args:
         run: The run.
         tasks: Its task runs.
-        limit: How many of them to show; None for all.
+        shown: Those that have a row.
     """
     attempts = [attempt for task in tasks for attempt in task.attempts if attempt.start_time]
     now = datetime.now(timezone.utc)
@@ -70,11 +68,11 @@ def make_timeline(run: RunDetail, tasks: Sequence[TaskRunView], limit: int | Non
     end = max((_end(a, run, now) for a in attempts), default=start)
     span = max(end - start, timedelta(milliseconds=1))
     rows = []
-    for task in tasks[:limit]:
+    for task in shown:
         bars = [_bar(attempt, run, start, span, now) for attempt in task.attempts if attempt.start_time]
         rows.append(Row(task, min(task.depth, _MAX_DEPTH), bars))
     ticks = ["0", *(duration_text(span * i / (_TICKS - 1)) for i in range(1, _TICKS))] if attempts else []
-    return Timeline(rows, ticks, len(tasks))
+    return Timeline(rows, ticks)
 
 
 def _end(attempt: AttemptView, run: RunDetail, now: datetime) -> datetime:

@@ -4,6 +4,7 @@ from dbnd_tracker._queries.comparison import compare_runs as compare_runs
 from dbnd_tracker._queries.datasets import dataset_operations as dataset_operations
 from dbnd_tracker._queries.datasets import lineage as lineage
 from dbnd_tracker._queries.details import client_errors as client_errors
+from dbnd_tracker._queries.details import logging_task_runs as logging_task_runs
 from dbnd_tracker._queries.details import run_detail as run_detail
 from dbnd_tracker._queries.details import task_run_detail as task_run_detail
 from dbnd_tracker._queries.details import task_run_documents as task_run_documents

@@ -6,7 +6,7 @@ from collections import defaultdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import undefer
 
 from dbnd_tracker import _views as views
@@ -29,6 +29,8 @@ from dbnd_tracker._queries.metrics import metric_view, series_query
 from dbnd_tracker._queries.runs import summary
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy.orm import Session
 
     Logged = TypeVar("Logged", Param, Tag, Artifact, Target, DatasetOperation)
@@ -37,8 +39,14 @@ if TYPE_CHECKING:
 _MAX_TIME = datetime.max.replace(tzinfo=timezone.utc)
 
 
-def run_detail(session: Session, run_uid: str) -> views.RunDetail | None:
-    """The run with this uid and everything in it, or None when there is none."""
+def run_detail(session: Session, run_uid: str, *, logged: bool = True) -> views.RunDetail | None:
+    """The run with this uid and everything in it, or None when there is none.
+
+    Args:
+        session: Where to read.
+        run_uid: The run.
+        logged: Whether to read what its task runs logged; else these lists are empty.
+    """
     run = session.scalar(select(Run).where(Run.uid == run_uid))
     if run is None:
         return None
@@ -51,7 +59,7 @@ def run_detail(session: Session, run_uid: str) -> views.RunDetail | None:
         driver_task_run_uid=run.driver_task_run_uid,
         environment=run.environment or {},
         facts=run.facts or {},
-        task_runs=_Tasks(session, run_uid).tree(),
+        task_runs=_Tasks(session, run_uid, logged_by=None if logged else ()).tree(),
     )
 
 
@@ -60,7 +68,8 @@ def task_run_detail(session: Session, task_run_uid: str) -> views.TaskRunView | 
     run_uid = session.scalar(select(TaskRun.run_uid).where(TaskRun.uid == task_run_uid))
     if run_uid is None:
         return None
-    return next(view for view in _Tasks(session, run_uid).tree() if view.task_run_uid == task_run_uid)
+    tasks = _Tasks(session, run_uid, logged_by=(task_run_uid,))
+    return next(view for view in tasks.tree() if view.task_run_uid == task_run_uid)
 
 
 def task_run_log(session: Session, task_run_uid: str) -> views.TaskRunLog | None:
@@ -71,6 +80,12 @@ def task_run_log(session: Session, task_run_uid: str) -> views.TaskRunLog | None
         return None
     bodies = [attempt.log_body for attempt in attempts if attempt.log_body is not None]
     return views.TaskRunLog(task_run_uid=task_run_uid, log_body=bodies[-1] if bodies else None)
+
+
+def logging_task_runs(session: Session, run_uid: str) -> set[str]:
+    """Uids of the task runs of a run that have a log."""
+    query = select(TaskRun.uid).join(Attempt, Attempt.task_run_uid == TaskRun.uid)
+    return set(session.scalars(query.where(TaskRun.run_uid == run_uid, func.coalesce(Attempt.log_body, "") != "")))
 
 
 def task_run_documents(session: Session, task_run_uid: str) -> views.Documents | None:
@@ -95,12 +110,20 @@ def _attempt_order(attempt: Attempt) -> tuple[int, int]:
 
 
 class _Tasks:
-    """The task runs of a run, and everything that belongs to them."""
+    """The task runs of a run, and everything that belongs to them.
 
-    def __init__(self, session: Session, run_uid: str) -> None:
+    Args:
+        session: Where to read.
+        run_uid: The run.
+        logged_by: The task runs of which to read what they logged; None for all.
+    """
+
+    def __init__(self, session: Session, run_uid: str, logged_by: Collection[str] | None = None) -> None:
         self._session = session
         self._run_uid = run_uid
-        self._task_runs = session.scalars(select(TaskRun).where(TaskRun.run_uid == run_uid)).all()
+        self._logged_by = logged_by
+        of_run = select(TaskRun).options(undefer(TaskRun.facts)).where(TaskRun.run_uid == run_uid)
+        self._task_runs = session.scalars(of_run).all()
         definitions = select(TaskDefinition.uid, TaskDefinition.type).where(
             TaskDefinition.uid.in_(select(TaskRun.task_definition_uid).where(TaskRun.run_uid == run_uid))
         )
@@ -112,14 +135,21 @@ class _Tasks:
         self._targets = self._load(Target)
         self._datasets = self._load(DatasetOperation)
         self._metrics: dict[int, list[views.MetricView]] = defaultdict(list)
-        rows = session.execute(series_query().join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(self._mine()))
-        for series, key in rows:
+        series_of_run = series_query().join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(self._logging())
+        for series, key in session.execute(series_of_run) if self._logs else ():
             self._metrics[series.attempt_id].append(metric_view(series, key))
         self._parents = self._load_relations(CHILD)
         self._upstreams = self._load_relations(UPSTREAM)
 
     def _mine(self) -> Any:  # noqa: ANN401  an SQL expression
         return TaskRun.run_uid == self._run_uid
+
+    @property
+    def _logs(self) -> bool:
+        return self._logged_by is None or len(self._logged_by) > 0
+
+    def _logging(self) -> Any:  # noqa: ANN401  an SQL expression
+        return self._mine() if self._logged_by is None else TaskRun.uid.in_(self._logged_by)
 
     def _load_attempts(self) -> dict[str, list[Attempt]]:
         wanted = select(Attempt).join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(self._mine())
@@ -133,11 +163,11 @@ class _Tasks:
             select(model)
             .join(Attempt, Attempt.id == model.attempt_id)
             .join(TaskRun, TaskRun.uid == Attempt.task_run_uid)
-            .where(self._mine())
+            .where(self._logging())
             .order_by(model.id)
         )
         found: dict[int, list[Logged]] = defaultdict(list)
-        for row in self._session.scalars(wanted):
+        for row in self._session.scalars(wanted) if self._logs else ():
             found[row.attempt_id].append(row)
         return found
 
