@@ -117,6 +117,10 @@ class MetricList(View):
 
     task_run_uid: str
     data: list[MetricView]
+    after: int | None
+    """Cursor of the next metrics, or null when these are the last."""
+    total: int
+    """How many metrics it has."""
 
 
 class MetricPoint(View):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dbnd_tracker._database import Database
     from dbnd_tracker._queries.arrays import SeriesCache
 
+MAX_METRICS = 10_000
 MAX_POINTS = 100_000
 MAX_SAMPLES = 10_000
 
@@ -31,10 +32,15 @@ def task_runs_router(database: Database, cache: SeriesCache) -> APIRouter:
             return answer(found, f"There is no task run {task_run_uid}.")
 
     @router.get("/task-runs/{task_run_uid}/metrics", response_model=views.MetricList)
-    def metrics(task_run_uid: str) -> Response:
-        """The metrics of a task run, each summed up."""
+    def metrics(
+        *,
+        task_run_uid: str,
+        limit: Annotated[int, Query(ge=1, le=MAX_METRICS)] = MAX_METRICS,
+        after: Annotated[int, Query(ge=0, le=2**63 - 1, description="after of the previous answer")] = 0,
+    ) -> Response:
+        """The metrics of a task run, each summed up, in the order of their keys."""
         with database.read() as session:
-            return answer(queries.metric_list(session, task_run_uid.lower()))
+            return answer(queries.metric_list(session, task_run_uid.lower(), limit=limit, after=after))
 
     @router.get("/task-runs/{task_run_uid}/metrics/history", response_model=views.MetricHistory)
     def history(

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from dbnd_tracker._pages.plots import Parallel, Scatter, make_parallel, make_scatter
 from dbnd_tracker._pages.run import VERIFIED, chart_line
+from dbnd_tracker._pages.sections import Section, Sections
 from dbnd_tracker._pages.templates import is_live, number_text
 from dbnd_tracker._queries.comparison import Logged, everything_logged, runs_by_uid
 from dbnd_tracker._queries.expressions import KINDS, Field, Kind, as_number
@@ -26,6 +27,7 @@ MAX_RUNS: Final = 50
 
 _MAX_CHARTS: Final = 60
 _MAX_AXES: Final = 7
+_MAX_CHOICES: Final = 300
 _ALL: Final = "all"
 
 
@@ -44,7 +46,7 @@ class ComparePage:
     Args:
         session: Where to read.
         query: The address' query: ``run`` for each run, ``show=all`` for what is equal, too, and ``x`` and ``y``, the
-            axes of the scatter plot.
+            axes of the scatter plot; and what ``Sections`` read.
     """
 
     def __init__(self, session: Session, query: QueryParams) -> None:
@@ -52,6 +54,7 @@ class ComparePage:
         self.runs = runs_by_uid(session, asked[:MAX_RUNS])
         self.is_cut = len(set(asked)) > MAX_RUNS
         self.shows_all = query.get("show") == _ALL
+        self.sections = Sections("/app/compare", query)
         self.is_live = any(is_live(run.state) for run in self.runs)
         logged = everything_logged(session, [run.run_uid for run in self.runs])
         self._columns = _columns([one for one in logged if one.field.name != VERIFIED])
@@ -60,14 +63,18 @@ class ComparePage:
         self._axes: dict[str, Row] = {str(row.field): row for row in self.rows if row.field.kind != "tags"}
         self.x, self.y = self._chosen_axes(query.get("x"), query.get("y"))
 
-    def shown(self, kind: Kind) -> list[Row]:
-        """The rows of one kind that the table shows."""
-        return [row for row in self.rows if row.field.kind == kind and (row.differs or self.shows_all)]
-
     @property
-    def kinds(self) -> list[tuple[Kind, list[Row]]]:
-        """The rows shown, by kind."""
-        return [(kind, rows) for kind in ("params", "metrics", "tags") if (rows := self.shown(kind))]
+    def kinds(self) -> list[tuple[Kind, Section]]:
+        """A part of the rows of each kind that has any to show."""
+        wanted = self.sections.find.casefold()
+        shown: list[tuple[Kind, Section]] = []
+        kinds: tuple[Kind, ...] = ("params", "metrics", "tags")
+        for kind in kinds:
+            rows = [row for row in self.rows if row.field.kind == kind and (row.differs or self.shows_all)]
+            found = [row for row in rows if wanted in row.field.name.casefold()]
+            if rows:
+                shown.append((kind, self.sections.cut(kind, found, total=len(rows))))
+        return shown
 
     @property
     def hidden(self) -> int:
@@ -96,12 +103,19 @@ class ComparePage:
                         if line is not None
                     ]
                     found.append((row.field.name, series))
-        return found[:_MAX_CHARTS]
+                    if len(found) == _MAX_CHARTS:
+                        break
+        return found
 
     @property
     def choices(self) -> dict[str, list[str]]:
         """What the axes of the scatter plot can show, by kind."""
-        return {kind: [str(row.field) for row in self._axes.values() if row.field.kind == kind] for kind in KINDS}
+        chosen = {self.x, self.y}
+        found: dict[str, list[str]] = {}
+        for kind in KINDS:
+            names = [name for name, row in self._axes.items() if row.field.kind == kind]
+            found[kind] = [*names[:_MAX_CHOICES], *(name for name in names[_MAX_CHOICES:] if name in chosen)]
+        return found
 
     def _chosen_axes(self, x: str | None, y: str | None) -> tuple[str | None, str | None]:
         """The axes asked for, or a param that differs and a metric."""

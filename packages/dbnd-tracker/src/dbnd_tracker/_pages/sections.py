@@ -76,10 +76,11 @@ class Sections:
         following = self._href(name, start + size) if start + len(rows) < found else None
         return Section(name, rows, start, found, total, previous, following)
 
-    def cut(self, name: str, rows: Sequence[Any], size: int = ROWS) -> Section:
-        """A section of ``rows``, in which nothing is searched."""
+    def cut(self, name: str, rows: Sequence[Any], size: int = ROWS, *, total: int | None = None) -> Section:
+        """A section of ``rows``, which are those that the search finds among ``total``, or all."""
         start = self.start(name) if self.start(name) < len(rows) else 0
-        return self.of(name, rows[start : start + size], start, len(rows), len(rows), size)
+        total = len(rows) if total is None else total
+        return self.of(name, rows[start : start + size], start, len(rows), total, size)
 
     def kept(self, *others: str) -> list[tuple[str, str]]:
         """What a form keeps of the query: only ``others``."""

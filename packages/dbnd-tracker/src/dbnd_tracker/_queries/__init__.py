@@ -10,9 +10,9 @@ from dbnd_tracker._queries.details import task_run_detail as task_run_detail
 from dbnd_tracker._queries.details import task_run_documents as task_run_documents
 from dbnd_tracker._queries.details import task_run_log as task_run_log
 from dbnd_tracker._queries.expressions import QueryError as QueryError
+from dbnd_tracker._queries.listing import metric_list as metric_list
 from dbnd_tracker._queries.metrics import find_series as find_series
 from dbnd_tracker._queries.metrics import metric_history as metric_history
-from dbnd_tracker._queries.metrics import metric_list as metric_list
 from dbnd_tracker._queries.metrics import sampled_history as sampled_history
 from dbnd_tracker._queries.run_table import RunFilter as RunFilter
 from dbnd_tracker._queries.run_table import list_runs as list_runs

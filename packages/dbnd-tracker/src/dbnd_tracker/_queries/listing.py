@@ -107,8 +107,8 @@ def list_part(
         limit: How many rows at most.
     """
     table = _TABLES[kind]
-    mine = TaskRun.uid.in_(task_runs) if run_uid is None else TaskRun.run_uid == run_uid
-    query = _joined(select(TaskRun.uid, table.name, table.beside, table.model.id), kind).where(mine)
+    mine = Attempt.task_run_uid.in_(task_runs) if run_uid is None else _of_run(run_uid)
+    query = _joined(select(Attempt.task_run_uid, table.name, table.beside, table.model.id), kind).where(mine)
     known: dict[tuple[str, str | None, Any], int] = {}
     for uid, name, beside, row_id in session.execute(
         query.order_by(func.coalesce(Attempt.number, 0), Attempt.id, table.order)
@@ -130,10 +130,13 @@ def list_part(
 def _joined(query: Any, kind: Kind) -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently
     table = _TABLES[kind]
     query = query.select_from(table.model).join(Attempt, Attempt.id == table.model.attempt_id)
-    query = query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid)
     if kind == "metrics":
         query = query.join(MetricKey, MetricKey.id == MetricSeries.key_id).where(MetricSeries.points > 0)
     return query
+
+
+def _of_run(run_uid: str) -> Any:  # noqa: ANN401  an SQL expression
+    return Attempt.task_run_uid.in_(select(TaskRun.uid).where(TaskRun.run_uid == run_uid))
 
 
 def _rows(session: Session, kind: Kind, ids: list[int]) -> dict[int, views.View]:
@@ -149,14 +152,28 @@ def _rows(session: Session, kind: Kind, ids: list[int]) -> dict[int, views.View]
 
 def metrics_named(session: Session, task_runs: Collection[str], keys: Collection[str]) -> set[tuple[str, str]]:
     """Which of these task runs have which of these metrics: uids and keys."""
-    query = _joined(select(TaskRun.uid, MetricKey.name), "metrics")
-    return {
-        (uid, key) for uid, key in session.execute(query.where(TaskRun.uid.in_(task_runs), MetricKey.name.in_(keys)))
-    }
+    query = _joined(select(Attempt.task_run_uid, MetricKey.name), "metrics")
+    mine = query.where(Attempt.task_run_uid.in_(task_runs), MetricKey.name.in_(keys))
+    return {(uid, key) for uid, key in session.execute(mine)}
+
+
+def metric_list(session: Session, task_run_uid: str, *, limit: int = 10_000, after: int = 0) -> views.MetricList:
+    """The metrics of a task run; of one that several attempts logged, the latest attempt's.
+
+    Args:
+        session: Where to read.
+        task_run_uid: The task run.
+        limit: How many metrics at most.
+        after: Cursor that an earlier call returned.
+    """
+    part = list_part(session, "metrics", {task_run_uid: 0}, start=after, limit=limit)
+    shown = [metric for _, metric in part.rows] if part.start == after else []
+    following = after + len(shown) if after + len(shown) < part.total and shown else None
+    return views.MetricList(task_run_uid=task_run_uid, data=shown, after=following, total=part.total)
 
 
 def tag_values(session: Session, run_uid: str, name: str) -> dict[str, str | None]:
     """The values of one tag in a run, by task run."""
-    query = _joined(select(TaskRun.uid, Tag.value), "tags").where(TaskRun.run_uid == run_uid, Tag.name == name)
+    query = _joined(select(Attempt.task_run_uid, Tag.value), "tags").where(_of_run(run_uid), Tag.name == name)
     rows = session.execute(query.order_by(func.coalesce(Attempt.number, 0), Attempt.id))
     return {uid: value for uid, value in rows}  # noqa: C416  rows are no tuples to mypy

@@ -9,7 +9,7 @@ from sqlalchemy import Row, func, select
 
 from dbnd_tracker._models import Attempt, Metric, MetricKey, MetricSeries
 from dbnd_tracker._values import KIND_NAMES, decode, readable
-from dbnd_tracker._views import MetricHistory, MetricList, MetricPoint, MetricView
+from dbnd_tracker._views import MetricHistory, MetricPoint, MetricView
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -81,13 +81,6 @@ def metric_view(series: MetricSeries, key: str) -> MetricView:
 
 def _bound(value: float | None, *, only_ints: bool) -> Any:  # noqa: ANN401  a Number of the views
     return int(value) if value is not None and only_ints else readable(value)
-
-
-def metric_list(session: Session, task_run_uid: str) -> MetricList:
-    """The metrics of a task run; of one that several attempts logged, the latest attempt's."""
-    rows = session.execute(series_query().where(Attempt.task_run_uid == task_run_uid))
-    found = {key: metric_view(series, key) for series, key in rows}
-    return MetricList(task_run_uid=task_run_uid, data=list(found.values()))
 
 
 def metric_history(
