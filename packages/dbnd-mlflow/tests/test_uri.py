@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbnd import ConfigError
+from dbnd._paths import sqlite_path
 from dbnd_mlflow import CompositeUri, build_composite_uri, is_composite_uri, parse_composite_uri
 
 
@@ -137,3 +138,11 @@ def test_mlflow_says_at_its_first_use_what_is_mistyped():
     for use in (mlflow.start_run, mlflow.MlflowClient, mlflow.search_runs):
         with pytest.raises(ConfigError, match=r"did you mean duplicate_tracking_to\?"):
             use()
+
+
+@pytest.mark.parametrize("folder", ["shop_feature%2Flogin", "a?b", "a#b", "a b", "ü"])
+def test_a_relative_tracker_stands_in_the_working_directory_whatever_its_name(tmp_path, monkeypatch, folder):
+    (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    found = parse_composite_uri(build_composite_uri("sqlite:///rel.db")).databand_url
+    assert sqlite_path(found)[0] == tmp_path / folder / "rel.db"

@@ -18,6 +18,7 @@ from alembic.operations import Operations
 from sqlalchemy import create_engine, text
 
 from dbnd._errors import ConfigError
+from dbnd._paths import sqlite_url
 from dbnd._tracking.transport import Batch
 from dbnd_tracker._database import Database, open_database
 from dbnd_tracker._errors import StorageError
@@ -255,3 +256,13 @@ def test_a_postgresql_that_is_gone_is_said(start_postgresql: Any, open_tracker: 
     cluster.restart()
     tracker.call("log_metrics", task.floats("m", 3))
     assert len(tracker.history(task, "m")) == 3
+
+
+@pytest.mark.parametrize("name", ["shop_feature%2Flogin", "a?b", "a#b", "a b"])
+def test_the_file_of_a_database_is_the_one_that_is_named(tmp_path, name):
+    path = tmp_path / name / "t.db"
+    for url in (str(path), sqlite_url(path)):
+        database = open_database(url)
+        assert (database.path, database.name) == (path, str(path))
+        database.close()
+    assert list(tmp_path.rglob("t.db")) == [path]

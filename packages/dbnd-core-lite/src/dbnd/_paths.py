@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote
+
+SQLITE: Final = "sqlite:///"
+_NOT_IN_URL: Final = re.compile("[%?#\udc80-\udcff]")
 
 
 def dbnd_home() -> Path:
@@ -25,6 +31,21 @@ def user_home() -> Path:
     """
     home = os.path.expanduser("~")  # noqa: PTH111  Path.expanduser() raises where there is no home
     return Path(tempfile.gettempdir(), f"dbnd-{os.getuid()}") if home == "~" else Path(home, ".dbnd")
+
+
+def sqlite_url(path: Path, query: str = "") -> str:
+    """The URL of an SQLite file; ``sqlite_path`` is its inverse.
+
+    Blanks and letters of any alphabet stay as they are, as people write such URLs.
+    """
+    escaped = _NOT_IN_URL.sub(lambda found: quote(os.fsencode(found[0])), str(path))
+    return f"{SQLITE}{escaped}{query and '?'}{query}"
+
+
+def sqlite_path(url: str) -> tuple[Path, str]:
+    """The file of an ``sqlite:///`` URL, and the query of the URL. A path that nobody has escaped is read, too."""
+    text, _, query = url.removeprefix(SQLITE).partition("?")
+    return Path(unquote(text, errors="surrogateescape")), query
 
 
 def working_directory() -> Path | None:

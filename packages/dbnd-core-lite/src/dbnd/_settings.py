@@ -7,10 +7,11 @@ A section is a pydantic model that a package declares next to what it configures
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from dbnd._paths import SQLITE, sqlite_path, sqlite_url
 
 
 class Settings(BaseModel):
@@ -76,8 +77,9 @@ class CoreSettings(Settings):
         if value is not None and "://" not in value:
             message = "a URL such as http://localhost:8080 is needed"
             raise ValueError(message)
-        if value and value.startswith("sqlite:///"):  # the same file whatever the working directory
-            return f"sqlite:///{Path(value.removeprefix('sqlite:///')).expanduser().absolute()}"
+        if value and value.startswith(SQLITE):  # the same file whatever the working directory
+            path, query = sqlite_path(value)
+            return sqlite_url(path.expanduser().absolute(), query)
         return value.rstrip("/") if value and value.startswith("http") else value
 
 

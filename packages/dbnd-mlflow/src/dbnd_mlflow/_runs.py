@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 from dbnd import TaskRun, TrackingAPIClient, _console, current_task_run, get_databand_context
+from dbnd._places import page_url
 from dbnd._run import ParentTaskRun, Run, TaskDefinition
 
 from ._derived import (
@@ -387,6 +388,4 @@ class RunMap:
 
 def run_url(client: TrackingAPIClient, run: Run) -> str:
     """Where a run can be looked at: its page, or for an embedded tracker its file and uid."""
-    if client.url.startswith("http"):
-        return f"{client.name}/app/jobs/{run.job_name}/{run.uid}"
-    return f"{client.name}#{run.uid}"
+    return page_url(client.url, run.job_name, run.uid) or f"{client.name}#{run.uid}"

@@ -166,8 +166,11 @@ class OwnStore:
 def _file_of(uri: str) -> Path | None:
     """The file or folder of a store that is one: of a SQLite database or of a file store."""
     parts = urlsplit(uri)
-    if parts.scheme == "sqlite" and parts.path not in {"", "/", "/:memory:"}:
-        return Path(unquote(parts.path.removeprefix("/")))
+    if parts.scheme == "sqlite":
+        from mlflow.store.db import utils  # it has SQLAlchemy, whose versions differ in what they make of a "%"
+
+        file = utils.sqlalchemy.make_url(uri).database  # type: ignore[attr-defined]
+        return Path(file) if file and file != ":memory:" else None
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     return Path(uri) if parts.scheme == "" and uri != "databricks" else None

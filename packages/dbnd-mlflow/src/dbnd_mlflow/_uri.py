@@ -62,7 +62,10 @@ def build_composite_uri(databand_url: str, duplicate_tracking_to: str | None = N
     if parts.scheme in _SCHEME_OF:
         base = f"{_SCHEME_OF[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}"
     elif databand_url.startswith(_SQLITE) and "?" not in databand_url:
-        base = f"dbnd://{quote(str(Path(databand_url.removeprefix(_SQLITE)).absolute()))}"
+        from dbnd._paths import sqlite_path, sqlite_url
+
+        path, _ = sqlite_path(databand_url)
+        base = f"dbnd://{quote(sqlite_url(path.absolute()).removeprefix(_SQLITE))}"
     else:
         base = "dbnd://"
         query.append(f"{_TRACKER}={_encode(databand_url)}")

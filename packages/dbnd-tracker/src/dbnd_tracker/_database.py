@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from dbnd import _console
 from dbnd._errors import ConfigError
 from dbnd._masking import mask_url
+from dbnd._paths import SQLITE, sqlite_path, sqlite_url
 from dbnd_tracker._deadline import DEADLINE
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError
 from dbnd_tracker._liveness import HEARTBEAT_TIMEOUT
@@ -288,9 +289,14 @@ class Database:
 
 def _parse(url: str) -> URL:
     if "://" not in url:
-        url = f"sqlite:///{Path(url).expanduser().absolute()}"
+        url = sqlite_url(Path(url).expanduser().absolute())
     try:
-        parsed = make_url(url)
+        if url.startswith(SQLITE):
+            # Not every version of SQLAlchemy reads what is escaped in a path.
+            path, query = sqlite_path(url)
+            parsed = make_url(f"{SQLITE}?{query}").set(database=str(path) if path.name else None)
+        else:
+            parsed = make_url(url)
         backend = parsed.get_backend_name()
     except (ArgumentError, NoSuchModuleError, ValueError):
         backend = ""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from dbnd._errors import ConfigError
 from dbnd._masking import mask_url
+from dbnd._places import page_url
 from dbnd._settings import CoreSettings
 from dbnd._tracking.session import Session, document, not_a_tracker, raise_for_redirect
 from dbnd._tracking.transport import AccessError, NotATrackerError, TransportError, configured_url
@@ -192,7 +193,7 @@ class HttpReader:
 
     def page_url(self, run: RunDetail) -> str | None:
         """The address of the run's page."""
-        return f"{self._root}/app/jobs/{quote(run.job_name or '-', safe='')}/{run.run_uid}"
+        return page_url(self._root, run.job_name, run.run_uid)
 
     def close(self) -> None:
         """Close the connection."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dbnd._errors import ConfigError, DatabandError
 from dbnd._masking import mask_url
-from dbnd._paths import dbnd_home
+from dbnd._paths import dbnd_home, sqlite_url
 from dbnd._tracking.points import Group, wire_text
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def configured_url(config: Config) -> str | None:
 
 def embedded_url() -> str | None:
     """The URL of the embedded tracker's default file, or None when no package serves SQLite files."""
-    return f"sqlite:///{dbnd_home() / 'tracker.db'}" if "sqlite" in _factories() else None
+    return sqlite_url(dbnd_home() / "tracker.db") if "sqlite" in _factories() else None
 
 
 def _factories() -> dict[str, TransportFactory]:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from dbnd import _facts
 from dbnd._masking import mask_text
+from dbnd._places import page_url
 from dbnd._run import Run, RunState, TaskDefinition, TaskRun, TaskRunState
 from dbnd._values import MAX_PREVIEW, describe, masked, preview, text_hash
 
@@ -130,7 +131,7 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str) -> Json:
         "user_data": "None",
         "heartbeat": time_text(_facts.utc_now()),
     }
-    ui_url = f"{databand_url}/app/jobs/{run.job_name}/{run.uid}" if databand_url.startswith("http") else None
+    ui_url = page_url(databand_url, run.job_name, run.uid)
     new_run: Json = {
         "run_uid": run.uid,
         "job_name": run.job_name,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from dbnd._config import Config
 from dbnd._errors import DatabandError
+from dbnd._places import page_path
 from dbnd._settings import CoreSettings
 from dbnd_tracker._errors import RemoteError
 from dbnd_tracker._reader import HttpReader
@@ -31,7 +31,7 @@ def page_of(reader: Reader, run: RunDetail) -> str:
         return url
     settings = Config.load().settings(TrackerSettings)
     root = f"http://localhost:{settings.port}"
-    address = f"{root}/app/jobs/{quote(run.job_name or '-', safe='')}/{run.run_uid}"
+    address = f"{root}{page_path(run.job_name, run.run_uid)}"
     core = CoreSettings(
         databand_access_token=settings.token, connect_timeout=_PATIENCE, api_request_timeout_sec=_PATIENCE
     )

@@ -6,11 +6,12 @@ import hashlib
 import re
 from datetime import datetime, timedelta, timezone
 from typing import Final
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dbnd._places import PATH_STEPS, page_path
 from dbnd_tracker._format import duration_text, value_text, web_url
 from dbnd_tracker._pages.static import static_url
 from dbnd_tracker._states import FINAL_STATES, LOST
@@ -26,8 +27,6 @@ _LOOKS: Final = {
 }
 _MLFLOW_RUN: Final = re.compile(r"/runs/([0-9A-Za-z_-]{1,64})/?$")
 _CLASS: Final = re.compile(r"<class '([^']+)'>")
-# Browsers take these as steps within an address, however they are written.
-_STEPS: Final = frozenset({".", ".."})
 _CHARACTERS_OF_A_UID: Final = 8
 
 
@@ -61,25 +60,20 @@ def make_templates() -> Environment:
     return environment
 
 
-def segment(text: str | None) -> str:
-    """``text`` as one part of an address; real clients print ``-`` where there is none."""
-    return quote(text or "-", safe="")
-
-
 def job_url(job: str | None) -> str:
     """Address of the runs of a job."""
-    return f"/?{urlencode({'job': job})}" if job in _STEPS else f"/app/jobs/{segment(job)}"
+    return f"/?{urlencode({'job': job})}" if job in PATH_STEPS else page_path(job)
 
 
 def run_url(job: str | None, run_uid: str) -> str:
     """Address of a run's page; its uid decides, whatever stands for the job."""
-    return f"/app/jobs/{segment(None if job in _STEPS else job)}/{segment(run_uid)}"
+    return page_path(job, run_uid)
 
 
 def task_url(job: str | None, run_uid: str, task_run_uid: str, **query: object) -> str:
     """Address of a task run's page."""
     asked = f"?{urlencode(query, doseq=True)}" if query else ""
-    return f"{run_url(job, run_uid)}/{segment(task_run_uid)}{asked}"
+    return f"{page_path(job, run_uid, task_run_uid)}{asked}"
 
 
 def state_look(state: str | None) -> str:
