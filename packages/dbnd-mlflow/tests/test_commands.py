@@ -114,6 +114,7 @@ class TestVerify:
             ("param", "p"),
             ("tag", "team"),
             ("status", ""),
+            ("end", ""),
             ("run", "untracked"),
         }
         assert found["metric", "loss"][0] == f"9.0 at step 99, {FIRST} ms"
@@ -122,7 +123,7 @@ class TestVerify:
         assert untracked.info.run_id in done.stdout
         table = dbnd("mlflow", "verify")
         assert table.returncode == 1
-        assert "6 differences" in table.stderr
+        assert "7 differences" in table.stderr
         assert "9.0 at step 99" in table.stdout
 
     def test_the_result_is_kept_with_the_task_run_where_that_is_asked_for(self, dbnd, tracked, own):

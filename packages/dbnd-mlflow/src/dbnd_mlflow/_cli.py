@@ -45,10 +45,11 @@ def verify(
     as_json: bool,
     set_config: tuple[str, ...],
 ) -> None:
-    """Compare MLflow runs with the tracker: params, tags, every metric point, status and datasets.
+    """Compare MLflow runs with the tracker: params, tags, every metric point, datasets, models, and facts of the run.
 
     Without RUN_ID and --experiment, all runs are compared. Exits with 1 if anything differs.
     """
+    from ._families import Families
     from ._sides import OwnStore, own_tracking_uri
     from ._verdicts import record_verdict
     from ._verify import Difference, differences
@@ -56,6 +57,7 @@ def verify(
     config = _config(set_config)
     store = OwnStore(own_tracking_uri(config))
     runs = [store.run(run_id) for run_id in run_ids] if run_ids else [run for run, _ in store.runs(experiment)]
+    families = Families(store, runs)
     found: list[Difference] = []
     compared = 0
     with ExitStack() as stack:
@@ -63,7 +65,7 @@ def verify(
         url = _tracker_url(config, "keep the result in") if record else None
         transport = None if url is None else stack.enter_context(closing(create_transport(url, config)))
         for run in stack.enter_context(_progress(runs, "Comparing")):
-            of_run = list(differences(run, store, reader))
+            of_run = list(differences(run, store, reader, families))
             if transport is not None:
                 try:
                     record_verdict(run, len(of_run), reader, transport)
@@ -88,6 +90,7 @@ def verify(
 @click.option("--from", "source", required=True, metavar="URI", help="Tracking URI of the MLflow store to import from.")
 @click.option("--experiment", metavar="NAME", help="Import the runs of this experiment only.")
 @click.option("--since", type=click.DateTime(), help="Import runs that started at this time (UTC) or later.")
+@click.option("--recreate", is_flag=True, help="Also import runs that were deleted in the tracker.")
 @_JSON
 @_CONFIG
 @click.pass_context
@@ -98,13 +101,16 @@ def import_(
     since: datetime | None,
     set_config: tuple[str, ...],
     *,
+    recreate: bool,
     as_json: bool,
 ) -> None:
-    """Bring existing MLflow runs into the tracker, with their own ids, times, steps and nesting.
+    """Bring MLflow runs into the tracker, with their own ids, times, steps and nesting.
 
-    Runs that the tracker has are left as they are, so that an import can be repeated, and goes on where it was
-    interrupted.
+    What the tracker has not got of a run is sent, and what has changed; what only the tracker has stays. So an import
+    can be repeated, while runs go on, too, and goes on where it was interrupted. The runs that those asked for are
+    nested in are imported as well.
     """
+    from ._families import Families
     from ._importing import Importer
     from ._sides import OwnStore
     from ._uri import refuse_composite
@@ -114,25 +120,34 @@ def import_(
     url = _tracker_url(config, "import into")
     store = OwnStore(source)
     earliest = None if since is None else int(since.replace(tzinfo=timezone.utc).timestamp() * 1000)
-    runs = list(store.runs(experiment, earliest))
+    asked = [run for run, _ in store.runs(experiment, earliest)]
+    families = Families(store, asked)
+    runs = families.with_parents(asked)
     imported = 0
     transport = create_transport(url, config)
-    with closing(transport), closing(open_reader(config)) as reader, _progress(runs, "Importing") as shown:
-        importer = Importer(store, transport, reader, mask_url(url))
+    with closing(transport):
         try:
-            for run, name in shown:
-                imported += importer.import_run(run, name)
+            transport.check()  # an embedded tracker is made by that, and only what is there can be read
+            with closing(open_reader(config)) as reader, _progress(runs, "Importing") as shown:
+                importer = Importer(store, families, transport, reader, mask_url(url), recreate)
+                for run in shown:
+                    imported += importer.import_run(run)
         except TransportError as error:
             msg = (
                 f"The tracker {mask_url(url)} does not take events ({error}); {imported} of {len(runs)} runs are "
                 "imported. Run the command again to go on."
             )
             raise DatabandError(msg) from None
+    parents, refused = len(runs) - len(asked), importer.refused
     if as_json:
         facts = {"store": store.name, "tracker": mask_url(url), "runs": len(runs), "imported": imported}
-        _console.result(json.dumps(facts, indent=2))
-    rest = f"; the other {len(runs) - imported} were there already" if imported < len(runs) else ""
-    _console.success(f"{imported} of {len(runs)} runs of {store.name} imported into {mask_url(url)}{rest}.")
+        _console.result(json.dumps({**facts, "parents": parents, "refused": len(refused)}, indent=2))
+    there = len(runs) - imported - len(refused)
+    rest = f"; the other {there} were there already" if there else ""
+    above = f" {parents} of the {len(runs)} are what the runs that you asked for are nested in." if parents else ""
+    _console.success(f"{imported} of {len(runs)} runs of {store.name} imported into {mask_url(url)}{rest}.{above}")
+    if refused:
+        _console.warning(f"{len(refused)} runs were deleted in {mask_url(url)}: `--recreate` imports them again.")
     ctx.exit(0)
 
 

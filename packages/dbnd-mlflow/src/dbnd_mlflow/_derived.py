@@ -13,6 +13,8 @@ from dbnd._context import script_name
 from dbnd._masking import mask_text
 from dbnd._run import Run, TaskDefinition
 
+from ._links import Link
+
 PARENT: Final = "mlflow.parentRunId"
 RUN_NAME: Final = "mlflow.runName"
 _SOURCE_NAME: Final = "mlflow.source.name"
@@ -47,12 +49,25 @@ def attempt_uid(task_run_uid: str) -> str:
     return str(uuid.uuid5(uuid.UUID(task_run_uid), "1"))
 
 
-def derived_task_run(run: Any, parent: TaskRun | None, experiment: str | None) -> TaskRun:  # noqa: ANN401
-    """The task run of an MLflow run outside of any task: every process derives the same uids from its id."""
+def derived_task_run(
+    run: Any,  # noqa: ANN401  MLflow's Run, of whichever version
+    parent: TaskRun | None,
+    experiment: str | None,
+    link: Link | None = None,
+) -> TaskRun:
+    """The task run of an MLflow run outside of any task: every process derives the same uids from its id.
+
+    Args:
+        run: The MLflow run.
+        parent: The task run that it is nested in.
+        experiment: Name of its experiment.
+        link: The uids of the task run, where they are not those that follow from the id.
+    """
     info, tags = run.info, run.data.tags
     uid = uid_of(info.run_id)
+    link = link or Link(uid if parent is None else parent.run.uid, uid, attempt_uid(uid))
     name = info.run_name or info.run_id
-    if parent is not None:
+    if parent is not None and parent.run.uid == link.run_uid:
         dbnd_run = parent.run
     else:
         dbnd_run = Run(
@@ -60,18 +75,24 @@ def derived_task_run(run: Any, parent: TaskRun | None, experiment: str | None) -
             "inplace_tracking",
             project_name=experiment,
             name=name,
-            uid=uid,
+            uid=link.run_uid,
             start_time=moment(info.start_time),
             description=description(tags),
         )
-        dbnd_run.user = tags.get(USER) or info.user_id or dbnd_run.user
+        dbnd_run.user = user_of(run) or dbnd_run.user
     return dbnd_run.new_task_run(
         TaskDefinition(name, kind="mlflow"),
         parent=parent,
-        uid=uid,
-        attempt_uid=attempt_uid(uid),
+        uid=link.task_run_uid,
+        attempt_uid=link.attempt_uid,
         start_time=moment(info.start_time),
     )
+
+
+def user_of(run: Any) -> str | None:  # noqa: ANN401  MLflow's Run, of whichever version
+    """Who has started an MLflow run, if it says so."""
+    name: str | None = run.data.tags.get(USER) or run.info.user_id
+    return name
 
 
 def _job_name(tags: Mapping[str, str], experiment: str | None) -> str:

@@ -25,7 +25,8 @@ from dbnd._values import MAX_TEXT
 from ._artifacts import MAX_ARTIFACTS, artifacts_of, may_have_unlisted
 from ._datasets import dataset_operation
 from ._derived import FACTS, RUN_NAME, moment
-from ._runs import LINK_TAGS, MADE_FOR, RunMap, TrackedRun
+from ._links import LINK_TAGS, MADE_FOR
+from ._runs import RunMap, TrackedRun
 
 METRIC: Final = "mlflow"
 PARAM: Final = "mlflow.param"

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from dbnd import TaskRun, TrackingAPIClient, _console, current_task_run, get_databand_context
 from dbnd._places import page_url
@@ -30,15 +30,8 @@ from ._derived import (
     source_of,
 )
 from ._hearts import Hearts
+from ._links import ATTEMPT_UID, LINK_TAGS, MADE_FOR, RUN_UID, RUN_URL, TASK_RUN_UID, Link
 
-RUN_UID: Final = "dbnd.run_uid"
-TASK_RUN_UID: Final = "dbnd.task_run_uid"
-ATTEMPT_UID: Final = "dbnd.task_run_attempt_uid"
-RUN_URL: Final = "dbnd.run_url"
-MADE_FOR: Final = "dbnd.mlflow_run_id"
-"""Tag of an MLflow run that says for which run its link tags were made: copies of a run carry them, too."""
-LINK_TAGS: Final = frozenset({RUN_UID, TASK_RUN_UID, ATTEMPT_UID, RUN_URL, MADE_FOR})
-"""Tags of an MLflow run that are ours, and no tags of the user's."""
 # What MLflow's errors call a run that does not exist, and an id that none can have.
 _NO_SUCH_RUN: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 # So many runs that have ended, or of which only the id is known, are remembered.
@@ -57,28 +50,6 @@ class Read(Protocol):
 
     def experiment_name(self, experiment_id: str) -> str | None:
         """Name of an experiment, or None where that would take a request."""
-
-
-class Link(NamedTuple):
-    """The task run that the tags of an MLflow run name."""
-
-    run_uid: str
-    task_run_uid: str
-    attempt_uid: str
-
-    @classmethod
-    def of(cls, run: Any) -> Link | None:  # noqa: ANN401  MLflow's Run, of whichever version
-        """The link that was made for this very run, if there is one."""
-        tags = run.data.tags
-        return cls.in_tags(tags) if tags.get(MADE_FOR) == run.info.run_id else None
-
-    @classmethod
-    def in_tags(cls, tags: Mapping[str, str]) -> Link | None:
-        """The link that tags hold, whichever run it was made for."""
-        try:
-            return cls(*(str(uuid.UUID(tags[name])) for name in (RUN_UID, TASK_RUN_UID, ATTEMPT_UID)))
-        except (KeyError, ValueError):  # anybody may set such tags
-            return None
 
 
 @dataclass(slots=True, eq=False)

@@ -14,12 +14,14 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service import utils as mlflow_tracking
+from mlflow.utils.search_utils import SearchUtils
 
 from dbnd import DatabandError, UsageError
 from dbnd._masking import mask_text, mask_url
 
+from ._comparison import MODELS_TAG, points_of_mlflow
 from ._derived import uid_of
-from ._runs import MADE_FOR, Link
+from ._links import MADE_FOR, Link
 from ._settings import MlflowTrackingSettings
 from ._uri import is_composite_uri, parse_composite_uri
 
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
     from dbnd import Config
     from dbnd._tracking.reader import Reader
 
-MODELS_TAG: Final = "mlflow.log-model.history"
-"""The tag in which stores before MLflow 3 list a run's models, by themselves; the tracker has them as artifacts."""
 _PAGE: Final = 1_000
+# How MLflow answers for an id that no run has, or can have.
+_NO_SUCH_RUN: Final = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 # MLflow asks a server that does not answer seven times, which takes minutes: too long for a command.
 _RETRIES: Final = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
@@ -65,6 +67,7 @@ class OwnStore:
         os.environ.setdefault(*_RETRIES)
         with self._reading():
             self._client: Final = MlflowClient(tracking_uri=uri)
+        self._names: dict[str, str] = {}
 
     def run(self, run_id: str) -> Any:  # noqa: ANN401  MLflow's Run, of whichever version
         """The run with this id.
@@ -78,11 +81,18 @@ class OwnStore:
             raise UsageError(self._sentence(error)) from None
 
     def run_or_none(self, run_id: str) -> Any:  # noqa: ANN401
-        """The run with this id, or None if there is none any more."""
-        try:
-            return self._client.get_run(run_id)
-        except MlflowException:
-            return None
+        """The run with this id, or None if there is none any more.
+
+        Raises:
+            DatabandError: The store cannot be read.
+        """
+        with self._reading():
+            try:
+                return self._client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code in _NO_SUCH_RUN:
+                    return None
+                raise
 
     def runs(self, experiment: str | None = None, since: int | None = None) -> Iterator[Any]:
         """The active runs, oldest first, with the name of the experiment of each.
@@ -97,7 +107,8 @@ class OwnStore:
         """
         with self._reading():
             found = self._experiments() if experiment is None else [self._client.get_experiment_by_name(experiment)]
-        names = {each.experiment_id: each.name for each in found if each is not None}
+        names = {each.experiment_id: str(each.name) for each in found if each is not None}
+        self._names.update(names)
         if experiment is not None and not names:
             msg = f"There is no experiment {experiment!r} in {self.name}."
             raise UsageError(msg)
@@ -117,6 +128,14 @@ class OwnStore:
             if not token:
                 return
 
+    def experiment(self, run: Any) -> str:  # noqa: ANN401
+        """Name of the experiment of a run."""
+        experiment_id = run.info.experiment_id
+        if experiment_id not in self._names:
+            with self._reading():
+                self._names[experiment_id] = str(self._client.get_experiment(experiment_id).name)
+        return self._names[experiment_id]
+
     def _experiments(self) -> list[Any]:
         found: list[Any] = []
         token = None
@@ -132,6 +151,17 @@ class OwnStore:
         with self._reading():
             points = self._client.get_metric_history(run_id, key)
         return sorted(points, key=lambda m: (m.timestamp, m.step, m.value != m.value, m.value))
+
+    def has_more_points(self, run_id: str, key: str, count: int) -> bool:
+        """Whether a metric has more points than ``count``, found by asking for that one alone and what comes next."""
+        token = SearchUtils.create_page_token(count - 1).decode()
+        store = self._client._tracking_client.store  # noqa: SLF001  the client has no way to ask for a part of them
+        try:
+            found = store.get_metric_history(run_id, key, max_results=1, page_token=token)
+        except (MlflowException, TypeError):  # an MLflow or a server that knows no pages
+            return True
+        # A file store knows none either, and answers with all of them.
+        return bool(getattr(found, "token", None)) or len(points_of_mlflow(found)) > count
 
     def artifacts(self, run_id: str, limit: int) -> list[str] | None:
         """Paths of the files of a run, or None if there are more than ``limit`` or they cannot be listed."""

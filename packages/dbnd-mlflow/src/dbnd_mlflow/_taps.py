@@ -126,7 +126,7 @@ def _with_links(
             return {}, args, kwargs
         from mlflow.entities import RunTag
 
-        from ._runs import LINK_TAGS
+        from ._links import LINK_TAGS
 
         own = [tag for tag in tags if tag.key not in LINK_TAGS]
         bound.arguments["tags"] = [*own, *(RunTag(key, value) for key, value in links.items())]

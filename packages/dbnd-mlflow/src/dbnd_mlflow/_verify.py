@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
-
-from dbnd._masking import mask_value
-from dbnd._values import storable
-
-from ._reporter import METRIC, MODEL, OWN_TAGS, PARAM, STATES
-from ._sides import MODELS_TAG, models_of, task_run_of
+from ._comparison import (
+    Point,
+    datasets_of_mlflow,
+    datasets_of_tracker,
+    is_same,
+    point_of,
+    points_of_mlflow,
+    points_of_tracker,
+    texts_of_mlflow,
+    texts_of_tracker,
+)
+from ._derived import description, moment, uid_of, user_of
+from ._links import Link
+from ._reporter import LIFECYCLE, METRIC, MODEL, STATES
+from ._sides import models_of, task_run_of
 
 if TYPE_CHECKING:
     from dbnd._tracking.reader import Reader
 
+    from ._families import Families
     from ._sides import OwnStore
 
 _ABSENT: Final = "(none)"
-_LONGEST: Final = {"param": MAX_PARAM_VAL_LENGTH, "tag": MAX_TAG_VAL_LENGTH}
-# SQL databases hold no infinity: MLflow puts the largest double in its place.
-_LARGEST: Final = 1.7976931348623157e308
-Point = tuple[int, int, str]
+_FINAL: Final = frozenset(run_state.value for _, run_state in STATES.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,8 @@ class Difference:
 
     Args:
         run_id: Id of the MLflow run.
-        what: "run", "status", "param", "tag", "metric", "dataset" or "model".
+        what: "run", "status", "name", "parent", "start", "end", "stage", "experiment", "description", "user", "param",
+            "tag", "metric", "last value", "dataset" or "model".
         name: Its key.
         mlflow: What MLflow's store has.
         tracker: What the tracker has.
@@ -45,71 +55,135 @@ class Difference:
     tracker: str
 
 
-def differences(run: Any, store: OwnStore, reader: Reader) -> Iterator[Difference]:  # noqa: ANN401
-    """What differs between an MLflow run and its task run: status, params, tags, datasets, models, all metric points.
+def differences(run: Any, store: OwnStore, reader: Reader, families: Families) -> Iterator[Difference]:  # noqa: ANN401
+    """What differs between an MLflow run and its task run.
 
     Args:
         run: The MLflow run.
         store: The user's own store.
         reader: Reader of the tracker.
+        families: Which runs of the store are nested in which.
     """
     run_id = run.info.run_id
     task_run = task_run_of(run, reader)
     if task_run is None:
-        yield Difference(run_id, "run", run.info.run_name or run_id, "exists", _ABSENT)
+        yield Difference(run_id, "run", _name(run), "exists", _ABSENT)
         return
-    # The first run of a task is the task's own, whose state is that of the task.
+    stage = next((tag["value"] for tag in task_run["tags"] if tag["name"] == LIFECYCLE), "active")
+    compared = [("stage", "", run.info.lifecycle_stage, stage), *_logged(run, task_run)]
+    # The first run of a task is the task's own, whose name, times and state are those of the task.
     if task_run["type"] == "mlflow":
-        expected = STATES[run.info.status][0].value if run.info.status in STATES else "running"
-        if task_run["state"] != expected:
-            yield Difference(run_id, "status", "", run.info.status, str(task_run["state"]))
-    for what, ours, theirs in _facts(run, task_run):
-        for name in sorted({*ours, *theirs}):
-            left, right = ours.get(name, _ABSENT), theirs.get(name, _ABSENT)
-            # A store cuts what is too long for it, and says nothing; the tracker has the whole.
-            if left != right and not (len(left) == _LONGEST.get(what) and right.startswith(left)):
-                yield Difference(run_id, what, name, left, right)
-    reported = {metric["key"] for metric in task_run["metrics"] if metric["source"] == METRIC}
-    for key in sorted({*run.data.metrics, *reported}):
-        ours_points = {_point(m.timestamp, m.step, m.value) for m in store.history(run_id, key)}
-        points = reader.points(task_run["task_run_uid"], key) if key in reported else iter(())
-        theirs_points = {_point(p["timestamp"], p["step"], p["value"]) for p in points}
-        if ours_points != theirs_points:
-            missing, extra = sorted(ours_points - theirs_points), sorted(theirs_points - ours_points)
-            yield Difference(run_id, "metric", key, _points_text(missing), _points_text(extra))
+        parent = families.parent(run)
+        if parent is not None:
+            compared.append(("parent", "", _uid(parent, reader), task_run["parent_task_run_uid"]))
+        compared += _facts(run, task_run)
+        if parent is None and task_run["task_run_uid"] == uid_of(run_id):
+            compared += _facts_of_run(run, store, reader.run_summary(task_run["task_run_uid"]) or {})
+        else:
+            compared.append(("name", "", _name(run), task_run["name"]))
+    for what, name, left, right in compared:
+        if left != right:
+            yield Difference(run_id, what, name, _ABSENT if left is None else left, _ABSENT if right is None else right)
+    yield from _metrics(run, task_run, store, reader)
 
 
-def _facts(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:  # noqa: ANN401
-    params = {p["name"]: p["value"] for p in task_run["params"] if p["source"] == PARAM}
-    yield "param", {key: storable(mask_value(key, value)) for key, value in run.data.params.items()}, params
-    not_compared = OWN_TAGS | {MODELS_TAG}
-    tags = {t["name"]: t["value"] for t in task_run["tags"] if t["name"] not in not_compared}
-    own = {key: storable(mask_value(key, value)) for key, value in run.data.tags.items() if key not in not_compared}
-    yield "tag", own, tags
-    models = dict.fromkeys(models_of(run), "logged")
+def _facts(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, str, str | None, str | None]]:  # noqa: ANN401
+    info = run.info
+    is_final = info.status in STATES
+    if task_run["state"] != (STATES[info.status][0].value if is_final else "running"):
+        yield "status", "", info.status, str(task_run["state"])
+    yield "start", "", _time(info.start_time), task_run["start_time"] and _in_ms(task_run["start_time"])
+    if is_final and info.end_time is not None:
+        yield "end", "", _time(info.end_time), task_run["end_time"] and _in_ms(task_run["end_time"])
+
+
+def _facts_of_run(
+    run: Any,  # noqa: ANN401
+    store: OwnStore,
+    summary: dict[str, Any],
+) -> Iterator[tuple[str, str, str | None, str | None]]:
+    """Facts of an MLflow run that is a run of its own in the tracker, where MLflow has them."""
+    status, state = run.info.status, summary.get("state")
+    # What sends no heartbeats any more is shown as lost.
+    if state != STATES[status][1].value if status in STATES else state in _FINAL:
+        yield "status", "of the run", status, str(state)
+    yield "name", "", _name(run), summary.get("name")
+    # Who writes by a client alone may never have told MLflow's name of the experiment.
+    project = summary.get("project_name")
+    yield "experiment", "", project and store.experiment(run), project
+    for what, left in (("description", description(run.data.tags)), ("user", user_of(run))):
+        if left:
+            yield what, "", left, summary.get(what)
+
+
+def _logged(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, str, str | None, str | None]]:  # noqa: ANN401
+    texts = texts_of_tracker(task_run)
+    for what, ours in texts_of_mlflow(run).items():
+        for name in sorted({*ours, *texts[what]}):
+            left, right = ours.get(name), texts[what].get(name)
+            if not is_same(what, left, right):
+                yield what, name, left, right
     known = {artifact["name"] for artifact in task_run["artifacts"]}
-    yield "model", models, {name: "logged" for name in models if f"{MODEL}{name}" in known}
-    inputs = getattr(run, "inputs", None)
-    datasets = {_dataset(i.dataset.name, i.dataset.digest): "read" for i in (inputs.dataset_inputs if inputs else ())}
-    read = [d["data_schema"] or {} for d in task_run["datasets"] if d["operation_source"] == "mlflow"]
-    yield "dataset", datasets, {_dataset(facts.get("name"), facts.get("digest")): "read" for facts in read}
+    for name in models_of(run):
+        yield "model", name, "logged", "logged" if f"{MODEL}{name}" in known else None
+    datasets, read = datasets_of_mlflow(run), datasets_of_tracker(task_run)
+    for identity in sorted({*datasets, *read}):
+        left = "read" if identity in datasets else None
+        right = "read" if read[identity] == 1 else f"read {read[identity]} times" if read[identity] else None
+        yield "dataset", "{} ({})".format(*identity), left, right
 
 
-def _dataset(name: object, digest: object) -> str:
-    return storable(f"{name} ({digest})")
+def _metrics(run: Any, task_run: dict[str, Any], store: OwnStore, reader: Reader) -> Iterator[Difference]:  # noqa: ANN401
+    run_id = run.info.run_id
+    reported = {metric["key"]: metric for metric in task_run["metrics"] if metric["source"] == METRIC}
+    last_of = {metric.key: metric for metric in getattr(run.data, "_metric_objs", ())}
+    for key in sorted({*run.data.metrics, *reported}):
+        ours = Counter(points_of_mlflow(store.history(run_id, key)).keys())
+        points = reader.points(task_run["task_run_uid"], key) if key in reported else iter(())
+        theirs = points_of_tracker(points)
+        if ours != theirs:
+            missing, extra = sorted((ours - theirs).elements()), sorted((theirs - ours).elements())
+            yield Difference(run_id, "metric", key, _text(missing, theirs), _text(extra, ours))
+        elif key in last_of:
+            metric, view = last_of[key], reported[key]
+            left = point_of(metric.timestamp, metric.step, metric.value)
+            right = point_of(view["last_timestamp"], view["last_step"], view["last_value"])
+            # MLflow's stores do not agree on how NaN compares with another value of the same step and time.
+            is_doubtful = left[:2] == right[:2] and any(p[:2] == left[:2] and p[2] == str(math.nan) for p in ours)
+            if left != right and not is_doubtful:
+                yield Difference(run_id, "last value", key, _point_text(left), _point_text(right))
 
 
-def _point(timestamp: float, step: float | None, value: object) -> Point:
-    # A number, or the words of the read API: "NaN", "Infinity". Databases keep no negative zero: adding zero ends it.
-    number = float(value) + 0.0  # type: ignore[arg-type]
-    if abs(number) >= _LARGEST:
-        number = float("inf") if number > 0 else float("-inf")
-    return int(timestamp), int(step or 0), repr(number)
+def _name(run: Any) -> str:  # noqa: ANN401
+    return str(run.info.run_name or run.info.run_id)
 
 
-def _points_text(points: list[Point]) -> str:
+def _uid(run: Any, reader: Reader) -> str:  # noqa: ANN401
+    """Uid of the task run of an MLflow run that others are nested in."""
+    link = Link.of(run)
+    if link is None and Link.in_tags(run.data.tags) is not None:
+        found = task_run_of(run, reader)
+        return uid_of(run.info.run_id) if found is None else str(found["task_run_uid"])
+    return uid_of(run.info.run_id) if link is None else link.task_run_uid
+
+
+def _time(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else moment(milliseconds).isoformat(timespec="milliseconds")
+
+
+def _in_ms(text: str) -> str:
+    return datetime.fromisoformat(text).isoformat(timespec="milliseconds")
+
+
+def _text(points: list[Point], other: Counter[Point]) -> str:
+    """The first of the points that only one side has, or has more often than the other."""
     if not points:
         return "all of the other's"
-    timestamp, step, value = points[0]
+    again = " once more" if points[0] in other else ""
     more = f" and {len(points) - 1} more" if len(points) > 1 else ""
-    return f"{value} at step {step}, {timestamp} ms{more}"
+    return f"{_point_text(points[0])}{again}{more}"
+
+
+def _point_text(point: Point) -> str:
+    timestamp, step, value = point
+    return f"{value} at step {step}, {timestamp} ms"

@@ -48,6 +48,9 @@ class Reader(Protocol):
     def run(self, uid: str) -> RunDetail | None:
         """The run with this uid, or None."""
 
+    def run_summary(self, uid: str) -> dict[str, Any] | None:
+        """The run with this uid, without what is in it, as JSON, or None."""
+
     def task_run(self, uid: str) -> dict[str, Any] | None:
         """The task run with this uid as JSON, or None."""
 
@@ -97,6 +100,10 @@ class DatabaseReader:
             return None
         with self._database.read() as session:
             return run_detail(session, uid)
+
+    def run_summary(self, uid: str) -> dict[str, Any] | None:
+        """The run with this uid, without what is in it, as JSON, or None."""
+        return _summary(self, uid)
 
     def task_run(self, uid: str) -> dict[str, Any] | None:
         """The task run with this uid as JSON, or None."""
@@ -166,6 +173,10 @@ class HttpReader:
     def run(self, uid: str) -> RunDetail | None:
         """The run with this uid, or None."""
         return self._get(RunDetail, f"runs/{quote(uid, safe='')}", {})
+
+    def run_summary(self, uid: str) -> dict[str, Any] | None:
+        """The run with this uid, without what is in it, as JSON, or None."""
+        return _summary(self, uid)
 
     def task_run(self, uid: str) -> dict[str, Any] | None:
         """The task run with this uid as JSON, or None."""
@@ -244,6 +255,13 @@ class HttpReader:
         except TransportError as error:
             msg = f"The tracker {self.name} (core.databand_url) does not answer: {error}."
             raise RemoteError(msg) from None
+
+
+def _summary(reader: Reader, uid: str) -> dict[str, Any] | None:
+    from dbnd_tracker._queries import Condition
+
+    found = reader.runs((Condition("uid", "eq", uid),), 1).data
+    return found[0].model_dump(mode="json") if found else None
 
 
 def _detail(answer: Answer) -> str:

@@ -26,6 +26,13 @@ class Reader(Protocol):
             DatabandError: The tracker cannot be read.
         """
 
+    def run_summary(self, uid: str) -> dict[str, Any] | None:
+        """The run with this uid without what is in it, or None.
+
+        Raises:
+            DatabandError: The tracker cannot be read.
+        """
+
     def points(self, task_run_uid: str, key: str) -> Iterator[dict[str, Any]]:
         """All points of one metric, in the order in which they came: step, timestamp (ms), value."""
 

@@ -1,0 +1,54 @@
+"""Which MLflow runs are nested in which: parents may be deleted, of another experiment, missing, or each other's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ._derived import PARENT
+
+if TYPE_CHECKING:
+    from ._sides import OwnStore
+
+
+class Families:
+    """The parents of MLflow runs, each of them read once.
+
+    Args:
+        store: The store of the runs.
+        runs: Runs that have been read already.
+    """
+
+    def __init__(self, store: OwnStore, runs: Iterable[Any] = ()) -> None:
+        self._store = store
+        self._runs: dict[str, Any] = {run.info.run_id: run for run in runs}
+
+    def parent(self, run: Any) -> Any:  # noqa: ANN401  MLflow's Run, of whichever version
+        """The run that ``run`` is nested in; None if it names none, one that does not exist, or one below itself."""
+        run_id = run.info.run_id
+        parent = above = self._named(run)
+        seen = {run_id}
+        while above is not None and above.info.run_id not in seen:
+            seen.add(above.info.run_id)
+            above = self._named(above)
+        return parent if above is None or above.info.run_id != run_id else None
+
+    def _named(self, run: Any) -> Any:  # noqa: ANN401
+        parent_id = run.data.tags.get(PARENT)
+        if parent_id is None:
+            return None
+        if parent_id not in self._runs:
+            self._runs[parent_id] = self._store.run_or_none(parent_id)
+        return self._runs[parent_id]
+
+    def with_parents(self, runs: Iterable[Any]) -> list[Any]:
+        """``runs`` and those that they are nested in, each behind its parent."""
+        found: dict[str, Any] = {}
+        for run in runs:
+            line = []
+            above = run
+            while above is not None and above.info.run_id not in found:
+                line.append(above)
+                above = self.parent(above)
+            found.update((each.info.run_id, each) for each in reversed(line))
+        return list(found.values())

@@ -1,0 +1,417 @@
+"""What ``dbnd mlflow import`` brings over: what MLflow has, once, whoever has brought the rest; in one process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sqlite3
+from unittest import mock
+
+import mlflow
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunTag, ViewType
+
+from dbnd import Config, dbnd_tracking
+from dbnd._cli.sync import sync
+from dbnd._tracking.reader import open_reader
+from dbnd._tracking.transport import UnreachableError, create_transport
+from dbnd_mlflow import _cli, _importing, _sides, build_composite_uri
+from dbnd_mlflow._derived import uid_of
+
+pytest.importorskip("dbnd_tracker")
+FIRST = 1_600_000_000_000  # ms
+
+
+@pytest.fixture
+def tracker(home, monkeypatch, inner_uri):
+    """The embedded tracker's URL, as the commands and clients find it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", inner_uri)
+    url = f"sqlite:///{home / 'dbnd/tracker.db'}"
+    monkeypatch.setenv("DBND__CORE__DATABAND_URL", url)
+    return url
+
+
+@pytest.fixture
+def own(tracker, inner_uri):
+    """A client of the store that is imported from."""
+    return MlflowClient(tracking_uri=inner_uri)
+
+
+@pytest.fixture
+def live(tracker, inner_uri):
+    """A client by which the same store is tracked; ``deliver`` waits until the tracker has what it was told."""
+    return MlflowClient(tracking_uri=build_composite_uri(tracker, inner_uri))
+
+
+def deliver():
+    from dbnd._tracking.client import close_all
+
+    close_all()
+
+
+def command(*args):
+    done = CliRunner().invoke(_cli.mlflow, list(args), catch_exceptions=False)
+    return done.exit_code, json.loads(done.stdout)
+
+
+@pytest.fixture
+def import_(inner_uri):
+    """How many of how many runs an import has brought over."""
+
+    def run(*args):
+        code, facts = command("import", "--from", inner_uri, "--json", *args)
+        assert code == 0
+        return facts["imported"], facts["runs"]
+
+    return run
+
+
+def verify(*args):
+    return command("verify", "--json", *args)[1]
+
+
+@pytest.fixture
+def reader(tracker):
+    config = Config.load()
+    with contextlib.closing(create_transport(tracker, config)) as transport:
+        transport.check()  # a file that does not exist yet has no runs for whoever has opened it
+    with contextlib.closing(open_reader(config)) as opened:
+        yield opened
+
+
+def names(reader):
+    return sorted(run.name for run in reader.runs((), 100).data)
+
+
+def log(client, run_id, steps, timestamp=FIRST, key="loss"):
+    client.log_batch(run_id, [Metric(key, float(step), timestamp + step, step) for step in steps])
+
+
+def points(tracker):
+    with contextlib.closing(sqlite3.connect(tracker.removeprefix("sqlite:///"))) as database:
+        return database.execute("SELECT count(*) FROM metrics").fetchone()[0]
+
+
+def test_late_points_are_brought_over_by_the_next_import(own, import_, tracker):
+    run_id = own.create_run("0").info.run_id
+    log(own, run_id, range(5))
+    assert import_() == (1, 1)
+    log(own, run_id, range(5, 8), timestamp=FIRST - 1000)
+    own.set_terminated(run_id)
+    assert import_() == (1, 1)
+    log(own, run_id, [-3], timestamp=FIRST - 5000)  # after its end, and neither the last step nor the last time
+    assert import_() == (1, 1)
+    assert (verify(), points(tracker)) == ([], 9)
+    assert import_() == (0, 1)
+
+
+@pytest.mark.parametrize("order", ["live, import", "import, live", "both at once"])
+def test_importing_and_logging_live_in_any_order_gives_each_point_once(own, live, import_, tracker, order):
+    run_id = live.create_run("0", run_name="r").info.run_id
+    for number in range(3):
+        steps = range(number * 4, number * 4 + 4)
+        at = FIRST - number * 1000
+        if order == "import, live":
+            log(own, run_id, steps, at)
+            import_()
+            log(live, run_id, [100 + number])
+            deliver()
+        else:
+            log(live, run_id, steps, at)
+            if order == "live, import":
+                deliver()
+            import_()  # the journal may be on its way
+            log(own, run_id, [100 + number])
+    live.set_terminated(run_id)
+    deliver()
+    import_()
+    assert verify() == []
+    assert points(tracker) == 15
+    assert import_() == (0, 1)
+
+
+def test_what_was_lost_of_a_run_that_was_tracked_is_brought_over(own, live, import_, tracker):
+    with mock.patch.dict("os.environ", {"MLFLOW_TRACKING_URI": live.tracking_uri}):
+        mlflow.set_tracking_uri(live.tracking_uri)
+        with mlflow.start_run(run_name="r") as run:
+            log(live, run.info.run_id, range(20))
+            mlflow.log_params({"a": 1, "b": 2})
+            mlflow.set_tags({"t": 1, "u": 2})
+            mlflow.log_input(mlflow.data.from_numpy(np.ones(3), source="s3://b/x.npy", name="x"))
+    deliver()
+    assert import_() == (0, 1)
+    with contextlib.closing(sqlite3.connect(tracker.removeprefix("sqlite:///"))) as database, database:
+        database.execute("DELETE FROM metrics WHERE step > 17")
+        database.execute("UPDATE metric_series SET points = 18")
+        for table, condition in (("params", "name = 'a'"), ("tags", "name = 't'"), ("dataset_operations", "1")):
+            database.execute(f"DELETE FROM {table} WHERE {condition}")
+    assert {d["what"] for d in verify()} == {"metric", "param", "tag", "dataset"}
+    assert import_() == (1, 1)
+    assert verify() == []
+    assert import_() == (0, 1)
+
+
+def test_what_has_changed_is_brought_up_to_date_and_what_only_the_tracker_has_stays(own, live, import_, reader):
+    run_id = live.create_run("0", run_name="old", tags={"t": "1"}).info.run_id
+    live.set_tag(run_id, "only", "here")
+    deliver()
+    own.delete_tag(run_id, "only")
+    own.set_tag(run_id, "t", "2")
+    own.log_inputs(run_id, [])
+    own.set_tag(run_id, "mlflow.note.content", "described")
+    own.update_run(run_id, name="new")
+    own.set_terminated(run_id)
+    assert import_() == (1, 1)
+    (difference,) = verify()
+    assert (difference["what"], difference["name"], difference["mlflow"]) == ("tag", "only", "(none)")
+    (run,) = reader.runs((), 10).data
+    assert (run.name, run.description, run.state) == ("new", "described", "success")
+    # Reopened, and ended in another way.
+    own.update_run(run_id, status="RUNNING")
+    assert import_() == (1, 1)
+    assert reader.task_run(uid_of(run_id))["state"] == "running"
+    own.set_terminated(run_id, "KILLED")
+    assert import_() == (1, 1)
+    assert [d["what"] for d in verify()] == ["tag"]
+
+
+def test_a_tag_that_a_run_sets_during_the_import_is_not_set_back(own, live, import_, reader, monkeypatch):
+    run_id = live.create_run("0", tags={"t": "1"}).info.run_id
+    deliver()
+    own.set_tag(run_id, "t", "2")
+    send = _importing.Importer._send
+
+    def and_then_live(self, call, body):
+        if call == "log_metrics" and "t" in str(body) and live.get_run(run_id).data.tags["t"] == "2":
+            live.set_tag(run_id, "t", "3")
+            deliver()
+        send(self, call, body)
+
+    monkeypatch.setattr(_importing.Importer, "_send", and_then_live)
+    assert import_() == (1, 1)
+    assert {tag["name"]: tag["value"] for tag in reader.task_run(uid_of(run_id))["tags"]}["t"] == "3"
+
+
+def test_an_import_that_is_killed_anywhere_is_completed_by_the_next(own, import_, tracker, monkeypatch):
+    monkeypatch.setattr(_importing, "_CHUNK", 3)
+    parent = own.create_run("0", run_name="parent").info.run_id
+    child = own.create_run("0", run_name="child", tags={"mlflow.parentRunId": parent}).info.run_id
+    for run_id in (parent, child):
+        log(own, run_id, range(7))
+        own.log_param(run_id, "p", 1)
+        own.set_terminated(run_id)
+    send = _importing.Importer._send
+    calls = []
+
+    def dying(self, call, body):
+        if len(calls) == limit:
+            raise UnreachableError("killed")
+        calls.append(call)
+        send(self, call, body)
+
+    monkeypatch.setattr(_importing.Importer, "_send", dying)
+    limit = 0
+    while CliRunner().invoke(_cli.mlflow, ["import", "--from", own.tracking_uri, "--json"]).exit_code != 0:
+        limit += 1
+        calls.clear()
+        assert limit < 40
+    assert limit > 3
+    assert verify() == []
+    assert points(tracker) == 14
+    assert import_() == (0, 2)
+
+
+def test_two_imports_at_once_bring_each_point_once(own, import_, tracker, monkeypatch):
+    run_id = own.create_run("0").info.run_id
+    log(own, run_id, range(10))
+    own.set_terminated(run_id)
+    points_of_tracker = _importing.points_of_tracker
+    others = []
+
+    def and_another_import(found):
+        has = points_of_tracker(found)
+        if not others:
+            others.append(None)
+            others.append(import_())
+        return has
+
+    import_()
+    log(own, run_id, range(10, 20))
+    monkeypatch.setattr(_importing, "points_of_tracker", and_another_import)
+    assert import_() == (1, 1)
+    assert others[1] == (1, 1)
+    assert (verify(), points(tracker)) == ([], 20)
+
+
+def test_an_import_that_finds_nothing_new_reads_no_point(own, import_, monkeypatch):
+    for number in range(3):
+        run_id = own.create_run("0", run_name=f"r{number}").info.run_id
+        log(own, run_id, range(50))
+        own.set_terminated(run_id)
+    assert import_() == (3, 3)
+
+    def reads(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(_sides.OwnStore, "history", reads)
+    monkeypatch.setattr("dbnd_tracker._reader.DatabaseReader.points", reads)
+    assert import_() == (0, 3)
+
+
+def test_odd_values_are_brought_over_once(own, live, import_, tracker):
+    run_id = live.create_run("0").info.run_id
+    values = [math.nan, math.inf, -math.inf, 0.0, 1e308]
+    live.log_batch(run_id, [Metric("odd", value, FIRST, n) for n, value in enumerate(values)])
+    import_()
+    deliver()
+    import_()
+    assert (verify(), points(tracker)) == ([], 5)
+
+
+def test_a_run_of_a_task_is_brought_to_where_its_late_events_go(tracker, inner_uri, import_, reader):
+    conf = {
+        "core": {"databand_url": tracker, "flush_timeout": 0},
+        "mlflow_tracking": {"databand_tracking": True, "duplicate_tracking_to": inner_uri},
+    }
+    is_down = mock.patch("dbnd_tracker._embedded.EmbeddedTransport.send", side_effect=UnreachableError("it is down"))
+    with is_down, dbnd_tracking("job", conf=conf), mlflow.start_run(run_name="r"):
+        mlflow.log_metric("m", 1)
+        tags = mlflow.active_run().data.tags
+    with is_down:
+        deliver()
+    assert import_() == (1, 1)
+    assert reader.task_run(tags["dbnd.task_run_uid"])["name"] == "r"
+    assert verify() == []
+    assert CliRunner().invoke(sync, []).exit_code == 0  # what waited in the journal
+    assert reader.task_run(tags["dbnd.task_run_uid"])["name"] == "job"
+    assert verify() == []
+    (run,) = reader.runs((), 10).data
+    assert (run.run_uid, run.name, run.state) == (tags["dbnd.run_uid"], run.name, "success")
+    assert import_() == (0, 1)
+
+
+class TestParents:
+    @pytest.fixture
+    def run(self, own):
+        def create(name, parent=None, experiment="0", start=1):
+            tags = {"mlflow.parentRunId": parent} if parent else {}
+            run_id = own.create_run(experiment, run_name=name, tags=tags, start_time=start * 86_400_000).info.run_id
+            own.set_terminated(run_id)
+            return run_id
+
+        return create
+
+    def placed(self, reader, *run_ids):
+        """Which task run stands below which, and under which run; each can be found there."""
+        found = []
+        for run_id in run_ids:
+            (at,) = [
+                (run.name, {t.task_run_uid: t.name for t in detail.task_runs}.get(task.parent_task_run_uid))
+                for run in reader.runs((), 100).data
+                for detail in [reader.run(run.run_uid)]
+                for task in detail.task_runs
+                if task.task_run_uid == uid_of(run_id)
+            ]
+            found.append(at)
+        return found
+
+    def test_what_runs_are_nested_in_is_imported_though_it_was_not_asked_for(self, own, run, import_, reader):
+        other = own.create_experiment("other")
+        grandparent = run("grandparent")
+        parent = run("parent", grandparent, other, start=20)
+        child = run("child", parent, start=30)
+        assert import_("--since", "1970-01-25") == (3, 3)
+        assert names(reader) == ["grandparent"]
+        assert self.placed(reader, grandparent, parent, child) == [
+            ("grandparent", None),
+            ("grandparent", "grandparent"),
+            ("grandparent", "parent"),
+        ]
+        assert import_("--experiment", "other") == (0, 2)
+        assert import_() == (0, 3)
+        assert verify() == []
+
+    def test_the_command_says_that_there_is_a_parent_more(self, run, own):
+        run("child", run("parent"), start=30)
+        args = ["import", "--from", own.tracking_uri, "--since", "1970-01-25", "--json"]
+        done = CliRunner().invoke(_cli.mlflow, args)
+        facts = json.loads(done.stdout)
+        assert (facts["runs"], facts["imported"], facts["parents"]) == (2, 2, 1)
+        assert "1 of the 2 are what the runs that you asked for are nested in" in done.stderr
+
+    def test_a_parent_that_comes_later_in_the_list(self, run, import_, reader):
+        parent = run("parent", start=9)
+        child = run("child", parent)
+        assert import_() == (2, 2)
+        assert self.placed(reader, parent, child) == [("parent", None), ("parent", "parent")]
+
+    def test_a_parent_that_was_deleted(self, own, run, import_, reader):
+        parent = run("parent")
+        child = run("child", parent)
+        own.delete_run(parent)
+        assert import_() == (2, 2)
+        assert self.placed(reader, parent, child) == [("parent", None), ("parent", "parent")]
+        assert verify() == verify(parent) == []
+
+    @pytest.mark.parametrize("name", ["0" * 32, "no such run"])
+    def test_a_parent_that_does_not_exist(self, run, import_, reader, name):
+        child = run("child", name)
+        assert import_() == (1, 1)
+        assert self.placed(reader, child) == [("child", None)]
+        assert verify() == []
+
+    def test_runs_that_name_each_other_or_themselves(self, own, run, import_, reader):
+        a = run("a")
+        b = run("b", a)
+        own.set_tag(a, "mlflow.parentRunId", b)
+        alone = run("alone")
+        own.set_tag(alone, "mlflow.parentRunId", alone)
+        below = run("below", a)
+        assert import_() == (4, 4)
+        assert self.placed(reader, a, b, alone, below) == [("a", None), ("b", None), ("alone", None), ("a", "a")]
+        assert import_() == (0, 4)
+        assert verify() == []
+
+    def test_a_child_whose_parent_the_tracker_has_lost(self, own, run, import_, reader):
+        parent = run("parent")
+        child = run("child", parent)
+        assert import_() == (2, 2)
+        own.set_tag(child, "mlflow.parentRunId", run("another"))
+        assert import_()[1] == 3
+        assert self.placed(reader, child) == [("another", "another")]
+        assert verify() == []
+
+
+def test_a_run_without_views_of_deleted_ones_is_found_by_its_id(own, import_):
+    """A run that was deleted in MLflow since is no difference, unless it is asked for."""
+    run_id = own.create_run("0").info.run_id
+    import_()
+    own.delete_run(run_id)
+    assert verify() == []
+    assert [d["what"] for d in verify(run_id)] == ["stage"]
+    assert own.search_runs(["0"], run_view_type=ViewType.DELETED_ONLY)
+
+
+def test_users_tags_that_begin_as_ours_are_brought_over(own, import_, reader):
+    run_id = own.create_run("0", tags={"dbnd.team": "x"}).info.run_id
+    own.log_batch(run_id, tags=[RunTag("dbnd.owner", "y")])
+    import_()
+    tags = {tag["name"]: tag["value"] for tag in reader.task_run(uid_of(run_id))["tags"]}
+    assert (tags["dbnd.team"], tags["dbnd.owner"]) == ("x", "y")
+    own.set_tag(run_id, "dbnd.team", "z")
+    assert [(d["what"], d["name"]) for d in verify()] == [("tag", "dbnd.team")]
+
+
+def test_runs_that_were_deleted_in_the_tracker_come_back_only_when_that_is_asked_for(own, import_, tracker, dbnd):
+    run_id = own.create_run("0", run_name="r").info.run_id
+    log(own, run_id, range(3))
+    assert import_() == (1, 1)
+    assert dbnd("runs", "delete", uid_of(run_id), "--yes", "--force").returncode == 0
+    assert import_() == (0, 1)
+    assert points(tracker) == 0
+    assert import_("--recreate") == (1, 1)
+    assert (verify(), points(tracker)) == ([], 3)
