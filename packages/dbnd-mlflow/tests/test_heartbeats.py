@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 
 import mlflow
 import pytest
@@ -76,6 +77,25 @@ def test_a_run_that_is_started_again_beats_again_in_the_process_that_does_so(uri
     with mlflow.start_run(run_id=run_id):
         assert beating() == {run_id}
     assert beating() == set()
+
+
+def test_a_run_that_was_left_to_this_process_beats_from_what_is_logged_to_it_on(client, beating, answer):
+    """So do the clients' runs of a server that was away."""
+    run_id = client.create_run("0").info.run_id
+    for runs in _maps.values():
+        runs._runs.clear()
+        runs.hearts.after_fork()
+    _get_store(client.tracking_uri)._databand_reporter._client._channel.sender.end_beat(str(uuid.UUID(run_id)))
+    client.set_tag(run_id, "reviewed", "yes")
+    assert beating() == set()
+    client.log_metric(run_id, "m", 1)
+    assert beating() == {run_id}
+    tracked = next(runs._runs[run_id] for runs in _maps.values() if run_id in runs)
+    tracked.heard_at = time.monotonic() - _hearts.PATIENCE - 60
+    answer("running")
+    assert beating() == set()
+    client.log_metric(run_id, "m", 2)
+    assert beating() == {run_id}
 
 
 def test_a_run_that_moves_below_another_one_follows_its_root(client, beating, answer):

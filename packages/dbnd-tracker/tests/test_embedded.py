@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -53,6 +54,16 @@ def test_a_heartbeat_brings_the_state_of_the_run(tmp_path: Path, make_run: Any) 
     transport.send(Batch("init_run", run.init(), "0" * 32, 1, 1))
     assert transport.heartbeat(run.uid) == "running"
     transport.close()
+
+
+def test_a_heartbeat_of_a_run_that_was_never_announced_makes_no_nameless_run(tmp_path: Path, make_run: Any) -> None:
+    url = f"sqlite:///{tmp_path / 't.db'}"
+    transport = EmbeddedTransport(url)
+    transport.send(Batch("init_run", make_run().init(), "0" * 32, 1, 1))
+    assert transport.heartbeat(make_run().uid) == "running"
+    transport.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "t.db")) as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 
 def test_a_database_that_cannot_be_opened_is_found_by_a_check(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Heartbeats of MLflow runs outside of tasks, by which a tracker tells a run that goes on from one that has died.
 
-A process sends them for the runs that it has started, or started again, until they end or it does. A server does so for
-its clients, of which it cannot know whether they live: it stops when it has heard nothing of a run for a day, so that
-neither a quiet training is shown as lost nor a dead one as running for ever.
+A process sends them for the runs that it has started, or started again, until they end or it does; and for those that
+others have started and it logs to, for others may have left them to it. A server does so for its clients, of which it
+cannot know whether they live. Where a process speaks for others, it stops when it has heard nothing of a run for a day,
+so that neither a quiet training is shown as lost nor a dead one as running for ever.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 # Each heartbeat is a request: of more runs at once the others are not expected to send any, and never shown as lost.
 MAX_HEARTS: Final = 100
-# How long a server speaks for a client that says nothing, in seconds.
+# How long a process speaks for another one that says nothing, in seconds.
 PATIENCE: Final = 24 * 60 * 60.0
 _FINAL: Final = frozenset({RunState.SUCCESS.value, RunState.FAILED.value, RunState.CANCELLED.value})
 # Where an MLflow server says what it serves.
@@ -52,8 +53,14 @@ class Hearts:
         if tracked.is_dbnd_run and self._client.heartbeats:
             tracked.task_run.run.sends_heartbeat = len(self._beating) < MAX_HEARTS
 
-    def begin(self, tracked: TrackedRun) -> None:
-        """Send heartbeats of a run that was started, or started again; of a run below another one its root's tell."""
+    def begin(self, tracked: TrackedRun, *, is_started: bool = True) -> None:
+        """Send heartbeats of a run; of a run below another one its root's tell.
+
+        Args:
+            tracked: The run.
+            is_started: Whether this process has started it, and does not only log to it.
+        """
+        tracked.beats = True
         if not tracked.is_dbnd_run or tracked.is_guess or not self._client.heartbeats:
             return
         with self._lock:
@@ -61,10 +68,12 @@ class Hearts:
                 return
             self._beating[tracked] = run = tracked.task_run.run
         is_told = False
+        speaks_for_another = not is_started or _is_server()
 
         def goes_on(state: str) -> bool:
             nonlocal is_told
-            is_silent = _is_server() and time.monotonic() - tracked.heard_at > PATIENCE
+            is_silent = speaks_for_another and time.monotonic() - tracked.heard_at > PATIENCE
+            tracked.beats = not is_silent  # the next that is logged begins again
             # Another process may have ended it, or moved it below another one.
             if state in _FINAL or is_silent or tracked.task_run.run is not run:
                 self.end(tracked)

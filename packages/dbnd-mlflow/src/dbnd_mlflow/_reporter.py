@@ -236,6 +236,8 @@ class Reporter:
                     texts_now = (text_point(t.key, mask_value(t.key, str(t.value)), now) for t in texts)
                     groups.append(group(attempt, source, texts_now))
         self._client.log_metrics(groups)
+        if not (tracked.beats or tracked.has_ended) and (metrics or params):
+            self._map.hearts.begin(tracked, is_started=False)
         if tags:
             self._changed(tracked, {tag.key: str(tag.value) for tag in tags})
 

@@ -70,6 +70,7 @@ class TrackedRun:
         info: MLflow's RunInfo, once known.
         facts: Those of its tags that are facts of the run.
         heard_at: When something was last reported of it, in monotonic seconds.
+        beats: Whether heartbeats of it are sent from here, or by the process that this one is a fork of.
     """
 
     task_run: TaskRun
@@ -85,6 +86,7 @@ class TrackedRun:
     info: Any = None
     facts: dict[str, str] = field(default_factory=dict)
     heard_at: float = field(default_factory=time.monotonic)
+    beats: bool = False
 
     @property
     def is_dbnd_run(self) -> bool:

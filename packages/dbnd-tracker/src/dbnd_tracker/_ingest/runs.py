@@ -175,8 +175,8 @@ def init_scheduled_job(writer: Writer, body: InitScheduledJob) -> object:
 
 def heartbeat(writer: Writer, body: Heartbeat) -> object:
     """Note that a run is alive, and answer its state: a run that is to stop learns it this way."""
-    run = _run(writer, body.run_uid)
-    if run is None:  # the process need not end because of that
+    run = writer.row(Run, body.run_uid)
+    if run is None:  # deleted, or never announced: the process need not end because of that
         return RunState.RUNNING.value
     run.sends_heartbeat = True
     run.last_heartbeat = writer.now
