@@ -49,7 +49,7 @@ HOSTILE = [
     faults.garbage,
     faults.bad_gateway,
     faults.busy(1),
-    faults.limiting(1_000),
+    faults.limiting(20_000),
     faults.delaying(0.5),
     faults.dripping(0.002),
 ]
