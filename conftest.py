@@ -40,6 +40,15 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _clients_end() -> Iterator[None]:
+    """No sender of a test goes on into another one."""
+    yield
+    client = sys.modules.get("dbnd._tracking.client")
+    for each in list(client._clients) if client is not None else ():
+        each.close(0)
+
+
+@pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home, DBND_HOME and working directory, and none of the outer environment's settings."""
     for name in list(os.environ):

@@ -200,3 +200,23 @@ def test_context_of_a_run_that_a_task_starts_names_its_parent(jobs, tracker):
         run = reader.run(inner)
     assert run.root_run_uid == progress.run
     assert run.parent_task_run_uid == progress.task_run
+
+
+@pytest.mark.parametrize("kind", ["embedded", "http"])
+def test_the_senders_thread_imports_nothing(warm, tracker, tmp_path, kind):
+    """A process that is forked while another thread imports inherits the lock of that module, for ever."""
+    url = tracker.url.replace("127.0.0.1", "localhost") if kind == "http" else f"sqlite:///{tmp_path}/own.db"
+    process = warm.python(
+        "import sys\n"
+        "from dbnd import Config\n"
+        "from dbnd._tracking.client import TrackingAPIClient\n"
+        "from dbnd._tracking.points import group, point\n"
+        f"client = TrackingAPIClient({url!r}, Config.load())\n"
+        "before = set(sys.modules)\n"
+        "client.log_metrics([group('1' * 8 + '-1111' * 3 + '-' + '1' * 12, 'user', [point('n', 1, 1, 1)])])\n"
+        "assert client.flush(60), client.trouble\n"
+        "print(sorted(set(sys.modules) - before))\n",
+        tmp_path / "log",
+    )
+    assert process.wait() == 0, process.output
+    assert process.output == "[]\n"

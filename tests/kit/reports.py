@@ -1,4 +1,4 @@
-"""What was reported of MLflow's calls, read from journals, and a small model to log."""
+"""What was reported of MLflow's calls, read from journals or brought to the tracker, and a small model to log."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from collections import Counter
 
 import mlflow
 import pytest
+
+
+def deliver():
+    """Wait until the trackers of this process have what was reported to them."""
+    from dbnd._tracking.client import _clients
+
+    for client in list(_clients):
+        client.close()
 
 
 def points(events):

@@ -240,6 +240,9 @@ def arguments(store, run):
             {"experiment_id": experiment_id, "user_id": "u", "start_time": 1, "tags": [], "run_name": "second"},
             4,  # the run, its state, its link, its tags
         ),
+        "_hard_delete_experiment": ({"experiment_id": experiment_id}, 0),  # its runs were deleted before
+        "_hard_delete_run": ({"run_id": run_id}, 1),
+        "delete_experiment": ({"experiment_id": experiment_id}, 1),
         "delete_run": ({"run_id": run_id}, 1),
         "delete_tag": ({"run_id": run_id, "key": "t"}, 1),
         "get_experiment": ({"experiment_id": experiment_id}, 0),
@@ -257,7 +260,8 @@ def arguments(store, run):
         "log_inputs": ({"run_id": run_id, **dataset}, 0),
         "log_metric": ({"run_id": run_id, "metric": Metric("m", 1.0, 5, 1)}, 1),
         "log_param": ({"run_id": run_id, "param": Param("p", "1")}, 1),
-        "rename_experiment": ({"experiment_id": experiment_id, "new_name": "other"}, 0),
+        "rename_experiment": ({"experiment_id": experiment_id, "new_name": "other"}, 1),
+        "restore_experiment": ({"experiment_id": experiment_id}, 1),
         "set_tag": ({"run_id": run_id, "tag": RunTag("u", "1")}, 1),
         "update_run_info": (
             {"run_id": run_id, "run_status": RunStatus.FINISHED, "end_time": 2, "run_name": None},
@@ -266,6 +270,8 @@ def arguments(store, run):
     }
 
 
+# They come after the deletion of an experiment.
+OF_DELETED = {"_hard_delete_experiment", "restore_experiment"}
 # Here below, and with real models in test_exactly_once.
 TESTED_ELSEWHERE = {"create_logged_model", "create_model_version", "record_logged_model", "restore_run"}
 
@@ -283,6 +289,8 @@ def test_each_way_of_calling_a_method_is_reported_once(name, store, journalled, 
         if positional > len(given):
             break
         names = [each for each in inspect.signature(getattr(store, name)).parameters if each in given]
+        if name in OF_DELETED:
+            store.delete_experiment(run.info.experiment_id)
         before = len(journalled())
         keywords = {each: given[each] for each in names[positional:]}
         getattr(store, name)(*(given[each] for each in names[:positional]), **keywords)

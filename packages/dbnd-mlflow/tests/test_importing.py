@@ -12,6 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from kit.reports import deliver
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag, ViewType
 
@@ -45,12 +46,6 @@ def own(tracker, inner_uri):
 def live(tracker, inner_uri):
     """A client by which the same store is tracked; ``deliver`` waits until the tracker has what it was told."""
     return MlflowClient(tracking_uri=build_composite_uri(tracker, inner_uri))
-
-
-def deliver():
-    from dbnd._tracking.client import close_all
-
-    close_all()
 
 
 def command(*args):

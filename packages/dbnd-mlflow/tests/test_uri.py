@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbnd import ConfigError
-from dbnd._paths import sqlite_path
+from dbnd._paths import sqlite_path, sqlite_url
 from dbnd_mlflow import CompositeUri, build_composite_uri, is_composite_uri, parse_composite_uri
 
 
@@ -63,7 +63,7 @@ def test_parsing_is_the_inverse_of_building(host, scheme, uri):
 
 @given(paths.map(lambda path: f"/{path}").filter(lambda path: str(Path(path)) == path), inner)
 def test_so_it_is_for_the_embedded_tracker(path, uri):
-    url = f"sqlite:///{path}"
+    url = sqlite_url(Path(path))
     assert parse_composite_uri(build_composite_uri(url, uri)) == CompositeUri(url, uri)
 
 

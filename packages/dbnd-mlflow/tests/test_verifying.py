@@ -9,6 +9,7 @@ import sqlite3
 
 import pytest
 from click.testing import CliRunner
+from kit.reports import deliver
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
@@ -56,9 +57,7 @@ def tracked(home, monkeypatch, inner, own):
     child = client.create_run(experiment, run_name="child", tags={"mlflow.parentRunId": run_id}).info.run_id
     for each in (child, run_id):
         client.set_terminated(each)
-    from dbnd._tracking.client import close_all
-
-    close_all()
+    deliver()
     assert verify() == []
     return run_id
 
@@ -74,9 +73,7 @@ def test_points_that_are_logged_twice_are_equal_on_both_sides(tracked, own, home
     for _ in range(3):
         client.log_metric(tracked, "loss", 0.3, timestamp=FIRST + 1, step=1)
     client.log_batch(tracked, [Metric("twice", 1.0, FIRST, 1)] * 2)
-    from dbnd._tracking.client import close_all
-
-    close_all()
+    deliver()
     assert verify() == []
 
 
@@ -100,9 +97,7 @@ def test_last_values_go_by_step_then_time_then_value(tracked, own, home, inner):
     client = MlflowClient(tracking_uri=build_composite_uri(f"sqlite:///{home / 'dbnd/tracker.db'}", inner))
     for value, timestamp, step in [(0.1, 5, 10), (0.9, 9, 5), (0.4, 6, 10), (0.3, 6, 10), (math.nan, 6, 10)]:
         client.log_metric(tracked, "m", value, timestamp=FIRST + timestamp, step=step)
-    from dbnd._tracking.client import close_all
-
-    close_all()
+    deliver()
     assert verify() == []
 
 

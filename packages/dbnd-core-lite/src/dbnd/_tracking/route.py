@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import encodings.idna  # noqa: F401  what getaddrinfo() imports: a fork in that moment would leave the child its lock
 import errno
 import ipaddress
 import os
@@ -13,6 +14,8 @@ from ssl import CERT_NONE, PROTOCOL_TLS_CLIENT, SSLCertVerificationError, SSLCon
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+import certifi
 
 from dbnd._masking import mask_url
 from dbnd._tracking.transport import BusyError, UnreachableError
@@ -107,8 +110,6 @@ def _tls(*, verifies: bool) -> SSLContext:
         return context
     named = next((name for name in _CERTIFICATES if os.environ.get(name)), None)
     if named is None:
-        import certifi
-
         context.load_verify_locations(certifi.where())
         return context
     path = os.environ[named]
