@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 import uuid
 from collections.abc import Callable
@@ -84,6 +85,35 @@ def test_texts_are_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
     for raw in (b"[" * 11, b"[0" + b",0" * 10 + b"]", b'{"a": "x", "b": [' + b"{}," * 10 + b'0], "c": "y"}'):
         with pytest.raises(TooMuchError, match="more than 10 values"):
             limits.check_json(raw)
+
+
+def test_texts_that_are_not_closed_are_counted_in_linear_time() -> None:
+    def seconds(size: int) -> float:
+        started = time.perf_counter()
+        with pytest.raises(TooMuchError):
+            limits.check_json(b"," * (limits.MAX_VALUES + 1) + b'"' + b'\\"' * size)
+        return time.perf_counter() - started
+
+    assert seconds(500_000) < 10 * max(seconds(5_000), 0.1)
+
+
+def test_very_many_empty_texts_are_too_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_VALUES", 10_000)
+    with pytest.raises(TooMuchError):
+        limits.check_json(b'"' + b"," * (limits.MAX_VALUES + 1) + b'"' + b'""' * (2 * limits.MAX_VALUES + 2))
+
+
+def test_schemas_that_travel_as_text_hold_no_more_than_a_body_may() -> None:
+    large = '{"a": [' + "{}," * 80_000 + "{}]}"
+    ids = dict.fromkeys(("run_uid", "task_run_uid", "task_run_attempt_uid"), str(uuid.uuid4()))
+    targets = [
+        {**ids, "target_path": "x", "operation_type": "read", "data_schema": schema}
+        for schema in (large, '{"b": 1}', large, '{"c": [1, 2]}')
+    ]
+    body: Any = validated("log_targets", CALLS["log_targets"].body, {"targets_info": targets})
+    found = [info.data_schema for info in body.targets_info]
+    assert len(found[0]["a"]) == 80_001
+    assert found[1:] == [{"b": 1}, {"text": large}, {"c": [1, 2]}]
 
 
 def _points(count: int, names: int) -> list[Any]:

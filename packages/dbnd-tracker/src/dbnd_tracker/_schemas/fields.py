@@ -6,6 +6,7 @@ import functools
 import json
 import re
 import uuid
+from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -17,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Strict,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     WrapValidator,
 )
@@ -175,10 +177,25 @@ def _plain_source(value: object) -> object:
     return storable(value.removeprefix("UpdateSource."))[:SOURCE_LENGTH] if isinstance(value, str) else value
 
 
-def _from_json_text(value: object) -> object:
-    """Schemas travel as objects or, from older clients and for targets, as text that holds one."""
+@dataclass
+class Allowance:
+    """How many values the texts of one body may still be parsed to: nobody has counted those at the door."""
+
+    values: int = 200_000
+
+
+def _from_json_text(value: object, info: ValidationInfo) -> object:
+    """Schemas travel as objects or, from older clients and for targets, as text that holds one.
+
+    What holds too much for the ``Allowance`` of the body stays text.
+    """
     if not isinstance(value, str):
         return value
+    allowance: Allowance = info.context or Allowance()
+    count = sum(map(value.count, ",[{"))
+    if count > allowance.values:
+        return {"text": value}
+    allowance.values -= count
     try:
         parsed = json.loads(value)
     except (ValueError, RecursionError):

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dbnd_tracker._errors import PayloadError
+from dbnd_tracker._schemas.fields import Allowance
 from dbnd_tracker._schemas.unknown import UNKNOWN_KEYS
 
 M = TypeVar("M", bound=BaseModel)
@@ -25,7 +26,7 @@ def validated(call: str, model: type[M], body: object, *place: str | int) -> M:
         PayloadError: It is not of that form.
     """
     try:
-        found = model.model_validate(body)
+        found = model.model_validate(body, context=Allowance())
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in (*place, *problem["loc"])) or "its top"
