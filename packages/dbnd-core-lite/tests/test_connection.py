@@ -263,6 +263,8 @@ PRETENDERS = {
     "JSON as text": message(kind=b"text/plain", body=b"{}"),
     "half of JSON": message(body=b'{"a": '),
     "JSON that breaks off": HEAD + b"Content-Length: 9\r\n\r\n{}",
+    "JSON that names an error": message(body=b'{"error": "no such path", "status": 404}'),
+    "GraphQL": message(body=b'{"errors": [{"message": "Must provide query string."}]}'),
     "deep JSON": message(body=b"[" * 100_000),
     "not found": message(b"404 Not Found", b"text/html", PAGE),
     "not allowed": message(b"405 Method Not Allowed", b"text/html", PAGE),
@@ -312,7 +314,7 @@ def test_a_page_is_no_login(raw, page):
         transport(raw.url, databand_access_token=None).check()
 
 
-@pytest.mark.parametrize("body", [b"{}", b"null", b"[]", b'"ok"', b'{"value": NaN}'])
+@pytest.mark.parametrize("body", [b"{}", b"null", b"[]", b'"ok"', b'{"value": NaN}', b'{"error": null}'])
 @pytest.mark.parametrize("kind", [b"application/json", b"application/json; charset=utf-8", b""])
 def test_a_foreign_tracker_is_known_by_its_json(raw, kind, body):
     raw.speak = lambda connection, _: connection.sendall(message(kind=kind, body=body))

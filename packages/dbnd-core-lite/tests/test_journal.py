@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
+from unittest import mock
 
 import pytest
 
@@ -58,6 +60,17 @@ def test_threads_append_whole_lines(journal):
     assert journal.accepted == journal.unsent == len(found) == 1600
     for thread in range(8):
         assert [number for t, number in found if t == thread] == list(range(200))
+
+
+def test_journals_are_told_apart_where_a_test_suite_has_replaced_uuid4(folder):
+    with mock.patch("uuid.uuid4", return_value=uuid.UUID(int=1)):
+        journals = [Journal(folder, "http://h") for _ in range(2)]
+    for number, journal in enumerate(journals):
+        journal.append("call", number)
+    assert journals[0].path != journals[1].path
+    for journal in journals:
+        journal.close()
+    assert len(list(folder.glob("*.journal"))) == 2
 
 
 def test_accepted_means_kept(folder):

@@ -77,6 +77,15 @@ def test_damaged_lines_are_named_and_keep_their_numbers():
     assert found[-1].end == 100 + sum(map(len, lines))
 
 
+@pytest.mark.parametrize("byte", [b"\x0b", b"\x8a", b" ", b"a", b"\r", b"\x00"])
+def test_two_records_between_which_the_line_break_is_damaged_are_both_whole(byte):
+    lines = [records.frame(("call", number)) for number in range(4)]
+    joined = [lines[0], lines[1].removesuffix(b"\n") + byte + lines[2], lines[3]]
+    found = records.parse(joined, 10, 100)
+    assert [(r.sequence, r.body, r.trouble) for r in found] == [(10 + n, n, "") for n in range(4)]
+    assert [r.end for r in found] == [100 + sum(map(len, lines[: n + 1])) for n in range(4)]
+
+
 def line_of(data):
     return b"%08x %b\n" % (zlib.crc32(data), data)
 

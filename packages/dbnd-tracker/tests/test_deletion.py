@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,6 +77,7 @@ def test_ids_go_on_where_they_were_when_all_rows_are_deleted(sqlite_tracker: Any
 def _later_calls(run: Any, task: Any) -> list[tuple[str, Any, int]]:
     """What a run may still send, and how many events each is."""
     attempt, late = {"task_run_attempt_uid": task.attempt}, run.task("late")
+    again = replace(task, attempt=str(uuid.uuid4()))
     target = {
         "run_uid": run.uid,
         "task_run_uid": task.uid,
@@ -96,6 +98,8 @@ def _later_calls(run: Any, task: Any) -> list[tuple[str, Any, int]]:
         ("log_metrics", task.floats("loss", 4), 4),
         ("log_metrics", task.metrics(task.metric("lr", "mlflow.param", value_str="1")), 1),
         ("update_task_run_attempts", task.update("SUCCESS"), 1),
+        ("update_task_run_attempts", again.update("RUNNING"), 1),
+        ("log_metrics", again.floats("loss", 3), 3),
         ("set_task_reused", {"task_run_uid": task.uid, "task_outputs_signature": "1"}, 1),
         ("save_task_run_log", {**attempt, "log_body": "text"}, 1),
         ("save_external_links", {**attempt, "external_links_dict": {"a": "b"}}, 1),

@@ -18,6 +18,7 @@ from dbnd._run import Process, Run, RunState, TaskDefinition, TaskRun, TaskRunSt
 from dbnd._settings import CoreSettings, RunInfoSettings, RunSettings, TrackingSettings
 from dbnd._signals import TerminatedError, request_end
 from dbnd._tracking.wire import ErrorInfo
+from dbnd._uids import new_uid
 
 if TYPE_CHECKING:
     from dbnd._config import Config
@@ -69,7 +70,7 @@ def _join(run: Run) -> None:
     try:
         run.uid = str(uuid.UUID(uid))
     except ValueError:
-        msg = f"The environment variable DBND_RUN_UID = {uid!r} is no uid of a run, such as {uuid.uuid4()}."
+        msg = f"The environment variable DBND_RUN_UID = {uid!r} is no uid of a run, such as {new_uid()}."
         raise ConfigError(msg) from None
     if resubmit.lower() in {"true", "yes", "t", "1"}:
         run.attempt_suffix = "-resubmit"

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Final
 
 from dbnd._facts import current_user, random_name, utc_now
+from dbnd._uids import new_uid
 from dbnd._values import storable
 
 
@@ -81,7 +82,7 @@ class TaskDefinition:
 
     name: str
     params: tuple[ParamDefinition, ...] = ()
-    uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    uid: str = field(default_factory=lambda: str(new_uid()))
     result_type: str | None = None
     kind: str = "python"
 
@@ -139,7 +140,7 @@ class Process:
 
     @staticmethod
     def _new_suffix() -> str:
-        return f"_{uuid.uuid4().hex[:6]}"
+        return f"_{new_uid().hex[:6]}"
 
 
 @dataclass(slots=True)
@@ -170,14 +171,14 @@ class Run:
     name: str = field(default_factory=random_name)
     user: str = field(default_factory=current_user)
     description: str | None = None
-    uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    uid: str = field(default_factory=lambda: str(new_uid()))
     start_time: datetime = field(default_factory=utc_now)
     end_time: datetime | None = None
     state: RunState = RunState.RUNNING
     is_attached: bool = False
     sends_heartbeat: bool = False
     is_elsewhere: bool = False
-    env_uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    env_uid: str = field(default_factory=lambda: str(new_uid()))
     parent: ParentTaskRun | None = field(default_factory=ParentTaskRun.of_environment)
     root: TaskRun | None = None
     place: str | None = None
@@ -244,7 +245,7 @@ class Run:
             parent=parent,
             af_id=af_id,
             params=params or {},
-            uid=uid or str(uuid.uuid4()),
+            uid=uid or str(new_uid()),
             attempt_uid=attempt_uid
             or str(uuid.uuid5(uuid.UUID(self.uid), f"{self.dag_id}.{af_id}:1{self.attempt_suffix}")),
             start_time=start_time or utc_now(),

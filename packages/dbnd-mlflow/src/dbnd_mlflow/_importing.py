@@ -7,7 +7,6 @@ or by another import, is kept once by the tracker.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +18,7 @@ from dbnd._run import RunState, TaskRun, TaskRunState
 from dbnd._tracking import wire
 from dbnd._tracking.points import Group, group, micros, point, text_point
 from dbnd._tracking.transport import Batch, Transport
+from dbnd._uids import new_uid
 
 from ._artifacts import MAX_ARTIFACTS, artifacts_of, is_local
 from ._comparison import (
@@ -82,7 +82,7 @@ class Importer:
     recreate: bool = False
     refused: list[str] = field(default_factory=list)
     _task_runs: dict[str, TaskRun] = field(default_factory=dict)
-    _journal: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _journal: str = field(default_factory=lambda: new_uid().hex)
     _sent: int = 0
 
     def import_run(self, run: Any) -> bool:  # noqa: ANN401  MLflow's Run, of whichever version

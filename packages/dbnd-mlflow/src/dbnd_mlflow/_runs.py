@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -12,6 +11,7 @@ from typing import Any, Final, Protocol
 from dbnd import TaskRun, TrackingAPIClient, _console, current_task_run, get_databand_context
 from dbnd._places import page_url
 from dbnd._run import ParentTaskRun, Run, TaskDefinition
+from dbnd._uids import new_uid
 
 from ._derived import (
     FINAL_STATUSES,
@@ -140,7 +140,7 @@ class RunMap:
                 self._owned.add(host.uid)
                 uid, attempt = host.uid, host.attempt_uid
             else:
-                uid = str(uuid.uuid4())
+                uid = str(new_uid())
                 attempt = attempt_uid(uid)
             self._planned[uid] = host
         return {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from dbnd._facts import utc_now
 from dbnd._tracking.points import group, micros, text_point
 from dbnd._tracking.transport import Batch
+from dbnd._uids import new_uid
 
 from ._reporter import TAG, VERIFIED
 from ._sides import task_run_of
@@ -35,4 +35,4 @@ def record_verdict(run: Any, differences: int, reader: Reader, transport: Transp
     now = utc_now()
     text = f"{now.isoformat(timespec='seconds')} {differences}"
     verdict = group(task_run["attempts"][-1]["attempt_uid"], TAG, [text_point(VERIFIED, text, micros(now))])
-    transport.send(Batch("log_metrics", [verdict], uuid.uuid4().hex, 1, 1))
+    transport.send(Batch("log_metrics", [verdict], new_uid().hex, 1, 1))

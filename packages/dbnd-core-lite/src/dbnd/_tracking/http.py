@@ -36,6 +36,8 @@ _APPLIED: Final = "X-Databand-Applied"
 _DROPPED: Final = "X-Databand-Dropped"
 _COUNT: Final = re.compile("([0-9a-f-]{32,36})=([0-9]{1,18})")
 _NUMBER: Final = re.compile("[0-9]{1,18}")
+# Members of a JSON document that names an error.
+_ERRORS: Final = ("error", "errors")
 # Statuses by which a server may say that it does not know points as the journal has them.
 _NOT_UNDERSTOOD: Final = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY}
@@ -97,14 +99,14 @@ class HttpTransport:
         """Say that a run is alive (see ``Transport.heartbeat``)."""
         answer = self._session.request("POST", "tracking/heartbeat", encode({"run_uid": run_uid}))
         self._raise_for_status(answer)
-        state = document(answer)
+        state = _document_of(answer)
         return state if isinstance(state, str) else None
 
     def check(self) -> None:
         """Log no metrics: a call like any other, with nothing in it (see ``Transport.check``)."""
         answer = self._session.request("POST", "tracking/log_metrics", b'{"metrics_info": []}')
         self._raise_for_status(answer)
-        document(answer)
+        _document_of(answer)
 
     def close(self) -> None:
         """Close the connection; the next ``send`` makes a new one."""
@@ -119,7 +121,7 @@ class HttpTransport:
         applied = answer.headers.get(_APPLIED)
         if applied is None:
             self._raise_for_status(answer)
-            document(answer)
+            _document_of(answer)
             if self._is_ours:
                 msg = "it answered in JSON, and not as the tracker that was there before"
                 raise NotATrackerError(msg)
@@ -156,3 +158,15 @@ class HttpTransport:
             raise not_a_tracker(answer)
         msg = f"it answered {status}: {answer.text[:300]}"
         raise RefusedError(msg)
+
+
+def _document_of(answer: Answer) -> object:
+    """The JSON of a success that is one: some servers answer 200 to everything, and name the error in the body.
+
+    Raises:
+        NotATrackerError: It is no JSON, or names an error.
+    """
+    found = document(answer)
+    if isinstance(found, dict) and any(found.get(name) for name in _ERRORS):
+        raise not_a_tracker(answer)
+    return found

@@ -24,7 +24,6 @@ import os
 import socket
 import threading
 import time
-import uuid
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from dbnd._errors import DatabandError
 from dbnd._json import decode
 from dbnd._tracking import ownership, records
 from dbnd._tracking.records import Record
+from dbnd._uids import new_uid
 
 FORMAT: Final = 1
 JOURNAL: Final = ".journal"
@@ -64,7 +64,7 @@ class Header:
     """
 
     url: str
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str = field(default_factory=lambda: new_uid().hex)
     chain: str = ""
     part: int = 0
     created: int = field(default_factory=time.time_ns)

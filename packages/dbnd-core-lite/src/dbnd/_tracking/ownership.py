@@ -13,9 +13,10 @@ import fcntl
 import json
 import os
 import socket
-import uuid
 from pathlib import Path
 from typing import Final
+
+from dbnd._uids import new_uid
 
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 # Field of /proc/<pid>/stat, counted behind the name, that holds the start of the process.
@@ -85,7 +86,7 @@ def _owner_path(path: Path) -> Path:
 
 def _own_by_name(owner: Path) -> bool:
     # Written aside and linked, so that whoever sees it sees all of it.
-    mine = owner.with_name(f"{owner.name}.{uuid.uuid4().hex}")
+    mine = owner.with_name(f"{owner.name}.{new_uid().hex}")
     mine.write_text(json.dumps(_me()), encoding="utf-8")
     try:
         for _ in range(2):

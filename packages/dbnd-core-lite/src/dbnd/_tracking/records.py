@@ -17,6 +17,8 @@ from dbnd._tracking.points import SIZE
 # Characters before the JSON of a line.
 _PREFIX: Final = 9
 _HEX: Final = 16
+# What stands in the place of a line break, and behind it the start of a record.
+_BREAK: Final = re.compile(rb"[^\n](?=[0-9a-f]{8} \[)")
 _CALL: Final = re.compile(rb'\["(\w+)",')
 
 
@@ -88,12 +90,25 @@ def parse(lines: list[bytes], sequence: int, offset: int) -> list[Record]:
         offset: Byte offset at which it starts.
     """
     contents = [content(line) for line in lines]
+    if None in contents:
+        lines = [part for line, data in zip(lines, contents, strict=True) for part in _parted(line, data)]
+        contents = [content(line) for line in lines]
     values = iter(_decoded([data for data in contents if data is not None]))
     found: list[Record] = []
     for number, (line, data) in enumerate(zip(lines, contents, strict=True), start=sequence):
         offset += len(line)
         found.append(damaged(number, offset, line) if data is None else _record(number, offset, line, next(values)))
     return found
+
+
+def _parted(line: bytes, data: bytes | None) -> list[bytes]:
+    """A line; or two, where only the line break between two whole records is damaged."""
+    if data is None:
+        for found in _BREAK.finditer(line):
+            parts = [line[: found.start()] + b"\n", line[found.end() :]]
+            if None not in map(content, parts):
+                return parts
+    return [line]
 
 
 def _decoded(texts: list[bytes]) -> list[Any]:

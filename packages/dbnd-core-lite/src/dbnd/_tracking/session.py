@@ -6,7 +6,6 @@ import gzip
 import json
 import math
 import time
-import uuid
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -21,11 +20,12 @@ from dbnd._tracking.connection import Answer, Connection, Limits
 from dbnd._tracking.route import server_of
 from dbnd._tracking.transport import AccessError, BusyError, NotATrackerError, UnreachableError
 from dbnd._tracking.wire import PROTOCOL_VERSION
+from dbnd._uids import new_uid
 
 if TYPE_CHECKING:
     from dbnd._settings import CoreSettings
 
-_TRACE_ID: Final = uuid.uuid4().hex
+_TRACE_ID: Final = new_uid().hex
 # Statuses after which the same request may be taken later.
 _RETRIED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 _NO_ACCESS: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
@@ -148,7 +148,7 @@ class Session:
             "User-Agent": f"dbnd-core-lite/{__version__}",
             "X-Databand-Version": PROTOCOL_VERSION,
             "X-Databand-Trace-ID": _TRACE_ID,
-            "X-Request-ID": uuid.uuid4().hex,
+            "X-Request-ID": new_uid().hex,
         }
         if body is not None:
             all_headers |= {"Content-Type": "application/json", "Content-Encoding": "gzip"}

@@ -214,6 +214,10 @@ def _link(attempt: Attempt, links: dict[str, object] | None) -> None:
 def update_task_run_attempts(writer: Writer, body: UpdateTaskRunAttempts) -> object:
     """Change the states of attempts, in whatever order the changes arrive."""
     updates = body.task_run_attempt_updates
+    gone = writer.deleted.find(update.task_run_uid for update in updates)
+    for update in updates:
+        if update.task_run_uid in gone:  # so is a further attempt of it
+            writer.deleted.add((update.task_run_attempt_uid,), update.task_run_uid)
     attempts = writer.attempts(update.task_run_attempt_uid for update in updates)
     for update in updates:
         attempt = attempts.get(update.task_run_attempt_uid)
