@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import random
 import time
-from typing import Any
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,10 +16,16 @@ from sqlalchemy import select
 
 from dbnd._tracking.points import group
 from dbnd_tracker import _repeats
+from dbnd_tracker._database import open_database
 from dbnd_tracker._ingest import apply_points
 from dbnd_tracker._models import Attempt, MetricKey, MetricSeries
 from dbnd_tracker._queries import metric_list
 from dbnd_tracker._values import Kind, encode, readable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dbnd_tracker._writer import Writer
 
 
 @pytest.mark.parametrize(
@@ -227,6 +237,31 @@ def test_a_point_of_mlflow_that_is_logged_twice_is_kept_once(tracker: Any, batch
     }
     assert found == {key: list(points) for key, points in expected.items()}
     assert {m.key: m.points for m in tracker.task(task).metrics} == {k: len(points) for k, points in expected.items()}
+
+
+def test_points_in_any_order_take_no_more_work_the_more_there_are(tmp_path: Path, make_run: Any) -> None:
+    """Counted in steps of SQLite's machine, which are the same each time."""
+    uid, size = make_run().task().attempt, 500
+    times = random.Random(1).sample(range(30 * size), 30 * size)
+    steps = [0]
+    with contextlib.closing(open_database(f"sqlite:///{tmp_path / 'tracker.db'}")) as database:
+        for first in range(0, len(times), size):
+            points = [("loss", time / 7, 1000 * time, None, None) for time in times[first : first + size]]
+            apply_points(database, [group(uid, "mlflow", points)])
+            if not first:
+                database.write(partial(_count_steps, steps))
+            steps.append(steps[0])
+
+    taken = [after - before for before, after in pairwise(steps)]
+    assert max(taken[-5:]) < 1.5 * max(taken[2:7])
+
+
+def _count_steps(steps: list[int], writer: Writer) -> None:
+    def count() -> None:
+        steps[0] += 1
+
+    driver: Any = writer.session.connection().connection.dbapi_connection
+    driver.set_progress_handler(count, 100)
 
 
 def test_points_of_other_sources_stay_as_they_were_logged(tracker: Any) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from dbnd_tracker._bulk import insert_rows, value_rows
 from dbnd_tracker._deleted import DeletedUids
 from dbnd_tracker._models import Attempt, Base, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
-from dbnd_tracker._repeats import Blocks
+from dbnd_tracker._repeats import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Ids of so many attempts, keys and series are remembered; past it all are forgotten and looked up again.
 _REMEMBERED: Final = 200_000
+# Points of which marks are kept, 8 bytes of each, before those of another series take their place.
+_MARKS: Final = 2_000_000
 # Values in one IN list; SQLite takes some 32,000 variables.
 _CHUNK: Final = 1_000
 
@@ -38,12 +40,12 @@ class IdCache:
         self.attempts: dict[str, int] = {}
         self.keys: dict[str, int] = {}
         self.series: dict[tuple[int, int], int] = {}
-        self.blocks: dict[int, Blocks] = {}
+        self.seen: dict[int, Seen] = {}
         """What is known of the points of series that had to be looked through, by id."""
 
     def clear(self) -> None:
         """Forget all ids."""
-        for ids in (self.attempts, self.keys, self.series, self.blocks):
+        for ids in (self.attempts, self.keys, self.series, self.seen):
             ids.clear()
 
 
@@ -163,12 +165,12 @@ class Writer:
         found = connection.exec_driver_sql(text, tuple(part for value in values for part in _parts(value)))
         return {(row[1] if len(names) == 1 else tuple(row[1:])): row[0] for row in found}
 
-    def blocks(self, series_id: int) -> Blocks:
-        """What is known of the points of a series, which never change; forgotten when a transaction fails."""
-        kept = self._cache.blocks
-        if series_id not in kept and sum(map(len, tuple(kept.values()))) > _REMEMBERED:
+    def seen(self, series_id: int) -> Seen:
+        """What is known of the points of a series; forgotten when a transaction fails."""
+        kept = self._cache.seen
+        if series_id not in kept and sum(seen.size() for seen in tuple(kept.values())) > _MARKS:
             kept.clear()
-        return kept.setdefault(series_id, Blocks())
+        return kept.setdefault(series_id, Seen())
 
     def link_attempts(self, task_run_uids: Collection[str]) -> None:
         """Write into the attempts of these task runs the id of their run, where task run and run are known."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
 
     from dbnd_tracker._ingest.points import Points, Text
+    from dbnd_tracker._repeats import Identity
     from dbnd_tracker._writer import Writer
 
 # Core tables: rows of points are too many to become objects.
@@ -181,11 +182,16 @@ def _repeats(
         doubtful = known.doubtful(identities)
         if not doubtful and len(set(identities)) == len(identities):
             continue
-        seen = writer.blocks(each).find(writer.session.connection(), known, doubtful) if doubtful else set()
+        kept: dict[Identity, None] = {}
+        seen = writer.seen(each) if doubtful else None
+        there = set() if seen is None else seen.find(writer.session.connection(), known, doubtful)
         for place, identity in enumerate(identities, start):
-            if identity in seen:
+            if identity in there or identity in kept:
                 repeats.add(place)
-            seen.add(identity)
+            else:
+                kept[identity] = None
+        if seen is not None:
+            seen.add(kept)
     return repeats
 
 
