@@ -170,6 +170,11 @@ def test_the_login_of_the_original_client(guarded: Any, token: Any, make_run: An
     assert guarded.get("/api/v1/runs").status_code == 403
 
 
+@pytest.mark.parametrize("password", ["\ud800", "\0", "x" * 10_000])
+def test_a_password_of_any_characters_is_wrong(guarded: Any, password: str) -> None:
+    assert guarded.post("auth/login", {"username": "databand", "password": password}).status_code == 401
+
+
 def test_a_person_signs_in_by_a_form(guarded: Any, token: Any) -> None:
     page = {"Accept": "text/html,application/xhtml+xml"}
     away = guarded.get("/app/jobs/a/b?x=1", headers=page, allow_redirects=False)

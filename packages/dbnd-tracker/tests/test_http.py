@@ -264,6 +264,7 @@ def test_runs_are_listed_filtered_and_paged(tracker: Any, server: Any, make_run:
         ({"filter": "x"}, 400, "is not of the form"),
         ({"filter": '[{"name": "shoe_size", "op": "eq", "val": 1}]'}, 400, "Runs cannot be filtered by 'shoe_size'"),
         ({"filter": '[{"name": "uid", "op": "near", "val": 1}]'}, 400, "The operator 'near' does not exist"),
+        ({"filter": json.dumps([{"name": "uid", "val": "x"}] * 1_000)}, 400, "has 1,000 conditions, and 100 are"),
         ({"after": "x"}, 400, "The cursor 'x' is not the uid of a run."),
         ({"limit": "0"}, 422, "The query parameter limit is wrong"),
     ],
@@ -272,6 +273,22 @@ def test_questions_that_cannot_be_answered_are_refused(server: Any, query: Any, 
     answer = server.get("/api/v1/runs", params=query)
     assert answer.status_code == status
     assert sentence in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/api/v1/runs", "name"),
+        ("/api/v1/jobs", "name"),
+        ("/api/v1/metrics/for_alerts", "run_uid"),
+        ("/api/client/v1/run_info", "run_uid"),
+        ("/api/client/v1/task_run_info", "task_af_id"),
+    ],
+)
+def test_half_characters_are_no_errors_of_the_server(server: Any, path: str, name: str) -> None:
+    answer = server.get(path, params={"filter": json.dumps([{"name": name, "op": "eq", "val": "\ud800"}])})
+    assert answer.status_code == 400 or answer.json()["data"] == []
+    assert answer.status_code < 500
 
 
 def test_a_run_and_its_parts_are_read(tracker: Any, server: Any) -> None:

@@ -179,13 +179,32 @@ def test_runs_are_found_and_sorted_by_what_they_are_and_logged(
 
 
 @pytest.mark.parametrize(
-    "query", ["where=loss < 1", "where=metrics.a < 1 or b", "since=yesterday", "where=metrics.a <"]
+    "query",
+    [
+        "where=loss < 1",
+        "where=metrics.a < 1 or b",
+        "since=yesterday",
+        "since=0001-01-01T00:00%2B14:00",
+        "until=9999-12-31T23:59-14:00",
+        "where=metrics.a <",
+    ],
 )
 def test_a_filter_that_cannot_be_understood_is_said(server: Any, query: str) -> None:
     page = server.get(f"/?{query}")
     assert page.status_code == 400
     assert 'role="alert"' in page.text
     assert "cannot be understood" in page.text
+
+
+def test_a_table_is_as_large_as_its_address_however_often_that_repeats_itself(tracker: Any, server: Any) -> None:
+    tracker.started()
+    few = server.get("/?col=tags.a&state=running")
+    same = server.get("/?" + "&".join(["col=tags.a", "state=running"] * 1500))
+    assert same.status_code == 200
+    assert len(same.content) < len(few.content) + 10 * len(same.request.url)
+    many = server.get("/?" + "&".join(f"col=tags.{number}" for number in range(4000)))
+    assert many.status_code == 200
+    assert len(many.content) < len(few.content) + 10 * len(many.request.url)
 
 
 def test_the_columns_are_what_most_runs_logged_until_others_are_chosen(tracker: Any) -> None:

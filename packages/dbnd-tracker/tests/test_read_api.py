@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from dbnd_tracker._queries import original
+
 
 def _dataset(task: Any, path: str, operation: str, status: str = "OK", **facts: Any) -> dict[str, Any]:
     info = {
@@ -288,6 +290,33 @@ def test_what_the_original_clients_ask(tracker: Any, server: Any) -> None:
     assert [(value["key"], value["value"]) for value in values] == [("loss", 2.0)]
     wrong = server.get("/api/client/v1/run_info", params=by_id)
     assert wrong.status_code == 400
+
+
+def test_the_points_of_many_metrics_are_cut_to_what_one_answer_may_hold(
+    tracker: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, task = tracker.started()
+    keys = [f"m{number}" for number in range(7)]
+    tracker.call("log_metrics", task.metrics(*(task.metric(key, value_int=n) for key in keys for n in range(5))))
+
+    def asked() -> dict[str, list[Any]]:
+        found = server.post("task/tasks-metrics", {"uids": [task.uid]}).json()["metrics"]["train__0123456789"]
+        return {key: [value for _, value, _ in points] for key, points in found.items()}
+
+    assert asked() == {key: [0, 1, 2, 3, 4] for key in keys}
+    monkeypatch.setattr(original, "_CHUNK", 2)
+    monkeypatch.setattr(original, "_MAX_POINTS", 23)
+    assert asked() == {key: [0, 1, 2] for key in keys}
+    monkeypatch.setattr(original, "_MAX_SERIES", 5)
+    assert asked() == {key: [0, 1, 2, 3] for key in keys[:5]}
+
+
+def test_of_an_error_inside_a_client_the_end_is_kept(tracker: Any, server: Any) -> None:
+    error = {"dbnd_version": "1" * 10_000, "source": "x" * 10_000, "stack_trace": "a" * 1_000_000 + "ValueError: b"}
+    assert server.post("log_exception", error).ok
+    answer = server.get("/api/v1/client-errors")
+    assert answer.json()["data"][0]["stack_trace"].endswith("aValueError: b")
+    assert len(answer.content) < 30_000
 
 
 def test_params_name_the_targets_that_they_are(tracker: Any, server: Any) -> None:

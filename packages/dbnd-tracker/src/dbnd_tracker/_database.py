@@ -279,7 +279,7 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (DataError, IntegrityError) as error:
+        except (DataError, IntegrityError, UnicodeEncodeError) as error:
             msg = f"The database {self.name} refuses the values: {_reason(error)}."
             raise PayloadError(msg) from error
         except (SQLAlchemyError, StaleIdsError, OSError) as error:

@@ -55,7 +55,7 @@ ANYONE: Final = Identity("", Role.ADMIN, "")
 
 def hash_of(secret: str) -> str:
     """What the database keeps of ``secret``."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def create_token(

@@ -15,7 +15,7 @@ from dbnd_tracker._api.exports import MEDIA_TYPES, points_table, whole_run
 from dbnd_tracker._deletion import delete_runs
 from dbnd_tracker._ingest import stop_runs
 from dbnd_tracker._queries.expressions import Field
-from dbnd_tracker._queries.grammar import parse_expression
+from dbnd_tracker._queries.grammar import MAX_COMPARISONS, parse_expression
 from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunFilter
 from dbnd_tracker._schemas.fields import Many, Uid
 
@@ -151,11 +151,15 @@ def conditions_of(text: str | None) -> list[queries.Condition]:
     """The conditions that the parameter ``filter`` says.
 
     Raises:
-        QueryError: It is not of the form of one.
+        QueryError: It is not of the form of one, or there are too many.
     """
     try:
         parsed: Any = json.loads(text or "[]")
-        return [queries.Condition(str(c["name"]), str(c.get("op", "eq")), str(c["val"])) for c in parsed]
+        found = [queries.Condition(str(c["name"]), str(c.get("op", "eq")), str(c["val"])) for c in parsed]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         msg = f'filter={str(text)[:80]!r} is not of the form [{{"name": "uid", "op": "eq", "val": "..."}}].'
         raise queries.QueryError(msg) from None
+    if len(found) > MAX_COMPARISONS:
+        msg = f"The filter has {len(found):,} conditions, and {MAX_COMPARISONS} are allowed."
+        raise queries.QueryError(msg)
+    return found

@@ -35,6 +35,8 @@ _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DEFAULT_SIZE: Final = 50
 _DEFAULT_METRICS: Final = 3
 _DEFAULT_PARAMS: Final = 2
+# The address of each column's order names all columns.
+_MAX_COLUMNS: Final = 60
 _RISING: Final = frozenset({"name", "job", "project", "user", "state", "params", "tags"})
 """What one wants to see from its smallest value on."""
 _KEPT: Final = ("q", "job", "project", "user", "state", "since", "until", "where", "sort", "col", "limit")
@@ -74,7 +76,8 @@ class TablePage:
         self.filter = self._filter()
         self.limit = next((size for size in PAGE_SIZES if str(size) == self.text("limit")), _DEFAULT_SIZE)
         self.order, self.descending = self._sort()
-        self.columns = [field for text in self.given["col"] if (field := Field.parse(text))]
+        columns = dict.fromkeys(field for text in self.given["col"] if (field := Field.parse(text)))
+        self.columns = list(columns)[:_MAX_COLUMNS]
         self.has_default_columns = not query.getlist("col")
         self.names: dict[Field, int] = {}
         self.values: dict[str, dict[Field, Any]] = {}
@@ -120,7 +123,7 @@ class TablePage:
         try:
             since, until = _moment(self.text("since")), _moment(self.text("until"), is_end=True)
             where = parse_expression(self.condition)
-            states = tuple(state.lower() for state in self.given["state"])
+            states = tuple(dict.fromkeys(state.lower() for state in self.given["state"]))
             for state in states:
                 Condition("state", "eq", state).comparison()
         except (QueryError, ValueError) as error:
@@ -226,11 +229,10 @@ def _moment(text: str, *, is_end: bool = False) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text.removesuffix("Z") + ("+00:00" if text.endswith("Z") else ""))
-    except ValueError:
+        moment = moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    except (ValueError, OverflowError):  # or it lies outside the years 1 to 9999
         msg = f"The time {text[:40]!r} cannot be understood: write it as 2026-03-04 or 2026-03-04T05:06."
         raise ValueError(msg) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
     is_day = len(text) == len("2026-03-04")
     try:
         return moment + timedelta(days=1) if is_end and is_day else moment

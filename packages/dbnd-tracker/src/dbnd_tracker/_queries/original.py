@@ -12,7 +12,17 @@ from sqlalchemy.orm import undefer
 from dbnd_tracker import _views as views
 from dbnd_tracker._ingest.places import CHILD, UPSTREAM
 from dbnd_tracker._liveness import shown_state
-from dbnd_tracker._models import Attempt, Metric, Run, ScheduledJob, Target, TaskRelation, TaskRun
+from dbnd_tracker._models import (
+    Attempt,
+    Metric,
+    MetricKey,
+    MetricSeries,
+    Run,
+    ScheduledJob,
+    Target,
+    TaskRelation,
+    TaskRun,
+)
 from dbnd_tracker._queries.datasets import dataset_operations
 from dbnd_tracker._queries.details import run_detail
 from dbnd_tracker._queries.expressions import Comparison, QueryError
@@ -28,6 +38,11 @@ if TYPE_CHECKING:
 _STATUS: Final = {"OK": "SUCCESS", "NOK": "FAILED"}
 _MAX_OPERATIONS: Final = 10_000
 _MAX_INFOS: Final = 1_000
+# Metrics of one answer, and their points.
+_MAX_SERIES: Final = 10_000
+_MAX_POINTS: Final = 100_000
+# Numbers in one IN list.
+_CHUNK: Final = 1_000
 _LATEST: Final = "-latest_run_start_time"
 JOB_ORDERS: Final[dict[str, ColumnElement[Any]]] = {
     "latest_run_start_time": func.max(Run.start_time),
@@ -263,25 +278,32 @@ def _targets(session: Session, attempts: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def tasks_metrics(session: Session, uids: Sequence[str], limit: int) -> dict[str, dict[str, list[list[Any]]]]:
-    """Points of task runs by task id and metric: time, value and source; of each metric the first ``limit``."""
+    """Points of task runs by task id and metric: time, value and source; of each metric the first ``limit``.
+
+    Of many metrics fewer points are read, and of too many the first metrics alone.
+    """
     found: dict[str, dict[str, list[list[Any]]]] = defaultdict(dict)
     names = {
         row.uid: row.task_id
         for row in session.execute(select(TaskRun.uid, TaskRun.task_id).where(TaskRun.uid.in_(uids)))
     }
-    query = series_query().add_columns(Attempt.task_run_uid).where(Attempt.task_run_uid.in_(uids))
-    for series, key, task_run_uid in session.execute(query).all():
-        points = session.scalars(
-            select(Metric).where(Metric.series_id == series.id).order_by(Metric.number).limit(limit)
+    query = series_query().with_only_columns(MetricSeries.id, MetricSeries.source, MetricKey.name, Attempt.task_run_uid)
+    series = session.execute(query.where(Attempt.task_run_uid.in_(uids)).limit(_MAX_SERIES)).all()
+    if series:
+        limit = min(limit, _MAX_POINTS // len(series))
+    for start in range(0, len(series), _CHUNK):
+        points: dict[int, list[Any]] = defaultdict(list)
+        part = series[start : start + _CHUNK]
+        wanted = select(Metric.series_id, Metric.timestamp_us, Metric.kind, Metric.value, Metric.text).where(
+            Metric.series_id.in_([each.id for each in part]), Metric.number <= limit
         )
-        found[names.get(task_run_uid) or task_run_uid][key] = [
-            [
-                _EPOCH + timedelta(microseconds=point.timestamp_us),
-                decode(point.kind, point.value, point.text),
-                series.source,
+        for row in session.execute(wanted.order_by(Metric.series_id, Metric.number)):
+            points[row.series_id].append(row)
+        for series_id, source, key, task_run_uid in part:
+            found[names.get(task_run_uid) or task_run_uid][key] = [
+                [_EPOCH + timedelta(microseconds=row.timestamp_us), decode(row.kind, row.value, row.text), source]
+                for row in points[series_id]
             ]
-            for point in points
-        ]
     return found
 
 

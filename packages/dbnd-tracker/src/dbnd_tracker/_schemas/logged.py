@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 
 from dbnd_tracker._schemas.fields import (
     Body,
@@ -27,10 +27,17 @@ from dbnd_tracker._schemas.fields import (
 )
 
 MAX_STEP = 2**63 - 1
+MAX_TRACE = 20_000
+"""Longest stack trace of an error inside a client that is kept, in characters: a thousand are read at once."""
 
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+def _end(trace: str) -> str:
+    """The end of a stack trace, which says what went wrong."""
+    return trace[-MAX_TRACE:]
 
 
 class TargetOperation(str, Enum):
@@ -230,7 +237,7 @@ class SaveAirflowTaskInfos(Body):
 class LogException(Body):
     """Body of ``log_exception``: an error inside a client."""
 
-    dbnd_version: Text | None = None
-    source: Text | None = None
-    stack_trace: Text | None = None
+    dbnd_version: Name | None = None
+    source: Name | None = None
+    stack_trace: Annotated[Text, AfterValidator(_end)] | None = None
     timestamp: Time | None = None
