@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import multiprocessing
 import os
+import random
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
-from dbnd import dbnd_tracking, log_artifact, log_metric
+from dbnd import dbnd_tracking, log_artifact, log_metric, log_metrics
 from dbnd._config import Config
 from dbnd._paths import journal_folder
 from dbnd._run import Run, TaskDefinition
@@ -205,12 +209,137 @@ def test_trouble_with_the_users_objects_stays_ours(server, capsys):
         __repr__ = __str__
 
     conf = {"core": {"databand_url": server.url, "databand_access_token": "t"}}
+
+    class Mapped(dict):
+        def items(self):
+            raise TrickyError
+
+    class TrickyError(Exception):
+        __str__ = Broken.__str__
+
     with dbnd_tracking("job", conf=conf):
-        log_metric("broken", Broken())
-        log_metric(Broken(), 1)
-        log_metric("whole", 3)
-    assert numbers(server) == [3]
-    assert "2 events could not be written to the journal and are lost" in capsys.readouterr().err
+        log_metrics({"broken": Broken(), Broken(): 1, "whole": 3})
+        log_metric("at", 4, step=Broken(), timestamp=Broken())
+        log_metrics(Mapped(a=1))
+        log_artifact("a", Broken())
+        log_artifact(Broken(), "whole")
+    assert numbers(server)[1:] == [1, 3, 4]
+    (artifact,) = [r.body for r in server.requests if r.path.endswith("log_artifact")]
+    assert artifact["path"].endswith("/whole")
+    said = capsys.readouterr().err
+    assert said.count("(log_metrics) could not be kept and is lost: <TrickyError whose text form raises ZeroDiv") == 1
+    assert "2 events could not be written to the journal and are lost" in said
+
+
+@pytest.mark.parametrize(
+    ("time", "kept"),
+    [
+        (datetime(2024, 1, 2, tzinfo=timezone(timedelta(hours=2))), "2024-01-01T22:00:00+00:00"),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=14))), "0001-01-01T00:00:00+00:00"),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-9))), "9999-12-31T23:59:59.999999+00:00"),
+        (1.5, None),
+        ("2024-01-02", None),
+        (True, None),
+        (date(2024, 1, 2), None),
+    ],
+    ids=str,
+)
+def test_a_value_outlives_the_timestamp_that_it_was_given(server, time, kept):
+    conf = {"core": {"databand_url": server.url, "databand_access_token": "t"}}
+    began = datetime.now(timezone.utc)
+    with dbnd_tracking("job", conf=conf):
+        log_metric("a", 1, timestamp=time)
+    (metric,) = [m["metric"] for r in server.requests if r.path.endswith("log_metrics") for m in r.body["metrics_info"]]
+    assert metric["value"] == 1
+    found = metric["timestamp"]
+    assert found == kept or (kept is None and began <= datetime.fromisoformat(found) <= datetime.now(timezone.utc))
+
+
+def test_a_time_of_pandas_is_a_time(server):
+    pandas = pytest.importorskip("pandas")
+    with dbnd_tracking("job", conf={"core": {"databand_url": server.url, "databand_access_token": "t"}}):
+        log_metric("a", 1, timestamp=pandas.Timestamp("2024-01-02T00:00:00Z"))
+        log_metric("b", 1, timestamp=pandas.Timestamp("2024-01-02"))
+    found = [m["metric"] for r in server.requests if r.path.endswith("log_metrics") for m in r.body["metrics_info"]]
+    assert found[0]["timestamp"] == "2024-01-02T00:00:00+00:00"
+    assert found[1]["timestamp"] == datetime(2024, 1, 2).astimezone(timezone.utc).isoformat()
+
+
+def test_an_artifact_is_logged_where_the_working_directory_is_gone(server, tmp_path, monkeypatch):
+    conf = {"core": {"databand_url": server.url, "databand_access_token": "t"}}
+    with dbnd_tracking("job", conf=conf):
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        log_artifact("a", "model.bin")
+        log_artifact("b", b"/models/\xff")
+    found = [r.body["path"] for r in server.requests if r.path.endswith("log_artifact")]
+    assert found == ["model.bin", "/models/\\udcff"]
+
+
+class Half:
+    """What programs put in the place of a stream: it has what ``print`` needs."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+
+class Raising:
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("make", [Half, Raising, object, io.BytesIO, lambda: None], ids=lambda m: m.__name__)
+def test_a_stream_that_is_only_half_one_disturbs_nobody(server, monkeypatch, make):
+    conf = {"core": {"databand_url": server.url, "databand_access_token": "t"}}
+    stream = make()
+    with dbnd_tracking("job", conf=conf):
+        monkeypatch.setattr(sys, "stderr", stream)
+        log_metrics(None)
+        log_metric("a", 1)
+    assert numbers(server) == [1]
+    assert not isinstance(stream, Half) or "could not be kept and is lost" in stream.text
+
+
+def test_nothing_that_is_opened_gets_the_number_of_a_standard_stream(server, home):
+    """What C code says on standard error must go neither into the journal nor to the tracker."""
+    conf = {"core": {"databand_url": server.url, "databand_access_token": "t"}}
+    script = (
+        "import os, stat, sys; from dbnd import dbnd_tracking, log_metric\n"
+        "for fd in range(3): os.close(fd)\n"
+        f"with dbnd_tracking('job', conf={conf}):\n"
+        "    log_metric('n', 1)\n"
+        "    from dbnd import get_databand_context\n"
+        "    client = get_databand_context().client\n"
+        f"    client.flush({PATIENCE})\n"
+        "    for fd in range(3):\n"
+        "        try: os.write(fd, b'said by C code')\n"
+        "        except OSError: continue\n"
+        "        os._exit(fd + 10)\n"
+        "    log_metric('n', 2)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    assert numbers(server) == [1, 2]
+
+
+def test_a_clock_before_1970_delivers(server, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: -1e9)
+    with dbnd_tracking("job", conf={"core": {"databand_url": server.url, "databand_access_token": "t"}}):
+        log_metric("a", 1)
+    assert numbers(server) == [1]
+
+
+def test_the_numbers_that_a_training_has_seeded_stay_what_they_are(free_port):
+    url = f"http://127.0.0.1:{free_port}"
+    random.seed(7)
+    expected = random.getstate()
+    with dbnd_tracking("job", conf={"core": {"databand_url": url, "databand_access_token": "t"}}):
+        log_metric("a", 1)
+    assert random.getstate() == expected
 
 
 def test_what_is_beyond_the_cap_is_counted_and_said(free_port, capsys):

@@ -363,6 +363,24 @@ def test_a_signal_handler_may_append_in_the_middle_of_an_append(path, monkeypatc
     file.close()
 
 
+def test_no_journal_gets_the_number_of_a_standard_stream(path):
+    script = (
+        "import os, sys; from pathlib import Path; from dbnd._tracking import records\n"
+        "from dbnd._tracking.journal_file import Header, JournalFile\n"
+        "for fd in range(3): os.close(fd)\n"
+        "file = JournalFile.create(Path(sys.argv[1]), Header('http://x'))\n"
+        "file.append(records.frame(('log_metrics', [])))\n"
+        "(record,) = file.read(1000)\n"
+        "file.acknowledge(0, file.header_size)\n"
+        "for fd in range(3):\n"
+        "    try: os.write(fd, b'said by C code')\n"
+        "    except OSError: continue\n"
+        "    os._exit(fd + 10)\n"
+        "os._exit(len(file.read(1000)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == 1
+
+
 def test_fsync_is_called_for_each_event_when_asked_for(path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)

@@ -185,6 +185,55 @@ def test_what_killed_processes_leave_beside_journals_is_tidied_up(home):
     assert [path.name for path in folder.iterdir() if path.suffix != ".journal"] == ["new.journal.new"]
 
 
+def pipe(path):
+    os.mkfifo(path)
+
+
+def endless(path):
+    path.symlink_to("/dev/zero")
+
+
+def loop(path):
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("make", [pipe, endless, loop, Path.mkdir], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("suffix", [".journal", ".dead", ".damaged"])
+def test_what_is_no_file_is_named_and_waited_for_by_nobody(server, make, suffix):
+    leave(server.url, 1)
+    odd = journal_folder() / f"odd{suffix}"
+    make(odd)
+    report = deliver(server, retry_dead=True)
+    assert numbers(server) == [1]
+    assert [str(odd) in problem for problem in report.problems] == [True] * (suffix != ".damaged")
+    assert list(journal_folder().iterdir()) == [odd]
+    assert [leftover.problem is not None for leftover in find(journal_folder())] == [True]
+
+
+@pytest.mark.parametrize("make", [pipe, endless, loop, Path.mkdir], ids=lambda make: make.__name__)
+def test_what_stands_in_the_place_of_our_notes_is_left_there(server, make):
+    leave(server.url, 1)
+    (journal,) = journal_folder().glob("*.journal")
+    odd = [journal.with_name(name) for name in (f"{journal.name}.ack", "gone.journal.owner", "gone.journal.new")]
+    for path in odd:
+        path.unlink(missing_ok=True)
+        make(path)
+        os.utime(path, (0, 0), follow_symlinks=False)
+    report = deliver(server)
+    assert (numbers(server), report.is_complete) == ([1], True)
+
+
+@pytest.mark.parametrize("make", [pipe, endless, Path.mkdir], ids=lambda make: make.__name__)
+def test_dead_letters_go_elsewhere_where_something_has_their_name(server, make):
+    server.answer = lambda r: (422, {}, b"no") if r.path.endswith("log_artifact") else (200, {}, b"{}")
+    leave(server.url, "log_artifact", 1)
+    (journal,) = journal_folder().glob("*.journal")
+    make(journal.with_suffix(".dead"))
+    report = deliver(server)
+    assert (numbers(server), report.refused) == ([1], 1)
+    assert len(list(journal_folder().glob("*.dead"))) == 2
+
+
 def test_progress_tells_what_is_left(server):
     leave(server.url, "a", "b", "c")
     told = []

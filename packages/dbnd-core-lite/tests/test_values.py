@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
 import sys
-from collections import UserDict
+from collections import UserDict, deque
 from datetime import datetime, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -18,7 +19,7 @@ from pydantic_core import from_json
 
 from dbnd._json import encode
 from dbnd._tracking.points import point
-from dbnd._values import MAX_PREVIEW, MAX_TEXT, describe, metric_value, preview, storable
+from dbnd._values import MAX_PREVIEW, MAX_TEXT, describe, metric_value, param_text, preview, storable
 
 
 @pytest.mark.parametrize(
@@ -108,9 +109,39 @@ class Russian:
         return Russian()
 
 
+def raising(base, *names):
+    """An object of a class derived from ``base`` whose methods raise."""
+
+    def fail(*_):
+        raise KeyError
+
+    return type(f"Broken{base.__name__}", (base,), dict.fromkeys(names, fail))()
+
+
+class Endless(list):
+    def __iter__(self):
+        return itertools.repeat(1)
+
+
 @pytest.mark.parametrize(
     "value",
     [
+        raising(object, "__repr__", "__str__"),
+        raising(object, "__getattr__", "__repr__"),
+        raising(object, "item"),
+        raising(str, "__len__", "__getitem__", "__str__"),
+        raising(dict, "items", "__len__"),
+        raising(list, "__len__"),
+        raising(float, "__float__"),
+        raising(int, "__int__"),
+        [1, raising(object, "__repr__")],
+        {raising(object, "__repr__"): raising(float, "__float__")},
+        Endless([1, 2]),
+        np.timedelta64(5, "s"),
+        np.datetime64("NaT"),
+        np.longdouble("1e4000"),
+        np.zeros(1, dtype=[("a", int)])[0],
+        deque(range(10**6)),
         10**5000,
         -(10**5000),
         [10**5000],
@@ -168,19 +199,55 @@ def test_an_integer_of_thousands_of_digits_is_told_by_its_size():
 
 
 def test_values_that_cannot_be_kept_as_they_are_are_said_once(capsys, monkeypatch):
-    monkeypatch.setattr("dbnd._values._said", False)
+    monkeypatch.setattr("dbnd._values._said", set())
     for _ in range(3):
         metric_value(10**5000)
     metric_value(nested(980))
     said = capsys.readouterr().err
     assert said.count("kept in a short text form, because it is an integer of more than 640 digits") == 1
-    assert said.count("\n") == 1
+    assert said.count("because it is nested too deep") == 1
+    assert said.count("\n") == 2
+
+
+def test_a_container_holds_what_it_says_to_hold():
+    assert metric_value(Endless([1, 2])) == ("value_json", [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.datetime64("2024-01-02T03:04:05", "ns"), "2024-01-02T03:04:05.000000000"),
+        (np.timedelta64(5, "s"), "5 seconds"),
+        (np.timedelta64("NaT"), "NaT"),
+    ],
+    ids=str,
+)
+def test_a_time_of_numpy_keeps_its_unit(value, text):
+    assert metric_value(value) == ("value_str", text)
+
+
+def test_a_param_of_a_broken_class_is_text_all_the_same():
+    assert param_text("a", raising(str, "__len__", "__str__")) == ""
+    assert param_text("a", raising(object, "__getattr__", "__repr__")).startswith("<Brokenobject ")
 
 
 @pytest.mark.parametrize(
     ("step", "kept"),
-    [(None, None), (np.int64(3), 3), (2.0, 2), (2**70, 2**63 - 1), (-(10**5000), -(2**63))],
-    ids=["none", "numpy", "float", "large", "huge"],
+    [
+        (None, None),
+        (True, 1),
+        (np.int64(3), 3),
+        (2.0, 2),
+        ("4", 4),
+        (2**70, 2**63 - 1),
+        (-(10**5000), -(2**63)),
+        (math.nan, None),
+        (math.inf, None),
+        ("last", None),
+        ([1], None),
+        (raising(object, "__int__"), None),
+    ],
+    ids=["none", "bool", "numpy", "float", "text", "large", "huge", "nan", "inf", "word", "list", "broken"],
 )
 def test_a_step_of_any_type_is_one_of_64_bits(step, kept):
     assert point("key", 1.0, 0, step)[3] == kept

@@ -45,7 +45,15 @@ def has_colour(stream: TextIO | None) -> bool:
         return False
     if os.environ.get("FORCE_COLOR", "0") not in {"", "0"}:
         return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return _is_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person reads it; what a program has put in the place of a stream need not be able to tell."""
+    try:
+        return stream is not None and not stream.closed and stream.isatty()
+    except Exception:  # noqa: BLE001  it may raise anything
+        return False
 
 
 def columns(stream: TextIO | None) -> int | None:
@@ -54,7 +62,7 @@ def columns(stream: TextIO | None) -> int | None:
         return None
     try:
         return os.get_terminal_size(stream.fileno()).columns or None
-    except (OSError, ValueError, AttributeError):  # a file, or a stream that is none of the system's
+    except Exception:  # noqa: BLE001  a file, or something else than a stream of the system's, which may raise anything
         return None
 
 
@@ -66,7 +74,7 @@ def is_live() -> bool:
 
     try:
         return all(is_usable(stream.fileno()) for stream in (sys.stdout, sys.stderr))
-    except (OSError, ValueError, AttributeError):  # no stream, or one that is none of the system's
+    except Exception:  # noqa: BLE001  no stream, or something else than one of the system's
         return False
 
 
@@ -77,15 +85,20 @@ def _for_a_person() -> bool:
 
 
 def _say(kind: str, text: str) -> None:
-    # A daemon thread may speak while the interpreter is going down, when the stream is already closed.
-    if verbosity() < _LEAST[kind] or sys.stderr is None or sys.stderr.closed:
+    if verbosity() < _LEAST[kind] or sys.stderr is None:
         return
     label = "dbnd: " if kind in {"info", "success"} else f"dbnd: {kind}: "
     room = columns(sys.stderr)
     if room is not None and width(label) + width(text) > room:
         text = wrap(text, room - 1, used=width(label), indent="  ")
-    with suppress(OSError, ValueError):  # nobody reads it any more: that must not end what is going on
-        click.echo(click.style(label, fg=_COLOURS[kind]) + text, file=sys.stderr, color=has_colour(sys.stderr))
+    _tell(click.style(label, fg=_COLOURS[kind]) + text)
+
+
+def _tell(text: str) -> None:
+    # Nobody reads it any more, or it is an object of the program's that is only half a stream, or closed already while
+    # the interpreter is going down: that must not end what is going on.
+    with suppress(Exception):
+        click.echo(text, file=sys.stderr, color=has_colour(sys.stderr))
 
 
 def info(text: str) -> None:
@@ -111,14 +124,14 @@ def error(text: str) -> None:
 def details(text: str) -> None:
     """Add lines to what was said last, on standard error."""
     if verbosity() >= 0 and sys.stderr is not None:
-        click.echo(text, file=sys.stderr, color=has_colour(sys.stderr))
+        _tell(text)
 
 
 def result(text: str) -> None:
     """Print a command's result on standard output; what its encoding does not have becomes a question mark."""
     if sys.stdout is None:
         return
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     click.echo(text.encode(encoding, "replace").decode(encoding), color=has_colour(sys.stdout))
 
 
@@ -151,7 +164,7 @@ def progress(label: str, total: int, *, patience: float = 1.0) -> Iterator[Calla
 
 
 def _shows_progress() -> bool:
-    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty() and _for_a_person()
+    return _is_terminal(sys.stderr) and _for_a_person()
 
 
 def heading(text: str) -> str:

@@ -13,10 +13,13 @@ from dbnd import _console
 from dbnd._config import Config
 from dbnd._context import get_databand_context
 from dbnd._errors import DatabandError
+from dbnd._facts import readable
+from dbnd._paths import working_directory
 from dbnd._run import ParentTaskRun, current_task_run
 from dbnd._tracking.client import TrackingAPIClient, get_client
 from dbnd._tracking.points import group, micros, point
 from dbnd._tracking.transport import configured_url
+from dbnd._values import of_user, preview, say_once
 
 _said_untracked = False
 
@@ -48,9 +51,9 @@ def log_metrics(metrics: Mapping[str, object], *, step: int | None = None, times
         return
     client, attempt_uid = target
     try:
-        time_us = time.time_ns() // 1000 if timestamp is None else micros(timestamp.astimezone(timezone.utc))
-        logged = group(attempt_uid, "user", (point(str(key), value, time_us, step) for key, value in metrics.items()))
-    except Exception as error:  # noqa: BLE001  a value's text form comes from the user's code; the training goes on
+        time_us = _micros_of(timestamp)
+        logged = group(attempt_uid, "user", (point(_text(key), value, time_us, step) for key, value in metrics.items()))
+    except Exception as error:  # noqa: BLE001  a mapping of the user's may raise anything; the training goes on
         client.drop("log_metrics", error)
     else:
         client.log_metrics([logged])
@@ -67,8 +70,37 @@ def log_artifact(name: str, path: str | os.PathLike[str]) -> None:
     if target is None:
         return
     client, attempt_uid = target
-    place = os.fspath(path)
-    client.log_artifact(attempt_uid, name, place if "://" in place else str(Path(place).absolute()))
+    try:
+        place = os.fsdecode(path)
+        if "://" not in place:
+            place = readable(str(Path(working_directory() or "", place)))
+    except Exception as error:  # noqa: BLE001  a path of the user's may raise anything; the training goes on
+        client.drop("log_artifact", error)
+    else:
+        client.log_artifact(attempt_uid, _text(name), place)
+
+
+def _text(key: object) -> str:
+    return key if type(key) is str else of_user(str, key, otherwise=lambda: preview(key))
+
+
+def _micros_of(timestamp: datetime | None) -> int:
+    """``timestamp`` in µs since the epoch; now where there is none, or what there is cannot be understood."""
+    if timestamp is None:
+        return time.time_ns() // 1000
+
+    def micros_of(timestamp: datetime) -> int:
+        try:
+            # That of the base class: pandas' own one takes no time without a zone.
+            return micros(datetime.astimezone(timestamp, timezone.utc))
+        except (OverflowError, ValueError):  # at an end of the calendar
+            return micros(timestamp.replace(tzinfo=timezone.utc))
+
+    def now() -> int:
+        say_once("A timestamp that is no datetime is left out; its value is kept with the time of the call.")
+        return time.time_ns() // 1000
+
+    return of_user(micros_of, timestamp, otherwise=now)
 
 
 def _target(call: str) -> tuple[TrackingAPIClient, str] | None:

@@ -7,17 +7,21 @@ import json
 import math
 import numbers
 import reprlib
-from collections.abc import Mapping
+from array import array
+from collections import deque
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic_core import to_json
 
 from dbnd import _console
 from dbnd._masking import MARGIN, mask_value
+
+T = TypeVar("T")
 
 # Limits of the wire protocol, in characters.
 MAX_TEXT: Final = 5_000
@@ -37,7 +41,7 @@ _MAX_COLUMNS: Final = 1_000
 _MOST_PER_BYTE: Final = 3
 _INT64: Final = 1 << 63
 
-_said = False
+_said: Final[set[str]] = set()
 
 
 class UnfitError(ValueError):
@@ -62,7 +66,15 @@ def metric_value(value: object) -> tuple[str, Any]:
         return "value_float", value
     if kind is int:
         return _integer(value)  # type: ignore[arg-type]
-    return _other(value)
+    return of_user(_other, value, otherwise=lambda: ("value_str", shorten(preview(value), MAX_TEXT)))
+
+
+def of_user(call: Callable[[Any], T], value: object, *, otherwise: Callable[[], T]) -> T:
+    """What ``call`` makes of an object of the user's, whose methods may raise anything."""
+    try:
+        return call(value)
+    except Exception:  # noqa: BLE001  tracking must neither fail the training nor lose what is logged along with it
+        return otherwise()
 
 
 def _integer(value: int) -> tuple[str, Any]:
@@ -92,13 +104,12 @@ def _other(value: Any) -> tuple[str, Any]:  # noqa: ANN401, C901, PLR0911, PLR09
         return "value_str", value.isoformat()
     if isinstance(value, timedelta):
         return "value_str", str(value)
+    if getattr(getattr(value, "dtype", None), "kind", None) in _NUMPY_TIMES:  # as numbers they would have lost the unit
+        return "value_str", shorten(str(value), MAX_TEXT)
     if isinstance(value, numbers.Integral):
         return _integer(int(value))
     if isinstance(value, (numbers.Real, Decimal)):
-        try:
-            return "value_float", float(value)
-        except (ValueError, OverflowError):  # a fraction beyond all floats, or a signaling NaN
-            return "value_str", shorten(preview(value), MAX_TEXT)
+        return "value_float", float(value)
     if isinstance(value, (Mapping, list, tuple, AbstractSet)):
         return _json(value)
     # numpy and torch scalars and arrays of one element know their value; larger arrays raise here.
@@ -111,7 +122,8 @@ def _other(value: Any) -> tuple[str, Any]:  # noqa: ANN401, C901, PLR0911, PLR09
         else:
             if not hasattr(simple, "item"):
                 return metric_value(simple)
-    return "value_str", shorten(preview(value) if isinstance(value, (bytes, bytearray)) else str(value), MAX_TEXT)
+    text = preview(value) if isinstance(value, (bytes, bytearray, array, deque)) else str(value)
+    return "value_str", shorten(text, MAX_TEXT)
 
 
 def _text(value: str) -> tuple[str, Any]:
@@ -123,6 +135,8 @@ def _text(value: str) -> tuple[str, Any]:
     return "value_str", shorten(value if type(value) is str else str.__str__(value), MAX_TEXT)
 
 
+# Dates and durations of NumPy, by the kind of their type.
+_NUMPY_TIMES: Final = frozenset("mM")
 # Text that can be JSON at all; json.loads would also take the bare words NaN and Infinity.
 _JSON_START: Final = frozenset('-0123456789"[{tfn')
 
@@ -141,14 +155,14 @@ def _json(value: object) -> tuple[str, Any]:
 
 def _text_form(value: object, why: UnfitError) -> tuple[str, Any]:
     """A value that nobody could read back, as text."""
-    _say_once(f"A logged value is kept in a short text form, because {why}. This is said once.")
+    say_once(f"A logged value is kept in a short text form, because {why}. This is said once.")
     return "value_str", shorten(preview(value), MAX_TEXT)
 
 
-def _say_once(text: str) -> None:
-    global _said  # noqa: PLW0603  said once per process
-    if not _said:
-        _said = True
+def say_once(text: str) -> None:
+    """Say something about what is logged, once per process."""
+    if text not in _said:
+        _said.add(text)
         _console.warning(text)
 
 
@@ -186,16 +200,17 @@ def plain(value: object, *, most: float = math.inf, depth: int = MAX_DEPTH) -> A
             msg = "it is nested too deep, or contains itself"
             raise UnfitError(msg)
         if is_mapping:
-            return {_name(key): simple(member, depth - 1) for key, member in part.items()}
+            return {_name(key): simple(member, depth - 1) for key, member in islice(part.items(), len(part))}
         members = _ordered(part) if isinstance(part, AbstractSet) else part
-        return [simple(member, depth - 1) for member in members]
+        # Never more than it says to have: an iterator of the user's need not end.
+        return [simple(member, depth - 1) for member in islice(members, len(part))]
 
     return simple(value, depth)
 
 
 def _ordered(members: AbstractSet[object]) -> list[object]:
     try:
-        return sorted(members, key=str)
+        return sorted(islice(members, len(members)), key=str)
     except ValueError:  # an integer of more digits than Python writes out
         return sorted(members, key=preview)
 
@@ -210,21 +225,31 @@ def _name(key: object) -> str:
 def whole_step(step: Any) -> int | None:  # noqa: ANN401  what callers give as a step
     """A training step of any type of number, as one that the tracker takes: of 64 bits at most.
 
-    Raises:
-        TypeError, ValueError: It is no number.
+    What is no number is left out, for the value is worth more than its step.
     """
-    if step is None:
+    whole = None if step is None else of_user(int, step, otherwise=lambda: None)
+    if whole is None:
+        if step is not None:
+            say_once("A training step that is no number is left out; its value is kept. This is said once.")
         return None
-    whole = int(step)
     if -_INT64 <= whole < _INT64:
         return whole
-    _say_once("A training step of more than 64 bits is kept as the nearest that has 64. This is said once.")
+    say_once("A training step of more than 64 bits is kept as the nearest that has 64. This is said once.")
     return min(max(whole, -_INT64), _INT64 - 1)
 
 
 def param_text(name: str, value: object) -> str:
     """A param as text of at most 5,000 characters, masked where its name or its text tells a secret."""
-    return masked(value if isinstance(value, str) else preview(value), MAX_TEXT, name=name)
+    return masked(value if type(value) is str else _text_of(value), MAX_TEXT, name=name)
+
+
+def _text_of(value: object) -> str:
+    """The whole of a text of any class, and the short text form of anything else."""
+
+    def whole(value: object) -> str:
+        return str.__str__(value) if isinstance(value, str) else preview(value)
+
+    return of_user(whole, value, otherwise=lambda: preview(value))
 
 
 def masked(text: str, limit: int, *, name: str = "") -> str:
@@ -234,10 +259,13 @@ def masked(text: str, limit: int, *, name: str = "") -> str:
 
 def preview(value: object) -> str:
     """A short text form of any value; never more work than some thousand elements."""
-    if isinstance(value, str):
+    if type(value) is str:
         return shorten(value, MAX_PREVIEW)
     try:
-        text = str(value) if hasattr(value, "dtype") or hasattr(value, "dtypes") else _ShortForm().repr(value)
+        if isinstance(value, str):
+            text = str.__str__(value)
+        else:
+            text = str(value) if hasattr(value, "dtype") or hasattr(value, "dtypes") else _ShortForm().repr(value)
     except Exception as error:  # noqa: BLE001  a user's __repr__ may raise anything, and tracking must not fail his task
         text = f"<{type(value).__name__} whose text form raises {type(error).__name__}>"
     return shorten(text, MAX_PREVIEW)

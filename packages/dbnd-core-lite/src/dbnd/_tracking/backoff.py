@@ -14,6 +14,8 @@ _MOST: Final = 60.0
 _MOST_DOUBLINGS: Final = 10
 # While somebody waits, a tracker that may be starting up is tried as often as this, in seconds.
 _IMPATIENT: Final = 1.0
+# Our own, so that the numbers that a training has seeded stay what they are.
+_random: Final = random.SystemRandom()
 
 
 class Backoff:
@@ -35,7 +37,7 @@ class Backoff:
     def failed(self, error: Exception) -> None:
         """Note a failure."""
         wait = min(_MOST, _LEAST * 2 ** min(self.failures, _MOST_DOUBLINGS))
-        wait *= random.uniform(1, 1.5)  # noqa: S311  jitter: many clients must not come back at the same time
+        wait *= _random.uniform(1, 1.5)  # jitter: many clients must not come back at the same time
         asked = error.retry_after if isinstance(error, UnreachableError) else None
         self.failures += 1
         self._failed_at = time.monotonic()

@@ -342,7 +342,8 @@ class TrackingAPIClient:
         now = time.monotonic()
         if now - self._last_message >= _SILENCE:
             self._last_message = now
-            _console.warning(f"An event ({call}) could not be kept and is lost: {error}. The run goes on.")
+            why = wire.message_of(error)
+            _console.warning(f"An event ({call}) could not be kept and is lost: {why}. The run goes on.")
 
     def _open(self) -> Channel:
         with self._opening:

@@ -9,12 +9,14 @@ after its number in the journal. They are for a person to look at, and to remove
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dbnd._json import decode
 from dbnd._tracking import records
+from dbnd._tracking.files import open_file
 from dbnd._tracking.journal_file import DAMAGED, DEAD, Header, JournalFile, JournalFormatError
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class DeadLetters:
 
     def __enter__(self) -> Self:
         adopted = None
-        with contextlib.suppress(JournalFormatError):  # named by `dbnd sync`; the letters go elsewhere
+        with contextlib.suppress(JournalFormatError, OSError):  # named by `dbnd sync`; the letters go elsewhere
             adopted = JournalFile.adopt(self.path)
         if adopted is None:
             header = Header(self._of.header.url)
@@ -98,6 +100,6 @@ def _numbers(path: Path) -> Iterator[int]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
         next(file, None)
         yield from file

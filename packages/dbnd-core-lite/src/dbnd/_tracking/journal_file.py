@@ -32,6 +32,7 @@ from typing import Any, Final
 from dbnd._errors import DatabandError
 from dbnd._json import decode
 from dbnd._tracking import ownership, records
+from dbnd._tracking.files import open_file
 from dbnd._tracking.records import Record
 from dbnd._uids import new_uid
 
@@ -43,6 +44,8 @@ DAMAGED: Final = ".damaged"
 _CHUNK: Final = 1 << 20
 # Longest header that is looked for, in bytes.
 _MAX_HEADER: Final = 1 << 16
+# Longest content of an `.ack` file, in bytes.
+_LONGEST_ACK: Final = 100
 
 
 class JournalFormatError(DatabandError):
@@ -117,7 +120,7 @@ class JournalFile:
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may have been removed meanwhile
         unnamed = path.with_name(f"{path.name}.new")
-        fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = open_file(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         try:
             ownership.own(fd, path)
             made = cls(path, fd, header, fsync=fsync)
@@ -142,7 +145,7 @@ class JournalFile:
             OSError: It cannot be opened.
         """
         try:
-            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            fd = open_file(path, os.O_RDWR | os.O_APPEND)
         except FileNotFoundError:
             return None
         try:
@@ -255,8 +258,7 @@ class JournalFile:
         self.acknowledged, self._read_offset = sequence, end
         with contextlib.suppress(OSError):
             if self._ack_fd is None:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-                self._ack_fd = os.open(_ack_path(self.path), flags, 0o600)
+                self._ack_fd = open_file(_ack_path(self.path), os.O_WRONLY | os.O_CREAT)
             text = b"%020d %020d" % (sequence, end)
             os.pwrite(self._ack_fd, b"%b %08x\n" % (text, zlib.crc32(text)), 0)
 
@@ -294,8 +296,7 @@ class JournalFile:
             if self._pending is not None:
                 self._settle()
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-            fd = os.open(unnamed, flags, 0o600)
+            fd = open_file(unnamed, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
             try:
                 offset = 0
                 while data := os.pread(self._fd, _CHUNK, offset):
@@ -343,7 +344,7 @@ def read_header(path: Path) -> Header:
         JournalFormatError: It was written by a newer dbnd, or has no header.
         OSError: It cannot be read.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_file(path, os.O_RDONLY)
     try:
         return _read_header(fd, path)[0]
     finally:
@@ -354,7 +355,7 @@ def unsent_of(path: Path) -> int:
     """Number of events in a file that are not delivered, as far as can be told from outside."""
     _, offset = _read_ack(path, (0, 0), path.stat().st_size)
     number = 0 if offset else -1  # the header is no event
-    with path.open("rb") as file:
+    with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
         file.seek(offset)
         while data := file.read(_CHUNK):
             number += data.count(b"\n")
@@ -397,7 +398,8 @@ def _ack_path(path: Path) -> Path:
 def _read_ack(path: Path, start: tuple[int, int], size: int) -> tuple[int, int]:
     """Number and offset of what is delivered; the start where that is not known, for the tracker knows what it has."""
     try:
-        text = _ack_path(path).read_bytes().rstrip()
+        with os.fdopen(open_file(_ack_path(path), os.O_RDONLY), "rb") as file:
+            text = file.read(_LONGEST_ACK).rstrip()
         position, _, checksum = text.rpartition(b" ")
         if b" " not in position:  # as dbnd 2.1 and earlier have written it
             position = text

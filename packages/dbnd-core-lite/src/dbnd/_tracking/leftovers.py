@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dbnd._tracking import ownership
+from dbnd._tracking.files import open_file
 from dbnd._tracking.folders import folders_of
 from dbnd._tracking.journal_file import (
     DAMAGED,
@@ -102,7 +103,7 @@ def look_at(path: Path) -> Leftover | None:
     except JournalFormatError as error:
         problem = str(error)
     except OSError as error:
-        problem = f"{path} cannot be read: {error}."
+        problem = f"{path} cannot be read: {error.strerror or error}."
     return Leftover(path, None, 0, is_owned=False, problem=problem)
 
 
@@ -113,7 +114,7 @@ def discard(path: Path) -> bool:
         OSError: It cannot be removed.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = open_file(path, os.O_RDWR)
     except FileNotFoundError:
         return True
     try:
@@ -131,12 +132,10 @@ def tidy(folder: Path) -> None:
     """Remove what killed processes have left in the folder, and nothing that holds an event which is not delivered."""
     for path in _files(folder, JOURNAL, DEAD):
         _remove_if_delivered(path)
-    for path in _files(folder, ".ack", ".owner"):
-        if not path.with_suffix("").exists():
-            path.unlink(missing_ok=True)
-    for path in _files(folder, ".new"):
-        with contextlib.suppress(FileNotFoundError):  # it has got its name since
-            if time.time() - path.stat().st_mtime > _NEWBORN:
+    for path in _files(folder, ".ack", ".owner", ".new"):
+        with contextlib.suppress(OSError):  # it has got its name since; or it is no file of ours
+            is_new = path.suffix == ".new"
+            if time.time() - path.stat().st_mtime > _NEWBORN if is_new else not path.with_suffix("").exists():
                 path.unlink()
 
 

@@ -16,6 +16,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from dbnd._tracking.files import open_file
 from dbnd._uids import new_uid
 
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
@@ -46,7 +47,7 @@ def is_owned(path: Path) -> bool:
     Raises:
         OSError: The file cannot be opened.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_file(path, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -75,7 +76,7 @@ def is_alive(host: str, pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):  # somebody else's; or no process of this system
         pass
     return True
 

@@ -18,6 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 import certifi
 
 from dbnd._masking import mask_url
+from dbnd._tracking.files import above_streams
 from dbnd._tracking.transport import BusyError, UnreachableError
 
 PORTS: Final = {"http": 80, "https": 443}
@@ -55,6 +56,7 @@ def open_socket(host: str, port: int, deadline: float) -> socket:
         raise failure from None
     for family, kind, protocol, _, address in found:
         opened = socket(family, kind, protocol)
+        opened = socket(family, kind, protocol, above_streams(opened.detach()))
         try:
             opened.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
             opened.settimeout(time_left(deadline))

@@ -155,7 +155,7 @@ class Session:
         if self._cookies:
             all_headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
         all_headers |= {**self._settings.extra_default_headers, **self._login_headers, **headers}
-        packed = b"" if body is None else gzip.compress(body, compresslevel=1)
+        packed = b"" if body is None else gzip.compress(body, compresslevel=1, mtime=0)
         try:
             answer = self._connect().request(method, f"/api/v1/{path}", all_headers, packed, self._limits())
         except UnreachableError:

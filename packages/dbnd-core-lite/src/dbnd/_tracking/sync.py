@@ -175,9 +175,11 @@ class Sync:
                 if url not in self._transports:
                     self._transports[url] = create_transport(url, self._config)
                 file = JournalFile.adopt(leftover.path)
-            except (ConfigError, JournalFormatError, OSError) as error:
-                is_ours = isinstance(error, (ConfigError, JournalFormatError))
-                report.problems.append(str(error) if is_ours else f"{leftover.path} cannot be opened: {error}.")
+            except (ConfigError, JournalFormatError) as error:
+                report.problems.append(str(error))
+                break
+            except OSError as error:
+                report.problems.append(f"{leftover.path} cannot be opened: {error.strerror or error}.")
                 break
             if file is None:
                 if not leftover.path.exists():

@@ -46,13 +46,14 @@ class ErrorInfo:
     def of(cls, error: BaseException) -> ErrorInfo:
         """What there is to say of ``error``, its traceback without our own frames."""
         return cls(
-            message=masked(_message(error), _MAX_ERROR),
+            message=masked(message_of(error), _MAX_ERROR),
             exception_type=str(type(error)),
             traceback=mask_text(_without_middle(user_traceback(error))),
         )
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """What an exception says, or its name; of a user's, whose text form may raise, too."""
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return str(error) if str(error) != str(error.code) else f"The script ended with exit code {error.code}."
     try:
