@@ -175,11 +175,9 @@ class Sync:
                 if url not in self._transports:
                     self._transports[url] = create_transport(url, self._config)
                 file = JournalFile.adopt(leftover.path)
-            except (ConfigError, JournalFormatError) as error:
-                report.problems.append(str(error))
-                break
-            except OSError as error:
-                report.problems.append(f"{leftover.path} cannot be opened: {error.strerror or error}.")
+            except (ConfigError, JournalFormatError, OSError) as error:
+                why = error.strerror or error if isinstance(error, OSError) else None
+                report.problems.append(f"{leftover.path} cannot be opened: {why}." if why else str(error))
                 break
             if file is None:
                 if not leftover.path.exists():
