@@ -281,7 +281,7 @@ def test_what_was_accepted_is_there_once_or_was_deleted_or_named(troubled: Soak,
                     points += ledger.accepted.total()
         known = {ledger.run for ledger in troubled.ledgers}
         listed = json.loads(troubled.dbnd("runs", "list", "--limit", "1000", "--json").stdout)
-        wrong += [f"{run['run_uid']} has no name" for run in listed if not run["name"]]
+        wrong += [f"it has no name: {run}" for run in listed if not run["name"]]
         wrong += [f"{uid} was deleted, and is listed" for uid in troubled.deleted & {run["run_uid"] for run in listed}]
         wrong += [
             f"{uid} is not listed" for uid in known - troubled.deleted - {run["run_uid"] for run in listed} - {""}

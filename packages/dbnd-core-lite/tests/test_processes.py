@@ -296,6 +296,27 @@ def test_sigterm_ends_a_tracked_script_as_cancelled(script, server):
     assert "Traceback" not in done.stderr
 
 
+def test_a_signal_that_comes_while_a_run_begins_leaves_none_without_a_name(script, server):
+    script(
+        """
+        from dbnd import TrackingAPIClient
+        begin = TrackingAPIClient.init_run
+
+        def interrupted(self, run, root):
+            TrackingAPIClient.init_run = begin
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+        TrackingAPIClient.init_run = interrupted
+        with dbnd_tracking("job", conf=conf):
+            pass
+        """,
+        returncode=128 + signal.SIGTERM,
+    )
+    assert [body["init_args"]["new_run_info"]["job_name"] for body in bodies(server, "init_run")] == ["job"]
+    assert run_states(server) == ["CANCELLED"]
+
+
 def test_sigterm_cancels_the_run_after_one_that_was_stopped_in_another_thread(script, server):
     script(
         f"""

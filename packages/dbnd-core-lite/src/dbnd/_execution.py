@@ -134,12 +134,15 @@ def log_result(task_run: TaskRun, result: object) -> None:
 def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None]:
     """Announce ``run``, make it the context's run, and report its final state."""
     before, context.run = context.run, run
-    token, owner = _current.set(root), os.getpid()
+    token, owner, is_announced = _current.set(root), os.getpid(), False
     try:
         with _visible_to_children(context, root):
             _announce(context, run, root)
+            is_announced = True
             yield
     except BaseException as error:
+        if context.client is not None and not is_announced:  # a signal came in between: no run ends without a name
+            context.client.init_run(run, root)
         failure = RunState.CANCELLED if _is_cancellation(error) else RunState.FAILED
         _finish(context, run, RunState.SUCCESS if _is_success(error) else failure, owner)
         raise
