@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import requests
 
+from dbnd_tracker._api import large
 from dbnd_tracker._api.bodies import NotGzipError, TooLargeError, gunzip
 from dbnd_tracker._api.timeout import TimeoutMiddleware
 from dbnd_tracker._connections import _RESERVE, ConnectionLimits
@@ -440,6 +441,46 @@ def test_an_answer_that_nobody_takes_is_not_kept(limited: Any, connect: Any) -> 
     with contextlib.suppress(ConnectionError):
         while True:  # until the answers, which are never read, fill all buffers, and the server leaves
             connection.head("GET /openapi.json")
+
+
+def _with_log(tracker: Any, size: int) -> str:
+    """The address of a log of so many bytes."""
+    _, task = tracker.started()
+    tracker.call("save_task_run_log", {"task_run_attempt_uid": task.attempt, "log_body": "x" * size})
+    return f"/app/logs/{task.uid}"
+
+
+def test_a_client_that_takes_an_answer_slowly_gets_all_of_it(sqlite_tracker: Any, limited: Any, connect: Any) -> None:
+    size = 32 << 20
+    address = _with_log(sqlite_tracker, size)
+    connection = connect(limited(stalled_s=2))
+    connection.head(f"GET {address}", "Connection: close")
+    taken, begin = 0, time.monotonic()
+    while part := connection.socket.recv(1 << 16):
+        taken += len(part)
+        if time.monotonic() < begin + 6:  # some times the time without progress
+            time.sleep(0.02)
+    assert taken > size
+
+
+def test_large_answers_that_nobody_takes_are_not_kept_for_all(
+    sqlite_tracker: Any, limited: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "_MOST_KEPT", 50 << 20)
+    address = _with_log(sqlite_tracker, 20 << 20)
+    server = limited(stalled_s=60)
+    waiting = [connect(server) for _ in range(2)]
+    for connection in waiting:
+        connection.head(f"GET {address}")
+        connection.socket.recv(1)
+    refused = server.get(address)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert server.get("/").ok
+    for connection in waiting:
+        connection.close()
+    deadline = time.monotonic() + 30
+    while not server.get(address).ok:
+        assert time.monotonic() < deadline
 
 
 def test_connections_without_a_request_make_room(limited: Any, connect: Any) -> None:

@@ -19,6 +19,7 @@ from dbnd_tracker._api.datasets import datasets_router
 from dbnd_tracker._api.extensions import ExtensionsMiddleware
 from dbnd_tracker._api.health import health_router
 from dbnd_tracker._api.hosts import HostMiddleware
+from dbnd_tracker._api.large import LargeMiddleware
 from dbnd_tracker._api.login import login_router
 from dbnd_tracker._api.methods import MethodsMiddleware
 from dbnd_tracker._api.openapi import REFUSALS, describe_calls
@@ -89,6 +90,7 @@ def create_app(
     describe_calls(app)
     # The one added last is the outermost: every answer is marked, counted and logged, and a body is not read before it
     # is known who asks.
+    app.add_middleware(LargeMiddleware)
     app.add_middleware(MethodsMiddleware, routes=app.routes)
     app.add_middleware(
         BodyMiddleware, max_received=settings.max_request_bytes, max_unpacked=settings.max_unpacked_bytes
