@@ -12,6 +12,7 @@ from dbnd_tracker._access import throttle
 from dbnd_tracker._access.roles import Role
 from dbnd_tracker._access.throttle import BURST, SECONDS, Throttle
 from dbnd_tracker._access.tokens import create_token
+from dbnd_tracker._settings import TrackerSettings
 
 
 class Clock:
@@ -91,7 +92,7 @@ def test_many_addresses_do_not_fill_the_memory(clock: Clock, monkeypatch: pytest
 
 @pytest.fixture
 def guarded(sqlite_tracker: Any, serve: Any) -> Any:
-    return serve(sqlite_tracker.database, token="right")
+    return serve(sqlite_tracker.database, token="right", settings=TrackerSettings(allowed_hosts=["tracker.example"]))
 
 
 def _bearer(guarded: Any, secret: str, **headers: str) -> Any:
@@ -120,6 +121,13 @@ def test_who_guesses_is_asked_to_wait_and_nobody_else_is(guarded: Any, ask: Call
     assert ask(guarded, "right", **{"X-Forwarded-For": "192.0.2.7"}).ok
     # Now that it is known, it is heard from every address.
     assert ask(guarded, "right").ok
+
+
+def test_without_a_proxy_nobody_says_where_he_comes_from(sqlite_tracker: Any, serve: Any) -> None:
+    server = serve(sqlite_tracker.database, token="right")
+    for number in range(2 * BURST):
+        status = _login(server, f"guess {number}", **{"X-Forwarded-For": f"192.0.2.{number}"}).status_code
+        assert status == (401 if number < BURST else 429)
 
 
 def test_a_token_of_the_tracker_s_own_making_never_waits(sqlite_tracker: Any, guarded: Any) -> None:

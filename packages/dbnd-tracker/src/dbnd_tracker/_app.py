@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from dbnd import __version__
 from dbnd_tracker._access.tokens import Keyring, ThrottledError
@@ -103,6 +105,8 @@ def create_app(
     app.add_middleware(CapacityMiddleware, most=settings.max_connections)
     app.add_middleware(ExtensionsMiddleware)
     app.add_middleware(ObservingMiddleware, metrics=metrics, log=access_log(settings.access_log))
+    if settings.allowed_hosts:  # there is a proxy; without one, anybody on this machine could give himself any address
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
     return app
 
 

@@ -69,6 +69,7 @@ def make_server(app: FastAPI, grace: int = 30, limits: ConnectionLimits | None =
         access_log=False,
         lifespan="off",
         server_header=False,
+        proxy_headers=False,  # the application looks at them, where there is a proxy
         http=connection_class(limits),
         ws="none",
         h11_max_incomplete_event_size=limits.head_bytes,

@@ -38,7 +38,7 @@ def identity_of(scope: Scope) -> Identity:
 
 
 def address_of(request: Request) -> str:
-    """Where a request comes from; a proxy on this machine says so of its clients (X-Forwarded-For), and nobody else."""
+    """Where a request comes from: what ``tracker.allowed_hosts`` lets a proxy on this machine say (X-Forwarded-For)."""
     return request.client.host if request.client else ""
 
 
