@@ -6,10 +6,13 @@ import csv
 import io
 import json
 import math
+import threading
 from typing import Any
 
 import pytest
 
+from dbnd_tracker import _tables as tables
+from dbnd_tracker._api import exports
 from dbnd_tracker._queries import original
 
 
@@ -177,6 +180,37 @@ def test_the_points_of_a_run_are_a_table(tracker: Any, server: Any, form: str) -
     assert [row["text"] for row in rows if row["metric"] == "t"] == ['x,"y"']
     for wrong, status in ((f"{run.uid}/export?format=xml", 422), (f"nothing/export?format={form}", 404)):
         assert server.get(f"/api/v1/runs/{wrong}").status_code == status
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_an_export_begins_at_once_and_is_whole(
+    tracker: Any, server: Any, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes: the time-out of requests counts until their answers begin."""
+    if form == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    monkeypatch.setattr(exports, "_BYTES_AT_ONCE", 100)
+    monkeypatch.setattr(tables, "_CHUNK", 7)
+    run, task = tracker.started()
+    tracker.call("log_metrics", task.floats("loss", 40))
+    whole = server.get(f"/api/v1/runs/{run.uid}/export", params={"format": form}).content
+    if form == "csv":
+        steps = [int(row["step"]) for row in csv.DictReader(io.StringIO(whole.decode()))]
+    else:
+        from pyarrow import parquet
+
+        steps = parquet.read_table(io.BytesIO(whole)).column("step").to_pylist()
+    assert steps == list(range(40))
+
+    waits = threading.Event()
+    rows = tables._rows
+    monkeypatch.setattr(tables, "_rows", lambda *args: waits.wait(30) and rows(*args))
+    with server.get(f"/api/v1/runs/{run.uid}/export", params={"format": form}, stream=True) as answer:
+        parts = answer.iter_content(1)
+        first = next(parts)
+        assert not waits.is_set()
+        waits.set()
+        assert first + b"".join(parts) == whole
 
 
 def test_no_cell_of_csv_is_a_formula(tracker: Any, server: Any) -> None:

@@ -39,13 +39,17 @@ def write_csv(reader: Reader, runs: Sequence[RunDetail], stream: IO[str]) -> int
 
     Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay numbers.
     """
+    return sum(csv_parts(reader, runs, stream))
+
+
+def csv_parts(reader: Reader, runs: Sequence[RunDetail], stream: IO[str]) -> Iterator[int]:
+    """Do what ``write_csv`` does a part at a time: how many points were written since the last time, at first none."""
     writer = csv.writer(_Lines(stream))
     writer.writerow(COLUMNS)
-    count = 0
+    yield 0
     for row in _rows(reader, runs):
-        count += 1
         writer.writerow([_cell(value) for value in row])
-    return count
+        yield 1
 
 
 def _cell(value: Any) -> Any:  # noqa: ANN401  any value of a row
@@ -61,6 +65,15 @@ def write_parquet(reader: Reader, runs: Sequence[RunDetail], stream: IO[bytes]) 
     Raises:
         UsageError: There is no pyarrow.
     """
+    return sum(parquet_parts(reader, runs, stream))
+
+
+def parquet_parts(reader: Reader, runs: Sequence[RunDetail], stream: IO[bytes]) -> Iterator[int]:
+    """Do what ``write_parquet`` does a part at a time: how many points were written, at first none.
+
+    Raises:
+        UsageError: There is no pyarrow.
+    """
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -69,15 +82,14 @@ def write_parquet(reader: Reader, runs: Sequence[RunDetail], stream: IO[bytes]) 
         raise UsageError(msg) from None
     kinds = {"step": pa.int64(), "timestamp": pa.timestamp("ms", tz="UTC"), "value": pa.float64()}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
-    count = 0
     with parquet.ParquetWriter(stream, schema) as writer:
+        yield 0
         chunk: list[tuple[Any, ...]] = []
         for row in _rows(reader, runs):
             chunk.append(row)
             if len(chunk) == _CHUNK:
-                count += _write_chunk(pa, writer, schema, chunk)
-        count += _write_chunk(pa, writer, schema, chunk)
-    return count
+                yield _write_chunk(pa, writer, schema, chunk)
+        yield _write_chunk(pa, writer, schema, chunk)
 
 
 def _write_chunk(pa: Any, writer: Any, schema: Any, chunk: list[tuple[Any, ...]]) -> int:  # noqa: ANN401  pyarrow

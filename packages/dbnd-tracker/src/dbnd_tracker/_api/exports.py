@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
-from typing import IO, TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from fastapi.responses import StreamingResponse
 
 from dbnd._errors import UsageError
 from dbnd_tracker import _queries as queries
 from dbnd_tracker._reader import DatabaseReader
-from dbnd_tracker._tables import write_csv, write_parquet
+from dbnd_tracker._tables import csv_parts, parquet_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from dbnd_tracker._database import Database
-    from dbnd_tracker._views import RunDetail
 
 TableForm = Literal["csv", "parquet"]
 
@@ -69,33 +67,58 @@ def points_table(database: Database, run_uid: str, form: TableForm) -> Response 
         found = queries.run_detail(session, run_uid)
     if found is None:
         return None
-    file = tempfile.TemporaryFile()  # noqa: SIM115  closed when it has been sent
+    reader = DatabaseReader(database, "the database")
+    sink = _Sink()
+    if form == "parquet":
+        written = parquet_parts(reader, [found], sink)
+    else:
+        written = csv_parts(reader, [found], io.TextIOWrapper(sink, encoding="utf-8", newline="", write_through=True))
     try:
-        _write_table(DatabaseReader(database, "the database"), found, form, file)
+        next(written)
     except UsageError as error:
-        file.close()
         raise queries.QueryError(str(error)) from None
-    except BaseException:
-        file.close()
-        raise
-    file.seek(0)
 
     def parts() -> Iterator[bytes]:
-        with file:
-            while part := file.read(_BYTES_AT_ONCE):
-                yield part
+        yield sink.take()
+        for _ in written:
+            if sink.size >= _BYTES_AT_ONCE:
+                yield sink.take()
+        yield sink.take()
 
     headers = {"Content-Disposition": f'attachment; filename="run-{found.run_uid}.{form}"'}
     return StreamingResponse(parts(), media_type=MEDIA_TYPES[form], headers=headers)
 
 
-def _write_table(reader: DatabaseReader, run: RunDetail, form: TableForm, file: IO[bytes]) -> None:
-    if form == "parquet":
-        write_parquet(reader, [run], file)
-        return
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    write_csv(reader, [run], text)
-    text.detach()
+class _Sink(io.BytesIO):
+    """A file that is taken away as it is written: neither memory nor the time until an answer begins grow with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken = 0
+
+    @property
+    def size(self) -> int:
+        """How much there is to take."""
+        return super().tell()
+
+    def tell(self) -> int:
+        """Where the file ends; formats note where their parts begin."""
+        return self._taken + super().tell()
+
+    def seekable(self) -> bool:
+        """What was taken cannot be written again."""
+        return False
+
+    def close(self) -> None:
+        """Stay open: what was written last is taken when the writer has ended."""
+
+    def take(self) -> bytes:
+        """What was written since the last time."""
+        part = self.getvalue()
+        self._taken += len(part)
+        self.seek(0)
+        self.truncate()
+        return part
 
 
 def _points(database: Database, task_run_uid: str, key: str) -> Iterator[str]:
