@@ -66,13 +66,21 @@ def insert_points(connection: Connection, columns: Sequence[Sequence[Any]]) -> N
     Raises:
         DBAPIError: The database does not take them.
     """
+    if not columns[0]:
+        return
     if connection.dialect.name == "postgresql":
         _copy(connection, columns)
         return
-    values: list[Any] = [None] * (len(columns[0]) * len(_POINT))
-    for place, column in enumerate(columns):
-        values[place :: len(_POINT)] = column
-    insert_rows(connection, "metrics", _POINT, values)
+    # Columns of nothing but None are left out: SQLite's driver looks long for what each None is to be written as.
+    given = {name: column for name, column in zip(_POINT, columns, strict=True) if any(map(_is_given, column))}
+    values: list[Any] = [None] * (len(columns[0]) * len(given))
+    for place, column in enumerate(given.values()):
+        values[place :: len(given)] = column
+    insert_rows(connection, "metrics", tuple(given), values)
+
+
+def _is_given(value: object) -> bool:
+    return value is not None
 
 
 def _copy(connection: Connection, columns: Sequence[Sequence[Any]]) -> None:

@@ -204,8 +204,8 @@ class Database:
                     # SQLite has one writer at a time; waiting here is fairer and quicker than in its busy loop.
                     with self._turns, Session(self._writing, expire_on_commit=False) as session:
                         self._check(deadline is None or not deadline.has_passed)
-                        driver = session.connection().connection.dbapi_connection
                         writer = Writer(session, self._ids)
+                        driver = writer.connection.connection.dbapi_connection
                         result = work(writer)
                         self._check(deadline is None or deadline.begin_commit())
                         session.commit()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete, insert, or_, select, update
@@ -33,7 +33,7 @@ class DeletedUids:
         self._session = session
         self._now = now
         self._runs: dict[str, str] = {}
-        self.dropped: Counter[str] = Counter()
+        self.dropped: defaultdict[str, int] = defaultdict(int)
         """How many events were dropped in this transaction, by the uid of the run that was deleted."""
 
     def find(self, uids: Iterable[str | None]) -> set[str]:

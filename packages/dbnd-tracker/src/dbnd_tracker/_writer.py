@@ -59,6 +59,8 @@ class Writer:
 
     def __init__(self, session: Session, cache: IdCache) -> None:
         self.session = session
+        self.connection = session.connection()
+        """That of the session, which takes its time to find it."""
         self.now = datetime.now(timezone.utc)
         """Time of receipt, which stands in for missing timestamps."""
         self._cache = cache
@@ -153,10 +155,10 @@ class Writer:
             if column.default is not None and column.default.is_scalar
         }
         rows = [part for value in values for part in (*_parts(value), *defaults.values())]
-        insert_rows(self.session.connection(), model.__tablename__, (*names, *defaults), rows, "ON CONFLICT DO NOTHING")
+        insert_rows(self.connection, model.__tablename__, (*names, *defaults), rows, "ON CONFLICT DO NOTHING")
 
     def _look_up(self, model: type[Base], names: tuple[str, ...], values: Sequence[Any]) -> dict[Any, int]:
-        connection = self.session.connection()
+        connection = self.connection
         rows = value_rows(connection.dialect.name, len(names), len(values))
         columns = ", ".join(f"known.{name}" for name in names)
         same = " AND ".join(f"known.{name} = wanted.column{place}" for place, name in enumerate(names, 1))

@@ -168,11 +168,13 @@ def _says_gzip(scope: Scope) -> bool:
 
 def declared_size(scope: Scope) -> int | None:
     """How many bytes of body the head of a request announces; None where it does not say."""
-    headers = Headers(scope=scope)
-    if "transfer-encoding" in headers:
-        return None
-    text = headers.get("content-length", "0")
-    return int(text) if text.isascii() and text.isdigit() else None
+    size: int | None = 0
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length":
+            size = int(value) if value.isdigit() else None
+    return size
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
-_SINGLE: Final = ("host", "authorization", "origin", "x-databand-batch", "x-databand-points")
+_SINGLE: Final = (b"host", b"authorization", b"origin", b"x-databand-batch", b"x-databand-points")
 _LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -59,9 +59,9 @@ class HostMiddleware:
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
-        headers = Headers(scope=scope)
-        if detail := _ambiguity(headers):
+        if detail := _ambiguity([name for name, _ in scope["headers"]]):
             return JSONResponse({"detail": detail}, HTTPStatus.BAD_REQUEST, {"Connection": "close"})
+        headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self._hosts is not None and _host_name(host) not in self._hosts:
             detail = f"This tracker is not the host {host[:80]!r}; tracker.allowed_hosts names those that it is."
@@ -72,12 +72,12 @@ class HostMiddleware:
         return None
 
 
-def _ambiguity(headers: Headers) -> str | None:
-    """What a proxy before the tracker may have understood otherwise, if anything."""
+def _ambiguity(names: list[bytes]) -> str | None:
+    """What a proxy before the tracker may have understood otherwise in a head with these names, if anything."""
     for name in _SINGLE:
-        if len(headers.getlist(name)) > 1:
-            return f"The header {name} stands twice."
-    if "transfer-encoding" in headers and "content-length" in headers:
+        if names.count(name) > 1:
+            return f"The header {name.decode()} stands twice."
+    if b"transfer-encoding" in names and b"content-length" in names:
         return "The headers content-length and transfer-encoding contradict each other."
     return None
 

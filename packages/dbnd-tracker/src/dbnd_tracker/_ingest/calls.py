@@ -248,7 +248,7 @@ def _parse(name: str, body: object) -> object:
 
 def _advance(writer: Writer, batch: BatchId) -> bool:
     """Note that ``batch`` is applied; False when it was before."""
-    connection = writer.session.connection()
+    connection = writer.connection
     last = connection.execute(_LAST, {"of": batch.journal}).scalar()
     if batch.first > (last or 0) + 1:
         writer.forget_ids()  # the database may be an older copy of what it was, put back

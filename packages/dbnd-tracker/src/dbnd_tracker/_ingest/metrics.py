@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import delete
 
-from dbnd_tracker._bulk import insert_points, insert_rows
+from dbnd_tracker._bulk import insert_points, insert_rows, value_rows
 from dbnd_tracker._ingest.points import METRIC_SOURCE, PARAM_SOURCE, TAG_SOURCE
-from dbnd_tracker._models import MetricSeries, Param, Tag
+from dbnd_tracker._models import Param, Tag
 from dbnd_tracker._repeats import Known
 from dbnd_tracker._values import Encoded, Kind, encode_all
 from dbnd_tracker._writer import StaleIdsError
@@ -17,21 +17,17 @@ from dbnd_tracker._writer import StaleIdsError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import Connection
 
     from dbnd_tracker._ingest.points import Points, Text
     from dbnd_tracker._repeats import Identity
     from dbnd_tracker._writer import Writer
 
-# Core tables: rows of points are too many to become objects.
-_SERIES: Final = cast("Table", MetricSeries.__table__)
-# Made once: making it takes longer than its execution.
 _LOCKED: Final = (
-    select(_SERIES.c.id, _SERIES.c.points, _SERIES.c.latest_us, _SERIES.c.last_step, _SERIES.c.last_timestamp_us)
-    .where(_SERIES.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(_SERIES.c.id)
-    .with_for_update(key_share=True)
+    "SELECT series.id, points, latest_us, last_step, last_timestamp_us "
+    "FROM ({rows}) AS wanted JOIN metric_series AS series ON series.id = wanted.column1 ORDER BY series.id"
 )
+_LOCK: Final = {"sqlite": "", "postgresql": " FOR NO KEY UPDATE OF series"}
 # Series of one statement.
 _CHUNK: Final = 1_000
 # What a batch of points changes in the sums of a series, by its column: the row that is there, and what is added.
@@ -122,7 +118,7 @@ def _add_points(writer: Writer, added: Points, attempts: Mapping[str, int]) -> N
     pairs = [(attempts[uid], keys[key]) for uid, key, _ in added.series]
     by_pair = writer.series_ids(pairs)
     ids = [by_pair[pair] for pair in pairs]
-    connection = writer.session.connection()
+    connection = writer.connection
     series = [ids[place] for place in added.members]
     counts = Counter(series)
     found = _lock(connection, sorted(counts))
@@ -133,15 +129,17 @@ def _add_points(writer: Writer, added: Points, attempts: Mapping[str, int]) -> N
         times = [times[place] for place in order]
         steps = [steps[place] for place in order]
         values = [values[place] for place in order]
+    zeros = [step or 0 for step in steps]
     encoded = encode_all(values)
     sources = {each: source for each, (_, _, source) in zip(ids, added.series, strict=True)}
     once = {each for each, source in sources.items() if source == METRIC_SOURCE}
-    repeats = _repeats(writer, once, found, counts, times, steps, encoded) if once else set()
+    repeats = _repeats(writer, once, found, counts, times, zeros, encoded) if once else set()
     if repeats:
         kept = [place for place in range(len(series)) if place not in repeats]
         series = [series[place] for place in kept]
         times = [times[place] for place in kept]
         steps = [steps[place] for place in kept]
+        zeros = [zeros[place] for place in kept]
         encoded = encoded.only(kept)
         counts = Counter(series)
     numbers: list[int] = []
@@ -154,7 +152,7 @@ def _add_points(writer: Writer, added: Points, attempts: Mapping[str, int]) -> N
     for each in found:
         stop = start + counts[each]
         if start < stop:
-            sums += (each, *names[each], stop - start, *_sums(times, steps, encoded, start, stop))
+            sums += (each, *names[each], stop - start, *_sums(times, steps, zeros, encoded, start, stop))
         start = stop
     insert_rows(connection, "metric_series", _SUMMED, sums, _SUMMING)
 
@@ -165,7 +163,7 @@ def _repeats(
     found: Mapping[int, Known],
     counts: Mapping[int, int],
     times: list[int],
-    steps: list[int | None],
+    steps: list[int],
     encoded: Encoded,
 ) -> set[int]:
     """Places of points that their series has already, or that stand before in the batch, of the series ``once``."""
@@ -175,16 +173,14 @@ def _repeats(
         start, stop = stop, stop + counts[each]
         if each not in once or known.are_new(times[start:stop], steps[start:stop]):
             continue
-        zeros = [step or 0 for step in steps[start:stop]]
-        identities = list(
-            zip(times[start:stop], zeros, encoded.numbers[start:stop], encoded.texts[start:stop], strict=True)
-        )
+        columns = (times, steps, encoded.numbers, encoded.texts)
+        identities: list[Identity] = list(zip(*(column[start:stop] for column in columns), strict=True))
         doubtful = known.doubtful(identities)
         if not doubtful and len(set(identities)) == len(identities):
             continue
         kept: dict[Identity, None] = {}
         seen = writer.seen(each) if doubtful else None
-        there = set() if seen is None else seen.find(writer.session.connection(), known, doubtful)
+        there = set() if seen is None else seen.find(writer.connection, known, doubtful)
         for place, identity in enumerate(identities, start):
             if identity in there or identity in kept:
                 repeats.add(place)
@@ -196,10 +192,13 @@ def _repeats(
 
 
 def _sums(
-    times: list[int], steps: list[int | None], encoded: Encoded, start: int, stop: int
+    times: list[int], steps: list[int | None], zeros: list[int], encoded: Encoded, start: int, stop: int
 ) -> tuple[int, int, int | None, int, float | None, str | None, float | None, float | None, bool]:
     """The sums of the points from ``start`` to ``stop``: what they change, in the order of ``_CHANGES``."""
-    last = _last(times, steps, encoded, start, stop)
+    if stop - start == 1:  # as where each step logs its metrics
+        time_us, number, kind = times[start], encoded.numbers[start], encoded.kinds[start]
+        return time_us, time_us, steps[start], kind, number, encoded.texts[start], number, number, kind == Kind.INT
+    last = _last(times, zeros, encoded, start, stop)
     bounds = [number for number in encoded.numbers[start:stop] if number is not None]
     only_ints = encoded.kinds[start:stop].count(Kind.INT) == stop - start
     return (
@@ -215,10 +214,11 @@ def _sums(
     )
 
 
-def _last(times: list[int], steps: list[int | None], encoded: Encoded, start: int, stop: int) -> int:
+def _last(times: list[int], steps: list[int], encoded: Encoded, start: int, stop: int) -> int:
     """The place of the last value among the points from ``start`` to ``stop``, by the rule of ``_LATER``."""
-    known: Any = steps[start:stop]
-    part: Sequence[int] = [step or 0 for step in known] if None in known else known
+    part = steps[start:stop]
+    if part[-1] > part[-2] and sorted(part) == part:  # as nearly always, and seen quickly
+        return stop - 1
     places: Sequence[int] = _places_of(max(part), part, range(start, stop))
     if len(places) > 1:
         part = [times[place] for place in places]
@@ -244,10 +244,12 @@ def _lock(connection: Connection, ids: list[int]) -> dict[int, Known]:
 
     The order is one everywhere, so that two transactions cannot wait for each other.
     """
+    dialect = connection.dialect.name
     found: dict[int, Known] = {}
     for start in range(0, len(ids), _CHUNK):
-        rows = connection.execute(_LOCKED, {"ids": ids[start : start + _CHUNK]})
-        found.update((row[0], Known(*row)) for row in rows)
+        part = tuple(ids[start : start + _CHUNK])
+        text = _LOCKED.format(rows=value_rows(dialect, 1, len(part))) + _LOCK[dialect]
+        found.update((row[0], Known(*row)) for row in connection.exec_driver_sql(text, part))
     if len(found) != len(ids):
         msg = "metrics are deleted as they are written"
         raise StaleIdsError(msg)
