@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 import os
+import re
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
+import click
 import pytest
 
 from dbnd import _console
+from dbnd._terminal.logs import clean_logs
 
 ROWS = [("572c4ce6", "a rather long name of a run", "success", "2026-11-27 00:19:09"), ("1", "日本語", "failed", "")]
 HEADERS = ("RUN", "NAME", "STATE", "STARTED")
@@ -25,6 +32,87 @@ def test_nothing_is_cut_where_there_is_no_terminal():
         "572c4ce6  a rather long name of a run  success  2026-11-27 00:19:09",
         "1         日本語                       failed",
     ]
+
+
+POISON = "\x1b]0;title\x07\x1b[5m\r\x08\x7f\x9b2J\u202e\u2028\u200b\nforged: line"
+SEEN = r"\x1b]0;title\x07\x1b[5m\r\x08\x7f\x9b2J\u202e\u2028\u200b\nforged: line"
+
+
+def show_progress(label):
+    with _console.progress(label, 10, patience=0.0) as progress:
+        progress(5)
+
+
+def ask(question):
+    with pytest.raises(click.Abort):
+        _console.is_confirmed(question)
+
+
+def log(text):
+    records = logging.getLogRecordFactory()
+    clean_logs()
+    logging.getLogger("some.library").warning("%s", text)
+    logging.setLogRecordFactory(records)
+
+
+OUTPUTS = {
+    **{name: getattr(_console, name) for name in ("info", "success", "warning", "error", "details", "result")},
+    "heading": lambda text: _console.result(_console.heading(text)),
+    "dimmed": lambda text: _console.result(_console.dimmed(text)),
+    "title of a table": lambda text: _console.result(_console.table((text, "B"), [("a", "b")])),
+    "cell": lambda text: _console.result(_console.table(("A", "B"), [(text, "b")])),
+    "coloured cell": lambda text: _console.result(_console.table(("A", "B"), [(text, "b")], colours={text: "red"})),
+    "last cell": lambda text: _console.result(_console.table(("A", "B"), [("a", text)], whole_last=True)),
+    "progress": show_progress,
+    "question": ask,
+}
+
+
+@pytest.mark.parametrize("colour", ["0", "1"])
+@pytest.mark.parametrize("output", OUTPUTS.values(), ids=OUTPUTS)
+def test_every_output_shows_what_others_wrote_on_one_line(monkeypatch, capsys, output, colour):
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", colour)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: colour == "1")
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    if output is show_progress and colour == "0":
+        pytest.skip("no progress is shown where there is no terminal")
+    output(POISON)
+    text = "".join(capsys.readouterr())
+    assert SEEN in text
+    ours = re.compile(r"\x1b\[(0|1|2|3[0-9]|\?25[lh]|K)m?|\r")  # those of click's bar, too
+    assert "".join(c for c in ours.sub("", text) if not c.isprintable() and c != "\n") == ""
+    assert "\r" not in text or output is show_progress
+
+
+@pytest.mark.parametrize("output", [_console.excerpt, log])
+def test_lines_of_tracebacks_and_logs_stay(monkeypatch, capsys, output):
+    if output is log:  # pytest's own handlers keep it from the one of last resort
+        handler = logging.StreamHandler(sys.stderr)
+        monkeypatch.setattr(logging.getLogger("some.library"), "handlers", [handler])
+    output(f"{POISON}\tend\n")
+    err = capsys.readouterr().err
+    assert err.startswith(SEEN.replace(r"\n", "\n") + "\tend\n")
+
+
+def test_json_has_its_own_escapes(capsys):
+    _console.json_result({POISON: [POISON, "é", "\U000e0041"]})
+    out = capsys.readouterr().out
+    assert json.loads(out) == {POISON: [POISON, "é", "\U000e0041"]}
+    assert out.replace("\n", "").isascii()
+    assert out.replace("\n", "").isprintable()
+
+
+def test_columns_stand_under_each_other_once_text_is_cleaned(columns):
+    from dbnd._terminal.text import width
+
+    names = [POISON, "日本語", "e\u0301", "plain", "👩\u200d💻"]
+    for room in (None, 40):
+        columns(room)
+        _, *lines = _console.table(("NAME", "STATE"), [(name, "done") for name in names]).splitlines()
+        assert len({width(line.removesuffix("done")) for line in lines}) == 1
 
 
 @pytest.mark.parametrize("room", [200, 80, 60, 40, 39, 20, 8, 1])
@@ -56,7 +144,6 @@ def test_addresses_are_whole(columns):
     ],
 )
 def test_verbosity_adds_up(monkeypatch, capsys, flags, said):
-    import click
     from click.testing import CliRunner
 
     from dbnd._cli.verbosity import add_verbosity_options

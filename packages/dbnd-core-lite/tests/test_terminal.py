@@ -407,7 +407,7 @@ def test_wide_and_dangerous_characters(tracked):
     assert shown.end() == 0
     assert b"\x1b[31mred" not in shown.output
     assert b"\x1b[2J" not in shown.output
-    assert has("�[31mred�", "text�[2J")(shown.lines)
+    assert has(r"\x1b[31mred\x07", r"text\x1b[2J")(shown.lines)
     assert shown.has_whole_screen
 
 

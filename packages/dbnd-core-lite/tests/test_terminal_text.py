@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbnd._terminal.text import cut, duration, number, pad, plain, sparkline, width, wrap
+from dbnd._terminal.text import Shown, cut, duration, number, pad, plain, sparkline, together, width, wrap
 
 
 @given(st.text(), st.integers(0, 60))
@@ -15,11 +17,55 @@ def test_cut_text_is_never_wider_than_asked_for(text, columns):
     assert shown == text or columns == 0 or shown.endswith("…")
 
 
-@given(st.text(max_size=20))
+@given(st.text(max_size=20) | st.text("a日\u0301☁👩🏽💻\u200d\ufe0f\u20e31\x1b\n\t\x9b\u202e\udc9b", max_size=20))
 def test_plain_text_is_one_line_that_a_terminal_does_not_obey(text):
     shown = plain(text)
-    assert all(character.isprintable() or character == "\u200d" for character in shown)
-    assert width(pad(shown, 50)) == max(50, width(shown))
+    for place, character in enumerate(shown):
+        if character == "\u200d":  # joins two emoji
+            assert all(unicodedata.category(x) in {"So", "Sk", "Cn", "Mn", "Sm"} for x in shown[place - 1 :: 2][:2])
+        else:
+            assert unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+    assert plain(str.__str__(shown)) == shown
+    assert len(shown) >= len(text)
+    assert width(pad(shown, 200)) == 200
+    assert plain(text, lines=True) == "\n".join("\t".join(map(plain, x.split("\t"))) for x in text.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\0\a\b\t\n\v\f\r\x1b\x7f", r"\x00\x07\x08\t\n\x0b\x0c\r\x1b\x7f"),
+        ("\x80\x85\x9b\x9d\x9f", r"\x80\x85\x9b\x9d\x9f"),
+        ("\u202a\u202e\u2066\u2069\u200e\u200f\u061c", r"\u202a\u202e\u2066\u2069\u200e\u200f\u061c"),
+        ("\u2028\u2029", r"\u2028\u2029"),
+        ("a\u200bb\u200cc\u200dd\u2060\ufeff\xad", r"a\u200bb\u200cc\u200dd\u2060\ufeff\xad"),
+        ("\u034f\u115f\u3164\uffa0\ufe00a\ufe0f", r"\u034f\u115f\u3164\uffa0\ufe00a\ufe0f"),
+        ("\U000e0041\U000e0100\ufff9\U0001d173", r"\U000e0041\U000e0100\ufff9\U0001d173"),
+        ("\udc9b\ud800\ue000\uffff", r"\udc9b\ud800\ue000\uffff"),
+        ("👩\u200da\u200d💻 ☁\ufe0f\ufe0f", r"👩\u200da\u200d💻 ☁\ufe0f".replace(r"☁", "☁\ufe0f")),
+    ],
+)
+def test_what_is_obeyed_or_unseen_is_shown_as_an_escape(text, shown):
+    assert plain(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("naïve e\u0301 Å", "日本語　全角", "한국어", "\u1112\u1161\u11ab", "Ελλάς", "שלום", "سلام", "ไทย", "हिन्दी"),
+        *("👍🏽", "👩\u200d💻", "🏳\ufe0f\u200d🌈", "👨\u200d👩\u200d👧", "☁\ufe0f", "1\ufe0f\u20e3", "🇩🇪"),
+        *("1\xa0000 €", "C:\\new\\x1b", "a  b ", "∑ ½ → ✓ ▁▂", ""),
+    ],
+)
+def test_what_people_write_stays(text):
+    assert plain(text) == text
+
+
+def test_only_what_is_shown_keeps_its_colours():
+    ours = Shown("\x1b[1mtitle\x1b[0m")
+    assert together([ours, "\x1b[1mname\n"], "\n") == "\x1b[1mtitle\x1b[0m\n\\x1b[1mname\\n"
+    assert plain(f"{ours}!") == "\\x1b[1mtitle\\x1b[0m!"
+    assert str(ValueError(ours)) is ours
 
 
 @given(st.lists(st.floats() | st.integers(-(10**300), 10**300)), st.integers(1, 40))
@@ -58,6 +104,7 @@ def test_sparklines():
 def test_widths():
     assert width("日本") == 4
     assert width("e\u0301") == 1
+    assert width("\u1112\u1161\u11ab") == 2
     assert cut("日本語", 5) == "日本…"
     assert cut("日本語", 4) == "日…"
     assert cut("abc", 3) == "abc"
@@ -65,7 +112,7 @@ def test_widths():
 
 def test_numbers_and_durations():
     assert [number(value) for value in (0.1 + 0.2, 12, 1e-9, float("nan"), 10**30, True, "a\nb")] == [
-        *("0.3", "12", "1e-09", "nan", "1e+30", "True", "a b"),
+        *("0.3", "12", "1e-09", "nan", "1e+30", "True", r"a\nb"),
     ]
     assert number(10**400) == "inf"
     assert [duration(seconds) for seconds in (-1, 0.26, 59.9, 245, 7380)] == ["0.0s", "0.3s", "59s", "4m 05s", "2h 03m"]

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from dbnd_tracker._format import duration_text, value_text, web_url
+from dbnd_tracker._format import cell_text, duration_text, value_text, web_url
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,11 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_values_stand_on_one_line(value: object, text: str) -> None:
     assert value_text(value, 10) == text
+
+
+def test_a_cell_keeps_its_line_breaks_for_the_table_to_show() -> None:
+    assert cell_text("a\n b", 10) == "a\n b"
+    assert cell_text("x" * 11, 10) == "x" * 9 + "…"
 
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "//host", "http://[", 5, None])

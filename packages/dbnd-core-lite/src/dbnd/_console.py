@@ -2,10 +2,14 @@
 
 Results go to standard output, everything else to standard error. Colour is off for a pipe, with ``NO_COLOR`` and on
 a dumb terminal; ``FORCE_COLOR`` turns it on. ``-v`` and ``-q`` add up to one number, the verbosity.
+
+Everything that is printed is cleaned here (``plain``): names, errors and what a tracker answers are written by others,
+and a terminal would obey what stands in them. Only what is ``Shown`` has line breaks and colours of its own.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -15,7 +19,7 @@ from typing import Any, Final, TextIO
 
 import click
 
-from dbnd._terminal.text import cut, pad, plain, width, wrap
+from dbnd._terminal.text import Shown, cut, pad, plain, together, width, wrap
 
 _COLOURS = {"info": None, "success": "green", "warning": "yellow", "error": "red"}
 
@@ -88,6 +92,7 @@ def _say(kind: str, text: str) -> None:
     if verbosity() < _LEAST[kind] or sys.stderr is None:
         return
     label = "dbnd: " if kind in {"info", "success"} else f"dbnd: {kind}: "
+    text = plain(text)
     room = columns(sys.stderr)
     if room is not None and width(label) + width(text) > room:
         text = wrap(text, room - 1, used=width(label), indent="  ")
@@ -124,7 +129,21 @@ def error(text: str) -> None:
 def details(text: str) -> None:
     """Add lines to what was said last, on standard error."""
     if verbosity() >= 0 and sys.stderr is not None:
-        _tell(text)
+        _tell(plain(text))
+
+
+def excerpt(text: str) -> None:
+    """Show lines that others wrote, such as a traceback, on standard error, whatever the verbosity."""
+    click.echo(plain(text, lines=True), err=True, nl=False)
+
+
+def is_confirmed(question: str) -> bool:
+    """Ask on standard error for yes or no.
+
+    Raises:
+        click.Abort: Nobody answers.
+    """
+    return click.confirm(plain(question), err=True)
 
 
 def result(text: str) -> None:
@@ -132,7 +151,27 @@ def result(text: str) -> None:
     if sys.stdout is None:
         return
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    click.echo(text.encode(encoding, "replace").decode(encoding), color=has_colour(sys.stdout))
+    click.echo(plain(text).encode(encoding, "replace").decode(encoding), color=has_colour(sys.stdout))
+
+
+def json_result(value: Any) -> None:  # noqa: ANN401  any JSON value
+    """Print a command's result as JSON, whose own escapes keep it from the terminal."""
+    result(plain(json.dumps(value, indent=2), lines=True))
+
+
+class _TerminalFile:
+    """A file that is written to a terminal: what that would obey is escaped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(plain(text, lines=True))
+
+
+def output() -> Any:  # noqa: ANN401  what has the method write of a text file
+    """Standard output for a file of text: byte for byte, but for a terminal, which is not to obey what stands in it."""
+    return _TerminalFile(sys.stdout) if _is_terminal(sys.stdout) else sys.stdout
 
 
 @contextmanager
@@ -152,7 +191,7 @@ def progress(label: str, total: int, *, patience: float = 1.0) -> Iterator[Calla
 
     def show(left: int) -> None:
         if not shown and _shows_progress() and time.monotonic() - started >= patience:
-            shown.append(click.progressbar(length=max(1, total), label=label, file=sys.stderr))
+            shown.append(click.progressbar(length=max(1, total), label=plain(label), file=sys.stderr))
         for bar in shown:
             bar.update(max(0, total - left - bar.pos))
 
@@ -167,14 +206,14 @@ def _shows_progress() -> bool:
     return _is_terminal(sys.stderr) and _for_a_person()
 
 
-def heading(text: str) -> str:
+def heading(text: str) -> Shown:
     """``text`` as a heading of a result."""
-    return click.style(text, bold=True)
+    return Shown(click.style(plain(text), bold=True))
 
 
-def dimmed(text: str) -> str:
+def dimmed(text: str) -> Shown:
     """``text`` as something that matters less."""
-    return click.style(text, dim=True)
+    return Shown(click.style(plain(text), dim=True))
 
 
 def table(
@@ -183,7 +222,7 @@ def table(
     *,
     colours: Mapping[str, str] | None = None,
     whole_last: bool = False,
-) -> str:
+) -> Shown:
     """``rows`` as aligned columns under ``headers``; the last column is not padded.
 
     On a terminal that is too narrow, the widest columns are cut, and the last ones left out if that is not enough;
@@ -191,26 +230,26 @@ def table(
 
     Args:
         headers: One title for each column.
-        rows: Cells as text; line breaks in a cell are shown as spaces, control characters as a mark.
+        rows: Cells as text.
         colours: Colours of cells by their text.
         whole_last: Cut nothing of the last column: its addresses go on in the next line of a narrow terminal.
     """
-    cells = [[plain(cell) for cell in row] for row in rows]
+    headers, *cells = [[plain(cell) for cell in row] for row in [headers, *rows]]
     widths = [max(width(row[column]) for row in [headers, *cells]) for column in range(len(headers))]
     room = columns(sys.stdout)
     if room is not None and not whole_last:
         widths = _narrowed(widths, room)
 
-    def line(row: Sequence[str], colours: Mapping[str, str]) -> str:
+    def line(row: Sequence[str], colours: Mapping[str, str]) -> Shown:
         shown = [pad(cut(cell, size), size) for cell, size in zip(row, widths, strict=False)]
         shown[-1] = shown[-1].rstrip()
         styled = [
             click.style(text, fg=colours[cell]) if cell in colours else text
             for text, cell in zip(shown, row, strict=False)
         ]
-        return "  ".join(styled).rstrip()
+        return Shown("  ".join(styled).rstrip())
 
-    return "\n".join([heading(line(headers, {})), *(line(row, colours or {}) for row in cells)])
+    return together([heading(line(headers, {})), *(line(row, colours or {}) for row in cells)], "\n")
 
 
 def _narrowed(widths: list[int], room: int) -> list[int]:

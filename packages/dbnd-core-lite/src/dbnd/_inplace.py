@@ -13,6 +13,7 @@ from dbnd._context import tracked_script
 from dbnd._errors import UsageError
 from dbnd._exits import ExitWatch
 from dbnd._signals import TerminatedError
+from dbnd._terminal.text import plain
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -108,7 +109,7 @@ class Tracking(ContextDecorator):
     def __repr__(self) -> str:
         if self.run is None:
             return "<dbnd_tracking, not started>"
-        return f"<dbnd_tracking, run {self.run.name} of {self.run.job_name}, {self.run.state.value}>"
+        return plain(f"<dbnd_tracking, run {self.run.name} of {self.run.job_name}, {self.run.state.value}>")
 
     def _repr_html_(self) -> str:
         from dbnd._html import facts_table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from contextlib import ExitStack, closing
 from datetime import datetime, timezone
@@ -76,7 +75,7 @@ def verify(
             compared += 1
         where = f"{compared} runs of {store.name} compared with {reader.name}"
     if as_json:
-        _console.result(json.dumps([dataclasses.asdict(difference) for difference in found], indent=2))
+        _console.json_result([dataclasses.asdict(difference) for difference in found])
     elif found:
         rows = [(d.run_id[:8], d.what, d.name, _cut(d.mlflow), _cut(d.tracker)) for d in found]
         _console.result(_console.table(("RUN", "WHAT", "NAME", "MLFLOW", "TRACKER"), rows))
@@ -141,7 +140,7 @@ def import_(
     parents, refused = len(runs) - len(asked), importer.refused
     if as_json:
         facts = {"store": store.name, "tracker": mask_url(url), "runs": len(runs), "imported": imported}
-        _console.result(json.dumps({**facts, "parents": parents, "refused": len(refused)}, indent=2))
+        _console.json_result({**facts, "parents": parents, "refused": len(refused)})
     there = len(runs) - imported - len(refused)
     rest = f"; the other {there} were there already" if there else ""
     above = f" {parents} of the {len(runs)} are what the runs that you asked for are nested in." if parents else ""

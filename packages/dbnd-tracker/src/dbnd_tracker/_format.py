@@ -31,10 +31,21 @@ def duration_text(duration: timedelta | None) -> str:
 
 def value_text(value: object, longest: int = 200) -> str:
     """A value on one line, cut to ``longest`` characters."""
+    return _cut(" ".join(_text(value).split()), longest)
+
+
+def cell_text(value: object, longest: int = 200) -> str:
+    """A value for a table in the terminal, which shows line breaks as such, cut to ``longest`` characters."""
+    return _cut(_text(value), longest)
+
+
+def _text(value: object) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = " ".join(text.split())
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 

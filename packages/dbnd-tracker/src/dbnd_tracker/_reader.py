@@ -270,7 +270,7 @@ def _detail(answer: Answer) -> str:
         detail = json.loads(answer.body)["detail"]
     except (ValueError, KeyError, TypeError, RecursionError):
         detail = answer.text
-    return str(detail)[:300]
+    return str(detail)[:300].strip()
 
 
 def open_reader(config: Config) -> Reader:

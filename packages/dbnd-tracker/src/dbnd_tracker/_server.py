@@ -37,8 +37,8 @@ def listen(host: str, port: int) -> socket.socket:
         # The protocol is named because asyncio sets TCP_NODELAY only on sockets that say TCP; without it, an answer
         # whose head and body are written apart waits 40 ms for an acknowledgement.
         found = socket.socket(family, kind, socket.IPPROTO_TCP)
-    except OSError as error:
-        msg = f"The tracker cannot listen on {host}:{port}: {error.strerror or error}."
+    except (OSError, UnicodeError) as error:  # a name that cannot be one of a host
+        msg = f"The tracker cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}."
         raise ConfigError(msg) from None
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -90,8 +90,10 @@ def serve_workers(plan: WorkerPlan, listening: socket.socket, started: Callable[
 
 def _work(plan: WorkerPlan, listening: socket.socket) -> None:
     """Serve in a process of its own."""
+    from dbnd._terminal.logs import clean_logs
     from dbnd_tracker._database import open_database
 
+    clean_logs()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     database = open_database(plan.url, heartbeat_timeout_s=plan.settings.heartbeat_timeout_s)
     serve(plan.app(database), listening, lambda: None, plan.settings)

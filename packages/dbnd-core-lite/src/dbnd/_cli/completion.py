@@ -6,6 +6,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from dbnd import _console
+from dbnd._terminal.text import plain
 
 _VARIABLE = "_DBND_COMPLETE"
 
@@ -24,7 +25,7 @@ def completion(shell: str) -> None:
 
     found = get_completion_class(shell)
     assert found is not None, "click completes all three"
-    _console.result(found(cli, {}, "dbnd", _VARIABLE).source())
+    _console.result(plain(found(cli, {}, "dbnd", _VARIABLE).source(), lines=True))
 
 
 def complete_target(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

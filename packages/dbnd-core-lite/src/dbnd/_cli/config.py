@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import click
 
@@ -33,7 +32,7 @@ def show(name: str | None, set_config: tuple[str, ...], conf_file: tuple[str, ..
             msg = f"There is no section or key {name!r}; `dbnd config show` lists all."
             raise UsageError(msg)
     if as_json:
-        _console.result(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        _console.json_result([dataclasses.asdict(row) for row in rows])
         return
     cells = [(f"{row.section}.{row.key}", row.value, row.source) for row in rows]
     _console.result(_console.table(("key", "value", "source"), cells, whole_last=True))

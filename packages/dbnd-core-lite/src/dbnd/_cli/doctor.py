@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import click
 
@@ -25,7 +24,7 @@ def doctor(ctx: click.Context, set_config: tuple[str, ...], conf_file: tuple[str
     """
     findings = list(examine(set_config, conf_file))
     if as_json:
-        _console.result(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+        _console.json_result([dataclasses.asdict(finding) for finding in findings])
     else:
         cells = [(finding.status, finding.check, finding.text) for finding in findings]
         _console.result(_console.table(("", "what", "found"), cells, whole_last=True))

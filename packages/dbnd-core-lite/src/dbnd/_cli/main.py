@@ -68,8 +68,13 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dbnd")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Track runs, tasks, params and metrics: yours and those of your MLflow code."""
+    if ctx.invoked_subcommand != "run":  # what the user's own code logs is the user's
+        from dbnd._terminal.logs import clean_logs
+
+        clean_logs()
 
 
 add_verbosity_options(cli)
@@ -100,7 +105,7 @@ def main() -> None:
 
 def _sentence(error: click.ClickException) -> str:
     """What click has to say, as one sentence, with where the right usage stands."""
-    text = " ".join(error.format_message().split())
+    text = " ".join(line.strip(" \t") for line in error.format_message().split("\n"))
     text = text if text.endswith((".", "?")) else f"{text}."
     context = getattr(error, "ctx", None)
     return text if context is None else f"{text} `{context.command_path} --help` shows how it is used."
@@ -110,7 +115,7 @@ def _tell_unexpected(error: Exception) -> None:
     if _console.verbosity() > 0:
         import traceback
 
-        traceback.print_exception(error)
+        _console.excerpt("".join(traceback.format_exception(error)))
     lines = str(error).splitlines()
     what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     how = "with the traceback above" if _console.verbosity() > 0 else "with the traceback that -v shows"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import click
 
@@ -17,7 +16,7 @@ def plugins(as_json: bool) -> None:
     """List the plugins, their versions and the hooks that they implement."""
     infos = plugin_manager().infos()
     if as_json:
-        _console.result(json.dumps([dataclasses.asdict(info) for info in infos], indent=2))
+        _console.json_result([dataclasses.asdict(info) for info in infos])
         return
     cells = [(i.name, i.distribution, i.version, f"error: {i.error}" if i.error else ", ".join(i.hooks)) for i in infos]
     _console.result(_console.table(("plugin", "distribution", "version", "hooks"), cells, whole_last=True))

@@ -27,7 +27,7 @@ from dbnd._task import Task, type_name
 from dbnd._terminal.live import shown
 from dbnd._terminal.progress import RunProgress
 from dbnd._terminal.summary import summary
-from dbnd._terminal.text import cut, duration
+from dbnd._terminal.text import cut, duration, plain, together
 from dbnd._tracking.sync import delivering_leftovers
 from dbnd._tracking.wire import user_traceback
 
@@ -108,7 +108,7 @@ def _tell_end(progress: RunProgress, failure: BaseException | None) -> None:
     if failure is None:
         _console.success(f"{headline}.")
     else:
-        reason = " ".join(mask_text(str(failure), _REASON).split())
+        reason = plain(mask_text(str(failure), _REASON).strip())
         # The whole of it stands above, in the traceback: on a terminal, two lines remind of it.
         columns = _console.columns(sys.stderr) or _REASON
         room = max(min(2 * columns - len(f"dbnd: error: {headline}: ") - 4, _REASON), _SHORTEST_REASON)
@@ -131,7 +131,7 @@ def _load(target: str) -> Task:
         return load_task(target)
     except TargetImportError as error:
         if error.__cause__ is not None:
-            click.echo(user_traceback(error.__cause__), err=True, nl=False)
+            _console.excerpt(user_traceback(error.__cause__))
         raise
 
 
@@ -159,7 +159,7 @@ def _parse(task: Task, words: Sequence[str]) -> dict[str, str]:
 
 
 def _show_help(ctx: click.Context, task: Task | None) -> None:
-    _console.result(ctx.get_help())
+    _console.result(plain(ctx.get_help(), lines=True))
     if task is None:
         return
     rows = [
@@ -170,7 +170,7 @@ def _show_help(ctx: click.Context, task: Task | None) -> None:
         )
         for name, param in task.signature.parameters.items()
     ]
-    _console.result(f"\n{_console.heading(f'Parameters of {task.name}:')}")
+    _console.result(together(("", _console.heading(f"Parameters of {task.name}:")), "\n"))
     _console.result(_console.table(("option", "type", "default"), rows) if rows else "none")
 
 
@@ -185,7 +185,7 @@ def _run_task(context: DatabandContext, run: Run, task: Task, arguments: dict[st
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  whatever the user's code raises
         if run.state is RunState.SUCCESS:  # sys.exit() that says that all is well
             return None
-        click.echo(user_traceback(error), err=True, nl=False)
+        _console.excerpt(user_traceback(error))
         return error
     return None
 

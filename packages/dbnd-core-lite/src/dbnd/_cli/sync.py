@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 import click
@@ -101,7 +100,7 @@ def _discard(*, yes: bool, dead_too: bool) -> bool:
 
 def _is_confirmed(question: str) -> bool:
     try:
-        return click.confirm(question, err=True)
+        return _console.is_confirmed(question)
     except click.Abort:  # the end of the input, or Ctrl-C
         msg = "Nobody has answered, and nothing was discarded: add --yes to discard without a question."
         raise UsageError(msg) from None
@@ -120,7 +119,7 @@ def _list(found: list[Leftover], *, as_json: bool) -> None:
             }
             for leftover in found
         ]
-        _console.result(json.dumps(rows, indent=2))
+        _console.json_result(rows)
         return
     if not found:
         _console.result("Nothing waits to be delivered.")

@@ -52,7 +52,7 @@ class Styled:
         for text, name, dim in self._pieces:
             if columns <= 0:
                 break
-            part = cut(text, columns)
+            part = cut(plain(text), columns)
             columns -= width(part)
             shown.append(click.style(part, fg=name, dim=dim or None) if colour and (name or dim) else part)
         return "".join(shown)

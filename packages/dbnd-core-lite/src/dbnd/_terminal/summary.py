@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from dbnd import _console
 from dbnd._terminal.block import ENDED
-from dbnd._terminal.text import cut, number, pad, plain, sparkline, width
+from dbnd._terminal.text import Shown, cut, number, pad, plain, sparkline, together, width
 
 if TYPE_CHECKING:
     from dbnd._terminal.progress import RunProgress, Series, TaskProgress
@@ -27,15 +27,15 @@ _BARS: Final = (8, 4)
 _SHORTEST_NAME: Final = 12
 
 
-def summary(progress: RunProgress) -> str:
+def summary(progress: RunProgress) -> Shown:
     """What is to be said of a run that has ended, as lines that stand under its headline."""
     columns = _columns()
     lines = []
     for label, texts in _facts(progress, columns - _LABEL - len(_INDENT)):
         for text in texts:
-            lines.append(f"{_INDENT}{_console.heading(pad(label, _LABEL))}{text}")
+            lines.append(together((_INDENT, _console.heading(pad(label, _LABEL)), text)))
             label = ""  # noqa: PLW2901  the further lines of one fact have no label
-    return "\n".join(lines)
+    return together(lines, "\n")
 
 
 def _columns() -> int:
@@ -118,6 +118,8 @@ def _metric_lines(metrics: list[tuple[TaskProgress, Series]], room: int) -> Iter
             parts.append(pad(bound, bound_columns))
         if len(series.history) > 1 and left > 1:
             parts.append(_console.dimmed(sparkline(series.history, min(left, 24))))
-        yield "  ".join(parts).rstrip()
+        else:
+            parts[-1] = parts[-1].rstrip()
+        yield together(parts, "  ")
     if more > 0:
         yield f"and {more} more"

@@ -1,9 +1,10 @@
-"""Text for a terminal: its width in columns, cut to fit, and numbers, durations and series in few characters."""
+"""Text for a terminal: cleaned, measured in columns, cut to fit; numbers, durations and series in few characters."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -12,6 +13,15 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 _MINUTE: Final = 60
 _TENTHS_UNTIL: Final = 10
 _JOINER: Final = "\u200d"
+_EMOJI: Final = "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
+# What is looked at by itself: an emoji that invisible characters hold together, and any character but those of ASCII.
+_PARTS: Final = re.compile(rf"[0-9#*]\ufe0f\u20e3|{_EMOJI}(?:\ufe0f?{_JOINER}{_EMOJI})*[\ufe0e\ufe0f]?|[^ -~]")
+# What Unicode lets nobody see (its property Default_Ignorable_Code_Point) though it is no format character.
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+# Vowels and finals of Korean that is written in parts: they stand in the square of the consonant before them.
+_WITHIN_SQUARES: Final = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")
 # Whole numbers are written out up to here; a longer one is told by its size.
 _LONGEST_INT: Final = 10**12
 
@@ -22,15 +32,61 @@ def width(text: str) -> int:
 
 
 def _columns(character: str) -> int:
-    if character == _JOINER or unicodedata.category(character) in {"Mn", "Me", "Cf"}:
+    if unicodedata.category(character) in {"Mn", "Me", "Cf"} or _WITHIN_SQUARES.match(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
-def plain(text: str) -> str:
-    """``text`` on one line and without control characters, which a terminal would obey."""
-    line = " ".join(text.split())
-    return line if line.isprintable() else "".join(c if c.isprintable() or c == _JOINER else "\ufffd" for c in line)
+class Shown(str):
+    """Text that may be printed as it is: what others wrote in it is cleaned, and its colours are ours.
+
+    Whatever is made of it in the usual ways is an ordinary string, which is cleaned again before it is printed.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Itself, so that an exception gives its message out as it was given."""
+        return self
+
+
+def plain(text: str, *, lines: bool = False) -> Shown:
+    r"""``text`` with all in it that a terminal would obey, or that nobody would see, as escapes such as ``\x1b``.
+
+    These are control and format characters, those that change the direction of text, the invisible ones, surrogates and
+    what has no meaning in Unicode. Letters, accents, blanks and emoji of several characters stay.
+
+    Args:
+        text: What somebody else wrote.
+        lines: Whether line breaks and tabs stay, as in a log or a traceback.
+    """
+    if isinstance(text, Shown):
+        return text
+    if text.isascii() and text.isprintable():
+        return Shown(text)
+    return Shown(_PARTS.sub(_whole if lines else _visible, text))
+
+
+def _whole(found: re.Match[str]) -> str:
+    return found[0] if found[0] in "\n\t" else _visible(found)
+
+
+def _visible(found: re.Match[str]) -> str:
+    text = found[0]
+    if len(text) > 1:
+        return text
+    is_shown = (text.isprintable() or unicodedata.category(text) == "Zs") and not _INVISIBLE.match(text)
+    return text if is_shown else text.encode("unicode_escape").decode()
+
+
+def together(parts: Iterable[str], by: str = "") -> Shown:
+    """``parts`` in a row, each of them cleaned if it is not yet.
+
+    Args:
+        parts: Texts, with colours or of others.
+        by: What we put between them, such as a line break.
+    """
+    return Shown(by.join(map(plain, parts)))
 
 
 def cut(text: str, columns: int) -> str:
@@ -43,7 +99,7 @@ def cut(text: str, columns: int) -> str:
         if room < 0:
             break
         kept.append(character)
-    return "".join(kept) + "…" if columns > 0 else ""
+    return "".join(kept).rstrip(_JOINER) + "…" if columns > 0 else ""
 
 
 def wrap(text: str, columns: int, *, used: int = 0, indent: str = "") -> str:

@@ -156,7 +156,7 @@ class HttpTransport:
         is_page = answer.headers.get_content_type() == "text/html" and not self._is_foreign
         if status < HTTPStatus.OK or status in _OF_THE_WAY or is_page:
             raise not_a_tracker(answer)
-        msg = f"it answered {status}: {answer.text[:300]}"
+        msg = f"it answered {status}: {answer.text[:300].strip()}"
         raise RefusedError(msg)
 
 

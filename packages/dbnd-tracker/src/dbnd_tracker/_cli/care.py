@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def gc(
             }
             for expired in found
         ]
-        _console.result(json.dumps(facts, indent=2))
+        _console.json_result(facts)
     elif found:
         rows = [
             (
@@ -92,5 +91,5 @@ def backup(*, file: Path, database: str | None, as_json: bool) -> None:
     back_up(opened.path, file)
     if as_json:
         facts = {"file": str(file), "database": opened.name, "bytes": file.stat().st_size}
-        _console.result(json.dumps(facts, indent=2))
+        _console.json_result(facts)
     _console.success(f"{file} holds what {opened.name} held ({file.stat().st_size} bytes).")

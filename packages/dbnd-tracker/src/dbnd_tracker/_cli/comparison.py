@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbnd import _console
-from dbnd_tracker._format import duration_text, local_time, value_text
+from dbnd._terminal.text import Shown, together
+from dbnd_tracker._format import cell_text, duration_text, local_time
 
 if TYPE_CHECKING:
     from dbnd_tracker._views import RunDetail, TaskRunView
@@ -26,7 +27,7 @@ def compared(runs: Sequence[RunDetail]) -> dict[str, Any]:
     }
 
 
-def comparison_text(runs: Sequence[RunDetail], *, everything: bool) -> str:
+def comparison_text(runs: Sequence[RunDetail], *, everything: bool) -> Shown:
     """The comparison as tables.
 
     Args:
@@ -47,13 +48,13 @@ def comparison_text(runs: Sequence[RunDetail], *, everything: bool) -> str:
     if len(shown) < len(params):
         parts.append(_console.dimmed(f"{len(params) - len(shown)} params are the same in all; --all shows them."))
     parts += _table("METRIC", headers, _by_name([_metrics(run) for run in runs]))
-    return "\n\n".join(parts)
+    return together(parts, "\n\n")
 
 
-def _table(title: str, headers: Sequence[str], values: Values) -> list[str]:
+def _table(title: str, headers: Sequence[str], values: Values) -> list[Shown]:
     if not values:
         return []
-    rows = [(name, *(value_text(value) for value in row)) for name, row in values.items()]
+    rows = [(name, *(cell_text(value) for value in row)) for name, row in values.items()]
     return [_console.table((title, *headers), rows)]
 
 

@@ -23,6 +23,7 @@ def where_text(texts: Sequence[str]) -> str:
     Raises:
         UsageError: One of them cannot be understood.
     """
+    from dbnd._terminal.text import together
     from dbnd_tracker._queries.expressions import ExpressionError
     from dbnd_tracker._queries.grammar import joined, parse_expression
 
@@ -30,8 +31,7 @@ def where_text(texts: Sequence[str]) -> str:
         try:
             found = parse_expression(text)
         except ExpressionError as error:
-            msg = f"--where: {error}"
-            raise UsageError(msg) from None
+            raise UsageError(together(f"--where: {error}".split("\n"), "\n")) from None
         if found is None:
             msg = "--where is empty; it needs a condition such as 'metrics.loss < 0.5'."
             raise UsageError(msg)

@@ -86,6 +86,7 @@ def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     del ctx, param
     from dbnd._config import Config
     from dbnd._errors import DatabandError
+    from dbnd._terminal.text import plain
     from dbnd_tracker._reader import DatabaseReader, open_reader
 
     try:
@@ -97,5 +98,6 @@ def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     except DatabandError:  # there is no place for a sentence while the shell completes
         return []
     items = [CompletionItem(LATEST, help="the newest run")]
-    items += [CompletionItem(run.run_uid[:8], help=f"{run.name} of {run.job_name}, {run.state}") for run in runs]
+    # A line break would begin another completion.
+    items += [CompletionItem(run.run_uid[:8], help=plain(f"{run.name} of {run.job_name}, {run.state}")) for run in runs]
     return [item for item in items if item.value.startswith(incomplete)]

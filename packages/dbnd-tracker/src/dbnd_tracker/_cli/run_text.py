@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from dbnd import _console
-from dbnd_tracker._format import duration_text, local_time, value_text
+from dbnd._terminal.text import Shown, together
+from dbnd_tracker._format import cell_text, duration_text, local_time
 
 if TYPE_CHECKING:
     from dbnd_tracker._views import RunDetail, TaskRunView
@@ -29,7 +30,7 @@ _DEEPEST: Final = 20
 _WIDEST: Final = 60
 
 
-def run_text(run: RunDetail, page_url: str | None) -> str:
+def run_text(run: RunDetail, page_url: str | None) -> Shown:
     """``run`` in full.
 
     Args:
@@ -48,7 +49,7 @@ def run_text(run: RunDetail, page_url: str | None) -> str:
         ("Took", duration_text(run.duration)),
         ("Page", page_url),
     ]
-    lines = [f"{_console.heading(f'{label}:')} {value}" for label, value in facts if value]
+    lines: list[str] = [together((_console.heading(f"{label}:"), value), " ") for label, value in facts if value]
     if run.task_runs:
         tree = [
             (_branch(task) + _name(task), task.state or "unknown", duration_text(task.duration))
@@ -61,7 +62,7 @@ def run_text(run: RunDetail, page_url: str | None) -> str:
             lines += ["", _console.heading(f"Task run {_name(task)}")]
         for part in parts:
             lines += ["", part]
-    return "\n".join(lines)
+    return together(lines, "\n")
 
 
 def _name(task: TaskRunView) -> str:
@@ -69,7 +70,6 @@ def _name(task: TaskRunView) -> str:
 
 
 def _branch(task: TaskRunView) -> str:
-    # Tables fold white space, so that depth is drawn.
     return f"└{'──' * min(task.depth, _DEEPEST)} " if task.depth else ""
 
 
@@ -79,17 +79,17 @@ def _parts(task: TaskRunView) -> Iterator[str]:
         kind = _CLASS.sub(r"\1", task.error.get("exc_type") or "")
         yield f"Error: {kind}: {task.error.get('msg') or ''}"
     yield from _table(("LINK", "PLACE"), [(name, str(url)) for name, url in task.links.items()], whole_last=True)
-    params = [(param.name, param.source.removesuffix(".param"), value_text(param.value)) for param in task.params]
+    params = [(param.name, param.source.removesuffix(".param"), cell_text(param.value)) for param in task.params]
     yield from _table(("PARAM", "SOURCE", "VALUE"), params)
-    yield from _table(("TAG", "VALUE"), [(tag.name, value_text(tag.value)) for tag in task.tags])
+    yield from _table(("TAG", "VALUE"), [(tag.name, cell_text(tag.value)) for tag in task.tags])
     metrics = [
         (
             metric.key,
             str(metric.points),
-            value_text(metric.last_value, _WIDEST),
-            value_text(metric.min),
-            value_text(metric.max),
-            value_text(metric.last_step),
+            cell_text(metric.last_value, _WIDEST),
+            cell_text(metric.min),
+            cell_text(metric.max),
+            cell_text(metric.last_step),
         )
         for metric in task.metrics
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,7 +54,7 @@ def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: Any)
     reader = open_configured()
     page = reader.runs(conditions, limit, expression)
     if as_json:
-        _print_json([run.model_dump(mode="json") for run in page.data])
+        _console.json_result([run.model_dump(mode="json") for run in page.data])
         return
     if not page.data:
         _console.info(f"No run {'matches' if conditions or expression else 'has been tracked yet'} in {where(reader)}.")
@@ -112,7 +111,7 @@ def show(run: str, *, as_json: bool) -> None:
     reader = open_configured()
     found = resolve(reader, run)
     if as_json:
-        _print_json(found.model_dump(mode="json"))
+        _console.json_result(found.model_dump(mode="json"))
     else:
         _console.result(run_text(found, reader.page_url(found)))
 
@@ -132,7 +131,7 @@ def compare(*, runs: tuple[str, ...], everything: bool, as_json: bool) -> None:
         msg = "A comparison needs at least two runs; `dbnd runs list` shows those that there are."
         raise UsageError(msg)
     if as_json:
-        _print_json(compared(found))
+        _console.json_result(compared(found))
     else:
         _console.result(comparison_text(found, everything=everything))
 
@@ -176,7 +175,7 @@ def open_(run: str, *, only_print: bool, as_json: bool) -> None:
     reader = open_configured()
     url = page_of(reader, resolve(reader, run))
     if as_json:
-        _print_json({"url": url})
+        _console.json_result({"url": url})
         return
     _console.result(url)
     if not only_print and sys.stdout.isatty():
@@ -206,23 +205,18 @@ def delete(*, runs: tuple[str, ...], yes: bool, force: bool, as_json: bool) -> N
         raise TrackerError(msg)
     deleted = [run.run_uid for run in found if reader.delete(run.run_uid)]
     if as_json:
-        _print_json({"deleted": deleted})
+        _console.json_result({"deleted": deleted})
     else:
         _console.success(f"Deleted {named}.")
 
 
 def _is_confirmed(question: str) -> bool:
+    from dbnd import _console
     from dbnd._errors import UsageError
 
     try:
-        return click.confirm(question, err=True)
+        return _console.is_confirmed(question)
     except click.Abort:  # the end of the input, or Ctrl-C
         click.echo(err=True)
         msg = "Nobody has answered, and nothing was deleted: add --yes to delete without a question."
         raise UsageError(msg) from None
-
-
-def _print_json(value: Any) -> None:  # noqa: ANN401  any JSON value
-    from dbnd import _console
-
-    _console.result(json.dumps(value, indent=2))

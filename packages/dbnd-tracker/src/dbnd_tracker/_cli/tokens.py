@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,7 @@ def create(*, label: str, role: str, expires: str | None, database: str | None, 
         lambda writer: create_token(writer, label=label, role=Role(role), lifespan=lifespan)
     )
     if as_json:
-        _console.result(json.dumps({"token": secret, **_facts(made)}, indent=2))
+        _console.json_result({"token": secret, **_facts(made)})
         return
     _console.result(secret)
     _console.info(
@@ -66,7 +65,7 @@ def list_(*, database: str | None, as_json: bool) -> None:
     with open_configured(database).read() as session:
         found = list_tokens(session)
     if as_json:
-        _console.result(json.dumps([_facts(one) for one in found], indent=2))
+        _console.json_result([_facts(one) for one in found])
     elif not found:
         _console.info("There is no token; `dbnd tracker token create LABEL` makes one.")
     else:
@@ -94,7 +93,7 @@ def revoke(*, uid: str, database: str | None, as_json: bool) -> None:
         msg = f"{error} `dbnd tracker token list` shows all."
         raise UsageError(msg) from None
     if as_json:
-        _console.result(json.dumps(_facts(revoked), indent=2))
+        _console.json_result(_facts(revoked))
     _console.success(f"The token {revoked.label!r} is revoked.")
 
 

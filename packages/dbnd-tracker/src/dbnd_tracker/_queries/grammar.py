@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, NoReturn
 
-from dbnd._terminal.text import width
+from dbnd._terminal.text import plain, width
 from dbnd._values import storable
 from dbnd_tracker._queries.expressions import (
     ATTRIBUTES,
@@ -84,12 +84,11 @@ class _Parser:
     def _fail(self, what: str, at: int | None = None) -> NoReturn:
         at = self._at if at is None else at
         start = max(at - _SHOWN // 2, 0)
-        part = self._text[start : start + _SHOWN]
-        line = "".join(c if c.isprintable() else " " for c in part)
+        first, rest = plain(self._text[start:at]), plain(self._text[at : start + _SHOWN])
         before = "…" if start else ""
         after = "…" if start + _SHOWN < len(self._text) else ""
-        caret = " " * width(before + line[: at - start]) + "^"
-        msg = f"The condition cannot be understood: {what}.\n  {before}{line}{after}\n  {caret}"
+        caret = " " * width(before + first) + "^"
+        msg = f"The condition cannot be understood: {what}.\n  {before}{first}{rest}{after}\n  {caret}"
         raise ExpressionError(msg)
 
     def _skip(self) -> None:
