@@ -6,7 +6,9 @@ connection that it keeps, and the next when the last is answered. MLflow's serve
 transactions of as many points: ``executemany`` on SQLite, ``COPY`` on PostgreSQL. The rounds of all of them are
 interleaved; of each the median counts. What is stored is counted at the end.
 
-What a request costs beside its points is seen by calls of one point each.
+What a request costs beside its points is seen by calls of one point each, and what is checked before and while points
+are taken (who asks, how much it is, what is there already) by the same calls with and without these checks, within one
+process.
 
     python benchmarks/ingest.py --scale 0.1
 """
@@ -14,6 +16,7 @@ What a request costs beside its points is seen by calls of one point each.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import functools
 import gzip
@@ -28,17 +31,23 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from fastapi import FastAPI
 from servers import mlflow, postgresql, tracker
+from starlette.types import Message
 
 from dbnd._tracking.points import group, point, wire_text
+from dbnd_tracker._api.bodies import gunzip
+from dbnd_tracker._app import create_app
 from dbnd_tracker._bulk import insert_points
-from dbnd_tracker._database import open_database
+from dbnd_tracker._database import Database, open_database
+from dbnd_tracker._ingest import apply_points, apply_raw
+from dbnd_tracker._ingest.limits import check_json
 
 KEYS, STEPS = 10, 100
 POINTS = KEYS * STEPS
@@ -317,6 +326,7 @@ def main() -> None:
             compare(kind, create, folder, clients, options.rounds, options.scale)
             grow(kind, create, folder, options.rounds, options.scale)
             door(kind, create, folder, options.rounds, options.scale)
+            asyncio.run(checks(kind, open_database(create("checks")), options.scale))
 
 
 def _sqlite_url(folder: Path, name: str) -> str:
@@ -385,11 +395,106 @@ def door(kind: str, create: Callable[[str], str], folder: Path, rounds: int, sca
     with tracker(create("door"), folder) as url:
         rates = []
         for _ in range(rounds + 1):  # the first one is not counted
-            attempt = begin_attempt(url)
-            batches = [[small_request(number, attempt) for number in range(calls // clients)]] * clients
+            attempts = [begin_attempt(url) for _ in range(clients)]
+            batches = [[small_request(number, attempt) for number in range(calls // clients)] for attempt in attempts]
             rates.append(send(url, batches).rate / POINTS)
     print(f"\n{kind}: {clients} clients make {statistics.median(rates[1:]):,.0f} calls of one point in a second.")
     sys.stdout.flush()
+
+
+async def checks(kind: str, database: Database, scale: float) -> None:
+    """Print what the checks cost: medians of calls that are made in turns, in one process."""
+    token = "benchmark-" * 4
+    free, guarded = create_app(database), create_app(database, token=token, guarded=True)
+
+    async def apply(request: Request) -> None:
+        apply_raw(database, "log_metrics", gzip.decompress(request.body))
+
+    ways: dict[str, Callable[[Request], Awaitable[None]]] = {
+        "applied alone": apply,
+        "through the door": functools.partial(_ask, free, {}),
+        "with a token": functools.partial(_ask, guarded, {"Authorization": f"Bearer {token}"}),
+    }
+    print(f"\n{kind}, ms of a call | {' | '.join(ways)}\n---|{'---|' * len(ways)}")
+    for what, make in {"1 point": small_request, f"{POINTS:,} points": wire_request}.items():
+        attempts = {way: str(uuid.uuid4()) for way in ways}
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for number in range(max(10, int(300 * scale))):
+            for way, call in ways.items():
+                request = make(number, attempts[way])
+                started = time.perf_counter()
+                await call(request)
+                times[way].append(1000 * (time.perf_counter() - started))
+        print(f"{what} | {' | '.join(f'{statistics.median(found[2:]):.2f}' for found in times.values())}")
+    many = json.dumps({"metrics_info": [0] * 900_000, "text": "x" * 10_000_000}).encode()
+    packed = gzip.compress(many, compresslevel=1)
+    print(
+        f"unpacking {len(many) / 1e6:.0f} MB: {_ms(lambda: gunzip(packed, len(many))):.0f} ms, "
+        f"by gzip alone {_ms(lambda: gzip.decompress(packed)):.0f} ms; "
+        f"counting their values: {_ms(lambda: check_json(many)):.0f} ms"
+    )
+    print(f"{kind}: a batch of {POINTS:,} points of one metric takes " + ", ".join(_repeats(database, scale)))
+    sys.stdout.flush()
+    database.close()
+
+
+async def _ask(app: FastAPI, headers: dict[str, str], request: Request) -> None:
+    """One request to the application, without a server."""
+    given = {"Host": "localhost", "Content-Length": str(len(request.body)), **request.headers, **headers}
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": request.path,
+        "query_string": b"",
+        "client": ("127.0.0.1", 1),
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+    }
+    body: list[Message] = [{"type": "http.request", "body": request.body}]
+    answer: list[Message] = []
+
+    async def receive() -> Message:
+        return body.pop() if body else await asyncio.Future()
+
+    async def send(message: Message) -> None:
+        answer.append(message)
+
+    await app(scope, receive, send)
+    if answer[0]["status"] != http.client.OK:
+        sys.exit(f"{request.path} answered {answer}")
+
+
+def _repeats(database: Database, scale: float) -> Iterator[str]:
+    """How long points take in different orders; those of MLflow are kept once."""
+    number = POINTS * max(10, int(300 * scale))
+    ordered = range(number)
+    shuffled = random.Random(1).sample(ordered, number)
+    attempt = str(uuid.uuid4())
+    for what, uid, steps in (
+        ("in order", attempt, ordered),
+        ("again", attempt, ordered),
+        ("in any order", "", shuffled),
+    ):
+        times = []
+        owner = uid or str(uuid.uuid4())
+        for first in range(0, number, POINTS):
+            some = (point("loss", step / 7, 1000 * (_START_MS + step), None) for step in steps[first : first + POINTS])
+            groups = [group(owner, "mlflow", some)]
+            times.append(_ms(lambda groups=groups: apply_points(database, groups), 1))
+        third = len(times) // 3
+        early, late = statistics.median(times[:third]), statistics.median(times[-third:])
+        yield f"{what} {early:.1f} ms at first and {late:.1f} ms at last"
+
+
+def _ms(work: Callable[[], object], times: int = 3) -> float:
+    """Milliseconds that ``work`` takes, at best."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        taken.append(1000 * (time.perf_counter() - started))
+    return min(taken)
 
 
 if __name__ == "__main__":
