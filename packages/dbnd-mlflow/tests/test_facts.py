@@ -87,6 +87,8 @@ WAYS = {
         ("mlflow.note.content", "see https://u:hunter2@h", "description", "see https://***@h"),
         ("mlflow.user", "ada", "user", "ada"),
         ("mlflow.source.name", "/work/train.py", "job_name", "train.py"),
+        ("mlflow.source.name", "https://u:hunter2@h", "job_name", "***@h"),
+        ("mlflow.runName", "https://u:hunter2@h", "name", "https://***@h"),
     ],
 )
 def test_a_tag_that_is_a_fact_changes_the_run(uri, said, way, tag, value, fact, shown):
@@ -107,6 +109,14 @@ def test_tags_at_creation_are_facts_from_the_start(client, said):
     client.create_run("0", tags=tags)
     (info,) = [each["new_run_info"] for each in said.runs()]
     assert [info[fact] for fact in ("name", "description", "user", "job_name")] == ["n", "d", "u", "b.py"]
+
+
+@pytest.mark.parametrize("name", ["Default", "e"])
+def test_the_experiment_is_the_project_from_the_start_where_nobody_has_named_it(client, said, forget, name):
+    experiment_id = "0" if name == "Default" else client.create_experiment(name)
+    forget()
+    client.create_run(experiment_id)
+    assert said.new("project_name") == [name]
 
 
 def test_a_note_that_is_taken_back_is_gone_and_a_name_stays_as_in_mlflow(client, said):

@@ -158,13 +158,19 @@ def test_what_has_changed_is_brought_up_to_date_and_what_only_the_tracker_has_st
     own.set_tag(run_id, "t", "2")
     own.log_inputs(run_id, [])
     own.set_tag(run_id, "mlflow.note.content", "described")
+    own.set_tag(run_id, "mlflow.source.name", "/code/train.py")
     own.update_run(run_id, name="new")
     own.set_terminated(run_id)
     assert import_() == (1, 1)
     (difference,) = verify()
     assert (difference["what"], difference["name"], difference["mlflow"]) == ("tag", "only", "(none)")
     (run,) = reader.runs((), 10).data
-    assert (run.name, run.description, run.state) == ("new", "described", "success")
+    assert (run.name, run.description, run.job_name, run.state) == ("new", "described", "train.py", "success")
+    own.set_tag(run_id, "mlflow.source.name", "/code/other.py")
+    assert {d["what"] for d in verify()} == {"tag", "job"}
+    assert import_() == (1, 1)
+    (run,) = reader.runs((), 10).data
+    assert run.job_name == "other.py"
     # Reopened, and ended in another way.
     own.update_run(run_id, status="RUNNING")
     assert import_() == (1, 1)
@@ -379,6 +385,103 @@ class TestParents:
         assert import_()[1] == 3
         assert self.placed(reader, child) == [("another", "another")]
         assert verify() == []
+
+    @pytest.mark.parametrize("is_live", [True, False])
+    @pytest.mark.parametrize("change", ["taken back", "of no run"])
+    def test_a_run_that_is_nested_no_more_is_one_of_its_own(self, own, live, import_, reader, change, is_live):
+        parent = live.create_run("0", run_name="parent").info.run_id
+        child = live.create_run("0", run_name="child", tags={"mlflow.parentRunId": parent}).info.run_id
+        leaf = live.create_run("0", run_name="leaf", tags={"mlflow.parentRunId": child}).info.run_id
+        live.set_terminated(child, "FAILED")
+        deliver()
+        client = live if is_live else own
+        if change == "taken back":
+            client.delete_tag(child, "mlflow.parentRunId")
+        else:
+            client.set_tag(child, "mlflow.parentRunId", "0" * 32)
+        deliver()
+        is_left = not is_live and change == "taken back"  # what only the tracker has stays there
+        assert is_live or import_()[0] > 0
+        assert self.placed(reader, parent, child, leaf) == [("parent", None), ("child", None), ("child", "child")]
+        assert reader.run_summary(uid_of(child))["state"] == "failed"
+        assert [d["what"] for d in verify()] == ["tag"] * is_left
+        if is_live:
+            live.log_metric(leaf, "m", 1.0)
+            live.set_tag(child, "mlflow.runName", "renamed")
+            deliver()
+        assert [d["what"] for d in verify()] == ["tag"] * is_left
+        import_()
+        assert import_() == (0, 3)
+
+    def test_a_run_that_moves_within_its_family_has_one_parent(self, own, live, import_, reader):
+        a, b = (live.create_run("0", run_name=name).info.run_id for name in "ab")
+        live.set_tag(b, "mlflow.parentRunId", a)
+        c = live.create_run("0", run_name="c", tags={"mlflow.parentRunId": a}).info.run_id
+        live.set_tag(c, "mlflow.parentRunId", b)
+        deliver()
+        assert self.placed(reader, c) == [("a", "b")]
+        own.set_tag(c, "mlflow.parentRunId", a)
+        assert import_()[0] > 0
+        assert self.placed(reader, c) == [("a", "a")]
+        assert verify() == []
+        assert import_() == (0, 3)
+
+    def test_a_run_stays_below_a_parent_that_only_the_tracker_has_still(self, live, run, import_, reader):
+        child = run("child", run("parent", grandparent := run("grandparent")))
+        assert import_() == (3, 3)
+        parent = live.get_run(child).data.tags["mlflow.parentRunId"]
+        for gone in (parent, grandparent):
+            live.delete_run(gone)
+            live._tracking_client.store._hard_delete_run(gone)
+        deliver()
+        assert import_() == (0, 1)
+        assert self.placed(reader, child) == [("grandparent", "parent")]
+        assert verify() == []
+
+
+def test_a_run_of_a_task_that_is_nested_in_one_of_another_task(tracker, inner_uri, import_, reader):
+    conf = {"mlflow_tracking": {"databand_tracking": True, "duplicate_tracking_to": inner_uri}}
+    with dbnd_tracking("driver", conf=conf), mlflow.start_run() as sweep:
+        pass
+    with dbnd_tracking("worker", conf=conf):
+        with mlflow.start_run(tags={"mlflow.parentRunId": sweep.info.run_id}) as trial:
+            mlflow.log_metric("m", 1.0)
+        worker = mlflow.get_run(trial.info.run_id).data.tags["dbnd.run_uid"]
+    deliver()
+    for _ in range(2):
+        assert [(task.name, task.depth) for task in reader.run(worker).task_runs] == [
+            ("worker", 0),
+            (trial.info.run_name, 1),
+        ]
+        assert verify() == []
+        import_()
+    assert import_() == (0, 2)
+
+
+def test_a_further_run_of_a_task_that_another_process_renames(tracker, inner_uri, live, reader, seen_nothing):
+    conf = {"mlflow_tracking": {"databand_tracking": True, "duplicate_tracking_to": inner_uri}}
+    with dbnd_tracking("job", conf=conf):
+        for name in ("own", "further"):
+            with mlflow.start_run(run_name=name) as run:
+                mlflow.log_metric("m", 1.0)
+        uid = mlflow.get_run(run.info.run_id).data.tags["dbnd.run_uid"]
+    seen_nothing()
+    live.set_tag(run.info.run_id, "mlflow.runName", "renamed")
+    deliver()
+    found = [(task.name, task.depth, task.is_root, task.type) for task in reader.run(uid).task_runs]
+    assert found == [("job", 0, True, found[0][3]), ("renamed", 1, False, "mlflow")]
+    assert verify() == []
+
+
+def test_texts_that_no_database_keeps_are_the_same_on_both_sides(own, live, import_, reader):
+    tags = {f"mlflow.{fact}": f"{fact}\0" for fact in ("runName", "note.content", "user", "source.name")}
+    for client in (live, own):
+        experiment = client.create_experiment(f"e\0{client is own}")
+        client.create_run(experiment, tags=tags)
+    deliver()
+    import_()
+    assert (verify(), import_()) == ([], (0, 2))
+    assert {run.name for run in reader.runs((), 10).data} == {"runName\N{REPLACEMENT CHARACTER}"}
 
 
 def test_a_run_without_views_of_deleted_ones_is_found_by_its_id(own, import_):

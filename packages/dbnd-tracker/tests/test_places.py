@@ -93,6 +93,46 @@ def test_runs_that_are_said_to_be_in_each_other_are_both_found(tracker: Any, mak
         assert set(session.scalars(select(TaskRun.run_uid))) == {left}
 
 
+def test_a_task_run_hangs_below_the_parent_that_was_said_last(tracker: Any, own: Any) -> None:
+    other = own.task("other")
+    tracker.call("add_task_runs", own.add(other))
+    tracker.call("add_task_runs", own.add(own.below, parent=other))
+    with tracker.database.read() as session:
+        arrows = select(TaskRelation.kind, TaskRelation.from_uid, TaskRelation.to_uid)
+        child, below, parent = own.below.uid, other.uid, own.root.uid
+        assert {tuple(row) for row in session.execute(arrows)} == {
+            ("child", parent, below),
+            ("upstream", below, parent),
+            ("child", below, child),
+            ("upstream", child, below),
+        }
+    both = own.infos(children=((own.root, own.below), (other, own.below)))
+    tracker.call("add_task_runs", {"task_runs_info": both})
+    with tracker.database.read() as session:
+        arrows = select(TaskRelation.from_uid).where(TaskRelation.to_uid == child, TaskRelation.kind == "child")
+        assert set(session.scalars(arrows)) == {parent, below}
+
+
+def test_a_run_that_is_detached_is_one_of_its_own_again_with_all_that_is_below_it(tracker: Any, own: Any) -> None:
+    run, parent = tracker.started(name="parent")
+    _move(tracker, own.root, parent)
+    body = own.init(name="alone")
+    body["init_args"]["task_runs_info"]["detached"] = True
+    for _ in range(2):
+        tracker.call("init_run", body)
+    assert {view.task_run_uid for view in tracker.run(run).task_runs} == {run.root.uid, parent.uid}
+    found = tracker.run(own)
+    assert found.name == "alone"
+    assert [(v.task_run_uid, v.parent_task_run_uid) for v in found.task_runs] == [
+        (own.uid, None),
+        (own.below.uid, own.uid),
+    ]
+    assert [metric.points for view in found.task_runs for metric in view.metrics] == [2]
+    with tracker.database.read() as session:
+        runs = select(Attempt.run_id).where(Attempt.task_run_uid.in_([own.uid, own.below.uid]))
+        assert set(session.scalars(runs)) == {session.scalar(select(Run.id).where(Run.uid == own.uid))}
+
+
 def test_facts_that_are_said_again_replace_the_old_ones(tracker: Any, own: Any) -> None:
     tracker.call("init_run", own.init(name="new", user="bo", description="text"))
     found = tracker.run(own)

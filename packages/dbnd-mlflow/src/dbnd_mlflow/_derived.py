@@ -6,12 +6,13 @@ import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from dbnd import TaskRun
 from dbnd._context import script_name
 from dbnd._masking import mask_text
 from dbnd._run import Run, TaskDefinition
+from dbnd._values import storable
 
 from ._links import Link
 
@@ -66,7 +67,7 @@ def derived_task_run(
     info, tags = run.info, run.data.tags
     uid = uid_of(info.run_id)
     link = link or Link(uid if parent is None else parent.run.uid, uid, attempt_uid(uid))
-    name = info.run_name or info.run_id
+    name = name_of(info)
     if parent is not None and parent.run.uid == link.run_uid:
         dbnd_run = parent.run
     else:
@@ -89,10 +90,15 @@ def derived_task_run(
     )
 
 
+def name_of(info: Any) -> str:  # noqa: ANN401  MLflow's RunInfo, of whichever version
+    """Name of an MLflow run, as it is reported and kept."""
+    return shown(str(info.run_name or info.run_id))
+
+
 def user_of(run: Any) -> str | None:  # noqa: ANN401  MLflow's Run, of whichever version
     """Who has started an MLflow run, if it says so."""
     name: str | None = run.data.tags.get(USER) or run.info.user_id
-    return name
+    return shown(name)
 
 
 def _job_name(tags: Mapping[str, str], experiment: str | None) -> str:
@@ -101,14 +107,22 @@ def _job_name(tags: Mapping[str, str], experiment: str | None) -> str:
 
 def source_of(tags: Mapping[str, str]) -> str | None:
     """Name of the script or notebook that tags name, which is the job."""
-    source = tags.get(_SOURCE_NAME)
+    source = shown(tags.get(_SOURCE_NAME))
     return (PurePath(source).name or source) if source else None
+
+
+@overload
+def shown(text: str) -> str: ...
+@overload
+def shown(text: None) -> None: ...
+def shown(text: str | None) -> str | None:
+    """A text that is a fact of a run, as it is kept: secrets masked, and what no database takes replaced."""
+    return None if text is None else storable(mask_text(text))
 
 
 def description(tags: Mapping[str, str]) -> str | None:
     """The note that tags hold, secrets masked."""
-    note = tags.get(NOTE)
-    return None if note is None else mask_text(note)
+    return shown(tags.get(NOTE))
 
 
 def facts_of(tags: Mapping[str, str]) -> dict[str, str]:
@@ -133,6 +147,14 @@ def guessed(run_id: str) -> TaskRun:
 
 
 def foreign(run_uid: str, task_run_uid: str, attempt_uid: str, name: str) -> TaskRun:
-    """A task run that another process has reported: enough of it to add points."""
+    """A task run that another process has reported: enough of it to add points, and to name it anew.
+
+    It is the root of its run only if it has the run's uid; where it is otherwise, is not known.
+    """
     run = Run("mlflow", "inplace_tracking", uid=run_uid)
-    return run.new_task_run(TaskDefinition(name or run_uid), parent=None, uid=task_run_uid, attempt_uid=attempt_uid)
+    task_run = run.new_task_run(
+        TaskDefinition(name or run_uid, kind="mlflow"), parent=None, uid=task_run_uid, attempt_uid=attempt_uid
+    )
+    if task_run_uid != run_uid:
+        run.root = None
+    return task_run

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ._derived import PARENT
+from ._derived import PARENT, uid_of
+from ._links import Link
 
 if TYPE_CHECKING:
     from ._sides import OwnStore
@@ -32,6 +33,13 @@ class Families:
             seen.add(above.info.run_id)
             above = self._named(above)
         return parent if above is None or above.info.run_id != run_id else None
+
+    def run_uid(self, run: Any) -> str:  # noqa: ANN401
+        """Uid of the run in the tracker in which an MLflow run is: that of its task, or of the topmost above it."""
+        link, parent = Link.of(run), self.parent(run)
+        if link is not None:
+            return link.run_uid
+        return uid_of(run.info.run_id) if parent is None else self.run_uid(parent)
 
     def _named(self, run: Any) -> Any:  # noqa: ANN401
         parent_id = run.data.tags.get(PARENT)

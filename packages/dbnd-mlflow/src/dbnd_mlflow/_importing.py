@@ -19,6 +19,7 @@ from dbnd._tracking import wire
 from dbnd._tracking.points import Group, group, micros, point, text_point
 from dbnd._tracking.transport import Batch, Transport
 from dbnd._uids import new_uid
+from dbnd._values import storable
 
 from ._artifacts import MAX_ARTIFACTS, artifacts_of, is_local
 from ._comparison import (
@@ -33,7 +34,7 @@ from ._comparison import (
     texts_of_tracker,
 )
 from ._datasets import dataset_operation
-from ._derived import derived_task_run, moment
+from ._derived import PARENT, attempt_uid, derived_task_run, foreign, moment, source_of, uid_of
 from ._links import Link
 from ._reporter import IMPORTED, LIFECYCLE, METRIC, MODEL, PARAM, STATES, TAG, page_of
 from ._sides import models_of, task_run_of
@@ -144,13 +145,15 @@ class Importer:
     def _place(self, run: Any, known: dict[str, Any]) -> TaskRun:  # noqa: ANN401
         """The task run that ``run`` becomes, below that of its parent."""
         above = self.families.parent(run)
-        parent = None if above is None else self._task_runs[above.info.run_id]
+        parent = self._gone_parent(run, known) if above is None else self._task_runs[above.info.run_id]
         link = Link.of(run)
         if link is None and known is not _NOTHING:  # of databand 2.0, if it is the one that was found
             named = Link.in_tags(run.data.tags)
             link = named if named is not None and named.task_run_uid == known["task_run_uid"] else None
         elif link is not None and known is not _NOTHING and link.task_run_uid != known["task_run_uid"]:
             link = None
+        if parent is not None and link is not None and parent.run.uid != link.run_uid:
+            parent = None  # a run of a task hangs below that, whatever it is nested in
         task_run = derived_task_run(run, parent, self.source.experiment(run), link)
         task_run.run.cmd_name = "mlflow_import"
         task_run.run.state = RunState.RUNNING
@@ -158,14 +161,24 @@ class Importer:
         self._task_runs[run.info.run_id] = task_run
         return task_run
 
+    def _gone_parent(self, run: Any, known: dict[str, Any]) -> TaskRun | None:  # noqa: ANN401
+        """The task run of a parent that MLflow has no more, where the tracker has it: what it has stays."""
+        named, above = run.data.tags.get(PARENT), known["parent_task_run_uid"]
+        if named is None or above != uid_of(named):
+            return None
+        top = above
+        while (found := self.reader.task_run(top)) is not None and found["parent_task_run_uid"] is not None:
+            top = found["parent_task_run_uid"]
+        return None if self.reader.run_summary(top) is None else foreign(top, above, attempt_uid(above), named)
+
     def _announcement(self, run: Any, task_run: TaskRun, known: dict[str, Any]) -> Iterator[Call]:  # noqa: ANN401
         if known["type"] not in {None, "mlflow"}:  # a task, of which the run is a part
             return
         is_known = known["type"] is not None and known["name"] == task_run.name
         summary = self.reader.run_summary(task_run.run.uid) if task_run.is_root else None
         if task_run.is_root and task_run.uid == task_run.run.uid:
-            if not (is_known and summary is not None and _is_described(task_run, summary)):
-                yield self._init_run(task_run)
+            if not (is_known and summary is not None and _is_described(run, task_run, summary)):
+                yield self._init_run(task_run, detached=known["parent_task_run_uid"] is not None)
         elif task_run.is_root and summary is None:
             # A run of a task that the tracker has not got, or not yet: its run is as good as this one.
             if run.info.status in STATES:
@@ -176,8 +189,8 @@ class Importer:
             body["task_runs_info"]["recreate"] = self.recreate
             yield "add_task_runs", body
 
-    def _init_run(self, task_run: TaskRun) -> Call:
-        body = wire.init_run(task_run.run, task_run, databand_url=self.databand_url)
+    def _init_run(self, task_run: TaskRun, *, detached: bool = False) -> Call:
+        body = wire.init_run(task_run.run, task_run, databand_url=self.databand_url, detached=detached)
         body["init_args"]["task_runs_info"]["recreate"] = self.recreate
         return "init_run", body
 
@@ -311,12 +324,13 @@ def _missing_texts(run: Any, has: dict[str, Texts]) -> dict[str, Texts]:  # noqa
     return {what: texts for what, texts in found.items() if texts}
 
 
-def _is_described(task_run: TaskRun, summary: dict[str, Any]) -> bool:
+def _is_described(run: Any, task_run: TaskRun, summary: dict[str, Any]) -> bool:  # noqa: ANN401
     """Whether the tracker says of a run what an announcement would say."""
-    run = task_run.run
+    new = task_run.run
     described = ("name", "description", "user")
-    is_project = run.project_name in {"Default", summary["project_name"]}
-    return is_project and all(getattr(run, name) in {None, "", summary[name]} for name in described)
+    is_project = storable(new.project_name or "") in {"Default", summary["project_name"]}
+    is_job = source_of(run.data.tags) in {None, summary["job_name"]}
+    return is_project and is_job and all(getattr(new, name) in {None, "", summary[name]} for name in described)
 
 
 def _tags(known: dict[str, Any]) -> Texts:

@@ -169,6 +169,8 @@ class Reporter:
         """
         tracked = self.find(info.run_id)
         tracked.artifact_uri = info.artifact_uri or tracked.artifact_uri
+        if tracked.info is not None:
+            tracked.info = info
         if name:
             self._rename(tracked, name)
         if not changed:
@@ -199,12 +201,25 @@ class Reporter:
     def _changed(self, tracked: TrackedRun, tags: Mapping[str, str | None]) -> None:
         """Report what tags that are facts say of a run, or no longer say: it is announced again."""
         changes = {key: tags[key] for key in FACTS & tags.keys()}
-        if changes and self._map.change(tracked, changes, self._read):
+        was_run = tracked.is_dbnd_run
+        if not changes or not self._map.change(tracked, changes, self._read):
+            return
+        if not tracked.is_dbnd_run or was_run:
             self._announce(tracked)
+            return
+        # What it was nested in has told its state so far, and that it goes on.
+        if tracked.has_ended:
+            self._announce(tracked)
+            info = tracked.info
+            self._client.set_run_state(tracked.task_run.run, STATES[info.status][1], timestamp=moment(info.end_time))
+        else:
+            self._map.hearts.expect(tracked)
+            self._announce(tracked)
+            self._map.hearts.begin(tracked)
 
     def _announce(self, tracked: TrackedRun) -> None:
         if tracked.is_dbnd_run:
-            self._client.init_run(tracked.task_run.run, tracked.task_run)
+            self._client.init_run(tracked.task_run.run, tracked.task_run, detached=tracked.is_detached)
         else:
             self._client.add_task_runs(tracked.task_run.run, [tracked.task_run])
 

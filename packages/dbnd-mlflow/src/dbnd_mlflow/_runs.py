@@ -27,6 +27,8 @@ from ._derived import (
     guessed,
     is_within,
     moment,
+    name_of,
+    shown,
     source_of,
 )
 from ._hearts import Hearts
@@ -71,6 +73,7 @@ class TrackedRun:
         facts: Those of its tags that are facts of the run.
         heard_at: When something was last reported of it, in monotonic seconds.
         beats: Whether heartbeats of it are sent from here, or by the process that this one is a fork of.
+        is_detached: Whether it was nested in another one, and is no more.
     """
 
     task_run: TaskRun
@@ -87,6 +90,7 @@ class TrackedRun:
     facts: dict[str, str] = field(default_factory=dict)
     heard_at: float = field(default_factory=time.monotonic)
     beats: bool = False
+    is_detached: bool = False
 
     @property
     def is_dbnd_run(self) -> bool:
@@ -171,16 +175,18 @@ class RunMap:
         """
         tags, info = run.data.tags, run.info
         parent = self._parent(tags, read, below=frozenset(), may_ask=True)
+        experiment = self._experiment(info.experiment_id, read)
         with self._lock:
             host = self._planned.pop(links[TASK_RUN_UID]) if links else None
             if host is None:
-                task_run = derived_task_run(run, parent, self.experiments.get(info.experiment_id))
+                task_run = derived_task_run(run, parent, experiment)
             elif links[TASK_RUN_UID] == host.uid:
                 task_run = host
             else:
                 task_run = host.run.new_task_run(
-                    TaskDefinition(info.run_name or info.run_id, kind="mlflow"),
-                    parent=parent or host,
+                    TaskDefinition(name_of(info), kind="mlflow"),
+                    # Nested in an MLflow run of another dbnd run, it hangs below the task that has begun it.
+                    parent=parent if parent is not None and parent.run.uid == host.run.uid else host,
                     uid=links[TASK_RUN_UID],
                     attempt_uid=links[ATTEMPT_UID],
                     start_time=moment(info.start_time),
@@ -213,8 +219,9 @@ class RunMap:
             if tracked is None or tracked.is_guess:
                 link = Link.of(run)
                 if link is not None:
-                    task_run = foreign(*link, run.info.run_name)
                     is_own = link.attempt_uid != attempt_uid(link.task_run_uid)
+                    task_run = foreign(*link, name_of(run.info))
+                    task_run.run.start_time = moment(run.info.start_time)
                     # Its state is told by the run that it belongs to, wherever that is.
                     tracked = TrackedRun(task_run, task_run, is_own=is_own)
                     tracked.links = {name: tags[name] for name in LINK_TAGS & tags.keys()}
@@ -267,24 +274,27 @@ class RunMap:
             read: Reads its parent, if this process does not know it.
         """
         before, task_run = tracked.facts, tracked.task_run
-        # A name stays when its tag is taken back, as in MLflow; and what was moved below a run stays there.
-        kept = {key: value for key, value in before.items() if key not in changes or key in {RUN_NAME, PARENT}}
+        # A name stays when its tag is taken back, as in MLflow.
+        kept = {key: value for key, value in before.items() if key not in changes or key == RUN_NAME}
         tracked.facts = facts = kept | {key: value for key, value in changes.items() if value}
         # Of another process' run it was read only now what it is like, perhaps after the change.
         is_new = facts != before or not tracked.is_announced
-        # A task says itself what it is called; of a task of another process it is not known where it is.
-        if not is_new or tracked.info is None or tracked.host is task_run:
+        if not is_new or tracked.info is None or tracked.is_own:  # a task says itself what it is called
             return False
-        name = facts.get(RUN_NAME) or task_run.name
+        name = shown(facts.get(RUN_NAME)) or task_run.name
         if name != task_run.name:
             task_run.definition = TaskDefinition(name, kind=task_run.definition.kind)
         parent = self._parent(facts, read, below=frozenset({tracked.info.run_id}), may_ask=read.is_near)
+        if parent is None and tracked.host is not task_run:
+            parent = tracked.host
         if parent is not None and not is_within(parent, task_run):
             self._move(tracked, parent)
+        elif parent is None and tracked.host is None and task_run.parent is not None:
+            self._move_out(tracked, read)
         if tracked.is_dbnd_run:
             run = task_run.run
             run.name = name
-            run.user = facts.get(USER) or run.user
+            run.user = shown(facts.get(USER)) or run.user
             run.description = description(facts) or ("" if run.description or NOTE in changes else None)
             run.job_name = source_of(facts) or run.job_name
         return True
@@ -292,11 +302,35 @@ class RunMap:
     def _move(self, tracked: TrackedRun, parent: TaskRun) -> None:
         """Move a task run, and what is below it, below another one; one of a task stays in the task's run."""
         task_run = tracked.task_run
-        task_run.parent = parent
         if tracked.host is None:
-            for other in [task_run, *(each.task_run for each in list(self._runs.values()))]:
-                if other.run is not parent.run and is_within(other, task_run):
-                    other.run = parent.run
+            self._put(task_run, parent.run)
+        if parent.run.uid == task_run.run.uid:
+            task_run.parent = parent
+            tracked.is_detached = False
+
+    def _move_out(self, tracked: TrackedRun, read: Read) -> None:
+        """Make a run of its own again of one that is nested no more, with what is below it."""
+        task_run, former = tracked.task_run, tracked.task_run.run
+        experiment = self._experiment(tracked.info.experiment_id, read)
+        run = Run(
+            source_of(tracked.facts) or experiment or former.job_name,
+            former.cmd_name,
+            project_name=experiment,
+            user=shown(tracked.info.user_id) or former.user,
+            uid=task_run.uid,
+            start_time=task_run.start_time,
+            is_elsewhere=former.is_elsewhere,
+            root=task_run,
+        )
+        self._put(task_run, run)
+        task_run.parent = None
+        tracked.is_detached = True
+
+    def _put(self, task_run: TaskRun, run: Run) -> None:
+        """Put a task run and those below it into a run."""
+        for other in [task_run, *(each.task_run for each in list(self._runs.values()))]:
+            if other.run is not run and is_within(other, task_run):
+                other.run = run
 
     def find(self, run_id: str, read: Read) -> TrackedRun:
         """The task run of an MLflow run by its id.

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from dbnd._values import storable
+
 from ._comparison import (
     Point,
     datasets_of_mlflow,
@@ -20,7 +22,7 @@ from ._comparison import (
     texts_of_mlflow,
     texts_of_tracker,
 )
-from ._derived import description, moment, uid_of, user_of
+from ._derived import PARENT, description, moment, name_of, source_of, uid_of, user_of
 from ._links import Link
 from ._reporter import LIFECYCLE, METRIC, MODEL, STATES
 from ._sides import models_of, task_run_of
@@ -41,8 +43,8 @@ class Difference:
 
     Args:
         run_id: Id of the MLflow run.
-        what: "run", "status", "name", "parent", "start", "end", "stage", "experiment", "description", "user", "param",
-            "tag", "metric", "last value", "dataset" or "model".
+        what: "run", "status", "name", "parent", "start", "end", "stage", "experiment", "description", "user", "job",
+            "param", "tag", "metric", "last value", "dataset" or "model".
         name: Its key.
         mlflow: What MLflow's store has.
         tracker: What the tracker has.
@@ -67,20 +69,23 @@ def differences(run: Any, store: OwnStore, reader: Reader, families: Families) -
     run_id = run.info.run_id
     task_run = task_run_of(run, reader)
     if task_run is None:
-        yield Difference(run_id, "run", _name(run), "exists", _ABSENT)
+        yield Difference(run_id, "run", name_of(run.info), "exists", _ABSENT)
         return
     stage = next((tag["value"] for tag in task_run["tags"] if tag["name"] == LIFECYCLE), "active")
     compared = [("stage", "", run.info.lifecycle_stage, stage), *_logged(run, task_run)]
     # The first run of a task is the task's own, whose name, times and state are those of the task.
     if task_run["type"] == "mlflow":
-        parent = families.parent(run)
-        if parent is not None:
-            compared.append(("parent", "", _uid(parent, reader), task_run["parent_task_run_uid"]))
+        parent, above = families.parent(run), task_run["parent_task_run_uid"]
+        # A run of a task hangs below that, if what it is nested in is in another run.
+        if parent is not None and families.run_uid(parent) == families.run_uid(run):
+            compared.append(("parent", "", _uid(parent, reader), above))
+        elif above is not None and PARENT not in run.data.tags and task_run["task_run_uid"] == uid_of(run_id):
+            compared.append(("parent", "", None, above))
         compared += _facts(run, task_run)
-        if parent is None and task_run["task_run_uid"] == uid_of(run_id):
+        if parent is None and above is None and task_run["task_run_uid"] == uid_of(run_id):
             compared += _facts_of_run(run, store, reader.run_summary(task_run["task_run_uid"]) or {})
         else:
-            compared.append(("name", "", _name(run), task_run["name"]))
+            compared.append(("name", "", name_of(run.info), task_run["name"]))
     for what, name, left, right in compared:
         if left != right:
             yield Difference(run_id, what, name, _ABSENT if left is None else left, _ABSENT if right is None else right)
@@ -107,13 +112,18 @@ def _facts_of_run(
     # What sends no heartbeats any more is shown as lost.
     if state != STATES[status][1].value if status in STATES else state in _FINAL:
         yield "status", "of the run", status, str(state)
-    yield "name", "", _name(run), summary.get("name")
+    yield "name", "", name_of(run.info), summary.get("name")
     # Who writes by a client alone may never have told MLflow's name of the experiment.
     project = summary.get("project_name")
-    yield "experiment", "", project and store.experiment(run), project
-    for what, left in (("description", description(run.data.tags)), ("user", user_of(run))):
+    yield "experiment", "", project and storable(store.experiment(run)), project
+    tags = run.data.tags
+    for what, name, left in (
+        ("description", "description", description(tags)),
+        ("user", "user", user_of(run)),
+        ("job", "job_name", source_of(tags)),
+    ):
         if left:
-            yield what, "", left, summary.get(what)
+            yield what, "", left, summary.get(name)
 
 
 def _logged(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, str, str | None, str | None]]:  # noqa: ANN401
@@ -152,10 +162,6 @@ def _metrics(run: Any, task_run: dict[str, Any], store: OwnStore, reader: Reader
             is_doubtful = left[:2] == right[:2] and any(p[:2] == left[:2] and p[2] == str(math.nan) for p in ours)
             if left != right and not is_doubtful:
                 yield Difference(run_id, "last value", key, _point_text(left), _point_text(right))
-
-
-def _name(run: Any) -> str:  # noqa: ANN401
-    return str(run.info.run_name or run.info.run_id)
 
 
 def _uid(run: Any, reader: Reader) -> str:  # noqa: ANN401

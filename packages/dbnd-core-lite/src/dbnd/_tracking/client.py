@@ -129,9 +129,15 @@ class TrackingAPIClient:
         channel = self._channel
         return journal_folder() if channel is None else channel.journal.path
 
-    def init_run(self, run: Run, root: TaskRun) -> None:
-        """Report a new run with its root task run."""
-        channel = self._report("init_run", lambda: wire.init_run(run, root, databand_url=self.name))
+    def init_run(self, run: Run, root: TaskRun, *, detached: bool = False) -> None:
+        """Report a new run with its root task run.
+
+        Args:
+            run: The run.
+            root: Its root task run.
+            detached: Whether it was a task run of another run.
+        """
+        channel = self._report("init_run", lambda: wire.init_run(run, root, databand_url=self.name, detached=detached))
         if channel is not None:
             run.is_known = functools.partial(channel.has_taken, channel.journal.accepted, run.uid)
 

@@ -118,8 +118,15 @@ def time_text(time: datetime) -> str:
     return time.astimezone(timezone.utc).isoformat()
 
 
-def init_run(run: Run, root: TaskRun, *, databand_url: str) -> Json:
-    """Body of ``init_run``: a new run with its root task run, or a root task run of a run that exists."""
+def init_run(run: Run, root: TaskRun, *, databand_url: str, detached: bool = False) -> Json:
+    """Body of ``init_run``: a new run with its root task run, or a root task run of a run that exists.
+
+    Args:
+        run: The run.
+        root: Its root task run.
+        databand_url: The tracker, without credentials.
+        detached: Whether it was a task run of another run. Only our tracker knows of that.
+    """
     env: Json = {
         "uid": run.env_uid,
         "cmd_line": masked(_facts.command_line(), MAX_PREVIEW),
@@ -178,6 +185,8 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str) -> Json:
         "tracking_source": None,
         "tracking_source_uid": None,
     }
+    if detached:
+        args["task_runs_info"]["detached"] = True
     if run.is_elsewhere:
         del args["task_run_env"]
     return {"init_args": args, "version": PROTOCOL_VERSION}

@@ -13,7 +13,7 @@ from sqlalchemy import delete, or_, select, update
 from dbnd_tracker._models import Run, TaskRelation, TaskRun
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from dbnd_tracker._writer import Writer
 
@@ -43,7 +43,7 @@ def current_runs(writer: Writer, uids: Collection[str]) -> dict[str, str]:
     return found
 
 
-def move(writer: Writer, uid: str, old: str, new: str, parent: str | None) -> None:
+def move(writer: Writer, uid: str, old: str, new: str) -> None:
     """Move what is below a task run into the run that it is in now, with all attempts.
 
     A former run of its own goes when nothing is left in it. That is no deletion: what still names it is taken.
@@ -53,20 +53,56 @@ def move(writer: Writer, uid: str, old: str, new: str, parent: str | None) -> No
         uid: The task run, which has moved itself.
         old: The run that it was in.
         new: The run that it is in.
-        parent: The task run that it hangs below now, if that was said: it hangs below no other one.
     """
     session = writer.session
     session.flush()
-    if parent is not None:
-        child = (TaskRelation.kind == CHILD) & (TaskRelation.to_uid == uid) & (TaskRelation.from_uid != parent)
-        upstream = (TaskRelation.kind == UPSTREAM) & (TaskRelation.from_uid == uid) & (TaskRelation.to_uid != parent)
-        session.execute(delete(TaskRelation).where(or_(child, upstream)).execution_options(**_QUIET))
     below = _below(writer, uid, old)
     session.execute(update(TaskRun).where(TaskRun.uid.in_(below)).values(run_uid=new), execution_options=_QUIET)
     writer.link_attempts({uid, *below})
     if old == uid and session.scalar(select(TaskRun.id).where(TaskRun.run_uid == old).limit(1)) is None:
         session.execute(update(Run).where(Run.root_run_uid == old).values(root_run_uid=new), execution_options=_QUIET)
         session.execute(delete(Run).where(Run.uid == old).execution_options(**_QUIET))
+
+
+def detach(writer: Writer, uid: str) -> None:
+    """Let a task run that was a run of its own be one again, with all that is below it.
+
+    Args:
+        writer: The transaction.
+        uid: The task run, whose run has the same uid.
+    """
+    old = writer.session.scalar(select(TaskRun.run_uid).where(TaskRun.uid == uid))
+    if old is None or old == uid:
+        return
+    writer.rows(Run, {old, uid})  # runs are locked before their task runs everywhere
+    writer.rows(TaskRun, {uid})[uid].run_uid = uid
+    above = or_(
+        (TaskRelation.kind == CHILD) & (TaskRelation.to_uid == uid),
+        (TaskRelation.kind == UPSTREAM) & (TaskRelation.from_uid == uid),
+    )
+    writer.session.execute(delete(TaskRelation).where(above).execution_options(**_QUIET))
+    move(writer, uid, old, uid)
+
+
+def replace_parents(writer: Writer, arrows: Iterable[tuple[str, str]]) -> None:
+    """Remove the arrows from former parents: a task run hangs below one, the one that was said last.
+
+    Args:
+        writer: The transaction.
+        arrows: Parents and children, as they are said now.
+    """
+    said = set(arrows)
+    children = {child for _, child in said}
+    former = select(TaskRelation.from_uid, TaskRelation.to_uid).where(
+        TaskRelation.kind == CHILD, TaskRelation.to_uid.in_(sorted(children))
+    )
+    found = [(row.from_uid, row.to_uid) for row in writer.session.execute(former)] if children else []
+    for parent, child in sorted(found):
+        if (parent, child) not in said:
+            below = (TaskRelation.kind == CHILD) & (TaskRelation.from_uid == parent) & (TaskRelation.to_uid == child)
+            # A parent waits for its children.
+            waits = (TaskRelation.kind == UPSTREAM) & (TaskRelation.from_uid == child) & (TaskRelation.to_uid == parent)
+            writer.session.execute(delete(TaskRelation).where(or_(below, waits)).execution_options(**_QUIET))
 
 
 def _below(writer: Writer, uid: str, run_uid: str) -> list[str]:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from dbnd._run import RunState
 from dbnd_tracker._errors import MissingError
-from dbnd_tracker._ingest.places import current_runs
+from dbnd_tracker._ingest.places import current_runs, detach
 from dbnd_tracker._ingest.tasks import add_infos, is_reopened
 from dbnd_tracker._models import Attempt, Run, ScheduledJob, TaskRun
 from dbnd_tracker._states import FINAL_STATES, next_run_state, next_task_state
@@ -59,9 +59,9 @@ def _run(writer: Writer, uid: str) -> Run | None:
 def init_run(writer: Writer, body: InitRun) -> object:
     """Make a run, or add to one that exists; said again it changes nothing, and what is said anew replaces the old.
 
-    A run that has become a task run of another one (see ``places``) stays that: only its task runs are described. A
-    run that was deleted, and one that is started below such a run, is not made, unless ``recreate`` of its task runs
-    says that a person wants it again.
+    A run that has become a task run of another one (see ``places``) stays that, unless it is ``detached``: only its
+    task runs are described. A run that was deleted, and one that is started below such a run, is not made, unless
+    ``recreate`` of its task runs says that a person wants it again.
     """
     args = body.init_args
     infos = args.task_runs_info
@@ -69,6 +69,8 @@ def init_run(writer: Writer, body: InitRun) -> object:
         writer.deleted.forget(args.run_uid, [args.run_uid])
     elif _is_below_deleted(writer, args):
         return {}
+    if infos.detached:
+        detach(writer, args.run_uid)
     run = _run(writer, args.run_uid)
     if run is not None:
         run.root_run_uid = args.root_run_uid

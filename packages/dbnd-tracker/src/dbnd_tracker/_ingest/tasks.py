@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from dbnd_tracker._ingest.places import CHILD, UPSTREAM, current_runs, move
+from dbnd_tracker._ingest.places import CHILD, UPSTREAM, current_runs, move, replace_parents
 from dbnd_tracker._ingest.uids import target_uid
 from dbnd_tracker._models import Attempt, Param, Run, Target, TaskDefinition, TaskRelation, TaskRun
 from dbnd_tracker._states import FINAL_STATES, next_task_state
@@ -63,9 +63,8 @@ def add_infos(writer: Writer, infos: TaskRunsInfo) -> None:
     # In one order everywhere, so that two transactions that add the same rows cannot wait for each other.
     _add_definitions(writer, sorted(infos.task_definitions, key=lambda info: info.task_definition_uid))
     moved = _add_task_runs(writer, sorted(task_runs, key=lambda info: info.task_run_uid), runs)
-    parents = {child: parent for parent, child in infos.parent_child_map}
     for uid, (old, new) in moved.items():
-        move(writer, uid, old, new, parents.get(uid))
+        move(writer, uid, old, new)
     writer.link_attempts(known)
     _add_targets(writer, infos, task_runs)
     gone = {info.task_run_uid for info in infos.task_runs} - known
@@ -76,6 +75,7 @@ def add_infos(writer: Writer, infos: TaskRunsInfo) -> None:
         for kind, start, end in sorted(set(arrows))
         if start not in gone and end not in gone
     ]
+    replace_parents(writer, infos.parent_child_map)
     writer.upsert(TaskRelation, rows, "kind", "from_uid", "to_uid")
 
 

@@ -140,6 +140,8 @@ class TaskRunsInfo(Body):
     """Of the Java client."""
     recreate: Flag = False
     """Of imports: what was deleted of these is made again, because a person asks for it."""
+    detached: Flag = False
+    """The run was a task run of another one, and is a run of its own again."""
 
 
 class AddTaskRuns(Body):
