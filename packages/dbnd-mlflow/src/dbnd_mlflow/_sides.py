@@ -153,14 +153,17 @@ class OwnStore:
         return sorted(points, key=lambda m: (m.timestamp, m.step, m.value != m.value, m.value))
 
     def has_more_points(self, run_id: str, key: str, count: int) -> bool:
-        """Whether a metric has more points than ``count``, found by asking for that one alone and what comes next."""
+        """Whether a metric has more points than ``count``, found by asking for that one alone and what comes next.
+
+        MLflow before 3, and servers of that age, know no pages: there all are read.
+        """
         token = SearchUtils.create_page_token(count - 1).decode()
         store = self._client._tracking_client.store  # noqa: SLF001  the client has no way to ask for a part of them
         try:
             found = store.get_metric_history(run_id, key, max_results=1, page_token=token)
-        except (MlflowException, TypeError):  # an MLflow or a server that knows no pages
-            return True
-        # A file store knows none either, and answers with all of them.
+        except (MlflowException, TypeError):
+            found = self.history(run_id, key)
+        # A file store answers with all of them.
         return bool(getattr(found, "token", None)) or len(points_of_mlflow(found)) > count
 
     def artifacts(self, run_id: str, limit: int) -> list[str] | None:
