@@ -51,8 +51,11 @@ def log_metrics(metrics: Mapping[str, object], *, step: int | None = None, times
         return
     client, attempt_uid = target
     try:
-        time_us = _micros_of(timestamp)
-        logged = group(attempt_uid, "user", (point(_text(key), value, time_us, step) for key, value in metrics.items()))
+        time_us = time.time_ns() // 1000 if timestamp is None else _micros_of(timestamp)
+        points = (
+            point(key if type(key) is str else _text(key), value, time_us, step) for key, value in metrics.items()
+        )
+        logged = group(attempt_uid, "user", points)
     except Exception as error:  # noqa: BLE001  a mapping of the user's may raise anything; the training goes on
         client.drop("log_metrics", error)
     else:
@@ -81,13 +84,11 @@ def log_artifact(name: str, path: str | os.PathLike[str]) -> None:
 
 
 def _text(key: object) -> str:
-    return key if type(key) is str else of_user(str, key, otherwise=lambda: preview(key))
+    return of_user(str, key, otherwise=lambda: preview(key))
 
 
-def _micros_of(timestamp: datetime | None) -> int:
-    """``timestamp`` in µs since the epoch; now where there is none, or what there is cannot be understood."""
-    if timestamp is None:
-        return time.time_ns() // 1000
+def _micros_of(timestamp: datetime) -> int:
+    """``timestamp`` in µs since the epoch; now where it cannot be understood."""
 
     def micros_of(timestamp: datetime) -> int:
         try:

@@ -66,6 +66,8 @@ def metric_value(value: object) -> tuple[str, Any]:
         return "value_float", value
     if kind is int:
         return _integer(value)  # type: ignore[arg-type]
+    if kind is str:
+        return _text(value)  # type: ignore[arg-type]
     return of_user(_other, value, otherwise=lambda: ("value_str", shorten(preview(value), MAX_TEXT)))
 
 
@@ -127,7 +129,7 @@ def _other(value: Any) -> tuple[str, Any]:  # noqa: ANN401, C901, PLR0911, PLR09
 
 
 def _text(value: str) -> tuple[str, Any]:
-    if len(value) <= MAX_TEXT and value[:1] in _JSON_START:
+    if len(value) <= MAX_TEXT and (value[:1] in _JSON_START or value.rstrip(_JSON_SPACE) in _JSON_WORDS):
         try:
             return "value_json", plain(json.loads(value))
         except (ValueError, RecursionError):
@@ -137,8 +139,10 @@ def _text(value: str) -> tuple[str, Any]:
 
 # Dates and durations of NumPy, by the kind of their type.
 _NUMPY_TIMES: Final = frozenset("mM")
-# Text that can be JSON at all; json.loads would also take the bare words NaN and Infinity.
-_JSON_START: Final = frozenset('-0123456789"[{tfn')
+# Text that can be JSON at all; json.loads would also take the bare words NaN and Infinity. It takes long to refuse one.
+_JSON_START: Final = frozenset('-0123456789"[{')
+_JSON_WORDS: Final = frozenset({"true", "false", "null"})
+_JSON_SPACE: Final = " \t\n\r"
 
 
 def _json(value: object) -> tuple[str, Any]:
