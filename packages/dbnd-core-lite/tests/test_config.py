@@ -128,6 +128,39 @@ def test_a_broken_file_is_named_with_its_line(home, text, reason):
     assert f"{path}, {reason}" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://[::1",
+        "http://h:99999",
+        "http://h:0",
+        "https://h:x",
+        "http://h h",
+        "localhost:8080",
+        "http://?q",
+    ],
+)
+def test_an_address_that_no_server_has_is_an_error_at_once(url):
+    with pytest.raises(ConfigError, match=r"core\.databand_url = .* cannot be used: \S+"):
+        Config.load(conf={"core.databand_url": url}).check()
+
+
+@pytest.mark.parametrize("key", ["core.flush_timeout", "core.api_request_timeout_sec", "run.heartbeat_interval_s"])
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+def test_a_time_that_no_clock_reaches_is_an_error(key, value):
+    with pytest.raises(ConfigError, match=key):
+        Config.load(set_config=[f"{key}={value}"]).check()
+
+
+def test_blanks_around_a_value_of_the_environment_are_none_of_it(monkeypatch):
+    """A token that was read from a file ends with a line break."""
+    monkeypatch.setenv("DBND__CORE__DATABAND_URL", " http://h:1 ")
+    monkeypatch.setenv("DBND__CORE__DATABAND_ACCESS_TOKEN", "t0ken\n")
+    core = Config.load().settings(CoreSettings)
+    assert (core.databand_url, core.databand_access_token.get_secret_value()) == ("http://h:1", "t0ken")
+
+
 @pytest.mark.parametrize("assignment", ["core.x", "x=1", ".x=1", "core.=1"])
 def test_a_malformed_assignment_is_named(assignment):
     with pytest.raises(ConfigError, match=r"is not of the form section\.key=value"):

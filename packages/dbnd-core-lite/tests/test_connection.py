@@ -265,6 +265,8 @@ PRETENDERS = {
     "JSON that breaks off": HEAD + b"Content-Length: 9\r\n\r\n{}",
     "JSON that names an error": message(body=b'{"error": "no such path", "status": 404}'),
     "GraphQL": message(body=b'{"errors": [{"message": "Must provide query string."}]}'),
+    "JSON that says no": message(body=b'{"success": false}'),
+    "JSON that has the state of an error": message(body=b'{"status": "error", "message": "no such path"}'),
     "deep JSON": message(body=b"[" * 100_000),
     "not found": message(b"404 Not Found", b"text/html", PAGE),
     "not allowed": message(b"405 Method Not Allowed", b"text/html", PAGE),

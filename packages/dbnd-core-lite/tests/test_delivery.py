@@ -126,6 +126,24 @@ def test_an_event_is_buried_once_even_if_the_process_was_killed_before_it_went_o
     assert [call for call, *_ in dead_letters.letters(buried[0][2])] == ["a", "b"]
 
 
+@pytest.mark.parametrize("check", [RefusedError("it answered 404"), UnreachableError("gone"), ValueError("mine")])
+def test_what_refuses_every_call_has_refused_no_event(start, check, monkeypatch):
+    file, delivery, transport, buried = start(RefusedError("it answered 404"), RefusedError("it answered 404"))
+    log(file, 1, "set_run_state")
+    with monkeypatch.context() as other:
+
+        def fail():
+            raise check
+
+        other.setattr(transport, "check", fail)
+        with pytest.raises(UnreachableError):
+            delivery.step()
+    assert (buried, file.unsent) == ([], 2)
+    deliver(delivery)
+    assert [record.sequence for record, *_ in buried] == [1]
+    assert sent(transport) == [("set_run_state", 2, 2)]
+
+
 def test_dead_letters_are_a_file_that_can_be_delivered(start, scripted):
     file, delivery, _, buried = start(RefusedError("bad"), RefusedError("bad"))
     log(file, 66, "set_run_state")

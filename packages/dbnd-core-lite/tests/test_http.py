@@ -78,6 +78,14 @@ def test_without_a_token_the_client_logs_in_and_sends_the_csrf_token(server):
         assert "X-CSRF-TOKEN=c5rf" in request.headers["Cookie"]
 
 
+def test_a_cookie_that_cannot_be_sent_is_not_kept(server):
+    server.answer = lambda _: (200, {"Set-Cookie": "a=\xe9" if len(server.requests) == 1 else "b=1; Path=/"}, b"{}")
+    sending = transport(server.url, databand_access_token="t")
+    for _ in range(3):
+        sending.send(BATCH)
+    assert [request.headers.get("Cookie") for request in server.requests] == [None, None, "b=1"]
+
+
 def test_a_refused_login_is_trouble_that_names_the_key(server):
     server.answer = lambda _: (404, {}, b"")
     with pytest.raises(UnreachableError, match=r"its login answered 404; set core\.databand_access_token"):

@@ -475,6 +475,14 @@ def outside():
     log_metric("n", 1)
 
 
+def test_variables_that_are_no_uids_cost_a_run_nothing(script, server):
+    stray = {"DBND_ROOT_RUN_UID": "x", "DBND_PARENT_TASK_RUN_UID": "y", "DBND_PARENT_TASK_RUN_ATTEMPT_UID": "z"}
+    done = script("with dbnd_tracking('job', conf=conf): log_metric('n', 1)", **stray)
+    assert done.stderr.count("What has started this process is not known") == 1
+    (announced,) = bodies(server, "init_run")
+    assert announced["init_args"]["root_run_uid"] == announced["init_args"]["run_uid"]
+
+
 def test_outside_of_a_run_a_stray_environment_harms_nobody(monkeypatch, server):
     """A child of a run whose tracker is known by its environment calls a task."""
     for name in ("DBND_ROOT_RUN_UID", "DBND_PARENT_TASK_RUN_UID", "DBND_PARENT_TASK_RUN_ATTEMPT_UID"):

@@ -504,7 +504,7 @@ def test_what_no_tracker_takes_is_shown_and_discarded_when_that_is_wanted(sync, 
 
 
 def test_dead_letters_are_discarded_if_they_are_meant(sync, server):
-    server.answer = lambda _: (400, {}, b"wrong")
+    server.answer = lambda r: (400, {}, b"wrong") if r.path.endswith("bad") else (200, {}, b"{}")
     leave(server.url, "bad")
     assert sync("--discard", "--yes").returncode == 1  # refused just now: kept as a dead letter
     assert [state for state, *_ in waiting()] == ["refused"]
@@ -518,6 +518,31 @@ def test_dead_letters_are_discarded_if_they_are_meant(sync, server):
 @pytest.mark.parametrize("other", ["--list", "--dry-run"])
 def test_discarding_and_only_looking_exclude_each_other(sync, other):
     assert sync("--discard", other).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (404, {"Content-Type": "text/plain"}, b"404 page not found\n"),
+        (404, {"Content-Type": "application/json"}, b'{"detail": "Not Found"}'),
+        (405, {}, b""),
+        (400, {"Content-Type": "text/plain"}, b"Bad Request"),
+        (410, {}, b""),
+        (413, {}, b""),
+    ],
+    ids=lambda answer: str(answer[0]),
+)
+def test_a_gateway_that_refuses_every_call_keeps_all_journals(sync, server, answer):
+    """Its tracker is just being replaced, or another service has its address."""
+    leave(server.url, 1, 2, "set_run_state")
+    server.answer = lambda _: answer
+    done = sync()
+    assert done.returncode == 1
+    assert done.stderr.count(f"it answered {answer[0]}") == 1
+    server.requests.clear()
+    server.answer = lambda _: (200, {}, b"{}")
+    assert sync().returncode == 0
+    assert numbers(server) == [1, 2]
 
 
 def test_a_page_keeps_all_journals(sync, server):

@@ -236,7 +236,7 @@ def _read_file(path: Path, named: str | None = None) -> list[Entry]:
 
 def _from_environment() -> list[Entry]:
     return [
-        Entry(found[1].lower(), found[2].lower(), value, f"environment variable {name}")
+        Entry(found[1].lower(), found[2].lower(), value.strip(), f"environment variable {name}")  # as of files
         for name, value in sorted(os.environ.items())
         if (found := _ENVIRONMENT.match(name))
     ]

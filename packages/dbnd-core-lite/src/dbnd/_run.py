@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import uuid
@@ -13,6 +14,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Final
 
+from dbnd import _console
 from dbnd._facts import current_user, random_name, utc_now
 from dbnd._uids import new_uid
 from dbnd._values import storable
@@ -97,9 +99,9 @@ class ParentTaskRun:
 
     @classmethod
     def of_environment(cls) -> ParentTaskRun | None:
-        """The task run that has started this process, or None."""
-        values = [os.environ.get(name, "") for name in _PARENT_VARIABLES]
-        return cls(*values) if all(values) else None
+        """The task run that has started this process, or None, also where the variables are no uids."""
+        values = tuple(os.environ.get(name, "") for name in _PARENT_VARIABLES)
+        return _parent_of(values) if all(values) else None
 
     def environment(self) -> dict[str, str]:
         """The variables by which a child process finds its parent."""
@@ -107,6 +109,16 @@ class ParentTaskRun:
 
 
 _PARENT_VARIABLES: Final = ("DBND_ROOT_RUN_UID", "DBND_PARENT_TASK_RUN_UID", "DBND_PARENT_TASK_RUN_ATTEMPT_UID")
+
+
+@functools.lru_cache(maxsize=4)
+def _parent_of(values: tuple[str, ...]) -> ParentTaskRun | None:
+    try:
+        return ParentTaskRun(*(str(uuid.UUID(value)) for value in values))
+    except ValueError:
+        given = ", ".join(f"{name} = {value!r}" for name, value in zip(_PARENT_VARIABLES, values, strict=True))
+        _console.warning(f"What has started this process is not known: of the environment, {given} are no uids.")
+        return None
 
 
 _naming = threading.Lock()

@@ -7,17 +7,23 @@ A section is a pydantic model that a package declares next to what it configures
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from dbnd._paths import SQLITE, sqlite_path, sqlite_url
 
+LONGEST: Final = 1e9
+"""The longest time that a key takes, in seconds: some thirty years. The system's own clocks end later."""
+
 
 class Settings(BaseModel):
     """Base of a configuration section; a subclass names its ``section`` and declares its keys as fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     section: ClassVar[str]
 
@@ -56,13 +62,13 @@ class CoreSettings(Settings):
     """Accept any certificate of an https tracker."""
     extra_default_headers: dict[str, str] = Field(default_factory=dict)
     """Headers added to every request, as a JSON object."""
-    connect_timeout: float = Field(default=5.0, gt=0)
+    connect_timeout: float = Field(default=5.0, gt=0, le=LONGEST)
     """Seconds to wait for a connection to the tracker."""
-    api_request_timeout_sec: float = Field(default=120.0, gt=0)
+    api_request_timeout_sec: float = Field(default=120.0, gt=0, le=LONGEST)
     """Seconds to wait for an answer of the tracker."""
-    flush_timeout: float = Field(default=10.0, ge=0)
+    flush_timeout: float = Field(default=10.0, ge=0, le=LONGEST)
     """Seconds that the end of a run waits for the tracker to take the next unsent events; they stay in the journal."""
-    sync_timeout: float = Field(default=10.0, ge=0)
+    sync_timeout: float = Field(default=10.0, ge=0, le=LONGEST)
     """Seconds that `dbnd run` gives to the events that earlier runs could not deliver; 0 leaves them to `dbnd sync`."""
     journal_max_bytes: int = Field(default=1 << 30, gt=0)
     """Bytes that the unsent events of one process may take; events beyond are lost, counted and reported."""
@@ -80,7 +86,13 @@ class CoreSettings(Settings):
         if value and value.startswith(SQLITE):  # the same file whatever the working directory
             path, query = sqlite_path(value)
             return sqlite_url(path.expanduser().absolute(), query)
-        return value.rstrip("/") if value and value.startswith("http") else value
+        if value and value.startswith("http"):
+            server = urlsplit(value)  # raises where the host or the port is none
+            if not server.hostname or server.port == 0 or any(map(str.isspace, value)):
+                message = "http(s)://host:port is needed"
+                raise ValueError(message)
+            return value.rstrip("/")
+        return value
 
 
 class TrackingSettings(Settings):
@@ -114,7 +126,7 @@ class RunSettings(Settings):
 
     section: ClassVar[str] = "run"
 
-    heartbeat_interval_s: float = 5.0
+    heartbeat_interval_s: float = Field(default=5.0, le=LONGEST)
     """Seconds between two heartbeats, by which a tracker knows that a run is alive; 0 or less sends none."""
 
 

@@ -24,6 +24,7 @@ from dbnd._tracking.records import Record
 from dbnd._tracking.transport import (
     Batch,
     BusyError,
+    NotATrackerError,
     PartlyAppliedError,
     RefusedError,
     TooLargeError,
@@ -112,7 +113,9 @@ class Delivery:
             raise
         except Exception as error:  # noqa: BLE001  a transport may come from a plugin, and an event be what it chokes on
             reason = f"{type(error).__name__}: {error}"
-            self._accuse(batch, reason)
+            if batch[-1].sequence > self._suspected:  # it may be the transport's fault
+                self._suspected = batch[-1].sequence
+                raise BusyError(reason) from None
             self._refused(batch, f"it cannot be sent: {reason}")
         else:
             for run_uid, events in (dropped or {}).items():
@@ -123,22 +126,27 @@ class Delivery:
                     self._max_events = None
             self._acknowledge(batch)
 
-    def _accuse(self, batch: list[Record], reason: str) -> None:
-        """See that it is the batch's fault that it cannot be sent, and not the transport's.
+    def _see_that_others_are_taken(self, reason: str) -> None:
+        """See that it is the fault of the event, and not of what answers, or of what sends.
+
+        A gateway whose tracker is being replaced, or another service at its address, refuses every call.
 
         Raises:
-            UnreachableError: It may be the transport's.
+            UnreachableError: Not even a call with nothing in it is taken.
         """
-        if batch[-1].sequence > self._suspected:
-            self._suspected = batch[-1].sequence
-            raise BusyError(reason)
         try:
             self._transport.check()
+        except UnreachableError:
+            raise
+        except TransportError as error:
+            msg = f"{error}, to a call with nothing in it, too"
+            raise NotATrackerError(msg) from None
         except Exception:  # noqa: BLE001  whatever it is, nothing can be sent
             raise BusyError(reason) from None
 
     def _refused(self, batch: list[Record], reason: str) -> None:
         if len(batch) == 1:
+            self._see_that_others_are_taken(reason)
             self._bury(batch[0], reason)
         else:  # find the one that is wrong or too large: the others are not to blame
             self._max_events = len(batch) // 2

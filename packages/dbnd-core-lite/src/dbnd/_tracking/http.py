@@ -36,8 +36,12 @@ _APPLIED: Final = "X-Databand-Applied"
 _DROPPED: Final = "X-Databand-Dropped"
 _COUNT: Final = re.compile("([0-9a-f-]{32,36})=([0-9]{1,18})")
 _NUMBER: Final = re.compile("[0-9]{1,18}")
-# Members of a JSON document that names an error.
+# Members of a JSON document that names an error, and those that say whether there was none.
 _ERRORS: Final = ("error", "errors")
+_GOOD: Final = ("ok", "success")
+_BAD_STATES: Final = ("error", "fail", "failed", "failure")
+# Characters of a refusal that are kept.
+_EXCERPT: Final = 300
 # Statuses by which a server may say that it does not know points as the journal has them.
 _NOT_UNDERSTOOD: Final = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY}
@@ -156,8 +160,8 @@ class HttpTransport:
         is_page = answer.headers.get_content_type() == "text/html" and not self._is_foreign
         if status < HTTPStatus.OK or status in _OF_THE_WAY or is_page:
             raise not_a_tracker(answer)
-        msg = f"it answered {status}: {answer.text[:300].strip()}"
-        raise RefusedError(msg)
+        text = " ".join(answer.text[:_EXCERPT].split())
+        raise RefusedError(f"it answered {status}" + (f": {text}" if text else ""))
 
 
 def _document_of(answer: Answer) -> object:
@@ -167,6 +171,11 @@ def _document_of(answer: Answer) -> object:
         NotATrackerError: It is no JSON, or names an error.
     """
     found = document(answer)
-    if isinstance(found, dict) and any(found.get(name) for name in _ERRORS):
+    if isinstance(found, dict) and _names_error(found):
         raise not_a_tracker(answer)
     return found
+
+
+def _names_error(found: dict[str, object]) -> bool:
+    is_bad = any(found.get(name) is False for name in _GOOD) or found.get("status") in _BAD_STATES
+    return is_bad or any(found.get(name) for name in _ERRORS)

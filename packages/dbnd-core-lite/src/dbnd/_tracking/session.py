@@ -162,8 +162,9 @@ class Session:
             self.close()
             raise
         for cookie in answer.headers.get_all("Set-Cookie", [])[:_MOST_COOKIES]:
-            name, _, value = cookie.partition(";")[0].strip().partition("=")
-            if name in self._cookies or len(self._cookies) < _MOST_COOKIES:
+            name, _, value = pair = cookie.partition(";")[0].strip().partition("=")
+            can_be_sent = "".join(pair).isascii() and "".join(pair).isprintable()
+            if can_be_sent and (name in self._cookies or len(self._cookies) < _MOST_COOKIES):
                 self._cookies[name] = value
         self.takes_points = self.takes_points or answer.headers.get(POINTS) == "1"
         return answer
