@@ -326,6 +326,31 @@ def test_nothing_that_is_opened_gets_the_number_of_a_standard_stream(server, hom
     assert numbers(server) == [1, 2]
 
 
+def test_a_clock_that_stands_still_holds_nobody_up(server):
+    """As of a test suite that stops the date, and time.monotonic() with it."""
+    server.answer = lambda _: (503, {}, b"")
+    conf = {"core": {"databand_url": server.url, "databand_access_token": "t", "flush_timeout": 0.5}}
+    script = (
+        "import time; from dbnd import dbnd_tracking, log_metric\n"
+        "time.monotonic = lambda: 5.0\n"
+        f"with dbnd_tracking('job', conf={conf}): log_metric('n', 1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=PATIENCE, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.count("events are not delivered") == 1
+
+
+def test_where_nothing_can_be_written_a_user_without_a_home_is_told(server, monkeypatch, capsys):
+    monkeypatch.delenv("DBND_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: (_ for _ in ()).throw(FileNotFoundError))
+    monkeypatch.setattr("dbnd._tracking.channel.spares_of", lambda _: [])
+    monkeypatch.setattr("dbnd._tracking.channel.journal_folder", lambda: Path("/dev/null/journal"))
+    with dbnd_tracking("job", conf={"core": {"databand_url": server.url, "databand_access_token": "t"}}):
+        log_metric("n", 1)
+    assert "could not be kept and is lost: [Errno" in capsys.readouterr().err
+
+
 def test_a_clock_before_1970_delivers(server, monkeypatch):
     monkeypatch.setattr("time.time", lambda: -1e9)
     with dbnd_tracking("job", conf={"core": {"databand_url": server.url, "databand_access_token": "t"}}):

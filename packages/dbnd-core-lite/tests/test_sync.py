@@ -268,6 +268,19 @@ def test_a_hanging_tracker_holds_no_run_up_longer_than_its_time(server):
     assert took < PATIENCE / 2
 
 
+def test_a_run_that_gets_no_thread_leaves_leftovers_to_another(server, monkeypatch):
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    leave(server.url, 1)
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    entered = False
+    with delivering_leftovers(config(server)):
+        entered = True
+    assert entered
+    assert len(find(journal_folder())) == 1
+
+
 def test_trouble_beside_a_run_is_quiet(free_port, capsys):
     leave(f"http://127.0.0.1:{free_port}", 1)
     journal_folder().joinpath("x.journal").write_text("nonsense")

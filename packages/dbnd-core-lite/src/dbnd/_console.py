@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TextIO
 
 import click
 
+from dbnd._clock import monotonic
 from dbnd._terminal.text import Shown, cut, pad, plain, together, width, wrap
 
 _COLOURS = {"info": None, "success": "green", "warning": "yellow", "error": "red"}
@@ -186,11 +186,11 @@ def progress(label: str, total: int, *, patience: float = 1.0) -> Iterator[Calla
     Yields:
         What is to be called with how much is left.
     """
-    started = time.monotonic()
+    started = monotonic()
     shown: list[Any] = []
 
     def show(left: int) -> None:
-        if not shown and _shows_progress() and time.monotonic() - started >= patience:
+        if not shown and _shows_progress() and monotonic() - started >= patience:
             shown.append(click.progressbar(length=max(1, total), label=plain(label), file=sys.stderr))
         for bar in shown:
             bar.update(max(0, total - left - bar.pos))

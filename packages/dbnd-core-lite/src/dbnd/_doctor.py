@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from dbnd._clock import monotonic
 from dbnd._config import Config
 from dbnd._errors import ConfigError
 from dbnd._masking import mask_url
@@ -74,7 +74,7 @@ def _tracker(config: Config) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("tracker", "error", str(error))
         return
-    transport.deadline = time.monotonic() + _PATIENCE
+    transport.deadline = monotonic() + _PATIENCE
     try:
         transport.check()
     except AccessError as error:

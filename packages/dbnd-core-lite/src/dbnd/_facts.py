@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from dbnd._paths import working_directory
+from dbnd._threads import start
 
 T = TypeVar("T")
 
@@ -48,9 +49,7 @@ class _SlowFact(Generic[T]):
         """The answer, or None when there is none yet."""
         if not self._is_late:
             asking = threading.Thread(target=self._find, name="dbnd-facts", daemon=True)
-            try:
-                asking.start()
-            except RuntimeError:  # the interpreter ends, or there can be no more threads
+            if not start(asking):
                 return self._answer
             asking.join(_PATIENCE)
             self._is_late = asking.is_alive()

@@ -30,7 +30,15 @@ def user_home() -> Path:
     A user without a home, as in a container with any user id, has a folder among the temporary files.
     """
     home = os.path.expanduser("~")  # noqa: PTH111  Path.expanduser() raises where there is no home
-    return Path(tempfile.gettempdir(), f"dbnd-{os.getuid()}") if home == "~" else Path(home, ".dbnd")
+    return Path(temporary_folder(), f"dbnd-{os.getuid()}") if home == "~" else Path(home, ".dbnd")
+
+
+def temporary_folder() -> str:
+    """The folder of temporary files, also where none can be written."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return "/tmp"  # noqa: S108
 
 
 def sqlite_url(path: Path, query: str = "") -> str:

@@ -13,6 +13,7 @@ from dbnd._facts import utc_now
 from dbnd._terminal.block import ENDED, GLYPHS, block
 from dbnd._terminal.region import Region
 from dbnd._terminal.text import duration, plain
+from dbnd._threads import start
 
 if TYPE_CHECKING:
     from dbnd._terminal.progress import RunProgress, TaskProgress
@@ -31,7 +32,7 @@ def shown(progress: RunProgress) -> Iterator[None]:
     each task run that ends.
     """
     live = _Live(progress)
-    live.start()
+    start(live)
     try:
         yield
     finally:
@@ -49,7 +50,8 @@ class _Live(threading.Thread):
 
     def stop(self) -> None:
         self._end.set()
-        self.join()
+        if self.ident is not None:
+            self.join()
         self._progress.close()
         self._update()
         self._close()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-import time
 from typing import Final
 
+from dbnd._clock import monotonic
 from dbnd._tracking.transport import UnreachableError
 
 # Seconds after the first failure, doubled by each further one, up to the most.
@@ -40,12 +40,12 @@ class Backoff:
         wait *= _random.uniform(1, 1.5)  # jitter: many clients must not come back at the same time
         asked = error.retry_after if isinstance(error, UnreachableError) else None
         self.failures += 1
-        self._failed_at = time.monotonic()
+        self._failed_at = monotonic()
         self._asked_until = 0.0 if asked is None else self._failed_at + asked
         self._until = self._asked_until if asked else self._failed_at + wait
 
     def next_attempt(self, *, impatient: bool) -> float:
-        """The time (of ``time.monotonic``) of the next attempt.
+        """The time (of ``monotonic``) of the next attempt.
 
         Args:
             impatient: Whether somebody waits for it. What the tracker has asked for holds all the same.

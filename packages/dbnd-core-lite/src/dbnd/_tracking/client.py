@@ -7,7 +7,6 @@ import functools
 import os
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dbnd import _console
+from dbnd._clock import monotonic
 from dbnd._facts import utc_now
 from dbnd._forks import renew_after_fork
 from dbnd._masking import mask_url
@@ -253,13 +253,13 @@ class TrackingAPIClient:
 
     def _drain(self, channel: Channel | None) -> str | None:
         if channel is not None:
-            started = time.monotonic()
+            started = monotonic()
             try:
                 done = channel.drain(max(0.0, self._settings.flush_timeout - self._waited))
             except BaseException:  # somebody does not want to wait
                 self._waited = self._settings.flush_timeout
                 raise
-            self._waited = 0.0 if done else self._waited + time.monotonic() - started
+            self._waited = 0.0 if done else self._waited + monotonic() - started
         return self._left_over(channel)
 
     def _left_over(self, channel: Channel | None) -> str | None:
@@ -330,12 +330,12 @@ class TrackingAPIClient:
 
         All of that takes ``core.flush_timeout`` at most; what is left then is said once.
         """
-        started = time.monotonic()
+        started = monotonic()
         try:
             problem = self._drain(channel) if self._late < self._settings.flush_timeout else self._left_over(channel)
         except Exception as error:  # noqa: BLE001  a transport may come from a plugin
             problem = f"{type(error).__name__}: {error}"
-        self._late += time.monotonic() - started
+        self._late += monotonic() - started
         if problem and not self._said_late:
             self._said_late = True
             _console.warning(f"Logged after the end of tracking: {problem} What follows may wait there, too.")
@@ -345,7 +345,7 @@ class TrackingAPIClient:
     def drop(self, call: str, error: Exception) -> None:
         """Count an event that could not be kept, and say so at most once a minute."""
         self.dropped += 1
-        now = time.monotonic()
+        now = monotonic()
         if now - self._last_message >= _SILENCE:
             self._last_message = now
             why = wire.message_of(error)
@@ -354,13 +354,13 @@ class TrackingAPIClient:
     def _open(self) -> Channel:
         with self._opening:
             if self._channel is None:
-                if self._unopened is not None and time.monotonic() < self._open_again_at:
+                if self._unopened is not None and monotonic() < self._open_again_at:
                     raise OSError(*self._unopened.args)
                 transport, self._transport = self._transport or create_transport(self.url, self._config), None
                 try:
                     self._channel = Channel(self.name, self._settings, transport, is_late=_is_over)
                 except OSError as error:
-                    self._unopened, self._open_again_at = error, time.monotonic() + _OPEN_AGAIN
+                    self._unopened, self._open_again_at = error, monotonic() + _OPEN_AGAIN
                     self._transport = transport
                     raise
                 self._unopened = None

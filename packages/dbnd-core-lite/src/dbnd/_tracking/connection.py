@@ -9,7 +9,6 @@ imported, and of ``http.client`` only the parser of answers is used.
 from __future__ import annotations
 
 import select
-import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from socket import socket
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import SplitResult
 
+from dbnd._clock import monotonic
 from dbnd._tracking.route import (
     PORTS,
     not_connected,
@@ -140,7 +140,7 @@ class Connection:
             self._socket = None
 
     def _connect(self, limits: Limits) -> socket:
-        deadline = time.monotonic() + limits.connect
+        deadline = monotonic() + limits.connect
         proxy = self._proxy = proxy_for(self._scheme, self._host, self._port)
         host, port = self._host, self._port
         if proxy is not None:
@@ -179,7 +179,7 @@ class _Source(RawIOBase):
     def __init__(self, opened: socket, limits: Limits) -> None:
         self._socket = opened
         self._transfer = limits.transfer
-        self._deadline = time.monotonic() + limits.answer
+        self._deadline = monotonic() + limits.answer
         # An answer in many small chunks is about twice its size.
         self._room = 2 * limits.size + _OVERHEAD
         self.has_begun = False
@@ -200,7 +200,7 @@ class _Source(RawIOBase):
         self._room -= number
         if not self.has_begun:
             self.has_begun = True
-            self._deadline = min(self._deadline, time.monotonic() + self._transfer)
+            self._deadline = min(self._deadline, monotonic() + self._transfer)
         return number
 
 

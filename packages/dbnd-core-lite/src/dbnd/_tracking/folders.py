@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from dbnd._paths import temporary_folder
 
 
 def folders_of(home: Path) -> list[Path]:
@@ -22,7 +23,7 @@ def spares_of(home: Path) -> Iterator[Path]:
     """Folders that may take the journals of ``home``: in the run-time folder, the temporary one, and shared memory."""
     user = os.geteuid()
     key = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-    bases = [os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}", _temporary(), "/dev/shm"]  # noqa: S108  see is_private
+    bases = [os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}", temporary_folder(), "/dev/shm"]  # noqa: S108  see is_private
     for base in dict.fromkeys(bases):
         if Path(base).is_dir():
             yield Path(base) / f"dbnd-{user}" / key
@@ -47,10 +48,3 @@ def is_private(folder: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-
-
-def _temporary() -> str:
-    try:
-        return tempfile.gettempdir()
-    except FileNotFoundError:  # none can be written
-        return "/tmp"  # noqa: S108

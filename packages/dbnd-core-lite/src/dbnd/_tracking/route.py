@@ -7,7 +7,6 @@ import encodings.idna  # noqa: F401  what getaddrinfo() imports: a fork in that 
 import errno
 import ipaddress
 import os
-import time
 from pathlib import Path
 from socket import IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, gaierror, getaddrinfo, socket
 from ssl import CERT_NONE, PROTOCOL_TLS_CLIENT, SSLCertVerificationError, SSLContext, SSLError
@@ -17,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import certifi
 
+from dbnd._clock import monotonic
 from dbnd._masking import mask_url
 from dbnd._tracking.files import above_streams
 from dbnd._tracking.transport import BusyError, UnreachableError
@@ -79,12 +79,12 @@ def secured(opened: socket, host: str, deadline: float, *, verifies: bool) -> so
 
 
 def time_left(deadline: float) -> float:
-    """Seconds until ``deadline`` (of ``time.monotonic``).
+    """Seconds until ``deadline`` (of ``monotonic``).
 
     Raises:
         TimeoutError: It is over.
     """
-    left = deadline - time.monotonic()
+    left = deadline - monotonic()
     if left <= 0:
         raise TimeoutError
     return left

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from dbnd import _console
+from dbnd._clock import monotonic
+from dbnd._threads import start
 from dbnd._tracking.backoff import Backoff
 from dbnd._tracking.delivery import Delivery
 from dbnd._tracking.journal import Journal
@@ -103,7 +105,7 @@ class Sender:
         self._is_absent = False
         self._failed_in = 0
         # When last everything was sent that had been logged before its batch began.
-        self._caught_up_at = time.monotonic()
+        self._caught_up_at = monotonic()
         self._last_message = -_SILENCE
         self.trouble: str | None = None
         self.dead = 0
@@ -133,15 +135,12 @@ class Sender:
             if self._thread is not None:
                 return
             thread = threading.Thread(target=self._run, name="dbnd-sender", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the interpreter is going down and starts no threads; flush delivers itself
-                return
-            self._thread = thread
+            if start(thread):  # without one, flush delivers itself
+                self._thread = thread
 
     def beat(self, run_uid: str, interval: float, on_state: Callable[[str], None]) -> None:
         """Tell the tracker every ``interval`` seconds that a run is alive; ``on_state`` gets each answer."""
-        self._hearts[run_uid] = _Heart(interval, time.monotonic() + interval, on_state)
+        self._hearts[run_uid] = _Heart(interval, monotonic() + interval, on_state)
         self._wake.set()
 
     def end_beat(self, run_uid: str) -> None:
@@ -165,7 +164,7 @@ class Sender:
     def _run(self) -> None:
         while not self._stop.is_set():
             due = min((heart.due for heart in tuple(self._hearts.values())), default=_FOREVER)
-            self._wake.wait(None if due == _FOREVER else max(0.0, due - time.monotonic()))
+            self._wake.wait(None if due == _FOREVER else max(0.0, due - monotonic()))
             self._draining.wait(LINGER)
             self._wake.clear()
             self._awake = False
@@ -187,7 +186,7 @@ class Sender:
         Returns:
             Whether everything up to now is delivered; if not, ``outcome`` says why.
         """
-        started = time.monotonic()
+        started = monotonic()
         target, first, end = self._journal.accepted, self._journal.settled, started + max(timeout, longest)
         settled, deadline = first, started + timeout
         self.outcome = "the wait for it was interrupted"
@@ -205,9 +204,9 @@ class Sender:
             while self._journal.settled < target and self._given_up == given_up:
                 if self._journal.settled > settled:
                     settled = self._journal.settled
-                    deadline = min(time.monotonic() + timeout, end)
+                    deadline = min(monotonic() + timeout, end)
                     self._deadline = max(deadline, self._deadline)
-                if time.monotonic() >= deadline:
+                if monotonic() >= deadline:
                     break
                 if self._thread is None or not self._thread.is_alive():
                     self._deliver_here(deadline)
@@ -215,11 +214,11 @@ class Sender:
                         break
                     continue
                 with self._progress:
-                    self._progress.wait(min(max(0.0, deadline - time.monotonic()), _LOOK))
+                    self._progress.wait(min(max(0.0, deadline - monotonic()), _LOOK))
                 if progress is not None:
                     progress(max(0, target - self._journal.settled))
             self.outcome = _outcome(
-                timeout, self._journal.settled - first, time.monotonic() - started, at_end=deadline == end
+                timeout, self._journal.settled - first, monotonic() - started, at_end=deadline == end
             )
             return self._journal.settled >= target
         finally:
@@ -230,7 +229,7 @@ class Sender:
 
     def _deliver_here(self, deadline: float) -> None:
         """Deliver in the thread of whoever waits: there is none of our own, at the end of the interpreter."""
-        if not self._delivering.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not self._delivering.acquire(timeout=max(0.0, deadline - monotonic())):
             return
         try:
             self._transport.deadline = deadline
@@ -241,12 +240,12 @@ class Sender:
 
     def _deliver(self, deadline: float) -> None:
         """Send until the journal is empty, waiting is in vain, or ``deadline`` (monotonic seconds) is reached."""
-        while self._await_turn() and time.monotonic() < deadline:
+        while self._await_turn() and monotonic() < deadline:
             started, logged, is_first = time.thread_time(), self._journal.accepted, not self._has_answered
             try:
                 has_sent = self._step()
                 if self._journal.settled >= logged:
-                    self._caught_up_at = time.monotonic()
+                    self._caught_up_at = monotonic()
                 if not has_sent:
                     break
             except Exception as error:  # noqa: BLE001  a transport may come from a plugin: the thread outlives it
@@ -290,7 +289,7 @@ class Sender:
         factor = _REST
         if self._journal.unsent_bytes > _FAR_BEHIND:
             factor = _SHORT_REST
-        elif time.monotonic() - self._caught_up_at > _LONG_BEHIND:
+        elif monotonic() - self._caught_up_at > _LONG_BEHIND:
             factor = _SHORTER_REST
         return min(max(_LEAST_REST, factor * busy), _LONGEST_REST)
 
@@ -301,7 +300,7 @@ class Sender:
             if impatient and self._is_absent and self._failed_in != self._drain:
                 return True  # its one attempt
             turn = self._backoff.next_attempt(impatient=impatient)
-            left = turn - time.monotonic()
+            left = turn - monotonic()
             if left <= 0:
                 return True
             if impatient and (self._is_absent or turn > self._deadline):
@@ -333,9 +332,9 @@ class Sender:
 
     def _send_heartbeats(self) -> None:
         for run_uid, heart in list(self._hearts.items()):
-            if heart.due > time.monotonic():
+            if heart.due > monotonic():
                 continue
-            heart.due = time.monotonic() + heart.interval
+            heart.due = monotonic() + heart.interval
             if not self._has_answered or self.trouble is not None or self._stop.is_set():
                 continue
             try:
@@ -359,7 +358,7 @@ class Sender:
         self._say(f"{who} ({record.call}: {reason}); it is kept in {path}.")
 
     def _say(self, text: str) -> None:
-        now = time.monotonic()
+        now = monotonic()
         if now - self._last_message >= _SILENCE:
             self._last_message = now
             _console.warning(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from dbnd import __version__
+from dbnd._clock import monotonic
 from dbnd._json import encode
 from dbnd._masking import mask_url
 from dbnd._tracking.connection import Answer, Connection, Limits
@@ -54,7 +54,7 @@ class Session:
         size: Bytes that an answer may have, unpacked.
 
     Attributes:
-        deadline: Time (of ``time.monotonic``) by which a request should have ended, or None.
+        deadline: Time (of ``monotonic``) by which a request should have ended, or None.
         takes_points: Whether the server has said that it takes points as the journal has them.
     """
 
@@ -181,7 +181,7 @@ class Session:
     def _limits(self) -> Limits:
         connect, read = self._settings.connect_timeout, self._settings.api_request_timeout_sec
         if self.deadline is not None:
-            left = max(_LEAST_TIMEOUT, self.deadline - time.monotonic())
+            left = max(_LEAST_TIMEOUT, self.deadline - monotonic())
             connect, read = min(connect, left), min(read, left)
         return Limits(connect, read, self._transfer, self._size)
 

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dbnd import _console
+from dbnd._clock import monotonic
 from dbnd._errors import ConfigError
 from dbnd._masking import mask_url
 from dbnd._paths import journal_folder
 from dbnd._settings import CoreSettings
+from dbnd._threads import start
 from dbnd._tracking import ownership
 from dbnd._tracking.backoff import Backoff
 from dbnd._tracking.delivery import Delivery
@@ -124,7 +126,7 @@ class Sync:
         Args:
             patience: Seconds for which a tracker that answers, but takes nothing, is tried.
             waits: Whether to wait, as long as that, for files that other processes have at the moment.
-            deadline: Time (of ``time.monotonic``) at which to end whatever is left.
+            deadline: Time (of ``monotonic``) at which to end whatever is left.
             stop: Ends the delivery between two batches.
             hurry: Until it is set, the interpreter is left to others most of the time.
             progress: Called with the number of events that are left.
@@ -135,10 +137,10 @@ class Sync:
         courier.progress = progress
         try:
             held = self._deliver_chains(list(self._chains()), courier)
-            give_up = time.monotonic() + (patience if waits else 0.0)
-            while held and time.monotonic() < give_up and not courier.is_over():
+            give_up = monotonic() + (patience if waits else 0.0)
+            while held and monotonic() < give_up and not courier.is_over():
                 if all(chain[0].is_in_use for chain in held):
-                    give_up = min(give_up, time.monotonic() + _MOMENT)
+                    give_up = min(give_up, monotonic() + _MOMENT)
                 courier.stop.wait(_LOOK)
                 held = self._deliver_chains(held, courier)
             for chain in held:
@@ -213,7 +215,7 @@ def delivering_leftovers(config: Config) -> Iterator[None]:
     if not settings.sync_timeout or url is None or is_empty(folder):
         yield
         return
-    deadline, stop, hurry = time.monotonic() + settings.sync_timeout, threading.Event(), threading.Event()
+    deadline, stop, hurry = monotonic() + settings.sync_timeout, threading.Event(), threading.Event()
     # Made here, and not in the thread: two threads importing the same libraries at once can see them half imported.
     transports = {url: create_transport(url, config)}
 
@@ -226,12 +228,14 @@ def delivering_leftovers(config: Config) -> Iterator[None]:
             _console.warning(f"Events of earlier runs could not be sent ({type(error).__name__}: {error}).")
 
     thread = threading.Thread(target=deliver, name="dbnd-sync", daemon=True)
-    thread.start()
+    if not start(thread):  # `dbnd sync` delivers them, or the next run
+        yield
+        return
     try:
         yield
     finally:
         hurry.set()
-        thread.join(max(0.0, min(deadline - time.monotonic(), settings.flush_timeout)))
+        thread.join(max(0.0, min(deadline - monotonic(), settings.flush_timeout)))
         stop.set()
 
 
@@ -248,15 +252,15 @@ class _Courier:
     progress: Callable[[int], None] = _ignore
 
     def is_over(self) -> bool:
-        return self.stop.is_set() or time.monotonic() >= self.deadline
+        return self.stop.is_set() or monotonic() >= self.deadline
 
     def carry(self, file: JournalFile, transport: Transport) -> bool:
         """Deliver ``file``; False when something of it is left."""
         delivery = Delivery(file, transport, self._buried)
-        backoff, taken_at, has_answered = Backoff(), time.monotonic(), False
+        backoff, taken_at, has_answered = Backoff(), monotonic(), False
         while file.unsent and not self.is_over():
             started, before = time.thread_time(), file.unsent
-            transport.deadline = min(self.deadline, time.monotonic() + self.patience)
+            transport.deadline = min(self.deadline, monotonic() + self.patience)
             try:
                 delivery.step()
             except (TransportError, OSError) as error:
@@ -266,10 +270,10 @@ class _Courier:
                 if is_hopeless or turn > min(self.deadline, taken_at + self.patience):
                     self.report.unreachable[file.header.url] = str(error)
                     return False
-                self.stop.wait(max(0.0, turn - time.monotonic()))
+                self.stop.wait(max(0.0, turn - monotonic()))
             else:
                 backoff.succeeded()
-                has_answered, taken_at = True, time.monotonic()
+                has_answered, taken_at = True, monotonic()
                 self.report.delivered += before - file.unsent
                 self.report.dropped += sum(delivery.dropped.values())
                 delivery.dropped.clear()
