@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from unittest import mock
@@ -180,6 +181,24 @@ def test_params_that_a_failing_batch_leaves_in_a_file_store_are_reported(
     assert kept == {"a": "1", "b": "1"}
     reported = [e["metric"]["key"] for b in bodies(journalled()[before:], "log_metrics") for e in b["metrics_info"]]
     assert reported == ["a"]
+
+
+def test_metrics_that_a_failing_batch_leaves_in_a_file_store_are_reported(
+    tracker_url, tmp_path, journalled, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    (tmp_path / "runs").mkdir()
+    inner = (tmp_path / "runs").as_uri()
+    client = MlflowClient(tracking_uri=build_composite_uri(tracker_url, inner))
+    run_id = client.create_run(client.create_experiment("e")).info.run_id
+    client.log_metric(run_id, "a", 1.0)
+    before = len(journalled())
+    points = [Metric("a", math.nan, 2, 1), Metric("a", 3.0, 2, 1), Metric("a/b", 1.0, 2, 1), Metric("c", 1.0, 2, 1)]
+    with pytest.raises(MlflowException, match="a/b"):  # "a" is a file, and no folder
+        client.log_batch(run_id, points)
+    assert len(MlflowClient(tracking_uri=inner).get_metric_history(run_id, "a")) == 3
+    reported = [e["metric"] for b in bodies(journalled()[before:], "log_metrics") for e in b["metrics_info"]]
+    assert [(metric["key"], str(metric["value"])) for metric in reported] == [("a", "nan"), ("a", "3.0")]
 
 
 def test_runs_that_have_ended_are_forgotten_in_time(store, monkeypatch, journalled):

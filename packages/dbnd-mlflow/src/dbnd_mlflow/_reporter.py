@@ -79,6 +79,13 @@ class StoreReader:
         except MlflowException:
             return None
 
+    def history(self, run_id: str, key: str) -> list[Any]:
+        """All points of a metric; none of one that the store does not know."""
+        try:
+            return list(self.store.get_metric_history(run_id, key))
+        except (MlflowException, OSError):
+            return []
+
     def runs_of(self, experiment_id: str, view: int) -> Iterator[Any]:
         """The runs of an experiment, by MLflow's ``ViewType``; for a store that is near."""
         token = None
@@ -262,17 +269,20 @@ class Reporter:
             if self._read.tag is not None:
                 self._read.tag(run_id, name, tracked.links[name])
 
-    def half_logged(self, run_id: str, *, params: Sequence[Any], tags: Sequence[Any]) -> None:
-        """A batch has failed: report the params and tags of it that the store has kept all the same."""
-        if not self._read.is_near or not (params or tags):
+    def half_logged(self, run_id: str, *, metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]) -> None:
+        """A batch has failed: report what the store has kept of it all the same."""
+        if not self._read.is_near or not (metrics or params or tags):
             return
         try:
             data = self._read.run(run_id).data
         except (MlflowException, OSError):  # there is no such run: the store has kept nothing, and says so itself
             return
+        kept = {(m.key, *_point(m)) for key in {m.key for m in metrics} for m in self._read.history(run_id, key)}
+        metrics = [m for m in metrics if (m.key, *_point(m)) in kept]
         params = [param for param in params if data.params.get(param.key) == str(param.value)]
         tags = [tag for tag in tags if data.tags.get(tag.key) == str(tag.value)]
-        self.logged(run_id, params=params, tags=tags)
+        if metrics or params or tags:
+            self.logged(run_id, metrics=metrics, params=params, tags=tags)
 
     def tag_deleted(self, run_id: str, key: str) -> None:
         """A tag was taken back."""
@@ -383,6 +393,10 @@ class Reporter:
         self._client.update_task_run_attempts(tracked.task_run, task_state, timestamp=ended, error=error)
         if tracked.is_dbnd_run:
             self._client.set_run_state(tracked.task_run.run, run_state, timestamp=ended)
+
+
+def _point(metric: Any) -> tuple[int, int, str]:  # noqa: ANN401  MLflow's Metric
+    return int(metric.timestamp), int(metric.step), repr(float(metric.value))
 
 
 def is_reported(run_id: str) -> bool:

@@ -140,7 +140,8 @@ def _report_half(reporter: Reporter, bind: Binder, args: tuple[Any, ...], kwargs
     """Report what a store has kept of a batch that has failed: a file store writes one thing after the other."""
     try:
         given = bind(args, kwargs)
-        reporter.half_logged(given["run_id"], params=given.get("params") or (), tags=given.get("tags") or ())
+        logged = {what: given.get(what) or () for what in ("metrics", "params", "tags")}
+        reporter.half_logged(given["run_id"], **logged)
     except Exception as error:  # noqa: BLE001  the user hears of the store's own error
         reporter.failed("log_batch", error)
 
