@@ -31,6 +31,8 @@ def back_up(source: Path, target: Path) -> None:
             contextlib.closing(sqlite3.connect(partial)) as copy,
         ):
             original.backup(copy)
+            copy.execute("PRAGMA application_id = 0")  # a database of its own, for those that have the original open
+            copy.commit()
             copy.execute("PRAGMA journal_mode = DELETE")  # one file, whole by itself
         with partial.open("rb") as file:
             os.fsync(file.fileno())

@@ -30,7 +30,7 @@ from dbnd._paths import SQLITE, sqlite_path, sqlite_url
 from dbnd_tracker._deadline import DEADLINE
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError
 from dbnd_tracker._liveness import HEARTBEAT_TIMEOUT
-from dbnd_tracker._sqlite import FileConnection, identity, make_file
+from dbnd_tracker._sqlite import FileConnection, identity, make_file, settle
 from dbnd_tracker._values import from_json_text, readable
 from dbnd_tracker._writer import IdCache, StaleIdsError, Writer
 
@@ -139,8 +139,9 @@ class Database:
                 self._ids.clear()
                 self.generation += 1
                 _console.warning(
-                    f"The file {self.name} of the tracker was removed or replaced while it was in use: what comes from "
-                    "now on goes into the one that is there now, and what was in the old one is not in it."
+                    f"The file {self.name} of the tracker was removed, replaced or written over while it was in use: "
+                    "what comes from now on goes into the one that is there now, and what was in the old one is not in "
+                    "it."
                 )
             try:
                 self._prepare()
@@ -152,6 +153,7 @@ class Database:
     def _prepare(self) -> None:
         if self.path:
             make_file(self.path)
+            self._engine.connect().close()  # finds out whether there is a log of another file
             self._file = identity(self.path)
         with self._engine.begin() as connection:
             current = self._is_current(connection)
@@ -224,12 +226,14 @@ class Database:
 
     def _follow_file(self) -> None:
         """Open the file that has the name now, when it is another one than that which was opened."""
-        if self.path is not None and self._opened and identity(self.path) != self._file:
+        if self.path is not None and self._opened and settle(self.path) != self._file:
             self.open()
 
     def _is_lasting(self, driver: Any) -> bool:  # noqa: ANN401  a connection of the driver, or None
         """Whether what ``driver`` has written, or could not write, is in the file of that name."""
-        return not isinstance(driver, FileConnection) or driver.is_current()
+        if self.path is None:
+            return True
+        return identity(self.path) == self._file and (driver is None or driver.is_current())
 
     def _check(self, is_in_time: bool) -> None:
         if not is_in_time:
@@ -330,7 +334,11 @@ def _pragma(connection: Connection, setting: str) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("dbnd_begin", "BEGIN"))
+    begin = connection.get_execution_options().get("dbnd_begin")
+    connection.exec_driver_sql(begin or "BEGIN")
+    if begin:
+        driver: Any = connection.connection.dbapi_connection
+        driver.advance()
 
 
 def _is_conflict(error: Exception) -> bool:
