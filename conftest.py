@@ -385,7 +385,7 @@ def start_postgresql() -> Iterator[Callable[[], PostgreSQL]]:
 @pytest.fixture
 def journalled(home: Path) -> Callable[[], list[tuple[str, Any]]]:
     """The calls and bodies in the journals of this test's home."""
-    from dbnd._tracking.points import wire_text
+    from dbnd._model.points import wire_text
 
     def read() -> list[tuple[str, Any]]:
         return [

@@ -56,7 +56,7 @@ def throughput(points: int) -> Measured:
 def visibility(iterations: int) -> Measured:
     """Seconds from the start of a log call until a reader of the tracker finds the point; the process is else idle."""
     from dbnd import current_task_run, dbnd_tracking, get_databand_context, log_metric
-    from dbnd._tracking.reader import open_reader
+    from dbnd._context.registry import open_reader
 
     times = []
     with dbnd_tracking("benchmark"):

@@ -41,13 +41,13 @@ from fastapi import FastAPI
 from servers import mlflow, postgresql, tracker
 from starlette.types import Message
 
-from dbnd._tracking.points import group, point, wire_text
-from dbnd_tracker._api.bodies import gunzip
-from dbnd_tracker._app import create_app
-from dbnd_tracker._bulk import insert_points
-from dbnd_tracker._database import Database, open_database
+from dbnd._model.points import group, point, wire_text
 from dbnd_tracker._ingest import apply_points, apply_raw
 from dbnd_tracker._ingest.limits import check_json
+from dbnd_tracker._middleware.bodies import gunzip
+from dbnd_tracker._server.app import create_app
+from dbnd_tracker._storage.bulk import insert_points
+from dbnd_tracker._storage.database import Database, open_database
 
 KEYS, STEPS = 10, 100
 POINTS = KEYS * STEPS

@@ -85,8 +85,7 @@ def deliver() -> None:
     """Let the tracker take what was logged; plain MLflow has none."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if uri.startswith("dbnd"):
-        from dbnd._config import current_config
-        from dbnd._tracking.client import get_client
+        from dbnd._context.registry import current_config, get_client
         from dbnd_mlflow import parse_composite_uri
 
         get_client(parse_composite_uri(uri).databand_url, current_config()).flush(PATIENCE)

@@ -30,10 +30,10 @@ from urllib.parse import quote, urlencode, urlsplit
 from servers import mlflow, postgresql, tracker
 from sqlalchemy import Connection, create_engine, insert, make_url, text
 
-from dbnd_tracker._bulk import insert_points
-from dbnd_tracker._database import open_database
-from dbnd_tracker._models import Attempt, MetricKey, MetricSeries, Param, Run, TaskRun
-from dbnd_tracker._writer import Writer
+from dbnd_tracker._storage.bulk import insert_points
+from dbnd_tracker._storage.database import open_database
+from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Param, Run, TaskRun
+from dbnd_tracker._storage.writer import Writer
 
 RUNS, KEYS, POINTS, LONG = 10_000, 10, 90, 1_000_000
 JOBS = 20

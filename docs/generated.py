@@ -14,12 +14,12 @@ import click
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
-from dbnd import _hooks
 from dbnd._cli.main import cli
-from dbnd._plugins import plugins
-from dbnd_tracker._app import create_app
-from dbnd_tracker._database import Database
+from dbnd._context import hooks
+from dbnd._context.plugins import plugins
 from dbnd_tracker._pages.reference import operations
+from dbnd_tracker._server.app import create_app
+from dbnd_tracker._storage.database import Database
 
 
 def write(folder: Path) -> None:
@@ -84,8 +84,8 @@ def _default(field: Any) -> str:  # noqa: ANN401  pydantic's field, whose defaul
 
 def _hook_pages() -> Iterator[str]:
     yield "# Hooks"
-    yield f"\n{inspect.cleandoc(_hooks.__doc__ or '')}"
-    for name, function in vars(_hooks).items():
+    yield f"\n{inspect.cleandoc(hooks.__doc__ or '')}"
+    for name, function in vars(hooks).items():
         if name.startswith("dbnd_") and inspect.isfunction(function):
             arguments = ", ".join(inspect.signature(function).parameters)
             yield f"\n## `{name}({arguments})`\n"

@@ -209,9 +209,10 @@ def test_the_senders_thread_imports_nothing(warm, tracker, tmp_path, kind):
     process = warm.python(
         "import sys\n"
         "from dbnd import Config\n"
+        "from dbnd._context.registry import create_transport, load_config\n"
         "from dbnd._tracking.client import TrackingAPIClient\n"
-        "from dbnd._tracking.points import group, point\n"
-        f"client = TrackingAPIClient({url!r}, Config.load())\n"
+        "from dbnd._model.points import group, point\n"
+        f"client = TrackingAPIClient({url!r}, load_config(), create_transport)\n"
         "before = set(sys.modules)\n"
         "client.log_metrics([group('1' * 8 + '-1111' * 3 + '-' + '1' * 12, 'user', [point('n', 1, 1, 1)])])\n"
         "assert client.flush(60), client.trouble\n"

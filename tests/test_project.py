@@ -54,8 +54,8 @@ def test_each_package_is_complete(package):
 
 
 def test_every_command_hook_and_key_is_documented():
-    from dbnd import _hooks as hooks
-    from dbnd._plugins import plugins
+    from dbnd._context import hooks as hooks
+    from dbnd._context.plugins import plugins
 
     text = "".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("packages/*/README.md")])
     for found in plugins().call("dbnd_commands"):

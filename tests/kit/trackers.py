@@ -81,10 +81,9 @@ def reading(database: str) -> Iterator[Any]:
     Args:
         database: Its URL; it need not exist yet.
     """
-    from dbnd._config import Config
-    from dbnd._tracking.reader import open_reader
+    from dbnd._context.registry import load_config, open_reader
 
-    reader = open_reader(Config.load(conf={"core.databand_url": database}))
+    reader = open_reader(load_config(conf={"core.databand_url": database}))
     try:
         yield reader
     finally:

@@ -236,7 +236,7 @@ class Soak:
 
     def dead_letters(self) -> Counter[Point]:
         """The points that the tracker has refused, and that are kept."""
-        from dbnd._tracking.dead_letters import letters
+        from dbnd._journal.dead_letters import letters
 
         found: Counter[Point] = Counter()
         for path in (path for home in self.homes for path in home.glob("journal/*.dead")):

@@ -18,17 +18,16 @@ from pathlib import Path
 import pytest
 
 from dbnd import dbnd_tracking, log_artifact, log_metric, log_metrics
-from dbnd._config import Config
-from dbnd._paths import journal_folder
-from dbnd._run import Run, TaskDefinition
-from dbnd._tracking import records
-from dbnd._tracking.client import TrackingAPIClient, close_all, get_client
-from dbnd._tracking.folders import folders_of, spares_of
-from dbnd._tracking.journal_file import JournalFile
-from dbnd._tracking.leftovers import find
-from dbnd._tracking.points import point
-from dbnd._tracking.sync import delivering_leftovers
-from dbnd._tracking.transport import create_transport
+from dbnd._base.paths import journal_folder
+from dbnd._context.registry import create_transport, get_client, load_config
+from dbnd._journal import records
+from dbnd._journal.file import JournalFile
+from dbnd._journal.folders import folders_of, spares_of
+from dbnd._journal.leftovers import find
+from dbnd._model.points import point
+from dbnd._model.run import Run, TaskDefinition
+from dbnd._run.sync import delivering_leftovers
+from dbnd._tracking.client import TrackingAPIClient, close_all
 
 # Seconds after which something that should have happened has not; nothing waits for it to be over.
 PATIENCE = 60
@@ -38,9 +37,15 @@ def group(number):
     return ["attempt", "user", [*point("n", number, 1_000_000)]]
 
 
+def delivered(client):
+    """What is said about what is left when everything that can be is delivered."""
+    client.flush()
+    return client.left_over()
+
+
 @pytest.fixture
 def client(server):
-    made = TrackingAPIClient(server.url, Config.load(conf={"core": {"databand_access_token": "t"}}))
+    made = TrackingAPIClient(server.url, load_config(conf={"core": {"databand_access_token": "t"}}), create_transport)
     yield made
     made.close()
 
@@ -76,13 +81,13 @@ def test_a_client_that_logs_nothing_leaves_no_trace(client, home):
 
 
 def test_one_client_for_each_url(server):
-    config = Config.load()
+    config = load_config()
     assert get_client(server.url, config) is get_client(server.url, config)
     assert get_client(f"{server.url}1", config) is not get_client(server.url, config)
 
 
 def test_a_down_tracker_costs_no_event(free_port, home):
-    client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", Config.load())
+    client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", load_config(), create_transport)
     for number in range(100):
         client.log_metrics([group(number)])
     client.close(timeout=5)
@@ -112,11 +117,12 @@ def test_a_forked_child_has_a_journal_of_its_own(client, server):
 
 
 CHILD = """
-from dbnd._config import Config
-from dbnd._tracking.client import get_client
+from dbnd._config.config import Config
+from dbnd._context.registry import create_transport, load_config
+from dbnd._context.registry import get_client
 
 def log(url):
-    client = get_client(url, Config.load(conf={"core": {"databand_access_token": "t"}}))
+    client = get_client(url, load_config(conf={"core": {"databand_access_token": "t"}}))
     client.log_metrics([["a", "user", ["n", 7, 0, None, None]]])
 """
 
@@ -137,9 +143,10 @@ def test_children_of_multiprocessing_deliver_before_they_end(server, method, mon
 
 def test_exit_of_the_process_delivers(python, server):
     done = python(
-        "from dbnd._config import Config\n"
-        "from dbnd._tracking.client import get_client\n"
-        f"client = get_client({server.url!r}, Config.load(conf={{'core.databand_access_token': 't'}}))\n"
+        "from dbnd._config.config import Config\n"
+        "from dbnd._context.registry import create_transport, load_config\n"
+        "from dbnd._context.registry import get_client\n"
+        f"client = get_client({server.url!r}, load_config(conf={{'core.databand_access_token': 't'}}))\n"
         "client.log_metrics([['a', 'user', ['n', 5, 0, None, None]]])\n"
     )
     assert done.returncode == 0, done.stderr
@@ -156,7 +163,7 @@ def test_a_hanging_tracker_does_not_hang_the_exit(python, server):
         f"conf = {{'core': {{'databand_url': {server.url!r}, 'databand_access_token': 't', 'flush_timeout': 1}}}}\n"
         "with dbnd_tracking('job', conf=conf): client = get_databand_context().client\n"
         "print(client._waited)\n"
-        "started = time.monotonic(); client.drain(); print(time.monotonic() - started)\n",
+        "started = time.monotonic(); client.flush(); print(time.monotonic() - started)\n",
         timeout=PATIENCE,
     )
     release.set()
@@ -170,9 +177,10 @@ def test_a_hanging_tracker_does_not_hang_the_exit(python, server):
 
 def test_the_end_of_a_process_says_what_is_left(python, free_port):
     done = python(
-        "from dbnd._config import Config\n"
-        "from dbnd._tracking.client import get_client\n"
-        f"client = get_client('http://127.0.0.1:{free_port}', Config.load())\n"
+        "from dbnd._config.config import Config\n"
+        "from dbnd._context.registry import create_transport, load_config\n"
+        "from dbnd._context.registry import get_client\n"
+        f"client = get_client('http://127.0.0.1:{free_port}', load_config())\n"
         "client.log_metrics([['a', 'user', ['n', 5, 0, None, None]]])\n"
     )
     assert done.returncode == 0
@@ -185,7 +193,7 @@ def test_a_time_to_wait_begins_anew_when_the_tracker_is_back(client, server):
     client.log_metrics([group(1)])
     server.answer = lambda _: (200, {}, b"{}")
     assert client.flush(PATIENCE)
-    assert client.drain() is None
+    assert delivered(client) is None
     assert client._waited == 0
 
 
@@ -370,24 +378,24 @@ def test_the_numbers_that_a_training_has_seeded_stay_what_they_are(free_port):
 def test_what_is_beyond_the_cap_is_counted_and_said(free_port, capsys):
     url = f"http://127.0.0.1:{free_port}"
     conf = {"core": {"journal_max_bytes": 10_000, "flush_timeout": 0}}
-    client = TrackingAPIClient(url, Config.load(conf=conf))
+    client = TrackingAPIClient(url, load_config(conf=conf), create_transport)
     for number in range(1_000):
         client.log_metrics([group(number)])
     assert client.dropped > 0
     assert client.unsent + client.dropped == 1_000
     said = capsys.readouterr().err
     assert said.count("the journal has reached core.journal_max_bytes = 10000") == 1
-    assert f"{client.dropped} events could not be written to the journal and are lost" in client.drain()
+    assert f"{client.dropped} events could not be written to the journal and are lost" in delivered(client)
     client.close(0)
 
 
 def test_a_new_token_counts_for_what_is_unsent(server):
     server.answer = lambda r: (200 if r.headers["Authorization"] == "Bearer right" else 401, {}, b"{}")
-    client = get_client(server.url, Config.load(conf={"core.databand_access_token": "wrong"}))
+    client = get_client(server.url, load_config(conf={"core.databand_access_token": "wrong"}))
     client.log_metrics([group(1)])
     assert not client.flush(PATIENCE)
     assert "refuses the credentials" in client.trouble
-    assert get_client(server.url, Config.load(conf={"core.databand_access_token": "right"})) is client
+    assert get_client(server.url, load_config(conf={"core.databand_access_token": "right"})) is client
     client.log_metrics([group(2)])
     assert client.flush(PATIENCE)
     sent = [r for r in server.requests if r.headers["Authorization"] == "Bearer right"]
@@ -433,8 +441,9 @@ def test_a_process_that_tracks_nothing_starts_no_thread_and_makes_no_file(python
     done = python(
         "import threading, dbnd\n"
         "from dbnd import dbnd_tracking, log_metric, task, TrackingAPIClient\n"
-        "from dbnd._config import Config\n"
-        "client = TrackingAPIClient('http://127.0.0.1:9', Config.load())\n"
+        "from dbnd._config.config import Config\n"
+        "from dbnd._context.registry import create_transport, load_config\n"
+        "client = TrackingAPIClient('http://127.0.0.1:9', load_config(), create_transport)\n"
         "print(threading.active_count())\n"
     )
     assert done.stdout == "1\n", done.stderr
@@ -459,17 +468,17 @@ def test_values_that_nobody_could_read_back_block_nothing(server, capsys):
 
 
 def test_a_damaged_event_of_the_running_process_is_said_and_counted(free_port, server, capsys):
-    client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", Config.load())
+    client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", load_config(), create_transport)
     for number in range(3):
         client.log_metrics([group(number)])
-    path = client.journal_path
+    path = client._channel.journal.path
     path.write_bytes(path.read_bytes().replace(b'"n",1,', b'"n",7,'))
-    client._channel.sender.use(create_transport(server.url, Config.load(conf={"core.databand_access_token": "t"})))
+    client._channel.sender.use(create_transport(server.url, load_config(conf={"core.databand_access_token": "t"})))
     assert client.flush(PATIENCE)
     assert numbers(server) == [0, 2]
     kept = path.with_suffix(".damaged")
     said = f"1 events in the journal are damaged and lost; their bytes are kept in {kept}."
-    assert client.drain() == said
+    assert delivered(client) == said
     assert capsys.readouterr().err.count(said) == 1
     client.close()
     assert [p.name for p in path.parent.iterdir()] == [kept.name]
@@ -492,7 +501,7 @@ def no_home(home, tmp_path, monkeypatch):
 def test_a_journal_that_cannot_be_made_is_kept_elsewhere_and_delivered_from_there(server, no_home, capsys, free_port):
     url = f"http://127.0.0.1:{free_port}"
     for number in range(2):
-        client = TrackingAPIClient(url, Config.load())
+        client = TrackingAPIClient(url, load_config(), create_transport)
         client.log_metrics([group(number)])
         client.close(0)
     said = capsys.readouterr().err
@@ -508,7 +517,7 @@ def test_a_journal_that_cannot_be_made_is_kept_elsewhere_and_delivered_from_ther
         leftover.path.write_bytes(records.frame({"journal": 1, "id": leftover.path.stem, "url": server.url}))
         with leftover.path.open("ab") as file:
             file.write(records.frame(("log_metrics", [group(7)])))
-    config = Config.load(conf={"core.databand_url": server.url, "core.databand_access_token": "t"})
+    config = load_config(conf={"core.databand_url": server.url, "core.databand_access_token": "t"})
     with delivering_leftovers(config):
         pass
     assert numbers(server) == [7, 7]
@@ -527,7 +536,7 @@ def test_a_folder_that_somebody_else_may_have_made_is_not_used(server, no_home, 
         spare.parent.chmod(0o777)
     else:
         spare.parent.write_text("")
-    client = TrackingAPIClient(server.url, Config.load())
+    client = TrackingAPIClient(server.url, load_config(), create_transport)
     client.log_metrics([group(1)])
     assert client.dropped == 1
     assert not spare.exists()
@@ -544,7 +553,7 @@ def test_a_journal_that_cannot_be_made_anywhere_is_said_and_not_tried_at_each_ca
         return []
 
     monkeypatch.setattr("dbnd._tracking.channel.spares_of", none)
-    client = TrackingAPIClient(server.url, Config.load())
+    client = TrackingAPIClient(server.url, load_config(), create_transport)
     run = Run("job", "run")
     client.init_run(run, run.new_task_run(TaskDefinition("t"), parent=None))
     for number in range(100):
@@ -552,7 +561,7 @@ def test_a_journal_that_cannot_be_made_anywhere_is_said_and_not_tried_at_each_ca
     assert (client.dropped, len(tried)) == (101, 1)
     assert not run.is_known()
     assert capsys.readouterr().err.count("could not be kept and is lost") == 1
-    assert client.drain() == "101 events could not be written to the journal and are lost."
+    assert delivered(client) == "101 events could not be written to the journal and are lost."
     no_home.parent.joinpath("home/file").unlink()
     client._open_again_at = 0.0  # it is tried again some seconds later
     client.log_metrics([group(7)])
@@ -570,12 +579,12 @@ def test_a_run_is_known_once_the_tracker_has_taken_it(client, server, status, kn
 
 
 def test_events_of_a_journal_that_was_removed_are_written_anew(free_port, server):
-    client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", Config.load())
+    client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", load_config(), create_transport)
     client.log_metrics([group(1)])
-    path = client.journal_path
+    path = client._channel.journal.path
     shutil.rmtree(path.parent)
     client.log_metrics([group(2)])
-    assert "2 events are not delivered" in (said := client.drain())
+    assert "2 events are not delivered" in (said := delivered(client))
     assert f"they wait in {path}" in said
     assert JournalFile.adopt(path) is None  # it is still this process' own
     client.log_metrics([group(3)])
@@ -590,7 +599,7 @@ def test_a_journal_that_was_removed_is_delivered_all_the_same(client, server):
     server.answer = lambda _: (503, {}, b"{}")
     for number in range(3):
         client.log_metrics([group(number)])
-    path = client.journal_path
+    path = client._channel.journal.path
     shutil.rmtree(path.parent)
     server.answer = lambda _: (200, {}, b"{}")
     assert client.flush(PATIENCE)
@@ -600,12 +609,12 @@ def test_a_journal_that_was_removed_is_delivered_all_the_same(client, server):
 
 
 def test_events_that_can_be_written_nowhere_are_said_to_be_lost(free_port):
-    client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", Config.load())
+    client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", load_config(), create_transport)
     client.log_metrics([group(1)])
-    path = client.journal_path
+    path = client._channel.journal.path
     shutil.rmtree(path.parent)
     path.parent.write_text("")
-    assert "1 events are not delivered, and lost when the process ends" in (said := client.drain())
+    assert "1 events are not delivered, and lost when the process ends" in (said := delivered(client))
     assert "wait in" not in said
     client.close(0)
 
@@ -613,14 +622,15 @@ def test_events_that_can_be_written_nowhere_are_said_to_be_lost(free_port):
 LATE = """
 import atexit
 atexit.register(lambda: log(1, 2, 3))
-from dbnd._config import Config
-from dbnd._tracking.client import get_client
+from dbnd._config.config import Config
+from dbnd._context.registry import load_config
+from dbnd._context.registry import get_client
 
 def log(*values):
     for value in values:
         client.log_metrics([["a", "user", ["n", value, 0, None, None]]])
 
-client = get_client(URL, Config.load(conf={"core.databand_access_token": "t", "core.flush_timeout": 5}))
+client = get_client(URL, load_config(conf={"core.databand_access_token": "t", "core.flush_timeout": 5}))
 log(0)
 """
 
@@ -646,15 +656,16 @@ def test_threads_of_a_child_may_log_after_its_function_has_returned(python, serv
     done = python(
         "import multiprocessing, threading, sys\n"
         "from multiprocessing import util\n"
-        "from dbnd._config import Config\n"
-        "from dbnd._tracking.client import get_client\n"
+        "from dbnd._config.config import Config\n"
+        "from dbnd._context.registry import create_transport, load_config\n"
+        "from dbnd._context.registry import get_client\n"
         "def log(value): client.log_metrics([['a', 'user', ['n', value, 0, None, None]]])\n"
         "def child():\n"
         "    finalized = threading.Event()\n"
         "    util.Finalize(None, finalized.set, exitpriority=-100)\n"
         "    log(1)\n"
         "    threading.Thread(target=lambda: (finalized.wait(60), log(2), log(3))).start()\n"
-        f"client = get_client({server.url!r}, Config.load(conf={{'core.databand_access_token': 't'}}))\n"
+        f"client = get_client({server.url!r}, load_config(conf={{'core.databand_access_token': 't'}}))\n"
         "process = multiprocessing.get_context('fork').Process(target=child)\n"
         "process.start(); process.join(); sys.exit(process.exitcode)\n",
         timeout=PATIENCE,

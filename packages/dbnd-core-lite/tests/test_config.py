@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dbnd import ConfigError, config
-from dbnd._config import Config
-from dbnd._settings import CoreSettings, RunInfoSettings
+from dbnd._config.settings import CoreSettings, RunInfoSettings
+from dbnd._context.registry import load_config
 
 
 def write(path: Path, text: str) -> Path:
@@ -28,42 +28,42 @@ def test_each_layer_wins_over_the_one_below(home, monkeypatch):
     write(layers[2], "")
     for path in layers:
         write(path, f"[run_info]\nname = {path.name}-{path.parent.name}\n")
-        loaded = Config.load()
+        loaded = load_config()
         assert loaded.get("run_info", "name") == f"{path.name}-{path.parent.name}"
         assert loaded.source("run_info", "name") == f"{path}, line 2"
     monkeypatch.setenv("DBND__RUN_INFO__NAME", "environment")
-    assert Config.load().source("run_info", "name") == "environment variable DBND__RUN_INFO__NAME"
+    assert load_config().source("run_info", "name") == "environment variable DBND__RUN_INFO__NAME"
     conf_file = write(home / "extra.cfg", "[run_info]\nname = conf-file\n")
     arguments = {"set_config": ["run_info.name=command"]}
-    assert Config.load(**arguments).get("run_info", "name") == "command"
+    assert load_config(**arguments).get("run_info", "name") == "command"
     arguments["conf_files"] = [str(conf_file)]
-    assert Config.load(**arguments).get("run_info", "name") == "conf-file"
+    assert load_config(**arguments).get("run_info", "name") == "conf-file"
     arguments["conf"] = {"run_info.name": "code"}
-    assert Config.load(**arguments).get("run_info", "name") == "code"
+    assert load_config(**arguments).get("run_info", "name") == "code"
 
 
 def test_working_directory_counts_only_without_dbnd_home(monkeypatch):
     write(Path("project.cfg"), "[run_info]\nname = here\n")
-    assert Config.load().get("run_info", "name") is None
+    assert load_config().get("run_info", "name") is None
     monkeypatch.delenv("DBND_HOME")
-    assert Config.load().get("run_info", "name") == "here"
+    assert load_config().get("run_info", "name") == "here"
 
 
 def test_names_are_case_insensitive_and_percent_signs_stand(monkeypatch):
     monkeypatch.setenv("DBND__CORE__DATABAND_URL", "http://h/%2F")
-    loaded = Config.load(set_config=["Run_Info.Name=100%"])
+    loaded = load_config(set_config=["Run_Info.Name=100%"])
     assert loaded.get("CORE", "Databand_Url") == "http://h/%2F"
     assert loaded.get("run_info", "name") == "100%"
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("Yes", True), ("t", True), ("1", True), ("f", False)])
 def test_booleans_as_the_original_client_reads_them(text, value):
-    loaded = Config.load(set_config=[f"core.tracker_raise_on_error={text}"])
+    loaded = load_config(set_config=[f"core.tracker_raise_on_error={text}"])
     assert loaded.settings(CoreSettings).tracker_raise_on_error is value
 
 
 def test_json_and_empty_values():
-    loaded = Config.load(set_config=['core.extra_default_headers={"X-A": "1"}', "run_info.name="])
+    loaded = load_config(set_config=['core.extra_default_headers={"X-A": "1"}', "run_info.name="])
     assert loaded.settings(CoreSettings).extra_default_headers == {"X-A": "1"}
     assert loaded.settings(RunInfoSettings).name is None
 
@@ -71,7 +71,7 @@ def test_json_and_empty_values():
 def test_a_value_of_the_wrong_type_is_named_with_its_source(home):
     write(home / "dbnd/databand.cfg", "[core]\n# seconds\nflush_timeout = soon\n")
     with pytest.raises(ConfigError) as caught:
-        Config.load().check()
+        load_config().check()
     text = str(caught.value)
     assert text.startswith("core.flush_timeout = 'soon' (")
     assert "databand.cfg, line 3" in text
@@ -80,7 +80,7 @@ def test_a_value_of_the_wrong_type_is_named_with_its_source(home):
 
 def test_a_wrong_secret_is_not_printed():
     with pytest.raises(ConfigError) as caught:
-        Config.load(conf={"core": {"databand_access_token": ["hunter2"]}}).check()
+        load_config(conf={"core": {"databand_access_token": ["hunter2"]}}).check()
     assert "hunter2" not in str(caught.value)
     assert "core.databand_access_token = '***'" in str(caught.value)
 
@@ -91,18 +91,18 @@ def test_a_wrong_secret_is_not_printed():
 )
 def test_an_unknown_key_on_the_command_line_is_an_error(assignment, hint):
     with pytest.raises(ConfigError, match=r"--set-config") as caught:
-        Config.load(set_config=[assignment]).check()
+        load_config(set_config=[assignment]).check()
     assert hint in str(caught.value)
 
 
 def test_an_unknown_key_in_code_is_an_error():
     with pytest.raises(ConfigError, match=r"core\.nothing \(conf\) does not exist"):
-        Config.load(conf={"core": {"nothing": 1}}).check()
+        load_config(conf={"core": {"nothing": 1}}).check()
 
 
 def test_an_unknown_key_in_a_file_is_a_warning_with_file_and_line(home, capsys):
     path = write(home / "dbnd/databand.cfg", "[core]\ndatabnad_url = http://h\n")
-    loaded = Config.load()
+    loaded = load_config()
     loaded.check()
     said = capsys.readouterr().err
     assert f"{path}, line 2" in said
@@ -113,7 +113,7 @@ def test_an_unknown_key_in_a_file_is_a_warning_with_file_and_line(home, capsys):
 def test_keys_of_the_original_client_are_accepted_quietly(home, capsys):
     text = "[core]\ntracker = ['api']\n[airflow]\nanything = 1\n[tracking]\nlog_histograms = False\n"
     write(home / "dbnd/databand.cfg", text)
-    Config.load(set_config=["core.tracker_api=disabled"]).check()
+    load_config(set_config=["core.tracker_api=disabled"]).check()
     assert capsys.readouterr().err == ""
 
 
@@ -124,7 +124,7 @@ def test_keys_of_the_original_client_are_accepted_quietly(home, capsys):
 def test_a_broken_file_is_named_with_its_line(home, text, reason):
     path = write(home / "dbnd/databand.cfg", text)
     with pytest.raises(ConfigError) as caught:
-        Config.load()
+        load_config()
     assert f"{path}, {reason}" in str(caught.value)
 
 
@@ -143,36 +143,36 @@ def test_a_broken_file_is_named_with_its_line(home, text, reason):
 )
 def test_an_address_that_no_server_has_is_an_error_at_once(url):
     with pytest.raises(ConfigError, match=r"core\.databand_url = .* cannot be used: \S+"):
-        Config.load(conf={"core.databand_url": url}).check()
+        load_config(conf={"core.databand_url": url}).check()
 
 
 @pytest.mark.parametrize("key", ["core.flush_timeout", "core.api_request_timeout_sec", "run.heartbeat_interval_s"])
 @pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
 def test_a_time_that_no_clock_reaches_is_an_error(key, value):
     with pytest.raises(ConfigError, match=key):
-        Config.load(set_config=[f"{key}={value}"]).check()
+        load_config(set_config=[f"{key}={value}"]).check()
 
 
 def test_blanks_around_a_value_of_the_environment_are_none_of_it(monkeypatch):
     """A token that was read from a file ends with a line break."""
     monkeypatch.setenv("DBND__CORE__DATABAND_URL", " http://h:1 ")
     monkeypatch.setenv("DBND__CORE__DATABAND_ACCESS_TOKEN", "t0ken\n")
-    core = Config.load().settings(CoreSettings)
+    core = load_config().settings(CoreSettings)
     assert (core.databand_url, core.databand_access_token.get_secret_value()) == ("http://h:1", "t0ken")
 
 
 @pytest.mark.parametrize("assignment", ["core.x", "x=1", ".x=1", "core.=1"])
 def test_a_malformed_assignment_is_named(assignment):
     with pytest.raises(ConfigError, match=r"is not of the form section\.key=value"):
-        Config.load(set_config=[assignment])
+        load_config(set_config=[assignment])
 
 
 def test_missing_files_that_were_named_are_errors(monkeypatch):
     with pytest.raises(ConfigError, match=r"'no\.cfg' given with --conf-file does not exist"):
-        Config.load(conf_files=["no.cfg"])
+        load_config(conf_files=["no.cfg"])
     monkeypatch.setenv("DBND_CONFIG", "gone.cfg")
     with pytest.raises(ConfigError, match="DBND_CONFIG does not exist"):
-        Config.load()
+        load_config()
 
 
 def test_config_outside_of_a_context_reads_the_layers(monkeypatch):
@@ -218,17 +218,17 @@ def test_a_broken_file_is_an_error_for_commands_and_one_warning_for_a_training(h
     path.parent.mkdir(parents=True)
     break_(path)
     with pytest.raises(ConfigError, match=re.escape(str(path))):
-        Config.load()
+        load_config()
     for _ in range(2):
-        assert Config.load(lenient=True).files == ()
+        assert load_config(lenient=True).files == ()
     assert capsys.readouterr().err.count(str(path)) == 1
 
 
 def test_a_file_that_is_named_and_missing_is_an_error_for_commands_and_a_warning_for_a_training(monkeypatch, capsys):
     monkeypatch.setenv("DBND_CONFIG", "/nowhere/named.cfg")
     with pytest.raises(ConfigError, match="named by the environment variable DBND_CONFIG does not exist"):
-        Config.load()
-    Config.load(lenient=True)
+        load_config()
+    load_config(lenient=True)
     assert "named.cfg" in capsys.readouterr().err
 
 
@@ -237,8 +237,8 @@ def test_a_wrong_value_is_an_error_for_commands_and_its_default_for_a_training(m
     monkeypatch.setenv("DBND__CORE__CONNECT_TIMEOUT", "-1")
     monkeypatch.setenv("DBND__CORE__SYNC_TIMEOUT", "3")
     with pytest.raises(ConfigError, match="_TIMEOUT"):
-        Config.load().settings(CoreSettings)
-    found = Config.load(lenient=True).settings(CoreSettings)
+        load_config().settings(CoreSettings)
+    found = load_config(lenient=True).settings(CoreSettings)
     assert (found.flush_timeout, found.connect_timeout, found.sync_timeout) == (10.0, 5.0, 3.0)
     said = capsys.readouterr().err
     assert said.count("The default is used") == 2
@@ -250,4 +250,4 @@ def test_a_deleted_working_directory_has_no_configuration(tmp_path, monkeypatch)
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert Config.load().files == ()
+    assert load_config().files == ()

@@ -17,15 +17,15 @@ import pytest
 import requests
 import urllib3
 
-from dbnd._config import Config
-from dbnd._paths import journal_folder
-from dbnd._settings import CoreSettings
-from dbnd._tracking.connection import Connection, Limits
-from dbnd._tracking.http import HttpTransport
-from dbnd._tracking.journal import Journal
-from dbnd._tracking.leftovers import find
-from dbnd._tracking.route import server_of
-from dbnd._tracking.sync import Sync
+from dbnd._base.paths import journal_folder
+from dbnd._config.settings import CoreSettings
+from dbnd._context.registry import load_config
+from dbnd._http.connection import Connection, Limits
+from dbnd._http.route import server_of
+from dbnd._http.transport import HttpTransport
+from dbnd._journal.journal import Journal
+from dbnd._journal.leftovers import find
+from dbnd._run.sync import Sync
 from dbnd._tracking.transport import (
     Batch,
     BusyError,
@@ -42,7 +42,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\
 
 
 def transport(url, **core):
-    settings = Config.load(conf={"core": {"databand_access_token": "t", **core}}).settings(CoreSettings)
+    settings = load_config(conf={"core": {"databand_access_token": "t", **core}}).settings(CoreSettings)
     return HttpTransport(url, settings)
 
 
@@ -178,7 +178,7 @@ def test_a_dripping_tracker_holds_no_sync(raw, home):
         journal = Journal(journal_folder(), raw.url)
         journal.append("a", {})
         journal.close()
-    there = Config.load(conf={"core.databand_url": raw.url, "core.databand_access_token": "t"})
+    there = load_config(conf={"core.databand_url": raw.url, "core.databand_access_token": "t"})
     started = time.monotonic()
     report = Sync(journal_folder(), there).deliver(patience=0.5)
     assert time.monotonic() - started < PATIENCE / 2

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import pytest
 
-from dbnd import _console
+from dbnd._terminal import console
 from dbnd._terminal.logs import clean_logs
 
 ROWS = [("572c4ce6", "a rather long name of a run", "success", "2026-11-27 00:19:09"), ("1", "日本語", "failed", "")]
@@ -24,11 +24,11 @@ HEADERS = ("RUN", "NAME", "STATE", "STARTED")
 
 @pytest.fixture
 def columns(monkeypatch):
-    return lambda number: monkeypatch.setattr(_console, "columns", lambda _: number)
+    return lambda number: monkeypatch.setattr(console, "columns", lambda _: number)
 
 
 def test_nothing_is_cut_where_there_is_no_terminal():
-    assert _console.table(HEADERS, ROWS).splitlines()[1:] == [
+    assert console.table(HEADERS, ROWS).splitlines()[1:] == [
         "572c4ce6  a rather long name of a run  success  2026-11-27 00:19:09",
         "1         日本語                       failed",
     ]
@@ -39,13 +39,13 @@ SEEN = r"\x1b]0;title\x07\x1b[5m\r\x08\x7f\x9b2J\u202e\u2028\u200b\nforged: line
 
 
 def show_progress(label):
-    with _console.progress(label, 10, patience=0.0) as progress:
+    with console.progress(label, 10, patience=0.0) as progress:
         progress(5)
 
 
 def ask(question):
     with pytest.raises(click.Abort):
-        _console.is_confirmed(question)
+        console.is_confirmed(question)
 
 
 def log(text):
@@ -56,13 +56,13 @@ def log(text):
 
 
 OUTPUTS = {
-    **{name: getattr(_console, name) for name in ("info", "success", "warning", "error", "details", "result")},
-    "heading": lambda text: _console.result(_console.heading(text)),
-    "dimmed": lambda text: _console.result(_console.dimmed(text)),
-    "title of a table": lambda text: _console.result(_console.table((text, "B"), [("a", "b")])),
-    "cell": lambda text: _console.result(_console.table(("A", "B"), [(text, "b")])),
-    "coloured cell": lambda text: _console.result(_console.table(("A", "B"), [(text, "b")], colours={text: "red"})),
-    "last cell": lambda text: _console.result(_console.table(("A", "B"), [("a", text)], whole_last=True)),
+    **{name: getattr(console, name) for name in ("info", "success", "warning", "error", "details", "result")},
+    "heading": lambda text: console.result(console.heading(text)),
+    "dimmed": lambda text: console.result(console.dimmed(text)),
+    "title of a table": lambda text: console.result(console.table((text, "B"), [("a", "b")])),
+    "cell": lambda text: console.result(console.table(("A", "B"), [(text, "b")])),
+    "coloured cell": lambda text: console.result(console.table(("A", "B"), [(text, "b")], colours={text: "red"})),
+    "last cell": lambda text: console.result(console.table(("A", "B"), [("a", text)], whole_last=True)),
     "progress": show_progress,
     "question": ask,
 }
@@ -87,7 +87,7 @@ def test_every_output_shows_what_others_wrote_on_one_line(monkeypatch, capsys, o
     assert "\r" not in text or output is show_progress
 
 
-@pytest.mark.parametrize("output", [_console.excerpt, log])
+@pytest.mark.parametrize("output", [console.excerpt, log])
 def test_lines_of_tracebacks_and_logs_stay(monkeypatch, capsys, output):
     if output is log:  # pytest's own handlers keep it from the one of last resort
         handler = logging.StreamHandler(sys.stderr)
@@ -98,7 +98,7 @@ def test_lines_of_tracebacks_and_logs_stay(monkeypatch, capsys, output):
 
 
 def test_json_has_its_own_escapes(capsys):
-    _console.json_result({POISON: [POISON, "é", "\U000e0041"]})
+    console.json_result({POISON: [POISON, "é", "\U000e0041"]})
     out = capsys.readouterr().out
     assert json.loads(out) == {POISON: [POISON, "é", "\U000e0041"]}
     assert out.replace("\n", "").isascii()
@@ -111,7 +111,7 @@ def test_columns_stand_under_each_other_once_text_is_cleaned(columns):
     names = [POISON, "日本語", "e\u0301", "plain", "👩\u200d💻"]
     for room in (None, 40):
         columns(room)
-        _, *lines = _console.table(("NAME", "STATE"), [(name, "done") for name in names]).splitlines()
+        _, *lines = console.table(("NAME", "STATE"), [(name, "done") for name in names]).splitlines()
         assert len({width(line.removesuffix("done")) for line in lines}) == 1
 
 
@@ -120,7 +120,7 @@ def test_a_table_fits_the_terminal(columns, room):
     from dbnd._terminal.text import width
 
     columns(room)
-    lines = _console.table(HEADERS, ROWS).replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
+    lines = console.table(HEADERS, ROWS).replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
     assert max(map(width, lines)) <= max(room, 8)
     assert lines[1].startswith("572c4ce6"[:room])
     assert ("STARTED" in lines[0]) == (room >= 39)
@@ -129,7 +129,7 @@ def test_a_table_fits_the_terminal(columns, room):
 def test_addresses_are_whole(columns):
     columns(30)
     url = "http://localhost:8080/app/jobs/a/b"
-    assert url in _console.table(("LINK", "PLACE"), [("mlflow", url)], whole_last=True)
+    assert url in console.table(("LINK", "PLACE"), [("mlflow", url)], whole_last=True)
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ def test_verbosity_adds_up(monkeypatch, capsys, flags, said):
 
     from dbnd._cli.verbosity import add_verbosity_options
 
-    monkeypatch.setattr(_console, "_verbosity", 0)
+    monkeypatch.setattr(console, "_verbosity", 0)
 
     @click.command()
     def command():
         for kind in ("info", "success", "warning", "error", "details"):
-            getattr(_console, kind)(f"<{kind}>")
+            getattr(console, kind)(f"<{kind}>")
 
     add_verbosity_options(command)
     add_verbosity_options(command)  # a command that is asked for twice has them once

@@ -4,9 +4,9 @@ import zlib
 
 import pytest
 
-from dbnd._tracking import dead_letters, records
+from dbnd._journal import dead_letters, records
+from dbnd._journal.file import Header, JournalFile, read_header, unsent_of
 from dbnd._tracking.delivery import MAX_POINTS, Delivery
-from dbnd._tracking.journal_file import Header, JournalFile, read_header, unsent_of
 from dbnd._tracking.transport import BusyError, PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
 
 

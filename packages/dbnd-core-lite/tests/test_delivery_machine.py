@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dbnd._config import Config
-from dbnd._tracking import delivery, journal, records
-from dbnd._tracking.journal import Journal
-from dbnd._tracking.leftovers import find
+from dbnd._context.registry import load_config
+from dbnd._journal import journal, records
+from dbnd._journal.journal import Journal
+from dbnd._journal.leftovers import find
+from dbnd._run.sync import Sync
+from dbnd._tracking import delivery
 from dbnd._tracking.sender import Sender
-from dbnd._tracking.sync import Sync
 from dbnd._tracking.transport import PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
 
 URL = "http://tracker"
@@ -103,7 +104,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.patch.setattr(delivery, "MAX_BYTES", BATCH_BYTES)
         self.home = Path(tempfile.mkdtemp(prefix="dbnd-machine-"))
         self.folder = self.home / "journal"
-        self.config = Config.load(conf={"core.databand_url": URL})
+        self.config = load_config(conf={"core.databand_url": URL})
         self.tracker = Tracker()
         self.processes: list[Process] = []
         self.accepted: list[int] = []

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dbnd import _facts, _paths
-from dbnd._facts import _SlowFact
-from dbnd._run import Run, TaskDefinition
-from dbnd._tracking import wire
+from dbnd._base import facts, paths
+from dbnd._base.facts import _SlowFact
+from dbnd._model import wire
+from dbnd._model.run import Run, TaskDefinition
 
 GIT = ["git", "-c", "user.name=n", "-c", "user.email=e", "-c", "init.defaultBranch=main"]
 
@@ -41,15 +41,15 @@ def test_the_commit_is_read_without_running_git(repository, monkeypatch, prepare
     (repository / "deep/er").mkdir(parents=True)
     monkeypatch.chdir(repository / "deep/er")
     monkeypatch.setenv("PATH", "")
-    assert _facts.code_version() == expected
+    assert facts.code_version() == expected
 
 
 def test_the_commit_of_a_worktree_is_its_own(repository, monkeypatch):
     git("worktree", "add", "-b", "other", str(repository.parent / "tree"), cwd=repository)
     git("commit", "--allow-empty", "-m", "second", cwd=repository.parent / "tree")
     monkeypatch.chdir(repository.parent / "tree")
-    assert _facts.code_version() == commit_as_git_says(repository.parent / "tree")
-    assert _facts.code_version() != commit_as_git_says(repository)
+    assert facts.code_version() == commit_as_git_says(repository.parent / "tree")
+    assert facts.code_version() != commit_as_git_says(repository)
 
 
 @pytest.mark.parametrize("head", [b"", b"ref: refs/heads/none\n", b"\xff\x00\n", b"x" * 100_000, None])
@@ -58,12 +58,12 @@ def test_a_broken_repository_has_no_commit(tmp_path, monkeypatch, head):
     if head is not None:
         (tmp_path / ".git/HEAD").write_bytes(head)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_facts, "_commit", _SlowFact(_facts._read_commit))
-    assert _facts.code_version() is None
+    monkeypatch.setattr(facts, "_commit", _SlowFact(facts._read_commit))
+    assert facts.code_version() is None
 
 
 def test_a_fact_that_is_late_is_waited_for_once_and_taken_when_it_is_there(monkeypatch):
-    monkeypatch.setattr(_facts, "_PATIENCE", 0.05)
+    monkeypatch.setattr(facts, "_PATIENCE", 0.05)
     answer, asked = threading.Event(), []
 
     def ask():
@@ -94,11 +94,11 @@ def test_a_run_is_announced_without_the_facts_that_cannot_be_found(tmp_path, mon
     for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "DBND_USER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 987_654)  # nobody's
-    monkeypatch.setattr(_facts, "_user", _SlowFact(_facts.getpass.getuser))
+    monkeypatch.setattr(facts, "_user", _SlowFact(facts.getpass.getuser))
     env = body()["task_run_env"]
     assert (env["project_root"], env["cmd_line"], env["user_code_version"]) == ("", "", "None")
     assert env["user"] == "uid 987654"
-    assert _paths.journal_folder().name == "journal"
+    assert paths.journal_folder().name == "journal"
 
 
 def test_facts_are_text_whatever_names_are_made_of(monkeypatch):

@@ -10,9 +10,10 @@ from email.utils import format_datetime
 
 import pytest
 
-from dbnd._config import Config
-from dbnd._settings import CoreSettings
-from dbnd._tracking.http import HttpTransport
+from dbnd._config.settings import CoreSettings
+from dbnd._context.registry import load_config
+from dbnd._http.transport import HttpTransport
+from dbnd._model.wire import PROTOCOL_VERSION
 from dbnd._tracking.transport import (
     AccessError,
     Batch,
@@ -22,13 +23,12 @@ from dbnd._tracking.transport import (
     TooLargeError,
     UnreachableError,
 )
-from dbnd._tracking.wire import PROTOCOL_VERSION
 
 BATCH = Batch("log_metrics", {"metrics_info": [{"value": float("nan")}]}, "ab" * 16, 3, 7)
 
 
 def transport(url, **core):
-    return HttpTransport(url, Config.load(conf={"core": core}).settings(CoreSettings))
+    return HttpTransport(url, load_config(conf={"core": core}).settings(CoreSettings))
 
 
 def test_headers_are_those_of_the_protocol(server):

@@ -9,9 +9,9 @@ from unittest import mock
 
 import pytest
 
-from dbnd._tracking import journal as journal_module
-from dbnd._tracking.journal import Journal, JournalClosedError, JournalFullError
-from dbnd._tracking.journal_file import JournalFile
+from dbnd._journal import journal as journal_module
+from dbnd._journal.file import JournalFile
+from dbnd._journal.journal import Journal, JournalClosedError, JournalFullError
 
 EVERYTHING = 1 << 24
 
@@ -78,7 +78,7 @@ def test_accepted_means_kept(folder):
     code = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from dbnd._tracking.journal import Journal\n"
+        "from dbnd._journal.journal import Journal\n"
         f"journal = Journal(Path({str(folder)!r}), 'u')\n"
         "for n in range(100): journal.append('call', n)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dbnd._tracking import ownership, records
-from dbnd._tracking.journal_file import Header, JournalFile, JournalFormatError, read_header, unsent_of
+from dbnd._journal import ownership, records
+from dbnd._journal.file import Header, JournalFile, JournalFormatError, read_header, unsent_of
 
 EVERYTHING = 1 << 20
 
@@ -52,8 +52,8 @@ def left_by_a_killed_process(path, code=""):
     script = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from dbnd._tracking import records\n"
-        "from dbnd._tracking.journal_file import Header, JournalFile\n"
+        "from dbnd._journal import records\n"
+        "from dbnd._journal.file import Header, JournalFile\n"
         f"file = JournalFile.create(Path({str(path)!r}), Header('u'))\n"
         "for n in range(10): file.append(records.frame(('call', n)))\n"
         f"{code}\n"
@@ -295,8 +295,8 @@ def test_a_full_disk_leaves_no_half_line(path):
     code = (
         "import resource, signal\n"
         "from pathlib import Path\n"
-        "from dbnd._tracking import records\n"
-        "from dbnd._tracking.journal_file import Header, JournalFile\n"
+        "from dbnd._journal import records\n"
+        "from dbnd._journal.file import Header, JournalFile\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"file = JournalFile.create(Path({str(path)!r}), Header('u'))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
@@ -366,7 +366,7 @@ def test_a_signal_handler_may_append_in_the_middle_of_an_append(path, monkeypatc
 def test_no_journal_gets_the_number_of_a_standard_stream(path):
     script = (
         "import os, sys; from pathlib import Path; from dbnd._tracking import records\n"
-        "from dbnd._tracking.journal_file import Header, JournalFile\n"
+        "from dbnd._journal.file import Header, JournalFile\n"
         "for fd in range(3): os.close(fd)\n"
         "file = JournalFile.create(Path(sys.argv[1]), Header('http://x'))\n"
         "file.append(records.frame(('log_metrics', [])))\n"

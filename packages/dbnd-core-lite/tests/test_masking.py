@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbnd._masking import MARGIN, MASK, mask_text, mask_value
-from dbnd._tracking.wire import ErrorInfo
-from dbnd._values import MAX_TEXT, param_text
+from dbnd._base.masking import MARGIN, MASK, mask_text, mask_value
+from dbnd._model.values import MAX_TEXT, param_text
+from dbnd._model.wire import ErrorInfo
 
 NO_SECRETS = [
     "abfss://bronze@lake.dfs.core.windows.net/sales",

@@ -238,7 +238,7 @@ def test_links_are_of_the_web_and_everything_is_escaped(conf):
 
 
 def test_an_untracked_context_says_so(monkeypatch):
-    monkeypatch.setattr("dbnd._context.configured_url", lambda _: None)
+    monkeypatch.setattr("dbnd._run.session.configured_url", lambda _: None)
     with new_dbnd_context() as context:
         facts, links = parsed(context._repr_html_())
     assert facts == {"Tracker": "none: install dbnd-tracker or set core.databand_url"}

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from dbnd._json import encode
-from dbnd._tracking.parts import MAX_EVENT, parts_of
-from dbnd._tracking.points import MAX_POINTS, group, points_of, text_point
+from dbnd._model.encoding import encode
+from dbnd._model.parts import MAX_EVENT, parts_of
+from dbnd._model.points import MAX_POINTS, group, points_of, text_point
 
 
 def parts(groups):

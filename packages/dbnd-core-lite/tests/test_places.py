@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbnd._config import Config
-from dbnd._paths import sqlite_path, sqlite_url
-from dbnd._places import page_path, page_url, place_of
-from dbnd._run import Run, TaskDefinition
-from dbnd._tracking import wire
-from dbnd._tracking.transport import configured_url
+from dbnd._base.paths import sqlite_path, sqlite_url
+from dbnd._context.registry import configured_url, load_config
+from dbnd._model import wire
+from dbnd._model.addresses import page_path, page_url, place_of
+from dbnd._model.run import Run, TaskDefinition
 
 JOBS = ["train", "etl/daily #2", "a?b=c", "50%", "%2F", "ünï cödé", "a\udcffb"]
 names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1).filter(
@@ -68,8 +67,8 @@ def test_a_url_whose_path_nobody_has_escaped_is_read():
 def test_the_tracker_stands_in_the_home_whatever_its_name(tmp_path, monkeypatch, name):
     monkeypatch.setenv("DBND_HOME", str(tmp_path / name))
     monkeypatch.delenv("DBND__CORE__DATABAND_URL", raising=False)
-    url = configured_url(Config.load())
+    url = configured_url(load_config())
     assert url is not None
     assert sqlite_path(url)[0] == tmp_path / name / "tracker.db"
-    again = configured_url(Config.load(set_config=[f"core.databand_url={url}"]))
+    again = configured_url(load_config(set_config=[f"core.databand_url={url}"]))
     assert again == url

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from dbnd import ConfigError, hookimpl
-from dbnd import _hooks as hooks
-from dbnd._plugins import PluginManager
+from dbnd._context import hooks as hooks
+from dbnd._context.plugins import PluginManager
 
 
 class Recorder:

@@ -12,7 +12,7 @@ import uuid
 import pytest
 
 from dbnd import dbnd_tracking, log_metric, task
-from dbnd._run import Run, TaskDefinition
+from dbnd._model.run import Run, TaskDefinition
 
 PATIENCE = 60
 
@@ -321,7 +321,7 @@ def test_sigterm_cancels_the_run_after_one_that_was_stopped_in_another_thread(sc
     script(
         f"""
         import threading
-        from dbnd._signals import request_end
+        from dbnd._base.signals import request_end
         first = dbnd_tracking("first", conf=conf).start()
         stopping = threading.Thread(target=first.stop)
         stopping.start(); stopping.join()
@@ -489,12 +489,12 @@ def test_outside_of_a_run_a_stray_environment_harms_nobody(monkeypatch, server):
         monkeypatch.setenv(name, str(uuid.uuid4()))
     monkeypatch.setenv("DBND__CORE__DATABAND_URL", server.url)
     monkeypatch.setenv("DBND__CORE__DATABAND_ACCESS_TOKEN", "t")
-    from dbnd import _logging_api
+    from dbnd._run import log
 
-    _logging_api._client_of_environment.cache_clear()
+    log._client_of_environment.cache_clear()
     outside()
-    client = _logging_api._client_of_environment()
+    client = log._client_of_environment()
     assert client.flush(PATIENCE)
-    _logging_api._client_of_environment.cache_clear()
+    log._client_of_environment.cache_clear()
     assert points(server) == {os.environ["DBND_PARENT_TASK_RUN_ATTEMPT_UID"]: [1]}
     client.close()

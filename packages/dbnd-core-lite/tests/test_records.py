@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbnd._tracking import records
+from dbnd._journal import records
 
 values = st.recursive(
     st.none()

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from dbnd._journal.journal import Journal
 from dbnd._tracking import sender as sender_module
-from dbnd._tracking.journal import Journal
 from dbnd._tracking.sender import Sender
 from dbnd._tracking.transport import BusyError, RefusedError, UnreachableError
 

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from dbnd import _console
-from dbnd._config import Config
-from dbnd._paths import journal_folder
-from dbnd._tracking import journal as journal_module
-from dbnd._tracking import ownership, records
-from dbnd._tracking.journal import Journal
-from dbnd._tracking.leftovers import find, tidy
-from dbnd._tracking.sync import Sync, delivering_leftovers
+from dbnd._base.paths import journal_folder
+from dbnd._context.registry import load_config
+from dbnd._journal import journal as journal_module
+from dbnd._journal import ownership, records
+from dbnd._journal.journal import Journal
+from dbnd._journal.leftovers import find, tidy
+from dbnd._run.sync import Sync, delivering_leftovers
+from dbnd._terminal import console
 
 PATIENCE = 60
 
 
 def config(server, **core):
-    return Config.load(conf={"core": {"databand_url": server.url, "databand_access_token": "t", **core}})
+    return load_config(conf={"core": {"databand_url": server.url, "databand_access_token": "t", **core}})
 
 
 def leave(url, *values):
@@ -93,9 +93,11 @@ def test_a_journal_whose_process_lives_is_left_alone(server):
 def test_what_a_killed_process_has_left_is_delivered_from_where_it_stopped(server):
     code = (
         "import os, signal\n"
-        "from dbnd._config import Config\n"
+        "from dbnd._config.config import Config\n"
+        "from dbnd._context.registry import create_transport, load_config\n"
         "from dbnd._tracking.client import TrackingAPIClient\n"
-        f"client = TrackingAPIClient({server.url!r}, Config.load(conf={{'core.databand_access_token': 't'}}))\n"
+        "config = load_config(conf={'core.databand_access_token': 't'})\n"
+        f"client = TrackingAPIClient({server.url!r}, config, create_transport)\n"
         "def log(n): client.log_metrics([['attempt', 'user', ['n', n, 0, None, None]]])\n"
         "for n in range(50): log(n)\n"
         "assert client.flush(60)\n"
@@ -114,7 +116,7 @@ def test_an_unreachable_tracker_keeps_everything(server, free_port):
     url = f"http://127.0.0.1:{free_port}"
     leave(url, 1, 2)
     leave(url, 3)
-    there = Config.load(conf={"core.databand_url": url})
+    there = load_config(conf={"core.databand_url": url})
     report = Sync(journal_folder(), there).deliver(patience=PATIENCE)
     assert list(report.unreachable) == [url]
     assert not report.is_complete
@@ -284,7 +286,7 @@ def test_a_run_that_gets_no_thread_leaves_leftovers_to_another(server, monkeypat
 def test_trouble_beside_a_run_is_quiet(free_port, capsys):
     leave(f"http://127.0.0.1:{free_port}", 1)
     journal_folder().joinpath("x.journal").write_text("nonsense")
-    with delivering_leftovers(Config.load(conf={"core.databand_url": f"http://127.0.0.1:{free_port}"})):
+    with delivering_leftovers(load_config(conf={"core.databand_url": f"http://127.0.0.1:{free_port}"})):
         pass
     assert capsys.readouterr() == ("", "")
 
@@ -363,15 +365,15 @@ def test_the_command_says_what_is_left_and_fails(sync, server):
 
 
 def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
-    with _console.progress("Delivering", 10, patience=0.0) as progress:
+    with console.progress("Delivering", 10, patience=0.0) as progress:
         progress(5)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.delenv("CI", raising=False)
-    with _console.progress("Delivering", 10, patience=0.0) as progress:
+    with console.progress("Delivering", 10, patience=0.0) as progress:
         progress(5)
     assert "Delivering" in capsys.readouterr().err
-    with _console.progress("Delivering", 10, patience=1e9) as progress:
+    with console.progress("Delivering", 10, patience=1e9) as progress:
         progress(5)
     assert capsys.readouterr().err == ""
 
@@ -431,7 +433,7 @@ def held(path):
 
 def leave_as_a_dead_process(url, *values):
     """A journal of a process that lives no more: of one that lives, it would be taken for in use."""
-    code = f"from dbnd._tracking.journal import Journal\nfrom dbnd._paths import journal_folder\nimport sys\n\
+    code = f"from dbnd._journal.journal import Journal\nfrom dbnd._base.paths import journal_folder\nimport sys\n\
 journal = Journal(journal_folder(), {url!r})\nfor n in {values!r}:\n  journal.append('log_metrics', \
 [['attempt', 'user', ['n', n, 0, None, None]]])\nprint(journal.path)\njournal.close()"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -86,7 +86,7 @@ def test_outside_of_a_run_a_task_just_runs(home):
 
 
 def test_logging_outside_of_a_run_says_so_once(capsys, monkeypatch):
-    monkeypatch.setattr("dbnd._logging_api._said_untracked", False)
+    monkeypatch.setattr("dbnd._run.log._said_untracked", False)
     log_metric("a", 1)
     log_artifact("a", "b")
     assert capsys.readouterr().err.count("outside of a run") == 1

@@ -8,12 +8,12 @@ import click
 import pytest
 
 from dbnd import new_dbnd_context
-from dbnd._config import Config
-from dbnd._run import Run, TaskDefinition, TaskRunState
-from dbnd._terminal.progress import MAX_TASKS, RunProgress, Series
-from dbnd._terminal.summary import summary
+from dbnd._cli.progress import MAX_TASKS, RunProgress, Series
+from dbnd._cli.summary import summary
+from dbnd._context.registry import create_transport, load_config
+from dbnd._model.points import deleted_point, group, point, text_point
+from dbnd._model.run import Run, TaskDefinition, TaskRunState
 from dbnd._tracking.client import TrackingAPIClient
-from dbnd._tracking.points import deleted_point, group, point, text_point
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def run():
 
 @pytest.fixture
 def client(server):
-    client = TrackingAPIClient(server.url, Config.load())
+    client = TrackingAPIClient(server.url, load_config(), create_transport)
     yield client
     client.close()
 

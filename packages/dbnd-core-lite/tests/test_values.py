@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
-from dbnd._json import encode
-from dbnd._tracking.points import point
-from dbnd._values import MAX_PREVIEW, MAX_TEXT, describe, metric_value, param_text, preview, storable
+from dbnd._model.encoding import encode
+from dbnd._model.points import point
+from dbnd._model.values import MAX_PREVIEW, MAX_TEXT, describe, metric_value, param_text, preview, storable
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_an_integer_of_thousands_of_digits_is_told_by_its_size():
 
 
 def test_values_that_cannot_be_kept_as_they_are_are_said_once(capsys, monkeypatch):
-    monkeypatch.setattr("dbnd._values._said", set())
+    monkeypatch.setattr("dbnd._model.values._said", set())
     for _ in range(3):
         metric_value(10**5000)
     metric_value(nested(980))

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from mlflow.entities import Dataset
 
-from dbnd._tracking import wire
+from dbnd._model import wire
 from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._datasets import dataset_operation, path_of
 
@@ -116,7 +116,7 @@ def test_name_and_digest_stand_where_other_trackers_ignore_them(tracker_url, inn
 
 def test_our_tracker_keeps_name_and_digest_with_the_schema():
     logged = pytest.importorskip("dbnd_tracker._schemas.logged")
-    from dbnd._run import Run, TaskDefinition
+    from dbnd._model.run import Run, TaskDefinition
 
     task_run = Run("job", "run").new_task_run(TaskDefinition("t"), parent=None)
     body = wire.dataset_operation(task_run, dataset_operation(dataset({"uri": "/x"}), NOW))

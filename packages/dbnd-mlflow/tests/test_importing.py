@@ -18,10 +18,10 @@ from mlflow.entities import Metric, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.search_utils import SearchUtils
 
-from dbnd import Config, dbnd_tracking
+from dbnd import dbnd_tracking
 from dbnd._cli.sync import sync
-from dbnd._tracking.reader import open_reader
-from dbnd._tracking.transport import UnreachableError, create_transport
+from dbnd._context.registry import create_transport, load_config, open_reader
+from dbnd._tracking.transport import UnreachableError
 from dbnd_mlflow import _cli, _importing, _sides, build_composite_uri
 from dbnd_mlflow._derived import uid_of
 
@@ -73,7 +73,7 @@ def verify(*args):
 
 @pytest.fixture
 def reader(tracker):
-    config = Config.load()
+    config = load_config()
     with contextlib.closing(create_transport(tracker, config)) as transport:
         transport.check()  # a file that does not exist yet has no runs for whoever has opened it
     with contextlib.closing(open_reader(config)) as opened:

@@ -21,8 +21,7 @@ from click.testing import CliRunner
 from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service.utils import _get_store
 
-from dbnd._config import current_config
-from dbnd._tracking.client import get_client
+from dbnd._context.registry import current_config, get_client
 from dbnd_mlflow import DatabandStore, build_composite_uri
 from dbnd_mlflow._cli import mlflow as commands
 
@@ -76,7 +75,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def empty_tracker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The database of a tracker that has nothing yet."""
-    from dbnd_tracker._database import open_database
+    from dbnd_tracker._storage.database import open_database
 
     path = tmp_path_factory.mktemp("tracker") / "tracker.db"
     open_database(f"sqlite:///{path}").close()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbnd import ConfigError
-from dbnd._paths import sqlite_path, sqlite_url
+from dbnd._base.paths import sqlite_path, sqlite_url
 from dbnd_mlflow import CompositeUri, build_composite_uri, is_composite_uri, parse_composite_uri
 
 

@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from dbnd_tracker._app import create_app
-from dbnd_tracker._connections import ConnectionLimits
-from dbnd_tracker._database import Database, open_database
 from dbnd_tracker._ingest import apply_call
 from dbnd_tracker._queries import metric_history, run_detail
-from dbnd_tracker._server import listen, make_server
+from dbnd_tracker._server.app import create_app
+from dbnd_tracker._server.connections import ConnectionLimits
+from dbnd_tracker._server.process import listen, make_server
+from dbnd_tracker._storage.database import Database, open_database
 from dbnd_tracker._views import MetricPoint, RunDetail, TaskRunView
 
 Json = dict[str, Any]

@@ -23,16 +23,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dbnd._tracking.points import SIZE
-from dbnd_tracker._api.extensions import POINTS_HEADER
-from dbnd_tracker._app import create_app
+from dbnd._model.points import SIZE
 from dbnd_tracker._cli.comparison import compared, comparison_text
 from dbnd_tracker._cli.run_text import run_text
 from dbnd_tracker._ingest import CALLS
+from dbnd_tracker._middleware.extensions import POINTS_HEADER
 from dbnd_tracker._queries import run_detail
 from dbnd_tracker._reader import DatabaseReader
+from dbnd_tracker._server.app import create_app
+from dbnd_tracker._storage.values import MAX_DEPTH
 from dbnd_tracker._tables import write_csv, write_parquet
-from dbnd_tracker._values import MAX_DEPTH
 
 
 class Client:

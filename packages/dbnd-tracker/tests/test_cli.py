@@ -16,7 +16,7 @@ import pytest
 import requests
 from click.testing import CliRunner, Result
 
-from dbnd._errors import ConfigError, DatabandError, UsageError
+from dbnd._base.errors import ConfigError, DatabandError, UsageError
 from dbnd_tracker._cli.runs import runs
 from dbnd_tracker._cli.tracker import tracker as tracker_command
 from dbnd_tracker._errors import RemoteError

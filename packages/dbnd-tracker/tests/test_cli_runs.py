@@ -15,12 +15,12 @@ import requests
 from click.testing import CliRunner, Result
 from sqlalchemy import func, select
 
-from dbnd._errors import DatabandError, UsageError
-from dbnd_tracker import _models as models
+from dbnd._base.errors import DatabandError, UsageError
 from dbnd_tracker._cli.references import complete_run
 from dbnd_tracker._cli.runs import runs
 from dbnd_tracker._errors import RemoteError, TrackerError
 from dbnd_tracker._queries import Condition, QueryError, RunFilter, list_runs
+from dbnd_tracker._storage import models as models
 
 TABLES = (
     *(models.Run, models.TaskRun, models.Attempt, models.TaskDefinition, models.TaskRelation, models.Param, models.Tag),

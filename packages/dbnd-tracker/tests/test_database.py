@@ -17,16 +17,16 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import create_engine, text
 
-from dbnd._errors import ConfigError
-from dbnd._paths import sqlite_url
+from dbnd._base.errors import ConfigError
+from dbnd._base.paths import sqlite_url
 from dbnd._tracking.transport import Batch
-from dbnd_tracker._database import Database, open_database
 from dbnd_tracker._errors import StorageError
 from dbnd_tracker._ingest import apply_batch
-from dbnd_tracker._models import Base
 from dbnd_tracker._queries import list_runs
 from dbnd_tracker._queries.arrays import Columns
 from dbnd_tracker._queries.metrics import Series
+from dbnd_tracker._storage.database import Database, open_database
+from dbnd_tracker._storage.models import Base
 
 
 def test_migrations_of_several_databases_at_once_do_not_meet(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_current_file_opens_without_alembic(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
     open_database(str(path)).close()
     code = (
-        "import sys; from dbnd_tracker._database import open_database; open_database(sys.argv[1]);"
+        "import sys; from dbnd_tracker._storage.database import open_database; open_database(sys.argv[1]);"
         "sys.exit('alembic' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 0
@@ -85,7 +85,7 @@ def test_a_current_file_opens_without_alembic(tmp_path: Path) -> None:
 
 def test_alembic_is_imported_where_the_database_is_made_not_where_it_is_opened(tmp_path: Path) -> None:
     code = (
-        "import sys; from dbnd_tracker._database import Database; Database(sys.argv[1]);"
+        "import sys; from dbnd_tracker._storage.database import Database; Database(sys.argv[1]);"
         "sys.exit('alembic' not in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "t.db")], check=False)
@@ -96,7 +96,7 @@ def test_alembic_is_imported_where_the_database_is_made_not_where_it_is_opened(t
 def test_processes_that_open_a_new_file_at_once_all_succeed(tmp_path: Path) -> None:
     go = tmp_path / "go"
     code = (
-        "import os, sys, time; from dbnd_tracker._database import Database; database = Database(sys.argv[1]);"
+        "import os, sys, time; from dbnd_tracker._storage.database import Database; database = Database(sys.argv[1]);"
         "print('ready', flush=True)\nwhile not os.path.exists(sys.argv[2]): pass\n"
         "database.open(); print('opened')"
     )

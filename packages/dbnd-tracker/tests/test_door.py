@@ -18,12 +18,12 @@ import pytest
 import requests
 
 from dbnd_tracker._api import large
-from dbnd_tracker._api.bodies import NotGzipError, TooLargeError, gunzip
-from dbnd_tracker._api.timeout import TimeoutMiddleware
-from dbnd_tracker._connections import _RESERVE, ConnectionLimits
-from dbnd_tracker._deadline import DEADLINE
 from dbnd_tracker._errors import StorageError
+from dbnd_tracker._middleware.bodies import NotGzipError, TooLargeError, gunzip
+from dbnd_tracker._middleware.timeout import TimeoutMiddleware
+from dbnd_tracker._server.connections import _RESERVE, ConnectionLimits
 from dbnd_tracker._settings import TrackerSettings
+from dbnd_tracker._storage.deadline import DEADLINE
 
 _TRACKING = "/api/v1/tracking/log_metrics"
 
@@ -132,7 +132,7 @@ def test_a_refused_client_that_goes_on_to_send_hears_its_answer(guarded: Any) ->
 
 
 def test_a_refused_client_that_drips_is_left(sqlite_tracker: Any, serve: Any, connect: Any, monkeypatch: Any) -> None:
-    from dbnd_tracker._api import unread
+    from dbnd_tracker._middleware import unread
 
     monkeypatch.setattr(unread, "_PATIENCE", 0.3)
     connection = connect(serve(sqlite_tracker.database, token="right"))
@@ -357,7 +357,7 @@ def test_what_takes_too_long_is_not_committed_later(sqlite_tracker: Any) -> None
 
 
 def test_a_commit_that_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dbnd_tracker._api import timeout
+    from dbnd_tracker._middleware import timeout
 
     sent: list[Any] = []
 
@@ -511,7 +511,7 @@ def test_too_many_requests_under_way_leave_the_health_to_be_asked(limited: Any, 
 def test_a_process_keeps_files_for_other_things_than_connections() -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 400));"
-        "from dbnd_tracker._connections import allow_files;"
+        "from dbnd_tracker._server.connections import allow_files;"
         "print(allow_files(100), allow_files(1000), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,18 +11,11 @@ from typing import Any
 
 import pytest
 
-from dbnd._config import Config
-from dbnd._errors import ConfigError
-from dbnd._tracking.transport import (
-    Batch,
-    PartlyAppliedError,
-    RefusedError,
-    UnreachableError,
-    create_transport,
-    embedded_url,
-)
-from dbnd_tracker import _database, _sqlite
+from dbnd._base.errors import ConfigError
+from dbnd._context.registry import create_transport, embedded_url, load_config
+from dbnd._tracking.transport import Batch, PartlyAppliedError, RefusedError, UnreachableError
 from dbnd_tracker._embedded import EmbeddedTransport
+from dbnd_tracker._storage import database, sqlite
 
 
 def _batch(task: Any, first: int = 1, last: int = 2, journal: str = "0" * 32) -> Batch:
@@ -32,7 +25,7 @@ def _batch(task: Any, first: int = 1, last: int = 2, journal: str = "0" * 32) ->
 def test_the_embedded_url_leads_to_this_transport(home: Path, make_run: Any, open_tracker: Any) -> None:
     url = embedded_url()
     assert url == f"sqlite:///{home / 'dbnd' / 'tracker.db'}"
-    transport = create_transport(url, Config.load())
+    transport = create_transport(url, load_config())
     assert isinstance(transport, EmbeddedTransport)
     # Nothing is touched before there is something to send.
     assert not (home / "dbnd").exists()
@@ -91,7 +84,7 @@ def test_errors_are_told_apart(tmp_path: Path, make_run: Any) -> None:
 
 
 def test_a_locked_file_is_tried_again_later(tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sqlite, "BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 50)
     task = make_run().task()
     path = tmp_path / "t.db"
     transport = EmbeddedTransport(f"sqlite:///{path}")
@@ -109,7 +102,7 @@ def test_a_locked_file_is_tried_again_later(tmp_path: Path, make_run: Any, monke
 
 def test_a_newer_schema_keeps_events_waiting(tmp_path: Path, make_run: Any) -> None:
     path = tmp_path / "t.db"
-    _database.open_database(str(path)).close()
+    database.open_database(str(path)).close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
@@ -133,7 +126,7 @@ def test_a_url_that_cannot_be_used_is_refused_at_once() -> None:
 
 FORKS = """
 import os, sys, threading, uuid
-from dbnd._tracking.points import group
+from dbnd._model.points import group
 from dbnd._tracking.transport import Batch
 from dbnd_tracker._embedded import EmbeddedTransport
 

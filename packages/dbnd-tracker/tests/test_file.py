@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from dbnd._tracking.transport import Batch, UnreachableError
-from dbnd_tracker._backup import back_up
-from dbnd_tracker._database import Database
 from dbnd_tracker._embedded import EmbeddedTransport
+from dbnd_tracker._storage.backup import back_up
+from dbnd_tracker._storage.database import Database
 
 SIDES = ("", "-wal", "-shm")
 
@@ -340,7 +340,7 @@ def test_a_place_where_no_file_can_be_made_keeps_the_events(sender: Sender) -> N
 
 _OTHER = """
 import sys
-from dbnd_tracker._database import Database
+from dbnd_tracker._storage.database import Database
 database = Database(sys.argv[1])
 database.open()
 print(flush=True)

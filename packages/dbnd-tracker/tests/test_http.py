@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import requests
 
-from dbnd_tracker._api.bodies import NotGzipError, TooLargeError, gunzip
-from dbnd_tracker._api.hosts import is_loopback
-from dbnd_tracker._server import listen
+from dbnd_tracker._middleware.bodies import NotGzipError, TooLargeError, gunzip
+from dbnd_tracker._middleware.hosts import is_loopback
+from dbnd_tracker._server.process import listen
 from dbnd_tracker._settings import TrackerSettings
 
 _TABLES = ("runs", "task_runs", "attempts", "task_relations", "params", "tags", "metric_series", "metrics")
@@ -214,10 +214,10 @@ def test_an_unknown_call_is_said(server: Any) -> None:
 def test_a_database_that_is_locked_answers_503(
     sqlite_tracker: Any, serve: Any, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dbnd_tracker import _sqlite
+    from dbnd_tracker._storage import sqlite
 
     server = serve(sqlite_tracker.database)
-    monkeypatch.setattr(_sqlite, "BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 50)
     sqlite_tracker.database.close()  # new connections take the shorter time-out
     other = sqlite3.connect(sqlite_tracker.database.path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -330,7 +330,7 @@ def test_every_route_is_documented(server: Any) -> None:
 
 
 def test_a_port_in_use_is_said() -> None:
-    from dbnd._errors import ConfigError
+    from dbnd._base.errors import ConfigError
 
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
@@ -341,7 +341,7 @@ def test_a_port_in_use_is_said() -> None:
 
 
 def test_an_address_of_another_machine_is_said() -> None:
-    from dbnd._errors import ConfigError
+    from dbnd._base.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1:0"):
         listen("192.0.2.1", 0)

@@ -14,18 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from dbnd._tracking.points import group
-from dbnd_tracker import _repeats
-from dbnd_tracker._database import open_database
+from dbnd._model.points import group
 from dbnd_tracker._ingest import apply_points
-from dbnd_tracker._models import Attempt, MetricKey, MetricSeries
 from dbnd_tracker._queries import metric_list
-from dbnd_tracker._values import Kind, encode, readable
+from dbnd_tracker._storage import repeats
+from dbnd_tracker._storage.database import open_database
+from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries
+from dbnd_tracker._storage.values import Kind, encode, readable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dbnd_tracker._writer import Writer
+    from dbnd_tracker._storage.writer import Writer
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_point_of_mlflow_that_is_logged_twice_is_kept_once(tracker: Any, batch
     _, task = tracker.started()
     expected: dict[str, dict[Any, None]] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_repeats, "_BLOCK", 3)
+        patch.setattr(repeats, "_BLOCK", 3)
         for batch in batches:
             apply_points(
                 tracker.database, [group(task.attempt, "mlflow", [(k, v, 1000 * ms, s, None) for k, v, ms, s in batch])]

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from dbnd_tracker._database import open_database
+from dbnd_tracker._storage.database import open_database
 
 # `nox -s kills` sets it to 50.
 KILLS = int(os.environ.get("TRACKER_KILLS", "5"))
@@ -33,12 +33,13 @@ PATIENCE = 100
 CLIENT = """
 import os, sys, time
 from pathlib import Path
-from dbnd._config import Config
+from dbnd._config.config import Config
+from dbnd._context.registry import create_transport, load_config
 from dbnd._tracking.client import TrackingAPIClient
-from dbnd._tracking.points import group, point
+from dbnd._model.points import group, point
 
 url, attempt, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-client = TrackingAPIClient(url, Config.load())
+client = TrackingAPIClient(url, load_config(), create_transport)
 n = 0
 while not (folder / "stop").exists():
     for _ in range(20):
@@ -56,7 +57,7 @@ SERVER = """
 import os, signal
 from contextlib import suppress
 from dbnd._cli.main import main
-from dbnd_tracker import _app
+from dbnd_tracker._server import app
 from dbnd_tracker._ingest import calls
 
 left = int(os.environ["ANSWERS"])
@@ -84,14 +85,14 @@ class Dying:
 
         await self.app(scope, receive, answer if scope["type"] == "http" else send)
 
-make = _app.create_app
+make = app.create_app
 
 def create_app(*args, **options):
     app = make(*args, **options)
     app.add_middleware(Dying)
     return app
 
-_app.create_app = create_app
+app.create_app = create_app
 if __name__ == "__main__":  # the processes that serve read this file, too
     main()
 """

@@ -10,10 +10,10 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Engine, create_engine, make_url, text
 
-from dbnd_tracker import _migrations
-from dbnd_tracker._database import REVISIONS
-from dbnd_tracker._migrations.versions import v0001_first
-from dbnd_tracker._models import Base
+from dbnd_tracker._storage import migrations
+from dbnd_tracker._storage.database import REVISIONS
+from dbnd_tracker._storage.migrations.versions import v0001_first
+from dbnd_tracker._storage.models import Base
 
 RUN, TASK, ATTEMPT, ORPHAN = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "1234")
 
@@ -24,7 +24,7 @@ def _engine(url: str) -> Engine:
 
 
 def test_the_known_revisions_are_those_of_alembic() -> None:
-    script = _migrations.scripts()
+    script = migrations.scripts()
     assert [revision.revision for revision in script.walk_revisions()][::-1] == list(REVISIONS)
     assert script.get_heads() == [REVISIONS[-1]]
 
@@ -120,7 +120,7 @@ def test_last_values_of_older_schemas_become_mlflows(first_url: str, open_tracke
 
 
 def test_a_migration_that_fails_leaves_the_old_schema(first_url: str, open_tracker: Any, monkeypatch: Any) -> None:
-    from dbnd_tracker._migrations.versions import v0002_narrow_points
+    from dbnd_tracker._storage.migrations.versions import v0002_narrow_points
 
     def fail(op: Any) -> None:
         v0002_narrow_points._narrow_points(op)
@@ -128,14 +128,14 @@ def test_a_migration_that_fails_leaves_the_old_schema(first_url: str, open_track
         raise OSError(msg)
 
     with monkeypatch.context() as patch:
-        original = _migrations.scripts
+        original = migrations.scripts
 
         def scripts() -> Any:
             found = original()
             patch.setattr(found.get_revision("0002").module, "upgrade", fail)
             return found
 
-        patch.setattr(_migrations, "scripts", scripts)
+        patch.setattr(migrations, "scripts", scripts)
         with pytest.raises(Exception, match="the disk is full"):
             open_tracker(first_url)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from dbnd_tracker._models import Attempt, Run, TaskRelation, TaskRun
+from dbnd_tracker._storage.models import Attempt, Run, TaskRelation, TaskRun
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The read API beyond lists and single runs: order, comparison, datasets, exports, and what original clients ask."""
+"""The read API beyond lists and single runs: order, comparison, datasets, exports, and what queries clients ask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from dbnd_tracker import _tables as tables
 from dbnd_tracker._api import exports
-from dbnd_tracker._queries import original
+from dbnd_tracker._original import queries
 
 
 def _dataset(task: Any, path: str, operation: str, status: str = "OK", **facts: Any) -> dict[str, Any]:
@@ -338,10 +338,10 @@ def test_the_points_of_many_metrics_are_cut_to_what_one_answer_may_hold(
         return {key: [value for _, value, _ in points] for key, points in found.items()}
 
     assert asked() == {key: [0, 1, 2, 3, 4] for key in keys}
-    monkeypatch.setattr(original, "_CHUNK", 2)
-    monkeypatch.setattr(original, "_MAX_POINTS", 23)
+    monkeypatch.setattr(queries, "_CHUNK", 2)
+    monkeypatch.setattr(queries, "_MAX_POINTS", 23)
     assert asked() == {key: [0, 1, 2] for key in keys}
-    monkeypatch.setattr(original, "_MAX_SERIES", 5)
+    monkeypatch.setattr(queries, "_MAX_SERIES", 5)
     assert asked() == {key: [0, 1, 2, 3] for key in keys[:5]}
 
 

@@ -5,8 +5,8 @@ import re
 import pytest
 from fastapi.testclient import TestClient
 
-from dbnd_tracker._app import create_app
-from dbnd_tracker._database import Database
+from dbnd_tracker._server.app import create_app
+from dbnd_tracker._storage.database import Database
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbnd._tracking.points import group
+from dbnd._model.points import group
 from dbnd_tracker._ingest import apply_points
 from dbnd_tracker._queries.sampling import sampled_places
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbnd_tracker._deletion import delete_runs
 from dbnd_tracker._queries import arrays
 from dbnd_tracker._queries.arrays import Columns, SeriesCache
 from dbnd_tracker._queries.metrics import find_series
 from dbnd_tracker._queries.series import Sample, _line, _sample, chart_sample
+from dbnd_tracker._storage.deletion import delete_runs
 
 
 def _columns(values: Sequence[float], steps: Sequence[int]) -> Columns:

@@ -109,16 +109,16 @@ def test_the_access_log_has_no_secrets(sqlite_tracker: Any, serve: Any, make_run
 def test_the_end_of_a_server_finishes_what_it_has_begun(
     sqlite_tracker: Any, serve: Any, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dbnd_tracker import _server
+    from dbnd_tracker._server import process
 
     made: list[Any] = []
-    original = _server.uvicorn.Server
+    original = process.uvicorn.Server
 
     def remember(config: Any) -> Any:
         made.append(original(config))
         return made[-1]
 
-    monkeypatch.setattr(_server.uvicorn, "Server", remember)
+    monkeypatch.setattr(process.uvicorn, "Server", remember)
     server = serve(sqlite_tracker.database)
     begun, go = threading.Event(), threading.Event()
     write = sqlite_tracker.database.write

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dbnd_tracker._states import next_run_state, next_task_state
+from dbnd_tracker._storage.states import next_run_state, next_task_state
 
 
 @pytest.mark.parametrize(

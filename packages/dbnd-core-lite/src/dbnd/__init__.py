@@ -9,27 +9,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dbnd._config import Config as Config
-    from dbnd._config import config as config
-    from dbnd._context import DatabandContext as DatabandContext
-    from dbnd._context import get_databand_context as get_databand_context
-    from dbnd._context import new_dbnd_context as new_dbnd_context
-    from dbnd._errors import ConfigError as ConfigError
-    from dbnd._errors import DatabandError as DatabandError
-    from dbnd._errors import TaskNotFoundError as TaskNotFoundError
-    from dbnd._errors import TaskParameterError as TaskParameterError
-    from dbnd._errors import TrackingError as TrackingError
-    from dbnd._errors import UsageError as UsageError
-    from dbnd._hooks import Command as Command
-    from dbnd._hooks import hookimpl as hookimpl
-    from dbnd._inplace import dbnd_tracking as dbnd_tracking
-    from dbnd._logging_api import log_artifact as log_artifact
-    from dbnd._logging_api import log_metric as log_metric
-    from dbnd._logging_api import log_metrics as log_metrics
-    from dbnd._run import TaskRun as TaskRun
-    from dbnd._run import current_task_run as current_task_run
-    from dbnd._settings import Settings as Settings
-    from dbnd._task import task as task
+    from dbnd._base.errors import ConfigError as ConfigError
+    from dbnd._base.errors import DatabandError as DatabandError
+    from dbnd._base.errors import TaskNotFoundError as TaskNotFoundError
+    from dbnd._base.errors import TaskParameterError as TaskParameterError
+    from dbnd._base.errors import TrackingError as TrackingError
+    from dbnd._base.errors import UsageError as UsageError
+    from dbnd._config.config import Config as Config
+    from dbnd._config.settings import Settings as Settings
+    from dbnd._context.current import DatabandContext as DatabandContext
+    from dbnd._context.current import current_task_run as current_task_run
+    from dbnd._context.current import get_databand_context as get_databand_context
+    from dbnd._context.hooks import Command as Command
+    from dbnd._context.hooks import hookimpl as hookimpl
+    from dbnd._context.registry import config as config
+    from dbnd._context.registry import load_config as load_config
+    from dbnd._model.run import TaskRun as TaskRun
+    from dbnd._run.inplace import dbnd_tracking as dbnd_tracking
+    from dbnd._run.log import log_artifact as log_artifact
+    from dbnd._run.log import log_metric as log_metric
+    from dbnd._run.log import log_metrics as log_metrics
+    from dbnd._run.session import new_dbnd_context as new_dbnd_context
+    from dbnd._run.task import task as task
     from dbnd._tracking.client import TrackingAPIClient as TrackingAPIClient
     from dbnd._tracking.transport import Batch as Batch
     from dbnd._tracking.transport import Transport as Transport
@@ -37,29 +38,30 @@ if TYPE_CHECKING:
 # Imported on first use: `dbnd --help` and `import mlflow` must not pay for pydantic and the tracker's client.
 _HOME = {
     "Batch": "dbnd._tracking.transport",
-    "Command": "dbnd._hooks",
-    "Config": "dbnd._config",
-    "ConfigError": "dbnd._errors",
-    "DatabandContext": "dbnd._context",
-    "DatabandError": "dbnd._errors",
-    "Settings": "dbnd._settings",
-    "TaskNotFoundError": "dbnd._errors",
-    "TaskParameterError": "dbnd._errors",
-    "TaskRun": "dbnd._run",
+    "Command": "dbnd._context.hooks",
+    "Config": "dbnd._config.config",
+    "ConfigError": "dbnd._base.errors",
+    "DatabandContext": "dbnd._context.current",
+    "DatabandError": "dbnd._base.errors",
+    "Settings": "dbnd._config.settings",
+    "TaskNotFoundError": "dbnd._base.errors",
+    "TaskParameterError": "dbnd._base.errors",
+    "TaskRun": "dbnd._model.run",
     "TrackingAPIClient": "dbnd._tracking.client",
-    "TrackingError": "dbnd._errors",
+    "TrackingError": "dbnd._base.errors",
     "Transport": "dbnd._tracking.transport",
-    "UsageError": "dbnd._errors",
-    "config": "dbnd._config",
-    "current_task_run": "dbnd._run",
-    "dbnd_tracking": "dbnd._inplace",
-    "get_databand_context": "dbnd._context",
-    "hookimpl": "dbnd._hooks",
-    "log_artifact": "dbnd._logging_api",
-    "log_metric": "dbnd._logging_api",
-    "log_metrics": "dbnd._logging_api",
-    "new_dbnd_context": "dbnd._context",
-    "task": "dbnd._task",
+    "UsageError": "dbnd._base.errors",
+    "config": "dbnd._context.registry",
+    "current_task_run": "dbnd._context.current",
+    "dbnd_tracking": "dbnd._run.inplace",
+    "get_databand_context": "dbnd._context.current",
+    "hookimpl": "dbnd._context.hooks",
+    "load_config": "dbnd._context.registry",
+    "log_artifact": "dbnd._run.log",
+    "log_metric": "dbnd._run.log",
+    "log_metrics": "dbnd._run.log",
+    "new_dbnd_context": "dbnd._run.session",
+    "task": "dbnd._run.task",
 }
 
 __version__ = "2.0.0"

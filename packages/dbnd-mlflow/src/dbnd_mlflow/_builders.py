@@ -100,8 +100,8 @@ def _finds_requirements() -> bool:
 
 
 def _client(databand_url: str) -> TrackingAPIClient:
-    from dbnd._config import current_config
-    from dbnd._tracking.client import close_all, get_client
+    # The handler of the entry module runs after MLflow's own, which ends an open run; core's would run before it and
+    from dbnd.tracking import close_all, current_config, get_client
 
     # The handler of the entry module runs after MLflow's own, which ends an open run; core's would run before it and
     # close the journal too early.

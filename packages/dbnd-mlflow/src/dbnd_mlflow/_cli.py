@@ -10,10 +10,9 @@ from typing import Any
 
 import click
 
-from dbnd import Config, DatabandError, _console
-from dbnd._masking import mask_url
-from dbnd._tracking.reader import open_reader
-from dbnd._tracking.transport import TransportError, configured_url, create_transport
+from dbnd import Config, DatabandError, load_config
+from dbnd.plugins import console, mask_url
+from dbnd.tracking import TransportError, configured_url, create_transport, open_reader
 
 DIFFERENT = 1
 
@@ -75,14 +74,14 @@ def verify(
             compared += 1
         where = f"{compared} runs of {store.name} compared with {reader.name}"
     if as_json:
-        _console.json_result([dataclasses.asdict(difference) for difference in found])
+        console.json_result([dataclasses.asdict(difference) for difference in found])
     elif found:
         rows = [(d.run_id[:8], d.what, d.name, _cut(d.mlflow), _cut(d.tracker)) for d in found]
-        _console.result(_console.table(("RUN", "WHAT", "NAME", "MLFLOW", "TRACKER"), rows))
+        console.result(console.table(("RUN", "WHAT", "NAME", "MLFLOW", "TRACKER"), rows))
     if found:
-        _console.error(f"{where}: {len(found)} differences.")
+        console.error(f"{where}: {len(found)} differences.")
         ctx.exit(DIFFERENT)
-    _console.success(f"{where}: no difference.")
+    console.success(f"{where}: no difference.")
 
 
 @mlflow.command("import")
@@ -140,18 +139,18 @@ def import_(
     parents, refused = len(runs) - len(asked), importer.refused
     if as_json:
         facts = {"store": store.name, "tracker": mask_url(url), "runs": len(runs), "imported": imported}
-        _console.json_result({**facts, "parents": parents, "refused": len(refused)})
+        console.json_result({**facts, "parents": parents, "refused": len(refused)})
     there = len(runs) - imported - len(refused)
     rest = f"; the other {there} were there already" if there else ""
     above = f" {parents} of the {len(runs)} are what the runs that you asked for are nested in." if parents else ""
-    _console.success(f"{imported} of {len(runs)} runs of {store.name} imported into {mask_url(url)}{rest}.{above}")
+    console.success(f"{imported} of {len(runs)} runs of {store.name} imported into {mask_url(url)}{rest}.{above}")
     if refused:
-        _console.warning(f"{len(refused)} runs were deleted in {mask_url(url)}: `--recreate` imports them again.")
+        console.warning(f"{len(refused)} runs were deleted in {mask_url(url)}: `--recreate` imports them again.")
     ctx.exit(0)
 
 
 def _config(set_config: tuple[str, ...]) -> Config:
-    config = Config.load(set_config=set_config)
+    config = load_config(set_config=set_config)
     config.check()
     return config
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
-from dbnd._masking import mask_value
-from dbnd._values import storable
+from dbnd.plugins import mask_value
+from dbnd.tracking import storable
 
 from ._reporter import METRIC, OWN_TAGS, PARAM
 

@@ -8,8 +8,8 @@ import math
 from datetime import datetime
 from typing import Any, Final
 
-from dbnd._masking import mask_text, mask_url
-from dbnd._tracking.wire import DatasetOperation
+from dbnd.plugins import mask_text, mask_url
+from dbnd.tracking import DatasetOperation
 
 # Where sources of MLflow's own, and those that are like them, say what they are. The first one counts.
 _PLACES: Final = ("uri", "url", "path", "delta_table_name", "table_name", "dataset_name", "dataset_id")

@@ -9,10 +9,8 @@ from pathlib import PurePath
 from typing import Any, Final, overload
 
 from dbnd import TaskRun
-from dbnd._context import script_name
-from dbnd._masking import mask_text
-from dbnd._run import Run, TaskDefinition
-from dbnd._values import storable
+from dbnd.plugins import mask_text, script_name
+from dbnd.tracking import Run, TaskDefinition, storable
 
 from ._links import Link
 

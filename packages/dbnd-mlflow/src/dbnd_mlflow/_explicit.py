@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from mlflow.tracking._tracking_service import utils as mlflow_tracking
 
-from dbnd import _console
-from dbnd._masking import mask_url
+from dbnd.plugins import console, mask_url
 
 from ._builders import default_tracking_uri, tracking_store
 from ._store import DatabandStore
@@ -128,7 +127,7 @@ class _Bystander:
         if composite is None or self._uri in _said:
             return
         _said.add(self._uri)
-        _console.warning(
+        console.warning(
             f"What your code logs to the MLflow store {mask_url(self._uri)} is not tracked: the one that is tracked is "
             f"{mask_url(_own_uri(composite))} (mlflow_tracking.duplicate_tracking_to)."
         )

@@ -14,14 +14,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from dbnd import _console
-from dbnd._run import RunState
+from dbnd.plugins import console
+from dbnd.tracking import RunState
 
 if TYPE_CHECKING:
     from dbnd import TrackingAPIClient
-    from dbnd._run import Run
+    from dbnd.tracking import Run
 
-    from ._runs import TrackedRun
+    from ._tracked import TrackedRun
 
 # Each heartbeat is a request: of more runs at once the others are not expected to send any, and never shown as lost.
 MAX_HEARTS: Final = 100
@@ -80,7 +80,7 @@ class Hearts:
                 return False
             if state == RunState.SHUTDOWN.value and not is_told:
                 is_told = True
-                _console.warning(
+                console.warning(
                     f"The run {run.name} is asked to stop: one outside of tasks is stopped by its own code."
                 )
             return True

@@ -12,14 +12,23 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from dbnd._facts import utc_now
-from dbnd._masking import mask_url
-from dbnd._run import RunState, TaskRun, TaskRunState
-from dbnd._tracking import wire
-from dbnd._tracking.points import Group, group, micros, point, text_point
-from dbnd._tracking.transport import Batch, Transport
-from dbnd._uids import new_uid
-from dbnd._values import storable
+from dbnd import TaskRun
+from dbnd.plugins import mask_url
+from dbnd.tracking import (
+    Batch,
+    Group,
+    RunState,
+    TaskRunState,
+    Transport,
+    group,
+    micros,
+    new_uid,
+    point,
+    storable,
+    text_point,
+    utc_now,
+    wire,
+)
 
 from ._artifacts import MAX_ARTIFACTS, artifacts_of, is_local
 from ._comparison import (
@@ -40,7 +49,7 @@ from ._reporter import IMPORTED, LIFECYCLE, METRIC, MODEL, PARAM, STATES, TAG, p
 from ._sides import models_of, task_run_of
 
 if TYPE_CHECKING:
-    from dbnd._tracking.reader import Reader
+    from dbnd.tracking import Reader
 
     from ._families import Families
     from ._sides import OwnStore

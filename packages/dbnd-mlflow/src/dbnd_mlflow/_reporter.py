@@ -14,19 +14,30 @@ from typing import Any, Final
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
-from dbnd import TrackingAPIClient, _console
-from dbnd._facts import utc_now
-from dbnd._masking import mask_text, mask_url, mask_value
-from dbnd._run import Run, RunState, TaskRunState
-from dbnd._tracking.points import LARGEST_STEP, Group, deleted_point, group, micros, point, text_point
-from dbnd._tracking.wire import ErrorInfo
-from dbnd._values import MAX_TEXT
+from dbnd import TrackingAPIClient
+from dbnd.plugins import console, mask_text, mask_url, mask_value
+from dbnd.tracking import (
+    LARGEST_STEP,
+    MAX_TEXT,
+    ErrorInfo,
+    Group,
+    Run,
+    RunState,
+    TaskRunState,
+    deleted_point,
+    group,
+    micros,
+    point,
+    text_point,
+    utc_now,
+)
 
 from ._artifacts import MAX_ARTIFACTS, artifacts_of, may_have_unlisted
 from ._datasets import dataset_operation
 from ._derived import FACTS, RUN_NAME, moment
 from ._links import LINK_TAGS, MADE_FOR
-from ._runs import RunMap, TrackedRun
+from ._runs import RunMap
+from ._tracked import TrackedRun
 
 METRIC: Final = "mlflow"
 PARAM: Final = "mlflow.param"
@@ -365,7 +376,7 @@ class Reporter:
         if now - self._last_message >= _SILENCE:
             self._last_message = now
             reason = mask_text(f"{type(error).__name__}: {error}", MAX_TEXT)
-            _console.warning(f"A call of MLflow ({method}) could not be reported to {self._client.name} ({reason}).")
+            console.warning(f"A call of MLflow ({method}) could not be reported to {self._client.name} ({reason}).")
 
     def _set_project(self, run: Run, experiment_id: str) -> None:
         """Make the experiment the project of a run that has none: reported by announcing the run again."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from dbnd import TaskRun, TrackingAPIClient, _console, current_task_run, get_databand_context
-from dbnd._places import page_url
-from dbnd._run import ParentTaskRun, Run, TaskDefinition
-from dbnd._uids import new_uid
+from dbnd import TaskRun, TrackingAPIClient, current_task_run, get_databand_context
+from dbnd.plugins import console
+from dbnd.tracking import ParentTaskRun, Run, TaskDefinition, new_uid, page_url
 
 from ._derived import (
     FINAL_STATUSES,
@@ -33,6 +30,7 @@ from ._derived import (
 )
 from ._hearts import Hearts
 from ._links import ATTEMPT_UID, LINK_TAGS, MADE_FOR, RUN_UID, RUN_URL, TASK_RUN_UID, Link
+from ._tracked import TrackedRun
 
 # What MLflow's errors call a run that does not exist, and an id that none can have.
 _NO_SUCH_RUN: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
@@ -52,50 +50,6 @@ class Read(Protocol):
 
     def experiment_name(self, experiment_id: str) -> str | None:
         """Name of an experiment, or None where that would take a request."""
-
-
-@dataclass(slots=True, eq=False)
-class TrackedRun:
-    """An MLflow run and the task run that it is reported as.
-
-    Args:
-        task_run: The task run that its points belong to.
-        host: The task run of the user's own code in which it was started, or None outside of any.
-        is_own: Whether ``task_run`` is the user's own task, whose state is not MLflow's to say.
-        is_guess: Whether the task run follows from nothing but the run's id, and may turn out to be another.
-        is_announced: Whether this process has announced it, and so knows all that there is to know of it.
-        has_ended: Whether MLflow gave it a final status last.
-        artifact_uri: Root of its artifacts, once known.
-        datasets: Name and digest of the datasets that were reported.
-        artifacts: Names of the artifacts that were reported.
-        links: The link tags of the run; none outside of tasks.
-        info: MLflow's RunInfo, once known.
-        facts: Those of its tags that are facts of the run.
-        heard_at: When something was last reported of it, in monotonic seconds.
-        beats: Whether heartbeats of it are sent from here, or by the process that this one is a fork of.
-        is_detached: Whether it was nested in another one, and is no more.
-    """
-
-    task_run: TaskRun
-    host: TaskRun | None
-    is_own: bool
-    is_guess: bool = False
-    is_announced: bool = False
-    has_ended: bool = False
-    artifact_uri: str | None = None
-    datasets: set[tuple[str, str]] = field(default_factory=set)
-    artifacts: set[str] = field(default_factory=set)
-    links: dict[str, str] = field(default_factory=dict)
-    info: Any = None
-    facts: dict[str, str] = field(default_factory=dict)
-    heard_at: float = field(default_factory=time.monotonic)
-    beats: bool = False
-    is_detached: bool = False
-
-    @property
-    def is_dbnd_run(self) -> bool:
-        """Whether it is a dbnd run of its own, whose state is MLflow's to say."""
-        return self.host is None and not self.is_own and self.task_run.is_root
 
 
 class RunMap:
@@ -361,7 +315,7 @@ class RunMap:
             return self.seen(read.run(run_id), read, below)
         except Exception as error:  # noqa: BLE001  whatever a store raises; what follows from the id stands
             if getattr(error, "error_code", None) not in _NO_SUCH_RUN:
-                _console.warning(f"The MLflow run {run_id} cannot be read ({type(error).__name__}).")
+                console.warning(f"The MLflow run {run_id} cannot be read ({type(error).__name__}).")
             return None
 
     def known_in(self, experiment_id: str) -> list[TrackedRun]:

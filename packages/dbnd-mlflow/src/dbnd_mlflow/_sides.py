@@ -17,7 +17,7 @@ from mlflow.tracking._tracking_service import utils as mlflow_tracking
 from mlflow.utils.search_utils import SearchUtils
 
 from dbnd import DatabandError, UsageError
-from dbnd._masking import mask_text, mask_url
+from dbnd.plugins import mask_text, mask_url
 
 from ._comparison import MODELS_TAG, points_of_mlflow
 from ._derived import uid_of
@@ -27,7 +27,7 @@ from ._uri import is_composite_uri, parse_composite_uri
 
 if TYPE_CHECKING:
     from dbnd import Config
-    from dbnd._tracking.reader import Reader
+    from dbnd.tracking import Reader
 
 _PAGE: Final = 1_000
 # How MLflow answers for an id that no run has, or can have.

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 import mlflow
 from mlflow.tracking._tracking_service import utils as mlflow_tracking
 
-from dbnd._config import current_config
-from dbnd._tracking.transport import configured_url
+from dbnd.tracking import configured_url, current_config
 
 from . import _explicit
 from ._reporter import is_reported

@@ -62,7 +62,7 @@ def build_composite_uri(databand_url: str, duplicate_tracking_to: str | None = N
     if parts.scheme in _SCHEME_OF:
         base = f"{_SCHEME_OF[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}"
     elif databand_url.startswith(_SQLITE) and "?" not in databand_url:
-        from dbnd._paths import sqlite_path, sqlite_url
+        from dbnd.plugins import sqlite_path, sqlite_url
 
         path, _ = sqlite_path(databand_url)
         base = f"dbnd://{quote(sqlite_url(path.absolute()).removeprefix(_SQLITE))}"
@@ -173,7 +173,7 @@ def _error(text: str) -> ConfigError:
 
 def _masked(uri: str) -> str:
     """``uri`` in quotes and without credentials."""
-    from dbnd._masking import mask_url
+    from dbnd.plugins import mask_url
 
     return repr(mask_url(uri))
 

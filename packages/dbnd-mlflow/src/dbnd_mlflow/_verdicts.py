@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbnd._facts import utc_now
-from dbnd._tracking.points import group, micros, text_point
-from dbnd._tracking.transport import Batch
-from dbnd._uids import new_uid
+from dbnd.tracking import Batch, group, micros, new_uid, text_point, utc_now
 
 from ._reporter import TAG, VERIFIED
 from ._sides import task_run_of
 
 if TYPE_CHECKING:
-    from dbnd._tracking.reader import Reader
-    from dbnd._tracking.transport import Transport
+    from dbnd.tracking import Reader, Transport
 
 
 def record_verdict(run: Any, differences: int, reader: Reader, transport: Transport) -> None:  # noqa: ANN401

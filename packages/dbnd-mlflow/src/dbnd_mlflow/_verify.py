@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from dbnd._values import storable
+from dbnd.tracking import storable
 
 from ._comparison import (
     Point,
@@ -28,7 +28,7 @@ from ._reporter import LIFECYCLE, METRIC, MODEL, STATES
 from ._sides import models_of, task_run_of
 
 if TYPE_CHECKING:
-    from dbnd._tracking.reader import Reader
+    from dbnd.tracking import Reader
 
     from ._families import Families
     from ._sides import OwnStore

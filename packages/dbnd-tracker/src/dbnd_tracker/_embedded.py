@@ -9,18 +9,18 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from dbnd._errors import ConfigError
-from dbnd._tracking.transport import BusyError, PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
-
-# Imported here and not in `send`: the thread that makes the client imports, the sender's thread only works.
-from dbnd_tracker._database import Database
+from dbnd import ConfigError
+from dbnd.tracking import BusyError, PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError, TooMuchError
 from dbnd_tracker._ingest import PartlyApplied, apply_batch, apply_call, apply_raw
+
+# Imported here and not in `send`: the thread that makes the client imports, the sender's thread only works.
+from dbnd_tracker._storage.database import Database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dbnd._tracking.transport import Batch
+    from dbnd.tracking import Batch
 
 
 # Calls without which nobody finds what is logged, and how many of them are remembered.

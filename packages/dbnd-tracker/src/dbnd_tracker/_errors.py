@@ -12,7 +12,7 @@ TrackerError
 
 from __future__ import annotations
 
-from dbnd._errors import DatabandError
+from dbnd import DatabandError
 
 
 class TrackerError(DatabandError):

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbnd._hooks import Command, hookimpl
+from dbnd import Command, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dbnd._config import Config
-    from dbnd._settings import Settings
-    from dbnd._tracking.reader import Reader, ReaderFactory
-    from dbnd._tracking.transport import Transport, TransportFactory
+    from dbnd import Config, Settings
+    from dbnd.tracking import Reader, ReaderFactory, Transport, TransportFactory
 
 
 @hookimpl

@@ -10,12 +10,19 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from dbnd._errors import ConfigError
-from dbnd._masking import mask_url
-from dbnd._places import page_url
-from dbnd._settings import CoreSettings
-from dbnd._tracking.session import Session, document, not_a_tracker, raise_for_redirect
-from dbnd._tracking.transport import AccessError, NotATrackerError, TransportError, configured_url
+from dbnd import ConfigError
+from dbnd.plugins import CoreSettings, mask_url
+from dbnd.tracking import (
+    AccessError,
+    NotATrackerError,
+    Session,
+    TransportError,
+    configured_url,
+    document,
+    not_a_tracker,
+    page_url,
+    raise_for_redirect,
+)
 from dbnd_tracker._errors import RemoteError
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._views import MetricHistory, RunDetail, RunPage, TaskRunView
@@ -23,10 +30,10 @@ from dbnd_tracker._views import MetricHistory, RunDetail, RunPage, TaskRunView
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dbnd._config import Config
-    from dbnd._tracking.connection import Answer
-    from dbnd_tracker._database import Database
+    from dbnd import Config
+    from dbnd.tracking import Answer
     from dbnd_tracker._queries import Condition
+    from dbnd_tracker._storage.database import Database
 
     V = TypeVar("V", bound=BaseModel)
 
@@ -130,7 +137,7 @@ class DatabaseReader:
 
     def delete(self, uid: str) -> bool:
         """Delete the run with this uid, for good; returns whether there was one."""
-        from dbnd_tracker._deletion import delete_runs
+        from dbnd_tracker._storage.deletion import delete_runs
 
         if self._database is None:
             return False
@@ -284,7 +291,7 @@ def open_reader(config: Config) -> Reader:
     assert url is not None, "this package serves SQLite files"
     if urlsplit(url).scheme in {"http", "https"}:
         return HttpReader(url, settings)
-    from dbnd_tracker._database import Database
+    from dbnd_tracker._storage.database import Database
 
     database = Database(url, heartbeat_timeout_s=config.settings(TrackerSettings).heartbeat_timeout_s)
     if database.path and not database.path.exists():

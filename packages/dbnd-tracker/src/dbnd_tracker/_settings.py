@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field, SecretStr
 
-from dbnd._settings import Settings
+from dbnd import Settings
 
 
 class TrackerSettings(Settings):

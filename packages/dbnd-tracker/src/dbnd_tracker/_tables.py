@@ -7,7 +7,7 @@ import json
 from datetime import datetime, timedelta, timezone
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from dbnd._errors import UsageError
+from dbnd import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from dbnd import _console
+from dbnd._terminal import console
 from dbnd._terminal.text import plain
 
 _VARIABLE = "_DBND_COMPLETE"
@@ -25,7 +25,7 @@ def completion(shell: str) -> None:
 
     found = get_completion_class(shell)
     assert found is not None, "click completes all three"
-    _console.result(plain(found(cli, {}, "dbnd", _VARIABLE).source(), lines=True))
+    console.result(plain(found(cli, {}, "dbnd", _VARIABLE).source(), lines=True))
 
 
 def complete_target(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -33,7 +33,7 @@ def complete_target(ctx: click.Context, param: click.Parameter, incomplete: str)
     del ctx, param
     from importlib.metadata import entry_points
 
-    from dbnd._loader import GROUP
+    from dbnd._run.loader import GROUP
 
     names = sorted(entry.name for entry in entry_points(group=GROUP) if entry.name.startswith(incomplete))
     # Not both: bash forgets the names when it is told of files.

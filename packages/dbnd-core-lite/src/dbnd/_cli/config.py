@@ -6,9 +6,9 @@ import dataclasses
 
 import click
 
-from dbnd import _console
-from dbnd._config import Config
-from dbnd._errors import UsageError
+from dbnd._base.errors import UsageError
+from dbnd._context.registry import load_config
+from dbnd._terminal import console
 
 
 @click.group()
@@ -23,7 +23,7 @@ def config() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(name: str | None, set_config: tuple[str, ...], conf_file: tuple[str, ...], as_json: bool) -> None:
     """Print every key, its value and where the value comes from; secrets are masked."""
-    loaded = Config.load(set_config=set_config, conf_files=conf_file)
+    loaded = load_config(set_config=set_config, conf_files=conf_file)
     loaded.check()
     rows = loaded.explain()
     if name:
@@ -32,7 +32,7 @@ def show(name: str | None, set_config: tuple[str, ...], conf_file: tuple[str, ..
             msg = f"There is no section or key {name!r}; `dbnd config show` lists all."
             raise UsageError(msg)
     if as_json:
-        _console.json_result([dataclasses.asdict(row) for row in rows])
+        console.json_result([dataclasses.asdict(row) for row in rows])
         return
     cells = [(f"{row.section}.{row.key}", row.value, row.source) for row in rows]
-    _console.result(_console.table(("key", "value", "source"), cells, whole_last=True))
+    console.result(console.table(("key", "value", "source"), cells, whole_last=True))

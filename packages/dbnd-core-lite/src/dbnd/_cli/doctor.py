@@ -6,8 +6,8 @@ import dataclasses
 
 import click
 
-from dbnd import _console
-from dbnd._doctor import examine
+from dbnd._cli.checks import examine
+from dbnd._terminal import console
 
 
 @click.command()
@@ -24,8 +24,8 @@ def doctor(ctx: click.Context, set_config: tuple[str, ...], conf_file: tuple[str
     """
     findings = list(examine(set_config, conf_file))
     if as_json:
-        _console.json_result([dataclasses.asdict(finding) for finding in findings])
+        console.json_result([dataclasses.asdict(finding) for finding in findings])
     else:
         cells = [(finding.status, finding.check, finding.text) for finding in findings]
-        _console.result(_console.table(("", "what", "found"), cells, whole_last=True))
+        console.result(console.table(("", "what", "found"), cells, whole_last=True))
     ctx.exit(1 if any(finding.status == "error" for finding in findings) else 0)

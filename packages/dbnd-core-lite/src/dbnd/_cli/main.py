@@ -8,11 +8,12 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
-from dbnd import __version__, _console
+from dbnd._base.errors import DatabandError
+from dbnd._base.version import version
 from dbnd._cli.verbosity import add_verbosity_options
-from dbnd._errors import DatabandError
-from dbnd._hooks import Command
-from dbnd._plugins import plugins
+from dbnd._context.hooks import Command
+from dbnd._context.plugins import plugins
+from dbnd._terminal import console
 
 
 class _Commands(click.Group):
@@ -67,7 +68,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="dbnd")
+@click.version_option(version(), prog_name="dbnd")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Track runs, tasks, params and metrics: yours and those of your MLflow code."""
@@ -87,13 +88,13 @@ def main() -> None:
         code = cli.main(prog_name="dbnd", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
-        _console.error(_sentence(error))
+        console.error(_sentence(error))
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _console.error("Interrupted.")
+        console.error("Interrupted.")
         sys.exit(130)
     except DatabandError as error:
-        _console.error(str(error))
+        console.error(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         sys.stderr.close()
@@ -112,14 +113,14 @@ def _sentence(error: click.ClickException) -> str:
 
 
 def _tell_unexpected(error: Exception) -> None:
-    if _console.verbosity() > 0:
+    if console.verbosity() > 0:
         import traceback
 
-        _console.excerpt("".join(traceback.format_exception(error)))
+        console.excerpt("".join(traceback.format_exception(error)))
     lines = str(error).splitlines()
     what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    how = "with the traceback above" if _console.verbosity() > 0 else "with the traceback that -v shows"
-    _console.error(
-        f"dbnd {__version__} has stopped for a reason that it does not know ({what}). That is a mistake in dbnd: "
+    how = "with the traceback above" if console.verbosity() > 0 else "with the traceback that -v shows"
+    console.error(
+        f"dbnd {version()} has stopped for a reason that it does not know ({what}). That is a mistake in dbnd: "
         f"please report it, {how}, as an issue of the project."
     )

@@ -6,8 +6,8 @@ import dataclasses
 
 import click
 
-from dbnd import _console
-from dbnd._plugins import plugins as plugin_manager
+from dbnd._context.plugins import plugins as plugin_manager
+from dbnd._terminal import console
 
 
 @click.command()
@@ -16,7 +16,7 @@ def plugins(as_json: bool) -> None:
     """List the plugins, their versions and the hooks that they implement."""
     infos = plugin_manager().infos()
     if as_json:
-        _console.json_result([dataclasses.asdict(info) for info in infos])
+        console.json_result([dataclasses.asdict(info) for info in infos])
         return
     cells = [(i.name, i.distribution, i.version, f"error: {i.error}" if i.error else ", ".join(i.hooks)) for i in infos]
-    _console.result(_console.table(("plugin", "distribution", "version", "hooks"), cells, whole_last=True))
+    console.result(console.table(("plugin", "distribution", "version", "hooks"), cells, whole_last=True))

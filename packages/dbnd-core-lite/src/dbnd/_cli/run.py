@@ -10,26 +10,27 @@ from typing import Any, Final
 
 import click
 
-from dbnd import _console
+from dbnd._base.errors import TaskParameterError
+from dbnd._base.facts import utc_now
+from dbnd._base.masking import mask_text
+from dbnd._base.paths import working_directory
+from dbnd._base.signals import sigterm_cancels
 from dbnd._cli.completion import complete_target
-from dbnd._config import Config
-from dbnd._context import DatabandContext, new_dbnd_context
-from dbnd._errors import TaskParameterError
-from dbnd._execution import log_result, new_run, task_as_run
-from dbnd._facts import utc_now
-from dbnd._loader import TargetImportError, load_task
-from dbnd._masking import mask_text
-from dbnd._paths import working_directory
-from dbnd._run import Run, RunState
-from dbnd._settings import TrackingSettings
-from dbnd._signals import sigterm_cancels
-from dbnd._task import Task, type_name
-from dbnd._terminal.live import shown
-from dbnd._terminal.progress import RunProgress
-from dbnd._terminal.summary import summary
+from dbnd._cli.live import shown
+from dbnd._cli.progress import RunProgress
+from dbnd._cli.summary import summary
+from dbnd._config.settings import TrackingSettings
+from dbnd._context.current import DatabandContext
+from dbnd._context.registry import load_config
+from dbnd._model.run import Run, RunState
+from dbnd._model.wire import user_traceback
+from dbnd._run.execution import log_result, new_run, task_as_run
+from dbnd._run.loader import TargetImportError, load_task
+from dbnd._run.session import new_dbnd_context
+from dbnd._run.sync import delivering_leftovers
+from dbnd._run.task import Task, type_name
+from dbnd._terminal import console
 from dbnd._terminal.text import cut, duration, plain, together
-from dbnd._tracking.sync import delivering_leftovers
-from dbnd._tracking.wire import user_traceback
 
 RUN_FAILED: Final = 10
 # Longest reason of a failure that its headline repeats, in columns; the traceback above has the whole.
@@ -79,7 +80,7 @@ def run(  # noqa: PLR0913, PLR0917  one argument for each option
         _show_help(ctx, _load(target))
         ctx.exit(0)
     in_config = [text for text in set_ if "." in text.partition("=")[0]]
-    config = Config.load(set_config=(*in_config, *set_config), conf_files=conf_file)
+    config = load_config(set_config=(*in_config, *set_config), conf_files=conf_file)
     texts = dict(_assignment(text) for text in set_ if text not in in_config)
     # The context comes first: what the user's module does with MLflow while it is imported is tracked, too.
     with sigterm_cancels(), delivering_leftovers(config), new_dbnd_context(config=config) as context:
@@ -92,8 +93,9 @@ def run(  # noqa: PLR0913, PLR0917  one argument for each option
             run_name=run_name,
             project_name=project,
         )
+        tracked_run.captures_output = True
         if context.client is not None:
-            _console.info(f"Run {tracked_run.name} of {tracked_run.job_name}, tracked in {context.client.name}.")
+            console.info(f"Run {tracked_run.name} of {tracked_run.job_name}, tracked in {context.client.name}.")
         progress = RunProgress(tracked_run, context.client)
         with shown(progress):
             failure = _run_task(context, tracked_run, task, arguments)
@@ -106,14 +108,14 @@ def _tell_end(progress: RunProgress, failure: BaseException | None) -> None:
     took = duration(((run.end_time or utc_now()) - run.start_time).total_seconds())
     headline = f"Run {run.name} {_ENDED[run.state]} after {took}"
     if failure is None:
-        _console.success(f"{headline}.")
+        console.success(f"{headline}.")
     else:
         reason = plain(mask_text(str(failure), _REASON).strip())
         # The whole of it stands above, in the traceback: on a terminal, two lines remind of it.
-        columns = _console.columns(sys.stderr) or _REASON
+        columns = console.columns(sys.stderr) or _REASON
         room = max(min(2 * columns - len(f"dbnd: error: {headline}: ") - 4, _REASON), _SHORTEST_REASON)
-        _console.error(f"{headline}: {cut(f'{type(failure).__name__}: {reason}'.removesuffix(': '), room)}")
-    _console.details(summary(progress))
+        console.error(f"{headline}: {cut(f'{type(failure).__name__}: {reason}'.removesuffix(': '), room)}")
+    console.details(summary(progress))
 
 
 def _assignment(text: str) -> tuple[str, str]:
@@ -131,7 +133,7 @@ def _load(target: str) -> Task:
         return load_task(target)
     except TargetImportError as error:
         if error.__cause__ is not None:
-            _console.excerpt(user_traceback(error.__cause__))
+            console.excerpt(user_traceback(error.__cause__))
         raise
 
 
@@ -159,7 +161,7 @@ def _parse(task: Task, words: Sequence[str]) -> dict[str, str]:
 
 
 def _show_help(ctx: click.Context, task: Task | None) -> None:
-    _console.result(plain(ctx.get_help(), lines=True))
+    console.result(plain(ctx.get_help(), lines=True))
     if task is None:
         return
     rows = [
@@ -170,8 +172,8 @@ def _show_help(ctx: click.Context, task: Task | None) -> None:
         )
         for name, param in task.signature.parameters.items()
     ]
-    _console.result(together(("", _console.heading(f"Parameters of {task.name}:")), "\n"))
-    _console.result(_console.table(("option", "type", "default"), rows) if rows else "none")
+    console.result(together(("", console.heading(f"Parameters of {task.name}:")), "\n"))
+    console.result(console.table(("option", "type", "default"), rows) if rows else "none")
 
 
 def _run_task(context: DatabandContext, run: Run, task: Task, arguments: dict[str, Any]) -> BaseException | None:
@@ -181,11 +183,11 @@ def _run_task(context: DatabandContext, run: Run, task: Task, arguments: dict[st
             result = task.function(**arguments)
             if inspect.isawaitable(result):
                 result = asyncio.run(_finish(result))
-            log_result(root, result)
+            log_result(context, root, result)
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  whatever the user's code raises
         if run.state is RunState.SUCCESS:  # sys.exit() that says that all is well
             return None
-        _console.excerpt(user_traceback(error))
+        console.excerpt(user_traceback(error))
         return error
     return None
 

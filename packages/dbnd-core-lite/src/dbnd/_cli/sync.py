@@ -6,14 +6,14 @@ from typing import Final
 
 import click
 
-from dbnd import _console
-from dbnd._config import Config
-from dbnd._errors import UsageError
-from dbnd._paths import journal_folder
+from dbnd._base.errors import UsageError
+from dbnd._base.paths import journal_folder
+from dbnd._context.registry import load_config
+from dbnd._journal.leftovers import Leftover, find, tidy
+from dbnd._journal.leftovers import discard as discard_file
+from dbnd._run.sync import Report, Sync
+from dbnd._terminal import console
 from dbnd._terminal.text import duration
-from dbnd._tracking.leftovers import Leftover, find, tidy
-from dbnd._tracking.leftovers import discard as discard_file
-from dbnd._tracking.sync import Report, Sync
 
 # Seconds for which a tracker that answers, but takes nothing, is tried.
 _PATIENCE: Final = 30.0
@@ -49,18 +49,18 @@ def sync(
     if list_:
         _list(find(journal_folder()), as_json=as_json)
         return
-    config = Config.load(set_config=set_config, conf_files=conf_file)
+    config = load_config(set_config=set_config, conf_files=conf_file)
     config.check()
     work = Sync(journal_folder(), config, retry_dead=retry_dead)
     if not work.found and not work.in_use:
         tidy(journal_folder())
-        _console.success("Nothing waits to be delivered.")
+        console.success("Nothing waits to be delivered.")
         return
     if dry_run:
         _announce(work)
         return
     events = sum(leftover.events for leftover in work.found)
-    with _console.progress("Delivering", events, patience=0.0) as progress:
+    with console.progress("Delivering", events, patience=0.0) as progress:
         report = work.deliver(patience=_PATIENCE, progress=progress)
     _say(report)
     is_complete = report.is_complete
@@ -74,13 +74,13 @@ def _discard(*, yes: bool, dead_too: bool) -> bool:
     """Remove what is left and nobody delivers; returns whether nothing of that is there any more."""
     left = [x for x in find(journal_folder()) if not x.is_owned and (dead_too or not (x.is_dead or x.is_damaged))]
     if not left:
-        _console.info("There is nothing to discard.")
+        console.info("There is nothing to discard.")
         return True
     cells = [
         (str(x.events), x.state, duration(x.age), x.header.url if x.header else "", x.problem or str(x.path))
         for x in left
     ]
-    _console.result(_console.table(("events", "state", "age", "tracker", "file"), cells, whole_last=True))
+    console.result(console.table(("events", "state", "age", "tracker", "file"), cells, whole_last=True))
     events = sum(leftover.events for leftover in left)
     if not yes and not _is_confirmed(f"Discard these {events} events, for good?"):
         return False
@@ -93,14 +93,14 @@ def _discard(*, yes: bool, dead_too: bool) -> bool:
         if not is_gone:
             events -= leftover.events
             is_done = False
-            _console.error(f"{leftover.path} is not discarded: {problem}.")
-    _console.success(f"{events} events are discarded.")
+            console.error(f"{leftover.path} is not discarded: {problem}.")
+    console.success(f"{events} events are discarded.")
     return is_done
 
 
 def _is_confirmed(question: str) -> bool:
     try:
-        return _console.is_confirmed(question)
+        return console.is_confirmed(question)
     except click.Abort:  # the end of the input, or Ctrl-C
         msg = "Nobody has answered, and nothing was discarded: add --yes to discard without a question."
         raise UsageError(msg) from None
@@ -119,38 +119,38 @@ def _list(found: list[Leftover], *, as_json: bool) -> None:
             }
             for leftover in found
         ]
-        _console.json_result(rows)
+        console.json_result(rows)
         return
     if not found:
-        _console.result("Nothing waits to be delivered.")
+        console.result("Nothing waits to be delivered.")
         return
     cells = [(str(x.events), x.state, x.header.url if x.header else "", str(x.path), x.problem or "") for x in found]
-    _console.result(_console.table(("events", "state", "tracker", "file", "problem"), cells, whole_last=True))
+    console.result(console.table(("events", "state", "tracker", "file", "problem"), cells, whole_last=True))
 
 
 def _announce(work: Sync) -> None:
     for leftover in work.found:
         if leftover.problem:
-            _console.result(leftover.problem)
+            console.result(leftover.problem)
             continue
         assert leftover.header is not None
         verb = (
             "would be sent" if work.url_of(leftover) else "would not be sent, because it is not the configured tracker"
         )
-        _console.result(f"{leftover.events} events of {leftover.path} for {leftover.header.url} {verb}.")
+        console.result(f"{leftover.events} events of {leftover.path} for {leftover.header.url} {verb}.")
 
 
 def _say(report: Report) -> None:
     if report.delivered:
-        _console.success(f"{report.delivered} events are delivered.")
+        console.success(f"{report.delivered} events are delivered.")
     elif report.is_complete:
-        _console.success("Nothing waits to be delivered.")
+        console.success("Nothing waits to be delivered.")
     if report.dropped:
-        _console.info(f"{report.dropped} of them were dropped by the tracker, because their runs were deleted.")
+        console.info(f"{report.dropped} of them were dropped by the tracker, because their runs were deleted.")
     if report.refused:
-        _console.error(f"{report.refused} events were refused ({report.reason}): `dbnd sync --list` shows all.")
+        console.error(f"{report.refused} events were refused ({report.reason}): `dbnd sync --list` shows all.")
     for path, events in report.damaged.items():
-        _console.error(
+        console.error(
             f"{events} events are damaged and lost; their bytes are kept in {path}: look at it, and remove it."
         )
     _say_what_is_left(report)
@@ -158,15 +158,15 @@ def _say(report: Report) -> None:
 
 def _say_what_is_left(report: Report) -> None:
     for pid, events in report.in_use.items():
-        _console.info(f"{events} events are in use by process {pid}, which delivers them itself.")
+        console.info(f"{events} events are in use by process {pid}, which delivers them itself.")
     for path, events in report.busy.items():
-        _console.error(f"{events} events of {path} are left, because another process has it now: try again later.")
+        console.error(f"{events} events of {path} are left, because another process has it now: try again later.")
     for problem in report.problems:
-        _console.warning(problem)
+        console.warning(problem)
     for name, reason in report.unreachable.items():
-        _console.error(f"The tracker {name} does not take events ({reason}); they are kept: try again later.")
+        console.error(f"The tracker {name} does not take events ({reason}); they are kept: try again later.")
     for name, events in report.elsewhere.items():
-        _console.error(
+        console.error(
             f"{events} events are for the tracker {name}, which is not the configured one: "
             f"`dbnd sync --set-config core.databand_url={name}` sends them, and `dbnd sync --discard` removes them."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dbnd import _console
+from dbnd._terminal import console
 
 
 def add_verbosity_options(command: click.Command) -> None:
@@ -32,7 +32,7 @@ def _option(names: list[str], step: int, text: str) -> click.Option:
     def count(ctx: click.Context, param: click.Parameter, value: int) -> None:
         del param
         if not ctx.resilient_parsing:
-            _console.add_verbosity(step * value)
+            console.add_verbosity(step * value)
 
     # A name that is no parameter of any task.
     name = "verbosity_up" if step > 0 else "verbosity_down"

@@ -1,1 +1,1 @@
-"""What ``dbnd`` shows on a terminal: the live block of a run, its summary, and the text that both are made of."""
+"""How dbnd speaks: to terminals, and to notebooks."""

@@ -12,6 +12,8 @@ import subprocess
 from collections.abc import Sequence
 from typing import Final
 
+from dbnd._base.forks import in_children
+
 _SAVE: Final = "\x1b7"
 _RESTORE: Final = "\x1b8"
 _WHOLE: Final = "\x1b[r"
@@ -144,10 +146,8 @@ def _start_guard(fd: int) -> int:
 _guards: Final[set[int]] = set()
 
 
+@in_children
 def _close_guards() -> None:
     """In a forked child: only the end of the process that draws is to be noticed."""
     while _guards:
         os.close(_guards.pop())
-
-
-os.register_at_fork(after_in_child=_close_guards)

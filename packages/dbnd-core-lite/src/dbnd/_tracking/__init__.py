@@ -1,1 +1,1 @@
-"""The durable tracking client: journal, sender, transports and the wire calls."""
+"""The tracking client: it keeps events, and delivers them in the background."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from dbnd._clock import monotonic
+from dbnd._base.clock import monotonic
 from dbnd._tracking.transport import UnreachableError
 
 # Seconds after the first failure, doubled by each further one, up to the most.

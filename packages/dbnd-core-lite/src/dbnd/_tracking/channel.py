@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dbnd import _console
-from dbnd._paths import journal_folder
-from dbnd._tracking.folders import make_private, spares_of
-from dbnd._tracking.journal import Journal
+from dbnd._base.paths import journal_folder
+from dbnd._journal.folders import make_private, spares_of
+from dbnd._journal.journal import Journal
+from dbnd._terminal import console
 from dbnd._tracking.sender import Sender
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dbnd._settings import CoreSettings
+    from dbnd._config.settings import CoreSettings
     from dbnd._tracking.transport import Transport
 
 # Seconds that the end of a run waits at most for a tracker that takes events all the time.
@@ -50,7 +50,7 @@ class Channel:
 
     def drain(self, timeout: float) -> bool:
         """Flush, and show on a terminal how far that is when it takes longer than a second."""
-        with _console.progress(f"Delivering to {self._name}", self.journal.unsent) as progress:
+        with console.progress(f"Delivering to {self._name}", self.journal.unsent) as progress:
             return self.sender.flush(timeout, progress, longest=_LONGEST_DRAIN if timeout else 0.0)
 
     def counts(self) -> tuple[int, int, int, int]:
@@ -130,7 +130,7 @@ def _open_journal(name: str, settings: CoreSettings) -> Journal:
         global _said_elsewhere  # noqa: PLW0603  said once per process
         if not _said_elsewhere:
             _said_elsewhere = True
-            _console.warning(
+            console.warning(
                 f"Events cannot be kept in {home} ({trouble}); they are kept in {folder}, and `dbnd sync` looks there, "
                 "too. Set DBND_HOME to a folder that can be written."
             )

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import atexit
 import functools
-import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dbnd import _console
-from dbnd._clock import monotonic
-from dbnd._facts import utc_now
-from dbnd._forks import renew_after_fork
-from dbnd._masking import mask_url
-from dbnd._paths import journal_folder
-from dbnd._run import Run, RunState, TaskRun, TaskRunState
-from dbnd._settings import CoreSettings, RunSettings
-from dbnd._tracking import wire
+from dbnd._base.clock import monotonic
+from dbnd._base.facts import utc_now
+from dbnd._base.forks import in_children, renew_after_fork
+from dbnd._base.masking import mask_url
+from dbnd._config.settings import CoreSettings, RunSettings
+from dbnd._journal.journal import JournalClosedError
+from dbnd._model import wire
+from dbnd._model.points import Group
+from dbnd._model.run import Run, RunState, TaskRun, TaskRunState
+from dbnd._terminal import console
 from dbnd._tracking.channel import Channel
-from dbnd._tracking.journal import JournalClosedError
-from dbnd._tracking.points import Group
-from dbnd._tracking.transport import Transport, create_transport
+from dbnd._tracking.transport import Transport, TransportFactory
 
 if TYPE_CHECKING:
-    from dbnd._config import Config
+    from dbnd._config.config import Config
 
 # The shortest time between two messages about events that are lost, in seconds.
 _SILENCE: Final = 60.0
@@ -45,6 +43,7 @@ class TrackingAPIClient:
     Args:
         url: The tracker: http(s), or a URL that an installed transport serves.
         config: Time-outs, credentials and the rest of the transport's settings.
+        make_transport: Makes what carries events to ``url``.
 
     Attributes:
         watch: Called with the groups of every ``log_metrics``, for what shows a run while it goes on. The caller of a
@@ -54,13 +53,14 @@ class TrackingAPIClient:
         ConfigError: No transport serves the URL's scheme.
     """
 
-    def __init__(self, url: str, config: Config) -> None:
+    def __init__(self, url: str, config: Config, make_transport: TransportFactory) -> None:
         self.url: Final = url
+        self._make_transport: Final = make_transport
         self._config = config
         self._settings = config.settings(CoreSettings)
         # Made here, in the caller's thread, and not by the sender: two threads importing the same libraries at once
         # can see them half imported. Nothing is connected yet.
-        self._transport: Transport | None = create_transport(url, config)
+        self._transport: Transport | None = make_transport(url, config)
         self._name: Final = mask_url(url)
         self._last_message = -_SILENCE
         self._start_afresh()
@@ -77,7 +77,7 @@ class TrackingAPIClient:
         if settings == self._settings:
             return
         self._config, self._settings = config, settings
-        transport = create_transport(self.url, config)
+        transport = self._make_transport(self.url, config)
         with self._opening:
             if self._channel is None:
                 self._transport = transport
@@ -90,7 +90,7 @@ class TrackingAPIClient:
         self._channel: Channel | None = None
         self.dropped = 0
         self.watch: Callable[[list[Group]], object] | None = None
-        # Seconds that the end of runs has waited in vain; and the numbers that the last word about that has named.
+        # Seconds that were waited in vain for a tracker that takes nothing.
         self._waited = 0.0
         # Why the journal could not be opened, and when that is tried again.
         self._unopened: OSError | None = None
@@ -98,6 +98,7 @@ class TrackingAPIClient:
         # Seconds spent on what was logged after the end of the process' tracking, and whether what is left was said.
         self._late = 0.0
         self._said_late = False
+        # Counts already reported, so that the same warning is not repeated.
         self._told = (0, 0, 0, 0, 0)
 
     @property
@@ -122,12 +123,6 @@ class TrackingAPIClient:
         """Why the tracker does not take events at the moment, or None while it does."""
         channel = self._channel
         return None if channel is None else channel.sender.trouble
-
-    @property
-    def journal_path(self) -> Path:
-        """The file that events are appended to, or, before the first event, its folder."""
-        channel = self._channel
-        return journal_folder() if channel is None else channel.journal.path
 
     def init_run(self, run: Run, root: TaskRun, *, detached: bool = False) -> None:
         """Report a new run with its root task run.
@@ -233,37 +228,52 @@ class TrackingAPIClient:
         """Wait until everything logged so far is delivered.
 
         Args:
-            timeout: Seconds to wait at most; None for ``core.flush_timeout``.
+            timeout: Seconds to wait at most. None for a tracker that takes nothing is what is left of
+                ``core.flush_timeout`` after earlier waits in vain; then a terminal shows how far it is.
 
         Returns:
             Whether all of it is delivered; what is not stays in the journal.
         """
         channel = self._channel
-        if channel is None:
-            return True
-        return channel.sender.flush(self._settings.flush_timeout if timeout is None else timeout)
+        return channel is None or self._deliver(channel, timeout)
 
-    def drain(self) -> str | None:
-        """Flush at the end of a run or of the process, and return what is to be said about events that were not taken.
+    def left_over(self) -> str | None:
+        """What is to be said about events that are not delivered, in sentences, unless it was said before."""
+        return self._left_over(self._channel)
 
-        All ends together wait ``core.flush_timeout`` at most for a tracker that takes nothing. On a terminal, progress
-        is shown when it takes longer than a second.
+    def close(self, timeout: float | None = None) -> str | None:
+        """Flush, and remove the journal if nothing in it is unsent. A later call starts a new one.
+
+        Args:
+            timeout: As of ``flush``.
+
+        Returns:
+            What is to be said about events that are not delivered, unless it was said before.
         """
-        return self._drain(self._channel)
+        with self._opening:
+            channel, self._channel = self._channel, None
+        if channel is None:
+            return self._left_over(None)
+        channel.journal.seal()
+        with suppress(KeyboardInterrupt):  # somebody does not want to wait
+            self._deliver(channel, timeout)
+        problem = self._left_over(channel)
+        channel.close()
+        return problem
 
-    def _drain(self, channel: Channel | None) -> str | None:
-        if channel is not None:
-            started = monotonic()
-            try:
-                done = channel.drain(max(0.0, self._settings.flush_timeout - self._waited))
-            except BaseException:  # somebody does not want to wait
-                self._waited = self._settings.flush_timeout
-                raise
-            self._waited = 0.0 if done else self._waited + monotonic() - started
-        return self._left_over(channel)
+    def _deliver(self, channel: Channel, timeout: float | None = None) -> bool:
+        if timeout is not None:
+            return channel.sender.flush(timeout)
+        started = monotonic()
+        try:
+            done = channel.drain(max(0.0, self._settings.flush_timeout - self._waited))
+        except BaseException:
+            self._waited = self._settings.flush_timeout
+            raise
+        self._waited = 0.0 if done else self._waited + monotonic() - started
+        return done
 
     def _left_over(self, channel: Channel | None) -> str | None:
-        """What is to be said about events that are not delivered, unless it was said before."""
         counts = (*(channel.counts() if channel is not None else (0, 0, 0, 0)), self.dropped)
         if counts == self._told:
             return None
@@ -272,33 +282,6 @@ class TrackingAPIClient:
         if self.dropped:
             sentences.append(f"{self.dropped} events could not be written to the journal and are lost.")
         return " ".join(sentences) or None
-
-    def close(self, timeout: float | None = None) -> None:
-        """Flush, and remove the journal if nothing in it is unsent. A later call starts a new one."""
-        channel = self._detach()
-        if channel is not None:
-            channel.sender.flush(self._settings.flush_timeout if timeout is None else timeout)
-            channel.close()
-
-    def close_at_exit(self) -> None:
-        """Drain, say what could not be delivered, and close."""
-        channel = self._detach()
-        try:
-            problem = self._drain(channel)
-        except KeyboardInterrupt:
-            problem = self._left_over(channel)
-        if problem:
-            _console.warning(problem)
-        if channel is not None:
-            channel.close()
-
-    def _detach(self) -> Channel | None:
-        """Let go of the channel; whoever logs from now on makes a new one."""
-        with self._opening:
-            channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.journal.seal()
-        return channel
 
     def _append(self, call: str, body: object) -> Channel | None:
         """Keep an event; None when that is not possible."""
@@ -332,13 +315,15 @@ class TrackingAPIClient:
         """
         started = monotonic()
         try:
-            problem = self._drain(channel) if self._late < self._settings.flush_timeout else self._left_over(channel)
+            if self._late < self._settings.flush_timeout:
+                self._deliver(channel)
+            problem = self._left_over(channel)
         except Exception as error:  # noqa: BLE001  a transport may come from a plugin
             problem = f"{type(error).__name__}: {error}"
         self._late += monotonic() - started
         if problem and not self._said_late:
             self._said_late = True
-            _console.warning(f"Logged after the end of tracking: {problem} What follows may wait there, too.")
+            console.warning(f"Logged after the end of tracking: {problem} What follows may wait there, too.")
         if not channel.journal.unsent:
             self.close(0)
 
@@ -349,14 +334,14 @@ class TrackingAPIClient:
         if now - self._last_message >= _SILENCE:
             self._last_message = now
             why = wire.message_of(error)
-            _console.warning(f"An event ({call}) could not be kept and is lost: {why}. The run goes on.")
+            console.warning(f"An event ({call}) could not be kept and is lost: {why}. The run goes on.")
 
     def _open(self) -> Channel:
         with self._opening:
             if self._channel is None:
                 if self._unopened is not None and monotonic() < self._open_again_at:
                     raise OSError(*self._unopened.args)
-                transport, self._transport = self._transport or create_transport(self.url, self._config), None
+                transport, self._transport = self._transport or self._make_transport(self.url, self._config), None
                 try:
                     self._channel = Channel(self.name, self._settings, transport, is_late=_is_over)
                 except OSError as error:
@@ -378,25 +363,9 @@ class TrackingAPIClient:
 
 
 _clients: Final[weakref.WeakSet[TrackingAPIClient]] = weakref.WeakSet()
-_by_url: Final[dict[str, TrackingAPIClient]] = {}
 _of_parents: Final[list[object]] = []
-_making = threading.RLock()
 # Whether the process has come to its end, and `close_all` was called.
 _is_over = False
-
-
-def get_client(url: str, config: Config) -> TrackingAPIClient:
-    """This process' client for ``url``: one for each URL, whoever asks; the last configuration counts.
-
-    Raises:
-        ConfigError: No transport serves the URL's scheme.
-    """
-    with _making:
-        if url not in _by_url:
-            _by_url[url] = TrackingAPIClient(url, config)
-        else:
-            _by_url[url].reconfigure(config)
-        return _by_url[url]
 
 
 def close_all() -> None:
@@ -408,9 +377,11 @@ def close_all() -> None:
     _is_over = True
     for client in list(_clients):
         try:
-            client.close_at_exit()
+            problem = client.close()
+            if problem:
+                console.warning(problem)
         except Exception as error:  # noqa: BLE001  a transport may come from a plugin; the others end, too
-            _console.warning(f"The client of {client.name} did not end as it should ({type(error).__name__}: {error}).")
+            console.warning(f"The client of {client.name} did not end as it should ({type(error).__name__}: {error}).")
 
 
 def _close_at_exit_of_child() -> None:
@@ -422,11 +393,10 @@ def _close_at_exit_of_child() -> None:
         util.Finalize(None, close_all, exitpriority=-1)
 
 
-def _after_fork_in_child() -> None:
-    global _making, _is_over
-    # Another thread of the parent may hold the lock; and the child only begins.
-    _making, _is_over = threading.RLock(), False
+@in_children
+def _begin_anew() -> None:
+    global _is_over  # noqa: PLW0603  the child only begins
+    _is_over = False
 
 
 atexit.register(close_all)
-os.register_at_fork(after_in_child=_after_fork_in_child)

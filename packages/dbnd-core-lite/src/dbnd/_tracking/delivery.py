@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from dbnd._tracking.dead_letters import DeadLetters
-from dbnd._tracking.journal_file import DAMAGED, DEAD, JournalFile
-from dbnd._tracking.points import MAX_POINTS
-from dbnd._tracking.records import Record
+from dbnd._journal.dead_letters import DeadLetters
+from dbnd._journal.file import DAMAGED, DEAD, JournalFile
+from dbnd._journal.records import Record
+from dbnd._model.points import MAX_POINTS
 from dbnd._tracking.transport import (
     Batch,
     BusyError,

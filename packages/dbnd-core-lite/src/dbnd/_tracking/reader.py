@@ -1,16 +1,12 @@
-"""Reading back what a tracker has: the contract of readers, and which one serves a URL."""
+"""Reading back what a tracker has: the contract of readers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbnd._errors import ConfigError
-from dbnd._masking import mask_url
-from dbnd._tracking.transport import configured_url
-
 if TYPE_CHECKING:
-    from dbnd._config import Config
+    from dbnd._config.config import Config
 
 
 class Reader(Protocol):
@@ -41,22 +37,3 @@ class Reader(Protocol):
 
 
 ReaderFactory = Callable[[str, "Config"], Reader]
-
-
-def open_reader(config: Config) -> Reader:
-    """A reader of the configured tracker.
-
-    Raises:
-        ConfigError: No tracker is configured, or no installed package reads it.
-    """
-    from dbnd._plugins import plugins
-
-    url = configured_url(config)
-    factories = {scheme: make for found in plugins().call("dbnd_readers") for scheme, make in found.items()}
-    scheme = (url or "").partition(":")[0].lower()
-    if url is None or scheme not in factories:
-        what = f"The tracker {mask_url(url)}" if url else "The tracker"
-        msg = f"{what} cannot be read: install dbnd-tracker (pip install 'databand[tracker]')."
-        raise ConfigError(msg)
-    reader: Reader = factories[scheme](url, config)
-    return reader

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dbnd import _console
-from dbnd._clock import monotonic
-from dbnd._threads import start
+from dbnd._base.clock import monotonic
+from dbnd._base.threads import start
+from dbnd._journal.journal import Journal
+from dbnd._journal.records import Record
+from dbnd._terminal import console
 from dbnd._tracking.backoff import Backoff
 from dbnd._tracking.delivery import Delivery
-from dbnd._tracking.journal import Journal
-from dbnd._tracking.records import Record
 from dbnd._tracking.transport import BusyError, Transport, TransportError
 
 # Events are given this long to gather into a batch, in seconds.
@@ -361,7 +361,7 @@ class Sender:
         now = monotonic()
         if now - self._last_message >= _SILENCE:
             self._last_message = now
-            _console.warning(text)
+            console.warning(text)
 
 
 def _outcome(timeout: float, taken: int, seconds: float, *, at_end: bool) -> str:

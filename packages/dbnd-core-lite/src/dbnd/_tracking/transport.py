@@ -1,4 +1,4 @@
-"""What carries events to a tracker: the contract of transports, and which one serves a URL."""
+"""What carries events to a tracker: the contract of transports, and the errors that they raise."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbnd._errors import ConfigError, DatabandError
-from dbnd._masking import mask_url
-from dbnd._paths import dbnd_home, sqlite_url
-from dbnd._tracking.points import Group, wire_text
+from dbnd._base.errors import DatabandError
+from dbnd._model.points import Group, wire_text
 
 if TYPE_CHECKING:
-    from dbnd._config import Config
+    from dbnd._config.config import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,38 +131,3 @@ class PartlyAppliedError(TransportError):
     def __init__(self, last: int) -> None:
         super().__init__(f"events up to {last} are applied already")
         self.last = last
-
-
-def create_transport(url: str, config: Config) -> Transport:
-    """The transport for ``url``, chosen by its scheme.
-
-    Raises:
-        ConfigError: No installed package serves the scheme.
-    """
-    scheme = url.partition(":")[0].lower()
-    factories = _factories()
-    if scheme not in factories:
-        known = ", ".join(sorted(factories))
-        source = config.source("core", "databand_url")
-        hint = "" if "sqlite" in factories else " The embedded tracker comes with the package dbnd-tracker."
-        msg = f"core.databand_url = {mask_url(url)!r} ({source}) cannot be used: its scheme is none of {known}.{hint}"
-        raise ConfigError(msg)
-    return factories[scheme](url, config)
-
-
-def configured_url(config: Config) -> str | None:
-    """Where events go: ``core.databand_url``, else the embedded tracker's file, else nowhere (None)."""
-    from dbnd._settings import CoreSettings
-
-    return config.settings(CoreSettings).databand_url or embedded_url()
-
-
-def embedded_url() -> str | None:
-    """The URL of the embedded tracker's default file, or None when no package serves SQLite files."""
-    return sqlite_url(dbnd_home() / "tracker.db") if "sqlite" in _factories() else None
-
-
-def _factories() -> dict[str, TransportFactory]:
-    from dbnd._plugins import plugins
-
-    return {scheme: make for found in plugins().call("dbnd_transports") for scheme, make in found.items()}

@@ -18,12 +18,12 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select
 from dbnd_tracker._access.roles import Role
 from dbnd_tracker._access.throttle import Throttle
 from dbnd_tracker._errors import MissingError, TrackerError
-from dbnd_tracker._models import AccessSession, AccessToken
+from dbnd_tracker._storage.models import AccessSession, AccessToken
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from dbnd_tracker._writer import Writer
+    from dbnd_tracker._storage.writer import Writer
 
 PREFIX: Final = "dbnd_"
 """Start of every token that the tracker makes: secret scanners find it."""

@@ -13,13 +13,13 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from dbnd_tracker._access.roles import Role
 from dbnd_tracker._access.tokens import ANYONE, LABEL_LENGTH, create_token, open_session
-from dbnd_tracker._api.access import CSRF_COOKIE, address_of, identity_of, set_session_cookie
+from dbnd_tracker._middleware.access import CSRF_COOKIE, address_of, identity_of, set_session_cookie
 from dbnd_tracker._schemas.fields import from_digits
 
 if TYPE_CHECKING:
     from dbnd_tracker._access.tokens import Identity, Keyring
-    from dbnd_tracker._database import Database
-    from dbnd_tracker._writer import Writer
+    from dbnd_tracker._storage.database import Database
+    from dbnd_tracker._storage.writer import Writer
 
 _LOGIN: Final = {"username": "databand", "password": "a token"}
 _LONGEST_LIFESPAN: Final = 100 * 365 * 24 * 3600

@@ -10,7 +10,7 @@ from dbnd_tracker import _queries as queries
 from dbnd_tracker import _views as views
 
 if TYPE_CHECKING:
-    from dbnd_tracker._database import Database
+    from dbnd_tracker._storage.database import Database
 
 _Path = Annotated[str, Query(description="The whole path, such as s3://bucket/file.csv")]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from fastapi.responses import StreamingResponse
 
-from dbnd._errors import UsageError
+from dbnd import UsageError
 from dbnd_tracker import _queries as queries
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._tables import csv_parts, parquet_parts
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from starlette.responses import Response
 
-    from dbnd_tracker._database import Database
+    from dbnd_tracker._storage.database import Database
 
 TableForm = Literal["csv", "parquet"]
 

@@ -12,11 +12,11 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import text
 
 from dbnd_tracker._errors import StorageError
-from dbnd_tracker._observability import CONTENT_TYPE
+from dbnd_tracker._middleware.observability import CONTENT_TYPE
 
 if TYPE_CHECKING:
-    from dbnd_tracker._database import Database
-    from dbnd_tracker._observability import ServerMetrics
+    from dbnd_tracker._middleware.observability import ServerMetrics
+    from dbnd_tracker._storage.database import Database
 
 
 def health_router(database: Database, metrics: ServerMetrics) -> APIRouter:

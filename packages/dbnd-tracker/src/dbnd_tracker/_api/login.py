@@ -10,14 +10,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from dbnd_tracker._access.tokens import ThrottledError, close_session
-from dbnd_tracker._api.access import SESSION_COOKIE, address_of, set_session_cookie
 from dbnd_tracker._api.auth import open_session_of
 from dbnd_tracker._api.pages import HEADERS
+from dbnd_tracker._middleware.access import SESSION_COOKIE, address_of, set_session_cookie
 from dbnd_tracker._pages.templates import make_templates
 
 if TYPE_CHECKING:
     from dbnd_tracker._access.tokens import Keyring
-    from dbnd_tracker._database import Database
+    from dbnd_tracker._storage.database import Database
 
 _HEADERS: Final = {**HEADERS, "Cache-Control": "no-store"}
 _MOST_FIELDS: Final = 10

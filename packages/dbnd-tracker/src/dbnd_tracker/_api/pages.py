@@ -12,17 +12,17 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from sqlalchemy import select
 
 from dbnd_tracker import _queries as queries
-from dbnd_tracker._models import Run
 from dbnd_tracker._pages.compare import ComparePage
 from dbnd_tracker._pages.reference import operations
 from dbnd_tracker._pages.run import RunPage, TaskPage
 from dbnd_tracker._pages.table import TablePage
 from dbnd_tracker._pages.templates import make_templates
 from dbnd_tracker._queries.series import chart_sample
+from dbnd_tracker._storage.models import Run
 
 if TYPE_CHECKING:
-    from dbnd_tracker._database import Database
     from dbnd_tracker._queries.arrays import SeriesCache
+    from dbnd_tracker._storage.database import Database
 
 HEADERS: Final = {
     "Content-Security-Policy": (

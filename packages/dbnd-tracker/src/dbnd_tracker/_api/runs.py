@@ -12,15 +12,15 @@ from dbnd_tracker import _queries as queries
 from dbnd_tracker import _views as views
 from dbnd_tracker._api.answers import answer
 from dbnd_tracker._api.exports import MEDIA_TYPES, points_table, whole_run
-from dbnd_tracker._deletion import delete_runs
 from dbnd_tracker._ingest import stop_runs
 from dbnd_tracker._queries.expressions import Field
 from dbnd_tracker._queries.grammar import MAX_COMPARISONS, parse_expression
 from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunFilter
 from dbnd_tracker._schemas.fields import Many, Uid
+from dbnd_tracker._storage.deletion import delete_runs
 
 if TYPE_CHECKING:
-    from dbnd_tracker._database import Database
+    from dbnd_tracker._storage.database import Database
 
 MAX_RUNS = 1_000
 MAX_COMPARED = 100

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query, Response
 from dbnd_tracker import _queries as queries
 from dbnd_tracker import _views as views
 from dbnd_tracker._api.answers import answer
-from dbnd_tracker._queries.sampling import LEAST
+from dbnd_tracker._queries.sampling import LEAST, sampled_history
 
 if TYPE_CHECKING:
-    from dbnd_tracker._database import Database
     from dbnd_tracker._queries.arrays import SeriesCache
+    from dbnd_tracker._storage.database import Database
 
 MAX_METRICS = 10_000
 MAX_POINTS = 100_000
@@ -58,7 +58,7 @@ def task_runs_router(database: Database, cache: SeriesCache) -> APIRouter:
         with database.read() as session:
             uid = task_run_uid.lower()
             if samples is not None:
-                return answer(queries.sampled_history(session, cache, uid, key, samples))
+                return answer(sampled_history(session, cache, uid, key, samples))
             return answer(queries.metric_history(session, uid, key, limit=limit, after=after))
 
     @router.get("/task-runs/{task_run_uid}/documents", response_model=views.Documents)

@@ -11,18 +11,18 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from dbnd_tracker._api.extensions import POINTS_FORM, POINTS_HEADER
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest import CALLS, BatchId, PartlyApplied, apply_points, apply_raw, parse_json
 from dbnd_tracker._ingest.limits import check_json
+from dbnd_tracker._middleware.extensions import POINTS_FORM, POINTS_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.datastructures import Headers
 
-    from dbnd_tracker._database import Database
-    from dbnd_tracker._observability import ServerMetrics
+    from dbnd_tracker._middleware.observability import ServerMetrics
+    from dbnd_tracker._storage.database import Database
 
 BATCH_HEADER = "X-Databand-Batch"
 APPLIED_HEADER = "X-Databand-Applied"

@@ -24,9 +24,9 @@ def gc(
 
     Runs that go on are kept; those that have been silent for too long (lost) count as ended.
     """
-    from dbnd import _console
+    from dbnd.plugins import console
     from dbnd_tracker._format import local_time
-    from dbnd_tracker._retention import delete_client_errors, delete_expired, expired_runs
+    from dbnd_tracker._storage.retention import delete_client_errors, delete_expired, expired_runs
 
     before = datetime.now(timezone.utc) - duration(older_than, "--older-than")
     opened = open_configured(database)
@@ -45,7 +45,7 @@ def gc(
             }
             for expired in found
         ]
-        _console.json_result(facts)
+        console.json_result(facts)
     elif found:
         rows = [
             (
@@ -57,10 +57,10 @@ def gc(
             )
             for expired in found
         ]
-        _console.result(_console.table(("JOB", "RUNS", "POINTS", "FIRST", "LAST"), rows))
+        console.result(console.table(("JOB", "RUNS", "POINTS", "FIRST", "LAST"), rows))
     what = f"{runs} {'run' if runs == 1 else 'runs'} with {points} {'point' if points == 1 else 'points'}"
     if dry_run:
-        _console.info(f"{what} would be deleted from {opened.name}.")
+        console.info(f"{what} would be deleted from {opened.name}.")
         return
     for expired in found:
         delete_expired(opened, expired)
@@ -68,7 +68,7 @@ def gc(
         delete_client_errors(opened, before)
     if vacuum:
         opened.vacuum()
-    _console.success(f"{what} deleted from {opened.name}.")
+    console.success(f"{what} deleted from {opened.name}.")
 
 
 @click.command()
@@ -80,9 +80,9 @@ def backup(*, file: Path, database: str | None, as_json: bool) -> None:
 
     FILE must not exist yet; it is a whole database, which `--database FILE` opens.
     """
-    from dbnd import _console
-    from dbnd._errors import UsageError
-    from dbnd_tracker._backup import back_up
+    from dbnd import UsageError
+    from dbnd.plugins import console
+    from dbnd_tracker._storage.backup import back_up
 
     opened = open_configured(database, create=False)
     if opened.path is None:
@@ -91,5 +91,5 @@ def backup(*, file: Path, database: str | None, as_json: bool) -> None:
     back_up(opened.path, file)
     if as_json:
         facts = {"file": str(file), "database": opened.name, "bytes": file.stat().st_size}
-        _console.json_result(facts)
-    _console.success(f"{file} holds what {opened.name} held ({file.stat().st_size} bytes).")
+        console.json_result(facts)
+    console.success(f"{file} holds what {opened.name} held ({file.stat().st_size} bytes).")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dbnd import _console
-from dbnd._terminal.text import Shown, together
+from dbnd.plugins import Shown, console, together
 from dbnd_tracker._format import cell_text, duration_text, local_time
 
 if TYPE_CHECKING:
@@ -41,12 +40,12 @@ def comparison_text(runs: Sequence[RunDetail], *, everything: bool) -> Shown:
         ("started", [local_time(run.start_time) for run in runs]),
         ("took", [duration_text(run.duration) for run in runs]),
     ]
-    parts = [_console.table(("", *headers), [(name, *values) for name, values in facts])]
+    parts = [console.table(("", *headers), [(name, *values) for name, values in facts])]
     params = _by_name([_params(run) for run in runs])
     shown = {name: values for name, values in params.items() if everything or len(set(values)) > 1}
     parts += _table("PARAM", headers, shown)
     if len(shown) < len(params):
-        parts.append(_console.dimmed(f"{len(params) - len(shown)} params are the same in all; --all shows them."))
+        parts.append(console.dimmed(f"{len(params) - len(shown)} params are the same in all; --all shows them."))
     parts += _table("METRIC", headers, _by_name([_metrics(run) for run in runs]))
     return together(parts, "\n\n")
 
@@ -55,7 +54,7 @@ def _table(title: str, headers: Sequence[str], values: Values) -> list[Shown]:
     if not values:
         return []
     rows = [(name, *(cell_text(value) for value in row)) for name, row in values.items()]
-    return [_console.table((title, *headers), rows)]
+    return [console.table((title, *headers), rows)]
 
 
 def _params(run: RunDetail) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 if TYPE_CHECKING:
-    from dbnd_tracker._database import Database
     from dbnd_tracker._settings import TrackerSettings
+    from dbnd_tracker._storage.database import Database
 
 _DURATION: Final = re.compile(r"(\d{1,6})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -22,7 +22,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 def database_url(given: str | None, settings: TrackerSettings) -> str:
     """``given`` on the command line, else ``tracker.database``, else the embedded tracker's own file."""
-    from dbnd._tracking.transport import embedded_url
+    from dbnd.tracking import embedded_url
 
     url = given or settings.database or embedded_url()
     assert url is not None, "this package serves SQLite files"
@@ -35,12 +35,11 @@ def open_configured(given: str | None, *, create: bool = True) -> Database:
     Raises:
         UsageError: Its file does not exist, and ``create`` is False.
     """
-    from dbnd._config import Config
-    from dbnd._errors import UsageError
-    from dbnd_tracker._database import Database
+    from dbnd import UsageError, load_config
     from dbnd_tracker._settings import TrackerSettings
+    from dbnd_tracker._storage.database import Database
 
-    settings = Config.load().settings(TrackerSettings)
+    settings = load_config().settings(TrackerSettings)
     database = Database(database_url(given, settings), heartbeat_timeout_s=settings.heartbeat_timeout_s)
     if not create and database.path is not None and not database.path.exists():
         msg = f"The database {database.name} does not exist."
@@ -60,7 +59,7 @@ def duration(text: str, option: str) -> timedelta:
     Raises:
         UsageError: It is no time.
     """
-    from dbnd._errors import UsageError
+    from dbnd import UsageError
 
     found = _DURATION.fullmatch(text.strip())
     span = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else timedelta()

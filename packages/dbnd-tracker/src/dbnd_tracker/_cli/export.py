@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from dbnd import _console
-from dbnd._errors import UsageError
+from dbnd import UsageError
+from dbnd.plugins import console
 from dbnd_tracker._errors import TrackerError
 from dbnd_tracker._tables import write_csv, write_parquet
 
@@ -39,7 +39,7 @@ def export_runs(reader: Reader, runs: Sequence[RunDetail], form: str, file: Path
         if form == "parquet":
             msg = "Parquet needs a file: add -o FILE.parquet."
             raise UsageError(msg)
-        return write(reader, runs, _console.output())
+        return write(reader, runs, console.output())
     try:
         with _complete(file, binary=form == "parquet") as stream:
             return write(reader, runs, stream)

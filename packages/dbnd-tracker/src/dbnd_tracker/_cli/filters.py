@@ -6,7 +6,7 @@ import re
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
-from dbnd._errors import UsageError
+from dbnd import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ def where_text(texts: Sequence[str]) -> str:
     Raises:
         UsageError: One of them cannot be understood.
     """
-    from dbnd._terminal.text import together
+    from dbnd.plugins import together
     from dbnd_tracker._queries.expressions import ExpressionError
     from dbnd_tracker._queries.grammar import joined, parse_expression
 

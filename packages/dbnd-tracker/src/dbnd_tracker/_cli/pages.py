@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dbnd._config import Config
-from dbnd._errors import DatabandError
-from dbnd._places import page_path
-from dbnd._settings import CoreSettings
+from dbnd import DatabandError, load_config
+from dbnd.plugins import CoreSettings
+from dbnd.tracking import page_path
 from dbnd_tracker._errors import RemoteError
 from dbnd_tracker._reader import HttpReader
 from dbnd_tracker._settings import TrackerSettings
@@ -29,7 +28,7 @@ def page_of(reader: Reader, run: RunDetail) -> str:
     url = reader.page_url(run)
     if url is not None:
         return url
-    settings = Config.load().settings(TrackerSettings)
+    settings = load_config().settings(TrackerSettings)
     root = f"http://localhost:{settings.port}"
     address = f"{root}{page_path(run.job_name, run.run_uid)}"
     core = CoreSettings(

@@ -23,10 +23,10 @@ _COMPLETIONS: Final = 50
 
 def open_configured() -> Reader:
     """The configured tracker, open until the command ends."""
-    from dbnd._config import Config
+    from dbnd import load_config
     from dbnd_tracker._reader import open_reader
 
-    reader = open_reader(Config.load())
+    reader = open_reader(load_config())
     click.get_current_context().call_on_close(reader.close)
     return reader
 
@@ -45,7 +45,7 @@ def resolve(reader: Reader, text: str) -> RunDetail:
     Raises:
         UsageError: None does, or several do.
     """
-    from dbnd._errors import UsageError
+    from dbnd import UsageError
 
     candidates = _candidates(reader, text)
     if len(candidates) > 1:
@@ -84,13 +84,12 @@ def _candidates(reader: Reader, text: str) -> list[RunSummary]:
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The newest runs of the embedded tracker; a tracker elsewhere would let the shell wait."""
     del ctx, param
-    from dbnd._config import Config
-    from dbnd._errors import DatabandError
-    from dbnd._terminal.text import plain
+    from dbnd import DatabandError, load_config
+    from dbnd.plugins import plain
     from dbnd_tracker._reader import DatabaseReader, open_reader
 
     try:
-        reader = open_reader(Config.load())
+        reader = open_reader(load_config())
         if not isinstance(reader, DatabaseReader):
             return []
         runs = reader.runs([], _COMPLETIONS).data

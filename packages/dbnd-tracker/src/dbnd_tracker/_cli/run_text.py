@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from dbnd import _console
-from dbnd._terminal.text import Shown, together
+from dbnd.plugins import Shown, console, together
 from dbnd_tracker._format import cell_text, duration_text, local_time
 
 if TYPE_CHECKING:
@@ -49,17 +48,17 @@ def run_text(run: RunDetail, page_url: str | None) -> Shown:
         ("Took", duration_text(run.duration)),
         ("Page", page_url),
     ]
-    lines: list[str] = [together((_console.heading(f"{label}:"), value), " ") for label, value in facts if value]
+    lines: list[str] = [together((console.heading(f"{label}:"), value), " ") for label, value in facts if value]
     if run.task_runs:
         tree = [
             (_branch(task) + _name(task), task.state or "unknown", duration_text(task.duration))
             for task in run.task_runs
         ]
-        lines += ["", _console.table(("TASK", "STATE", "TOOK"), tree, colours=STATE_COLOURS)]
+        lines += ["", console.table(("TASK", "STATE", "TOOK"), tree, colours=STATE_COLOURS)]
     for task in run.task_runs:
         parts = list(_parts(task))
         if parts:
-            lines += ["", _console.heading(f"Task run {_name(task)}")]
+            lines += ["", console.heading(f"Task run {_name(task)}")]
         for part in parts:
             lines += ["", part]
     return together(lines, "\n")
@@ -105,7 +104,7 @@ def _parts(task: TaskRunView) -> Iterator[str]:
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, whole_last: bool = False) -> Iterator[str]:
     if rows:
-        yield _console.table(headers, rows, whole_last=whole_last)
+        yield console.table(headers, rows, whole_last=whole_last)
 
 
 def _shape(dimensions: list[int | None] | None) -> str:

@@ -45,7 +45,7 @@ def runs() -> None:
 @json_option
 def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: Any) -> None:  # noqa: ANN401  the arguments of _conditions
     """List runs, newest first."""
-    from dbnd import _console
+    from dbnd.plugins import console
     from dbnd_tracker._cli.filters import where_text
     from dbnd_tracker._cli.run_text import STATE_COLOURS
     from dbnd_tracker._format import duration_text, local_time
@@ -54,10 +54,10 @@ def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: Any)
     reader = open_configured()
     page = reader.runs(conditions, limit, expression)
     if as_json:
-        _console.json_result([run.model_dump(mode="json") for run in page.data])
+        console.json_result([run.model_dump(mode="json") for run in page.data])
         return
     if not page.data:
-        _console.info(f"No run {'matches' if conditions or expression else 'has been tracked yet'} in {where(reader)}.")
+        console.info(f"No run {'matches' if conditions or expression else 'has been tracked yet'} in {where(reader)}.")
         return
     rows = [
         (
@@ -72,9 +72,9 @@ def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: Any)
         for run in page.data
     ]
     headers = ("RUN", "NAME", "JOB", "STATE", "STARTED", "TOOK", "USER")
-    _console.result(_console.table(headers, rows, colours=STATE_COLOURS))
+    console.result(console.table(headers, rows, colours=STATE_COLOURS))
     if page.meta.total > len(rows):
-        _console.info(f"{page.meta.total - len(rows)} more; --limit shows more.")
+        console.info(f"{page.meta.total - len(rows)} more; --limit shows more.")
 
 
 def _conditions(
@@ -105,15 +105,15 @@ def _conditions(
 @json_option
 def show(run: str, *, as_json: bool) -> None:
     """Show a run with its tasks, params, metrics and artifacts."""
-    from dbnd import _console
+    from dbnd.plugins import console
     from dbnd_tracker._cli.run_text import run_text
 
     reader = open_configured()
     found = resolve(reader, run)
     if as_json:
-        _console.json_result(found.model_dump(mode="json"))
+        console.json_result(found.model_dump(mode="json"))
     else:
-        _console.result(run_text(found, reader.page_url(found)))
+        console.result(run_text(found, reader.page_url(found)))
 
 
 @runs.command()
@@ -122,8 +122,8 @@ def show(run: str, *, as_json: bool) -> None:
 @json_option
 def compare(*, runs: tuple[str, ...], everything: bool, as_json: bool) -> None:
     """Compare runs: the params that differ, and the last values of all metrics."""
-    from dbnd import _console
-    from dbnd._errors import UsageError
+    from dbnd import UsageError
+    from dbnd.plugins import console
     from dbnd_tracker._cli.comparison import compared, comparison_text
 
     found = resolve_all(open_configured(), runs)
@@ -131,9 +131,9 @@ def compare(*, runs: tuple[str, ...], everything: bool, as_json: bool) -> None:
         msg = "A comparison needs at least two runs; `dbnd runs list` shows those that there are."
         raise UsageError(msg)
     if as_json:
-        _console.json_result(compared(found))
+        console.json_result(compared(found))
     else:
-        _console.result(comparison_text(found, everything=everything))
+        console.result(comparison_text(found, everything=everything))
 
 
 @runs.command()
@@ -146,14 +146,14 @@ def export(*, runs: tuple[str, ...], form: str | None, path: str | None) -> None
     """Write runs to a file: as JSON everything in them, as CSV or Parquet a row for each point of their metrics."""
     from pathlib import Path
 
-    from dbnd import _console
+    from dbnd.plugins import console
     from dbnd_tracker._cli.export import export_runs
 
     reader = open_configured()
     file = None if path is None or path == "-" else Path(path)
     count = export_runs(reader, resolve_all(reader, runs), form or _form_of(file), file)
     if file is not None:
-        _console.info(f"Wrote {file} with {count} points.")
+        console.info(f"Wrote {file} with {count} points.")
 
 
 def _form_of(file: Path | None) -> str:
@@ -169,15 +169,15 @@ def open_(run: str, *, only_print: bool, as_json: bool) -> None:
     import sys
     import webbrowser
 
-    from dbnd import _console
+    from dbnd.plugins import console
     from dbnd_tracker._cli.pages import page_of
 
     reader = open_configured()
     url = page_of(reader, resolve(reader, run))
     if as_json:
-        _console.json_result({"url": url})
+        console.json_result({"url": url})
         return
-    _console.result(url)
+    console.result(url)
     if not only_print and sys.stdout.isatty():
         webbrowser.open(url)
 
@@ -189,8 +189,8 @@ def open_(run: str, *, only_print: bool, as_json: bool) -> None:
 @json_option
 def delete(*, runs: tuple[str, ...], yes: bool, force: bool, as_json: bool) -> None:
     """Delete runs from the tracker, with everything in them, for good; MLflow's own copies stay."""
-    from dbnd import _console
-    from dbnd._errors import UsageError
+    from dbnd import UsageError
+    from dbnd.plugins import console
     from dbnd_tracker._errors import TrackerError
 
     reader = open_configured()
@@ -205,17 +205,17 @@ def delete(*, runs: tuple[str, ...], yes: bool, force: bool, as_json: bool) -> N
         raise TrackerError(msg)
     deleted = [run.run_uid for run in found if reader.delete(run.run_uid)]
     if as_json:
-        _console.json_result({"deleted": deleted})
+        console.json_result({"deleted": deleted})
     else:
-        _console.success(f"Deleted {named}.")
+        console.success(f"Deleted {named}.")
 
 
 def _is_confirmed(question: str) -> bool:
-    from dbnd import _console
-    from dbnd._errors import UsageError
+    from dbnd import UsageError
+    from dbnd.plugins import console
 
     try:
-        return _console.is_confirmed(question)
+        return console.is_confirmed(question)
     except click.Abort:  # the end of the input, or Ctrl-C
         click.echo(err=True)
         msg = "Nobody has answered, and nothing was deleted: add --yes to delete without a question."

@@ -10,7 +10,7 @@ import click
 from dbnd_tracker._cli.databases import database_option, duration, json_option, open_configured
 
 if TYPE_CHECKING:
-    from dbnd_tracker._models import AccessToken
+    from dbnd_tracker._storage.models import AccessToken
 
 
 @click.group()
@@ -35,7 +35,7 @@ def token() -> None:
 @json_option
 def create(*, label: str, role: str, expires: str | None, database: str | None, as_json: bool) -> None:
     """Make a token called LABEL and print it, once: nobody can show it again."""
-    from dbnd import _console
+    from dbnd.plugins import console
     from dbnd_tracker._access.roles import Role
     from dbnd_tracker._access.tokens import create_token
 
@@ -44,10 +44,10 @@ def create(*, label: str, role: str, expires: str | None, database: str | None, 
         lambda writer: create_token(writer, label=label, role=Role(role), lifespan=lifespan)
     )
     if as_json:
-        _console.json_result({"token": secret, **_facts(made)})
+        console.json_result({"token": secret, **_facts(made)})
         return
-    _console.result(secret)
-    _console.info(
+    console.result(secret)
+    console.info(
         f"This is the token {made.label!r} for {made.role}; it is shown only now. A tracker that is running "
         "without tokens asks for them once it has been started again."
     )
@@ -58,22 +58,22 @@ def create(*, label: str, role: str, expires: str | None, database: str | None, 
 @json_option
 def list_(*, database: str | None, as_json: bool) -> None:
     """List all tokens, without their secrets."""
-    from dbnd import _console
+    from dbnd.plugins import console
     from dbnd_tracker._access.tokens import list_tokens
     from dbnd_tracker._format import local_time
 
     with open_configured(database).read() as session:
         found = list_tokens(session)
     if as_json:
-        _console.json_result([_facts(one) for one in found])
+        console.json_result([_facts(one) for one in found])
     elif not found:
-        _console.info("There is no token; `dbnd tracker token create LABEL` makes one.")
+        console.info("There is no token; `dbnd tracker token create LABEL` makes one.")
     else:
         rows = [
             (one.uid[:8], one.label, one.role, _state(one), local_time(one.created_at), local_time(one.expires_at))
             for one in found
         ]
-        _console.result(_console.table(("TOKEN", "LABEL", "ROLE", "STATE", "CREATED", "EXPIRES"), rows))
+        console.result(console.table(("TOKEN", "LABEL", "ROLE", "STATE", "CREATED", "EXPIRES"), rows))
 
 
 @token.command()
@@ -82,8 +82,8 @@ def list_(*, database: str | None, as_json: bool) -> None:
 @json_option
 def revoke(*, uid: str, database: str | None, as_json: bool) -> None:
     """Take back the token whose uid is, or starts with, UID; it opens nothing from now on."""
-    from dbnd import _console
-    from dbnd._errors import UsageError
+    from dbnd import UsageError
+    from dbnd.plugins import console
     from dbnd_tracker._access.tokens import revoke_token
     from dbnd_tracker._errors import MissingError
 
@@ -93,8 +93,8 @@ def revoke(*, uid: str, database: str | None, as_json: bool) -> None:
         msg = f"{error} `dbnd tracker token list` shows all."
         raise UsageError(msg) from None
     if as_json:
-        _console.json_result(_facts(revoked))
-    _console.success(f"The token {revoked.label!r} is revoked.")
+        console.json_result(_facts(revoked))
+    console.success(f"The token {revoked.label!r} is revoked.")
 
 
 def _state(one: AccessToken) -> str:

@@ -10,8 +10,8 @@ from dbnd_tracker._cli.care import backup, gc
 from dbnd_tracker._cli.tokens import token
 
 if TYPE_CHECKING:
-    from dbnd_tracker._database import Database
     from dbnd_tracker._settings import TrackerSettings
+    from dbnd_tracker._storage.database import Database
 
 
 @click.group()
@@ -47,16 +47,16 @@ def start(
 
     Unless told otherwise, the database is the file that runs without a tracker write to.
     """
-    from dbnd import _console
-    from dbnd._config import Config
-    from dbnd_tracker._api.hosts import is_loopback
+    from dbnd import load_config
+    from dbnd.plugins import console
     from dbnd_tracker._cli.databases import database_url
-    from dbnd_tracker._database import open_database
-    from dbnd_tracker._server import listen, serve
+    from dbnd_tracker._middleware.hosts import is_loopback
+    from dbnd_tracker._server.process import listen, serve
+    from dbnd_tracker._server.workers import WorkerPlan, serve_workers
     from dbnd_tracker._settings import TrackerSettings
-    from dbnd_tracker._workers import WorkerPlan, serve_workers
+    from dbnd_tracker._storage.database import open_database
 
-    config = Config.load()
+    config = load_config()
     settings = config.settings(TrackerSettings)
     secret = secret or (settings.token.get_secret_value() if settings.token else None)
     given = {"host": host, "port": port, "workers": workers, "access_log": access_log, "token": None}
@@ -84,7 +84,7 @@ def start(
         address = f"http://{shown}:{listening.getsockname()[1]}"
 
         def started() -> None:
-            _console.result(f"Tracker at {address} over {opened.name}.")
+            console.result(f"Tracker at {address} over {opened.name}.")
 
         if settings.workers > 1:
             _check_workers(opened, settings)
@@ -101,9 +101,9 @@ def _is_guarded(database: Database, settings: TrackerSettings, secret: str | Non
     Raises:
         ConfigError: Others than this machine reach the tracker, and there is no token yet.
     """
-    from dbnd._errors import ConfigError
+    from dbnd import ConfigError
     from dbnd_tracker._access.tokens import is_guarded
-    from dbnd_tracker._api.hosts import is_loopback
+    from dbnd_tracker._middleware.hosts import is_loopback
 
     with database.read() as session:
         guarded = secret is not None or is_guarded(session)
@@ -126,7 +126,7 @@ def _check_workers(database: Database, settings: TrackerSettings) -> None:
     Raises:
         ConfigError: It is an SQLite file.
     """
-    from dbnd._errors import ConfigError
+    from dbnd import ConfigError
 
     if database.path:
         msg = (
@@ -144,7 +144,7 @@ def _check_log(settings: TrackerSettings) -> None:
     """
     from pathlib import Path
 
-    from dbnd._errors import ConfigError
+    from dbnd import ConfigError
 
     if settings.access_log in {None, "-"}:
         return

@@ -12,11 +12,11 @@ from sqlalchemy import bindparam, insert, select, update
 
 from dbnd_tracker._errors import PayloadError, TrackerError, UnknownCallError
 from dbnd_tracker._ingest import compact, limits, logged, metrics, runs, tasks, wire
-from dbnd_tracker._models import JournalPosition
 from dbnd_tracker._schemas import logged as logged_bodies
 from dbnd_tracker._schemas import runs as run_bodies
 from dbnd_tracker._schemas import tasks as task_bodies
 from dbnd_tracker._schemas.validated import validated
+from dbnd_tracker._storage.models import JournalPosition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from sqlalchemy import Table
 
-    from dbnd._tracking.transport import Batch
-    from dbnd_tracker._database import Database
-    from dbnd_tracker._writer import Writer
+    from dbnd.tracking import Batch
+    from dbnd_tracker._storage.database import Database
+    from dbnd_tracker._storage.writer import Writer
 
 _POSITIONS: Final = cast("Table", JournalPosition.__table__)
 # Made once: each batch executes them.
@@ -144,7 +144,7 @@ def apply_batch(database: Database, batch: Batch) -> Applied:
 
 
 def apply_points(database: Database, groups: object, batch: BatchId | None = None) -> Applied:
-    """Apply points in our own client's form (see ``dbnd._tracking.points``) as ``apply_call`` does others.
+    """Apply points in our own client's form (see ``dbnd._model.points``) as ``apply_call`` does others.
 
     Args:
         database: Where to.

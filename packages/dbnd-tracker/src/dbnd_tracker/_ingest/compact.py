@@ -1,11 +1,10 @@
-"""Points in our own client's form (see ``dbnd._tracking.points``): checked by columns, for there are many of them."""
+"""Points in our own client's form (see ``dbnd._model.points``): checked by columns, for there are many of them."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from dbnd._tracking.points import DELETED, EARLIEST, JSON, LATEST, SIZE, TEXT
-from dbnd._values import storable
+from dbnd.tracking import DELETED, EARLIEST, JSON, LATEST, SIZE, TEXT, storable
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest.points import TEXT_SOURCES, Points, Text, source_of
 from dbnd_tracker._schemas.fields import canonical_uid, cut

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from sqlalchemy import delete
 
 from dbnd_tracker._ingest.uids import dataset_uid, target_uid
-from dbnd_tracker._models import Artifact, AttemptDocument, ClientError, DatasetOperation, Target
+from dbnd_tracker._storage.models import Artifact, AttemptDocument, ClientError, DatasetOperation, Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         LogTargets,
         SaveAirflowTaskInfos,
     )
-    from dbnd_tracker._writer import Writer
+    from dbnd_tracker._storage.writer import Writer
 
     Info = TypeVar("Info", bound="_OfAttempt")
 

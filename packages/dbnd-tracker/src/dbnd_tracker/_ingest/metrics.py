@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete
 
-from dbnd_tracker._bulk import insert_points, insert_rows, value_rows
 from dbnd_tracker._ingest.points import METRIC_SOURCE, PARAM_SOURCE, TAG_SOURCE
-from dbnd_tracker._models import Param, Tag
-from dbnd_tracker._repeats import Known
-from dbnd_tracker._values import Encoded, Kind, encode_all
-from dbnd_tracker._writer import StaleIdsError
+from dbnd_tracker._storage.bulk import insert_points, insert_rows, value_rows
+from dbnd_tracker._storage.models import Param, Tag
+from dbnd_tracker._storage.repeats import Known
+from dbnd_tracker._storage.values import Encoded, Kind, encode_all
+from dbnd_tracker._storage.writer import StaleIdsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from dbnd_tracker._ingest.points import Points, Text
-    from dbnd_tracker._repeats import Identity
-    from dbnd_tracker._writer import Writer
+    from dbnd_tracker._storage.repeats import Identity
+    from dbnd_tracker._storage.writer import Writer
 
 _LOCKED: Final = (
     "SELECT series.id, points, latest_us, last_step, last_timestamp_us "

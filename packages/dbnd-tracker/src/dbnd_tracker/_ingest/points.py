@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dbnd._values import storable
+from dbnd.tracking import storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

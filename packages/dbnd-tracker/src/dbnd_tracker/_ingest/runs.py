@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from dbnd._run import RunState
+from dbnd.tracking import RunState
 from dbnd_tracker._errors import MissingError
 from dbnd_tracker._ingest.places import current_runs, detach
 from dbnd_tracker._ingest.tasks import add_infos, is_reopened
-from dbnd_tracker._models import Attempt, Run, ScheduledJob, TaskRun
-from dbnd_tracker._states import FINAL_STATES, next_run_state, next_task_state
+from dbnd_tracker._storage.models import Attempt, Run, ScheduledJob, TaskRun
+from dbnd_tracker._storage.states import FINAL_STATES, next_run_state, next_task_state
 
 if TYPE_CHECKING:
     from dbnd_tracker._schemas.runs import (
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         SetRunState,
         SetUnfinishedTasksState,
     )
-    from dbnd_tracker._writer import Writer
+    from dbnd_tracker._storage.writer import Writer
 
 # What RunInfo says beyond the columns of a run.
 _FACTS = {

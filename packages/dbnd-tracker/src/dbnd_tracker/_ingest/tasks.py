@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from dbnd_tracker._ingest.places import CHILD, UPSTREAM, current_runs, move, replace_parents
 from dbnd_tracker._ingest.uids import target_uid
-from dbnd_tracker._models import Attempt, Param, Run, Target, TaskDefinition, TaskRelation, TaskRun
-from dbnd_tracker._states import FINAL_STATES, next_task_state
+from dbnd_tracker._storage.models import Attempt, Param, Run, Target, TaskDefinition, TaskRelation, TaskRun
+from dbnd_tracker._storage.states import FINAL_STATES, next_task_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         TaskRunsInfo,
         UpdateTaskRunAttempts,
     )
-    from dbnd_tracker._writer import Writer
+    from dbnd_tracker._storage.writer import Writer
 
 INIT = "init"
 """Operation on a target that is known before its task runs."""

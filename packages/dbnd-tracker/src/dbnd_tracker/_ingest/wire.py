@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from dbnd._values import storable
+from dbnd.tracking import storable
 from dbnd_tracker._ingest.points import TEXT_SOURCES, Points, Text, source_of
 from dbnd_tracker._schemas.fields import canonical_uid, cut
 from dbnd_tracker._schemas.logged import MAX_STEP, LogMetrics, MetricInfo

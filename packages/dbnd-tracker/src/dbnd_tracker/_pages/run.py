@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import func, select
 
 from dbnd_tracker._format import value_text
-from dbnd_tracker._models import Attempt, Run, TaskRun
 from dbnd_tracker._pages.graph import Graph, make_graph
 from dbnd_tracker._pages.sections import ROWS, Section, Sections
 from dbnd_tracker._pages.templates import elapsed_element, is_live, mlflow_run_id, run_url, task_url, time_element
 from dbnd_tracker._pages.timeline import Timeline, make_timeline
 from dbnd_tracker._queries import logging_task_runs, task_run_log
 from dbnd_tracker._queries.listing import Kind, list_part, metrics_named, tag_values
+from dbnd_tracker._storage.models import Attempt, Run, TaskRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

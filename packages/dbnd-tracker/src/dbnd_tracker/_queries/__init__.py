@@ -13,7 +13,6 @@ from dbnd_tracker._queries.expressions import QueryError as QueryError
 from dbnd_tracker._queries.listing import metric_list as metric_list
 from dbnd_tracker._queries.metrics import find_series as find_series
 from dbnd_tracker._queries.metrics import metric_history as metric_history
-from dbnd_tracker._queries.metrics import sampled_history as sampled_history
 from dbnd_tracker._queries.run_table import RunFilter as RunFilter
 from dbnd_tracker._queries.run_table import list_runs as list_runs
 from dbnd_tracker._queries.runs import Condition as Condition

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import select
 
 from dbnd_tracker import _views as views
-from dbnd_tracker._models import Attempt, DatasetOperation, Run, TaskRun
+from dbnd_tracker._storage.models import Attempt, DatasetOperation, Run, TaskRun
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

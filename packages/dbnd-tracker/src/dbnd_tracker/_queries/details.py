@@ -11,7 +11,9 @@ from sqlalchemy.orm import undefer
 
 from dbnd_tracker import _views as views
 from dbnd_tracker._ingest.places import CHILD, UPSTREAM
-from dbnd_tracker._models import (
+from dbnd_tracker._queries.metrics import metric_view, series_query
+from dbnd_tracker._queries.runs import summary
+from dbnd_tracker._storage.models import (
     Artifact,
     Attempt,
     AttemptDocument,
@@ -25,8 +27,6 @@ from dbnd_tracker._models import (
     TaskRelation,
     TaskRun,
 )
-from dbnd_tracker._queries.metrics import metric_view, series_query
-from dbnd_tracker._queries.runs import summary
 
 if TYPE_CHECKING:
     from collections.abc import Collection

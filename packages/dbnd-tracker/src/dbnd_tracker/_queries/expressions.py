@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final, Literal
 
-from dbnd._run import RunState
+from dbnd.tracking import RunState
 from dbnd_tracker._errors import TrackerError
-from dbnd_tracker._states import LOST
+from dbnd_tracker._storage.states import LOST
 
 Kind = Literal["metrics", "params", "tags"]
 KINDS: Final[tuple[Kind, ...]] = ("metrics", "params", "tags")

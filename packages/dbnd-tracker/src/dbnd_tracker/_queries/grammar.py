@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final, NoReturn
 
-from dbnd._terminal.text import plain, width
-from dbnd._values import storable
+from dbnd.plugins import plain, width
+from dbnd.tracking import storable
 from dbnd_tracker._queries.expressions import (
     ATTRIBUTES,
     Attribute,

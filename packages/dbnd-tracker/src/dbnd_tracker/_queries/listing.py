@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sqlalchemy import func, select
 
 from dbnd_tracker import _views as views
-from dbnd_tracker._models import (
+from dbnd_tracker._queries.metrics import metric_view
+from dbnd_tracker._storage.models import (
     Artifact,
     Attempt,
     DatasetOperation,
@@ -20,7 +21,6 @@ from dbnd_tracker._models import (
     Target,
     TaskRun,
 )
-from dbnd_tracker._queries.metrics import metric_view
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

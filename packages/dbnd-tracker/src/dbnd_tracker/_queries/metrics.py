@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row, func, select
 
-from dbnd_tracker._models import Attempt, Metric, MetricKey, MetricSeries
-from dbnd_tracker._values import KIND_NAMES, decode, readable
+from dbnd_tracker._storage.models import Attempt, Metric, MetricKey, MetricSeries
+from dbnd_tracker._storage.values import KIND_NAMES, decode, readable
 from dbnd_tracker._views import MetricHistory, MetricPoint, MetricView
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
-
-    from dbnd_tracker._queries.arrays import SeriesCache
-
-# Numbers in one IN list.
-_CHUNK: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,39 +93,17 @@ def metric_history(
     series = find_series(session, task_run_uid, key)
     if series is None:
         return MetricHistory(task_run_uid=task_run_uid, key=key, data=[], after=None, total=0)
-    rows = session.execute(_points(series.id).where(Metric.number > after).limit(limit + 1)).all()
+    rows = session.execute(points_query(series.id).where(Metric.number > after).limit(limit + 1)).all()
     cursor = None
     if len(rows) > limit:
         rows = rows[:limit]
         cursor = rows[-1].number
-    data = [_point(row) for row in rows]
+    data = [metric_point(row) for row in rows]
     return MetricHistory(task_run_uid=task_run_uid, key=key, data=data, after=cursor, total=series.points)
 
 
-def sampled_history(session: Session, cache: SeriesCache, task_run_uid: str, key: str, samples: int) -> MetricHistory:
-    """Points of one metric that show the shape of its whole history, in the order in which they came.
-
-    Args:
-        session: Where to read.
-        cache: What was read before.
-        task_run_uid: The task run.
-        key: The metric.
-        samples: How many points at most; all if there are no more.
-    """
-    from dbnd_tracker._queries.sampling import sampled_places  # imports numpy, which the command line does without
-
-    series = find_series(session, task_run_uid, key)
-    if series is None:
-        return MetricHistory(task_run_uid=task_run_uid, key=key, data=[], after=None, total=0)
-    with cache.columns(session, series, only_values=True) as columns:
-        values = columns.value[: series.points]
-    numbers = (sampled_places(values, samples) + 1).tolist()
-    parts = [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
-    data = [_point(row) for part in parts for row in session.execute(_points(series.id).where(Metric.number.in_(part)))]
-    return MetricHistory(task_run_uid=task_run_uid, key=key, data=data, after=None, total=series.points)
-
-
-def _points(series_id: int) -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently
+def points_query(series_id: int) -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently
+    """All points of a series in the order in which they came, for callers to narrow."""
     return (
         select(Metric.number, Metric.step, Metric.timestamp_us, Metric.kind, Metric.value, Metric.text)
         .where(Metric.series_id == series_id)
@@ -138,7 +111,8 @@ def _points(series_id: int) -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name
     )
 
 
-def _point(row: Row[Any]) -> MetricPoint:
+def metric_point(row: Row[Any]) -> MetricPoint:
+    """One point of a history, from a row of ``points_query``."""
     return MetricPoint(
         step=row.step,
         timestamp=row.timestamp_us // 1000,

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_
 
-from dbnd._values import storable
-from dbnd_tracker._liveness import lost, shown_state
-from dbnd_tracker._models import Run
+from dbnd.tracking import storable
 from dbnd_tracker._queries.expressions import (
     ATTRIBUTES,
     KINDS,
@@ -26,7 +24,9 @@ from dbnd_tracker._queries.expressions import (
     comparison,
     problem,
 )
-from dbnd_tracker._states import LOST
+from dbnd_tracker._storage.liveness import lost, shown_state
+from dbnd_tracker._storage.models import Run
+from dbnd_tracker._storage.states import LOST
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

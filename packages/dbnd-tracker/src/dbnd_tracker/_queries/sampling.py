@@ -9,14 +9,47 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from dbnd_tracker._queries.metrics import find_series, metric_point, points_query
+from dbnd_tracker._storage.models import Metric
+from dbnd_tracker._views import MetricHistory
+
 if TYPE_CHECKING:
-    from dbnd_tracker._queries.arrays import Array
+    from sqlalchemy.orm import Session
+
+    from dbnd_tracker._queries.arrays import Array, SeriesCache
 
 LEAST: Final = 10
 """Fewest points that a history is sampled to."""
 
 # Of the points that are shown, at most every fourth marks where numbers end or begin.
 _GAPS: Final = 4
+# Numbers in one IN list.
+_CHUNK: Final = 1_000
+
+
+def sampled_history(session: Session, cache: SeriesCache, task_run_uid: str, key: str, samples: int) -> MetricHistory:
+    """Points of one metric that show the shape of its whole history, in the order in which they came.
+
+    Args:
+        session: Where to read.
+        cache: What was read before.
+        task_run_uid: The task run.
+        key: The metric.
+        samples: How many points at most; all if there are no more.
+    """
+    series = find_series(session, task_run_uid, key)
+    if series is None:
+        return MetricHistory(task_run_uid=task_run_uid, key=key, data=[], after=None, total=0)
+    with cache.columns(session, series, only_values=True) as columns:
+        values = columns.value[: series.points]
+    numbers = (sampled_places(values, samples) + 1).tolist()
+    parts = [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
+    data = [
+        metric_point(row)
+        for part in parts
+        for row in session.execute(points_query(series.id).where(Metric.number.in_(part)))
+    ]
+    return MetricHistory(task_run_uid=task_run_uid, key=key, data=data, after=None, total=series.points)
 
 
 def sampled_places(values: Array, count: int) -> Array:

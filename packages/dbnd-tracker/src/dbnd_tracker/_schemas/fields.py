@@ -24,10 +24,9 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from dbnd._run import RunState, TaskRunState
-from dbnd._values import storable
-from dbnd_tracker._models import NAME_LENGTH
-from dbnd_tracker._values import readable
+from dbnd.tracking import RunState, TaskRunState, storable
+from dbnd_tracker._storage.models import NAME_LENGTH
+from dbnd_tracker._storage.values import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

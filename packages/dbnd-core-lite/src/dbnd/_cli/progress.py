@@ -1,0 +1,191 @@
+"""How far a run is: its task runs and the sums of what they log, kept beside the run for whoever shows it."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from dbnd._model.points import DELETED, comes_after, points_of
+from dbnd._model.run import TaskRunState
+
+if TYPE_CHECKING:
+    from dbnd._model.points import Group, Point
+    from dbnd._model.run import Run, TaskRun
+    from dbnd._tracking.client import TrackingAPIClient
+
+_PARAM: Final = "mlflow.param"
+_TAG: Final = "mlflow.tag"
+# Of a run with more task runs than this, those that have ended are counted and no longer listed, oldest first.
+MAX_TASKS: Final = 500
+_HISTORY: Final = 64
+
+
+@dataclass(slots=True)
+class Series:
+    """One metric of a task run, summed up: however many points it has, it takes the same memory.
+
+    Attributes:
+        last: The last value, as MLflow has it (see ``points.comes_after``).
+        low: The smallest number, or None when there is none.
+        high: The largest number, or None when there is none.
+        history: Means of ``every`` consecutive numbers each.
+    """
+
+    key: str
+    last: object = None
+    low: float | None = None
+    high: float | None = None
+    every: int = 1
+    history: list[float] = field(default_factory=list)
+    _held: list[float] = field(default_factory=list)
+    _latest: Point | None = None
+
+    def add(self, point: Point) -> None:
+        """Take one more point."""
+        _, value, _, _, mark = point
+        if self._latest is None or comes_after(point, self._latest):
+            self._latest, self.last = point, value
+        if mark is not None or not isinstance(value, int | float):
+            return
+        # A comparison with NaN is false, so that NaN is neither the smallest nor the largest number.
+        if value == value:  # noqa: PLR0124
+            if self.low is None or self.high is None:
+                self.low = self.high = value
+            elif value < self.low:
+                self.low = value
+            elif value > self.high:
+                self.high = value
+        self._held.append(value)
+        if len(self._held) == self.every:
+            self.history.append(_mean(self._held))
+            self._held.clear()
+            if len(self.history) == 2 * _HISTORY:
+                self.history = [_mean(self.history[i : i + 2]) for i in range(0, 2 * _HISTORY, 2)]
+                self.every *= 2
+
+
+def _mean(values: list[float]) -> float:
+    if len(values) == 1:
+        return values[0]
+    try:
+        return sum(value / len(values) for value in values)
+    except OverflowError:  # an int beyond the floats
+        return float("inf")
+
+
+@dataclass(slots=True, eq=False)
+class TaskProgress:
+    """One task run and what it has logged so far.
+
+    Attributes:
+        ended: The final state as which it is counted, or None while it runs.
+    """
+
+    task_run: TaskRun
+    params: dict[str, str]
+    series: dict[str, Series] = field(default_factory=dict)
+    children: int = 0
+    ended: TaskRunState | None = None
+
+
+class RunProgress:
+    """What a run has done so far.
+
+    Task runs and points arrive in two queues, to which the user's threads append; that is all that a log call pays.
+    ``update`` takes them out and is called by one thread at a time.
+
+    Args:
+        run: The run, before its first task run.
+        client: Its tracking client, or None when it is not tracked: then there are no points.
+
+    Attributes:
+        tasks: Task runs by attempt uid, in the order of their start; at most ``MAX_TASKS`` that have ended.
+        started: Number of all task runs.
+        ended: Numbers of task runs that have ended, by state.
+    """
+
+    def __init__(self, run: Run, client: TrackingAPIClient | None) -> None:
+        self.run: Final = run
+        self.client: Final = client
+        self.tasks: Final[dict[str, TaskProgress]] = {}
+        self.started = 0
+        self.ended: Final[Counter[TaskRunState]] = Counter()
+        self._new: Final[deque[TaskRun]] = deque()
+        self._logged: Final[deque[list[Group]]] = deque()
+        run.watch = self._new.append
+        if client is not None:
+            client.watch = self._logged.append
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self.run.watch = None
+        if self.client is not None:
+            self.client.watch = None
+
+    def update(self) -> list[TaskProgress]:
+        """Take in what has happened since the last call; returns the task runs that have ended since."""
+        # Counted first: the task run of a point that is there now is there, too.
+        count = len(self._logged)
+        while self._new:
+            self._add(self._new.popleft())
+        for _ in range(count):
+            for group in self._logged.popleft():
+                self._take(group)
+        done = [task for task in self.tasks.values() if self._count(task)]
+        done.sort(key=lambda task: task.task_run.end_time or task.task_run.start_time)
+        listed = sum(task.ended is not None for task in self.tasks.values())
+        if listed > MAX_TASKS:
+            self._forget(listed - MAX_TASKS // 2)
+        return done
+
+    def _count(self, task: TaskProgress) -> bool:
+        """Count ``task`` by its state, also once more when it was reopened; returns whether it has ended since."""
+        state = task.task_run.state
+        ended = state if state.is_final else None
+        if ended is task.ended:
+            return False
+        if task.ended is not None:
+            self.ended[task.ended] -= 1
+        if ended is not None:
+            self.ended[ended] += 1
+        task.ended = ended
+        return ended is not None
+
+    def parent_of(self, task: TaskProgress) -> TaskProgress | None:
+        """The listed task run that has started ``task``, or None."""
+        parent = task.task_run.parent
+        return None if parent is None else self.tasks.get(parent.attempt_uid)
+
+    def _add(self, task_run: TaskRun) -> None:
+        task = TaskProgress(task_run, dict(task_run.params))
+        self.started += 1
+        self.tasks[task_run.attempt_uid] = task
+        parent = self.parent_of(task)
+        if parent is not None:
+            parent.children += 1
+
+    def _take(self, group: Group) -> None:
+        attempt, source, _ = group
+        task = self.tasks.get(attempt)
+        if task is None or source == _TAG:
+            return
+        if source == _PARAM:
+            task.params |= {key: str(value) for key, value, *_ in points_of(group)}
+            return
+        for point in points_of(group):
+            if point[-1] != DELETED:
+                key = point[0]
+                series = task.series.get(key)
+                if series is None:
+                    series = task.series[key] = Series(key)
+                series.add(point)
+
+    def _forget(self, excess: int) -> None:
+        for uid, task in reversed(list(self.tasks.items())):  # children stand behind their parents
+            if excess > 0 and task.ended is not None and not task.children and not task.series:
+                excess -= 1
+                del self.tasks[uid]
+                parent = self.parent_of(task)
+                if parent is not None:
+                    parent.children -= 1

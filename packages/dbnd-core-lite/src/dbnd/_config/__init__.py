@@ -1,0 +1,1 @@
+"""The configuration: its layers, its sections, and where each value came from."""

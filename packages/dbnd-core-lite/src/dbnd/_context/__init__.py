@@ -1,0 +1,1 @@
+"""What is current in the process, and what its plugins contribute."""

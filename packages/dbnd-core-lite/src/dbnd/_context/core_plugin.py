@@ -1,0 +1,57 @@
+"""Core's own commands, settings and transport, contributed through the same hooks as any plugin's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from dbnd._context.hooks import Command, hookimpl
+
+if TYPE_CHECKING:
+    from dbnd._config.config import Config
+    from dbnd._config.settings import Settings
+    from dbnd._model.run import TaskRun
+    from dbnd._tracking.transport import Transport, TransportFactory
+
+
+@hookimpl
+def dbnd_commands() -> Iterable[Command]:
+    """Core's commands."""
+    return (
+        Command("run", "dbnd._cli.run:run", "Run a task and track it."),
+        Command("sync", "dbnd._cli.sync:sync", "Deliver what earlier processes could not deliver."),
+        Command("doctor", "dbnd._cli.doctor:doctor", "Check configuration, tracker, credentials, journals and disk."),
+        Command("config", "dbnd._cli.config:config", "Show the configuration and where each value came from."),
+        Command("completion", "dbnd._cli.completion:completion", "Print the completion script of a shell."),
+        Command("plugins", "dbnd._cli.plugins:plugins", "List the plugins and the hooks that they implement."),
+    )
+
+
+@hookimpl
+def dbnd_settings() -> Iterable[type[Settings]]:
+    """Core's sections."""
+    from dbnd._config.settings import CORE_SECTIONS
+
+    return CORE_SECTIONS
+
+
+@hookimpl
+def dbnd_transports() -> Mapping[str, TransportFactory]:
+    """Trackers behind HTTP."""
+    return {"http": _http, "https": _http}
+
+
+def _http(url: str, config: Config) -> Transport:
+    from dbnd._config.settings import CoreSettings
+    from dbnd._http.transport import HttpTransport
+
+    return HttpTransport(url, config.settings(CoreSettings))
+
+
+@hookimpl
+def dbnd_task_run_context(task_run: TaskRun) -> AbstractContextManager[None]:
+    """Capture of what the task prints."""
+    from dbnd._context.task_log import captured
+
+    return captured(task_run)

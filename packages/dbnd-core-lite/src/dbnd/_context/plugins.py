@@ -1,0 +1,139 @@
+"""Loading of plugins and calling of their hooks, one plugin at a time.
+
+Hooks are called plugin by plugin rather than through pluggy's own multicall, because one that raises must be
+reported by name without keeping the others from being called.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import Distribution, distributions
+from typing import TYPE_CHECKING, Any, Final
+
+import pluggy
+
+from dbnd._base.errors import ConfigError
+from dbnd._base.version import version
+from dbnd._context import hooks
+from dbnd._terminal import console
+
+if TYPE_CHECKING:
+    from dbnd._model.run import TaskRun
+
+GROUP = "dbnd"
+# Core's own features are contributed as those of any plugin are.
+DEFAULT_PLUGINS: Final = {"core": "dbnd._context.core_plugin"}
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """What ``dbnd plugins`` shows of one plugin."""
+
+    name: str
+    distribution: str
+    version: str
+    hooks: tuple[str, ...]
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class PluginManager:
+    """The plugins of this process: core's own features and those that entry points name."""
+
+    _pluggy: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager("dbnd"))
+    _origin: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _failed: list[PluginInfo] = field(default_factory=list)
+
+    def register(self, plugin: object, name: str, *, distribution: str = "", version: str = "") -> None:
+        """Register ``plugin`` (a module or object with hook implementations) under ``name``.
+
+        Raises:
+            pluggy.PluginValidationError: A hook implementation takes arguments that the hook does not have.
+        """
+        self._pluggy.register(plugin, name)
+        self._pluggy.check_pending()
+        self._origin[name] = (distribution, version)
+
+    def load_entry_points(self) -> None:
+        """Register what the installed distributions name in the entry-point group ``dbnd``."""
+        for distribution in distributions():
+            for entry_point in distribution.entry_points:
+                if entry_point.group == GROUP and not self._pluggy.has_plugin(entry_point.name):
+                    self._load(distribution, entry_point.name, entry_point.load)
+
+    def _load(self, distribution: Distribution, name: str, load: Callable[[], object]) -> None:
+        origin = (distribution.metadata["Name"], distribution.version)
+        try:
+            self.register(load(), name, distribution=origin[0], version=origin[1])
+        except Exception as error:  # noqa: BLE001  a foreign plugin may raise anything; it is reported by name
+            if self._pluggy.has_plugin(name):
+                self._pluggy.unregister(name=name)
+            reason = f"{type(error).__name__}: {error}"
+            self._failed.append(PluginInfo(name, *origin, hooks=(), error=reason))
+            console.warning(
+                f"The plugin {name!r} of {origin[0]} {origin[1]} is left out because it cannot be loaded ({reason})."
+            )
+
+    def infos(self) -> list[PluginInfo]:
+        """The plugins in the order of their registration, then those that could not be loaded."""
+        loaded = [
+            PluginInfo(name, *self._origin[name], hooks=tuple(sorted(h.name for h in callers or ())))
+            for name, plugin in self._pluggy.list_name_plugin()
+            if plugin is not None
+            for callers in [self._pluggy.get_hookcallers(plugin)]
+        ]
+        return [*loaded, *self._failed]
+
+    def call(self, hook: str, *, reverse: bool = False, **arguments: object) -> list[Any]:
+        """Call ``hook`` in every plugin that has it and return what is not None.
+
+        Args:
+            hook: Name of the hook.
+            reverse: Call the plugin registered last first, as leaving a context does.
+            arguments: The hook's arguments; an implementation gets those that it names.
+
+        Raises:
+            ConfigError: An implementation raised it. Any other exception is reported with the plugin's name.
+        """
+        implementations = getattr(self._pluggy.hook, hook).get_hookimpls()
+        results = []
+        for impl in reversed(implementations) if reverse else implementations:
+            try:
+                result = impl.function(*(arguments[name] for name in impl.argnames))
+            except ConfigError:
+                raise
+            except Exception as error:  # noqa: BLE001  a plugin may raise anything; the run goes on without it
+                report_failure(impl.plugin_name, hook, error)
+            else:
+                if result is not None:
+                    results.append((impl.plugin_name, result))
+        return [result for _, result in results]
+
+    @contextmanager
+    def task_run_context(self, task_run: TaskRun) -> Iterator[None]:
+        """Enter what the plugins return from ``dbnd_task_run_context`` and leave it in reverse order."""
+        with ExitStack() as stack:
+            for context in self.call("dbnd_task_run_context", task_run=task_run):
+                stack.enter_context(context)
+            yield
+
+
+def report_failure(plugin: str, hook: str, error: Exception) -> None:
+    """Say which plugin failed in which hook, and that the run goes on."""
+    console.warning(f"The plugin {plugin!r} failed in {hook} ({type(error).__name__}: {error}); the run goes on.")
+
+
+@functools.cache
+def plugins() -> PluginManager:
+    """The process' plugin manager, with core's own plugin and all entry points loaded on first use."""
+    manager = PluginManager()
+    manager._pluggy.add_hookspecs(hooks)  # noqa: SLF001  the factory of the same module
+    for name, module in DEFAULT_PLUGINS.items():
+        manager.register(import_module(module), name, distribution="dbnd-core-lite", version=version())
+    manager.load_entry_points()
+    manager.call("dbnd_setup_plugin")
+    return manager

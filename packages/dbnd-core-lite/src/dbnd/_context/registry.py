@@ -1,0 +1,154 @@
+"""What needs the plugins and the configuration: sections, the tracker's URL, its client, its transport, its reader."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from dbnd._base.errors import ConfigError
+from dbnd._base.forks import renew_after_fork
+from dbnd._base.masking import mask_url
+from dbnd._base.paths import dbnd_home, sqlite_url
+from dbnd._config.config import Config
+from dbnd._config.layers import read_layers
+from dbnd._config.settings import CoreSettings
+from dbnd._context.current import get_databand_context
+from dbnd._context.plugins import plugins
+from dbnd._tracking.client import TrackingAPIClient
+
+if TYPE_CHECKING:
+    from dbnd._config.settings import Settings
+    from dbnd._tracking.reader import Reader
+    from dbnd._tracking.transport import Transport
+
+    S = TypeVar("S", bound=Settings)
+
+
+def load_config(
+    *,
+    set_config: Iterable[str] = (),
+    conf_files: Iterable[str] = (),
+    conf: Mapping[str, Any] | None = None,
+    lenient: bool = False,
+) -> Config:
+    """Read the configuration as it is now.
+
+    Args:
+        set_config: "section.key=value" from the command line.
+        conf_files: Files named on the command line, each over the last.
+        conf: Values given in code, as ``{"section": {"key": value}}`` or ``{"section.key": value}``.
+        lenient: Whether a file or a value that cannot be used is a warning, and left out. So it is for who never
+            asked for a configuration: a training under a composite URI alone.
+
+    Raises:
+        ConfigError: A file cannot be read or parsed, or an assignment has no section, key or value.
+    """
+    sections = {model.section: model for models in plugins().call("dbnd_settings") for model in models}
+    return read_layers(sections, set_config=set_config, conf_files=conf_files, conf=conf, lenient=lenient)
+
+
+def current_config(*, lenient: bool = False) -> Config:
+    """The configuration of the current context, or, outside of one, of files and environment as they are now.
+
+    Args:
+        lenient: As of ``load_config``; the configuration of a context has been checked when it was entered.
+    """
+    context = get_databand_context()
+    return load_config(lenient=lenient) if context is None else context.config
+
+
+class _CurrentConfig:
+    """``dbnd.config``: the configuration of the current context, or the one that a context would get now."""
+
+    def get(self, section: str, key: str, default: object = None) -> Any:  # noqa: ANN401  the type is the key's own
+        """The value of ``section.key`` (see ``Config.get``)."""
+        return current_config().get(section, key, default)
+
+    def settings(self, model: type[S]) -> S:
+        """The validated section ``model`` (see ``Config.settings``)."""
+        return current_config().settings(model)
+
+
+config: Final = _CurrentConfig()
+
+
+def configured_url(config: Config) -> str | None:
+    """Where events go: ``core.databand_url``, else the embedded tracker's file, else nowhere (None)."""
+    return config.settings(CoreSettings).databand_url or embedded_url()
+
+
+def embedded_url() -> str | None:
+    """The URL of the embedded tracker's default file, or None when no package serves SQLite files."""
+    return sqlite_url(dbnd_home() / "tracker.db") if "sqlite" in _factories("dbnd_transports") else None
+
+
+def create_transport(url: str, config: Config) -> Transport:
+    """The transport for ``url``, chosen by its scheme.
+
+    Raises:
+        ConfigError: No installed package serves the scheme.
+    """
+    scheme = url.partition(":")[0].lower()
+    factories = _factories("dbnd_transports")
+    if scheme not in factories:
+        known = ", ".join(sorted(factories))
+        source = config.source("core", "databand_url")
+        hint = "" if "sqlite" in factories else " The embedded tracker comes with the package dbnd-tracker."
+        msg = f"core.databand_url = {mask_url(url)!r} ({source}) cannot be used: its scheme is none of {known}.{hint}"
+        raise ConfigError(msg)
+    transport: Transport = factories[scheme](url, config)
+    return transport
+
+
+def open_reader(config: Config) -> Reader:
+    """A reader of the configured tracker.
+
+    Raises:
+        ConfigError: No tracker is configured, or no installed package reads it.
+    """
+    url, factories = configured_url(config), _factories("dbnd_readers")
+    scheme = (url or "").partition(":")[0].lower()
+    if url is None or scheme not in factories:
+        what = f"The tracker {mask_url(url)}" if url else "The tracker"
+        msg = f"{what} cannot be read: install dbnd-tracker (pip install 'databand[tracker]')."
+        raise ConfigError(msg)
+    reader: Reader = factories[scheme](url, config)
+    return reader
+
+
+class _Clients:
+    """The tracking clients of this process, one for each URL."""
+
+    def __init__(self) -> None:
+        self._by_url: Final[dict[str, TrackingAPIClient]] = {}
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Make a new lock (see ``ForkAware``)."""
+        self._making = threading.RLock()
+
+    def get(self, url: str, config: Config) -> TrackingAPIClient:
+        with self._making:
+            if url not in self._by_url:
+                self._by_url[url] = TrackingAPIClient(url, config, create_transport)
+            else:
+                self._by_url[url].reconfigure(config)
+            return self._by_url[url]
+
+
+_clients: Final = _Clients()
+
+
+def get_client(url: str, config: Config) -> TrackingAPIClient:
+    """This process' client for ``url``: one for each URL, whoever asks; the last configuration counts.
+
+    Raises:
+        ConfigError: No transport serves the URL's scheme.
+    """
+    return _clients.get(url, config)
+
+
+def _factories(hook: str) -> dict[str, Any]:
+    return {scheme: make for found in plugins().call(hook) for scheme, make in found.items()}

@@ -1,0 +1,1 @@
+"""HTTP to a tracker, by a client that nothing in the process patches."""

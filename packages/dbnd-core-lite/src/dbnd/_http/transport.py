@@ -1,0 +1,181 @@
+"""The transport to a tracker behind HTTP: a Databand server, or ``dbnd tracker start``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from dbnd._http.connection import Answer
+from dbnd._http.session import (
+    POINTS,
+    Session,
+    document,
+    is_no_access,
+    not_a_tracker,
+    raise_for_redirect,
+    raise_if_busy,
+)
+from dbnd._model.encoding import encode
+from dbnd._tracking.transport import (
+    AccessError,
+    Batch,
+    NotATrackerError,
+    PartlyAppliedError,
+    RefusedError,
+    TooLargeError,
+)
+
+if TYPE_CHECKING:
+    from dbnd._config.settings import CoreSettings
+
+# Our tracker says with this header how far it has applied the journal.
+_APPLIED: Final = "X-Databand-Applied"
+# And with this one, what it has dropped of a batch because it was of runs that were deleted.
+_DROPPED: Final = "X-Databand-Dropped"
+_COUNT: Final = re.compile("([0-9a-f-]{32,36})=([0-9]{1,18})")
+_NUMBER: Final = re.compile("[0-9]{1,18}")
+# Members of a JSON document that names an error, and those that say whether there was none.
+_ERRORS: Final = ("error", "errors")
+_GOOD: Final = ("ok", "success")
+_BAD_STATES: Final = ("error", "fail", "failed", "failure")
+# Characters of a refusal that are kept.
+_EXCERPT: Final = 300
+# Statuses by which a server may say that it does not know points as the journal has them.
+_NOT_UNDERSTOOD: Final = frozenset(
+    {HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY}
+)
+# Statuses of a proxy, or of a server that is spoken to in the wrong way: they say nothing of an event.
+_OF_THE_WAY: Final = frozenset(
+    {
+        HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
+        HTTPStatus.MISDIRECTED_REQUEST,
+        HTTPStatus.TOO_EARLY,
+        HTTPStatus.UPGRADE_REQUIRED,
+    }
+)
+
+
+class HttpTransport:
+    """Posts batches to ``/api/v1/tracking/<call>`` of a server.
+
+    Only an answer that a tracker gives is a delivery. Ours says what it has applied; a Databand server is known by its
+    JSON. A page, an empty answer or half of one comes from something else, and the events are kept.
+
+    Args:
+        url: Base URL of the server; a path in it belongs to the web page only and is left out of calls.
+        settings: Credentials, time-outs and headers.
+    """
+
+    def __init__(self, url: str, settings: CoreSettings) -> None:
+        self._session: Final = Session(url, settings)
+        # Whether a tracker of ours has answered: what answers otherwise from then on, a mock or a portal, is none.
+        self._is_ours = False
+        self._is_foreign = False
+        self._has_token = settings.databand_access_token is not None
+
+    @property
+    def deadline(self) -> float | None:
+        """See ``Transport``."""
+        return self._session.deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float | None) -> None:
+        self._session.deadline = deadline
+
+    def send(self, batch: Batch) -> Mapping[str, int]:
+        """Deliver one batch (see ``Transport.send``)."""
+        headers = {"X-Databand-Batch": f"{batch.journal}:{batch.first}-{batch.last}"}
+        path = f"tracking/{batch.call}"
+        self._session.open()  # the login may say, too, that it takes points
+        if isinstance(batch.body, list) and self._session.takes_points:
+            body = encode({"points": batch.body})
+            answer = self._session.request("POST", path, body, headers={**headers, POINTS: "1"})
+            if answer.status not in _NOT_UNDERSTOOD:
+                return self._dropped_of(answer, batch)
+            # Behind one address there may be servers of several versions.
+            self._session.takes_points = False
+        body = batch.wire_text().encode("ascii")
+        return self._dropped_of(self._session.request("POST", path, body, headers=headers), batch)
+
+    def heartbeat(self, run_uid: str) -> str | None:
+        """Say that a run is alive (see ``Transport.heartbeat``)."""
+        answer = self._session.request("POST", "tracking/heartbeat", encode({"run_uid": run_uid}))
+        self._raise_for_status(answer)
+        state = _document_of(answer)
+        return state if isinstance(state, str) else None
+
+    def check(self) -> None:
+        """Log no metrics: a call like any other, with nothing in it (see ``Transport.check``)."""
+        answer = self._session.request("POST", "tracking/log_metrics", b'{"metrics_info": []}')
+        self._raise_for_status(answer)
+        _document_of(answer)
+
+    def close(self) -> None:
+        """Close the connection; the next ``send`` makes a new one."""
+        self._session.close()
+
+    def _dropped_of(self, answer: Answer, batch: Batch) -> dict[str, int]:
+        """What the tracker has dropped of the batch, which it has taken."""
+        self._check_delivery(answer, batch)
+        return {run_uid: int(events) for run_uid, events in _COUNT.findall(answer.headers.get(_DROPPED, ""))}
+
+    def _check_delivery(self, answer: Answer, batch: Batch) -> None:
+        applied = answer.headers.get(_APPLIED)
+        if applied is None:
+            self._raise_for_status(answer)
+            _document_of(answer)
+            if self._is_ours:
+                msg = "it answered in JSON, and not as the tracker that was there before"
+                raise NotATrackerError(msg)
+            self._is_foreign = True
+            return
+        number = int(applied) if _NUMBER.fullmatch(applied) else None
+        if answer.status == HTTPStatus.CONFLICT:
+            if number is not None and batch.first <= number < batch.last:
+                raise PartlyAppliedError(number)
+        else:
+            self._raise_for_status(answer)
+            if number == batch.last:
+                self._is_ours = True
+                return
+        msg = f"it answered that it has events up to {applied[:20]!r}, to events {batch.first} to {batch.last}"
+        raise NotATrackerError(msg)
+
+    def _raise_for_status(self, answer: Answer) -> None:
+        if answer.is_success:
+            return
+        status = answer.status
+        if is_no_access(answer):
+            what = "core.databand_access_token" if self._has_token else "core.dbnd_user"
+            msg = f"it answered {status} and so refuses the credentials of {what}"
+            raise AccessError(msg)
+        raise_for_redirect(answer)
+        raise_if_busy(answer)
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            msg = "it answered 413"
+            raise TooLargeError(msg)
+        # A page refuses nothing, but where a foreign tracker has answered: that one may refuse with a page.
+        is_page = answer.headers.get_content_type() == "text/html" and not self._is_foreign
+        if status < HTTPStatus.OK or status in _OF_THE_WAY or is_page:
+            raise not_a_tracker(answer)
+        text = " ".join(answer.text[:_EXCERPT].split())
+        raise RefusedError(f"it answered {status}" + (f": {text}" if text else ""))
+
+
+def _document_of(answer: Answer) -> object:
+    """The JSON of a success that is one: some servers answer 200 to everything, and name the error in the body.
+
+    Raises:
+        NotATrackerError: It is no JSON, or names an error.
+    """
+    found = document(answer)
+    if isinstance(found, dict) and _names_error(found):
+        raise not_a_tracker(answer)
+    return found
+
+
+def _names_error(found: dict[str, object]) -> bool:
+    is_bad = any(found.get(name) is False for name in _GOOD) or found.get("status") in _BAD_STATES
+    return is_bad or any(found.get(name) for name in _ERRORS)

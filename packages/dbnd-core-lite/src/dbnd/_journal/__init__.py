@@ -1,0 +1,1 @@
+"""Files that keep events until the tracker has them."""

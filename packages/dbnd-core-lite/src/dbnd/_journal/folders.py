@@ -1,0 +1,50 @@
+"""The folders of journals: the one in the home, and others for when that cannot be written.
+
+The others belong to that one: their name is made of its path, so that only who has the same home looks into them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from dbnd._base.paths import temporary_folder
+
+
+def folders_of(home: Path) -> list[Path]:
+    """``home``, and those of the others that exist and are this user's alone."""
+    return [home, *(folder for folder in spares_of(home) if is_private(folder.parent) and folder.is_dir())]
+
+
+def spares_of(home: Path) -> Iterator[Path]:
+    """Folders that may take the journals of ``home``: in the run-time folder, the temporary one, and shared memory."""
+    user = os.geteuid()
+    key = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    bases = [os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}", temporary_folder(), "/dev/shm"]  # noqa: S108  see is_private
+    for base in dict.fromkeys(bases):
+        if Path(base).is_dir():
+            yield Path(base) / f"dbnd-{user}" / key
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder of this user's.
+
+    Raises:
+        OSError: It cannot be made, or is somebody else's.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not is_private(folder):
+        msg = f"{folder} is not a folder that only you can read"
+        raise PermissionError(msg)
+
+
+def is_private(folder: Path) -> bool:
+    """Whether nobody else can have put anything there: it is this user's own folder, and no link to one."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077

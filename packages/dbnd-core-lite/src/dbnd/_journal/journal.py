@@ -1,0 +1,206 @@
+"""The journal: where the events of one process for one tracker are kept before a log call returns.
+
+It is a chain of files (see ``journal_file``). Events are appended to the last one; once that has its size, the journal
+rolls on into a further file, and the files before are removed as they are delivered. So the disk holds little more than
+what the tracker has not taken, and never more than the cap: past it, events are refused, and the client counts them.
+
+States of an event::
+
+    logged ──► accepted ──► delivered      the tracker has it
+       │          │    └──► dead           the tracker refuses it for good: kept in a dead-letter file
+       │          └ ─ ─ ─► left behind     the process has ended first: `dbnd sync` delivers it
+       └──► dropped                        disk full, or the cap is reached
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+from dbnd._journal import records
+from dbnd._journal.file import JOURNAL, Header, JournalFile
+from dbnd._model.parts import parts_of
+
+# A file goes on in a further one at this size in bytes, or at this part of the cap.
+_FILE_SIZE: Final = 16 << 20
+_PARTS_OF_CAP: Final = 8
+# From this size of an event on, in bytes, it may have to be taken apart.
+_LARGE: Final = 1 << 16
+# By so many bytes a file grows on before a further one is tried again.
+_GROWTH: Final = 1 << 20
+# By so many bytes the header of a further file may be longer.
+_MORE_DIGITS: Final = 64
+
+
+class JournalClosedError(Exception):
+    """The journal takes no more events; a new one does."""
+
+
+class JournalFullError(OSError):
+    """The journal has reached its cap."""
+
+
+class Journal:
+    """The journal of this process for one tracker.
+
+    Any number of threads may append; one delivers.
+
+    Args:
+        directory: Folder of the journals, made if need be (readable by its owner only).
+        url: The tracker the events are for, without credentials.
+        max_bytes: The cap: bytes that its files may take together.
+        fsync: Whether each event is to survive a power cut too.
+
+    Raises:
+        OSError: The folder or the file cannot be made.
+    """
+
+    def __init__(self, directory: Path, url: str, *, max_bytes: int = 1 << 30, fsync: bool = False) -> None:
+        for folder in (directory.parent, directory):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory: Final = directory
+        self._max_bytes = max_bytes
+        self._file_size = min(_FILE_SIZE, max(1, max_bytes // _PARTS_OF_CAP))
+        self._fsync = fsync
+        self._lock = threading.RLock()
+        self._sealed = False
+        self._current = self._create(Header(url))
+        self._files = deque([self._current])
+        # Events of the files that are delivered and gone.
+        self._gone = 0
+        # Bytes that the current file may grow to before something has to be decided.
+        self._room = self._file_size
+
+    @property
+    def path(self) -> Path:
+        """The file that events are appended to."""
+        return self._current.path
+
+    def append(self, call: str, body: object) -> None:
+        """Keep an event, in several parts if it is large; when this returns, it survives the death of the process.
+
+        Raises:
+            OSError: It could not be written (a full disk, or the cap); nothing of it is left.
+            JournalClosedError: The journal was closed.
+            ValueError: ``body`` contains itself, or is nested too deep.
+        """
+        line = records.frame((call, body))
+        if len(line) > _LARGE and (parts := parts_of(call, body, len(line))):
+            for part in parts:
+                self.append(call, part)
+            return
+        with self._lock:
+            if self._sealed:
+                raise JournalClosedError
+            if self._current.size + len(line) > self._room:
+                self._make_room(len(line))
+            self._current.append(line)
+
+    def _make_room(self, wanted: int) -> None:
+        """Go on in a further file, if the cap allows it.
+
+        Raises:
+            JournalFullError: It does not.
+        """
+        current = self._current
+        following = wanted + current.header_size + _MORE_DIGITS
+        if self._size() + (following if current.last else wanted) > self._max_bytes:
+            msg = f"the journal has reached core.journal_max_bytes = {self._max_bytes}"
+            raise JournalFullError(msg)
+        if not current.last:  # one event larger than a file should be
+            return
+        try:
+            further = self._create(current.header.successor())
+        except OSError:  # no further file, but there may be room in this one; tried again some events later
+            self._room = min(current.size + wanted + _GROWTH, self._max_bytes - self._size() + current.size)
+            return
+        # In this order: a signal handler that raises in between leaves an empty file, not a forgotten one.
+        self._files.append(further)
+        self._current = further
+        self._measure_room()
+
+    def _create(self, header: Header) -> JournalFile:
+        return JournalFile.create(self.directory / f"{header.id}{JOURNAL}", header, fsync=self._fsync)
+
+    def _size(self) -> int:
+        return sum(file.size for file in self._files)
+
+    def _measure_room(self) -> None:
+        self._room = min(self._file_size, self._max_bytes - self._size() + self._current.size)
+
+    def front(self) -> JournalFile | None:
+        """The oldest file with events that are not delivered, or None; delivered files before it are removed."""
+        while True:
+            with self._lock:
+                file = self._files[0]
+                if file.unsent:
+                    with contextlib.suppress(OSError):  # it can be delivered all the same
+                        self.restore()
+                    return file
+                if file is self._current:
+                    return None
+                self._files.popleft()
+                self._gone += file.last
+                self._measure_room()
+            file.close()
+
+    @property
+    def accepted(self) -> int:
+        """Number of events that were kept."""
+        with self._lock:
+            return self._gone + sum(file.last for file in self._files)
+
+    @property
+    def settled(self) -> int:
+        """Number of events that are delivered or dead."""
+        with self._lock:
+            return self._gone + sum(file.acknowledged for file in self._files)
+
+    @property
+    def unsent(self) -> int:
+        """Number of events that are neither delivered nor dead."""
+        with self._lock:
+            return sum(file.unsent for file in self._files)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Size of these events."""
+        with self._lock:
+            return sum(file.unsent_bytes for file in self._files)
+
+    def restore(self) -> None:
+        """Write files anew that somebody has removed, as far as they hold events that are not delivered.
+
+        Raises:
+            OSError: One could not be written.
+        """
+        with self._lock:
+            for file in self._files:
+                if file.unsent:
+                    file.restore()
+
+    def seal(self) -> None:
+        """Take no more events; what is there can still be delivered."""
+        with self._lock:
+            self._sealed = True
+
+    def close(self) -> None:
+        """Give the journal up; only files with events that are not delivered stay."""
+        self.seal()
+        with self._lock:
+            while self._files:
+                file = self._files.pop()
+                self._gone += file.acknowledged
+                if file.unsent:
+                    with contextlib.suppress(OSError):  # named by whoever asks for what is left over
+                        file.restore()
+                file.close()
+
+    def abandon(self) -> None:
+        """Close the files and touch nothing, as a forked child does with its parent's."""
+        self._sealed = True
+        while self._files:
+            self._files.pop().abandon()

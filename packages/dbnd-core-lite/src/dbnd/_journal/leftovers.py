@@ -1,0 +1,151 @@
+"""What earlier processes have left in the folder of the journals: found, listed and tidied up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dbnd._journal import ownership
+from dbnd._journal.file import (
+    DAMAGED,
+    DEAD,
+    JOURNAL,
+    Header,
+    JournalFile,
+    JournalFormatError,
+    read_header,
+    unsent_of,
+)
+from dbnd._journal.folders import folders_of
+from dbnd._journal.opening import open_file
+
+# A file that has not got its name after so many seconds was left by a process that was killed.
+_NEWBORN: Final = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file with events that are not delivered.
+
+    Args:
+        path: Where it is.
+        header: Its first line; None when that cannot be read.
+        events: Number of its events that are not delivered.
+        is_owned: Whether a living process delivers them.
+        problem: Why it cannot be delivered, as a sentence.
+    """
+
+    path: Path
+    header: Header | None
+    events: int
+    is_owned: bool
+    problem: str | None = None
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the tracker has refused its events."""
+        return self.path.suffix == DEAD
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether the process that owns it is the one that writes it, as far as can be told: it delivers it itself."""
+        return self.is_owned and self.header is not None and ownership.is_alive(self.header.host, self.header.pid)
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was begun."""
+        return time.time() - (self.header.created / 1e9 if self.header else self.path.stat().st_mtime)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether it keeps bytes of damaged events, which nobody can deliver."""
+        return self.path.suffix == DAMAGED
+
+    @property
+    def state(self) -> str:
+        """What is the matter with it, in a word or two."""
+        if self.problem:
+            return "unreadable"
+        if self.is_damaged:
+            return "damaged"
+        if self.is_dead:
+            return "refused"
+        return "in use" if self.is_owned else "waiting"
+
+
+def find(folder: Path) -> list[Leftover]:
+    """Files of ``folder`` that hold undelivered events, dead letters and damaged ones among them, oldest first."""
+    found = (look_at(path) for path in _files(folder, JOURNAL, DEAD, DAMAGED))
+    wanted = [leftover for leftover in found if leftover and (leftover.events or leftover.problem)]
+    return sorted(wanted, key=lambda leftover: leftover.header.order if leftover.header else (0, "", 0))
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether there is no journal at all."""
+    return not _files(folder, JOURNAL)
+
+
+def _files(folder: Path, *suffixes: str) -> list[Path]:
+    """Files of ``folder``, and of those that stand in for it where it cannot be written."""
+    return [path for place in folders_of(folder) for suffix in suffixes for path in place.glob(f"*{suffix}")]
+
+
+def look_at(path: Path) -> Leftover | None:
+    """What a file holds; None when it is gone."""
+    try:
+        return Leftover(path, read_header(path), unsent_of(path), ownership.is_owned(path))
+    except FileNotFoundError:  # delivered since
+        return None
+    except JournalFormatError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"{path} cannot be read: {error.strerror or error}."
+    return Leftover(path, None, 0, is_owned=False, problem=problem)
+
+
+def discard(path: Path) -> bool:
+    """Remove a file with all that is in it; False when a process has taken it since, and nothing is done.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    try:
+        fd = open_file(path, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        if not ownership.own(fd, path):
+            return False
+        path.unlink(missing_ok=True)
+        path.with_name(f"{path.name}.ack").unlink(missing_ok=True)
+    finally:
+        os.close(fd)
+    ownership.disown(path)
+    return True
+
+
+def tidy(folder: Path) -> None:
+    """Remove what killed processes have left in the folder, and nothing that holds an event which is not delivered."""
+    for path in _files(folder, JOURNAL, DEAD):
+        _remove_if_delivered(path)
+    for path in _files(folder, ".ack", ".owner", ".new"):
+        with contextlib.suppress(OSError):  # it has got its name since; or it is no file of ours
+            is_new = path.suffix == ".new"
+            if time.time() - path.stat().st_mtime > _NEWBORN if is_new else not path.with_suffix("").exists():
+                path.unlink()
+
+
+def _remove_if_delivered(path: Path) -> None:
+    """Remove a file whose process was killed, or has left by ``os._exit``, after the tracker had taken all of it."""
+    try:
+        if ownership.is_owned(path) or unsent_of(path):
+            return
+        file = JournalFile.adopt(path)
+    except (JournalFormatError, OSError):  # not ours to judge, or gone since
+        return
+    if file is not None:
+        file.close()

@@ -1,0 +1,1 @@
+"""What is tracked: runs, task runs and points, and their forms on the wire."""

@@ -1,0 +1,334 @@
+"""Runs, task runs, attempts and their states: what is tracked, without how it is sent."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Final
+
+from dbnd._base.facts import current_user, random_name, utc_now
+from dbnd._base.forks import in_children
+from dbnd._base.uids import new_uid
+from dbnd._model.values import storable
+from dbnd._terminal import console
+from dbnd._terminal.html import Fact, facts_table
+from dbnd._terminal.text import duration
+
+
+class RunState(str, Enum):
+    """State of a run; the name travels on the wire."""
+
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    SHUTDOWN = "shutdown"
+    CANCELLED = "cancelled"
+
+
+class TaskRunState(str, Enum):
+    """State of a task run; the name travels on the wire."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SHUTDOWN = "shutdown"
+    DEFERRED = "deferred"
+    UPSTREAM_FAILED = "upstream_failed"
+    SKIPPED = "skipped"
+    UP_FOR_RETRY = "up_for_retry"
+    REMOVED = "removed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a task run stays in this state."""
+        return self in _FINAL
+
+
+_FINAL: Final = {
+    TaskRunState.SUCCESS,
+    TaskRunState.FAILED,
+    TaskRunState.CANCELLED,
+    TaskRunState.UPSTREAM_FAILED,
+    TaskRunState.SKIPPED,
+    TaskRunState.REMOVED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ParamDefinition:
+    """A parameter of a task as its signature declares it.
+
+    Args:
+        name: Name of the parameter.
+        value_type: Name of its type.
+        default: Text form of the default, or None when the parameter must be given.
+    """
+
+    name: str
+    value_type: str
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDefinition:
+    """A task as it is declared: the same for all its runs in this process."""
+
+    name: str
+    params: tuple[ParamDefinition, ...] = ()
+    uid: str = field(default_factory=lambda: str(new_uid()))
+    result_type: str | None = None
+    kind: str = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class ParentTaskRun:
+    """A task run that starts other runs: how it is named to them, by environment variables of the protocol."""
+
+    root_run_uid: str
+    task_run_uid: str
+    attempt_uid: str
+
+    @classmethod
+    def of_environment(cls) -> ParentTaskRun | None:
+        """The task run that has started this process, or None, also where the variables are no uids."""
+        values = tuple(os.environ.get(name, "") for name in _PARENT_VARIABLES)
+        return _parent_of(values) if all(values) else None
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which a child process finds its parent."""
+        return dict(zip(_PARENT_VARIABLES, (self.root_run_uid, self.task_run_uid, self.attempt_uid), strict=True))
+
+
+_PARENT_VARIABLES: Final = ("DBND_ROOT_RUN_UID", "DBND_PARENT_TASK_RUN_UID", "DBND_PARENT_TASK_RUN_ATTEMPT_UID")
+
+
+@functools.lru_cache(maxsize=4)
+def _parent_of(values: tuple[str, ...]) -> ParentTaskRun | None:
+    try:
+        return ParentTaskRun(*(str(uuid.UUID(value)) for value in values))
+    except ValueError:
+        given = ", ".join(f"{name} = {value!r}" for name, value in zip(_PARENT_VARIABLES, values, strict=True))
+        console.warning(f"What has started this process is not known: of the environment, {given} are no uids.")
+        return None
+
+
+_naming = threading.Lock()
+
+
+@in_children
+def _name_anew() -> None:
+    global _naming  # noqa: PLW0603  another thread of the parent may hold it
+    _naming = threading.Lock()
+
+
+class Process:
+    """A process that takes part in a run: the one that has begun it, a forked child, or one that was attached.
+
+    Args:
+        is_first: Whether it has begun the run: it gives task runs their plain names.
+    """
+
+    def __init__(self, *, is_first: bool = True) -> None:
+        self._pid = os.getpid()
+        self._suffix = "" if is_first else self._new_suffix()
+
+    @property
+    def suffix(self) -> str:
+        """What the names of its task runs end with, so that they are unique in the run."""
+        if self._pid != os.getpid():
+            self._pid, self._suffix = os.getpid(), self._new_suffix()
+        return self._suffix
+
+    @staticmethod
+    def _new_suffix() -> str:
+        return f"_{new_uid().hex[:6]}"
+
+
+@dataclass(slots=True)
+class Run:
+    """One execution of a job, made of task runs.
+
+    Args:
+        job_name: What is run; the runs of one job are compared with each other.
+        cmd_name: How it was started: "run" (``dbnd run``) or "inplace_tracking".
+        is_attached: Whether it was begun elsewhere, and this process only takes part in it (``DBND_RUN_UID``).
+        sends_heartbeat: Whether the tracker is to expect heartbeats.
+        is_elsewhere: Whether it takes place in another process, whose environment this one does not know.
+        captures_output: Whether what its tasks print is kept as their logs.
+
+    Attributes:
+        parent: The task run of another run that has started this one, if any.
+        root: The root task run, once there is one.
+        place: Where it can be looked at, or None when it is not tracked: the address of its page, or a command.
+        error: What the task run that failed last has raised; none once the run has ended.
+        is_known: Tells whether the tracker has taken it by now.
+        watch: Called with each new task run, for what shows a run while it goes on.
+        process: How the task runs of this process are told from those of others that take part.
+        attempt_suffix: What distinguishes the attempts of a run that is done once more.
+    """
+
+    job_name: str
+    cmd_name: str
+    project_name: str | None = None
+    name: str = field(default_factory=random_name)
+    user: str = field(default_factory=current_user)
+    description: str | None = None
+    uid: str = field(default_factory=lambda: str(new_uid()))
+    start_time: datetime = field(default_factory=utc_now)
+    end_time: datetime | None = None
+    state: RunState = RunState.RUNNING
+    is_attached: bool = False
+    sends_heartbeat: bool = False
+    is_elsewhere: bool = False
+    captures_output: bool = False
+    env_uid: str = field(default_factory=lambda: str(new_uid()))
+    parent: ParentTaskRun | None = field(default_factory=ParentTaskRun.of_environment)
+    root: TaskRun | None = None
+    place: str | None = None
+    error: BaseException | None = None
+    is_known: Callable[[], bool] = lambda: False
+    watch: Callable[[TaskRun], object] | None = None
+    process: Process = field(default_factory=Process)
+    attempt_suffix: str = ""
+    _names: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        # Uids and addresses are made of it, and the name of a script need not be text that can be stored.
+        self.job_name = storable(self.job_name)
+
+    @property
+    def root_run_uid(self) -> str:
+        """The run at the top of those that have started each other; this one's own uid when nothing has started it."""
+        return self.uid if self.parent is None else self.parent.root_run_uid
+
+    @property
+    def dag_id(self) -> str:
+        """The name under which attempt uids are derived."""
+        return f"DBND_RUN.{self.job_name}" if self.cmd_name == "run" else self.job_name
+
+    @property
+    def version(self) -> str:
+        """The version of the tasks: when the run started."""
+        return self.start_time.strftime("%Y%m%d_%H%M%S")
+
+    def facts(self) -> list[Fact]:
+        """What there is to say of it, whether it goes on or has ended: labels and texts."""
+        end = self.end_time or utc_now()
+        return [
+            ("Run", self.name),
+            ("Job", self.job_name),
+            ("Project", self.project_name),
+            ("State", self.state.value),
+            ("Started", self.start_time.astimezone().strftime("%Y-%m-%d %H:%M:%S")),
+            ("Took", duration((end - self.start_time).total_seconds())),
+            ("Uid", self.uid),
+            ("Tracked", self.place or "no"),
+            *((name, url) for name, url in (self.root.links.items() if self.root else ())),
+        ]
+
+    def _repr_html_(self) -> str:
+        return facts_table("Databand run", self.facts())
+
+    def new_task_run(
+        self,
+        definition: TaskDefinition,
+        *,
+        parent: TaskRun | None,
+        params: dict[str, str] | None = None,
+        uid: str | None = None,
+        attempt_uid: str | None = None,
+        start_time: datetime | None = None,
+    ) -> TaskRun:
+        """A task run of this run; the first one without a parent is the root.
+
+        Args:
+            definition: What is run.
+            parent: The task run that called it.
+            params: Parameters by name, in text form and already masked.
+            uid: Uid of the task run, where it is derived from something else.
+            attempt_uid: Uid of its attempt; else derived from the run's as the original client does.
+            start_time: When it started, where that is not now.
+        """
+        name = storable(definition.name)
+        with _naming:
+            self._names[name] += 1
+            count = self._names[name]
+        af_id = name if count == 1 else f"{name}_{count}"
+        af_id += self.process.suffix
+        task_run = TaskRun(
+            run=self,
+            definition=definition,
+            parent=parent,
+            af_id=af_id,
+            params=params or {},
+            uid=uid or str(new_uid()),
+            attempt_uid=attempt_uid
+            or str(uuid.uuid5(uuid.UUID(self.uid), f"{self.dag_id}.{af_id}:1{self.attempt_suffix}")),
+            start_time=start_time or utc_now(),
+        )
+        if self.root is None and parent is None:
+            self.root = task_run
+        if self.watch is not None:
+            self.watch(task_run)
+        return task_run
+
+
+@dataclass(slots=True, eq=False)
+class TaskRun:
+    """One execution of a task within a run, with its one attempt.
+
+    Attributes:
+        links: Where else it can be looked at, such as the MLflow run, by name.
+    """
+
+    run: Run
+    definition: TaskDefinition
+    parent: TaskRun | None
+    af_id: str
+    params: dict[str, str]
+    uid: str
+    attempt_uid: str
+    start_time: datetime
+    state: TaskRunState = TaskRunState.SCHEDULED
+    end_time: datetime | None = None
+    links: dict[str, str] = field(default_factory=dict)
+
+    def enter(self, state: TaskRunState, timestamp: datetime) -> None:
+        """Be in ``state`` since ``timestamp``; a final one ends the task run."""
+        self.state = state
+        self.end_time = timestamp if state.is_final else None
+
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+        return self.definition.name
+
+    @property
+    def signature(self) -> str:
+        """Ten hex digits, different for each task run."""
+        return uuid.UUID(self.uid).hex[:10]
+
+    @property
+    def task_id(self) -> str:
+        """Name and signature: unique for each call of the task."""
+        return f"{self.name}__{self.signature}"
+
+    def as_parent(self) -> ParentTaskRun:
+        """This task run as the parent of runs in child processes."""
+        return ParentTaskRun(self.run.root_run_uid, self.uid, self.attempt_uid)
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is the run's root."""
+        return self.run.root is self

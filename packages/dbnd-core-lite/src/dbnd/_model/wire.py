@@ -1,0 +1,394 @@
+"""Bodies of the tracking calls, as a Databand server takes them.
+
+The protocol's rules that matter here: every listed key is sent, null only where null is taken, enum *names* in upper
+case, times as ISO-8601 with an offset, uids in lower case with dashes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+from dbnd._base import facts
+from dbnd._base.masking import mask_text
+from dbnd._model.addresses import page_url
+from dbnd._model.run import Run, RunState, TaskDefinition, TaskRun, TaskRunState
+from dbnd._model.values import MAX_PREVIEW, describe, masked, preview, text_hash
+
+# The version of the wire protocol that this client speaks: servers compare it with those of the original client.
+# Our own version stands in the User-Agent.
+PROTOCOL_VERSION: Final = "1.0.34.1"
+_SOURCE: Final = "generic_tracking"
+# The text by which the protocol says "no default".
+_NO_DEFAULT: Final = "NOTHING"
+# Longest message and longest traceback of an error, in characters.
+_MAX_ERROR: Final = 100_000
+_OWN_CODE: Final = str(Path(__file__).resolve().parent.parent)
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An exception as the tracker shows it, secrets masked."""
+
+    message: str
+    exception_type: str
+    traceback: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorInfo:
+        """What there is to say of ``error``, its traceback without our own frames."""
+        return cls(
+            message=masked(message_of(error), _MAX_ERROR),
+            exception_type=str(type(error)),
+            traceback=mask_text(_without_middle(user_traceback(error))),
+        )
+
+
+def message_of(error: BaseException) -> str:
+    """What an exception says, or its name; of a user's, whose text form may raise, too."""
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return str(error) if str(error) != str(error.code) else f"The script ended with exit code {error.code}."
+    try:
+        return str(error) or type(error).__name__
+    except Exception as second:  # noqa: BLE001  a user's __str__ may raise anything
+        return f"<{type(error).__name__} whose text form raises {type(second).__name__}>"
+
+
+def _without_middle(text: str) -> str:
+    """``text``, of which the start and the end are kept: of a traceback they tell where, and what."""
+    left_out = len(text) - _MAX_ERROR
+    half = _MAX_ERROR // 2
+    return text if left_out <= 0 else f"{text[:half]}\n... ({left_out} characters left out) ...\n{text[-half:]}"
+
+
+def user_traceback(error: BaseException) -> str:
+    """The traceback of ``error`` without the frames of dbnd itself and of the import system."""
+    shown = traceback.TracebackException.from_exception(error, compact=True)
+    pending = [shown]
+    while pending:
+        part = pending.pop()
+        part.stack = traceback.StackSummary.from_list([f for f in part.stack if not _is_own(f.filename)])
+        pending += [linked for linked in (part.__cause__, part.__context__) if linked is not None]
+    return "".join(shown.format())
+
+
+def _is_own(filename: str) -> bool:
+    return filename.startswith((_OWN_CODE + os.sep, "<frozen importlib")) or filename == importlib.__file__
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetOperation:
+    """One read or write of a dataset.
+
+    Args:
+        path: Where the dataset is.
+        operation: "read", "write" or "delete".
+        source: What reported it, such as "mlflow".
+        schema: Columns and types as a JSON object, or None when not known.
+        rows: Number of rows, or None when not known.
+        columns: Number of columns, or None when not known.
+        preview: Text to show, or None.
+        timestamp: When it took place.
+        name: Its name, where that is not its path.
+        digest: What tells its content at that time from another.
+    """
+
+    path: str
+    operation: str
+    source: str
+    schema: Json | None
+    rows: int | None
+    columns: int | None
+    preview: str | None
+    timestamp: datetime
+    name: str | None = None
+    digest: str | None = None
+
+
+def time_text(time: datetime) -> str:
+    """``time`` as the protocol writes it."""
+    return time.astimezone(timezone.utc).isoformat()
+
+
+def init_run(run: Run, root: TaskRun, *, databand_url: str, detached: bool = False) -> Json:
+    """Body of ``init_run``: a new run with its root task run, or a root task run of a run that exists.
+
+    Args:
+        run: The run.
+        root: Its root task run.
+        databand_url: The tracker, without credentials.
+        detached: Whether it was a task run of another run. Only our tracker knows of that.
+    """
+    env: Json = {
+        "uid": run.env_uid,
+        "cmd_line": masked(facts.command_line(), MAX_PREVIEW),
+        "user": run.user,
+        "machine": os.environ.get("DBND__ENV_MACHINE", ""),
+        "databand_version": PROTOCOL_VERSION,
+        "user_code_version": facts.code_version() or "None",
+        "user_code_committed": True,
+        "project_root": facts.project_root(),
+        "user_data": "None",
+        "heartbeat": time_text(facts.utc_now()),
+    }
+    ui_url = page_url(databand_url, run.job_name, run.uid)
+    new_run: Json = {
+        "run_uid": run.uid,
+        "job_name": run.job_name,
+        "project_name": run.project_name,
+        "name": run.name,
+        "user": run.user,
+        "description": run.description,
+        "state": run.state.name,
+        "start_time": time_text(run.start_time),
+        "end_time": None,
+        "execution_date": time_text(run.start_time),
+        "target_date": run.start_time.date().isoformat(),
+        "dag_id": run.dag_id,
+        "cmd_name": run.cmd_name,
+        "version": run.version,
+        "driver_name": "local",
+        "cloud_type": "local",
+        "env_name": "local",
+        "task_executor": "local",
+        "trigger": "unknown",
+        "is_archived": False,
+        "sends_heartbeat": run.sends_heartbeat,
+        "root_run": {
+            "root_run_uid": run.root_run_uid,
+            "root_run_url": ui_url,
+            "root_task_run_uid": run.parent and run.parent.task_run_uid,
+            "root_task_run_attempt_uid": run.parent and run.parent.attempt_uid,
+        },
+        "scheduled_run": None,
+    }
+    args: Json = {
+        "run_uid": run.uid,
+        "root_run_uid": run.root_run_uid,
+        "driver_task_uid": root.uid,
+        "task_run_env": env,
+        "task_runs_info": _task_runs_info(run, [root], dynamic=False),
+        "new_run_info": None if run.is_attached else new_run,
+        "scheduled_run_info": None,
+        "update_existing": False,
+        "source": f"UpdateSource.{_SOURCE}",
+        "af_with_monitor": False,
+        "af_context": None,
+        "tracking_source": None,
+        "tracking_source_uid": None,
+    }
+    if detached:
+        args["task_runs_info"]["detached"] = True
+    if run.is_elsewhere:
+        del args["task_run_env"]
+    return {"init_args": args, "version": PROTOCOL_VERSION}
+
+
+def add_task_runs(run: Run, task_runs: Iterable[TaskRun]) -> Json:
+    """Body of ``add_task_runs``."""
+    return {"task_runs_info": _task_runs_info(run, list(task_runs), dynamic=True), "source": _SOURCE}
+
+
+def _task_runs_info(run: Run, task_runs: list[TaskRun], *, dynamic: bool) -> Json:
+    pairs = [[task_run.parent.uid, task_run.uid] for task_run in task_runs if task_run.parent is not None]
+    parent = run.parent
+    if parent is not None:  # the root hangs below the task run that has started this run
+        pairs += [[parent.task_run_uid, task_run.uid] for task_run in task_runs if task_run.is_root]
+    definitions = {task_run.definition.uid: task_run.definition for task_run in task_runs}
+    return {
+        "run_uid": run.uid,
+        "root_run_uid": run.root_run_uid,
+        "task_run_env_uid": run.env_uid,
+        "task_runs": [_task_run(task_run) for task_run in task_runs],
+        "task_definitions": [_task_definition(definition) for definition in definitions.values()],
+        "targets": [],
+        "parent_child_map": pairs,
+        # A parent waits for its children, so each child is an upstream of it: [downstream, upstream].
+        "upstreams_map": [list(pair) for pair in pairs],
+        "dynamic_task_run_update": dynamic,
+        "af_context": None,
+        "parent_task_run_uid": parent and parent.task_run_uid,
+        "parent_task_run_attempt_uid": parent and parent.attempt_uid,
+    }
+
+
+def _task_run(task_run: TaskRun) -> Json:
+    return {
+        "task_run_uid": task_run.uid,
+        "task_run_attempt_uid": task_run.attempt_uid,
+        "task_definition_uid": task_run.definition.uid,
+        "run_uid": task_run.run.uid,
+        "task_id": task_run.task_id,
+        "task_af_id": task_run.af_id,
+        "name": task_run.name,
+        "task_signature": task_run.signature,
+        "output_signature": task_run.signature,
+        "state": task_run.state.name,
+        "is_root": task_run.is_root,
+        "is_system": False,
+        "is_reused": False,
+        "is_dynamic": not task_run.is_root,
+        "is_skipped": False,
+        "has_upstreams": False,
+        "has_downstreams": task_run.parent is not None,
+        "env": "",
+        "command_line": "",
+        "functional_call": "",
+        "execution_date": time_text(task_run.run.start_time),
+        "target_date": task_run.run.start_time.date().isoformat(),
+        "version": task_run.run.version,
+        "log_local": None,
+        "log_remote": None,
+        "external_links": None,
+        "task_run_params": [
+            {"parameter_name": name, "value": value, "value_origin": f"_.{task_run.name}"}
+            for name, value in task_run.params.items()
+        ],
+    }
+
+
+def _task_definition(definition: TaskDefinition) -> Json:
+    params = [_param(p.name, "task_input", p.value_type, p.default) for p in definition.params]
+    if definition.result_type is not None:
+        params.append(_param("result", "task_output", definition.result_type, None))
+    return {
+        "task_definition_uid": definition.uid,
+        "name": definition.name,
+        "family": definition.name,
+        "type": definition.kind,
+        "class_version": "",
+        "task_param_definitions": params,
+        "module_source": None,
+        "module_source_hash": None,
+        "source": None,
+        "source_hash": None,
+    }
+
+
+def _param(name: str, kind: str, value_type: str, default: str | None) -> Json:
+    return {
+        "name": name,
+        "default": _NO_DEFAULT if default is None else default,
+        "description": "",
+        "group": "user",
+        "kind": kind,
+        "load_on_build": True,
+        "significant": kind == "task_input",
+        "value_type": value_type,
+    }
+
+
+def attempt_update(task_run: TaskRun, state: TaskRunState, timestamp: datetime, error: ErrorInfo | None) -> Json:
+    """Body of ``update_task_run_attempts`` for one task run."""
+    update: Json = {
+        "task_run_uid": task_run.uid,
+        "task_run_attempt_uid": task_run.attempt_uid,
+        "state": state.name,
+        "timestamp": time_text(timestamp),
+        "error": None if error is None else _error(error),
+        "attempt_number": None,
+        "source": f"UpdateSource.{_SOURCE}",
+        "start_date": None,
+        "external_links_dict": None,
+    }
+    return {"task_run_attempt_updates": [update]}
+
+
+def _error(error: ErrorInfo) -> Json:
+    return {
+        "msg": error.message,
+        "help_msg": "",
+        "exc_type": error.exception_type,
+        "databand_error": False,
+        "traceback": error.traceback,
+        "nested": "",
+        "user_code_traceback": error.traceback,
+        "show_exc_info": True,
+    }
+
+
+def run_state(run_uid: str, state: RunState, timestamp: datetime) -> Json:
+    """Body of ``set_run_state``."""
+    return {"run_uid": run_uid, "state": state.name, "timestamp": time_text(timestamp)}
+
+
+def unfinished_tasks_state(run_uid: str, state: TaskRunState, timestamp: datetime) -> Json:
+    """Body of ``set_unfinished_tasks_state``."""
+    return {"run_uid": run_uid, "state": state.name, "timestamp": time_text(timestamp)}
+
+
+def result_target(task_run: TaskRun, value: object) -> Json:
+    """Body of ``log_targets`` for what a task returned."""
+    import json
+
+    facts = describe(value)
+    text = masked(value if isinstance(value, str) else preview(value), MAX_PREVIEW)
+    shape = facts.get("shape")
+    target: Json = {
+        "run_uid": task_run.run.uid,
+        "task_run_uid": task_run.uid,
+        "task_run_attempt_uid": task_run.attempt_uid,
+        "task_run_name": task_run.af_id.lower(),
+        "target_path": f"memory://{facts['type']}:{task_run.task_id}.result",
+        "param_name": "result",
+        "task_def_uid": task_run.definition.uid,
+        "operation_type": "write",
+        "operation_status": "OK",
+        "value_preview": text,
+        "data_dimensions": shape,
+        "data_schema": json.dumps(facts, sort_keys=True),
+        "data_hash": text_hash(text),
+    }
+    return {"targets_info": [target]}
+
+
+def dataset_operation(task_run: TaskRun, operation: DatasetOperation) -> Json:
+    """Body of ``log_datasets`` for one operation."""
+    known = operation.rows is not None or operation.columns is not None
+    body: Json = {
+        "run_uid": task_run.run.uid,
+        "task_run_uid": task_run.uid,
+        "task_run_attempt_uid": task_run.attempt_uid,
+        "task_run_name": task_run.af_id,
+        "operation_path": operation.path,
+        "operation_type": operation.operation,
+        "operation_status": "OK",
+        "operation_error": None,
+        "operation_source": operation.source,
+        "timestamp": time_text(operation.timestamp),
+        "value_preview": operation.preview,
+        "data_dimensions": [operation.rows, operation.columns] if known else None,
+        "data_schema": operation.schema,
+        "columns_stats": [],
+        "query": None,
+        "dataset_uri": None,
+        "with_partition": None,
+    }
+    # Extensions, which other trackers ignore.
+    for key, value in (("name", operation.name), ("digest", operation.digest)):
+        if value is not None:
+            body[key] = value
+    return {"datasets_info": [body]}
+
+
+def external_links(attempt_uid: str, links: Mapping[str, str]) -> Json:
+    """Body of ``save_external_links``."""
+    return {"task_run_attempt_uid": attempt_uid, "external_links_dict": dict(links)}
+
+
+def artifact(attempt_uid: str, name: str, path: str) -> Json:
+    """Body of ``log_artifact``: a reference, never content."""
+    return {"task_run_attempt_uid": attempt_uid, "name": name, "path": path}
+
+
+def task_run_log(attempt_uid: str, text: str) -> Json:
+    """Body of ``save_task_run_log``; the whole log, which replaces an earlier one."""
+    return {"task_run_attempt_uid": attempt_uid, "log_body": text, "local_log_path": None}

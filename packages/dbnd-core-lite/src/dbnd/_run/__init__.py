@@ -1,0 +1,1 @@
+"""Running: contexts, runs, tasks and what is logged in them."""

@@ -1,0 +1,154 @@
+"""``dbnd_tracking``: tracking of a script, a part of it, or the cells of a notebook."""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dbnd._base.errors import UsageError
+from dbnd._base.facts import script_name
+from dbnd._base.signals import TerminatedError, sigterm_cancels
+from dbnd._config.settings import TrackingSettings
+from dbnd._model.run import Run
+from dbnd._run.execution import new_run, script_run
+from dbnd._run.session import new_dbnd_context
+from dbnd._terminal.html import facts_table
+from dbnd._terminal.text import plain
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+
+class Tracking(ContextDecorator):
+    """A run that is tracked in place, as ``dbnd_tracking`` makes it; it shows itself in a notebook.
+
+    Args:
+        job_name: Name of the job; else ``tracking.job``, else the name of the script.
+        run_name: Name of the run; else ``run_info.name``, else a random one.
+        project_name: Project; else ``tracking.project``.
+        conf: Configuration over all other layers.
+
+    Attributes:
+        run: The run, once it has started.
+    """
+
+    def __init__(
+        self,
+        job_name: str | None = None,
+        run_name: str | None = None,
+        project_name: str | None = None,
+        conf: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._arguments = (job_name, run_name, project_name, conf)
+        self._manager: AbstractContextManager[Run] | None = None
+        self.run: Run | None = None
+
+    def start(self) -> Self:
+        """Start the run without a ``with`` block, such as in one cell of a notebook; ``stop`` ends it in another.
+
+        A run that is not stopped ends with its process: as failed by an exception that a script does not catch, as
+        cancelled by SIGTERM and Ctrl-C, else as succeeded. Which code ``sys.exit()`` was called with cannot be seen:
+        a script that ends by it uses ``with``, or calls ``stop``.
+
+        Raises:
+            ConfigError: The configuration cannot be used.
+            UsageError: It has started already.
+        """
+        self.__enter__()
+        atexit.register(self._end_with_process)
+        return self
+
+    def stop(self) -> None:
+        """End the run that ``start`` has started, and deliver what was logged; harmless when repeated."""
+        atexit.unregister(self._end_with_process)
+        self.__exit__(None, None, None)
+
+    def _end_with_process(self) -> None:
+        error: BaseException | None = TerminatedError.last
+        if error is None and not _is_interactive():
+            error = getattr(sys, "last_value", None)
+        try:
+            self.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        except BaseException as raised:
+            if raised is not error:
+                raise
+
+    def __enter__(self) -> Run:
+        """Start the run and return it."""
+        if self._manager is not None:
+            msg = "This dbnd_tracking() has started already: call stop() first, or make another one."
+            raise UsageError(msg)
+        manager = self._track()
+        self.run = manager.__enter__()
+        self._manager = manager
+        return self.run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run: as failed or cancelled, if ``error`` says so."""
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            manager.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _track(self) -> Iterator[Run]:
+        job_name, run_name, project_name, conf = self._arguments
+        with sigterm_cancels(), new_dbnd_context(conf) as context:
+            run = new_run(
+                context.config,
+                job_name=job_name or context.config.settings(TrackingSettings).job or script_name(),
+                cmd_name="inplace_tracking",
+                run_name=run_name,
+                project_name=project_name,
+            )
+            with script_run(context, run):
+                yield run
+
+    def _recreate_cm(self) -> Tracking:
+        """As a decorator: each call of the function is a run of its own."""
+        return Tracking(*self._arguments)
+
+    def __repr__(self) -> str:
+        if self.run is None:
+            return "<dbnd_tracking, not started>"
+        return plain(f"<dbnd_tracking, run {self.run.name} of {self.run.job_name}, {self.run.state.value}>")
+
+    def _repr_html_(self) -> str:
+        if self.run is None:
+            return facts_table("dbnd_tracking", [("State", "not started: use it with `with`, or call start()")])
+        return self.run._repr_html_()
+
+
+def _is_interactive() -> bool:
+    """Whether somebody types in what is executed; the last error is then that of some cell, and not the end."""
+    return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")
+
+
+def dbnd_tracking(
+    job_name: str | None = None,
+    run_name: str | None = None,
+    project_name: str | None = None,
+    conf: Mapping[str, Any] | None = None,
+) -> Tracking:
+    """Track what a block does as a run of its own; ``@task`` calls in it are task runs.
+
+    Used with ``with``, which gives the run; as a decorator of a function; or, across the cells of a notebook, by
+    ``start()`` and ``stop()``.
+
+    Args:
+        job_name: Name of the job; else ``tracking.job``, else the name of the script.
+        run_name: Name of the run; else ``run_info.name``, else a random one.
+        project_name: Project; else ``tracking.project``.
+        conf: Configuration over all other layers.
+
+    Raises:
+        ConfigError: The configuration cannot be used; raised when the run starts.
+    """
+    return Tracking(job_name, run_name, project_name, conf)

@@ -1,0 +1,122 @@
+"""Finding the task that ``dbnd run TARGET`` names."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+from dbnd._base.errors import TaskNotFoundError, UsageError
+from dbnd._run.task import Task, task_of
+
+GROUP: Final = "dbnd.tasks"
+
+
+class TargetImportError(UsageError):
+    """The module of a target raised while it was imported; the cause is the user's own exception."""
+
+
+def load_task(target: str) -> Task:
+    """The task that ``target`` names.
+
+    Args:
+        target: ``package.module.task``, ``path/to/file.py::task``, or a short name registered by an installed
+            distribution in the entry-point group ``dbnd.tasks``.
+
+    Raises:
+        TaskNotFoundError: There is no such file, module or task.
+        TargetImportError: The module raised while it was imported.
+    """
+    if "::" in target or target.endswith(".py"):
+        path, _, name = target.partition("::")
+        return _from_module(_import_file(Path(path), target), name, target)
+    short = {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
+    if target in short:
+        module, _, name = short[target].value.partition(":")
+        return _from_module(_import(module), name, target)
+    module, dot, name = target.rpartition(".")
+    if not dot:
+        hint = _nearest(target, short) or _listed("Registered names", short)
+        msg = f"There is no task {target!r}: name it as package.module.task or file.py::task.{hint}"
+        raise TaskNotFoundError(msg)
+    _check_exists(module, target)
+    return _from_module(_import(module), name, target)
+
+
+def _from_module(module: ModuleType, name: str, target: str) -> Task:
+    tasks = {key: found for key, value in vars(module).items() if (found := task_of(value)) is not None}
+    if name in tasks:
+        return tasks[name]
+    if not name:
+        msg = f"{target!r} names a file but no task.{_listed('Its tasks', tasks)} Add ::NAME."
+    elif callable(getattr(module, name, None)):
+        msg = f"{target!r} is not a task: decorate {name!r} with @task (from dbnd import task)."
+    else:
+        near = _nearest(name, tasks) or _listed("Its tasks", tasks)
+        msg = f"There is no task {name!r} in {module.__file__ or module.__name__}.{near}"
+    raise TaskNotFoundError(msg)
+
+
+def _import_file(path: Path, target: str) -> ModuleType:
+    if not path.is_file():
+        msg = f"There is no file {str(path)!r}, which the target {target!r} names."
+        raise TaskNotFoundError(msg)
+    # As `python file.py` does, so that the file's neighbours can be imported.
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        msg = f"{str(path)!r}, which the target {target!r} names, is not a Python file."
+        raise TaskNotFoundError(msg)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise TargetImportError(_failed(str(path))) from error
+    return module
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise TargetImportError(_failed(name)) from error
+
+
+def _failed(module: str) -> str:
+    return f"The module {module!r} cannot be imported; the error above is its own."
+
+
+def _check_exists(module: str, target: str) -> None:
+    """Tell a module that does not exist from one that fails."""
+    parts = module.split(".")
+    for count in range(1, len(parts) + 1):
+        name = ".".join(parts[:count])
+        try:
+            found = importlib.util.find_spec(name) is not None
+        except ModuleNotFoundError as error:
+            if error.name is not None and not name.startswith(error.name):
+                raise TargetImportError(_failed(name)) from error
+            found = False
+        except Exception as error:  # importing the parent package runs its code
+            raise TargetImportError(_failed(parts[0])) from error
+        if not found:
+            where = f"in the package {'.'.join(parts[: count - 1])!r}" if count > 1 else "on the path"
+            msg = f"There is no module {name!r} {where}, which the target {target!r} names."
+            raise TaskNotFoundError(msg)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _listed(what: str, names: Iterable[str]) -> str:
+    listed = ", ".join(sorted(names))
+    return f" {what}: {listed}." if listed else ""

@@ -1,0 +1,204 @@
+"""``@task``: a function whose calls inside a run are task runs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast, overload
+
+from dbnd._base.errors import TaskParameterError, UsageError
+from dbnd._context.current import current_task_run, get_databand_context
+from dbnd._model.run import ParamDefinition, TaskDefinition
+from dbnd._model.values import param_text, shorten
+from dbnd._run.execution import log_result, nested_task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_MAX_DEFAULT: Final = 1_000
+
+
+class Task:
+    """What dbnd knows of a decorated function.
+
+    Args:
+        function: The user's function, undecorated.
+        name: Name of the task; the function's own if None.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
+        self.function: Final = function
+        self.signature: Final = inspect.signature(function)
+        self.name: Final = name or function.__name__
+
+    @functools.cached_property
+    def types(self) -> dict[str, Any]:
+        """Types of the parameters by name; that of the default where there is no annotation, else str."""
+        try:
+            hints = typing.get_type_hints(self.function, include_extras=True)
+        except (NameError, TypeError):  # an annotation that exists for type checkers only
+            hints = {}
+        return {
+            name: hints.get(name, _type_of_default(param.default)) for name, param in self.signature.parameters.items()
+        }
+
+    @functools.cached_property
+    def definition(self) -> TaskDefinition:
+        """The task as the tracker knows it."""
+        returns = self.signature.return_annotation
+        params = tuple(
+            ParamDefinition(
+                name,
+                type_name(self.types[name]),
+                None if param.default is param.empty else shorten(param_text(name, param.default), _MAX_DEFAULT),
+            )
+            for name, param in self.signature.parameters.items()
+        )
+        return TaskDefinition(
+            self.name, params, result_type="object" if returns is inspect.Signature.empty else type_name(returns)
+        )
+
+    def arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, str]:
+        """The arguments of a call as params of its task run: in text form, secrets masked."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError:  # the call itself will say what is wrong with it
+            return {}
+        bound.apply_defaults()
+        params: dict[str, str] = {}
+        for name, value in bound.arguments.items():
+            if self.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+                params |= {key: param_text(key, item) for key, item in value.items()}
+            elif name not in {"self", "cls"}:
+                params[name] = param_text(name, value)
+        return params
+
+    def convert(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """Arguments for a call from text, as a command line gives it.
+
+        Args:
+            texts: Values by name of the parameter.
+
+        Raises:
+            TaskParameterError: A parameter is unknown, missing, or its text is not of its type.
+        """
+        known = {
+            name: param
+            for name, param in self.signature.parameters.items()
+            if param.kind not in {param.VAR_POSITIONAL, param.VAR_KEYWORD}
+        }
+        for name in texts:
+            if name not in known:
+                import difflib
+
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f" Did you mean {near[0]!r}?" if near else f" It has: {', '.join(known) or 'none'}."
+                msg = f"The task {self.name!r} has no parameter {name!r}.{hint}"
+                raise TaskParameterError(msg)
+        missing = [n for n, p in known.items() if p.default is p.empty and n not in texts]
+        if missing:
+            msg = (
+                f"The task {self.name!r} needs a value for {missing[0]!r}: add --{missing[0].replace('_', '-')} VALUE."
+            )
+            raise TaskParameterError(msg)
+        return {name: self._convert(name, text) for name, text in texts.items()}
+
+    def _convert(self, name: str, text: str) -> object:
+        from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+        wanted = self.types[name]
+        try:
+            adapter = TypeAdapter(wanted)
+        except PydanticSchemaGenerationError:
+            msg = f"The parameter {name!r} of the task {self.name!r} is a {type_name(wanted)}: no text can give that."
+            raise TaskParameterError(msg) from None
+        try:
+            return adapter.validate_python(text)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]["msg"]
+        try:  # lists, dicts and models are given as JSON
+            return adapter.validate_json(text)
+        except ValidationError:
+            shown = param_text(name, text)
+            msg = (
+                f"The parameter {name!r} of the task {self.name!r} takes {type_name(wanted)}, "
+                f"not {shown!r}: {problem[:1].lower()}{problem[1:]}."
+            )
+            raise TaskParameterError(msg) from None
+
+
+def _type_of_default(default: object) -> type:
+    return str if default is None or default is inspect.Parameter.empty else type(default)
+
+
+def type_name(annotation: object) -> str:
+    """A type as a person writes it."""
+    if isinstance(annotation, str):
+        return annotation
+    if typing.get_origin(annotation) is None and isinstance(annotation, type):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "")
+
+
+@overload
+def task(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def task(*, name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def task(
+    function: Callable[P, R] | None = None, /, *, name: str | None = None
+) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a function a task: each call inside a run is a task run, a call outside of one just runs.
+
+    Arguments become params of the task run. Calls of tasks in tasks nest. Coroutine functions are tasks, too.
+
+    Args:
+        function: The function, when used as ``@task``.
+        name: Name of the task; the function's own if None.
+
+    Raises:
+        UsageError: The function is a generator, whose body does not run when it is called.
+    """
+    if function is None:
+        return functools.partial(_decorate, name=name)
+    return _decorate(function, name=name)
+
+
+def _decorate(function: Callable[P, R], *, name: str | None) -> Callable[P, R]:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        msg = f"@task cannot decorate {function.__qualname__!r}: a generator's body does not run when it is called."
+        raise UsageError(msg)
+    known = Task(function, name)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        context, parent = get_databand_context(), current_task_run()
+        if context is None or parent is None:
+            return function(*args, **kwargs)
+        with nested_task(context, parent, known.definition, known.arguments(args, kwargs)) as task_run:
+            result = function(*args, **kwargs)
+            log_result(context, task_run, result)
+        return result
+
+    @functools.wraps(function)
+    async def call_async(*args: P.args, **kwargs: P.kwargs) -> object:
+        context, parent = get_databand_context(), current_task_run()
+        if context is None or parent is None:
+            return await cast("Awaitable[object]", function(*args, **kwargs))
+        with nested_task(context, parent, known.definition, known.arguments(args, kwargs)) as task_run:
+            result = await cast("Awaitable[object]", function(*args, **kwargs))
+            log_result(context, task_run, result)
+        return result
+
+    wrapper = cast("Callable[P, R]", call_async) if inspect.iscoroutinefunction(function) else call
+    wrapper.__dbnd_task__ = known  # type: ignore[attr-defined]
+    return wrapper
+
+
+def task_of(function: object) -> Task | None:
+    """The task that ``function`` was made by ``@task``, or None."""
+    found = getattr(function, "__dbnd_task__", None)
+    return found if isinstance(found, Task) else None

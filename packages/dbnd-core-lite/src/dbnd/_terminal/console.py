@@ -1,0 +1,265 @@
+"""The one place through which dbnd speaks to a terminal.
+
+Results go to standard output, everything else to standard error. Colour is off for a pipe, with ``NO_COLOR`` and on
+a dumb terminal; ``FORCE_COLOR`` turns it on. ``-v`` and ``-q`` add up to one number, the verbosity.
+
+Everything that is printed is cleaned here (``plain``): names, errors and what a tracker answers are written by others,
+and a terminal would obey what stands in them. Only what is ``Shown`` has line breaks and colours of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TextIO
+
+import click
+
+from dbnd._base.clock import monotonic
+from dbnd._terminal.text import Shown, cut, pad, plain, together, width, wrap
+
+_COLOURS = {"info": None, "success": "green", "warning": "yellow", "error": "red"}
+
+
+_verbosity = 0
+# What is still said at which verbosity: errors always, warnings unless -qq, the rest unless -q.
+_LEAST: Final = {"info": 0, "success": 0, "warning": -1, "error": -99}
+_NARROWEST: Final = 8
+
+
+def verbosity() -> int:
+    """Number of ``-v`` given, less the number of ``-q``."""
+    return _verbosity
+
+
+def add_verbosity(number: int) -> None:
+    """Say more (positive) or less (negative) from now on."""
+    global _verbosity  # noqa: PLW0603  one terminal, one verbosity
+    _verbosity += number
+
+
+def has_colour(stream: TextIO | None) -> bool:
+    """Whether text for ``stream`` is coloured; it is None where the process was started without one."""
+    if stream is None:
+        return False
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR", "0") not in {"", "0"}:
+        return True
+    return _is_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person reads it; what a program has put in the place of a stream need not be able to tell."""
+    try:
+        return stream is not None and not stream.closed and stream.isatty()
+    except Exception:  # noqa: BLE001  it may raise anything
+        return False
+
+
+def columns(stream: TextIO | None) -> int | None:
+    """Columns of the terminal that ``stream`` is, or None when it is none."""
+    if stream is None:
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except Exception:  # noqa: BLE001  a file, or something else than a stream of the system's, which may raise anything
+        return None
+
+
+def is_live() -> bool:
+    """Whether lines may change in place: both streams are a terminal that can do that, no machine's, and not ``-q``."""
+    if not _for_a_person():
+        return False
+    from dbnd._terminal.region import is_usable
+
+    try:
+        return all(is_usable(stream.fileno()) for stream in (sys.stdout, sys.stderr))
+    except Exception:  # noqa: BLE001  no stream, or something else than one of the system's
+        return False
+
+
+def _for_a_person() -> bool:
+    """Whether somebody may be looking on at a terminal that can do more than print lines."""
+    is_ci = os.environ.get("CI", "").lower() not in {"", "0", "false"}
+    return verbosity() >= 0 and not is_ci and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _say(kind: str, text: str) -> None:
+    if verbosity() < _LEAST[kind] or sys.stderr is None:
+        return
+    label = "dbnd: " if kind in {"info", "success"} else f"dbnd: {kind}: "
+    text = plain(text)
+    room = columns(sys.stderr)
+    if room is not None and width(label) + width(text) > room:
+        text = wrap(text, room - 1, used=width(label), indent="  ")
+    _tell(click.style(label, fg=_COLOURS[kind]) + text)
+
+
+def _tell(text: str) -> None:
+    # Nobody reads it any more, or it is an object of the program's that is only half a stream, or closed already while
+    # the interpreter is going down: that must not end what is going on.
+    with suppress(Exception):
+        click.echo(text, file=sys.stderr, color=has_colour(sys.stderr))
+
+
+def info(text: str) -> None:
+    """Say something that helps, on standard error."""
+    _say("info", text)
+
+
+def success(text: str) -> None:
+    """Say that something ended well, on standard error."""
+    _say("success", text)
+
+
+def warning(text: str) -> None:
+    """Say what is wrong but does not stop anything, on standard error."""
+    _say("warning", text)
+
+
+def error(text: str) -> None:
+    """Say what stopped the command, on standard error."""
+    _say("error", text)
+
+
+def details(text: str) -> None:
+    """Add lines to what was said last, on standard error."""
+    if verbosity() >= 0 and sys.stderr is not None:
+        _tell(plain(text))
+
+
+def excerpt(text: str) -> None:
+    """Show lines that others wrote, such as a traceback, on standard error, whatever the verbosity."""
+    click.echo(plain(text, lines=True), err=True, nl=False)
+
+
+def is_confirmed(question: str) -> bool:
+    """Ask on standard error for yes or no.
+
+    Raises:
+        click.Abort: Nobody answers.
+    """
+    return click.confirm(plain(question), err=True)
+
+
+def result(text: str) -> None:
+    """Print a command's result on standard output; what its encoding does not have becomes a question mark."""
+    if sys.stdout is None:
+        return
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(plain(text).encode(encoding, "replace").decode(encoding), color=has_colour(sys.stdout))
+
+
+def json_result(value: Any) -> None:  # noqa: ANN401  any JSON value
+    """Print a command's result as JSON, whose own escapes keep it from the terminal."""
+    result(plain(json.dumps(value, indent=2), lines=True))
+
+
+class _TerminalFile:
+    """A file that is written to a terminal: what that would obey is escaped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(plain(text, lines=True))
+
+
+def output() -> Any:  # noqa: ANN401  what has the method write of a text file
+    """Standard output for a file of text: byte for byte, but for a terminal, which is not to obey what stands in it."""
+    return _TerminalFile(sys.stdout) if _is_terminal(sys.stdout) else sys.stdout
+
+
+@contextmanager
+def progress(label: str, total: int, *, patience: float = 1.0) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal how far something is, once it takes longer than ``patience`` seconds.
+
+    Args:
+        label: What is being done.
+        total: How much there is to do.
+        patience: Seconds before anything is shown.
+
+    Yields:
+        What is to be called with how much is left.
+    """
+    started = monotonic()
+    shown: list[Any] = []
+
+    def show(left: int) -> None:
+        if not shown and _shows_progress() and monotonic() - started >= patience:
+            shown.append(click.progressbar(length=max(1, total), label=plain(label), file=sys.stderr))
+        for bar in shown:
+            bar.update(max(0, total - left - bar.pos))
+
+    try:
+        yield show
+    finally:
+        for bar in shown:
+            bar.render_finish()
+
+
+def _shows_progress() -> bool:
+    return _is_terminal(sys.stderr) and _for_a_person()
+
+
+def heading(text: str) -> Shown:
+    """``text`` as a heading of a result."""
+    return Shown(click.style(plain(text), bold=True))
+
+
+def dimmed(text: str) -> Shown:
+    """``text`` as something that matters less."""
+    return Shown(click.style(plain(text), dim=True))
+
+
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    colours: Mapping[str, str] | None = None,
+    whole_last: bool = False,
+) -> Shown:
+    """``rows`` as aligned columns under ``headers``; the last column is not padded.
+
+    On a terminal that is too narrow, the widest columns are cut, and the last ones left out if that is not enough;
+    elsewhere nothing is.
+
+    Args:
+        headers: One title for each column.
+        rows: Cells as text.
+        colours: Colours of cells by their text.
+        whole_last: Cut nothing of the last column: its addresses go on in the next line of a narrow terminal.
+    """
+    headers, *cells = [[plain(cell) for cell in row] for row in [headers, *rows]]
+    widths = [max(width(row[column]) for row in [headers, *cells]) for column in range(len(headers))]
+    room = columns(sys.stdout)
+    if room is not None and not whole_last:
+        widths = _narrowed(widths, room)
+
+    def line(row: Sequence[str], colours: Mapping[str, str]) -> Shown:
+        shown = [pad(cut(cell, size), size) for cell, size in zip(row, widths, strict=False)]
+        shown[-1] = shown[-1].rstrip()
+        styled = [
+            click.style(text, fg=colours[cell]) if cell in colours else text
+            for text, cell in zip(shown, row, strict=False)
+        ]
+        return Shown("  ".join(styled).rstrip())
+
+    return together([heading(line(headers, {})), *(line(row, colours or {}) for row in cells)], "\n")
+
+
+def _narrowed(widths: list[int], room: int) -> list[int]:
+    """``widths`` made smaller, the widest first, until they fit with two blanks between them, and as many as fit."""
+    widths = list(widths)
+    while sum(widths) + 2 * (len(widths) - 1) > room:
+        if max(widths) > _NARROWEST:
+            widths[widths.index(max(widths))] -= 1
+        elif len(widths) > 1:
+            widths.pop()
+        else:
+            break
+    return widths

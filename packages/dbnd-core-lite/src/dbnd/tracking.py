@@ -1,0 +1,110 @@
+"""Transports, readers, batches, runs and points: what carries and reads what is tracked.
+
+A package that brings a transport or reader of its own, or logs for another library, needs nothing else of dbnd.
+"""
+
+from __future__ import annotations
+
+from dbnd._base.facts import utc_now
+from dbnd._base.uids import new_uid
+from dbnd._context.registry import (
+    configured_url,
+    create_transport,
+    current_config,
+    embedded_url,
+    get_client,
+    open_reader,
+)
+from dbnd._http.connection import Answer
+from dbnd._http.session import Session, document, not_a_tracker, raise_for_redirect
+from dbnd._model import wire
+from dbnd._model.addresses import PATH_STEPS, page_path, page_url
+from dbnd._model.points import (
+    DELETED,
+    EARLIEST,
+    JSON,
+    LARGEST_STEP,
+    LATEST,
+    SIZE,
+    TEXT,
+    Group,
+    deleted_point,
+    group,
+    micros,
+    point,
+    text_point,
+)
+from dbnd._model.run import ParentTaskRun, Run, RunState, TaskDefinition, TaskRunState
+from dbnd._model.values import MAX_TEXT, storable
+from dbnd._model.wire import DatasetOperation, ErrorInfo
+from dbnd._tracking.client import close_all
+from dbnd._tracking.reader import Reader, ReaderFactory
+from dbnd._tracking.transport import (
+    AccessError,
+    Batch,
+    BusyError,
+    NotATrackerError,
+    PartlyAppliedError,
+    RefusedError,
+    TooLargeError,
+    Transport,
+    TransportError,
+    TransportFactory,
+    UnreachableError,
+)
+
+__all__ = [
+    "DELETED",
+    "EARLIEST",
+    "JSON",
+    "LARGEST_STEP",
+    "LATEST",
+    "MAX_TEXT",
+    "PATH_STEPS",
+    "SIZE",
+    "TEXT",
+    "AccessError",
+    "Answer",
+    "Batch",
+    "BusyError",
+    "DatasetOperation",
+    "ErrorInfo",
+    "Group",
+    "NotATrackerError",
+    "ParentTaskRun",
+    "PartlyAppliedError",
+    "Reader",
+    "ReaderFactory",
+    "RefusedError",
+    "Run",
+    "RunState",
+    "Session",
+    "TaskDefinition",
+    "TaskRunState",
+    "TooLargeError",
+    "Transport",
+    "TransportError",
+    "TransportFactory",
+    "UnreachableError",
+    "close_all",
+    "configured_url",
+    "create_transport",
+    "current_config",
+    "deleted_point",
+    "document",
+    "embedded_url",
+    "get_client",
+    "group",
+    "micros",
+    "new_uid",
+    "not_a_tracker",
+    "open_reader",
+    "page_path",
+    "page_url",
+    "point",
+    "raise_for_redirect",
+    "storable",
+    "text_point",
+    "utc_now",
+    "wire",
+]

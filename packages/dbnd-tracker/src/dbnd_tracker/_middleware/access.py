@@ -1,0 +1,135 @@
+"""Who may speak to the tracker: tokens, and the sessions of those who have logged in."""
+
+from __future__ import annotations
+
+import secrets
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from dbnd_tracker._access.roles import API, LOGIN_PAGE, role_needed
+from dbnd_tracker._access.tokens import ANYONE, SESSION_LIFESPAN, Identity, Keyring, ThrottledError
+from dbnd_tracker._errors import StorageError
+from dbnd_tracker._middleware.hosts import SAFE_METHODS
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from dbnd_tracker._storage.database import Database
+
+CSRF_COOKIE: Final = "X-CSRF-TOKEN"
+SESSION_COOKIE: Final = "databand_session"
+_CSRF_HEADERS: Final = ("x-csrftoken", "x-csrf-token")  # of the Python client, and of the Java client
+# Threads of its own, so that calls are not kept waiting by what others read.
+_THREADS: Final = 4
+_IDENTITY: Final = "dbnd_identity"
+
+
+def identity_of(scope: Scope) -> Identity:
+    """Whom the request of ``scope`` comes from; everyone where the tracker asks for no token."""
+    found: Identity = scope.get(_IDENTITY, ANYONE)
+    return found
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from: what ``tracker.allowed_hosts`` lets a proxy on this machine say (X-Forwarded-For)."""
+    return request.client.host if request.client else ""
+
+
+def throttled(error: ThrottledError) -> JSONResponse:
+    """The answer to an address that guesses."""
+    headers = {"Retry-After": str(error.seconds)}
+    return JSONResponse({"detail": str(error)}, HTTPStatus.TOO_MANY_REQUESTS, headers)
+
+
+def set_session_cookie(request: Request, response: Response, secret: str) -> None:
+    """Let the browser or client keep the session ``secret``: no script and no other site can use it."""
+    response.set_cookie(
+        SESSION_COOKIE,
+        secret,
+        max_age=int(SESSION_LIFESPAN.total_seconds()),
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+
+
+class AccessMiddleware:
+    """Lets a request pass whose token or session allows what it asks for.
+
+    Calls carry a token as ``Authorization: Bearer``. Browsers, and clients without a token, have logged in and carry a
+    session cookie; because a browser adds it to requests that it was lured into, too, whatever writes with it must
+    repeat the CSRF cookie as a header.
+
+    Args:
+        app: What handles the request.
+        database: Where tokens and sessions stand.
+        keyring: What tells whose they are.
+    """
+
+    def __init__(self, app: ASGIApp, database: Database, keyring: Keyring) -> None:
+        self._app = app
+        self._database = database
+        self._keyring = keyring
+        self._threads = CapacityLimiter(_THREADS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        needed = role_needed(scope["method"], scope["path"]) if scope["type"] == "http" else None
+        if needed is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        try:
+            identity = await run_sync(self._identify, request, limiter=self._threads)
+        except ThrottledError as error:
+            await throttled(error)(scope, receive, send)
+            return
+        except StorageError as error:
+            await JSONResponse({"detail": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)(scope, receive, send)
+            return
+        if identity is None:
+            await _unknown(request)(scope, receive, send)
+        elif not identity.role.allows(needed):
+            detail = f"The token {identity.label!r} is for {identity.role.value}; this needs one for {needed.value}."
+            await JSONResponse({"detail": detail}, HTTPStatus.FORBIDDEN)(scope, receive, send)
+        elif not _has_bearer(scope) and scope["method"] not in SAFE_METHODS and not _repeats_csrf(request):
+            detail = f"A session must repeat the cookie {CSRF_COOKIE} (GET /api/v1/auth/csrf) as header X-CSRFToken."
+            await JSONResponse({"detail": detail}, HTTPStatus.FORBIDDEN)(scope, receive, send)
+        else:
+            scope[_IDENTITY] = identity
+            await self._app(scope, receive, send)
+
+    def _identify(self, request: Request) -> Identity | None:
+        with self._database.read() as session:
+            if _has_bearer(request.scope):
+                secret = request.headers["authorization"].partition(" ")[2].strip()
+                return self._keyring.of_token(session, secret, address_of(request))
+            cookie = request.cookies.get(SESSION_COOKIE)
+            return self._keyring.of_session(session, cookie) if cookie else None
+
+
+def _has_bearer(scope: Scope) -> bool:
+    return Headers(scope=scope).get("authorization", "").lower().startswith("bearer ")
+
+
+def _repeats_csrf(request: Request) -> bool:
+    cookie = request.cookies.get(CSRF_COOKIE)
+    given = next((request.headers[name] for name in _CSRF_HEADERS if name in request.headers), None)
+    return bool(cookie and given) and secrets.compare_digest(str(cookie).encode(), str(given).encode())
+
+
+def _unknown(request: Request) -> Response:
+    """The answer to nobody: a form for browsers that want a page, a sentence for all others."""
+    is_page = request.method == "GET" and not request.url.path.startswith(API)
+    if is_page and "text/html" in request.headers.get("accept", ""):
+        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"{LOGIN_PAGE}?next={quote(wanted, safe='/')}", HTTPStatus.SEE_OTHER)
+    detail = 'This tracker needs a token, as "Authorization: Bearer <token>"; clients take it from '
+    detail += "core.databand_access_token. `dbnd tracker token create` makes one."
+    return JSONResponse({"detail": detail}, HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})

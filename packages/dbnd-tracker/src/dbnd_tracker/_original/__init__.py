@@ -1,0 +1,1 @@
+"""What clients of the original tracker ask for, apart from our own API."""

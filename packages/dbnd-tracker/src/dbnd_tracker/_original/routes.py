@@ -1,0 +1,218 @@
+"""The questions of the original clients, in the shapes that they know (``protocol`` says which).
+
+Alerts, Airflow syncers and the collection of logs belong to the product that these clients were made for; there is
+nothing like them here, and their routes do not exist.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from fastapi import APIRouter, HTTPException, Query
+from pydantic import BaseModel, Field
+
+from dbnd_tracker._api.runs import conditions_of
+from dbnd_tracker._original import queries as queries
+from dbnd_tracker._queries import QueryError, run_detail
+from dbnd_tracker._schemas.fields import Many, Uid
+from dbnd_tracker._views import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.orm import Session
+
+    from dbnd_tracker._storage.database import Database
+
+_MAX_UIDS: Final = 1_000
+_MAX_POINTS: Final = 10_000
+_MAX_ID: Final = 2**63 - 1
+# A job is found by its runs; their own names say nothing of it.
+_JOB_NAMES: Final = {"name": "job_name"}
+
+_Filter = Annotated[
+    str | None, Query(alias="filter", description='JSON: [{"name": "run_uid", "op": "eq", "val": "..."}, ...]')
+]
+
+
+class Uids(BaseModel):
+    """Which task runs are meant."""
+
+    uids: Annotated[Many[Uid], Field(max_length=_MAX_UIDS)]
+
+
+class Rows(BaseModel):
+    """A list of objects, and how many there are in all where that is known."""
+
+    data: list[dict[str, Any]]
+    meta: dict[str, int] | None = None
+
+
+def original_router(database: Database) -> APIRouter:
+    """Routes that only the original clients ask."""
+    router = APIRouter(tags=["original clients"])
+
+    def ask(question: Callable[..., Any], *args: Any, **options: Any) -> Any:  # noqa: ANN401  any JSON value
+        with database.read() as session:
+            return _with_times(question(session, *args, **options))
+
+    _add_run_routes(router, ask)
+    _add_task_routes(router, ask)
+    _add_client_routes(router, ask)
+    return router
+
+
+def _with_times(value: Any) -> Any:  # noqa: ANN401  any JSON value
+    """``value`` with times as text, as the clients read them: with microseconds and offset."""
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, dict):
+        return {key: _with_times(member) for key, member in value.items()}
+    return [_with_times(member) for member in value] if isinstance(value, (list, tuple)) else value
+
+
+def _add_run_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
+    @router.get("/api/v1/jobs")
+    def jobs(
+        filters: _Filter = None,
+        sort: Annotated[str, Query(description="latest_run_start_time or name, with a - for the largest first")] = (
+            "-latest_run_start_time"
+        ),
+        limit: Annotated[int, Query(alias="page[size]", ge=1, le=1_000)] = 100,
+        page: Annotated[int, Query(alias="page[number]", ge=1, le=1_000_000)] = 1,
+    ) -> Rows:
+        """Jobs with their latest runs, those that ran last first unless they are sorted otherwise."""
+        asked = conditions_of(filters)
+        conditions = [replace(each, name=_JOB_NAMES.get(each.name, each.name)).comparison() for each in asked]
+        data, total = ask(queries.jobs, conditions, sort=sort, limit=limit, offset=(page - 1) * limit)
+        return Rows(data=data, meta={"total": total})
+
+    @router.get("/api/v1/runs/{run_uid}/operations")
+    def operations(run_uid: str) -> list[dict[str, Any]]:
+        """The dataset operations of a run."""
+        found: list[dict[str, Any]] = ask(queries.operations, run_uid.lower())
+        return found
+
+    @router.get("/api/v1/metrics/for_alerts")
+    def metric_names(filters: _Filter = None) -> Rows:
+        """Which task of a run has which metric."""
+        return Rows(data=ask(queries.metric_names, _one(filters, "run_uid", "uid").lower()))
+
+    @router.get("/api/v1/scheduled_jobs")
+    def scheduled_jobs(name: str | None = None) -> Rows:
+        """Jobs that a scheduler has told of."""
+        return Rows(data=ask(queries.scheduled_jobs, name))
+
+
+def _add_task_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
+    @router.get("/api/v1/task/full-graph")
+    def full_graph(run_uid: str, job_name: str | None = None) -> dict[str, Any]:
+        """The task runs of a run and the arrows between them."""
+        del job_name
+        return _found(ask(queries.full_graph, run_uid.lower()), f"There is no run {run_uid}.")
+
+    @router.post("/api/v1/task/tasks")
+    def tasks(asked: Uids) -> dict[str, Any]:
+        """Task runs by uid; those that do not exist are left out."""
+        found: dict[str, Any] = ask(queries.tasks, asked.uids)
+        return found
+
+    @router.post("/api/v1/task/tasks-metrics")
+    def tasks_metrics(asked: Uids) -> dict[str, Any]:
+        """Points of task runs, by task id and metric."""
+        return {"metrics": ask(queries.tasks_metrics, asked.uids, _MAX_POINTS)}
+
+    @router.get("/api/v1/task/tasks-logs")
+    def tasks_logs(attempt_id: Annotated[int, Query(ge=0, le=_MAX_ID)]) -> list[dict[str, Any]]:
+        """The log of one attempt."""
+        found: list[dict[str, Any]] = ask(queries.attempt_logs, attempt_id)
+        return found
+
+
+def _add_client_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
+    @router.get("/api/client/v1/run/{run_uid}")
+    def client_run(run_uid: str) -> dict[str, Any]:
+        """A run with the latest attempts of its task runs."""
+        found = ask(_client_run, run_uid.lower())
+        return _found(found, f"There is no run {run_uid}.")
+
+    @router.get("/api/client/v1/run_info")
+    def run_info(filters: _Filter = None) -> Rows:
+        """Runs by uid, or by DAG."""
+        return Rows(data=ask(queries.run_infos, _filter(filters, {"uid", "run_uid", "dag_id"})))
+
+    @router.get("/api/client/v1/task_run_info")
+    def task_run_info(filters: _Filter = None) -> Rows:
+        """Task runs by their readable ids."""
+        return Rows(data=ask(queries.task_run_infos, _filter(filters, {"task_af_id", "run_uid"})))
+
+    @router.get("/api/client/v1/scheduled_job_info")
+    def scheduled_job_info(filters: _Filter = None) -> Rows:
+        """Jobs that a scheduler has told of."""
+        return Rows(data=ask(queries.scheduled_jobs, _filter(filters, {"name"}).get("name")))
+
+    @router.get("/api/client/v1/metrics")
+    def client_metrics(task_run_attempt_uid: str, source: str | None = None) -> Rows:
+        """The last values of an attempt's metrics."""
+        return Rows(data=ask(queries.attempt_metrics, task_run_attempt_uid.lower(), source))
+
+
+def _client_run(session: Session, run_uid: str) -> dict[str, Any] | None:
+    run = run_detail(session, run_uid)
+    if run is None:
+        return None
+    return {
+        "run_uid": run.run_uid,
+        "state": run.state,
+        "task_runs": [
+            {
+                "task_run_uid": task.task_run_uid,
+                "latest_error": task.error,
+                "latest_task_run_attempt": {
+                    "timestamp": task.end_time or task.start_time,
+                    "start_date": task.start_time,
+                    "end_date": task.end_time,
+                    "state": task.state,
+                    "latest_error": task.error,
+                },
+            }
+            for task in run.task_runs
+        ],
+    }
+
+
+def _found(answer: dict[str, Any] | None, missing: str) -> dict[str, Any]:
+    if answer is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND, missing)
+    return answer
+
+
+def _filter(text: str | None, names: set[str]) -> dict[str, str]:
+    """The values that a filter asks for by equality, by name.
+
+    Raises:
+        QueryError: It is not of the form of a filter, or has other names or operators.
+    """
+    try:
+        conditions = [(c["name"], c.get("op", "eq"), str(c["val"])) for c in json.loads(text or "[]")]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        msg = f'filter={str(text)[:80]!r} is not of the form [{{"name": "uid", "op": "eq", "val": "..."}}].'
+        raise QueryError(msg) from None
+    for name, operator, _ in conditions:
+        if not isinstance(name, str) or name not in names or operator != "eq":
+            msg = f"This is filtered by {', '.join(sorted(names))} with eq alone, not by {str(name)[:80]!r}."
+            raise QueryError(msg)
+    return {name: value for name, _, value in conditions}
+
+
+def _one(text: str | None, *names: str) -> str:
+    """The one value that a filter must name."""
+    found = list(_filter(text, set(names)).values())
+    if len(found) != 1:
+        msg = f"The filter must name one {names[0]}."
+        raise QueryError(msg)
+    return found[0]

@@ -1,0 +1,1 @@
+"""The server: the application, its processes and connections, and what they tell of themselves."""

@@ -1,0 +1,144 @@
+"""The web application: routers and middleware over one database."""
+
+from __future__ import annotations
+
+import os
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from dbnd import __version__
+from dbnd_tracker._access.tokens import Keyring, ThrottledError
+from dbnd_tracker._api.auth import auth_router
+from dbnd_tracker._api.datasets import datasets_router
+from dbnd_tracker._api.health import health_router
+from dbnd_tracker._api.large import LargeMiddleware
+from dbnd_tracker._api.login import login_router
+from dbnd_tracker._api.openapi import REFUSALS, describe_calls
+from dbnd_tracker._api.pages import pages_router
+from dbnd_tracker._api.runs import runs_router
+from dbnd_tracker._api.task_runs import task_runs_router
+from dbnd_tracker._api.tracking import tracking_router
+from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
+from dbnd_tracker._middleware.access import AccessMiddleware, throttled
+from dbnd_tracker._middleware.bodies import BodyMiddleware
+from dbnd_tracker._middleware.capacity import CapacityMiddleware
+from dbnd_tracker._middleware.extensions import ExtensionsMiddleware
+from dbnd_tracker._middleware.hosts import HostMiddleware
+from dbnd_tracker._middleware.methods import MethodsMiddleware
+from dbnd_tracker._middleware.observability import ObservingMiddleware, ServerMetrics, access_log
+from dbnd_tracker._middleware.timeout import TimeoutMiddleware
+from dbnd_tracker._middleware.unread import UnreadMiddleware
+from dbnd_tracker._original.routes import original_router
+from dbnd_tracker._pages.static import static_router
+from dbnd_tracker._queries import QueryError
+from dbnd_tracker._queries.arrays import SeriesCache
+from dbnd_tracker._queries.expressions import ExpressionError
+from dbnd_tracker._settings import TrackerSettings
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from dbnd_tracker._storage.database import Database
+
+
+def create_app(
+    database: Database,
+    *,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    guarded: bool = False,
+    settings: TrackerSettings | None = None,
+) -> FastAPI:
+    """The tracker as an ASGI application.
+
+    Args:
+        database: Where runs are kept.
+        host: The address that it is served on; requests for others are refused.
+        token: A token for everything, besides those of the database.
+        guarded: Whether every request must carry a token also without ``token``; else everyone may come in.
+        settings: Limits, further host names and the log; its address and token are not looked at.
+    """
+    settings = settings or TrackerSettings()
+    metrics = ServerMetrics()
+    cache = SeriesCache()
+    keyring = Keyring(token) if guarded or token is not None else None
+    app = FastAPI(
+        title="databand tracker",
+        version=__version__,
+        redirect_slashes=False,
+        responses=REFUSALS,
+        docs_url=None,
+        redoc_url=None,
+    )
+    for error, status in _STATUSES.items():
+        app.add_exception_handler(error, _handler(status))
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(ThrottledError, _throttled)
+    app.include_router(auth_router(database, keyring))
+    app.include_router(tracking_router(database, metrics))
+    app.include_router(runs_router(database))
+    app.include_router(task_runs_router(database, cache))
+    app.include_router(datasets_router(database))
+    app.include_router(original_router(database))
+    app.include_router(health_router(database, metrics))
+    app.include_router(login_router(database, keyring))
+    app.include_router(static_router())
+    app.include_router(pages_router(database, cache))
+    describe_calls(app)
+    # The one added last is the outermost: every answer is marked, counted and logged, and a body is not read before it
+    # is known who asks.
+    app.add_middleware(LargeMiddleware)
+    app.add_middleware(MethodsMiddleware, routes=app.routes)
+    app.add_middleware(
+        BodyMiddleware, max_received=settings.max_request_bytes, max_unpacked=settings.max_unpacked_bytes
+    )
+    if keyring is not None:
+        app.add_middleware(AccessMiddleware, database=database, keyring=keyring)
+    app.add_middleware(HostMiddleware, host=host, allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(TimeoutMiddleware, seconds=settings.request_timeout_s)
+    app.add_middleware(UnreadMiddleware)
+    app.add_middleware(CapacityMiddleware, most=settings.max_connections)
+    app.add_middleware(ExtensionsMiddleware)
+    app.add_middleware(ObservingMiddleware, metrics=metrics, log=access_log(settings.access_log))
+    if settings.allowed_hosts:  # there is a proxy; without one, anybody on this machine could give himself any address
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
+    return app
+
+
+_STATUSES = {
+    MissingError: HTTPStatus.NOT_FOUND,
+    UnknownCallError: HTTPStatus.NOT_FOUND,
+    TooMuchError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    PayloadError: HTTPStatus.BAD_REQUEST,
+    QueryError: HTTPStatus.BAD_REQUEST,
+    ExpressionError: HTTPStatus.BAD_REQUEST,
+    StorageError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def _handler(status: HTTPStatus) -> Any:  # noqa: ANN401  Starlette's own type is for errors of any class
+    def handle(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, status)
+
+    return handle
+
+
+def _throttled(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ThrottledError)
+    return throttled(error)
+
+
+def _invalid_request(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problem = error.errors()[0]
+    place, *path = problem["loc"]
+    name = ".".join(str(part) for part in path)
+    what = f"The body is wrong at {name or 'its top'}" if place == "body" else f"The {place} parameter {name} is wrong"
+    reason = problem["msg"].removeprefix("Value error, ")
+    detail = f"{what}: {reason[:1].lower()}{reason[1:]}."
+    return JSONResponse({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY)

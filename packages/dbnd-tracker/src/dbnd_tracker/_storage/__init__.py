@@ -1,0 +1,1 @@
+"""The database: its tables, how they are written, deleted from, migrated and backed up."""

@@ -1,0 +1,95 @@
+"""Statements of many rows, as text of the driver: putting them together anew takes longer than their execution.
+
+Python gives the interpreter away at each statement, and other threads keep it for milliseconds: with a statement for
+each row, one busy thread would slow insertion down a thousand times.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+from dbnd_tracker._storage.drivers import driver_errors
+from dbnd_tracker._storage.models import Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+# Rows of one statement.
+_ROWS: Final = 100
+_POINT: Final = tuple(column.name for column in Metric.__table__.columns)
+_COPY: Final = f"COPY metrics ({', '.join(_POINT)}) FROM STDIN"
+_NULL: Final = r"\N"
+# What COPY's text form writes with a backslash.
+_ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+
+
+def insert_rows(
+    connection: Connection, table: str, names: tuple[str, ...], values: Sequence[Any], ending: str = ""
+) -> None:
+    """Insert rows within the transaction that ``connection`` is in.
+
+    Args:
+        connection: Of the database.
+        table: Name of the table.
+        names: Names of columns.
+        values: Values of these columns of the first row, then of the second, and so on.
+        ending: What follows the rows in the statement: ``ON CONFLICT …``, in which the row that is there is ``old``.
+
+    Raises:
+        DBAPIError: The database does not take them.
+    """
+    size = _ROWS * len(names)
+    for start in range(0, len(values), size):
+        part = tuple(values[start : start + size])
+        rows = value_rows(connection.dialect.name, len(names), len(part) // len(names))
+        text = f"INSERT INTO {table} AS old ({', '.join(names)}) {rows} {ending}"
+        connection.exec_driver_sql(text, part)
+
+
+@functools.lru_cache(maxsize=4 * _ROWS)
+def value_rows(dialect: str, width: int, rows: int) -> str:
+    """A VALUES clause with places for that many rows."""
+    row = f"({', '.join(['%s' if dialect == 'postgresql' else '?'] * width)})"
+    return f"VALUES {', '.join([row] * rows)}"
+
+
+def insert_points(connection: Connection, columns: Sequence[Sequence[Any]]) -> None:
+    """Insert points within the transaction that ``connection`` is in; PostgreSQL takes them by COPY.
+
+    Args:
+        connection: Of the database.
+        columns: Values of the columns of ``Metric``, in their order, a value for each point.
+
+    Raises:
+        DBAPIError: The database does not take them.
+    """
+    if not columns[0]:
+        return
+    if connection.dialect.name == "postgresql":
+        _copy(connection, columns)
+        return
+    # Columns of nothing but None are left out: SQLite's driver looks long for what each None is to be written as.
+    given = {name: column for name, column in zip(_POINT, columns, strict=True) if any(map(_is_given, column))}
+    values: list[Any] = [None] * (len(columns[0]) * len(given))
+    for place, column in enumerate(given.values()):
+        values[place :: len(given)] = column
+    insert_rows(connection, "metrics", tuple(given), values)
+
+
+def _is_given(value: object) -> bool:
+    return value is not None
+
+
+def _copy(connection: Connection, columns: Sequence[Sequence[Any]]) -> None:
+    lines = [
+        f"{series}\t{number}\t{_NULL if step is None else step}\t{time_us}\t"
+        f"{_NULL if value is None else repr(value)}\t{kind}\t{_NULL if text is None else text.translate(_ESCAPES)}"
+        for series, number, step, time_us, value, kind, text in zip(*columns, strict=True)
+    ]
+    lines.append("")
+    driver: Any = connection.connection.dbapi_connection
+    with driver_errors(connection, _COPY), driver.cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.write("\n".join(lines).encode())

@@ -1,0 +1,149 @@
+"""How metric values are stored and read back: numbers in a column of doubles, everything else as text."""
+
+from __future__ import annotations
+
+import json
+import math
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from dbnd.tracking import storable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Kind(IntEnum):
+    """What a stored value was; the number stands in the database."""
+
+    FLOAT = 0
+    INT = 1
+    STR = 2
+    JSON = 3
+
+
+KIND_NAMES: Final = {kind.value: kind.name.lower() for kind in Kind}
+
+MAX_DEPTH: Final = 64
+"""How deep lists and objects may be nested; what lies deeper is kept as the text of its JSON.
+
+Those who read JSON give up somewhere between 200 and 1,000.
+"""
+
+# Python reads and writes ints of up to 4,300 digits.
+_LONGEST_INT_BITS: Final = 14_000
+
+# Integers up to here are exact as doubles; larger ones are kept as JSON text.
+_EXACT: Final = 2**53
+
+
+def encode(value: object) -> tuple[int, float | None, str | None]:
+    """Kind, number and text under which ``value`` is stored; NaN is a float without a number.
+
+    Args:
+        value: Any JSON value, NaN and infinities included.
+    """
+    if isinstance(value, float):
+        return 0, (None if math.isnan(value) else value), None
+    if isinstance(value, bool):
+        return 3, None, json.dumps(value)
+    if isinstance(value, int) and -_EXACT <= value <= _EXACT:
+        return 1, float(value), None
+    if isinstance(value, str):
+        return 2, None, storable(value)
+    return 3, None, json.dumps(readable(value))
+
+
+class Encoded(NamedTuple):
+    """Values as they are stored, in columns of one length (see ``encode``)."""
+
+    kinds: Sequence[int]
+    numbers: Sequence[float | None]
+    texts: Sequence[str | None]
+
+    def only(self, places: Sequence[int]) -> Encoded:
+        """Those that stand at these places."""
+        return Encoded(
+            [self.kinds[place] for place in places],
+            [self.numbers[place] for place in places],
+            [self.texts[place] for place in places],
+        )
+
+
+def encode_all(values: Sequence[Any]) -> Encoded:
+    """``values`` as they are stored; those that are all floats or all ints are not looked at one by one."""
+    types = set(map(type, values))
+    if types == {float} and not any(map(math.isnan, values)):
+        return Encoded([Kind.FLOAT.value] * len(values), values, [None] * len(values))
+    if types == {int} and min(values) >= -_EXACT and max(values) <= _EXACT:
+        return Encoded([Kind.INT.value] * len(values), list(map(float, values)), [None] * len(values))
+    kinds, numbers, texts = zip(*map(encode, values), strict=True)
+    return Encoded(kinds, numbers, texts)
+
+
+def decode(kind: int, number: float | None, text: str | None) -> Any:  # noqa: ANN401  any JSON value
+    """The value that was stored, as ``readable`` makes it."""
+    if kind == Kind.INT and number is not None:
+        return int(number)
+    if kind == Kind.FLOAT:
+        return readable(math.nan if number is None else number)
+    if kind == Kind.JSON:
+        return from_json_text(text or "null")
+    return text
+
+
+def from_json_text(text: str) -> Any:  # noqa: ANN401  any JSON value
+    """The value of stored JSON, as ``readable`` makes it: earlier versions stored some that cannot be shown."""
+    try:
+        return readable(json.loads(text))
+    except (ValueError, RecursionError):  # an int of more digits than Python reads, or lists in lists in lists
+        return text
+
+
+def readable(value: Any, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401, PLR0911  any JSON value, kind by kind
+    """``value`` as JSON that everything can show and store.
+
+    Numbers that JSON cannot carry become the strings NaN, Infinity and -Infinity; ints of thousands of digits, which
+    Python does not read, are written in hex, as strings; lists and objects below ``depth`` become the text of their
+    JSON; texts are made ``storable``.
+    """
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INT_BITS:
+        return hex(value)
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if depth == 0:
+        return _json_text(value)
+    if isinstance(value, dict):
+        return {storable(key): readable(each, depth - 1) for key, each in value.items()}
+    return [readable(each, depth - 1) for each in value]
+
+
+def _json_text(value: object) -> str:
+    """The JSON of ``value``, however deep it is nested."""
+    # What is still to be written, the next last: values, and texts to be written as they are.
+    pending: list[tuple[bool, Any]] = [(True, value)]
+    parts = []
+    while pending:
+        is_value, each = pending.pop()
+        if not is_value:
+            parts.append(each)
+        elif isinstance(each, dict):
+            members = [[(False, f"{json.dumps(key)}: "), (True, member)] for key, member in each.items()]
+            pending += _between("{", members, "}")
+        elif isinstance(each, (list, tuple)):
+            pending += _between("[", [[(True, member)] for member in each], "]")
+        else:
+            parts.append(json.dumps(readable(each)))
+    return "".join(parts)
+
+
+def _between(start: str, members: list[list[tuple[bool, Any]]], end: str) -> list[tuple[bool, Any]]:
+    """What a list or an object is written as, the first last."""
+    found: list[tuple[bool, Any]] = [(False, start)]
+    for place, member in enumerate(members):
+        found += [(False, ", "), *member] if place else member
+    return [*found, (False, end)][::-1]

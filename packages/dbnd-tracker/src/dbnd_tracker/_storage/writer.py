@@ -1,0 +1,213 @@
+"""One writing transaction, and the integer ids that it needs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dbnd_tracker._storage.bulk import insert_rows, value_rows
+from dbnd_tracker._storage.deleted import DeletedUids
+from dbnd_tracker._storage.models import Attempt, Base, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
+from dbnd_tracker._storage.repeats import Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from sqlalchemy.orm import Session
+
+    Row = TypeVar("Row", Run, TaskRun, Attempt, TaskDefinition)
+    A = TypeVar("A")
+
+# Ids of so many attempts, keys and series are remembered; past it all are forgotten and looked up again.
+_REMEMBERED: Final = 200_000
+# Points of which marks are kept, 8 bytes of each, before those of another series take their place.
+_MARKS: Final = 2_000_000
+# Values in one IN list; SQLite takes some 32,000 variables.
+_CHUNK: Final = 1_000
+
+
+class StaleIdsError(Exception):
+    """A row whose id was remembered is gone: another process has deleted it."""
+
+
+class IdCache:
+    """Ids that committed transactions have seen, of one database."""
+
+    def __init__(self) -> None:
+        self.attempts: dict[str, int] = {}
+        self.keys: dict[str, int] = {}
+        self.series: dict[tuple[int, int], int] = {}
+        self.seen: dict[int, Seen] = {}
+        """What is known of the points of series that had to be looked through, by id."""
+
+    def clear(self) -> None:
+        """Forget all ids."""
+        for ids in (self.attempts, self.keys, self.series, self.seen):
+            ids.clear()
+
+
+class Writer:
+    """A transaction of ``Database.write``.
+
+    Args:
+        session: Its session.
+        cache: The ids known before it.
+    """
+
+    def __init__(self, session: Session, cache: IdCache) -> None:
+        self.session = session
+        self.connection = session.connection()
+        """That of the session, which takes its time to find it."""
+        self.now = datetime.now(timezone.utc)
+        """Time of receipt, which stands in for missing timestamps."""
+        self._cache = cache
+        self._new = IdCache()
+        self.deleted = DeletedUids(session, self.now)
+        dialect = session.get_bind().dialect.name
+        self._insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+
+    def keep_ids(self) -> None:
+        """Remember the ids of this transaction, which is committed."""
+        if len(self._cache.attempts) + len(self._cache.series) + len(self._cache.keys) > _REMEMBERED:
+            self._cache.clear()
+        self._cache.attempts |= self._new.attempts
+        self._cache.keys |= self._new.keys
+        self._cache.series |= self._new.series
+
+    def forget_ids(self) -> None:
+        """Look all ids up again: those that are remembered may be of another database."""
+        self._cache.clear()
+
+    def row(self, model: type[Row], uid: str) -> Row | None:
+        """The row of ``model`` with this uid, locked against other writers, or None."""
+        # KEY SHARE: rows that refer to this one may be added meanwhile; locking those out leads to deadlocks.
+        return self.session.scalar(select(model).where(model.uid == uid).with_for_update(key_share=True))
+
+    def rows(self, model: type[Row], uids: Iterable[str]) -> dict[str, Row]:
+        """The rows of ``model`` with these uids, by uid, locked as by ``row`` in one order everywhere."""
+        found: dict[str, Row] = {}
+        for chunk in _chunks(sorted(set(uids))):
+            wanted = select(model).where(model.uid.in_(chunk)).order_by(model.uid).with_for_update(key_share=True)
+            found.update((row.uid, row) for row in self.session.scalars(wanted))
+        return found
+
+    def attempt(self, uid: str) -> Attempt | None:
+        """The attempt with this uid, made when no event has named it before; of one that was deleted, None."""
+        found = self.attempts({uid}).get(uid)
+        if found is None:
+            self.deleted.drop(uid)
+        return found
+
+    def attempts(self, uids: Iterable[str]) -> Mapping[str, Attempt]:
+        """The attempts with these uids, by uid; those that no event has named before are made, but no deleted ones.
+
+        They are inserted with what is said of them before the next question, all at once.
+        """
+        wanted = set(uids)
+        found = self.rows(Attempt, wanted)
+        missing = wanted - found.keys()
+        new = {uid: Attempt(uid=uid) for uid in sorted(missing - self.deleted.find(missing))}
+        self.session.add_all(new.values())
+        return {**found, **new}
+
+    def attempt_ids(self, uids: Collection[str]) -> Mapping[str, int]:
+        """Ids of attempts by uid; those that no event has named before get their rows, but no deleted ones."""
+        return self._ids(self._cache.attempts, self._new.attempts, uids, Attempt, "uid")
+
+    def key_ids(self, names: Collection[str]) -> Mapping[str, int]:
+        """Ids of metric keys by name."""
+        return self._ids(self._cache.keys, self._new.keys, names, MetricKey, "name")
+
+    def series_ids(self, pairs: Collection[tuple[int, int]]) -> Mapping[tuple[int, int], int]:
+        """Ids of metric series by the ids of attempt and key."""
+        return self._ids(self._cache.series, self._new.series, pairs, MetricSeries, "attempt_id", "key_id")
+
+    def _ids(
+        self, known: dict[A, int], new: dict[A, int], wanted: Collection[A], model: type[Base], *names: str
+    ) -> Mapping[A, int]:
+        """Ids of the rows of ``model`` with the wanted values in ``names``; those that are missing are made."""
+        ids = {value: found for value in wanted if (found := known.get(value, new.get(value))) is not None}
+        missing = [value for value in wanted if value not in ids]
+        if missing:
+            self.session.flush()  # a row may be one of its objects as yet
+        for insert_missing in (False, True):
+            if not missing:
+                break
+            if insert_missing:
+                if model is Attempt:
+                    gone = self.deleted.find(map(str, missing))
+                    missing = [value for value in missing if value not in gone]
+                # In one order everywhere, so that two transactions cannot wait for each other.
+                self._insert_missing(model, names, sorted(missing))
+            for chunk in _chunks(missing):
+                new.update(self._look_up(model, names, chunk))
+            ids |= {value: new[value] for value in missing if value in new}
+            missing = [value for value in missing if value not in new]
+        return ids
+
+    def _insert_missing(self, model: type[Base], names: tuple[str, ...], values: Sequence[Any]) -> None:
+        defaults = {
+            column.name: column.default.arg
+            for column in model.__table__.columns
+            if column.default is not None and column.default.is_scalar
+        }
+        rows = [part for value in values for part in (*_parts(value), *defaults.values())]
+        insert_rows(self.connection, model.__tablename__, (*names, *defaults), rows, "ON CONFLICT DO NOTHING")
+
+    def _look_up(self, model: type[Base], names: tuple[str, ...], values: Sequence[Any]) -> dict[Any, int]:
+        connection = self.connection
+        rows = value_rows(connection.dialect.name, len(names), len(values))
+        columns = ", ".join(f"known.{name}" for name in names)
+        same = " AND ".join(f"known.{name} = wanted.column{place}" for place, name in enumerate(names, 1))
+        # A join: SQLite reads the whole table for (a, b) IN (VALUES …).
+        text = f"SELECT known.id, {columns} FROM ({rows}) AS wanted JOIN {model.__tablename__} AS known ON {same}"  # noqa: S608  our own
+        found = connection.exec_driver_sql(text, tuple(part for value in values for part in _parts(value)))
+        return {(row[1] if len(names) == 1 else tuple(row[1:])): row[0] for row in found}
+
+    def seen(self, series_id: int) -> Seen:
+        """What is known of the points of a series; forgotten when a transaction fails."""
+        kept = self._cache.seen
+        if series_id not in kept and sum(seen.size() for seen in tuple(kept.values())) > _MARKS:
+            kept.clear()
+        return kept.setdefault(series_id, Seen())
+
+    def link_attempts(self, task_run_uids: Collection[str]) -> None:
+        """Write into the attempts of these task runs the id of their run, where task run and run are known."""
+        self.session.flush()
+        run_id = (
+            select(Run.id).join(TaskRun, TaskRun.run_uid == Run.uid).where(TaskRun.uid == Attempt.task_run_uid)
+        ).scalar_subquery()
+        for chunk in _chunks(sorted(task_run_uids)):
+            unlinked = update(Attempt).where(Attempt.task_run_uid.in_(chunk), Attempt.run_id.is_distinct_from(run_id))
+            self.session.execute(unlinked.values(run_id=run_id), execution_options={"synchronize_session": False})
+
+    def upsert(self, model: type[Base], rows: Iterable[Mapping[str, object]], *key: str) -> None:
+        """Insert rows; where one with the same ``key`` stands, its other columns are replaced.
+
+        Args:
+            model: The table.
+            rows: Values by column; all rows have the same columns.
+            key: Columns of a unique constraint.
+        """
+        values = list(rows)
+        if not values:
+            return
+        statement = self._insert(model)
+        changed = {name: statement.excluded[name] for name in values[0] if name not in key}
+        if changed:
+            upsert = statement.on_conflict_do_update(index_elements=list(key), set_=changed)
+        else:
+            upsert = statement.on_conflict_do_nothing()
+        self.session.execute(upsert, values)
+
+
+def _parts(value: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _chunks(values: Sequence[A]) -> Iterator[Sequence[A]]:
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]
