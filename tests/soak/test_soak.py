@@ -31,6 +31,8 @@ from kit.trackers import Tracker, reading
 from kit.warm import Warm, WarmProcess
 from soak.ledger import Ledger, Point, points_of
 
+from dbnd._journal.records import content
+
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 SEED = int(os.environ.get("SOAK_SEED", time.time_ns() % 1_000_000))
 # Processes that log at the same time.
@@ -142,7 +144,10 @@ class Soak:
         with contextlib.suppress(OSError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             lines = file.read().split(b"\n")
-            places = [n for n, line in enumerate(lines[1:-2], 1) if b'["log_metrics"' in line[:30]]
+            # Those that are whole as yet.
+            places = [
+                n for n, line in enumerate(lines[1:-2], 1) if b'["log_metrics"' in line[:30] and content(line + b"\n")
+            ]
             if not places or path.stat().st_size == 0:
                 return
             place = self.chance.choice(places)
