@@ -161,14 +161,27 @@ def test_masking_once_more_changes_nothing(text):
 
 
 @pytest.mark.parametrize(
-    "name", ["password", "db_passwd", "api_key", "AWS_ACCESS_KEY_ID", "github_token", "token", "apiKey"]
+    "name",
+    [
+        "password",
+        "db_passwd",
+        "db_pass",
+        "userPw",
+        "api_key",
+        "AWS_ACCESS_KEY_ID",
+        "github_token",
+        "token",
+        "apiKey",
+        "bearer",
+    ],
 )
 def test_values_of_secret_names_are_masked(name):
     assert mask_value(name, "hunter2") == param_text(name, "hunter2") == MASK
 
 
 @pytest.mark.parametrize(
-    "name", ["tokenizer", "max_tokens", "n", "keys", "pad_token", "eos_token_id", "token_type", "token_file", "monkey"]
+    "name",
+    "tokenizer max_tokens n keys pad_token eos_token_id token_type token_file monkey low_pass pass n_pass pw".split(),
 )
 def test_values_of_other_names_are_not(name):
     assert mask_value(name, "bert") == param_text(name, "bert") == "bert"

@@ -12,6 +12,8 @@ LONGEST: Final = 120
 _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRETS: Final = ("secret", "secrets", "password", "passwords", "passwd", "passphrase", "credential", "credentials")
 _KEY_OWNERS: Final = frozenset({"private", "access", "api", "aws", "account", "secret"})
+# A "pass" of theirs is a password; others are filters and epochs.
+_LOGINS: Final = frozenset("db database user admin root login smtp ftp proxy mysql postgres redis mongo".split())
 # The tokens of language models are no secrets: "pad_token", "max_tokens" (by its plural), "token_type".
 _TEXT_TOKENS: Final = frozenset(
     "bos eos pad unk sep cls mask special start end stop begin image audio video text first last next prev previous "
@@ -40,8 +42,10 @@ def _is_secret(name: str) -> bool:
 
 def _tells(word: str, before: list[str], after: list[str]) -> bool:
     """Whether ``word`` of a name, between its neighbours, tells of a secret."""
-    if word.endswith(_SECRETS) or word == "authorization":
+    if word.endswith(_SECRETS) or word in {"authorization", "bearer", "cookie", "cookies"}:
         return True
+    if word in {"pass", "pw"}:
+        return not _LOGINS.isdisjoint(before)
     if word.endswith("token"):
         return _TEXT_TOKENS.isdisjoint([word.removesuffix("token"), *before]) and _TOKEN_FACTS.isdisjoint(after)
     if word == "signature":
