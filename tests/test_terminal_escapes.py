@@ -63,7 +63,9 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     env = {"HOME": str(folder), "DBND_HOME": str(folder / "dbnd"), "MLFLOW_TRACKING_URI": own}
     command = [sys.executable, "-c", FILL]
     both = build_composite_uri(f"sqlite:///{folder / 'dbnd/tracker.db'}", own)
-    filling = {**os.environ, **env, "MLFLOW_TRACKING_URI": both}
+    # What MLflow has put there for an earlier test of this process names an experiment of another store.
+    outer = {name: value for name, value in os.environ.items() if not name.startswith(("DBND", "MLFLOW"))}
+    filling = {**outer, **env, "MLFLOW_TRACKING_URI": both}
     for _ in range(2):
         done = subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=200, env=filling)
         assert b"ValueError" in done.stderr, done.stderr
