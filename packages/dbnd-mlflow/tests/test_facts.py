@@ -86,7 +86,7 @@ WAYS = {
         ("mlflow.note.content", "what it is about", "description", "what it is about"),
         ("mlflow.note.content", "see https://u:hunter2@h", "description", "see https://***@h"),
         ("mlflow.user", "ada", "user", "ada"),
-        ("mlflow.source.name", "/work/train.py", "job_name", "train.py"),
+        ("mlflow.source.name", "/code/train.py", "job_name", "train.py"),
         ("mlflow.source.name", "https://u:hunter2@h", "job_name", "***@h"),
         ("mlflow.runName", "https://u:hunter2@h", "name", "https://***@h"),
     ],
