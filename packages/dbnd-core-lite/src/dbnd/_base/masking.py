@@ -22,7 +22,7 @@ MARGIN: Final = 1_000
 _SHORTEST_TOKEN: Final = 16
 # What there must be, in lower case, for a search: most text has none of it, which is quickly seen.
 _URL_HINTS: Final = ("//", "2f%")
-_NAME_HINTS: Final = ("secret", "passw", "passphrase", "credential", "authorization", "token", "key", "pwd", "sig")
+_NAME_HINTS: Final = ("secret", "pass", "credential", "authorization", "bearer", "cookie", "token", "key", "pw", "sig")
 _TOKEN_HINTS: Final = (
     *(
         "bearer",
@@ -172,7 +172,7 @@ def _secret_user(text: str, opened: re.Match[str]) -> int | None:
 
 # ---- names and values ----
 
-_NAMES: Final = re.compile(r"secret|passw|passphrase|credential|authorization|token|key|pwd|sig", re.IGNORECASE)
+_NAMES: Final = re.compile("|".join(_NAME_HINTS), re.IGNORECASE)
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]*")
 _NAME_CHARACTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 _QUERY: Final = re.compile(r"(?:[?&;]|%(?:25){0,3}(?:3F|26))\Z", re.IGNORECASE)
