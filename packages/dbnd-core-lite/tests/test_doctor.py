@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from dbnd._base.paths import journal_folder
-from dbnd._cli import checks
+from dbnd._cli import doctor as command
 from dbnd._journal.journal import Journal
 
 
@@ -117,8 +117,8 @@ def test_a_page_is_no_tracker(doctor, server, token):
 def test_a_tracker_that_does_not_answer_is_not_waited_for_long(server, home, monkeypatch):
     release = threading.Event()
     server.answer = lambda _: (release.wait(60), (200, {}, b"{}"))[1]
-    monkeypatch.setattr(checks, "_PATIENCE", 0.3)
-    findings = list(checks.examine([f"core.databand_url={server.url}", "core.databand_access_token=t"], []))
+    monkeypatch.setattr(command, "_PATIENCE", 0.3)
+    findings = list(command.examine([f"core.databand_url={server.url}", "core.databand_access_token=t"], []))
     release.set()
     assert any(f.status == "error" and "no answer within 0.3 s" in f.text for f in findings)
 

@@ -1,13 +1,47 @@
-"""``dbnd doctor``: say what is wrong with a setup."""
+"""``dbnd doctor``: look at configuration, tracker, credentials, journals and disk, and say what is wrong."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import click
 
-from dbnd._cli.checks import examine
+from dbnd._base.clock import monotonic
+from dbnd._base.errors import ConfigError
+from dbnd._base.masking import mask_url
+from dbnd._base.paths import journal_folder
+from dbnd._config.config import Config
+from dbnd._config.settings import CoreSettings
+from dbnd._context.registry import configured_url, create_transport, load_config
+from dbnd._journal.leftovers import find
 from dbnd._terminal import console
+from dbnd._tracking.transport import AccessError, TransportError
+
+Status = Literal["ok", "warning", "error"]
+# Seconds that a tracker has to answer.
+_PATIENCE: Final = 10.0
+# Free bytes on the journal's disk below which something should be done.
+_LITTLE_SPACE: Final = 200 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look has found.
+
+    Args:
+        check: What was looked at.
+        status: "ok", "warning" (it may be as you want it) or "error" (it is wrong).
+        text: What was found, as a sentence.
+    """
+
+    check: str
+    status: Status
+    text: str
 
 
 @click.command()
@@ -29,3 +63,92 @@ def doctor(ctx: click.Context, set_config: tuple[str, ...], conf_file: tuple[str
         cells = [(finding.status, finding.check, finding.text) for finding in findings]
         console.result(console.table(("", "what", "found"), cells, whole_last=True))
     ctx.exit(1 if any(finding.status == "error" for finding in findings) else 0)
+
+
+def examine(set_config: Iterable[str], conf_files: Iterable[str]) -> Iterator[Finding]:
+    """Look at everything, in the order in which one thing depends on the other."""
+    try:
+        config = load_config(set_config=set_config, conf_files=conf_files)
+        config.check()
+    except ConfigError as error:
+        yield Finding("configuration", "error", str(error))
+    else:
+        yield from _configuration(config)
+        yield from _tracker(config)
+    yield from _journals()
+    yield _disk()
+
+
+def _configuration(config: Config) -> Iterator[Finding]:
+    files = ", ".join(map(str, config.files))
+    yield Finding("configuration", "ok", f"It is read from {files}." if files else "No configuration file is read.")
+    for row in config.explain():
+        if row.source != "default":
+            yield Finding("configuration", "ok", f"{row.section}.{row.key} = {row.value} ({row.source}).")
+
+
+def _tracker(config: Config) -> Iterator[Finding]:
+    url = configured_url(config)
+    if url is None:
+        text = "Nothing is tracked: install dbnd-tracker (pip install 'databand[tracker]') or set core.databand_url."
+        yield Finding("tracker", "error", text)
+        return
+    name = mask_url(url)
+    source = config.source("core", "databand_url") if config.settings(CoreSettings).databand_url else "embedded default"
+    yield Finding("tracker", "ok", f"Runs are tracked in {name} ({source}).")
+    try:
+        transport = create_transport(url, config)
+    except ConfigError as error:
+        yield Finding("tracker", "error", str(error))
+        return
+    transport.deadline = monotonic() + _PATIENCE
+    try:
+        transport.check()
+    except AccessError as error:
+        yield Finding("tracker", "ok", f"{name} can be reached.")
+        yield Finding("credentials", "error", f"{name} refuses the credentials: {error}.")
+    except TransportError as error:
+        yield Finding("tracker", "error", f"{name} cannot be used: {error}.")
+    else:
+        yield Finding("tracker", "ok", f"{name} can be reached.")
+        if url.startswith("http"):
+            has_token = config.settings(CoreSettings).databand_access_token is not None
+            what = "The token of core.databand_access_token" if has_token else "The login of core.dbnd_user"
+            yield Finding("credentials", "ok", f"{what} is accepted.")
+    finally:
+        transport.close()
+
+
+def _journals() -> Iterator[Finding]:
+    found = find(journal_folder())
+    for leftover in found:
+        if leftover.problem:
+            yield Finding("journal", "error", leftover.problem)
+    for state, status, hint in (
+        ("in use", "ok", "their processes deliver them"),
+        ("waiting", "warning", "`dbnd sync` or the next `dbnd run` sends them"),
+        ("refused", "error", "`dbnd sync --list` shows where they are kept, `dbnd sync --retry-dead` sends them again"),
+        (
+            "damaged",
+            "error",
+            "they are lost: `dbnd sync --list` shows the files with their bytes; look at them, and remove them",
+        ),
+    ):
+        files = [leftover for leftover in found if leftover.state == state]
+        if files:
+            events = sum(leftover.events for leftover in files)
+            what = f"{events} events in {len(files)} files are {state}"
+            yield Finding("journal", status, f"{what}: {hint}.")  # type: ignore[arg-type]
+    if not found:
+        yield Finding("journal", "ok", "Nothing waits to be delivered.")
+
+
+def _disk() -> Finding:
+    folder = journal_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        text = f"{folder} cannot be written: make {existing} a folder of yours, or set DBND_HOME to one."
+        return Finding("disk", "error", text)
+    free = shutil.disk_usage(existing).free
+    text = f"{free / (1 << 30):,.1f} GiB are free for {folder}."
+    return Finding("disk", "error" if free < _LITTLE_SPACE else "ok", text)
