@@ -68,7 +68,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version(), prog_name="dbnd")
+@click.version_option(package_name="dbnd-core-lite", prog_name="dbnd")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Track runs, tasks, params and metrics: yours and those of your MLflow code."""
