@@ -159,7 +159,7 @@ def test_a_run_of_a_task_leaves_heartbeats_to_the_task(conf, beating):
 @pytest.mark.parametrize("interval", ["0", "5"])
 def test_heartbeats_can_be_switched_off(client, journalled, monkeypatch, interval, uri):
     monkeypatch.setenv("DBND__RUN__HEARTBEAT_INTERVAL_S", interval)
-    monkeypatch.setattr("dbnd._context.registry._clients._by_url", {})
+    monkeypatch.setattr("dbnd._context.registry._by_url", {})
     other = MlflowClient(tracking_uri=f"{uri}&databand_url=http%3A%2F%2F127.0.0.1%3A9")
     other.create_run("0")
     assert expected(journalled) == [interval != "0"]
@@ -184,9 +184,9 @@ def test_a_killed_script_is_shown_as_lost(python, dbnd, home, inner_uri):
     pytest.importorskip("dbnd_tracker")
     code = (
         "import mlflow, os, signal\n"
-        "from dbnd._context.registry import _clients\n"
+        "from dbnd._context.registry import _by_url\n"
         "mlflow.start_run(run_name='dead')\n"
-        "(client,) = _clients._by_url.values()\n"
+        "(client,) = _by_url.values()\n"
         "assert client.flush(30)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

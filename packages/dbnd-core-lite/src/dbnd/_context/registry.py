@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dbnd._base.errors import ConfigError
-from dbnd._base.forks import renew_after_fork
+from dbnd._base.forks import in_children
 from dbnd._base.masking import mask_url
 from dbnd._base.paths import dbnd_home, sqlite_url
 from dbnd._config.config import Config
@@ -117,28 +117,14 @@ def open_reader(config: Config) -> Reader:
     return reader
 
 
-class _Clients:
-    """The tracking clients of this process, one for each URL."""
-
-    def __init__(self) -> None:
-        self._by_url: Final[dict[str, TrackingAPIClient]] = {}
-        self.after_fork()
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        """Make a new lock (see ``ForkAware``)."""
-        self._making = threading.RLock()
-
-    def get(self, url: str, config: Config) -> TrackingAPIClient:
-        with self._making:
-            if url not in self._by_url:
-                self._by_url[url] = TrackingAPIClient(url, config, create_transport)
-            else:
-                self._by_url[url].reconfigure(config)
-            return self._by_url[url]
+_by_url: Final[dict[str, TrackingAPIClient]] = {}
+_making = threading.RLock()
 
 
-_clients: Final = _Clients()
+@in_children
+def _make_anew() -> None:
+    global _making  # noqa: PLW0603  another thread of the parent may hold it
+    _making = threading.RLock()
 
 
 def get_client(url: str, config: Config) -> TrackingAPIClient:
@@ -147,7 +133,12 @@ def get_client(url: str, config: Config) -> TrackingAPIClient:
     Raises:
         ConfigError: No transport serves the URL's scheme.
     """
-    return _clients.get(url, config)
+    with _making:
+        if url not in _by_url:
+            _by_url[url] = TrackingAPIClient(url, config, create_transport)
+        else:
+            _by_url[url].reconfigure(config)
+        return _by_url[url]
 
 
 def _factories(hook: str) -> dict[str, Any]:
