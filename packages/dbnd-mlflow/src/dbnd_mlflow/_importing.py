@@ -175,9 +175,12 @@ class Importer:
         named, above = run.data.tags.get(PARENT), known["parent_task_run_uid"]
         if named is None or above != uid_of(named):
             return None
-        top = above
-        while (found := self.reader.task_run(top)) is not None and found["parent_task_run_uid"] is not None:
-            top = found["parent_task_run_uid"]
+        top, passed = above, {above}
+        while (found := self.reader.task_run(top)) is not None:
+            higher = found["parent_task_run_uid"]
+            if higher is None or higher in passed:
+                break
+            passed.add(top := higher)
         return None if self.reader.run_summary(top) is None else foreign(top, above, attempt_uid(above), named)
 
     def _announcement(self, run: Any, task_run: TaskRun, known: dict[str, Any]) -> Iterator[Call]:  # noqa: ANN401
