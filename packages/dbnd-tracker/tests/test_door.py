@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import requests
 
-from dbnd_tracker._api import large
 from dbnd_tracker._errors import StorageError
+from dbnd_tracker._middleware import large
 from dbnd_tracker._middleware.bodies import NotGzipError, TooLargeError, gunzip
 from dbnd_tracker._middleware.timeout import TimeoutMiddleware
 from dbnd_tracker._server.connections import _RESERVE, ConnectionLimits

@@ -16,7 +16,6 @@ from dbnd_tracker._access.tokens import Keyring, ThrottledError
 from dbnd_tracker._api.auth import auth_router
 from dbnd_tracker._api.datasets import datasets_router
 from dbnd_tracker._api.health import health_router
-from dbnd_tracker._api.large import LargeMiddleware
 from dbnd_tracker._api.login import login_router
 from dbnd_tracker._api.openapi import REFUSALS, describe_calls
 from dbnd_tracker._api.pages import pages_router
@@ -29,6 +28,7 @@ from dbnd_tracker._middleware.bodies import BodyMiddleware
 from dbnd_tracker._middleware.capacity import CapacityMiddleware
 from dbnd_tracker._middleware.extensions import ExtensionsMiddleware
 from dbnd_tracker._middleware.hosts import HostMiddleware
+from dbnd_tracker._middleware.large import LargeMiddleware
 from dbnd_tracker._middleware.methods import MethodsMiddleware
 from dbnd_tracker._middleware.observability import ObservingMiddleware, ServerMetrics, access_log
 from dbnd_tracker._middleware.timeout import TimeoutMiddleware
