@@ -488,13 +488,13 @@ def _repeats(database: Database, scale: float) -> Iterator[str]:
 
 
 def _ms(work: Callable[[], object], times: int = 3) -> float:
-    """Milliseconds that ``work`` takes, at best."""
+    """Milliseconds that ``work`` takes, the median of some times."""
     taken = []
     for _ in range(times):
         started = time.perf_counter()
         work()
         taken.append(1000 * (time.perf_counter() - started))
-    return min(taken)
+    return statistics.median(taken)
 
 
 if __name__ == "__main__":

@@ -294,7 +294,9 @@ def test_the_block_that_changes_in_place(terminal: Callable[..., Any]) -> None:
 
 def test_completion_of_a_run_is_one_line(dbnd_here: Dbnd) -> None:
     del dbnd_here
-    for item in complete_run(None, None, ""):
+    items = complete_run(None, None, "")
+    assert sum(SEEN in item.help for item in items) == 2
+    for item in items:
         assert is_harmless(item.help)
         assert "\n" not in item.help
 
