@@ -5,6 +5,7 @@ A package that brings a transport or reader of its own, or logs for another libr
 
 from __future__ import annotations
 
+from dbnd._base.clock import monotonic
 from dbnd._base.facts import utc_now
 from dbnd._base.uids import new_uid
 from dbnd._context.registry import (
@@ -96,6 +97,7 @@ __all__ = [
     "get_client",
     "group",
     "micros",
+    "monotonic",
     "new_uid",
     "not_a_tracker",
     "open_reader",

@@ -11,11 +11,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Final
 
 from dbnd.plugins import console
-from dbnd.tracking import RunState
+from dbnd.tracking import RunState, monotonic
 
 if TYPE_CHECKING:
     from dbnd import TrackingAPIClient
@@ -72,7 +71,7 @@ class Hearts:
 
         def goes_on(state: str) -> bool:
             nonlocal is_told
-            is_silent = speaks_for_another and time.monotonic() - tracked.heard_at > PATIENCE
+            is_silent = speaks_for_another and monotonic() - tracked.heard_at > PATIENCE
             tracked.beats = not is_silent  # the next that is logged begins again
             # Another process may have ended it, or moved it below another one.
             if state in _FINAL or is_silent or tracked.task_run.run is not run:

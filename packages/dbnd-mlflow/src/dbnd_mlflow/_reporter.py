@@ -27,6 +27,7 @@ from dbnd.tracking import (
     deleted_point,
     group,
     micros,
+    monotonic,
     point,
     text_point,
     utc_now,
@@ -169,7 +170,7 @@ class Reporter:
     def find(self, run_id: str) -> TrackedRun:
         """The task run of an MLflow run by its id (see ``RunMap.find``)."""
         tracked = self._map.find(run_id, self._read)
-        tracked.heard_at = time.monotonic()
+        tracked.heard_at = monotonic()
         return tracked
 
     def run_seen(self, run: Any) -> None:  # noqa: ANN401
@@ -372,7 +373,7 @@ class Reporter:
 
     def failed(self, method: str, error: Exception) -> None:
         """Say that something could not be reported; at most once a minute."""
-        now = time.monotonic()
+        now = monotonic()
         if now - self._last_message >= _SILENCE:
             self._last_message = now
             reason = mask_text(f"{type(error).__name__}: {error}", MAX_TEXT)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from dbnd import TaskRun
+from dbnd.tracking import monotonic
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +43,7 @@ class TrackedRun:
     links: dict[str, str] = field(default_factory=dict)
     info: Any = None
     facts: dict[str, str] = field(default_factory=dict)
-    heard_at: float = field(default_factory=time.monotonic)
+    heard_at: float = field(default_factory=monotonic)
     beats: bool = False
     is_detached: bool = False
 

@@ -41,8 +41,8 @@ class Transport(Protocol):
     """Delivers batches to one tracker; called by one thread at a time.
 
     Attributes:
-        deadline: Time (of ``time.monotonic``) by which a request should have ended, set while somebody waits for it
-            and nobody else could; None for the transport's own time-outs.
+        deadline: Time (of ``dbnd.tracking.monotonic``) by which a request should have ended, set while somebody waits
+            for it and nobody else could; None for the transport's own time-outs.
     """
 
     deadline: float | None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import math
 import threading
-import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
+
+from dbnd.tracking import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ class Throttle:
         clock: What tells the time in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         # By address, the time at which all that was wrong is forgiven: a number that grows by SECONDS with each.

@@ -19,6 +19,8 @@ import struct
 import time
 from typing import TYPE_CHECKING, Final
 
+from dbnd.tracking import monotonic
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -138,7 +140,7 @@ def _page_size(stored: int) -> int:
 
 def wait_until_whole(path: str | Path, seconds: float) -> bool:
     """Wait until nobody writes to an SQLite file past SQLite, as a copying program does; whether that is so in time."""
-    deadline = time.monotonic() + seconds
+    deadline = monotonic() + seconds
     before = None
     while True:
         with open(path, "rb") as file:  # noqa: PTH123
@@ -148,7 +150,7 @@ def wait_until_whole(path: str | Path, seconds: float) -> bool:
         is_whole = not header.startswith(b"SQLite format 3\0") or found.st_size >= pages * size
         if is_whole and (found.st_mtime_ns, found.st_size) == before:
             return True
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             return False
         before = found.st_mtime_ns, found.st_size
         time.sleep(_STILL_S)

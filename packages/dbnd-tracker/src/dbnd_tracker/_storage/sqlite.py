@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dbnd.tracking import monotonic
 from dbnd_tracker._storage.log import NUMBERS, Watch, wait_until_whole, watches
 
 if TYPE_CHECKING:
@@ -167,12 +168,12 @@ class FileConnection(sqlite3.Connection):
 
         The old mode serves then. The busy time-out does not hold for this change of a file.
         """
-        deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        deadline = monotonic() + BUSY_TIMEOUT_MS / 1000
         while self.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             try:
                 return bool(self.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal")
             except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
+                if "locked" not in str(error) or monotonic() > deadline:
                     raise
                 time.sleep(0.02)
         return True
