@@ -494,7 +494,7 @@ def no_home(home, tmp_path, monkeypatch):
     temporary.mkdir(mode=0o700)
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
-    monkeypatch.setattr("dbnd._tracking.channel._said_elsewhere", False)
+    monkeypatch.setattr("dbnd._terminal.console._warned", set())
     return temporary
 
 

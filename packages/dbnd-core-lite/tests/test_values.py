@@ -199,7 +199,7 @@ def test_an_integer_of_thousands_of_digits_is_told_by_its_size():
 
 
 def test_values_that_cannot_be_kept_as_they_are_are_said_once(capsys, monkeypatch):
-    monkeypatch.setattr("dbnd._model.values._said", set())
+    monkeypatch.setattr("dbnd._terminal.console._warned", set())
     for _ in range(3):
         metric_value(10**5000)
     metric_value(nested(980))

@@ -112,7 +112,7 @@ class Config:
                 reason = self._explain(model, error)
                 if not self._lenient:
                     raise ConfigError(reason) from None
-                warn_once(f"{reason} The default is used.")
+                console.warn_once(f"{reason} The default is used.")
                 place = error.errors(include_url=False)[0]["loc"]
                 for key in place[:1] or given:
                     del self._entries[model.section, str(key)]
@@ -137,7 +137,7 @@ class Config:
                 continue
             if entry.strict:
                 raise ConfigError(reason)
-            warn_once(f"{reason} It is ignored.")
+            console.warn_once(f"{reason} It is ignored.")
         for model in self._known.values():
             self.settings(model)
 
@@ -190,13 +190,3 @@ def shown(key: str, value: object) -> str:
     if value is None:
         return ""
     return mask_value(key, str(value))
-
-
-_warned: set[str] = set()
-
-
-def warn_once(text: str) -> None:
-    """Warn of ``text`` unless that was done before in this process."""
-    if text not in _warned:
-        _warned.add(text)
-        console.warning(text)

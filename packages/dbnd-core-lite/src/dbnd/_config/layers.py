@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dbnd._base.errors import ConfigError
 from dbnd._base.masking import mask_text
-from dbnd._config.config import Config, Entry, warn_once
+from dbnd._config.config import Config, Entry
 from dbnd._config.files import default_files, exists, read_values
+from dbnd._terminal import console
 
 if TYPE_CHECKING:
     from dbnd._config.settings import Settings
@@ -33,19 +34,7 @@ def read_layers(
     conf: Mapping[str, Any] | None = None,
     lenient: bool = False,
 ) -> Config:
-    """Read all layers.
-
-    Args:
-        sections: The sections that exist, by name.
-        set_config: "section.key=value" from the command line.
-        conf_files: Files named on the command line, each over the last.
-        conf: Values given in code, as ``{"section": {"key": value}}`` or ``{"section.key": value}``.
-        lenient: Whether a file or a value that cannot be used is a warning, and left out. So it is for who never
-            asked for a configuration: a training under a composite URI alone.
-
-    Raises:
-        ConfigError: A file cannot be read or parsed, or an assignment has no section, key or value.
-    """
+    """Read all layers into a configuration of these sections (see ``load_config``)."""
     entries: list[Entry] = []
     files: list[Path] = []
     for path, named in default_files():
@@ -56,7 +45,7 @@ def read_layers(
         except ConfigError as error:
             if not lenient:
                 raise
-            warn_once(f"{error} It is left out.")
+            console.warn_once(f"{error} It is left out.")
     entries += _from_environment()
     entries += _from_command_line(set_config)
     for name in conf_files:

@@ -41,8 +41,6 @@ _MAX_COLUMNS: Final = 1_000
 _MOST_PER_BYTE: Final = 3
 _INT64: Final = 1 << 63
 
-_said: Final[set[str]] = set()
-
 
 class UnfitError(ValueError):
     """A value cannot be kept as it is; the text says why, as the end of a sentence."""
@@ -159,15 +157,8 @@ def _json(value: object) -> tuple[str, Any]:
 
 def _text_form(value: object, why: UnfitError) -> tuple[str, Any]:
     """A value that nobody could read back, as text."""
-    say_once(f"A logged value is kept in a short text form, because {why}. This is said once.")
+    console.warn_once(f"A logged value is kept in a short text form, because {why}. This is said once.")
     return "value_str", shorten(preview(value), MAX_TEXT)
-
-
-def say_once(text: str) -> None:
-    """Say something about what is logged, once per process."""
-    if text not in _said:
-        _said.add(text)
-        console.warning(text)
 
 
 def plain(value: object, *, most: float = math.inf, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401  any JSON value
@@ -234,11 +225,11 @@ def whole_step(step: Any) -> int | None:  # noqa: ANN401  what callers give as a
     whole = None if step is None else of_user(int, step, otherwise=lambda: None)
     if whole is None:
         if step is not None:
-            say_once("A training step that is no number is left out; its value is kept. This is said once.")
+            console.warn_once("A training step that is no number is left out; its value is kept. This is said once.")
         return None
     if -_INT64 <= whole < _INT64:
         return whole
-    say_once("A training step of more than 64 bits is kept as the nearest that has 64. This is said once.")
+    console.warn_once("A training step of more than 64 bits is kept as the nearest that has 64. This is said once.")
     return min(max(whole, -_INT64), _INT64 - 1)
 
 

@@ -16,7 +16,7 @@ from dbnd._context.current import current_task_run, get_databand_context
 from dbnd._context.registry import configured_url, get_client, load_config
 from dbnd._model.points import group, micros, point
 from dbnd._model.run import ParentTaskRun
-from dbnd._model.values import of_user, preview, say_once
+from dbnd._model.values import of_user, preview
 from dbnd._terminal import console
 from dbnd._tracking.client import TrackingAPIClient
 
@@ -97,7 +97,7 @@ def _micros_of(timestamp: datetime) -> int:
             return micros(timestamp.replace(tzinfo=timezone.utc))
 
     def now() -> int:
-        say_once("A timestamp that is no datetime is left out; its value is kept with the time of the call.")
+        console.warn_once("A timestamp that is no datetime is left out; its value is kept with the time of the call.")
         return time.time_ns() // 1000
 
     return of_user(micros_of, timestamp, otherwise=now)

@@ -121,6 +121,16 @@ def warning(text: str) -> None:
     _say("warning", text)
 
 
+_warned: Final[set[str]] = set()
+
+
+def warn_once(text: str) -> None:
+    """Warn of ``text``, once in a process."""
+    if text not in _warned:
+        _warned.add(text)
+        warning(text)
+
+
 def error(text: str) -> None:
     """Say what stopped the command, on standard error."""
     _say("error", text)

@@ -103,9 +103,6 @@ class Channel:
             self.sender.close()
 
 
-_said_elsewhere = False
-
-
 def _open_journal(name: str, settings: CoreSettings) -> Journal:
     """A journal in the home, or in another folder where that cannot be written, which is said once.
 
@@ -127,12 +124,9 @@ def _open_journal(name: str, settings: CoreSettings) -> Journal:
             journal = make(folder)
         except OSError:
             continue
-        global _said_elsewhere  # noqa: PLW0603  said once per process
-        if not _said_elsewhere:
-            _said_elsewhere = True
-            console.warning(
-                f"Events cannot be kept in {home} ({trouble}); they are kept in {folder}, and `dbnd sync` looks there, "
-                "too. Set DBND_HOME to a folder that can be written."
-            )
+        console.warn_once(
+            f"Events cannot be kept in {home} ({trouble}); they are kept in {folder}, and `dbnd sync` looks there, "
+            "too. Set DBND_HOME to a folder that can be written."
+        )
         return journal
     raise trouble
