@@ -282,16 +282,16 @@ def questions(data: Data) -> dict[str, tuple[Question, Question, int]]:
     search, bulk = "/api/2.0/mlflow/runs/search", "/ajax-api/2.0/mlflow/metrics/get-history-bulk-interval"
     page = {"experiment_ids": ["0"], "max_results": PAGE, "order_by": ["attributes.start_time DESC"]}
 
-    def runs(answer: Any) -> int:  # noqa: ANN401  any JSON value
+    def runs(answer: Any) -> int:
         return len(answer.get("runs", []))  # MLflow leaves out what is empty
 
-    def entries(answer: Any) -> int:  # noqa: ANN401
+    def entries(answer: Any) -> int:
         return len(answer["data"])
 
-    def metrics(answer: Any) -> int:  # noqa: ANN401
+    def metrics(answer: Any) -> int:
         return len(answer["metrics"])
 
-    def mine(path: str, **query: Any) -> Question:  # noqa: ANN401
+    def mine(path: str, **query: Any) -> Question:
         return Question("GET", f"/api/v1/{path}?{urlencode(query)}", None, entries)
 
     def its(**more: str) -> Question:
@@ -299,7 +299,7 @@ def questions(data: Data) -> dict[str, tuple[Question, Question, int]]:
 
     above = [{"name": "metrics.metric_3", "op": "gt", "val": "0.5"}, {"name": "params.depth", "op": "eq", "val": "7"}]
     history = "task-runs/{}/metrics/history"
-    matching = sum(1 for run in range(data.runs) if data.value(run, 3, POINTS - 1) > 0.5 and run % 12 == 7)  # noqa: PLR2004
+    matching = sum(1 for run in range(data.runs) if data.value(run, 3, POINTS - 1) > 0.5 and run % 12 == 7)
     return {
         "list of the newest 100 runs": (mine("runs", limit=PAGE), its(), min(PAGE, data.runs)),
         "100 runs by a metric and a param": (

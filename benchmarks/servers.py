@@ -85,7 +85,7 @@ class PostgreSQL:
         handle: The wheel's own handle of it.
     """
 
-    def __init__(self, handle: Any) -> None:  # noqa: ANN401  the wheel has no types
+    def __init__(self, handle: Any) -> None:
         self._server = handle
 
     def create(self, name: str) -> str:

@@ -73,7 +73,7 @@ def _configuration() -> Iterator[str]:
                 yield f"| `{section.section}.{name}` | {_default(field)} | {_cell(field.description or '')} |"
 
 
-def _default(field: Any) -> str:  # noqa: ANN401  pydantic's field, whose default is any value
+def _default(field: Any) -> str:
     value = field.get_default(call_default_factory=True)
     if value is None or value is PydanticUndefined or value in ({}, []):
         return ""

@@ -31,7 +31,7 @@ __version__ = "2.0.0"
 __all__ = sorted(_HOME)  # noqa: PLE0605  the table above is the one list of names
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  the type is the name's own
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         msg = f"module 'dbnd_mlflow' has no attribute {name!r}"
         raise AttributeError(msg)

@@ -49,13 +49,13 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def tracking_store(store_uri: str | None, artifact_uri: str | None) -> Any:  # noqa: ANN401  a store has no base class
+def tracking_store(store_uri: str | None, artifact_uri: str | None) -> Any:
     """The one store of this process for a composite URI (see ``get_dbnd_store``)."""
     uri = _resolve(store_uri)
     return _single(uri, artifact_uri, lambda: _build(uri, artifact_uri))
 
 
-def _single(uri: str, other: str | None, build: Callable[[], Any]) -> Any:  # noqa: ANN401
+def _single(uri: str, other: str | None, build: Callable[[], Any]) -> Any:
     """The store that ``build`` makes, made once however many threads ask for it."""
     with _lock:
         # A forked child makes its own: connections and threads are its parent's.
@@ -66,7 +66,7 @@ def _single(uri: str, other: str | None, build: Callable[[], Any]) -> Any:  # no
         return store
 
 
-def _build(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
+def _build(uri: str, artifact_uri: str | None) -> Any:
     composite = parse_composite_uri(uri)
     inner_uri = composite.duplicate_tracking_to or default_tracking_uri()
     inner = _build_inner(inner_uri, artifact_uri)
@@ -86,7 +86,7 @@ def _build(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
     return store
 
 
-def _tag(store: Any, run_id: str, key: str, value: str) -> None:  # noqa: ANN401
+def _tag(store: Any, run_id: str, key: str, value: str) -> None:
     from mlflow.entities import RunTag
 
     store.set_tag(run_id, RunTag(key, value))
@@ -109,7 +109,7 @@ def _client(databand_url: str) -> TrackingAPIClient:
     return get_client(databand_url, current_config(lenient=True))
 
 
-def _build_inner(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
+def _build_inner(uri: str, artifact_uri: str | None) -> Any:
     from mlflow.tracking._tracking_service import utils
 
     registry = utils._tracking_store_registry  # noqa: SLF001  its public get_store() would wait for the lock we are in
@@ -140,7 +140,7 @@ def _tracked_uri(uri: str) -> str | None:
     return composite
 
 
-def _server_registry(name: str, uri: str) -> Any:  # noqa: ANN401
+def _server_registry(name: str, uri: str) -> Any:
     """The builders of a server with a read replica, which those of a client leave out; None anywhere else."""
     handlers = sys.modules.get("mlflow.server.handlers")
     if handlers is None or _READ_REPLICA not in os.environ:
@@ -162,13 +162,13 @@ def default_tracking_uri() -> str:
     return str(DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
 
 
-def model_registry_store(store_uri: str | None, tracking_uri: str | None) -> Any:  # noqa: ANN401
+def model_registry_store(store_uri: str | None, tracking_uri: str | None) -> Any:
     """The model registry that MLflow would use with the user's own URI; versions of models are reported."""
     uri, tracking = _resolve(store_uri), _resolve(tracking_uri)
     return _single(f"registry:{uri}", tracking, lambda: _build_registry(uri, tracking))
 
 
-def _build_registry(uri: str, tracking_uri: str) -> Any:  # noqa: ANN401
+def _build_registry(uri: str, tracking_uri: str) -> Any:
     from mlflow.tracking._model_registry import utils
 
     inner = _inner_uri(uri)
@@ -188,14 +188,14 @@ def _build_registry(uri: str, tracking_uri: str) -> Any:  # noqa: ANN401
 
     client = _client(parse_composite_uri(uri).databand_url)
 
-    def read_run(run_id: str) -> Any:  # noqa: ANN401
+    def read_run(run_id: str) -> Any:
         return tracking_store(tracking_uri, None).get_run(run_id)
 
     reporter = Reporter(client, inner, StoreReader(is_near=False, run=read_run))
     return DatabandStore(store, reporter, (model_registry_store, (uri, tracking_uri)))
 
 
-def scorer_store(tracking_uri: str | None) -> Any:  # noqa: ANN401
+def scorer_store(tracking_uri: str | None) -> Any:
     """MLflow's own scorer store, over the tracking store of the composite URI."""
     from mlflow.genai.scorers import registry
 
@@ -206,19 +206,19 @@ def scorer_store(tracking_uri: str | None) -> Any:  # noqa: ANN401
     return builder(tracking_uri=uri if is_plain else _inner_uri(uri))
 
 
-def workspace_store(workspace_uri: str | None) -> Any:  # noqa: ANN401
+def workspace_store(workspace_uri: str | None) -> Any:
     """The workspace store that MLflow would use with the user's own URI."""
     from mlflow.tracking._workspace.registry import get_workspace_store
 
     return get_workspace_store(_inner_uri(_resolve(workspace_uri)))
 
 
-def artifact_repository(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  its arguments differ between MLflow versions
+def artifact_repository(*args: Any, **kwargs: Any) -> Any:
     """MLflow's own repository, resolving against the user's own MLflow server."""
     return _repository_class()(*args, **kwargs)
 
 
-def dbfs_repository(artifact_uri: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+def dbfs_repository(artifact_uri: str, *args: Any, **kwargs: Any) -> Any:
     """MLflow's own repository of ``dbfs:`` URIs, with the Databricks profile of the user's own tracking URI."""
     import mlflow
     from mlflow.store.artifact.dbfs_artifact_repo import dbfs_artifact_repo_factory
@@ -233,14 +233,14 @@ def dbfs_repository(artifact_uri: str, *args: Any, **kwargs: Any) -> Any:  # noq
 
 
 @functools.cache
-def _repository_class() -> Any:  # noqa: ANN401
+def _repository_class() -> Any:
     import mlflow
     from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
     class DatabandArtifactsRepository(MlflowArtifactsRepository):
         """``mlflow-artifacts:`` under a composite tracking URI."""
 
-        def __init__(self, artifact_uri: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        def __init__(self, artifact_uri: str, *args: Any, **kwargs: Any) -> None:
             super().__init__(artifact_uri, *args, **kwargs)
             tracking_uri = getattr(self, "tracking_uri", None) or str(mlflow.get_tracking_uri())
             self._databand_root = artifact_uri
@@ -249,7 +249,7 @@ def _repository_class() -> Any:  # noqa: ANN401
             self._databand_store = None if tracked_uri is None else tracking_store(tracked_uri, None)
 
         @classmethod
-        def resolve_uri(cls, artifact_uri: str, tracking_uri: str) -> Any:  # noqa: ANN401  as MLflow declares it
+        def resolve_uri(cls, artifact_uri: str, tracking_uri: str) -> Any:
             """The http URL of an artifact."""
             return super().resolve_uri(artifact_uri, _inner_uri(tracking_uri))
 

@@ -163,7 +163,7 @@ def _tracker_url(config: Config, purpose: str) -> str:
     return url
 
 
-def _progress(items: list[Any], label: str) -> Any:  # noqa: ANN401  click's progress bar
+def _progress(items: list[Any], label: str) -> Any:
     return click.progressbar(items, label=label, file=sys.stderr, hidden=not sys.stderr.isatty())
 
 

@@ -64,11 +64,11 @@ def points_of_tracker(points: Iterable[dict[str, Any]]) -> Counter[Point]:
     return found
 
 
-def _hashable(value: Any) -> Any:  # noqa: ANN401  any JSON value
+def _hashable(value: Any) -> Any:
     return value if isinstance(value, (int, float, str)) else repr(value)
 
 
-def texts_of_mlflow(run: Any) -> dict[str, Texts]:  # noqa: ANN401  MLflow's Run, of whichever version
+def texts_of_mlflow(run: Any) -> dict[str, Texts]:
     """Params and tags of an MLflow run, as they are reported and kept."""
     tags = {key: value for key, value in run.data.tags.items() if key not in OWN_TAGS and key != MODELS_TAG}
     found = {"param": run.data.params, "tag": tags}
@@ -90,7 +90,7 @@ def is_same(what: str, mlflow: str | None, tracker: str | None) -> bool:
     return tracker is not None and mlflow is not None and len(mlflow) == _LONGEST[what] and tracker.startswith(mlflow)
 
 
-def datasets_of_mlflow(run: Any) -> dict[tuple[str, str], Any]:  # noqa: ANN401
+def datasets_of_mlflow(run: Any) -> dict[tuple[str, str], Any]:
     """The datasets that an MLflow run has read, by name and digest."""
     inputs = getattr(run, "inputs", None)
     return {

@@ -22,7 +22,7 @@ _BYTES: Final = ("size_in_bytes", "dataset_size", "features_nbytes", "num_elemen
 _ROWS: Final = ("num_rows", "approx_count", "features_cardinality")
 
 
-def dataset_operation(dataset: Any, timestamp: datetime) -> DatasetOperation:  # noqa: ANN401  MLflow's Dataset
+def dataset_operation(dataset: Any, timestamp: datetime) -> DatasetOperation:
     """The reading of an MLflow dataset at a time."""
     schema, profile = _object(dataset.schema), _object(dataset.profile)
     columns = _columns(schema)
@@ -41,7 +41,7 @@ def dataset_operation(dataset: Any, timestamp: datetime) -> DatasetOperation:  #
         source="mlflow",
         schema=facts,
         rows=shape[0],
-        columns=shape[1] if len(shape) == 2 else None,  # noqa: PLR2004  a tensor of more dimensions has no columns
+        columns=shape[1] if len(shape) == 2 else None,
         preview=None,
         timestamp=timestamp,
         name=dataset.name,
@@ -49,7 +49,7 @@ def dataset_operation(dataset: Any, timestamp: datetime) -> DatasetOperation:  #
     )
 
 
-def path_of(dataset: Any) -> str:  # noqa: ANN401
+def path_of(dataset: Any) -> str:
     """What tells a dataset from any other of its kind, as far as its source says it.
 
     A file or a table is named as its source names it, and what selects a part of it follows like the query of a URL. A
@@ -83,7 +83,7 @@ def _short(text: str) -> str:
     return f"{text[:_LONGEST]}…#{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:12]}"
 
 
-def _json(text: str | None) -> Any:  # noqa: ANN401  whatever JSON holds
+def _json(text: str | None) -> Any:
     try:
         return json.loads(text or "{}")
     except ValueError:  # a source in text form

@@ -49,7 +49,7 @@ def attempt_uid(task_run_uid: str) -> str:
 
 
 def derived_task_run(
-    run: Any,  # noqa: ANN401  MLflow's Run, of whichever version
+    run: Any,
     parent: TaskRun | None,
     experiment: str | None,
     link: Link | None = None,
@@ -88,12 +88,12 @@ def derived_task_run(
     )
 
 
-def name_of(info: Any) -> str:  # noqa: ANN401  MLflow's RunInfo, of whichever version
+def name_of(info: Any) -> str:
     """Name of an MLflow run, as it is reported and kept."""
     return shown(str(info.run_name or info.run_id))
 
 
-def user_of(run: Any) -> str | None:  # noqa: ANN401  MLflow's Run, of whichever version
+def user_of(run: Any) -> str | None:
     """Who has started an MLflow run, if it says so."""
     name: str | None = run.data.tags.get(USER) or run.info.user_id
     return shown(name)

@@ -78,7 +78,7 @@ def followed(builder: Builder) -> Builder:
 
 def _follower(builder: Builder) -> Builder:
     @functools.wraps(builder)
-    def follow(store_uri: str, artifact_uri: str | None = None, **kwargs: Any) -> Any:  # noqa: ANN401
+    def follow(store_uri: str, artifact_uri: str | None = None, **kwargs: Any) -> Any:
         composite = tracked_uri(store_uri)
         if composite is not None:
             return tracking_store(composite, artifact_uri)
@@ -92,11 +92,11 @@ def _follower(builder: Builder) -> Builder:
     return follow
 
 
-def _named(uri: str, artifact_uri: str | None) -> Any:  # noqa: ANN401
+def _named(uri: str, artifact_uri: str | None) -> Any:
     return mlflow_tracking._get_store(uri, artifact_uri)  # noqa: SLF001
 
 
-def _forget_stores(registry: Any) -> None:  # noqa: ANN401
+def _forget_stores(registry: Any) -> None:
     """Have stores built again: MLflow keeps those that it has built, and its clients ask for them each time."""
     registry._get_store_with_resolved_uri.cache_clear()  # noqa: SLF001
 

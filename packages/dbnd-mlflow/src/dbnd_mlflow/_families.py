@@ -24,7 +24,7 @@ class Families:
         self._store = store
         self._runs: dict[str, Any] = {run.info.run_id: run for run in runs}
 
-    def parent(self, run: Any) -> Any:  # noqa: ANN401  MLflow's Run, of whichever version
+    def parent(self, run: Any) -> Any:
         """The run that ``run`` is nested in; None if it names none, one that does not exist, or one below itself."""
         run_id = run.info.run_id
         parent = above = self._named(run)
@@ -34,14 +34,14 @@ class Families:
             above = self._named(above)
         return parent if above is None or above.info.run_id != run_id else None
 
-    def run_uid(self, run: Any) -> str:  # noqa: ANN401
+    def run_uid(self, run: Any) -> str:
         """Uid of the run in the tracker in which an MLflow run is: that of its task, or of the topmost above it."""
         link, parent = Link.of(run), self.parent(run)
         if link is not None:
             return link.run_uid
         return uid_of(run.info.run_id) if parent is None else self.run_uid(parent)
 
-    def _named(self, run: Any) -> Any:  # noqa: ANN401
+    def _named(self, run: Any) -> Any:
         parent_id = run.data.tags.get(PARENT)
         if parent_id is None:
             return None

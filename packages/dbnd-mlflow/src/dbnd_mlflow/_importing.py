@@ -95,7 +95,7 @@ class Importer:
     _journal: str = field(default_factory=lambda: new_uid().hex)
     _sent: int = 0
 
-    def import_run(self, run: Any) -> bool:  # noqa: ANN401  MLflow's Run, of whichever version
+    def import_run(self, run: Any) -> bool:
         """Send what the tracker has not got of one run. What only the tracker has stays.
 
         Args:
@@ -132,7 +132,7 @@ class Importer:
         self._send_tag(task_run, IMPORTED, self._mark(run, points))
         return is_sent
 
-    def _is_unchanged(self, run: Any, task_run: TaskRun, known: dict[str, Any]) -> bool:  # noqa: ANN401
+    def _is_unchanged(self, run: Any, task_run: TaskRun, known: dict[str, Any]) -> bool:
         """Whether the tracker has all of a run, without reading a point of it.
 
         The mark says how many points MLflow had when the tracker had each of them. If the tracker has as many now, it
@@ -147,11 +147,11 @@ class Importer:
             self.source.has_more_points(run.info.run_id, key, counts[key]) for key in run.data.metrics
         )
 
-    def _mark(self, run: Any, points: int) -> str:  # noqa: ANN401
+    def _mark(self, run: Any, points: int) -> str:
         info = run.info
         return f"{info.status} {info.end_time}, {points} points, {self.source.experiment(run)}"
 
-    def _place(self, run: Any, known: dict[str, Any]) -> TaskRun:  # noqa: ANN401
+    def _place(self, run: Any, known: dict[str, Any]) -> TaskRun:
         """The task run that ``run`` becomes, below that of its parent."""
         above = self.families.parent(run)
         parent = self._gone_parent(run, known) if above is None else self._task_runs[above.info.run_id]
@@ -170,7 +170,7 @@ class Importer:
         self._task_runs[run.info.run_id] = task_run
         return task_run
 
-    def _gone_parent(self, run: Any, known: dict[str, Any]) -> TaskRun | None:  # noqa: ANN401
+    def _gone_parent(self, run: Any, known: dict[str, Any]) -> TaskRun | None:
         """The task run of a parent that MLflow has no more, where the tracker has it: what it has stays."""
         named, above = run.data.tags.get(PARENT), known["parent_task_run_uid"]
         if named is None or above != uid_of(named):
@@ -183,7 +183,7 @@ class Importer:
             passed.add(top := higher)
         return None if self.reader.run_summary(top) is None else foreign(top, above, attempt_uid(above), named)
 
-    def _announcement(self, run: Any, task_run: TaskRun, known: dict[str, Any]) -> Iterator[Call]:  # noqa: ANN401
+    def _announcement(self, run: Any, task_run: TaskRun, known: dict[str, Any]) -> Iterator[Call]:
         if known["type"] not in {None, "mlflow"}:  # a task, of which the run is a part
             return
         is_known = known["type"] is not None and known["name"] == task_run.name
@@ -206,7 +206,7 @@ class Importer:
         body["init_args"]["task_runs_info"]["recreate"] = self.recreate
         return "init_run", body
 
-    def _send_states(self, run: Any, task_run: TaskRun, known: dict[str, Any], now: datetime) -> None:  # noqa: ANN401
+    def _send_states(self, run: Any, task_run: TaskRun, known: dict[str, Any], now: datetime) -> None:
         if known["type"] not in {None, "mlflow"}:
             return
         state, start, end = known["state"], known["start_time"], known["end_time"]
@@ -242,7 +242,7 @@ class Importer:
 
     def _facts(
         self,
-        run: Any,  # noqa: ANN401
+        run: Any,
         task_run: TaskRun,
         known: dict[str, Any],
         *,
@@ -277,7 +277,7 @@ class Importer:
                 place = mask_url(f"{run.info.artifact_uri}/{name}")
                 yield "log_artifact", wire.artifact(attempt, f"{MODEL}{name}", place)
 
-    def _artifacts(self, run: Any, *, lists_all: bool) -> list[tuple[str, str]]:  # noqa: ANN401
+    def _artifacts(self, run: Any, *, lists_all: bool) -> list[tuple[str, str]]:
         """Names and places of a run's artifacts, also of those on a server; of many only their root."""
         root = run.info.artifact_uri
         if is_local(root):
@@ -285,7 +285,7 @@ class Importer:
         names = self.source.artifacts(run.info.run_id, MAX_ARTIFACTS) if lists_all else []
         return artifacts_of(root) if names is None else [(name, f"{root}/{name}") for name in names]
 
-    def _send_texts(self, run: Any, task_run: TaskRun, known: dict[str, Any]) -> None:  # noqa: ANN401
+    def _send_texts(self, run: Any, task_run: TaskRun, known: dict[str, Any]) -> None:
         """Send params and tags that the tracker has not got, or not as they are now."""
         has = texts_of_tracker(known)
         while missing := _missing_texts(run, has):
@@ -302,7 +302,7 @@ class Importer:
             # While that was under way the run may have set one anew, and the tracker may have had that first.
             run = self.source.run(run.info.run_id)
 
-    def _send_points(self, run: Any, task_run: TaskRun, known: dict[str, Any]) -> int:  # noqa: ANN401
+    def _send_points(self, run: Any, task_run: TaskRun, known: dict[str, Any]) -> int:
         """Send the points that the tracker has not got; returns how many MLflow has."""
         tracked = {metric["key"] for metric in known["metrics"]}
         total = 0
@@ -327,7 +327,7 @@ class Importer:
         self.transport.send(Batch(call, body, self._journal, self._sent, self._sent))
 
 
-def _missing_texts(run: Any, has: dict[str, Texts]) -> dict[str, Texts]:  # noqa: ANN401
+def _missing_texts(run: Any, has: dict[str, Texts]) -> dict[str, Texts]:
     """Params and tags of an MLflow run that are not there, or others."""
     found = {
         what: {name: text for name, text in texts.items() if not is_same(what, text, has[what].get(name))}
@@ -336,7 +336,7 @@ def _missing_texts(run: Any, has: dict[str, Texts]) -> dict[str, Texts]:  # noqa
     return {what: texts for what, texts in found.items() if texts}
 
 
-def _is_described(run: Any, task_run: TaskRun, summary: dict[str, Any]) -> bool:  # noqa: ANN401
+def _is_described(run: Any, task_run: TaskRun, summary: dict[str, Any]) -> bool:
     """Whether the tracker says of a run what an announcement would say."""
     new = task_run.run
     described = ("name", "description", "user")

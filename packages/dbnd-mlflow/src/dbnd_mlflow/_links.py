@@ -24,7 +24,7 @@ class Link(NamedTuple):
     attempt_uid: str
 
     @classmethod
-    def of(cls, run: Any) -> Link | None:  # noqa: ANN401  MLflow's Run, of whichever version
+    def of(cls, run: Any) -> Link | None:
         """The link that was made for this very run, if there is one."""
         tags = run.data.tags
         return cls.in_tags(tags) if tags.get(MADE_FOR) == run.info.run_id else None

@@ -139,7 +139,7 @@ class Reporter:
         if links:
             self._map.give_back(links)
 
-    def run_created(self, run: Any, links: Mapping[str, str]) -> None:  # noqa: ANN401  MLflow's Run
+    def run_created(self, run: Any, links: Mapping[str, str]) -> None:
         """A run was created: announce its task run, with the tags that it was created with.
 
         Args:
@@ -173,11 +173,11 @@ class Reporter:
         tracked.heard_at = monotonic()
         return tracked
 
-    def run_seen(self, run: Any) -> None:  # noqa: ANN401
+    def run_seen(self, run: Any) -> None:
         """A run was read: remember which task run it belongs to."""
         self._map.seen(run, self._read)
 
-    def run_updated(self, info: Any, end_time: int | None, name: str | None, *, changed: bool) -> None:  # noqa: ANN401
+    def run_updated(self, info: Any, end_time: int | None, name: str | None, *, changed: bool) -> None:
         """A run was given a name, a status, or both: a final status ends its task run, another one reopens it.
 
         Args:
@@ -407,7 +407,7 @@ class Reporter:
             self._client.set_run_state(tracked.task_run.run, run_state, timestamp=ended)
 
 
-def _point(metric: Any) -> tuple[int, int, str]:  # noqa: ANN401  MLflow's Metric
+def _point(metric: Any) -> tuple[int, int, str]:
     return int(metric.timestamp), int(metric.step), repr(float(metric.value))
 
 
@@ -425,7 +425,7 @@ def renew_locks() -> None:
         runs.renew_lock()
 
 
-def page_of(tracking_uri: str, info: Any) -> str:  # noqa: ANN401
+def page_of(tracking_uri: str, info: Any) -> str:
     """Where an MLflow run can be found: its page on a server, or its store and id in the same form."""
     return f"{_absolute(tracking_uri)}#/experiments/{info.experiment_id}/runs/{info.run_id}"
 

@@ -45,7 +45,7 @@ class Read(Protocol):
     def is_near(self) -> bool:
         """Whether that takes no request to a server: a write must never cause one."""
 
-    def run(self, run_id: str) -> Any:  # noqa: ANN401  MLflow's Run, of whichever version
+    def run(self, run_id: str) -> Any:
         """The run with this id."""
 
     def experiment_name(self, experiment_id: str) -> str | None:
@@ -119,7 +119,7 @@ class RunMap:
             if host is not None and host.uid == links[TASK_RUN_UID]:
                 self._owned.discard(host.uid)
 
-    def created(self, run: Any, links: Mapping[str, str], read: Read) -> TrackedRun:  # noqa: ANN401
+    def created(self, run: Any, links: Mapping[str, str], read: Read) -> TrackedRun:
         """Remember a run that has been created.
 
         Args:
@@ -154,7 +154,7 @@ class RunMap:
             self._runs[info.run_id] = tracked
         return tracked
 
-    def seen(self, run: Any, read: Read, below: frozenset[str] = frozenset()) -> TrackedRun:  # noqa: ANN401
+    def seen(self, run: Any, read: Read, below: frozenset[str] = frozenset()) -> TrackedRun:
         """The task run of an MLflow run that was read from the store, perhaps created by another process.
 
         Args:

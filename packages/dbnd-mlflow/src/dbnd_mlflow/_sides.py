@@ -69,7 +69,7 @@ class OwnStore:
             self._client: Final = MlflowClient(tracking_uri=uri)
         self._names: dict[str, str] = {}
 
-    def run(self, run_id: str) -> Any:  # noqa: ANN401  MLflow's Run, of whichever version
+    def run(self, run_id: str) -> Any:
         """The run with this id.
 
         Raises:
@@ -80,7 +80,7 @@ class OwnStore:
         except MlflowException as error:
             raise UsageError(self._sentence(error)) from None
 
-    def run_or_none(self, run_id: str) -> Any:  # noqa: ANN401
+    def run_or_none(self, run_id: str) -> Any:
         """The run with this id, or None if there is none any more.
 
         Raises:
@@ -128,7 +128,7 @@ class OwnStore:
             if not token:
                 return
 
-    def experiment(self, run: Any) -> str:  # noqa: ANN401
+    def experiment(self, run: Any) -> str:
         """Name of the experiment of a run."""
         experiment_id = run.info.experiment_id
         if experiment_id not in self._names:
@@ -209,7 +209,7 @@ def _file_of(uri: str) -> Path | None:
     return Path(uri) if parts.scheme == "" and uri != "databricks" else None
 
 
-def task_run_of(run: Any, reader: Reader) -> dict[str, Any] | None:  # noqa: ANN401  MLflow's Run, of whichever version
+def task_run_of(run: Any, reader: Reader) -> dict[str, Any] | None:
     """The task run that an MLflow run is reported as, with everything it logged; None if the tracker has none.
 
     Args:
@@ -230,7 +230,7 @@ def task_run_of(run: Any, reader: Reader) -> dict[str, Any] | None:  # noqa: ANN
     return found or reader.task_run(uid_of(run_id))
 
 
-def models_of(run: Any) -> list[str]:  # noqa: ANN401
+def models_of(run: Any) -> list[str]:
     """The artifact paths of a run's models, as stores before MLflow 3 list them; none of what is no such list."""
     try:
         listed = json.loads(run.data.tags.get(MODELS_TAG, "[]"))

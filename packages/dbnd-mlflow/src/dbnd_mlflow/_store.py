@@ -42,7 +42,7 @@ class DatabandStore:
         object.__setattr__(self, "_databand_reporter", reporter)
         object.__setattr__(self, "_databand_origin", origin)
 
-    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401  whatever the inner store has
+    def __getattribute__(self, name: str) -> Any:
         if name in _OWN:
             return object.__getattribute__(self, name)
         inner = object.__getattribute__(self, "_databand_inner")

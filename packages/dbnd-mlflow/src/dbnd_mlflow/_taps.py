@@ -35,7 +35,7 @@ def tapped(name: str, function: Function) -> Function:
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
-        async def call_async(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def call_async(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             result = await function(self._databand_inner, *args, **kwargs)
             _report(self._databand_reporter, name, bind, args, kwargs, result)
             return result
@@ -43,7 +43,7 @@ def tapped(name: str, function: Function) -> Function:
         return call_async
 
     @functools.wraps(function)
-    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         try:
             result = function(self._databand_inner, *args, **kwargs)
         except Exception:
@@ -60,7 +60,7 @@ def _linked(function: Function) -> Function:
     """``create_run``, which is given the tags that name the task run, and gives the place back when it fails."""
 
     @functools.wraps(function)
-    def create_run(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def create_run(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         reporter = self._databand_reporter
         links, args, kwargs = _with_links(reporter, function, args, kwargs)
         try:
@@ -78,7 +78,7 @@ def _staged(name: str, function: Function, bind: Binder) -> Function:
     """What changes the stage of runs: which they are is asked before, for it is not to be seen afterwards."""
 
     @functools.wraps(function)
-    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         reporter = self._databand_reporter
         run_ids: list[str] = []
         try:
@@ -163,16 +163,16 @@ def _binder(function: Function) -> Binder:
     return lambda args, kwargs: signature.bind(None, *args, **kwargs).arguments
 
 
-def _create_run(reporter: Reporter, links: Arguments, result: Any) -> None:  # noqa: ANN401
+def _create_run(reporter: Reporter, links: Arguments, result: Any) -> None:
     reporter.run_created(result, links)
 
 
-def _get_run(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401
+def _get_run(reporter: Reporter, given: Arguments, result: Any) -> None:
     del given
     reporter.run_seen(result)
 
 
-def _update_run_info(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401
+def _update_run_info(reporter: Reporter, given: Arguments, result: Any) -> None:
     is_changed = given.get("run_status") is not None
     reporter.run_updated(result, given.get("end_time"), given.get("run_name"), changed=is_changed)
 
@@ -222,13 +222,13 @@ def _log_inputs(reporter: Reporter, given: Arguments, _: object) -> None:
     reporter.datasets_read(given["run_id"], given.get("datasets") or ())
 
 
-def _experiment(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401
+def _experiment(reporter: Reporter, given: Arguments, result: Any) -> None:
     del given
     if result is not None:
         reporter.experiment_seen(result.experiment_id, result.name)
 
 
-def _create_experiment(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401
+def _create_experiment(reporter: Reporter, given: Arguments, result: Any) -> None:
     reporter.experiment_seen(result, given["name"])
 
 
@@ -241,13 +241,13 @@ def _record_logged_model(reporter: Reporter, given: Arguments, _: object) -> Non
     reporter.model_logged(given["run_id"], model.artifact_path, None)
 
 
-def _logged_model(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401
+def _logged_model(reporter: Reporter, given: Arguments, result: Any) -> None:
     del given
     if result.source_run_id:
         reporter.model_logged(result.source_run_id, result.name, result.artifact_location)
 
 
-def _create_model_version(reporter: Reporter, given: Arguments, result: Any) -> None:  # noqa: ANN401
+def _create_model_version(reporter: Reporter, given: Arguments, result: Any) -> None:
     del given
     if result.run_id:
         place = f"models:/{result.name}/{result.version}"

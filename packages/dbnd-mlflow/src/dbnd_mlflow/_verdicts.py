@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dbnd.tracking import Reader, Transport
 
 
-def record_verdict(run: Any, differences: int, reader: Reader, transport: Transport) -> None:  # noqa: ANN401
+def record_verdict(run: Any, differences: int, reader: Reader, transport: Transport) -> None:
     """Tag the task run of an MLflow run with what comparing them has found; a run that was never tracked has none.
 
     Args:

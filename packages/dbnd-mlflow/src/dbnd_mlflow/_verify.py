@@ -57,7 +57,7 @@ class Difference:
     tracker: str
 
 
-def differences(run: Any, store: OwnStore, reader: Reader, families: Families) -> Iterator[Difference]:  # noqa: ANN401
+def differences(run: Any, store: OwnStore, reader: Reader, families: Families) -> Iterator[Difference]:
     """What differs between an MLflow run and its task run.
 
     Args:
@@ -92,7 +92,7 @@ def differences(run: Any, store: OwnStore, reader: Reader, families: Families) -
     yield from _metrics(run, task_run, store, reader)
 
 
-def _facts(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, str, str | None, str | None]]:  # noqa: ANN401
+def _facts(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, str, str | None, str | None]]:
     info = run.info
     is_final = info.status in STATES
     if task_run["state"] != (STATES[info.status][0].value if is_final else "running"):
@@ -103,7 +103,7 @@ def _facts(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, str, str |
 
 
 def _facts_of_run(
-    run: Any,  # noqa: ANN401
+    run: Any,
     store: OwnStore,
     summary: dict[str, Any],
 ) -> Iterator[tuple[str, str, str | None, str | None]]:
@@ -126,7 +126,7 @@ def _facts_of_run(
             yield what, "", left, summary.get(name)
 
 
-def _logged(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, str, str | None, str | None]]:  # noqa: ANN401
+def _logged(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, str, str | None, str | None]]:
     texts = texts_of_tracker(task_run)
     for what, ours in texts_of_mlflow(run).items():
         for name in sorted({*ours, *texts[what]}):
@@ -143,7 +143,7 @@ def _logged(run: Any, task_run: dict[str, Any]) -> Iterator[tuple[str, str, str 
         yield "dataset", "{} ({})".format(*identity), left, right
 
 
-def _metrics(run: Any, task_run: dict[str, Any], store: OwnStore, reader: Reader) -> Iterator[Difference]:  # noqa: ANN401
+def _metrics(run: Any, task_run: dict[str, Any], store: OwnStore, reader: Reader) -> Iterator[Difference]:
     run_id = run.info.run_id
     reported = {metric["key"]: metric for metric in task_run["metrics"] if metric["source"] == METRIC}
     last_of = {metric.key: metric for metric in getattr(run.data, "_metric_objs", ())}
@@ -164,7 +164,7 @@ def _metrics(run: Any, task_run: dict[str, Any], store: OwnStore, reader: Reader
                 yield Difference(run_id, "last value", key, _point_text(left), _point_text(right))
 
 
-def _uid(run: Any, reader: Reader) -> str:  # noqa: ANN401
+def _uid(run: Any, reader: Reader) -> str:
     """Uid of the task run of an MLflow run that others are nested in."""
     link = Link.of(run)
     if link is None and Link.in_tags(run.data.tags) is not None:

@@ -22,7 +22,7 @@ def duration_text(duration: timedelta | None) -> str:
     if duration is None:
         return ""
     seconds = max(duration.total_seconds(), 0)
-    if seconds < 60:  # noqa: PLR2004  seconds in a minute
+    if seconds < 60:
         return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.1f}s"
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

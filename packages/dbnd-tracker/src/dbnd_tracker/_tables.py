@@ -52,7 +52,7 @@ def csv_parts(reader: Reader, runs: Sequence[RunDetail], stream: IO[str]) -> Ite
         yield 1
 
 
-def _cell(value: Any) -> Any:  # noqa: ANN401  any value of a row
+def _cell(value: Any) -> Any:
     """``value`` as a cell of CSV: text that a spreadsheet would take for a formula gets an apostrophe in front."""
     if isinstance(value, datetime):
         return value.isoformat()
@@ -92,7 +92,7 @@ def parquet_parts(reader: Reader, runs: Sequence[RunDetail], stream: IO[bytes]) 
         yield _write_chunk(pa, writer, schema, chunk)
 
 
-def _write_chunk(pa: Any, writer: Any, schema: Any, chunk: list[tuple[Any, ...]]) -> int:  # noqa: ANN401  pyarrow
+def _write_chunk(pa: Any, writer: Any, schema: Any, chunk: list[tuple[Any, ...]]) -> int:
     written = len(chunk)
     columns = list(zip(*chunk, strict=True)) or [()] * len(COLUMNS)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]

@@ -82,7 +82,7 @@ class Config:
             self._entries[entry.section, entry.key] = entry
             self._seen.append(entry)
 
-    def get(self, section: str, key: str, default: object = None) -> Any:  # noqa: ANN401  the type is the key's own
+    def get(self, section: str, key: str, default: object = None) -> Any:
         """The value of ``section.key``: validated where a section declares the key, as it was written elsewhere."""
         section, key = section.lower(), key.lower()
         model = self._known.get(section)

@@ -29,7 +29,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _parse_text(cls, values: Any) -> Any:  # noqa: ANN401  pydantic hands over whatever it was given
+    def _parse_text(cls, values: Any) -> Any:
         """Read the text of INI files and of the environment: JSON for lists and dicts, empty for unset."""
         if not isinstance(values, dict):
             return values

@@ -61,7 +61,7 @@ def current_config(*, lenient: bool = False) -> Config:
 class _CurrentConfig:
     """``dbnd.config``: the configuration of the current context, or the one that a context would get now."""
 
-    def get(self, section: str, key: str, default: object = None) -> Any:  # noqa: ANN401  the type is the key's own
+    def get(self, section: str, key: str, default: object = None) -> Any:
         """The value of ``section.key`` (see ``Config.get``)."""
         return current_config().get(section, key, default)
 

@@ -84,11 +84,11 @@ class _Tee:
         for line in lines:
             self.write(line)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the stream has
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-def _teed(stream: Any) -> Any:  # noqa: ANN401  a stream, or None where the process was started without one
+def _teed(stream: Any) -> Any:
     return None if stream is None else _Tee(stream)
 
 

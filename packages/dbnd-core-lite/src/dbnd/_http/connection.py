@@ -194,7 +194,7 @@ class _Source(RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         if not self._room:
-            raise LineTooLong("answer")  # noqa: EM101  the parser's own word for what is longer than it may be
+            raise LineTooLong("answer")
         self._socket.settimeout(time_left(self._deadline))
         number = self._socket.recv_into(memoryview(buffer)[: self._room])
         self._room -= number

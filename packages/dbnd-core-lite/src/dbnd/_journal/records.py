@@ -124,14 +124,14 @@ def _decoded(texts: list[bytes]) -> list[Any]:
     return [_decoded_alone(text) for text in texts]
 
 
-def _decoded_alone(text: bytes) -> Any:  # noqa: ANN401
+def _decoded_alone(text: bytes) -> Any:
     try:
         return decode(text)
     except ValueError as error:
         return error
 
 
-def _record(number: int, end: int, line: bytes, value: Any) -> Record:  # noqa: ANN401  whatever the line says
+def _record(number: int, end: int, line: bytes, value: Any) -> Record:
     if isinstance(value, ValueError):
         found = _CALL.match(line, _PREFIX)
         call = found[1].decode() if found else "an event"

@@ -38,7 +38,7 @@ def encode(value: object) -> bytes:
     return to_json(plain(value, depth=MAX_DEPTH + _ENVELOPE), inf_nan_mode="constants")
 
 
-def decode(data: bytes) -> Any:  # noqa: ANN401  whatever it holds
+def decode(data: bytes) -> Any:
     """What ``data`` says.
 
     Raises:

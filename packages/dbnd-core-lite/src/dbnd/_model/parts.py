@@ -16,7 +16,7 @@ _MAX_TASK_RUNS: Final = 500
 _LONGEST_TEXT: Final = 100_000
 
 
-def parts_of(call: str, body: Any, size: int) -> list[Any]:  # noqa: ANN401  the body of any call
+def parts_of(call: str, body: Any, size: int) -> list[Any]:
     """The bodies of several calls that say what one does; none when it may stay as it is.
 
     Args:

@@ -93,7 +93,7 @@ def _readable_int(value: int) -> int:
     return value
 
 
-def _other(value: Any) -> tuple[str, Any]:  # noqa: ANN401, C901, PLR0911, PLR0912  one return for each kind of value
+def _other(value: Any) -> tuple[str, Any]:  # noqa: C901, PLR0911, PLR0912  one return for each kind of value
     if value is None:
         return "value_str", "None"
     if isinstance(value, bool):
@@ -161,7 +161,7 @@ def _text_form(value: object, why: UnfitError) -> tuple[str, Any]:
     return "value_str", shorten(preview(value), MAX_TEXT)
 
 
-def plain(value: object, *, most: float = math.inf, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401  any JSON value
+def plain(value: object, *, most: float = math.inf, depth: int = MAX_DEPTH) -> Any:
     """``value`` made of the types that JSON has, of texts that can be stored, and of numbers that can be read back.
 
     Args:
@@ -174,7 +174,7 @@ def plain(value: object, *, most: float = math.inf, depth: int = MAX_DEPTH) -> A
     """
     left = most
 
-    def simple(part: Any, depth: int) -> Any:  # noqa: ANN401
+    def simple(part: Any, depth: int) -> Any:
         nonlocal left
         kind = type(part)
         if kind is str:
@@ -217,7 +217,7 @@ def _name(key: object) -> str:
     return json.dumps(key) if key is None or isinstance(key, (bool, float)) else storable(preview(key))
 
 
-def whole_step(step: Any) -> int | None:  # noqa: ANN401  what callers give as a step
+def whole_step(step: Any) -> int | None:
     """A training step of any type of number, as one that the tracker takes: of 64 bits at most.
 
     What is no number is left out, for the value is worth more than its step.
@@ -275,7 +275,7 @@ class _ShortForm(reprlib.Repr):
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = 100
         self._left = _MAX_SHOWN
 
-    def repr1(self, x: Any, level: int) -> str:  # noqa: ANN401
+    def repr1(self, x: Any, level: int) -> str:
         self._left -= 1
         return "..." if self._left < 0 else super().repr1(x, level)
 

@@ -164,7 +164,7 @@ def result(text: str) -> None:
     click.echo(plain(text).encode(encoding, "replace").decode(encoding), color=has_colour(sys.stdout))
 
 
-def json_result(value: Any) -> None:  # noqa: ANN401  any JSON value
+def json_result(value: Any) -> None:
     """Print a command's result as JSON, whose own escapes keep it from the terminal."""
     result(plain(json.dumps(value, indent=2), lines=True))
 
@@ -179,7 +179,7 @@ class _TerminalFile:
         return self._stream.write(plain(text, lines=True))
 
 
-def output() -> Any:  # noqa: ANN401  what has the method write of a text file
+def output() -> Any:
     """Standard output for a file of text: byte for byte, but for a terminal, which is not to obey what stands in it."""
     return _TerminalFile(sys.stdout) if _is_terminal(sys.stdout) else sys.stdout
 

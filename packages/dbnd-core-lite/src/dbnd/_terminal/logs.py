@@ -10,7 +10,7 @@ from dbnd._terminal.text import plain
 
 
 class _Record(logging.LogRecord):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  those of any record
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.exc_info and self.exc_info[0]:
             # Formatters take this for what they have made of the exception before.

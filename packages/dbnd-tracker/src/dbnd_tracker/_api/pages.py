@@ -120,7 +120,7 @@ class _Pages:
         """Runs beside each other."""
         with self._database.read() as session:
             page = ComparePage(session, request.query_params)
-            if len(page.runs) < 2:  # noqa: PLR2004  two make a comparison
+            if len(page.runs) < 2:
                 text = "A comparison needs two runs: select them in the table of runs."
                 return self._message(request, text, HTTPStatus.BAD_REQUEST)
             return self._render(request, "compare.html", page=page)

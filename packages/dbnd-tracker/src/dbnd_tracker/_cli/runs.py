@@ -43,7 +43,7 @@ def runs() -> None:
     help="Such as 'metrics.loss < 0.5 and params.lr = 0.1'; may be given more than once.",
 )
 @json_option
-def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: Any) -> None:  # noqa: ANN401  the arguments of _conditions
+def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: Any) -> None:
     """List runs, newest first."""
     from dbnd.plugins import console
     from dbnd_tracker._cli.filters import where_text
@@ -127,7 +127,7 @@ def compare(*, runs: tuple[str, ...], everything: bool, as_json: bool) -> None:
     from dbnd_tracker._cli.comparison import compared, comparison_text
 
     found = resolve_all(open_configured(), runs)
-    if len(found) < 2:  # noqa: PLR2004  a comparison has two sides
+    if len(found) < 2:
         msg = "A comparison needs at least two runs; `dbnd runs list` shows those that there are."
         raise UsageError(msg)
     if as_json:

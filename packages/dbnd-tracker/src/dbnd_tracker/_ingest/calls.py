@@ -192,7 +192,7 @@ def apply_raw(database: Database, name: str, raw: bytes, batch: BatchId | None =
     return _apply(database, call.apply, parsed, batch)
 
 
-def parse_json(name: str, raw: bytes) -> Any:  # noqa: ANN401  any JSON value
+def parse_json(name: str, raw: bytes) -> Any:
     """The body of the call ``name``: JSON with the bare words NaN, Infinity and -Infinity, as Python writes it.
 
     Raises:

@@ -42,7 +42,7 @@ def from_groups(groups: object) -> Points:
 
 
 def _group(group: object) -> tuple[str, str | None, list[Any]]:
-    if not isinstance(group, list) or len(group) != 3:  # noqa: PLR2004  uid, source, points
+    if not isinstance(group, list) or len(group) != 3:
         msg = "a group is [attempt uid, source, points]"
         raise TypeError(msg)
     uid, source, members = group

@@ -125,7 +125,7 @@ def _micros(time: datetime) -> int:
 
 def _time_us(text: str) -> int | None:
     """A time in UTC as our own and the original client write it, in µs since the epoch; None for every other form."""
-    if len(text) == 25:  # noqa: PLR2004  without a fraction
+    if len(text) == 25:
         return _second(text[:19]) if text.endswith("+00:00") else None
     fraction = text[20:26]
     if text[26:] != "+00:00" or text[19] != "." or not (fraction.isdecimal() and fraction.isascii()):

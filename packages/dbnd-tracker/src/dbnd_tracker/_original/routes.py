@@ -56,7 +56,7 @@ def original_router(database: Database) -> APIRouter:
     """Routes that only the original clients ask."""
     router = APIRouter(tags=["original clients"])
 
-    def ask(question: Callable[..., Any], *args: Any, **options: Any) -> Any:  # noqa: ANN401  any JSON value
+    def ask(question: Callable[..., Any], *args: Any, **options: Any) -> Any:
         with database.read() as session:
             return _with_times(question(session, *args, **options))
 
@@ -66,7 +66,7 @@ def original_router(database: Database) -> APIRouter:
     return router
 
 
-def _with_times(value: Any) -> Any:  # noqa: ANN401  any JSON value
+def _with_times(value: Any) -> Any:
     """``value`` with times as text, as the clients read them: with microseconds and offset."""
     if isinstance(value, datetime):
         return iso(value)

@@ -146,7 +146,7 @@ def make_parallel(names: Sequence[str], lines: Sequence[tuple[int, Sequence[Any]
         names: What the axes show.
         lines: Place of the run, its value on each axis, and a title.
     """
-    if len(names) < 2 or len(lines) < 2:  # noqa: PLR2004  two make a comparison
+    if len(names) < 2 or len(lines) < 2:
         return None
     scales = [Axis([values[i] for _, values, _ in lines]) for i in range(len(names))]
     xs = [round(LEFT + i * (WIDTH - LEFT - RIGHT) / (len(names) - 1), 1) for i in range(len(names))]

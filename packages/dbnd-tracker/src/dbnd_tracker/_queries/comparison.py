@@ -90,7 +90,7 @@ def everything_logged(session: Session, runs: Sequence[str]) -> list[Logged]:
 _OWNER: Final = (TaskRun.run_uid, TaskRun.uid, func.coalesce(TaskRun.name, TaskRun.uid), Attempt.start_time)
 
 
-def _texts(table: type[Param | Tag]) -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently
+def _texts(table: type[Param | Tag]) -> Any:
     return (
         select(*_OWNER, table.name, literal(0), table.value)
         .select_from(table)
@@ -99,7 +99,7 @@ def _texts(table: type[Param | Tag]) -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and
     )
 
 
-def _metrics() -> Any:  # noqa: ANN401  as above
+def _metrics() -> Any:
     values = (MetricSeries.points, MetricSeries.last_kind, MetricSeries.last_value, MetricSeries.last_text)
     return (
         select(*_OWNER, MetricKey.name, *values)

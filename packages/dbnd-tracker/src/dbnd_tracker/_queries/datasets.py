@@ -78,7 +78,7 @@ def _paths(session: Session, task_runs: set[str], operation: str, own: str) -> l
     return [views.LineageEdge(path=other, task_run_uids=sorted(uids)) for other, uids in sorted(found.items())]
 
 
-def _operations() -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently
+def _operations() -> Any:
     columns = (
         TaskRun.uid.label("task_run_uid"),
         TaskRun.name.label("task_run_name"),
@@ -93,7 +93,7 @@ def _operations() -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type 
     )
 
 
-def _view(row: Any) -> views.DatasetOperationView:  # noqa: ANN401  a row of the query above
+def _view(row: Any) -> views.DatasetOperationView:
     names = views.DatasetView.model_fields
     return views.DatasetOperationView(
         **{name: getattr(row.DatasetOperation, name) for name in names},

@@ -141,14 +141,14 @@ class _Tasks:
         self._parents = self._load_relations(CHILD)
         self._upstreams = self._load_relations(UPSTREAM)
 
-    def _mine(self) -> Any:  # noqa: ANN401  an SQL expression
+    def _mine(self) -> Any:
         return TaskRun.run_uid == self._run_uid
 
     @property
     def _logs(self) -> bool:
         return self._logged_by is None or len(self._logged_by) > 0
 
-    def _logging(self) -> Any:  # noqa: ANN401  an SQL expression
+    def _logging(self) -> Any:
         return self._mine() if self._logged_by is None else TaskRun.uid.in_(self._logged_by)
 
     def _load_attempts(self) -> dict[str, list[Attempt]]:
@@ -254,5 +254,5 @@ def _columns(row: object, view: type[views.View], *others: str) -> dict[str, Any
     return {name: getattr(row, name) for name in view.model_fields if name not in others}
 
 
-def _views(view: type[V], rows: Any) -> list[V]:  # noqa: ANN401  rows of any table
+def _views(view: type[V], rows: Any) -> list[V]:
     return [view(**_columns(row, view)) for row in rows]

@@ -127,7 +127,7 @@ def list_part(
     return Part([(uid, rows[row_id]) for _, uid, row_id in shown if row_id in rows], start, len(found), len(known))
 
 
-def _joined(query: Any, kind: Kind) -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently
+def _joined(query: Any, kind: Kind) -> Any:
     table = _TABLES[kind]
     query = query.select_from(table.model).join(Attempt, Attempt.id == table.model.attempt_id)
     if kind == "metrics":
@@ -135,7 +135,7 @@ def _joined(query: Any, kind: Kind) -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 
     return query
 
 
-def _of_run(run_uid: str) -> Any:  # noqa: ANN401  an SQL expression
+def _of_run(run_uid: str) -> Any:
     return Attempt.task_run_uid.in_(select(TaskRun.uid).where(TaskRun.run_uid == run_uid))
 
 

@@ -45,7 +45,7 @@ def find_series(session: Session, task_run_uid: str, key: str) -> Series | None:
     return None if row is None else Series(*row)
 
 
-def series_query() -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently
+def series_query() -> Any:
     """All series with their keys, by attempt and key, for callers to narrow."""
     return (
         select(MetricSeries, MetricKey.name)
@@ -74,7 +74,7 @@ def metric_view(series: MetricSeries, key: str) -> MetricView:
     )
 
 
-def _bound(value: float | None, *, only_ints: bool) -> Any:  # noqa: ANN401  a Number of the views
+def _bound(value: float | None, *, only_ints: bool) -> Any:
     return int(value) if value is not None and only_ints else readable(value)
 
 
@@ -102,7 +102,7 @@ def metric_history(
     return MetricHistory(task_run_uid=task_run_uid, key=key, data=data, after=cursor, total=series.points)
 
 
-def points_query(series_id: int) -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently
+def points_query(series_id: int) -> Any:
     """All points of a series in the order in which they came, for callers to narrow."""
     return (
         select(Metric.number, Metric.step, Metric.timestamp_us, Metric.kind, Metric.value, Metric.text)

@@ -320,7 +320,7 @@ def _meeting(session: Session, condition: Comparison) -> set[str]:
     return {uid for (uid, _), value in values.items() if condition.holds(value)}
 
 
-def _value(kind: Kind, columns: Sequence[Any]) -> Any:  # noqa: ANN401  any JSON value
+def _value(kind: Kind, columns: Sequence[Any]) -> Any:
     return decode(*columns) if kind == "metrics" else columns[0]
 
 
@@ -359,15 +359,15 @@ def logged_values(
     return found
 
 
-def _name_column(kind: Kind) -> Any:  # noqa: ANN401  a column
+def _name_column(kind: Kind) -> Any:
     return {"metrics": MetricKey.name, "params": Param.name, "tags": Tag.name}[kind]
 
 
-def _id_column(kind: Kind) -> Any:  # noqa: ANN401  a column
+def _id_column(kind: Kind) -> Any:
     return {"metrics": MetricSeries.id, "params": Param.id, "tags": Tag.id}[kind]
 
 
-def _logged(kind: Kind) -> Any:  # noqa: ANN401  SQLAlchemy 2.0 and 2.1 name the type differently
+def _logged(kind: Kind) -> Any:
     """Run uid, name and value of everything of one kind."""
     if kind == "metrics":
         values = (MetricSeries.last_kind, MetricSeries.last_value, MetricSeries.last_text)

@@ -139,14 +139,14 @@ def _comparison_clause(session: Session, condition: Comparison) -> ColumnElement
     return found
 
 
-def column_of(session: Session, attribute: Attribute) -> Any:  # noqa: ANN401  a column, or an expression like one
+def column_of(session: Session, attribute: Attribute) -> Any:
     """What runs have, in SQL; the state is the one that is shown: a lost run is in no other."""
     if attribute.name == "state":
         return case((lost(session), literal(LOST)), else_=Run.state)
     return _COLUMNS[attribute.name]
 
 
-def _like(session: Session, column: Any, pattern: str) -> ColumnElement[bool]:  # noqa: ANN401  as above
+def _like(session: Session, column: Any, pattern: str) -> ColumnElement[bool]:
     """``column like pattern`` as ``is_like`` means it: no character is special but % and _, and case counts."""
     if session.get_bind().dialect.name == "postgresql":
         return column.like(pattern, escape="")  # type: ignore[no-any-return]
@@ -173,7 +173,7 @@ SUMMARY: Final = (
 """What ``summary`` needs of a run, for lists, which are spared the rest."""
 
 
-def summary(session: Session, run: Any) -> dict[str, Any]:  # noqa: ANN401  SQLAlchemy 2.1 types rows otherwise
+def summary(session: Session, run: Any) -> dict[str, Any]:
     """The fields of a ``RunSummary``, of a ``Run`` or a row with the columns of ``SUMMARY``."""
     return {
         "run_uid": run.uid,

@@ -31,7 +31,7 @@ def _known(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
     return found
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401  any annotation
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):

@@ -121,7 +121,7 @@ _STATUSES = {
 }
 
 
-def _handler(status: HTTPStatus) -> Any:  # noqa: ANN401  Starlette's own type is for errors of any class
+def _handler(status: HTTPStatus) -> Any:
     def handle(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, status)
 

@@ -61,7 +61,7 @@ class _Connection(H11Protocol):
     waiting: dict[_Connection, None]
     """Connections that no request is under way on; the one that has waited longest comes first."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  uvicorn's own
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._timer: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None

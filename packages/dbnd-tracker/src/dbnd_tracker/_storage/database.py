@@ -227,7 +227,7 @@ class Database:
         if self.path is not None and self._opened and settle(self.path) != self._file:
             self.open()
 
-    def _is_lasting(self, driver: Any) -> bool:  # noqa: ANN401  a connection of the driver, or None
+    def _is_lasting(self, driver: Any) -> bool:
         """Whether what ``driver`` has written, or could not write, is in the file of that name."""
         if self.path is None:
             return True
@@ -319,7 +319,7 @@ def _check_file(connection: FileConnection, _record: object, _proxy: object) -> 
         raise InvalidatePoolError
 
 
-def _set_up_postgresql(connection: Any, _record: object) -> None:  # noqa: ANN401  psycopg's, which may be missing
+def _set_up_postgresql(connection: Any, _record: object) -> None:
     # Times come in the zone of the session, and the first and last hours of the calendar exist in UTC alone.
     connection.execute("SET TIME ZONE 'UTC'")
     connection.commit()

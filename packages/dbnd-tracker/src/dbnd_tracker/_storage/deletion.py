@@ -76,6 +76,6 @@ def _tables_of_attempts() -> list[Table]:
     return [table for table in Base.metadata.sorted_tables if any(key.column is attempt for key in table.foreign_keys)]
 
 
-def _delete(session: Session, table: Any, *conditions: Any) -> int:  # noqa: ANN401  any table, any SQL expression
+def _delete(session: Session, table: Any, *conditions: Any) -> int:
     result: Any = session.execute(delete(table).where(*conditions).execution_options(synchronize_session=False))
     return int(result.rowcount)

@@ -100,7 +100,7 @@ class Watch:
         """Whether the file has a number that it may have by its log."""
         size, last, moved, begun = _INDEX.unpack(os.pread(self._index, _INDEX.size, 0))
         page = os.pread(self._file, 4, _NUMBER_AT)
-        if len(page) < 4:  # noqa: PLR2004
+        if len(page) < 4:
             return False
         number = int.from_bytes(page, "big")
         low, high = self.number, self.number + _UNSEEN

@@ -104,7 +104,7 @@ class FileConnection(sqlite3.Connection):
     _watch: Watch | None = None
     _number: int | None = None
 
-    def __init__(self, database: str, *args: Any, **options: Any) -> None:  # noqa: ANN401  sqlite3's own
+    def __init__(self, database: str, *args: Any, **options: Any) -> None:
         self._path = database
         # Of a symbolic link, the side files are beside the file that it leads to.
         self._sides = [f"{os.path.realpath(database)}{ending}" for ending in _SIDE_FILES]

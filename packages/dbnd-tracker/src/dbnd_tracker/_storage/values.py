@@ -81,7 +81,7 @@ def encode_all(values: Sequence[Any]) -> Encoded:
     return Encoded(kinds, numbers, texts)
 
 
-def decode(kind: int, number: float | None, text: str | None) -> Any:  # noqa: ANN401  any JSON value
+def decode(kind: int, number: float | None, text: str | None) -> Any:
     """The value that was stored, as ``readable`` makes it."""
     if kind == Kind.INT and number is not None:
         return int(number)
@@ -92,7 +92,7 @@ def decode(kind: int, number: float | None, text: str | None) -> Any:  # noqa: A
     return text
 
 
-def from_json_text(text: str) -> Any:  # noqa: ANN401  any JSON value
+def from_json_text(text: str) -> Any:
     """The value of stored JSON, as ``readable`` makes it: earlier versions stored some that cannot be shown."""
     try:
         return readable(json.loads(text))
@@ -100,7 +100,7 @@ def from_json_text(text: str) -> Any:  # noqa: ANN401  any JSON value
         return text
 
 
-def readable(value: Any, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401, PLR0911  any JSON value, kind by kind
+def readable(value: Any, depth: int = MAX_DEPTH) -> Any:  # noqa: PLR0911  any JSON value, kind by kind
     """``value`` as JSON that everything can show and store.
 
     Numbers that JSON cannot carry become the strings NaN, Infinity and -Infinity; ints of thousands of digits, which

@@ -204,7 +204,7 @@ class Writer:
         self.session.execute(upsert, values)
 
 
-def _parts(value: Any) -> tuple[Any, ...]:  # noqa: ANN401
+def _parts(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
