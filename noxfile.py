@@ -129,7 +129,7 @@ def units(session: nox.Session) -> None:
 def kills(session: nox.Session) -> None:
     """Kill the tracker's server, over SQLite and PostgreSQL, and PostgreSQL itself, 50 times each while it ingests."""
     install(session, *TEST_TOOLS)
-    tests = str(ROOT / "packages" / "dbnd-tracker" / "tests" / "test_kills.py")
+    tests = str(ROOT / "packages" / "dbnd-tracker" / "tests" / "server" / "test_kills.py")
     session.run("pytest", "-n", "2", tests, *session.posargs, env={"TRACKER_KILLS": "50"})
 
 

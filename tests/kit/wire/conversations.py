@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from wire.calls import Call
+from kit.wire.calls import Call
 
 Json = dict[str, Any]
 

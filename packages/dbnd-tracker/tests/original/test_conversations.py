@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire.calls import Call, captured
-from wire.conversations import PYTHON, java
-from wire.reading import answered, said
+from kit.wire.calls import Call, captured
+from kit.wire.conversations import PYTHON, java
+from kit.wire.reading import answered, said
 
 from dbnd_tracker._ingest import CALLS
 from dbnd_tracker._schemas.unknown import unknown_keys
 
 CONVERSATIONS = {**PYTHON, "java": java}
-CAPTURES = Path(__file__).parents[4] / "shared" / "captures"
+CAPTURES = Path(__file__).parents[5] / "shared" / "captures"
 
 
 def _replay(server: Any, calls: list[Call]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import requests
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "team.md"
+DOCUMENT = Path(__file__).parents[4] / "docs" / "team.md"
 NAME = "tracker.example.com"
 TOKEN = "for-the-proxy"
 

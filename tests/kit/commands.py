@@ -1,0 +1,40 @@
+"""Commands of this project in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def script(name: str) -> str:
+    """The path of an installed command."""
+    return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+def run_command(*command: str, timeout: float = 100, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, without input."""
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **env},
+    )
+
+
+def run_dbnd(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the installed ``dbnd``."""
+    return run_command(script("dbnd"), *args, **options)  # type: ignore[arg-type]
+
+
+def run_python(code: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run Python code."""
+    return run_command(sys.executable, "-c", code, **options)  # type: ignore[arg-type]
