@@ -6,7 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from dbnd._model.points import DELETED, comes_after, points_of
+from dbnd._model.points import DELETED, PARAM_SOURCE, TAG_SOURCE, comes_after, points_of
 from dbnd._model.run import TaskRunState
 
 if TYPE_CHECKING:
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from dbnd._model.run import Run, TaskRun
     from dbnd._tracking.client import TrackingAPIClient
 
-_PARAM: Final = "mlflow.param"
-_TAG: Final = "mlflow.tag"
 # Of a run with more task runs than this, those that have ended are counted and no longer listed, oldest first.
 MAX_TASKS: Final = 500
 _HISTORY: Final = 64
@@ -168,9 +166,9 @@ class RunProgress:
     def _take(self, group: Group) -> None:
         attempt, source, _ = group
         task = self.tasks.get(attempt)
-        if task is None or source == _TAG:
+        if task is None or source == TAG_SOURCE:
             return
-        if source == _PARAM:
+        if source == PARAM_SOURCE:
             task.params |= {key: str(value) for key, value, *_ in points_of(group)}
             return
         for point in points_of(group):

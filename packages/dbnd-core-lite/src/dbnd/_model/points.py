@@ -26,6 +26,11 @@ Group = list[Any]
 SIZE: Final = 5
 """How many values a point has."""
 
+METRIC_SOURCE: Final = "mlflow"
+PARAM_SOURCE: Final = "mlflow.param"
+TAG_SOURCE: Final = "mlflow.tag"
+"""Sources of groups whose points MLflow has logged as metrics, params and tags."""
+
 LARGEST_STEP: Final = (1 << 63) - 1
 """The largest training step; the least is one further from 0."""
 _LEAST_STEP: Final = -LARGEST_STEP - 1

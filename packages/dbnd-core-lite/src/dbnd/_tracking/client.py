@@ -167,8 +167,7 @@ class TrackingAPIClient:
         """Report metrics, params and tags, in one event.
 
         Args:
-            groups: As ``points.group`` makes them. The source tells who logged them: "user", "mlflow", "mlflow.param",
-                "mlflow.tag".
+            groups: As ``points.group`` makes them. Their source tells who logged them: "user", ``METRIC_SOURCE``…
         """
         if groups:
             self._append("log_metrics", groups)

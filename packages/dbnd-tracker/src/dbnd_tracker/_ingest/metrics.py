@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete
 
-from dbnd_tracker._ingest.points import METRIC_SOURCE, PARAM_SOURCE, TAG_SOURCE
+from dbnd.tracking import METRIC_SOURCE, PARAM_SOURCE, TAG_SOURCE
 from dbnd_tracker._storage.bulk import insert_points, insert_rows, value_rows
 from dbnd_tracker._storage.models import Param, Tag
 from dbnd_tracker._storage.repeats import Known
@@ -132,6 +132,7 @@ def _add_points(writer: Writer, added: Points, attempts: Mapping[str, int]) -> N
     zeros = [step or 0 for step in steps]
     encoded = encode_all(values)
     sources = {each: source for each, (_, _, source) in zip(ids, added.series, strict=True)}
+    # MLflow's own database keeps one point of a key, time, step and value.
     once = {each for each, source in sources.items() if source == METRIC_SOURCE}
     repeats = _repeats(writer, once, found, counts, times, zeros, encoded) if once else set()
     if repeats:

@@ -8,15 +8,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dbnd.tracking import storable
+from dbnd.tracking import PARAM_SOURCE, TAG_SOURCE, storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-PARAM_SOURCE: Final = "mlflow.param"
-TAG_SOURCE: Final = "mlflow.tag"
-METRIC_SOURCE: Final = "mlflow"
-"""Source whose points are kept once: MLflow's own database keeps one point of a key, time, step and value."""
 SOURCE_LENGTH: Final = 64
 """Longest source that is kept, in characters."""
 
