@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dbnd._base.facts import script_name
+from dbnd._base.environment import script_name
 from dbnd._base.masking import mask_text, mask_url, mask_value
 from dbnd._base.paths import SQLITE, sqlite_path, sqlite_url
 from dbnd._config.settings import CoreSettings

@@ -5,9 +5,8 @@ A package that brings a transport or reader of its own, or logs for another libr
 
 from __future__ import annotations
 
-from dbnd._base.clock import monotonic
-from dbnd._base.facts import utc_now
-from dbnd._base.uids import new_uid
+from dbnd._base.clock import micros, monotonic, utc_now
+from dbnd._base.names import new_uid
 from dbnd._context.registry import (
     configured_url,
     create_transport,
@@ -34,7 +33,6 @@ from dbnd._model.points import (
     Group,
     deleted_point,
     group,
-    micros,
     point,
     text_point,
 )

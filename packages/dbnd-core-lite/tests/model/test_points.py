@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbnd._model.points import deleted_point, group, micros, point, text_point, time_text, wire_text
+from dbnd._base.clock import micros
+from dbnd._model.points import deleted_point, group, point, text_point, time_text, wire_text
 from dbnd._model.values import metric_value
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 80_000, timezone.utc)

@@ -1,8 +1,22 @@
-"""The clock by which we wait."""
+"""Times: the clock of the calendar, and the one by which we wait."""
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from time import CLOCK_MONOTONIC, clock_gettime
+from typing import Final
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def utc_now() -> datetime:
+    """The time, with its zone."""
+    return datetime.now(timezone.utc)
+
+
+def micros(time: datetime) -> int:
+    """``time`` in µs since the epoch."""
+    return (time - EPOCH) // timedelta(microseconds=1)
 
 
 def monotonic() -> float:

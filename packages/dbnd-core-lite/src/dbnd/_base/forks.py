@@ -1,8 +1,9 @@
-"""What a fork needs: locks that a thread of the parent may hold are made anew, and what is the parent's is let go."""
+"""Forks and threads: what a forked child makes anew, and threads that a process may not get."""
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -29,12 +30,16 @@ def in_children(function: Callable[[], None]) -> Callable[[], None]:
     return function
 
 
-def around_forks(before: Callable[[], None], after: Callable[[], None]) -> None:
-    """Have ``before`` called before each fork, and ``after`` in both processes after it."""
-    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after)
-
-
 @in_children
 def _renew() -> None:
     for known in list(_known):
         known.after_fork()
+
+
+def start(thread: threading.Thread) -> bool:
+    """Start a thread; False where there can be no more of them, or the interpreter is going down."""
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True

@@ -10,10 +10,9 @@ bounded, or is not looked at again.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
-
-from dbnd._base.secret_names import LONGEST, is_secret_name
 
 MASK: Final = "***"
 
@@ -24,21 +23,9 @@ _SHORTEST_TOKEN: Final = 16
 _URL_HINTS: Final = ("//", "2f%")
 _NAME_HINTS: Final = ("secret", "pass", "credential", "authorization", "bearer", "cookie", "token", "key", "pw", "sig")
 _TOKEN_HINTS: Final = (
-    *(
-        "bearer",
-        "private key-",
-        "gho_",
-        "ghp_",
-        "ghr_",
-        "ghs_",
-        "ghu_",
-        "github_pat_",
-        "glpat-",
-        "hf_",
-        "sk-",
-        "k_live_",
-    ),
-    *("k_test_", "dapi", "akia", "asia", "xox", "xapp-", "eyj", "aiza", "ya29.", "npm_", "pypi-", "sg."),
+    "private key-",
+    *"bearer gho_ ghp_ ghr_ ghs_ ghu_ github_pat_ glpat- hf_ sk- k_live_ k_test_ dapi akia asia xox xapp-".split(),
+    *"eyj aiza ya29. npm_ pypi- sg.".split(),
 )
 
 
@@ -206,7 +193,7 @@ def _mask_named(text: str) -> str:
     parts, done, place = [], 0, 0
     while found := _NAMES.search(text, place):
         at = found.start()
-        before = text[max(at - LONGEST // 2, done) : at]
+        before = text[max(at - _LONGEST_NAME // 2, done) : at]
         start = at - (len(before) - len(before.rstrip(_NAME_CHARACTERS)))
         name = _NAME.match(text, at)
         assert name is not None
@@ -220,7 +207,7 @@ def _mask_named(text: str) -> str:
 
 def _secret_value(text: str, start: int, end: int) -> tuple[int, int] | None:
     """Where the value of the name from ``start`` to ``end`` stands, if it is a secret."""
-    name = text[max(start, end - LONGEST) : end]
+    name = text[max(start, end - _LONGEST_NAME) : end]
     if name.lower() == "key" and text[start - 1 : start] == " ":  # "API key: x"
         name = f"{text[max(start - 10, 0) : start - 1].rpartition(' ')[2]}-{name}"
     in_query = name.lower() in _QUERY_SECRETS and _QUERY.search(text, max(start - 10, 0), start)
@@ -238,3 +225,53 @@ def _secret_value(text: str, start: int, end: int) -> tuple[int, int] | None:
     if is_token and _PARSED.search(text, max(start - 12, 0), start):
         return None
     return value.span(value.lastindex)
+
+
+# ---- names that tell of a secret ----
+
+# Characters of a name that are looked at, from its end.
+_LONGEST_NAME: Final = 120
+_WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SECRETS: Final = ("secret", "secrets", "password", "passwords", "passwd", "passphrase", "credential", "credentials")
+_KEY_OWNERS: Final = frozenset({"private", "access", "api", "aws", "account", "secret"})
+# A "pass" of theirs is a password; others are filters and epochs.
+_LOGINS: Final = frozenset("db database user admin root login smtp ftp proxy mysql postgres redis mongo".split())
+# The tokens of language models are no secrets: "pad_token", "max_tokens" (by its plural), "token_type".
+_TEXT_TOKENS: Final = frozenset(
+    "bos eos pad unk sep cls mask special start end stop begin image audio video text first last next prev previous "
+    "new per max min num n total avg mean cost decoder encoder input output prompt completion control".split()
+)
+_TOKEN_FACTS: Final = frozenset(
+    "id ids type types count counts len length limit budget size level classification embedding embeddings dim dropout "
+    "mask index idx position positions cost price loss accuracy per rate".split()
+)
+# What tells of a secret, and is none.
+_FACTS: Final = frozenset("file path dir folder name url uri endpoint arn policy expiry expiration ttl env".split())
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a param or key of this name is expected to hold a secret."""
+    return _is_secret(name[-_LONGEST_NAME:])
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_secret(name: str) -> bool:
+    words = [word.lower() for word in _WORDS.findall(name)]
+    if not words or words[-1] in _FACTS:
+        return False
+    return any(_tells(word, words[:place][-1:], words[place + 1 :][:1]) for place, word in enumerate(words))
+
+
+def _tells(word: str, before: list[str], after: list[str]) -> bool:
+    """Whether ``word`` of a name, between its neighbours, tells of a secret."""
+    if word.endswith(_SECRETS) or word in {"authorization", "bearer", "cookie", "cookies"}:
+        return True
+    if word in {"pass", "pw"}:
+        return not _LOGINS.isdisjoint(before)
+    if word.endswith("token"):
+        return _TEXT_TOKENS.isdisjoint([word.removesuffix("token"), *before]) and _TOKEN_FACTS.isdisjoint(after)
+    if word == "signature":
+        return not {"amz", "goog"}.isdisjoint(before)
+    if word == "pwd":
+        return not after
+    return word.endswith("key") and not _KEY_OWNERS.isdisjoint([word.removesuffix("key"), *before])

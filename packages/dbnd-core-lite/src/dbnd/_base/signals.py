@@ -10,11 +10,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import ClassVar, Final
 
-from dbnd._base.forks import around_forks
-
-# What a shell shows for a process that SIGTERM has ended.
-_EXIT_CODE: Final = 128 + signal.SIGTERM
-
 
 class TerminatedError(SystemExit):
     """The process was asked to end (SIGTERM); uncaught, it ends the interpreter without a traceback."""
@@ -23,7 +18,7 @@ class TerminatedError(SystemExit):
     """The one that was raised in this process, if any."""
 
     def __init__(self) -> None:
-        super().__init__(_EXIT_CODE)
+        super().__init__(128 + signal.SIGTERM)  # what a shell shows for a process that SIGTERM has ended
 
     def __str__(self) -> str:
         return "The process was asked to end (SIGTERM)."
@@ -56,7 +51,7 @@ class _HeldAtForks(threading.local):
 
 
 _held: Final = _HeldAtForks()
-around_forks(_held.hold, _held.release)
+os.register_at_fork(before=_held.hold, after_in_parent=_held.release, after_in_child=_held.release)
 
 
 class _Terminate:
@@ -65,8 +60,7 @@ class _Terminate:
     def __init__(self) -> None:
         self.owner: int | None = os.getpid()
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        del frame
+    def __call__(self, number: int, _: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if os.getpid() != self.owner:
             os.kill(os.getpid(), number)

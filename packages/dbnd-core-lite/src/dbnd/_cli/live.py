@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from dbnd._base.facts import utc_now
-from dbnd._base.threads import start
+from dbnd._base.clock import utc_now
+from dbnd._base.forks import start
 from dbnd._cli.block import ENDED, GLYPHS, block
 from dbnd._terminal import console
 from dbnd._terminal.region import Region

@@ -8,8 +8,8 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
+from dbnd._base.environment import version
 from dbnd._base.errors import DatabandError
-from dbnd._base.version import version
 from dbnd._cli.verbosity import add_verbosity_options
 from dbnd._context.hooks import Command
 from dbnd._context.plugins import plugins

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import click
 
+from dbnd._base.clock import utc_now
 from dbnd._base.errors import TaskParameterError
-from dbnd._base.facts import utc_now
 from dbnd._base.masking import mask_text
 from dbnd._base.paths import working_directory
 from dbnd._base.signals import sigterm_cancels

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
 
+from dbnd._base.environment import version
 from dbnd._base.errors import ConfigError
-from dbnd._base.version import version
 from dbnd._context import hooks
 from dbnd._terminal import console
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from dbnd._base.clock import monotonic
+from dbnd._base.environment import version
 from dbnd._base.masking import mask_url
-from dbnd._base.uids import new_uid
-from dbnd._base.version import version
+from dbnd._base.names import new_uid
 from dbnd._http.connection import Answer, Connection, Limits
 from dbnd._http.route import server_of
 from dbnd._model.encoding import encode

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dbnd._base.errors import DatabandError
-from dbnd._base.uids import new_uid
+from dbnd._base.names import new_uid
 from dbnd._journal import ownership, records
 from dbnd._journal.opening import open_file
 from dbnd._journal.records import Record

@@ -16,7 +16,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from dbnd._base.uids import new_uid
+from dbnd._base.names import new_uid
 from dbnd._journal.opening import open_file
 
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}

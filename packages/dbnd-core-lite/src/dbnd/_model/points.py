@@ -18,6 +18,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import chain
 from typing import Any, Final
 
+from dbnd._base.clock import EPOCH, micros
 from dbnd._model.values import MAX_TEXT, metric_value, shorten, whole_step
 
 Point = tuple[str, Any, int, int | None, str | None]
@@ -42,11 +43,10 @@ TEXT: Final = "s"
 JSON: Final = "j"
 DELETED: Final = "d"
 _MARKS: Final = {"value_str": TEXT, "value_json": JSON}
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SECOND: Final = 1_000_000
 # The first and the last time that ISO-8601 can write, in µs.
-EARLIEST: Final = (datetime.min.replace(tzinfo=timezone.utc) - _EPOCH) // timedelta(microseconds=1)
-LATEST: Final = (datetime.max.replace(tzinfo=timezone.utc) - _EPOCH) // timedelta(microseconds=1)
+EARLIEST: Final = micros(datetime.min.replace(tzinfo=timezone.utc))
+LATEST: Final = micros(datetime.max.replace(tzinfo=timezone.utc))
 _encode: Final = json.JSONEncoder().encode
 
 
@@ -104,11 +104,6 @@ def _rank(point: Point) -> tuple[int, int, float]:
     return step or 0, time_us, value if mark is None and value == value else 0  # noqa: PLR0124  NaN
 
 
-def micros(time: datetime) -> int:
-    """``time`` in µs since the epoch."""
-    return (time - _EPOCH) // timedelta(microseconds=1)
-
-
 def wire_text(groups: Iterable[Group]) -> str:
     """The body of ``log_metrics`` for ``groups``, as JSON.
 
@@ -152,4 +147,4 @@ def time_text(time_us: int) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _second_text(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
+    return (EPOCH + timedelta(seconds=seconds)).isoformat()[:19]

@@ -13,9 +13,10 @@ from datetime import datetime
 from enum import Enum
 from typing import Final
 
-from dbnd._base.facts import current_user, random_name, utc_now
+from dbnd._base.clock import utc_now
+from dbnd._base.environment import current_user
 from dbnd._base.forks import in_children
-from dbnd._base.uids import new_uid
+from dbnd._base.names import new_uid, random_name
 from dbnd._model.values import storable
 from dbnd._terminal import console
 from dbnd._terminal.html import Fact, facts_table

@@ -15,7 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
-from dbnd._base import facts
+from dbnd._base import environment
+from dbnd._base.clock import utc_now
 from dbnd._base.masking import mask_text
 from dbnd._model.addresses import page_url
 from dbnd._model.run import Run, RunState, TaskDefinition, TaskRun, TaskRunState
@@ -129,15 +130,15 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str, detached: bool = Fal
     """
     env: Json = {
         "uid": run.env_uid,
-        "cmd_line": masked(facts.command_line(), MAX_PREVIEW),
+        "cmd_line": masked(environment.command_line(), MAX_PREVIEW),
         "user": run.user,
         "machine": os.environ.get("DBND__ENV_MACHINE", ""),
         "databand_version": PROTOCOL_VERSION,
-        "user_code_version": facts.code_version() or "None",
+        "user_code_version": environment.code_version() or "None",
         "user_code_committed": True,
-        "project_root": facts.project_root(),
+        "project_root": environment.project_root(),
         "user_data": "None",
-        "heartbeat": time_text(facts.utc_now()),
+        "heartbeat": time_text(utc_now()),
     }
     ui_url = page_url(databand_url, run.job_name, run.uid)
     new_run: Json = {

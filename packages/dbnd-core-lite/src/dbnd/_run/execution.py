@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from dbnd._base.clock import utc_now
 from dbnd._base.errors import ConfigError
-from dbnd._base.facts import utc_now
+from dbnd._base.names import new_uid
 from dbnd._base.signals import TerminatedError, request_end
-from dbnd._base.uids import new_uid
 from dbnd._config.settings import CoreSettings, RunInfoSettings, RunSettings, TrackingSettings
 from dbnd._context.current import as_current
 from dbnd._context.plugins import plugins

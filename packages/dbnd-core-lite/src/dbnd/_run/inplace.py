@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ContextDecorator, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dbnd._base.environment import script_name
 from dbnd._base.errors import UsageError
-from dbnd._base.facts import script_name
 from dbnd._base.signals import TerminatedError, sigterm_cancels
 from dbnd._config.settings import TrackingSettings
 from dbnd._model.run import Run

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
+from dbnd._base.clock import micros
+from dbnd._base.environment import readable
 from dbnd._base.errors import DatabandError
-from dbnd._base.facts import readable
 from dbnd._base.paths import working_directory
 from dbnd._context.current import current_task_run, get_databand_context
 from dbnd._context.registry import configured_url, get_client, load_config
-from dbnd._model.points import group, micros, point
+from dbnd._model.points import group, point
 from dbnd._model.run import ParentTaskRun
 from dbnd._model.values import of_user, preview
 from dbnd._terminal import console

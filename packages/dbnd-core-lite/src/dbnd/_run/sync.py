@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from dbnd._base.clock import monotonic
 from dbnd._base.errors import ConfigError
+from dbnd._base.forks import start
 from dbnd._base.masking import mask_url
 from dbnd._base.paths import journal_folder
-from dbnd._base.threads import start
 from dbnd._config.settings import CoreSettings
 from dbnd._context.registry import configured_url, create_transport
 from dbnd._journal import ownership

@@ -12,8 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from dbnd._base.clock import monotonic
-from dbnd._base.facts import utc_now
+from dbnd._base.clock import monotonic, utc_now
 from dbnd._base.forks import in_children, renew_after_fork
 from dbnd._base.masking import mask_url
 from dbnd._config.settings import CoreSettings, RunSettings

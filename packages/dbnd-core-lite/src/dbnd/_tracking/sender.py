@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from dbnd._base.clock import monotonic
-from dbnd._base.threads import start
+from dbnd._base.forks import start
 from dbnd._journal.journal import Journal
 from dbnd._journal.records import Record
 from dbnd._terminal import console

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dbnd._base import facts, paths
-from dbnd._base.facts import _SlowFact
+from dbnd._base import environment, paths
+from dbnd._base.environment import _SlowFact
 from dbnd._model import wire
 from dbnd._model.run import Run, TaskDefinition
 
@@ -41,15 +41,15 @@ def test_the_commit_is_read_without_running_git(repository, monkeypatch, prepare
     (repository / "deep/er").mkdir(parents=True)
     monkeypatch.chdir(repository / "deep/er")
     monkeypatch.setenv("PATH", "")
-    assert facts.code_version() == expected
+    assert environment.code_version() == expected
 
 
 def test_the_commit_of_a_worktree_is_its_own(repository, monkeypatch):
     git("worktree", "add", "-b", "other", str(repository.parent / "tree"), cwd=repository)
     git("commit", "--allow-empty", "-m", "second", cwd=repository.parent / "tree")
     monkeypatch.chdir(repository.parent / "tree")
-    assert facts.code_version() == commit_as_git_says(repository.parent / "tree")
-    assert facts.code_version() != commit_as_git_says(repository)
+    assert environment.code_version() == commit_as_git_says(repository.parent / "tree")
+    assert environment.code_version() != commit_as_git_says(repository)
 
 
 @pytest.mark.parametrize("head", [b"", b"ref: refs/heads/none\n", b"\xff\x00\n", b"x" * 100_000, None])
@@ -58,12 +58,12 @@ def test_a_broken_repository_has_no_commit(tmp_path, monkeypatch, head):
     if head is not None:
         (tmp_path / ".git/HEAD").write_bytes(head)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(facts, "_commit", _SlowFact(facts._read_commit))
-    assert facts.code_version() is None
+    monkeypatch.setattr(environment, "_commit", _SlowFact(environment._read_commit))
+    assert environment.code_version() is None
 
 
 def test_a_fact_that_is_late_is_waited_for_once_and_taken_when_it_is_there(monkeypatch):
-    monkeypatch.setattr(facts, "_PATIENCE", 0.05)
+    monkeypatch.setattr(environment, "_PATIENCE", 0.05)
     answer, asked = threading.Event(), []
 
     def ask():
@@ -94,7 +94,7 @@ def test_a_run_is_announced_without_the_facts_that_cannot_be_found(tmp_path, mon
     for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "DBND_USER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 987_654)  # nobody's
-    monkeypatch.setattr(facts, "_user", _SlowFact(facts.getpass.getuser))
+    monkeypatch.setattr(environment, "_user", _SlowFact(environment.getpass.getuser))
     env = body()["task_run_env"]
     assert (env["project_root"], env["cmd_line"], env["user_code_version"]) == ("", "", "None")
     assert env["user"] == "uid 987654"
