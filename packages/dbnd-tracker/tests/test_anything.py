@@ -31,7 +31,7 @@ from dbnd_tracker._middleware.extensions import POINTS_HEADER
 from dbnd_tracker._queries import run_detail
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._server.app import create_app
-from dbnd_tracker._storage.values import MAX_DEPTH
+from dbnd_tracker._storage.encoding import MAX_DEPTH
 from dbnd_tracker._tables import write_csv, write_parquet
 
 

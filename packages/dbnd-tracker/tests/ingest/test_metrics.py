@@ -19,8 +19,8 @@ from dbnd_tracker._ingest import apply_points
 from dbnd_tracker._queries import metric_list
 from dbnd_tracker._storage import repeats
 from dbnd_tracker._storage.database import open_database
+from dbnd_tracker._storage.encoding import Kind, encode, readable
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries
-from dbnd_tracker._storage.values import Kind, encode, readable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest.compact import from_groups
 from dbnd_tracker._ingest.points import Points
 from dbnd_tracker._ingest.wire import from_wire, plain
-from dbnd_tracker._storage.values import encode
+from dbnd_tracker._storage.encoding import encode
 
 UID = "0a1b2c3d-0000-4000-8000-0123456789ab"
 TIME = 1_772_600_767_123_456

@@ -26,7 +26,7 @@ def gc(
     """
     from dbnd.plugins import console
     from dbnd_tracker._format import local_time
-    from dbnd_tracker._storage.retention import delete_client_errors, delete_expired, expired_runs
+    from dbnd_tracker._storage.deletion import delete_client_errors, delete_expired, expired_runs
 
     before = datetime.now(timezone.utc) - duration(older_than, "--older-than")
     opened = open_configured(database)

@@ -9,9 +9,9 @@ from sqlalchemy import delete
 
 from dbnd.tracking import METRIC_SOURCE, PARAM_SOURCE, TAG_SOURCE
 from dbnd_tracker._storage.bulk import insert_points, insert_rows, value_rows
+from dbnd_tracker._storage.encoding import Encoded, Kind, encode_all
 from dbnd_tracker._storage.models import Param, Tag
 from dbnd_tracker._storage.repeats import Known
-from dbnd_tracker._storage.values import Encoded, Kind, encode_all
 from dbnd_tracker._storage.writer import StaleIdsError
 
 if TYPE_CHECKING:

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete, or_, select, update
 
-from dbnd_tracker._storage.models import Run, TaskRelation, TaskRun
+from dbnd_tracker._storage.models import CHILD, UPSTREAM, Run, TaskRelation, TaskRun
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from dbnd_tracker._storage.writer import Writer
 
-CHILD: Final = "child"
-UPSTREAM: Final = "upstream"
 _QUIET: Final = {"synchronize_session": False}
 
 

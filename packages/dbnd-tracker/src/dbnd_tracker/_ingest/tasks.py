@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from dbnd_tracker._ingest.places import CHILD, UPSTREAM, current_runs, move, replace_parents
+from dbnd_tracker._ingest.places import current_runs, move, replace_parents
 from dbnd_tracker._ingest.uids import target_uid
-from dbnd_tracker._storage.models import Attempt, Param, Run, Target, TaskDefinition, TaskRelation, TaskRun
+from dbnd_tracker._storage.models import (
+    CHILD,
+    UPSTREAM,
+    Attempt,
+    Param,
+    Run,
+    Target,
+    TaskDefinition,
+    TaskRelation,
+    TaskRun,
+)
 from dbnd_tracker._storage.states import FINAL_STATES, next_task_state
 
 if TYPE_CHECKING:

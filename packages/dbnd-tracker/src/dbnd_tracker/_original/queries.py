@@ -10,14 +10,15 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import undefer
 
 from dbnd_tracker import _views as views
-from dbnd_tracker._ingest.places import CHILD, UPSTREAM
 from dbnd_tracker._queries.datasets import dataset_operations
 from dbnd_tracker._queries.details import run_detail
 from dbnd_tracker._queries.expressions import Comparison, QueryError
 from dbnd_tracker._queries.metrics import series_query
 from dbnd_tracker._queries.runs import clause
-from dbnd_tracker._storage.liveness import shown_state
+from dbnd_tracker._storage.encoding import decode
 from dbnd_tracker._storage.models import (
+    CHILD,
+    UPSTREAM,
     Attempt,
     Metric,
     MetricKey,
@@ -28,7 +29,7 @@ from dbnd_tracker._storage.models import (
     TaskRelation,
     TaskRun,
 )
-from dbnd_tracker._storage.values import decode
+from dbnd_tracker._storage.states import shown_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dbnd_tracker._storage.drivers import driver_errors
+from dbnd_tracker._storage.bulk import driver_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,8 @@ from sqlalchemy import func, literal, select
 
 from dbnd_tracker._queries.expressions import Field, Kind
 from dbnd_tracker._queries.runs import summary
+from dbnd_tracker._storage.encoding import decode
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Param, Run, Tag, TaskRun
-from dbnd_tracker._storage.values import decode
 from dbnd_tracker._views import ComparedValue, Comparison, RunSummary
 
 if TYPE_CHECKING:

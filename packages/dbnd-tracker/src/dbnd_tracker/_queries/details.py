@@ -10,10 +10,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import undefer
 
 from dbnd_tracker import _views as views
-from dbnd_tracker._ingest.places import CHILD, UPSTREAM
 from dbnd_tracker._queries.metrics import metric_view, series_query
 from dbnd_tracker._queries.runs import summary
 from dbnd_tracker._storage.models import (
+    CHILD,
+    UPSTREAM,
     Artifact,
     Attempt,
     AttemptDocument,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row, func, select
 
+from dbnd_tracker._storage.encoding import KIND_NAMES, decode, readable
 from dbnd_tracker._storage.models import Attempt, Metric, MetricKey, MetricSeries
-from dbnd_tracker._storage.values import KIND_NAMES, decode, readable
 from dbnd_tracker._views import MetricHistory, MetricPoint, MetricView
 
 if TYPE_CHECKING:

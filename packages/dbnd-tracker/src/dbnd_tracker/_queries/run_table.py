@@ -28,8 +28,8 @@ from dbnd_tracker._queries.expressions import (
     as_number,
 )
 from dbnd_tracker._queries.runs import SUMMARY, Condition, clause, column_of, summary
+from dbnd_tracker._storage.encoding import decode
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Param, Run, Tag
-from dbnd_tracker._storage.values import decode
 from dbnd_tracker._views import PageMeta, RunPage, RunSummary
 
 if TYPE_CHECKING:

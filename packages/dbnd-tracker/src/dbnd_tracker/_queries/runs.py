@@ -24,9 +24,8 @@ from dbnd_tracker._queries.expressions import (
     comparison,
     problem,
 )
-from dbnd_tracker._storage.liveness import lost, shown_state
 from dbnd_tracker._storage.models import Run
-from dbnd_tracker._storage.states import LOST
+from dbnd_tracker._storage.states import LOST, lost, shown_state
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from dbnd_tracker._queries.arrays import NO_STEP, NO_VALUE
-from dbnd_tracker._storage.values import Kind
+from dbnd_tracker._storage.encoding import Kind
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

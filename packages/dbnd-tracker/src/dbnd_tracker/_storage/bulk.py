@@ -7,13 +7,15 @@ each row, one busy thread would slow insertion down a thousand times.
 from __future__ import annotations
 
 import functools
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from dbnd_tracker._storage.drivers import driver_errors
+from sqlalchemy.exc import DBAPIError
+
 from dbnd_tracker._storage.models import Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -93,3 +95,17 @@ def _copy(connection: Connection, columns: Sequence[Sequence[Any]]) -> None:
     driver: Any = connection.connection.dbapi_connection
     with driver_errors(connection, _COPY), driver.cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.write("\n".join(lines).encode())
+
+
+@contextmanager
+def driver_errors(connection: Connection, statement: str) -> Iterator[None]:
+    """Report errors of the driver, which the block uses past SQLAlchemy, as SQLAlchemy does.
+
+    Raises:
+        DBAPIError: The driver says that ``statement`` failed.
+    """
+    errors = connection.dialect.loaded_dbapi.Error
+    try:
+        yield
+    except errors as error:
+        raise DBAPIError.instance(statement, None, error, errors, dialect=connection.dialect) from error

@@ -27,9 +27,9 @@ from dbnd import ConfigError
 from dbnd.plugins import SQLITE, console, mask_url, sqlite_path, sqlite_url
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError
 from dbnd_tracker._storage.deadline import DEADLINE
-from dbnd_tracker._storage.liveness import HEARTBEAT_TIMEOUT
+from dbnd_tracker._storage.encoding import from_json_text, readable
 from dbnd_tracker._storage.sqlite import FileConnection, identity, make_file, settle
-from dbnd_tracker._storage.values import from_json_text, readable
+from dbnd_tracker._storage.states import HEARTBEAT_TIMEOUT
 from dbnd_tracker._storage.writer import IdCache, StaleIdsError, Writer
 
 if TYPE_CHECKING:

@@ -1,15 +1,18 @@
-"""Deletion of runs, with everything in them."""
+"""Deletion of runs with everything in them, and which runs are old enough for it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy import delete, insert, literal, or_, select
+from sqlalchemy import delete, func, insert, literal, or_, select
 
 from dbnd_tracker._storage.models import (
     Attempt,
     Base,
+    ClientError,
     Deleted,
     Metric,
     MetricSeries,
@@ -19,12 +22,23 @@ from dbnd_tracker._storage.models import (
     TaskRun,
     UtcDateTime,
 )
+from dbnd_tracker._storage.states import FINAL_STATES, lost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Table
     from sqlalchemy.orm import Session
+
+    from dbnd_tracker._storage.database import Database
+    from dbnd_tracker._storage.writer import Writer
+
+# Runs deleted in one transaction: others write between two of them.
+_RUNS: Final = 50
+_ATTEMPT_ID: Final = cast("Table", Attempt.__table__).c.id
+_OF_ATTEMPTS: Final = [
+    table for table in Base.metadata.sorted_tables if any(key.column is _ATTEMPT_ID for key in table.foreign_keys)
+]
 
 
 def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
@@ -38,44 +52,100 @@ def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
     """
     # Locked, so that nobody adds to them meanwhile.
     run_uids = session.scalars(select(Run.uid).where(Run.uid.in_(run_uids)).order_by(Run.id).with_for_update()).all()
-    task_runs: Any = select(TaskRun.uid).where(TaskRun.run_uid.in_(run_uids))
+    is_inside = TaskRun.run_uid.in_(run_uids)
+    task_runs: Any = select(TaskRun.uid).where(is_inside)
     attempts: Any = select(Attempt.id).where(Attempt.task_run_uid.in_(task_runs))
     series = select(MetricSeries.id).where(MetricSeries.attempt_id.in_(attempts))
-    definitions = select(TaskRun.task_definition_uid).where(TaskRun.run_uid.in_(run_uids)).distinct()
-    _record(session, run_uids)
-    its_definitions = [uid for uid in session.scalars(definitions) if uid is not None]
-    _delete(session, Metric, Metric.series_id.in_(series))
-    for table in _tables_of_attempts():
-        _delete(session, table, table.c.attempt_id.in_(attempts))
-    _delete(session, Attempt, Attempt.task_run_uid.in_(task_runs))
-    _delete(session, TaskRelation, or_(TaskRelation.from_uid.in_(task_runs), TaskRelation.to_uid.in_(task_runs)))
-    _delete(session, TaskRun, TaskRun.run_uid.in_(run_uids))
-    # The definitions of a process belong to all runs that it has made.
-    used = select(TaskRun.task_definition_uid).where(TaskRun.task_definition_uid.in_(its_definitions))
-    _delete(session, TaskDefinition, TaskDefinition.uid.in_(its_definitions), TaskDefinition.uid.not_in(used))
-    return _delete(session, Run, Run.uid.in_(run_uids))
-
-
-def _record(session: Session, run_uids: Sequence[str]) -> None:
-    """Keep the uids of runs, and of the task runs and attempts in them."""
-    mine = TaskRun.run_uid.in_(run_uids)
     for uids in (
         select(Run.uid, Run.uid).where(Run.uid.in_(run_uids)),
         # A run whose only task run has its uid is one uid.
-        select(TaskRun.uid, TaskRun.run_uid).where(mine, TaskRun.uid.not_in(run_uids)),
-        select(Attempt.uid, TaskRun.run_uid).join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(mine),
+        select(TaskRun.uid, TaskRun.run_uid).where(is_inside, TaskRun.uid.not_in(run_uids)),
+        select(Attempt.uid, TaskRun.run_uid).join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(is_inside),
     ):
         now: Any = literal(datetime.now(timezone.utc), UtcDateTime())
         rows = uids.add_columns(now, literal(0))
         session.execute(insert(Deleted).from_select(["uid", "run_uid", "deleted_at", "dropped"], rows))
-
-
-def _tables_of_attempts() -> list[Table]:
-    """Every table whose rows belong to an attempt, those added later included."""
-    attempt = cast("Table", Attempt.__table__).c.id
-    return [table for table in Base.metadata.sorted_tables if any(key.column is attempt for key in table.foreign_keys)]
+    definitions = session.scalars(select(TaskRun.task_definition_uid).where(is_inside).distinct()).all()
+    _delete(session, Metric, Metric.series_id.in_(series))
+    for table in _OF_ATTEMPTS:
+        _delete(session, table, table.c.attempt_id.in_(attempts))
+    _delete(session, Attempt, Attempt.task_run_uid.in_(task_runs))
+    _delete(session, TaskRelation, or_(TaskRelation.from_uid.in_(task_runs), TaskRelation.to_uid.in_(task_runs)))
+    _delete(session, TaskRun, is_inside)
+    # The definitions of a process belong to all runs that it has made.
+    used = select(TaskRun.task_definition_uid).where(TaskRun.task_definition_uid.in_(definitions))
+    _delete(session, TaskDefinition, TaskDefinition.uid.in_(definitions), TaskDefinition.uid.not_in(used))
+    return _delete(session, Run, Run.uid.in_(run_uids))
 
 
 def _delete(session: Session, table: Any, *conditions: Any) -> int:
     result: Any = session.execute(delete(table).where(*conditions).execution_options(synchronize_session=False))
     return int(result.rowcount)
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Runs of one job that are old enough to go.
+
+    Args:
+        job: The job, or None for runs that never said theirs.
+        uids: The runs, oldest first.
+        points: How many points they have.
+        first: When the oldest one started.
+        last: When the newest one started.
+    """
+
+    job: str | None
+    uids: Sequence[str]
+    points: int
+    first: datetime
+    last: datetime
+
+
+def expired_runs(session: Session, before: datetime, jobs: Sequence[str] = ()) -> list[Expired]:
+    """Runs that ended before a time, by job; a run that is in no final state is kept unless it is lost.
+
+    Args:
+        session: Where to read.
+        before: The time; of a run that does not say when it ended, the start counts.
+        jobs: Only runs of these jobs; none means all.
+    """
+    ended = or_(Run.state.in_(sorted(FINAL_STATES)), lost(session))
+    points = select(func.sum(MetricSeries.points)).join(Attempt, Attempt.id == MetricSeries.attempt_id)
+    points_of_run = points.where(Attempt.run_id == Run.id).scalar_subquery().label("points")
+    wanted = select(Run.uid, Run.job_name, Run.start_time, points_of_run)
+    wanted = wanted.where(ended, func.coalesce(Run.end_time, Run.start_time) < before)
+    if jobs:
+        wanted = wanted.where(Run.job_name.in_(jobs))
+    found: dict[str | None, list[Any]] = {}
+    for row in session.execute(wanted.order_by(Run.start_time, Run.id)):
+        found.setdefault(row.job_name, []).append(row)
+    return [
+        Expired(
+            job=job,
+            uids=[row.uid for row in rows],
+            points=sum(int(row.points or 0) for row in rows),  # PostgreSQL sums up to a Decimal
+            first=rows[0].start_time,
+            last=rows[-1].start_time,
+        )
+        for job, rows in sorted(found.items(), key=lambda item: item[0] or "")
+    ]
+
+
+def delete_expired(database: Database, expired: Expired) -> None:
+    """Delete runs with everything in them, some in each transaction.
+
+    Raises:
+        StorageError: The database cannot be used; runs may be deleted already, each wholly.
+    """
+
+    def work(run_uids: Sequence[str], writer: Writer) -> None:
+        delete_runs(writer.session, run_uids)
+
+    for start in range(0, len(expired.uids), _RUNS):
+        database.write(partial(work, expired.uids[start : start + _RUNS]))
+
+
+def delete_client_errors(database: Database, before: datetime) -> None:
+    """Delete what clients said about their own errors before a time."""
+    database.write(lambda writer: writer.session.execute(delete(ClientError).where(ClientError.received_at < before)))

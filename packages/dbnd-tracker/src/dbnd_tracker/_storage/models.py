@@ -36,6 +36,8 @@ _NEW_IDS: Final = {"sqlite_autoincrement": True}
 
 NAME_LENGTH: Final = 500
 """Longest name that is indexed, in characters (PostgreSQL indexes at most some 2,700 bytes)."""
+CHILD: Final = "child"
+UPSTREAM: Final = "upstream"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -184,7 +186,7 @@ class TaskRelation(Base):
     __tablename__ = "task_relations"
 
     kind: Mapped[str] = mapped_column(String(16), primary_key=True)
-    """``child`` or ``upstream``."""
+    """``CHILD`` or ``UPSTREAM``."""
     from_uid: Mapped[str] = mapped_column(_Uid, primary_key=True)
     to_uid: Mapped[str] = mapped_column(_Uid, primary_key=True, index=True)
 

@@ -1,16 +1,24 @@
-"""The states of runs and task runs, and which of two wins when events arrive out of order."""
+"""The states of runs and task runs: which of two wins when events arrive out of order, and which runs are lost."""
 
 from __future__ import annotations
 
-from typing import Final
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import ColumnElement, and_, or_
 
 from dbnd.tracking import TaskRunState
+from dbnd_tracker._storage.models import Run
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 FINAL_STATES: Final = frozenset(state.value for state in TaskRunState if state.is_final)
 """States after which nothing runs any more, of runs and of task runs."""
-
 LOST: Final = "lost"
 """What a run is shown as whose heartbeats have stopped; it is never stored."""
+HEARTBEAT_TIMEOUT: Final = "dbnd_heartbeat_timeout"
+"""Key of a session's ``info``: after how long a silence a run is lost, a ``timedelta``."""
 
 _CORRECTIONS: Final = frozenset({"success", "failed"})
 _TASK_RANKS: Final = {"scheduled": 1, "queued": 2, "running": 3}
@@ -35,6 +43,21 @@ def _winner(ranks: dict[str, int], old: str | None, new: str) -> str:
     if old is None:
         return new
     old_rank, new_rank = ranks.get(old, _TOP_RANK), ranks.get(new, _TOP_RANK)
-    if new_rank > old_rank or (new_rank == old_rank and new in _CORRECTIONS):
-        return new
-    return old
+    return new if new_rank > old_rank or (new_rank == old_rank and new in _CORRECTIONS) else old
+
+
+def shown_state(session: Session, run: Run) -> str | None:
+    """The state of ``run`` as it is shown: found at reading, so that a run that reports again is lost no more."""
+    is_silent = run.sends_heartbeat and run.last_heartbeat is not None and run.last_heartbeat < _silent_since(session)
+    return LOST if is_silent and run.state not in FINAL_STATES else run.state
+
+
+def lost(session: Session) -> ColumnElement[bool]:
+    """The condition that a run is lost, in SQL."""
+    is_open = or_(Run.state.is_(None), Run.state.not_in(sorted(FINAL_STATES)))
+    return and_(Run.sends_heartbeat, Run.last_heartbeat < _silent_since(session), is_open)
+
+
+def _silent_since(session: Session) -> datetime:
+    timeout: timedelta = session.info[HEARTBEAT_TIMEOUT]
+    return datetime.now(timezone.utc) - timeout
