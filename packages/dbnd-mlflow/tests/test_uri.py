@@ -112,10 +112,10 @@ def test_a_uri_without_a_tracker_says_what_to_write():
     [
         (
             "duplicate_to=sqlite:///x.db",
-            r"has 'duplicate_to', which is unknown: .*; did you mean duplicate_tracking_to\?",
+            r"has 'duplicate_to', which is unknown: .*\. Did you mean 'duplicate_tracking_to'\?",
         ),
         ("Duplicate_Tracking_To=x", "has 'Duplicate_Tracking_To', which is unknown"),
-        ("databandurl=http://h", r"did you mean databand_url\?"),
+        ("databandurl=http://h", r"Did you mean 'databand_url'\?"),
         ("zzz=1", r"knows duplicate_tracking_to \(the URI of your own MLflow store\) and databand_url\.$"),
         ("http%3A%2F%2Fu%3Ahunter2%40h", "which is unknown"),
         ("duplicate_tracking_to=x&duplicate_tracking_to=y", "has duplicate_tracking_to twice"),
@@ -136,7 +136,7 @@ def test_a_forgotten_question_mark_is_said():
 def test_mlflow_says_at_its_first_use_what_is_mistyped():
     mlflow.set_tracking_uri("dbnd://h?duplicate_to=sqlite:///x.db")
     for use in (mlflow.start_run, mlflow.MlflowClient, mlflow.search_runs):
-        with pytest.raises(ConfigError, match=r"did you mean duplicate_tracking_to\?"):
+        with pytest.raises(ConfigError, match=r"Did you mean 'duplicate_tracking_to'\?"):
             use()
 
 

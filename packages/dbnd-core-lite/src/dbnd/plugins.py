@@ -1,4 +1,4 @@
-"""The console, core's settings, masking and paths: what commands and settings of plugins use."""
+"""The console, words, core's settings, masking and paths: what commands and settings of plugins use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from dbnd._base.paths import SQLITE, sqlite_path, sqlite_url
 from dbnd._config.settings import CoreSettings
 from dbnd._terminal import console
 from dbnd._terminal.logs import clean_logs
-from dbnd._terminal.text import Shown, plain, together, width
+from dbnd._terminal.text import (
+    Shown,
+    did_you_mean,
+    duration,
+    first_problem,
+    parse_duration,
+    plain,
+    together,
+    width,
+)
 
 __all__ = [
     "SQLITE",
@@ -16,9 +25,13 @@ __all__ = [
     "Shown",
     "clean_logs",
     "console",
+    "did_you_mean",
+    "duration",
+    "first_problem",
     "mask_text",
     "mask_url",
     "mask_value",
+    "parse_duration",
     "plain",
     "script_name",
     "sqlite_path",

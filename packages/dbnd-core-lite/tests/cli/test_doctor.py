@@ -91,7 +91,7 @@ def test_an_unreachable_tracker_is_found(doctor, free_port):
     ("setting", "text"),
     [
         ("core.flush_timeout=soon", "core.flush_timeout = 'soon' (--set-config) cannot be used"),
-        ("core.flush_timeuot=1", "Did you mean core.flush_timeout?"),
+        ("core.flush_timeuot=1", "Did you mean 'core.flush_timeout'?"),
         ("core.databand_url=ftp://h", "its scheme is none of"),
     ],
 )

@@ -140,7 +140,7 @@ def test_options_of_dbnd_may_stand_behind_those_of_the_task(run, server):
         (["tasks.main", "stray"], 2, "The argument 'stray' is not of the form --name VALUE"),
         (["tasks.required"], 2, "needs a value for 'path': add --path VALUE"),
         (["tasks.main", "--set", "n"], 2, "--set 'n' is not of the form name=value"),
-        (["tasks.main", "-c", "core.databnad_url=x"], 8, "Did you mean core.databand_url?"),
+        (["tasks.main", "-c", "core.databnad_url=x"], 8, "Did you mean 'core.databand_url'?"),
         (["tasks.main", "-c", "corre.databand_url=x"], 8, "The section [corre] (--set-config) does not exist"),
         (["tasks.main", "-c", "core.flush_timeout=x"], 8, "core.flush_timeout = 'x' (--set-config) cannot be used"),
         (["tasks.main", "-c", "core.databand_url=h"], 8, "a URL such as http://localhost:8080 is needed"),
@@ -249,7 +249,7 @@ def test_a_misspelt_key_in_a_file_does_not_stop_the_run(run, home):
     done = run("tasks.main")
     assert done.returncode == 0
     assert "databand.cfg, line 2" in done.stderr
-    assert "Did you mean core.flush_timeout?" in done.stderr
+    assert "Did you mean 'core.flush_timeout'?" in done.stderr
 
 
 def test_help_of_a_task_lists_its_parameters(dbnd):

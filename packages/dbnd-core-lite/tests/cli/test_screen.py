@@ -122,7 +122,7 @@ def normalised(lines):
     text = re.sub(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]", "*", text)
     text = re.sub(r"─{3,}", "────", text)
     text = re.sub(r"events wait|\d+ wait", lambda found: re.sub(r"\d+", "N", found[0]), text)
-    return re.sub(r" *\b(\d+\.\ds|\d+s|\d+m \d\ds)", " TIME", text).split("\n")
+    return re.sub(r" *\b(\d+ms|\d+\.\ds|\d+s|\d+m \d\ds)", " TIME", text).split("\n")
 
 
 def lines_of(text):

@@ -87,7 +87,7 @@ def test_a_wrong_secret_is_not_printed():
 
 @pytest.mark.parametrize(
     ("assignment", "hint"),
-    [("core.databnad_url=x", "Did you mean core.databand_url?"), ("cor.x=1", "Did you mean core?")],
+    [("core.databnad_url=x", "Did you mean 'core.databand_url'?"), ("cor.x=1", "Did you mean 'core'?")],
 )
 def test_an_unknown_key_on_the_command_line_is_an_error(assignment, hint):
     with pytest.raises(ConfigError, match=r"--set-config") as caught:
@@ -106,7 +106,7 @@ def test_an_unknown_key_in_a_file_is_a_warning_with_file_and_line(home, capsys):
     loaded.check()
     said = capsys.readouterr().err
     assert f"{path}, line 2" in said
-    assert "Did you mean core.databand_url?" in said
+    assert "Did you mean 'core.databand_url'?" in said
     assert loaded.get("core", "databand_url") is None
 
 

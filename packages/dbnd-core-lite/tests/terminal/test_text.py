@@ -7,7 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbnd._terminal.text import Shown, cut, duration, number, pad, plain, sparkline, together, width, wrap
+from dbnd._terminal.text import (
+    Shown,
+    cut,
+    did_you_mean,
+    duration,
+    number,
+    pad,
+    parse_duration,
+    plain,
+    sparkline,
+    together,
+    width,
+    wrap,
+)
 
 
 @given(st.text(), st.integers(0, 60))
@@ -115,4 +128,20 @@ def test_numbers_and_durations():
         *("0.3", "12", "1e-09", "nan", "1e+30", "True", r"a\nb"),
     ]
     assert number(10**400) == "inf"
-    assert [duration(seconds) for seconds in (-1, 0.26, 59.9, 245, 7380)] == ["0.0s", "0.3s", "59s", "4m 05s", "2h 03m"]
+    assert [duration(seconds) for seconds in (-1, 0.26, 59.9, 245, 7380)] == ["0ms", "260ms", "59s", "4m 05s", "2h 03m"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), (" 30m ", 1800), ("12 h", 43_200), ("2w", 1_209_600), ("0d", 0)]
+    + [(text, None) for text in ("", "2", "w", "2y", "-1d", "1.5h", "36501d", "999999999w", "1d 2h")],
+)
+def test_durations_as_people_write_them(text, seconds):
+    span = parse_duration(text)
+    assert (None if span is None else span.total_seconds()) == seconds
+
+
+def test_what_may_have_been_meant():
+    assert did_you_mean("trian", ["train", "test"]) == " Did you mean 'train'?"
+    assert did_you_mean("urll", ["url"], "core.") == " Did you mean 'core.url'?"
+    assert did_you_mean("x", ["train"]) == ""

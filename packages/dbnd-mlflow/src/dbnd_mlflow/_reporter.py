@@ -58,7 +58,6 @@ STATES: Final = {
     "FAILED": (TaskRunState.FAILED, RunState.FAILED),
     "KILLED": (TaskRunState.CANCELLED, RunState.CANCELLED),
 }
-_SILENCE: Final = 60.0
 # Runs that are read at once.
 _PAGE: Final = 1_000
 # The artifact root of a run, which its server makes of the ids of experiment and run, and a folder below it.
@@ -124,7 +123,7 @@ class Reporter:
         self._inner_uri = inner_uri
         with _making:
             self._map = _maps.setdefault(client, RunMap(client))
-        self._last_message = -_SILENCE
+        self._warn = console.once_a_minute()
 
     def link_tags(self, tags: dict[str, str]) -> dict[str, str]:
         """Tags that name the task run of a run about to be created with ``tags``; none outside of a task."""
@@ -373,11 +372,8 @@ class Reporter:
 
     def failed(self, method: str, error: Exception) -> None:
         """Say that something could not be reported; at most once a minute."""
-        now = monotonic()
-        if now - self._last_message >= _SILENCE:
-            self._last_message = now
-            reason = mask_text(f"{type(error).__name__}: {error}", MAX_TEXT)
-            console.warning(f"A call of MLflow ({method}) could not be reported to {self._client.name} ({reason}).")
+        reason = mask_text(f"{type(error).__name__}: {error}", MAX_TEXT)
+        self._warn(f"A call of MLflow ({method}) could not be reported to {self._client.name} ({reason}).")
 
     def _set_project(self, run: Run, experiment_id: str) -> None:
         """Make the experiment the project of a run that has none: reported by announcing the run again."""

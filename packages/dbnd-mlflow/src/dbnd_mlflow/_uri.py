@@ -144,13 +144,11 @@ def _pairs(base: str, query: str) -> Iterator[tuple[str, str]]:
 
 
 def _unknown(base: str, name: str) -> ConfigError:
-    import difflib
+    from dbnd.plugins import did_you_mean
 
-    near = difflib.get_close_matches(name, (_OWN, _TRACKER), 1)
-    hint = f"; did you mean {near[0]}?" if near else "."
     return _error(
         f"The query of the tracking URI {_masked(base)} has {_masked(name)}, which is unknown: it knows {_OWN} (the "
-        f"URI of your own MLflow store) and {_TRACKER}{hint}"
+        f"URI of your own MLflow store) and {_TRACKER}.{did_you_mean(name, (_OWN, _TRACKER))}"
     )
 
 

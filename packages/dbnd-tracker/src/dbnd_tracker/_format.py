@@ -6,6 +6,8 @@ import json
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
+from dbnd.plugins import duration
+
 
 def local_time(time: datetime | None) -> str:
     """``time`` in local time, to the second."""
@@ -17,16 +19,9 @@ def local_time(time: datetime | None) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def duration_text(duration: timedelta | None) -> str:
-    """A duration such as 250ms, 3.2s, 4m 05s or 2h 03m."""
-    if duration is None:
-        return ""
-    seconds = max(duration.total_seconds(), 0)
-    if seconds < 60:
-        return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
+def duration_text(took: timedelta | None) -> str:
+    """A duration such as 250ms, 3.2s, 4m 05s or 2h 03m; empty for None."""
+    return "" if took is None else duration(took.total_seconds())
 
 
 def value_text(value: object, longest: int = 200) -> str:

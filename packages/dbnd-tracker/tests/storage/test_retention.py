@@ -138,7 +138,7 @@ def test_runs_are_written_while_others_are_deleted(tracker: Any, database_url: s
 def test_an_age_that_is_none_is_said(dbnd: Any, age: str) -> None:
     result = dbnd("tracker", "gc", f"--older-than={age}")
     assert result.returncode == 2
-    assert f"--older-than {age!r} is no time such as 30m, 12h or 90d." in result.stderr
+    assert f"--older-than {age!r} is no time such as 30m, 12h, 90d or 2w." in result.stderr
 
 
 def test_a_backup_is_whole_while_the_tracker_is_written_to(

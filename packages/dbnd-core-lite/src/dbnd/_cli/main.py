@@ -14,6 +14,7 @@ from dbnd._cli.verbosity import add_verbosity_options
 from dbnd._context.hooks import Command
 from dbnd._context.plugins import plugins
 from dbnd._terminal import console
+from dbnd._terminal.text import did_you_mean
 
 
 class _Commands(click.Group):
@@ -44,11 +45,7 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that ``args`` begin with."""
         if not ctx.resilient_parsing and args[0][:1] != "-" and args[0] not in self._known():
-            import difflib
-
-            near = difflib.get_close_matches(args[0], self._known(), 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"No such command {args[0]!r}.{hint}")
+            ctx.fail(f"No such command {args[0]!r}.{did_you_mean(args[0], self._known())}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -11,6 +11,7 @@ from dbnd._base.errors import ConfigError
 from dbnd._base.masking import mask_value
 from dbnd._config.original_keys import is_original
 from dbnd._terminal import console
+from dbnd._terminal.text import did_you_mean, first_problem
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -160,13 +161,10 @@ class Config:
         return rows
 
     def _explain(self, model: type[Settings], error: ValidationError) -> str:
-        problem = error.errors(include_url=False)[0]
-        place = problem["loc"]
-        reason = problem["msg"].removeprefix("Value error, ")
-        reason = reason[:1].lower() + reason[1:]
-        if not place:
+        path, reason = first_problem(error)
+        if not path:
             return f"The section [{model.section}] cannot be used: {reason}."
-        entry = self._entries[model.section, str(place[0])]
+        entry = self._entries[model.section, str(path[0])]
         return f"{entry.section}.{entry.key} = {entry.shown!r} ({entry.source}) cannot be used: {reason}."
 
     def _unknown(self, entry: Entry) -> str | None:
@@ -174,15 +172,12 @@ class Config:
         model = self._known.get(entry.section)
         if (model and entry.key in model.model_fields) or is_original(entry.section, entry.key):
             return None
-        import difflib
-
         if model:
             what = f"The key {entry.section}.{entry.key}"
-            near = [f"{entry.section}.{key}" for key in difflib.get_close_matches(entry.key, model.model_fields, 1)]
+            hint = did_you_mean(entry.key, model.model_fields, f"{entry.section}.")
         else:
-            what, near = f"The section [{entry.section}]", difflib.get_close_matches(entry.section, self._known, 1)
-        hint = f" Did you mean {near[0]}?" if near else " `dbnd config show` lists all keys."
-        return f"{what} ({entry.source}) does not exist.{hint}"
+            what, hint = f"The section [{entry.section}]", did_you_mean(entry.section, self._known)
+        return f"{what} ({entry.source}) does not exist.{hint or ' `dbnd config show` lists all keys.'}"
 
 
 def shown(key: str, value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -14,6 +13,7 @@ from typing import Final
 
 from dbnd._base.errors import TaskNotFoundError, UsageError
 from dbnd._run.task import Task, task_of
+from dbnd._terminal.text import did_you_mean
 
 GROUP: Final = "dbnd.tasks"
 
@@ -42,7 +42,7 @@ def load_task(target: str) -> Task:
         return _from_module(_import(module), name, target)
     module, dot, name = target.rpartition(".")
     if not dot:
-        hint = _nearest(target, short) or _listed("Registered names", short)
+        hint = did_you_mean(target, short) or _listed("Registered names", short)
         msg = f"There is no task {target!r}: name it as package.module.task or file.py::task.{hint}"
         raise TaskNotFoundError(msg)
     _check_exists(module, target)
@@ -58,7 +58,7 @@ def _from_module(module: ModuleType, name: str, target: str) -> Task:
     elif callable(getattr(module, name, None)):
         msg = f"{target!r} is not a task: decorate {name!r} with @task (from dbnd import task)."
     else:
-        near = _nearest(name, tasks) or _listed("Its tasks", tasks)
+        near = did_you_mean(name, tasks) or _listed("Its tasks", tasks)
         msg = f"There is no task {name!r} in {module.__file__ or module.__name__}.{near}"
     raise TaskNotFoundError(msg)
 
@@ -110,11 +110,6 @@ def _check_exists(module: str, target: str) -> None:
             where = f"in the package {'.'.join(parts[: count - 1])!r}" if count > 1 else "on the path"
             msg = f"There is no module {name!r} {where}, which the target {target!r} names."
             raise TaskNotFoundError(msg)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _listed(what: str, names: Iterable[str]) -> str:

@@ -131,6 +131,19 @@ def warn_once(text: str) -> None:
         warning(text)
 
 
+def once_a_minute() -> Callable[[str], None]:
+    """A ``warning`` that leaves out what comes within a minute of the last one."""
+    last = float("-inf")
+
+    def warn(text: str) -> None:
+        nonlocal last
+        if monotonic() - last >= 60:
+            last = monotonic()
+            warning(text)
+
+    return warn
+
+
 def error(text: str) -> None:
     """Say what stopped the command, on standard error."""
     _say("error", text)

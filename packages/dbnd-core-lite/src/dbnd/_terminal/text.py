@@ -1,4 +1,4 @@
-"""Text for a terminal: cleaned, measured in columns, cut to fit; numbers, durations and series in few characters."""
+"""Text for people: cleaned, measured in columns, cut to fit; numbers, durations, series and problems in few words."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
-_MINUTE: Final = 60
-_TENTHS_UNTIL: Final = 10
+_DURATION: Final = re.compile(r"(\d{1,9})\s*([smhdw])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LONGEST_DURATION: Final = timedelta(days=36_500)
 _JOINER: Final = "\u200d"
 _EMOJI: Final = "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
 # What is looked at by itself: an emoji that invisible characters hold together, and any character but those of ASCII.
@@ -142,13 +147,46 @@ def number(value: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration such as 0.3s, 12s, 4m 05s or 2h 03m."""
+    """A duration such as 250ms, 3.2s, 12s, 4m 05s or 2h 03m."""
     seconds = max(seconds, 0.0)
-    if seconds < _MINUTE:
-        return f"{seconds:.1f}s" if seconds < _TENTHS_UNTIL else f"{int(seconds)}s"
-    minutes, rest = divmod(int(seconds), _MINUTE)
-    hours, minutes = divmod(minutes, _MINUTE)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 60:
+        return f"{seconds:.1f}s" if seconds < 10 else f"{int(seconds)}s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
+
+
+def parse_duration(text: str) -> timedelta | None:
+    """The duration that ``text`` gives, such as 30m, 12h, 7d or 2w; None when it gives none up to a hundred years."""
+    found = _DURATION.fullmatch(text.strip())
+    try:
+        span = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
+    except OverflowError:
+        return None
+    return span if span is not None and span <= _LONGEST_DURATION else None
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A sentence with the name among ``known`` that is most like ``name``; empty when none is like it.
+
+    Args:
+        name: What is unknown.
+        known: The names that exist.
+        prefix: What stands before the name in the sentence.
+    """
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f" Did you mean {prefix + near[0]!r}?" if near else ""
+
+
+def first_problem(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
+    """Where the first thing stands that pydantic has found wrong, and what it is, as the end of a sentence."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    reason = first["msg"].removeprefix("Value error, ")
+    return first["loc"], reason[:1].lower() + reason[1:]
 
 
 def sparkline(values: Sequence[float], columns: int) -> str:

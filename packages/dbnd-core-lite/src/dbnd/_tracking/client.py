@@ -27,8 +27,6 @@ from dbnd._tracking.transport import Transport, TransportFactory
 if TYPE_CHECKING:
     from dbnd._config.config import Config
 
-# The shortest time between two messages about events that are lost, in seconds.
-_SILENCE: Final = 60.0
 # Seconds after which a journal that could not be opened is tried again.
 _OPEN_AGAIN: Final = 5.0
 
@@ -61,7 +59,7 @@ class TrackingAPIClient:
         # can see them half imported. Nothing is connected yet.
         self._transport: Transport | None = make_transport(url, config)
         self._name: Final = mask_url(url)
-        self._last_message = -_SILENCE
+        self._warn_of_loss = console.once_a_minute()
         self._start_afresh()
         _clients.add(self)
         renew_after_fork(self)
@@ -328,11 +326,8 @@ class TrackingAPIClient:
     def drop(self, call: str, error: Exception) -> None:
         """Count an event that could not be kept, and say so at most once a minute."""
         self.dropped += 1
-        now = monotonic()
-        if now - self._last_message >= _SILENCE:
-            self._last_message = now
-            why = wire.message_of(error)
-            console.warning(f"An event ({call}) could not be kept and is lost: {why}. The run goes on.")
+        why = wire.message_of(error)
+        self._warn_of_loss(f"An event ({call}) could not be kept and is lost: {why}. The run goes on.")
 
     def _open(self) -> Channel:
         with self._opening:

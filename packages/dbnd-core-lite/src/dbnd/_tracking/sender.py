@@ -43,8 +43,6 @@ _LEAST_REST: Final = 0.15
 # A full batch takes some 60 ms: with a shorter limit the sender of a process that logs thousands of points a second
 # would have the interpreter for more than a hundredth of the time.
 _LONGEST_REST: Final = 6.0
-# "At most once a minute": the shortest time between two messages, in seconds.
-_SILENCE: Final = 60.0
 # Seconds between two looks at the progress of a flush.
 _LOOK: Final = 0.2
 _FOREVER: Final = float("inf")
@@ -106,7 +104,7 @@ class Sender:
         self._failed_in = 0
         # When last everything was sent that had been logged before its batch began.
         self._caught_up_at = monotonic()
-        self._last_message = -_SILENCE
+        self._warn = console.once_a_minute()
         self.trouble: str | None = None
         self.dead = 0
         self.dead_path: Path | None = None
@@ -278,7 +276,7 @@ class Sender:
     def _count_dropped(self, dropped: dict[str, int]) -> None:
         for run_uid, events in dropped.items():
             if run_uid not in self.dropped:
-                self._say(
+                self._warn(
                     f"The run {run_uid} was deleted from the tracker {self._name}: what it still logs is dropped."
                 )
             self.dropped[run_uid] = self.dropped.get(run_uid, 0) + events
@@ -316,7 +314,7 @@ class Sender:
         self._is_absent = not (self._has_answered or isinstance(error, BusyError))
         self._failed_in = self._drain if self._draining.is_set() else 0
         if not self._draining.is_set():
-            self._say(f"The tracker {self._name} does not take events ({self.trouble}); they are kept and sent later.")
+            self._warn(f"The tracker {self._name} does not take events ({self.trouble}); they are kept and sent later.")
         elif self._is_absent:
             self._give_up()
             return False
@@ -348,20 +346,14 @@ class Sender:
         if record.is_damaged:
             self.damaged += record.points
             self.damaged_path = path
-            self._say(f"{record.points} events in the journal are damaged and lost; their bytes are kept in {path}.")
+            self._warn(f"{record.points} events in the journal are damaged and lost; their bytes are kept in {path}.")
             return
         self.dead += 1
         if record.call == "init_run" and isinstance(record.body, dict):
             self.refused_runs.add(record.body.get("init_args", {}).get("run_uid"))
         self.dead_path = path
         who = "An event could not be sent" if record.line else f"The tracker {self._name} refused an event"
-        self._say(f"{who} ({record.call}: {reason}); it is kept in {path}.")
-
-    def _say(self, text: str) -> None:
-        now = monotonic()
-        if now - self._last_message >= _SILENCE:
-            self._last_message = now
-            console.warning(text)
+        self._warn(f"{who} ({record.call}: {reason}); it is kept in {path}.")
 
 
 def _outcome(timeout: float, taken: int, seconds: float, *, at_end: bool) -> str:

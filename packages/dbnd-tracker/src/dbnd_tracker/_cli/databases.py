@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from dbnd_tracker._settings import TrackerSettings
     from dbnd_tracker._storage.database import Database
-
-_DURATION: Final = re.compile(r"(\d{1,6})([smhd])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_LONGEST_DAYS: Final = 36_500
 
 database_option = click.option("--database", help="File, sqlite:///file or postgresql://… (tracker.database).")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -50,7 +46,7 @@ def open_configured(given: str | None, *, create: bool = True) -> Database:
 
 
 def duration(text: str, option: str) -> timedelta:
-    """A time such as 30m, 12h or 90d.
+    """A time such as 30m, 12h, 90d or 2w.
 
     Args:
         text: What the user gave.
@@ -60,10 +56,10 @@ def duration(text: str, option: str) -> timedelta:
         UsageError: It is no time.
     """
     from dbnd import UsageError
+    from dbnd.plugins import parse_duration
 
-    found = _DURATION.fullmatch(text.strip())
-    span = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else timedelta()
-    if not timedelta() < span <= timedelta(days=_LONGEST_DAYS):
-        msg = f"{option} {text!r} is no time such as 30m, 12h or 90d."
+    span = parse_duration(text)
+    if not span:
+        msg = f"{option} {text!r} is no time such as 30m, 12h, 90d or 2w."
         raise UsageError(msg)
     return span

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Final
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from dbnd import UsageError
 
@@ -12,9 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dbnd_tracker._queries import Condition
-
-_AGE: Final = re.compile(r"(\d+)\s*([smhdw])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def where_text(texts: Sequence[str]) -> str:
@@ -66,12 +62,13 @@ def time_condition(option: str, op: str, text: str) -> Condition:
     Raises:
         UsageError: ``text`` is neither.
     """
+    from dbnd.plugins import parse_duration
     from dbnd_tracker._queries import Condition
 
-    age = _AGE.fullmatch(text.strip())
+    age = parse_duration(text)
     try:
-        if age:
-            time = datetime.now(timezone.utc) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        if age is not None:
+            time = datetime.now(timezone.utc) - age
         else:
             time = datetime.fromisoformat(text.strip())
             time = time if time.tzinfo else time.astimezone()

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from dbnd.plugins import first_problem
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._schemas.fields import Allowance
 from dbnd_tracker._schemas.unknown import UNKNOWN_KEYS
@@ -28,10 +29,9 @@ def validated(call: str, model: type[M], body: object, *place: str | int) -> M:
     try:
         found = model.model_validate(body, context=Allowance())
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in (*place, *problem["loc"])) or "its top"
-        reason = problem["msg"].removeprefix("Value error, ")
-        msg = f"The body of {call} is wrong at {where}: {reason[:1].lower()}{reason[1:]}."
+        inner, reason = first_problem(error)
+        where = ".".join(map(str, (*place, *inner))) or "its top"
+        msg = f"The body of {call} is wrong at {where}: {reason}."
         raise PayloadError(msg) from None
     UNKNOWN_KEYS.note(call, model, body)
     return found
