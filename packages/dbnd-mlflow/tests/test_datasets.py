@@ -13,7 +13,7 @@ from mlflow.entities import Dataset
 
 from dbnd._model import wire
 from dbnd_mlflow import build_composite_uri
-from dbnd_mlflow._datasets import dataset_operation, path_of
+from dbnd_mlflow._reporting.datasets import dataset_operation, path_of
 
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
 

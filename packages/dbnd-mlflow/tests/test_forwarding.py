@@ -17,7 +17,7 @@ from mlflow.tracking._model_registry.utils import _get_store_registry
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd_mlflow import DatabandStore, build_composite_uri
-from dbnd_mlflow._taps import TAPS
+from dbnd_mlflow._store.taps import TAPS
 
 
 @pytest.fixture(params=["sqlite", "file", "http", "registry sqlite", "registry file", "registry http"])

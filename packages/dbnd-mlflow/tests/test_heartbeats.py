@@ -13,8 +13,9 @@ from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd import dbnd_tracking
 from dbnd._model.run import Run
-from dbnd_mlflow import _hearts, build_composite_uri
-from dbnd_mlflow._reporter import _maps
+from dbnd_mlflow import build_composite_uri
+from dbnd_mlflow._reporting import heartbeats
+from dbnd_mlflow._reporting.reporter import _maps
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def beating(uri):
     tracking = _get_store(uri)._databand_reporter._client
 
     def read():
-        return {uid.replace("-", "") for uid in tracking._channel.sender._hearts}
+        return {uid.replace("-", "") for uid in tracking._channel.sender.heartbeats}
 
     return read
 
@@ -44,7 +45,7 @@ def answer(uri):
     tracking = _get_store(uri)._databand_reporter._client
 
     def answer(state):
-        for heart in list(tracking._channel.sender._hearts.values()):
+        for heart in list(tracking._channel.sender.heartbeats.values()):
             heart.on_state(state)
 
     return answer
@@ -91,7 +92,7 @@ def test_a_run_that_was_left_to_this_process_beats_from_what_is_logged_to_it_on(
     client.log_metric(run_id, "m", 1)
     assert beating() == {run_id}
     tracked = next(runs._runs[run_id] for runs in _maps.values() if run_id in runs)
-    tracked.heard_at = time.monotonic() - _hearts.PATIENCE - 60
+    tracked.heard_at = time.monotonic() - heartbeats.PATIENCE - 60
     answer("running")
     assert beating() == set()
     client.log_metric(run_id, "m", 2)
@@ -124,7 +125,7 @@ def test_a_run_that_is_asked_to_stop_goes_on_and_that_is_said_once(client, beati
 
 
 def test_of_very_many_runs_not_all_beat_and_none_of_the_others_is_expected_to(client, beating, journalled, monkeypatch):
-    monkeypatch.setattr(_hearts, "MAX_HEARTS", 2)
+    monkeypatch.setattr(heartbeats, "MAX_HEARTS", 2)
     for _ in range(3):
         client.create_run("0")
     assert len(beating()) == 2
@@ -132,17 +133,17 @@ def test_of_very_many_runs_not_all_beat_and_none_of_the_others_is_expected_to(cl
 
 
 def test_a_server_speaks_for_a_quiet_client_but_not_for_ever(client, beating, answer, monkeypatch):
-    monkeypatch.setattr(_hearts, "_is_server", lambda: True)
+    monkeypatch.setattr(heartbeats, "_is_server", lambda: True)
     run_id = client.create_run("0").info.run_id
     tracked = next(runs._runs[run_id] for runs in _maps.values() if run_id in runs)
-    tracked.heard_at = time.monotonic() - _hearts.PATIENCE + 60
+    tracked.heard_at = time.monotonic() - heartbeats.PATIENCE + 60
     answer("running")
     assert beating() == {run_id}
     tracked.heard_at -= 120
     client.log_metric(run_id, "m", 1)
     answer("running")
     assert beating() == {run_id}
-    tracked.heard_at = time.monotonic() - _hearts.PATIENCE - 60
+    tracked.heard_at = time.monotonic() - heartbeats.PATIENCE - 60
     answer("running")
     assert beating() == set()
 

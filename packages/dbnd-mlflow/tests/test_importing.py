@@ -12,6 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from dbnd.cli.sync import sync
 from kit.reports import deliver
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag, ViewType
@@ -19,11 +20,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.search_utils import SearchUtils
 
 from dbnd import dbnd_tracking
-from dbnd._cli.sync import sync
 from dbnd._context.registry import create_transport, load_config, open_reader
 from dbnd._tracking.transport import UnreachableError
-from dbnd_mlflow import _cli, _importing, _sides, build_composite_uri
-from dbnd_mlflow._derived import uid_of
+from dbnd_mlflow import build_composite_uri
+from dbnd_mlflow._commands import cli, importer, sides
+from dbnd_mlflow._reporting.derived import uid_of
 
 pytest.importorskip("dbnd_tracker")
 FIRST = 1_600_000_000_000  # ms
@@ -51,7 +52,7 @@ def live(tracker, inner_uri):
 
 
 def command(*args):
-    done = CliRunner().invoke(_cli.mlflow, list(args), catch_exceptions=False)
+    done = CliRunner().invoke(cli.mlflow, list(args), catch_exceptions=False)
     return done.exit_code, json.loads(done.stdout)
 
 
@@ -186,7 +187,7 @@ def test_a_tag_that_a_run_sets_during_the_import_is_not_set_back(own, live, impo
     run_id = live.create_run("0", tags={"t": "1"}).info.run_id
     deliver()
     own.set_tag(run_id, "t", "2")
-    send = _importing.Importer._send
+    send = importer.Importer._send
 
     def and_then_live(self, call, body):
         if call == "log_metrics" and "t" in str(body) and live.get_run(run_id).data.tags["t"] == "2":
@@ -194,20 +195,20 @@ def test_a_tag_that_a_run_sets_during_the_import_is_not_set_back(own, live, impo
             deliver()
         send(self, call, body)
 
-    monkeypatch.setattr(_importing.Importer, "_send", and_then_live)
+    monkeypatch.setattr(importer.Importer, "_send", and_then_live)
     assert import_() == (1, 1)
     assert {tag["name"]: tag["value"] for tag in reader.task_run(uid_of(run_id))["tags"]}["t"] == "3"
 
 
 def test_an_import_that_is_killed_anywhere_is_completed_by_the_next(own, import_, tracker, monkeypatch):
-    monkeypatch.setattr(_importing, "_CHUNK", 3)
+    monkeypatch.setattr(importer, "_CHUNK", 3)
     parent = own.create_run("0", run_name="parent").info.run_id
     child = own.create_run("0", run_name="child", tags={"mlflow.parentRunId": parent}).info.run_id
     for run_id in (parent, child):
         log(own, run_id, range(7))
         own.log_param(run_id, "p", 1)
         own.set_terminated(run_id)
-    send = _importing.Importer._send
+    send = importer.Importer._send
     calls = []
 
     def dying(self, call, body):
@@ -216,9 +217,9 @@ def test_an_import_that_is_killed_anywhere_is_completed_by_the_next(own, import_
         calls.append(call)
         send(self, call, body)
 
-    monkeypatch.setattr(_importing.Importer, "_send", dying)
+    monkeypatch.setattr(importer.Importer, "_send", dying)
     limit = 0
-    while CliRunner().invoke(_cli.mlflow, ["import", "--from", own.tracking_uri, "--json"]).exit_code != 0:
+    while CliRunner().invoke(cli.mlflow, ["import", "--from", own.tracking_uri, "--json"]).exit_code != 0:
         limit += 1
         calls.clear()
         assert limit < 40
@@ -232,7 +233,7 @@ def test_two_imports_at_once_bring_each_point_once(own, import_, tracker, monkey
     run_id = own.create_run("0").info.run_id
     log(own, run_id, range(10))
     own.set_terminated(run_id)
-    points_of_tracker = _importing.points_of_tracker
+    points_of_tracker = importer.points_of_tracker
     others = []
 
     def and_another_import(found):
@@ -244,7 +245,7 @@ def test_two_imports_at_once_bring_each_point_once(own, import_, tracker, monkey
 
     import_()
     log(own, run_id, range(10, 20))
-    monkeypatch.setattr(_importing, "points_of_tracker", and_another_import)
+    monkeypatch.setattr(importer, "points_of_tracker", and_another_import)
     assert import_() == (1, 1)
     assert others[1] == (1, 1)
     assert (verify(), points(tracker)) == ([], 20)
@@ -269,7 +270,7 @@ def test_an_import_that_finds_nothing_new_reads_no_point(own, import_, monkeypat
         raise AssertionError
 
     if has_pages(own, run_id):
-        monkeypatch.setattr(_sides.OwnStore, "history", reads)
+        monkeypatch.setattr(sides.OwnStore, "history", reads)
     monkeypatch.setattr("dbnd_tracker._reader.DatabaseReader.points", reads)
     assert import_() == (0, 3)
 
@@ -350,7 +351,7 @@ class TestParents:
     def test_the_command_says_that_there_is_a_parent_more(self, run, own):
         run("child", run("parent"), start=30)
         args = ["import", "--from", own.tracking_uri, "--since", "1970-01-25", "--json"]
-        done = CliRunner().invoke(_cli.mlflow, args)
+        done = CliRunner().invoke(cli.mlflow, args)
         facts = json.loads(done.stdout)
         assert (facts["runs"], facts["imported"], facts["parents"]) == (2, 2, 1)
         assert "1 of the 2 are what the runs that you asked for are nested in" in done.stderr

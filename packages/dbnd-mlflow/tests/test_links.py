@@ -14,9 +14,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd import dbnd_tracking
-from dbnd_mlflow import _derived, _runs, build_composite_uri
+from dbnd_mlflow import build_composite_uri
+from dbnd_mlflow._reporting import derived
+from dbnd_mlflow._reporting import runs as mlflow_runs
 
-LINKS = sorted(_runs.LINK_TAGS)
+LINKS = sorted(mlflow_runs.LINK_TAGS)
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def original(conf, uri):
 
 
 def own_attempt(run_id):
-    return _derived.attempt_uid(_derived.uid_of(run_id))
+    return derived.attempt_uid(derived.uid_of(run_id))
 
 
 def test_a_run_of_a_task_says_for_which_run_its_links_were_made(original, inner_uri):
@@ -59,7 +61,7 @@ def test_a_copy_outside_of_tasks_is_a_run_of_its_own(original, uri, journalled, 
     client.log_param(copy, "p", 1)
     events = journalled()[before:]
     assert set(attempts_of_points(events)) == {own_attempt(copy)}
-    assert {body["run_uid"] for body in bodies(events, "set_run_state")} == {_derived.uid_of(copy)}
+    assert {body["run_uid"] for body in bodies(events, "set_run_state")} == {derived.uid_of(copy)}
 
 
 def test_a_copy_made_in_a_task_is_a_run_of_that_task(original, conf, uri, journalled, seen_nothing):

@@ -23,7 +23,7 @@ from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd._context.registry import current_config, get_client
 from dbnd_mlflow import DatabandStore, build_composite_uri
-from dbnd_mlflow._cli import mlflow as commands
+from dbnd_mlflow._commands.cli import mlflow as commands
 
 # Each module registers its scenarios.
 from parity import artifacts, experiments, models, points, processes, runs, traces, training  # noqa: F401

@@ -17,8 +17,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd import dbnd_tracking
-from dbnd_mlflow import _derived, _runs, build_composite_uri
-from dbnd_mlflow._reporter import _maps
+from dbnd_mlflow import build_composite_uri
+from dbnd_mlflow._reporting import derived
+from dbnd_mlflow._reporting import runs as mlflow_runs
+from dbnd_mlflow._reporting.reporter import _maps
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def test_an_interrupt_gives_the_place_back_too(conf):
             store.create_run("0", "u", 1, [], "interrupted")
         first = store.create_run("0", "u", 1, [], "first")
         root = mlflow.MlflowClient().get_run(first.info.run_id).data.tags
-    assert root["dbnd.task_run_attempt_uid"] != _derived.attempt_uid(root["dbnd.task_run_uid"])
+    assert root["dbnd.task_run_attempt_uid"] != derived.attempt_uid(root["dbnd.task_run_uid"])
 
 
 def test_a_reopened_run_is_running_again(uri, journalled):
@@ -202,7 +204,7 @@ def test_metrics_that_a_failing_batch_leaves_in_a_file_store_are_reported(
 
 
 def test_runs_that_have_ended_are_forgotten_in_time(store, monkeypatch, journalled):
-    monkeypatch.setattr(_runs, "MAX_IDLE", 5)
+    monkeypatch.setattr(mlflow_runs, "MAX_IDLE", 5)
     (runs,) = [found for found in _maps.values() if found._client is store._databand_reporter._client]
     going_on = store.create_run("0", "u", 1, [], "going on").info.run_id
     ids = []
@@ -212,21 +214,22 @@ def test_runs_that_have_ended_are_forgotten_in_time(store, monkeypatch, journall
     assert set(runs._runs) == {going_on, *ids[-5:]}
     store.log_metric(ids[0], Metric("late", 1, 5, 1))
     late = attempts_of_points(journalled())[-1]
-    assert late == _derived.attempt_uid(_derived.uid_of(ids[0]))
+    assert late == derived.attempt_uid(derived.uid_of(ids[0]))
     assert len(runs._runs) == 6
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_fork_while_another_thread_holds_our_locks_leaves_the_child_working(store, uri, tmp_path):
     """The child logs into a run of its parent's, with every lock of ours held by a thread that it does not have."""
-    from dbnd_mlflow import _builders, _reporter
+    from dbnd_mlflow._reporting import reporter
+    from dbnd_mlflow._store import builders
 
     run_id = store.create_run("0", "u", 1, [], "r").info.run_id
     (runs,) = [found for found in _maps.values() if found._client is store._databand_reporter._client]
     held, done = threading.Event(), threading.Event()
 
     def hold():
-        with _builders._lock, _reporter._making, runs._lock:
+        with builders._lock, reporter._making, runs._lock:
             held.set()
             done.wait(60)
 
@@ -237,7 +240,7 @@ def test_a_fork_while_another_thread_holds_our_locks_leaves_the_child_working(st
     if pid == 0:  # the child: any way out but this one would run pytest twice
         status = 1
         try:
-            _builders.tracking_store(uri, "child")
+            builders.tracking_store(uri, "child")
             store._databand_reporter.logged("0" * 32, metrics=[Metric("m", 1, 5, 1)])
             store._databand_reporter.logged(run_id, metrics=[Metric("m", 1, 5, 1)])
             status = 0

@@ -117,7 +117,7 @@ def test_a_bad_inner_uri_fails_as_it_does_natively(tracker_url):
 
 
 def test_trouble_of_ours_never_reaches_mlflow(store, run, capsys):
-    with mock.patch("dbnd_mlflow._reporter.point", side_effect=RuntimeError("ours")):
+    with mock.patch("dbnd_mlflow._reporting.reporter.point", side_effect=RuntimeError("ours")):
         store.log_metric(run.info.run_id, Metric("m", 1, 5, 2))
     assert store.get_run(run.info.run_id).data.metrics == {"m": 1}
     said = capsys.readouterr().err

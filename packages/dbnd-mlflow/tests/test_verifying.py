@@ -13,7 +13,9 @@ from kit.reports import deliver
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from dbnd_mlflow import _cli, _derived, build_composite_uri
+from dbnd_mlflow import build_composite_uri
+from dbnd_mlflow._commands import cli
+from dbnd_mlflow._reporting import derived
 
 pytest.importorskip("dbnd_tracker")
 FIRST = 1_600_000_000_000  # ms
@@ -63,7 +65,7 @@ def tracked(home, monkeypatch, inner, own):
 
 
 def verify(*args):
-    done = CliRunner().invoke(_cli.mlflow, ["verify", "--json", *args], catch_exceptions=False)
+    done = CliRunner().invoke(cli.mlflow, ["verify", "--json", *args], catch_exceptions=False)
     return [(d["what"], d["name"], d["mlflow"], d["tracker"]) for d in json.loads(done.stdout)]
 
 
@@ -110,7 +112,7 @@ def test_each_fact_of_a_run_that_differs_is_named(tracked, own, database):
     database(
         "INSERT INTO tags (attempt_id, name, value) SELECT id, 'dbnd.lifecycle_stage', 'deleted' FROM attempts "
         "WHERE task_run_uid = ?",
-        _derived.uid_of(tracked),
+        derived.uid_of(tracked),
     )
     found = {(what, name) for what, name, *_ in verify(tracked)}
     assert found == {
@@ -125,9 +127,9 @@ def test_each_fact_of_a_run_that_differs_is_named(tracked, own, database):
 
 def test_a_run_of_databand_2_0_is_found_by_what_the_tracker_says(tracked, own, database):
     """It said by four tags which task run a run is, and not for which run they were made."""
-    uid = _derived.uid_of(tracked)
+    uid = derived.uid_of(tracked)
     other = "00000000-0000-4000-8000-000000000001"
-    attempt = _derived.attempt_uid(uid)
+    attempt = derived.attempt_uid(uid)
     database("UPDATE task_runs SET uid = ? WHERE uid = ?", other, uid)
     database("UPDATE attempts SET task_run_uid = ? WHERE task_run_uid = ?", other, uid)
     database("UPDATE task_relations SET from_uid = ?", other)

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._store import DatabandStore as DatabandStore
-    from ._switch import disable_dbnd_for_mlflow_tracking as disable_dbnd_for_mlflow_tracking
-    from ._switch import enable_dbnd_for_mlflow_tracking as enable_dbnd_for_mlflow_tracking
+    from ._store.store import DatabandStore as DatabandStore
+    from ._store.switch import disable_dbnd_for_mlflow_tracking as disable_dbnd_for_mlflow_tracking
+    from ._store.switch import enable_dbnd_for_mlflow_tracking as enable_dbnd_for_mlflow_tracking
     from ._uri import CompositeUri as CompositeUri
     from ._uri import build_composite_uri as build_composite_uri
     from ._uri import is_composite_uri as is_composite_uri
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 _HOME = {
     "CompositeUri": "._uri",
-    "DatabandStore": "._store",
+    "DatabandStore": "._store.store",
     "build_composite_uri": "._uri",
-    "disable_dbnd_for_mlflow_tracking": "._switch",
-    "enable_dbnd_for_mlflow_tracking": "._switch",
+    "disable_dbnd_for_mlflow_tracking": "._store.switch",
+    "enable_dbnd_for_mlflow_tracking": "._store.switch",
     "is_composite_uri": "._uri",
     "parse_composite_uri": "._uri",
 }

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def dbnd_commands() -> Iterable[Command]:
     """Commands that compare the two sides, and that bring older runs over."""
     return (
-        Command("mlflow", "dbnd_mlflow._cli:mlflow", "Compare MLflow's runs with the tracker's; import older ones."),
+        Command(
+            "mlflow", "dbnd_mlflow._commands.cli:mlflow", "Compare MLflow's runs with the tracker's; import older ones."
+        ),
     )
 
 
@@ -34,7 +36,7 @@ def dbnd_on_pre_init_context(ctx: DatabandContext) -> None:
     from ._settings import MlflowTrackingSettings
 
     if ctx.config.settings(MlflowTrackingSettings).databand_tracking:
-        from ._switch import switch_on
+        from ._store.switch import switch_on
 
         switch_on(ctx)
 
@@ -45,7 +47,7 @@ def dbnd_on_exit_context(ctx: DatabandContext) -> None:
     import sys
 
     # Never imported means never switched on.
-    switch = sys.modules.get(f"{__package__}._switch")
+    switch = sys.modules.get(f"{__package__}._store.switch")
     if switch is not None:
         switch.switch_off(ctx)
 
@@ -55,7 +57,7 @@ def dbnd_task_run_context(task_run: TaskRun) -> AbstractContextManager[None] | N
     """End MLflow runs that the run's root task leaves open."""
     import sys
 
-    switch = sys.modules.get(f"{__package__}._switch")
+    switch = sys.modules.get(f"{__package__}._store.switch")
     if switch is None or not task_run.is_root:
         return None
     context: AbstractContextManager[None] = switch.ending_active_runs()

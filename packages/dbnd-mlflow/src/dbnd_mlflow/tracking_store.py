@@ -23,7 +23,7 @@ def get_dbnd_store(store_uri: str | None = None, artifact_uri: str | None = None
         ConfigError: The URI or the configuration cannot be used.
         MlflowException: The user's own store cannot be built.
     """
-    from ._builders import tracking_store
+    from ._store.builders import tracking_store
 
     return tracking_store(store_uri, artifact_uri)
 
@@ -31,35 +31,35 @@ def get_dbnd_store(store_uri: str | None = None, artifact_uri: str | None = None
 # MLflow passes `tracking_uri` only to builders that name both arguments.
 def get_model_registry_store(store_uri: str | None = None, tracking_uri: str | None = None, **_: Any) -> Any:
     """The model registry of a composite URI: that of the user's own store."""
-    from ._builders import model_registry_store
+    from ._store.builders import model_registry_store
 
     return model_registry_store(store_uri, tracking_uri)
 
 
 def get_scorer_store(tracking_uri: str | None = None, **_: Any) -> Any:
     """The scorer store of a composite URI, which works through its tracking store."""
-    from ._builders import scorer_store
+    from ._store.builders import scorer_store
 
     return scorer_store(tracking_uri)
 
 
 def get_workspace_store(workspace_uri: str | None = None, **_: Any) -> Any:
     """The workspace store of a composite URI: that of the user's own store."""
-    from ._builders import workspace_store
+    from ._store.builders import workspace_store
 
     return workspace_store(workspace_uri)
 
 
 def get_artifact_repository(*args: Any, **kwargs: Any) -> Any:
     """The repository of ``mlflow-artifacts:`` URIs, which are relative to the user's own MLflow server."""
-    from ._builders import artifact_repository
+    from ._store.builders import artifact_repository
 
     return artifact_repository(*args, **kwargs)
 
 
 def get_dbfs_repository(*args: Any, **kwargs: Any) -> Any:
     """The repository of ``dbfs:`` URIs, which belong to the workspace of the user's own tracking URI."""
-    from ._builders import dbfs_repository
+    from ._store.builders import dbfs_repository
 
     return dbfs_repository(*args, **kwargs)
 

@@ -30,8 +30,12 @@ from dbnd.tracking import (
     wire,
 )
 
-from ._artifacts import MAX_ARTIFACTS, artifacts_of, is_local
-from ._comparison import (
+from .._reporting.artifacts import MAX_ARTIFACTS, artifacts_of, is_local
+from .._reporting.datasets import dataset_operation
+from .._reporting.derived import PARENT, attempt_uid, derived_task_run, foreign, moment, source_of, uid_of
+from .._reporting.reporter import IMPORTED, LIFECYCLE, METRIC, MODEL, PARAM, STATES, TAG, page_of
+from .._reporting.tags import Link
+from .comparison import (
     Texts,
     datasets_of_mlflow,
     datasets_of_tracker,
@@ -42,17 +46,13 @@ from ._comparison import (
     texts_of_mlflow,
     texts_of_tracker,
 )
-from ._datasets import dataset_operation
-from ._derived import PARENT, attempt_uid, derived_task_run, foreign, moment, source_of, uid_of
-from ._links import Link
-from ._reporter import IMPORTED, LIFECYCLE, METRIC, MODEL, PARAM, STATES, TAG, page_of
-from ._sides import models_of, task_run_of
+from .sides import models_of, task_run_of
 
 if TYPE_CHECKING:
     from dbnd.tracking import Reader
 
-    from ._families import Families
-    from ._sides import OwnStore
+    from .families import Families
+    from .sides import OwnStore
 
 # Points of one batch.
 _CHUNK: Final = 5_000

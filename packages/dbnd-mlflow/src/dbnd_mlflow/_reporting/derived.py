@@ -12,7 +12,7 @@ from dbnd import TaskRun
 from dbnd.plugins import mask_text, script_name
 from dbnd.tracking import Run, TaskDefinition, storable
 
-from ._links import Link
+from .tags import Link
 
 PARENT: Final = "mlflow.parentRunId"
 RUN_NAME: Final = "mlflow.runName"

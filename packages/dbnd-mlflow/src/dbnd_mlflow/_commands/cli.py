@@ -47,10 +47,10 @@ def verify(
 
     Without RUN_ID and --experiment, all runs are compared. Exits with 1 if anything differs.
     """
-    from ._families import Families
-    from ._sides import OwnStore, own_tracking_uri
-    from ._verdicts import record_verdict
-    from ._verify import Difference, differences
+    from .families import Families
+    from .sides import OwnStore, own_tracking_uri
+    from .verdicts import record_verdict
+    from .verify import Difference, differences
 
     config = _config(set_config)
     store = OwnStore(own_tracking_uri(config))
@@ -108,10 +108,10 @@ def import_(
     can be repeated, while runs go on, too, and goes on where it was interrupted. The runs that those asked for are
     nested in are imported as well.
     """
-    from ._families import Families
-    from ._importing import Importer
-    from ._sides import OwnStore
-    from ._uri import refuse_composite
+    from .._uri import refuse_composite
+    from .families import Families
+    from .importer import Importer
+    from .sides import OwnStore
 
     refuse_composite(source, "--from")
     config = _config(set_config)

@@ -10,7 +10,7 @@ from dbnd import TaskRun, TrackingAPIClient, current_task_run, get_databand_cont
 from dbnd.plugins import console
 from dbnd.tracking import ParentTaskRun, Run, TaskDefinition, new_uid, page_url
 
-from ._derived import (
+from .derived import (
     FINAL_STATUSES,
     NOTE,
     PARENT,
@@ -28,9 +28,9 @@ from ._derived import (
     shown,
     source_of,
 )
-from ._hearts import Hearts
-from ._links import ATTEMPT_UID, LINK_TAGS, MADE_FOR, RUN_UID, RUN_URL, TASK_RUN_UID, Link
-from ._tracked import TrackedRun
+from .heartbeats import Hearts
+from .tags import ATTEMPT_UID, LINK_TAGS, MADE_FOR, RUN_UID, RUN_URL, TASK_RUN_UID, Link
+from .tracked import TrackedRun
 
 # What MLflow's errors call a run that does not exist, and an id that none can have.
 _NO_SUCH_RUN: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final
 
-from ._taps import TAPS, tapped
+from .taps import TAPS, tapped
 
 if TYPE_CHECKING:
-    from ._reporter import Reporter
+    from .._reporting.reporter import Reporter
 
 Origin = tuple[Callable[..., Any], tuple[str | None, ...]]
 

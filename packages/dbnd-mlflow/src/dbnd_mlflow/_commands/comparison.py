@@ -11,7 +11,7 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 from dbnd.plugins import mask_value
 from dbnd.tracking import storable
 
-from ._reporter import METRIC, OWN_TAGS, PARAM
+from .._reporting.reporter import METRIC, OWN_TAGS, PARAM
 
 MODELS_TAG: Final = "mlflow.log-model.history"
 """The tag in which stores before MLflow 3 list a run's models, by themselves; the tracker has them as artifacts."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dbnd import TrackingAPIClient
     from dbnd.tracking import Run
 
-    from ._tracked import TrackedRun
+    from .tracked import TrackedRun
 
 # Each heartbeat is a request: of more runs at once the others are not expected to send any, and never shown as lost.
 MAX_HEARTS: Final = 100

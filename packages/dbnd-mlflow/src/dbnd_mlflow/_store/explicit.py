@@ -15,12 +15,12 @@ from mlflow.tracking._tracking_service import utils as mlflow_tracking
 
 from dbnd.plugins import console, mask_url
 
-from ._builders import default_tracking_uri, tracking_store
-from ._store import DatabandStore
-from ._uri import SCHEMES, is_composite_uri, parse_composite_uri, same_store
+from .._uri import SCHEMES, is_composite_uri, parse_composite_uri, same_store
+from .builders import default_tracking_uri, tracking_store
+from .store import DatabandStore
 
 if TYPE_CHECKING:
-    from ._reporter import Reporter
+    from .._reporting.reporter import Reporter
 
 Builder = Callable[..., Any]
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dbnd.tracking import storable
 
-from ._comparison import (
+from .._reporting.derived import PARENT, description, moment, name_of, source_of, uid_of, user_of
+from .._reporting.reporter import LIFECYCLE, METRIC, MODEL, STATES
+from .._reporting.tags import Link
+from .comparison import (
     Point,
     datasets_of_mlflow,
     datasets_of_tracker,
@@ -22,16 +25,13 @@ from ._comparison import (
     texts_of_mlflow,
     texts_of_tracker,
 )
-from ._derived import PARENT, description, moment, name_of, source_of, uid_of, user_of
-from ._links import Link
-from ._reporter import LIFECYCLE, METRIC, MODEL, STATES
-from ._sides import models_of, task_run_of
+from .sides import models_of, task_run_of
 
 if TYPE_CHECKING:
     from dbnd.tracking import Reader
 
-    from ._families import Families
-    from ._sides import OwnStore
+    from .families import Families
+    from .sides import OwnStore
 
 _ABSENT: Final = "(none)"
 _FINAL: Final = frozenset(run_state.value for _, run_state in STATES.values())

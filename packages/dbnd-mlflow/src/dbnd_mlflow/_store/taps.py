@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from ._reporter import Reporter
+    from .._reporting.reporter import Reporter
 
 Arguments = Mapping[str, Any]
 Tap = Callable[["Reporter", Arguments, Any], None]
@@ -126,7 +126,7 @@ def _with_links(
             return {}, args, kwargs
         from mlflow.entities import RunTag
 
-        from ._links import LINK_TAGS
+        from .._reporting.tags import LINK_TAGS
 
         own = [tag for tag in tags if tag.key not in LINK_TAGS]
         bound.arguments["tags"] = [*own, *(RunTag(key, value) for key, value in links.items())]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from dbnd.tracking import Batch, group, micros, new_uid, text_point, utc_now
 
-from ._reporter import TAG, VERIFIED
-from ._sides import task_run_of
+from .._reporting.reporter import TAG, VERIFIED
+from .sides import task_run_of
 
 if TYPE_CHECKING:
     from dbnd.tracking import Reader, Transport

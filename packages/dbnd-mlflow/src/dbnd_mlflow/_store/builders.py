@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-from ._store import DatabandStore
-from ._uri import is_composite_uri, parse_composite_uri
+from .._uri import is_composite_uri, parse_composite_uri
+from .store import DatabandStore
 
 if TYPE_CHECKING:
     from dbnd import TrackingAPIClient
@@ -41,7 +41,7 @@ _CAPTURING: Final = frozenset({"_capture_modules.py", "_capture_transformers_mod
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603  the one lock of the module; a thread of the parent may have held it
     _lock = threading.RLock()
-    reporter = sys.modules.get(f"{__package__}._reporter")
+    reporter = sys.modules.get("dbnd_mlflow._reporting.reporter")
     if reporter is not None:
         reporter.renew_locks()
 
@@ -72,7 +72,7 @@ def _build(uri: str, artifact_uri: str | None) -> Any:
     inner = _build_inner(inner_uri, artifact_uri)
     if _finds_requirements():
         return inner
-    from ._reporter import Reporter, StoreReader
+    from .._reporting.reporter import Reporter, StoreReader
 
     client = _client(composite.databand_url)
     is_near = any(base.__name__ in _NEAR for base in type(inner).__mro__)
@@ -126,14 +126,14 @@ def _build_inner(uri: str, artifact_uri: str | None) -> Any:
 
 def _own_builder(builder: Callable[..., Any]) -> Callable[..., Any]:
     """MLflow's own builder, where one of ours follows it while tracking is on."""
-    explicit = sys.modules.get(f"{__package__}._explicit")
+    explicit = sys.modules.get(f"{__package__}.explicit")
     own: Callable[..., Any] = builder if explicit is None else explicit.followed(builder)
     return own
 
 
 def _tracked_uri(uri: str) -> str | None:
     """The composite URI by which the store of a tracking URI is tracked; None if it is not."""
-    explicit = sys.modules.get(f"{__package__}._explicit")
+    explicit = sys.modules.get(f"{__package__}.explicit")
     if explicit is None:
         return uri if is_composite_uri(uri) else None
     composite: str | None = explicit.tracked_uri(uri)
@@ -184,7 +184,7 @@ def _build_registry(uri: str, tracking_uri: str) -> Any:
     store = builder(**arguments)
     if not is_composite_uri(uri) or _finds_requirements():
         return store
-    from ._reporter import Reporter, StoreReader
+    from .._reporting.reporter import Reporter, StoreReader
 
     client = _client(parse_composite_uri(uri).databand_url)
 

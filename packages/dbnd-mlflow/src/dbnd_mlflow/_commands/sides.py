@@ -19,11 +19,11 @@ from mlflow.utils.search_utils import SearchUtils
 from dbnd import DatabandError, UsageError
 from dbnd.plugins import mask_text, mask_url
 
-from ._comparison import MODELS_TAG, points_of_mlflow
-from ._derived import uid_of
-from ._links import MADE_FOR, Link
-from ._settings import MlflowTrackingSettings
-from ._uri import is_composite_uri, parse_composite_uri
+from .._reporting.derived import uid_of
+from .._reporting.tags import MADE_FOR, Link
+from .._settings import MlflowTrackingSettings
+from .._uri import is_composite_uri, parse_composite_uri
+from .comparison import MODELS_TAG, points_of_mlflow
 
 if TYPE_CHECKING:
     from dbnd import Config
@@ -41,7 +41,7 @@ def own_tracking_uri(config: Config) -> str:
     configured = config.settings(MlflowTrackingSettings).duplicate_tracking_to or str(mlflow.get_tracking_uri())
     if not is_composite_uri(configured):
         return configured
-    from ._builders import default_tracking_uri
+    from .._store.builders import default_tracking_uri
 
     return parse_composite_uri(configured).duplicate_tracking_to or default_tracking_uri()
 

@@ -14,10 +14,10 @@ from mlflow.tracking._tracking_service import utils as mlflow_tracking
 
 from dbnd.tracking import configured_url, current_config
 
-from . import _explicit
-from ._reporter import is_reported
-from ._settings import MlflowTrackingSettings
-from ._uri import build_composite_uri, is_composite_uri, parse_composite_uri
+from .._reporting.reporter import is_reported
+from .._settings import MlflowTrackingSettings
+from .._uri import build_composite_uri, is_composite_uri, parse_composite_uri
+from . import explicit as _explicit
 
 if TYPE_CHECKING:
     from dbnd import Config, DatabandContext

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ._derived import PARENT, uid_of
-from ._links import Link
+from .._reporting.derived import PARENT, uid_of
+from .._reporting.tags import Link
 
 if TYPE_CHECKING:
-    from ._sides import OwnStore
+    from .sides import OwnStore
 
 
 class Families:

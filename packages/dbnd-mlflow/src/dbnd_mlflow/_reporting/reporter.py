@@ -33,12 +33,12 @@ from dbnd.tracking import (
     utc_now,
 )
 
-from ._artifacts import MAX_ARTIFACTS, artifacts_of, may_have_unlisted
-from ._datasets import dataset_operation
-from ._derived import FACTS, RUN_NAME, moment
-from ._links import LINK_TAGS, MADE_FOR
-from ._runs import RunMap
-from ._tracked import TrackedRun
+from .artifacts import MAX_ARTIFACTS, artifacts_of, may_have_unlisted
+from .datasets import dataset_operation
+from .derived import FACTS, RUN_NAME, moment
+from .runs import RunMap
+from .tags import LINK_TAGS, MADE_FOR
+from .tracked import TrackedRun
 
 METRIC: Final = "mlflow"
 PARAM: Final = "mlflow.param"

@@ -1,0 +1,1 @@
+"""``dbnd mlflow``: both sides compared, and older runs brought over."""

@@ -1,0 +1,1 @@
+"""What MLflow says of its runs, as events of the tracking client."""
