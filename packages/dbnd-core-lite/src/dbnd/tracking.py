@@ -19,6 +19,7 @@ from dbnd._http.connection import Answer
 from dbnd._http.session import Session, document, not_a_tracker, raise_for_redirect
 from dbnd._model import wire
 from dbnd._model.addresses import PATH_STEPS, page_path, page_url
+from dbnd._model.error_info import ErrorInfo
 from dbnd._model.points import (
     DELETED,
     EARLIEST,
@@ -38,7 +39,7 @@ from dbnd._model.points import (
 )
 from dbnd._model.run import ParentTaskRun, Run, RunState, TaskDefinition, TaskRunState
 from dbnd._model.values import MAX_TEXT, storable
-from dbnd._model.wire import DatasetOperation, ErrorInfo
+from dbnd._model.wire import DatasetOperation
 from dbnd._tracking.client import close_all
 from dbnd._tracking.reader import Reader, ReaderFactory
 from dbnd._tracking.transport import (

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbnd._base.masking import MARGIN, MASK, mask_text, mask_value
+from dbnd._model.error_info import ErrorInfo
 from dbnd._model.values import MAX_TEXT, param_text
-from dbnd._model.wire import ErrorInfo
 
 NO_SECRETS = [
     "abfss://bronze@lake.dfs.core.windows.net/sales",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dbnd._base.paths import sqlite_path, sqlite_url
 from dbnd._context.registry import configured_url, load_config
 from dbnd._model import wire
-from dbnd._model.addresses import page_path, page_url, place_of
+from dbnd._model.addresses import page_path, page_url
 from dbnd._model.run import Run, TaskDefinition
 
 JOBS = ["train", "etl/daily #2", "a?b=c", "50%", "%2F", "ünï cödé", "a\udcffb"]
@@ -24,7 +24,7 @@ names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"
 def test_every_address_of_a_run_is_the_same_and_quotes_the_job(job):
     run = Run(job, "run")
     root = run.new_task_run(TaskDefinition("t"), parent=None)
-    url = place_of("http://me:geheim@h:1/base/", run)
+    url = page_url("http://me:geheim@h:1/base/", job, run.uid)
     assert "geheim" not in url
     assert url == page_url("http://h:1/base", job, run.uid)
     parts = urlsplit(url)

@@ -8,7 +8,9 @@ from dbnd._model.points import MAX_POINTS, group, points_of, text_point
 
 
 def parts(groups):
-    return parts_of("log_metrics", groups, len(encode(groups)))
+    """The events that one becomes: halves that are too large are taken apart once more."""
+    found = parts_of("log_metrics", groups, len(encode(groups)))
+    return [part for half in found for part in (parts(half) if len(points(half)) > 1 else []) or [half]]
 
 
 def points(groups):

@@ -22,8 +22,8 @@ from dbnd._cli.summary import summary
 from dbnd._config.settings import TrackingSettings
 from dbnd._context.current import DatabandContext
 from dbnd._context.registry import load_config
+from dbnd._model.error_info import user_traceback
 from dbnd._model.run import Run, RunState
-from dbnd._model.wire import user_traceback
 from dbnd._run.execution import log_result, new_run, task_as_run
 from dbnd._run.loader import TargetImportError, load_task
 from dbnd._run.session import new_dbnd_context

@@ -52,9 +52,9 @@ def _facts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
     metrics = [(task, series) for task in tasks for series in task.series.values()]
     if metrics:
         yield "metrics", list(_metric_lines(metrics, room))
-    if progress.run.place is not None:
+    if progress.run.address is not None:
         is_known = progress.client is None or progress.run.is_known()
-        yield "tracked", [progress.run.place if is_known else "no: the tracker has not taken this run"]
+        yield "tracked", [progress.run.address if is_known else "no: the tracker has not taken this run"]
     links: dict[str, list[str]] = {}
     for task in tasks:
         for name, url in task.task_run.links.items():

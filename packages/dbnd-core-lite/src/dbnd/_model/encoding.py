@@ -52,5 +52,4 @@ def decode(data: bytes) -> Any:
     try:
         return json.loads(data)
     except RecursionError:
-        msg = "it is nested too deep"
-        raise ValueError(msg) from None
+        raise ValueError("it is nested too deep") from None

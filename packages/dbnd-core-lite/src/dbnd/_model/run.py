@@ -68,17 +68,12 @@ _FINAL: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ParamDefinition:
-    """A parameter of a task as its signature declares it.
-
-    Args:
-        name: Name of the parameter.
-        value_type: Name of its type.
-        default: Text form of the default, or None when the parameter must be given.
-    """
+    """A parameter of a task as its signature declares it."""
 
     name: str
     value_type: str
     default: str | None = None
+    """Text form of the default, or None when the parameter must be given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +89,7 @@ class TaskDefinition:
 
 @dataclass(frozen=True, slots=True)
 class ParentTaskRun:
-    """A task run that starts other runs: how it is named to them, by environment variables of the protocol."""
+    """A task run that starts other runs, as environment variables of the protocol name it to them."""
 
     root_run_uid: str
     task_run_uid: str
@@ -133,29 +128,6 @@ def _name_anew() -> None:
     _naming = threading.Lock()
 
 
-class Process:
-    """A process that takes part in a run: the one that has begun it, a forked child, or one that was attached.
-
-    Args:
-        is_first: Whether it has begun the run: it gives task runs their plain names.
-    """
-
-    def __init__(self, *, is_first: bool = True) -> None:
-        self._pid = os.getpid()
-        self._suffix = "" if is_first else self._new_suffix()
-
-    @property
-    def suffix(self) -> str:
-        """What the names of its task runs end with, so that they are unique in the run."""
-        if self._pid != os.getpid():
-            self._pid, self._suffix = os.getpid(), self._new_suffix()
-        return self._suffix
-
-    @staticmethod
-    def _new_suffix() -> str:
-        return f"_{new_uid().hex[:6]}"
-
-
 @dataclass(slots=True)
 class Run:
     """One execution of a job, made of task runs.
@@ -171,11 +143,10 @@ class Run:
     Attributes:
         parent: The task run of another run that has started this one, if any.
         root: The root task run, once there is one.
-        place: Where it can be looked at, or None when it is not tracked: the address of its page, or a command.
+        address: The address of its page, or the command that shows it; None when it is not tracked.
         error: What the task run that failed last has raised; none once the run has ended.
         is_known: Tells whether the tracker has taken it by now.
         watch: Called with each new task run, for what shows a run while it goes on.
-        process: How the task runs of this process are told from those of others that take part.
         attempt_suffix: What distinguishes the attempts of a run that is done once more.
     """
 
@@ -196,13 +167,14 @@ class Run:
     env_uid: str = field(default_factory=lambda: str(new_uid()))
     parent: ParentTaskRun | None = field(default_factory=ParentTaskRun.of_environment)
     root: TaskRun | None = None
-    place: str | None = None
+    address: str | None = None
     error: BaseException | None = None
     is_known: Callable[[], bool] = lambda: False
     watch: Callable[[TaskRun], object] | None = None
-    process: Process = field(default_factory=Process)
     attempt_suffix: str = ""
     _names: Counter[str] = field(default_factory=Counter)
+    _pid: int = field(default_factory=os.getpid)
+    _process_suffix: str = ""
 
     def __post_init__(self) -> None:
         # Uids and addresses are made of it, and the name of a script need not be text that can be stored.
@@ -223,6 +195,12 @@ class Run:
         """The version of the tasks: when the run started."""
         return self.start_time.strftime("%Y%m%d_%H%M%S")
 
+    def _suffix(self) -> str:
+        """What tells the task runs of this process from those of the one that has begun the run."""
+        if self._pid != os.getpid() or (self.is_attached and not self._process_suffix):
+            self._pid, self._process_suffix = os.getpid(), f"_{new_uid().hex[:6]}"
+        return self._process_suffix
+
     def facts(self) -> list[Fact]:
         """What there is to say of it, whether it goes on or has ended: labels and texts."""
         end = self.end_time or utc_now()
@@ -234,7 +212,7 @@ class Run:
             ("Started", self.start_time.astimezone().strftime("%Y-%m-%d %H:%M:%S")),
             ("Took", duration((end - self.start_time).total_seconds())),
             ("Uid", self.uid),
-            ("Tracked", self.place or "no"),
+            ("Tracked", self.address or "no"),
             *((name, url) for name, url in (self.root.links.items() if self.root else ())),
         ]
 
@@ -265,8 +243,7 @@ class Run:
         with _naming:
             self._names[name] += 1
             count = self._names[name]
-        af_id = name if count == 1 else f"{name}_{count}"
-        af_id += self.process.suffix
+        af_id = (name if count == 1 else f"{name}_{count}") + self._suffix()
         task_run = TaskRun(
             run=self,
             definition=definition,

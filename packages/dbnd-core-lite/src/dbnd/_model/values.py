@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import numbers
@@ -11,7 +10,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -40,6 +39,11 @@ _MAX_COLUMNS: Final = 1_000
 # Characters of escaped JSON with spaces for each byte of the shortest form, at most.
 _MOST_PER_BYTE: Final = 3
 _INT64: Final = 1 << 63
+# Dates and durations of NumPy, by the kind of their type.
+_NUMPY_TIMES: Final = frozenset("mM")
+# Text that can be JSON at all; json.loads would also take the bare words NaN and Infinity. It takes long to refuse one.
+_JSON_START: Final = frozenset('-0123456789"[{')
+_JSON_WORDS: Final = frozenset({"true", "false", "null"})
 
 
 class UnfitError(ValueError):
@@ -66,7 +70,7 @@ def metric_value(value: object) -> tuple[str, Any]:
         return _integer(value)  # type: ignore[arg-type]
     if kind is str:
         return _text(value)  # type: ignore[arg-type]
-    return of_user(_other, value, otherwise=lambda: ("value_str", shorten(preview(value), MAX_TEXT)))
+    return of_user(_other, value, otherwise=lambda: _short_text(preview(value)))
 
 
 def of_user(call: Callable[[Any], T], value: object, *, otherwise: Callable[[], T]) -> T:
@@ -77,35 +81,35 @@ def of_user(call: Callable[[Any], T], value: object, *, otherwise: Callable[[], 
         return otherwise()
 
 
+def _short_text(text: str) -> tuple[str, str]:
+    return "value_str", shorten(text, MAX_TEXT)
+
+
 def _integer(value: int) -> tuple[str, Any]:
     if -MAX_INT <= value <= MAX_INT:
         return "value_int", value
-    try:
-        return "value_json", _readable_int(value)
-    except UnfitError as error:
-        return _text_form(value, error)
+    return _json(value)
 
 
-def _readable_int(value: int) -> int:
-    if value.bit_length() > _MAX_BITS:
-        msg = "it is an integer of more than 640 digits"
-        raise UnfitError(msg)
-    return value
+def _text(value: str) -> tuple[str, Any]:
+    if len(value) <= MAX_TEXT and (value[:1] in _JSON_START or value.rstrip(" \t\n\r") in _JSON_WORDS):
+        try:
+            return "value_json", plain(json.loads(value))
+        except (ValueError, RecursionError):
+            pass
+    return _short_text(value if type(value) is str else str.__str__(value))
 
 
-def _other(value: Any) -> tuple[str, Any]:  # noqa: C901, PLR0911, PLR0912  one return for each kind of value
-    if value is None:
-        return "value_str", "None"
+def _other(value: Any) -> tuple[str, Any]:  # noqa: C901, PLR0911  one return for each kind of value
     if isinstance(value, bool):
         return "value_int", int(value)
     if isinstance(value, str):
         return _text(value)
-    if isinstance(value, (datetime, date)):
+    if isinstance(value, date):
         return "value_str", value.isoformat()
-    if isinstance(value, timedelta):
-        return "value_str", str(value)
-    if getattr(getattr(value, "dtype", None), "kind", None) in _NUMPY_TIMES:  # as numbers they would have lost the unit
-        return "value_str", shorten(str(value), MAX_TEXT)
+    # As numbers, those of NumPy would have lost the unit.
+    if isinstance(value, timedelta) or getattr(getattr(value, "dtype", None), "kind", None) in _NUMPY_TIMES:
+        return _short_text(str(value))
     if isinstance(value, numbers.Integral):
         return _integer(int(value))
     if isinstance(value, (numbers.Real, Decimal)):
@@ -113,8 +117,7 @@ def _other(value: Any) -> tuple[str, Any]:  # noqa: C901, PLR0911, PLR0912  one 
     if isinstance(value, (Mapping, list, tuple, AbstractSet)):
         return _json(value)
     # numpy and torch scalars and arrays of one element know their value; larger arrays raise here.
-    item = getattr(value, "item", None)
-    if item is not None:
+    if (item := getattr(value, "item", None)) is not None:
         try:
             simple = item()
         except (TypeError, ValueError, RuntimeError):
@@ -122,43 +125,20 @@ def _other(value: Any) -> tuple[str, Any]:  # noqa: C901, PLR0911, PLR0912  one 
         else:
             if not hasattr(simple, "item"):
                 return metric_value(simple)
-    text = preview(value) if isinstance(value, (bytes, bytearray, array, deque)) else str(value)
-    return "value_str", shorten(text, MAX_TEXT)
-
-
-def _text(value: str) -> tuple[str, Any]:
-    if len(value) <= MAX_TEXT and (value[:1] in _JSON_START or value.rstrip(_JSON_SPACE) in _JSON_WORDS):
-        try:
-            return "value_json", plain(json.loads(value))
-        except (ValueError, RecursionError):
-            pass
-    return "value_str", shorten(value if type(value) is str else str.__str__(value), MAX_TEXT)
-
-
-# Dates and durations of NumPy, by the kind of their type.
-_NUMPY_TIMES: Final = frozenset("mM")
-# Text that can be JSON at all; json.loads would also take the bare words NaN and Infinity. It takes long to refuse one.
-_JSON_START: Final = frozenset('-0123456789"[{')
-_JSON_WORDS: Final = frozenset({"true", "false", "null"})
-_JSON_SPACE: Final = " \t\n\r"
+    return _short_text(preview(value) if isinstance(value, (bytes, bytearray, array, deque)) else str(value))
 
 
 def _json(value: object) -> tuple[str, Any]:
     try:
         simple = plain(value, most=_MAX_ELEMENTS)
-    except UnfitError as error:
-        return _text_form(value, error)
+    except UnfitError as why:
+        console.warn_once(f"A logged value is kept in a short text form, because {why}. This is said once.")
+        return _short_text(preview(value))
     # The text that counts has spaces and escapes, and takes several times as long to make.
     if len(to_json(simple, inf_nan_mode="constants")) * _MOST_PER_BYTE <= MAX_TEXT:
         return "value_json", simple
     text = json.dumps(simple)
-    return ("value_json", simple) if len(text) <= MAX_TEXT else ("value_str", shorten(text, MAX_TEXT))
-
-
-def _text_form(value: object, why: UnfitError) -> tuple[str, Any]:
-    """A value that nobody could read back, as text."""
-    console.warn_once(f"A logged value is kept in a short text form, because {why}. This is said once.")
-    return "value_str", shorten(preview(value), MAX_TEXT)
+    return ("value_json", simple) if len(text) <= MAX_TEXT else _short_text(text)
 
 
 def plain(value: object, *, most: float = math.inf, depth: int = MAX_DEPTH) -> Any:
@@ -182,18 +162,18 @@ def plain(value: object, *, most: float = math.inf, depth: int = MAX_DEPTH) -> A
         if kind is float or kind is bool or part is None:
             return part
         if kind is int:
-            return _readable_int(part)
+            if part.bit_length() > _MAX_BITS:
+                raise UnfitError("it is an integer of more than 640 digits")
+            return part
         is_mapping = isinstance(part, Mapping)
         if not is_mapping and not isinstance(part, (list, tuple, AbstractSet)):
             _, found = metric_value(part)
             return storable(found) if isinstance(found, str) else found
         left -= len(part)
         if left < 0:
-            msg = f"it has more than {most} elements"
-            raise UnfitError(msg)
+            raise UnfitError(f"it has more than {most} elements")
         if not depth:
-            msg = "it is nested too deep, or contains itself"
-            raise UnfitError(msg)
+            raise UnfitError("it is nested too deep, or contains itself")
         if is_mapping:
             return {_name(key): simple(member, depth - 1) for key, member in islice(part.items(), len(part))}
         members = _ordered(part) if isinstance(part, AbstractSet) else part
@@ -222,48 +202,48 @@ def whole_step(step: Any) -> int | None:
 
     What is no number is left out, for the value is worth more than its step.
     """
-    whole = None if step is None else of_user(int, step, otherwise=lambda: None)
+    if step is None:
+        return None
+    whole = of_user(int, step, otherwise=lambda: None)
     if whole is None:
-        if step is not None:
-            console.warn_once("A training step that is no number is left out; its value is kept. This is said once.")
+        console.warn_once("A training step that is no number is left out; its value is kept. This is said once.")
         return None
     if -_INT64 <= whole < _INT64:
         return whole
     console.warn_once("A training step of more than 64 bits is kept as the nearest that has 64. This is said once.")
-    return min(max(whole, -_INT64), _INT64 - 1)
+    return _within_64_bits(whole)
+
+
+def _within_64_bits(number: int) -> int:
+    return min(max(number, -_INT64), _INT64 - 1)
 
 
 def param_text(name: str, value: object) -> str:
     """A param as text of at most 5,000 characters, masked where its name or its text tells a secret."""
-    return masked(value if type(value) is str else _text_of(value), MAX_TEXT, name=name)
+    return masked(value, MAX_TEXT, name=name)
 
 
-def _text_of(value: object) -> str:
-    """The whole of a text of any class, and the short text form of anything else."""
-
-    def whole(value: object) -> str:
-        return str.__str__(value) if isinstance(value, str) else preview(value)
-
-    return of_user(whole, value, otherwise=lambda: preview(value))
-
-
-def masked(text: str, limit: int, *, name: str = "") -> str:
-    """``text`` without its secrets (see ``mask_value``), cut to ``limit`` characters."""
+def masked(value: object, limit: int, *, name: str = "") -> str:
+    """The text of a value without its secrets (see ``mask_value``), cut to ``limit`` characters."""
+    text = _text_of(value)
     return shorten(mask_value(name, text, limit), limit, left_out=max(len(text) - limit - MARGIN, 0))
 
 
 def preview(value: object) -> str:
     """A short text form of any value; never more work than some thousand elements."""
+    return shorten(_text_of(value), MAX_PREVIEW)
+
+
+def _text_of(value: object) -> str:
+    """The whole of a text of any class, and a short text form of anything else."""
     if type(value) is str:
-        return shorten(value, MAX_PREVIEW)
+        return value
     try:
         if isinstance(value, str):
-            text = str.__str__(value)
-        else:
-            text = str(value) if hasattr(value, "dtype") or hasattr(value, "dtypes") else _ShortForm().repr(value)
+            return str.__str__(value)
+        return str(value) if hasattr(value, "dtype") or hasattr(value, "dtypes") else _ShortForm().repr(value)
     except Exception as error:  # noqa: BLE001  a user's __repr__ may raise anything, and tracking must not fail his task
-        text = f"<{type(value).__name__} whose text form raises {type(error).__name__}>"
-    return shorten(text, MAX_PREVIEW)
+        return f"<{type(value).__name__} whose text form raises {type(error).__name__}>"
 
 
 class _ShortForm(reprlib.Repr):
@@ -287,14 +267,11 @@ class _ShortForm(reprlib.Repr):
         digits = round(math.log10(abs(x) >> excess) + excess * math.log10(2), 9)
         return f"{'-' if x < 0 else ''}{10 ** (digits % 1):.6f}e+{int(digits)}"
 
-    def repr_bytes(self, x: bytes | bytearray, level: int) -> str:
+    def repr_bytes(self, x: bytes | bytearray, _: int) -> str:
         """The start of bytes, without a text form of all of them."""
-        del level
         return repr(x[:MAX_PREVIEW])
 
-    def repr_bytearray(self, x: bytearray, level: int) -> str:
-        """The start of bytes."""
-        return self.repr_bytes(x, level)
+    repr_bytearray = repr_bytes
 
 
 def shorten(text: str, limit: int, *, left_out: int = 0) -> str:
@@ -308,25 +285,19 @@ def shorten(text: str, limit: int, *, left_out: int = 0) -> str:
     length = len(text) + left_out
     if length <= limit:
         return text
-    note = f"... ({limit} of {length})"
-    head = limit - len(note)
+    head = limit - len(f"... ({limit} of {length})")
     return f"{text[:head]}... ({head} of {length})"[:limit]
 
 
 def describe(value: object) -> dict[str, Any]:
-    """Facts about a value: type, and for tables columns, dtypes and shape."""
-    facts: dict[str, Any] = {"type": type(value).__name__}
+    """What there is to say about a value: type, and for tables columns, dtypes and shape."""
+    found: dict[str, Any] = {"type": type(value).__name__}
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
-        facts["shape"] = [min(max(n, -_INT64), _INT64 - 1) for n in shape]
+        found["shape"] = [_within_64_bits(n) for n in shape]
     columns, dtypes = getattr(value, "columns", None), getattr(value, "dtypes", None)
     if columns is not None and dtypes is not None and hasattr(dtypes, "items"):
         named = list(islice(dtypes.items(), _MAX_COLUMNS))
-        facts["columns"] = [storable(str(column)) for column, _ in named]
-        facts["dtypes"] = {storable(str(column)): storable(str(dtype)) for column, dtype in named}
-    return facts
-
-
-def text_hash(text: str) -> str:
-    """md5 of ``text`` in hex, as the protocol names values."""
-    return hashlib.md5(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
+        found["columns"] = [storable(str(column)) for column, _ in named]
+        found["dtypes"] = {storable(str(column)): storable(str(dtype)) for column, dtype in named}
+    return found

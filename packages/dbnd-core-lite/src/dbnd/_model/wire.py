@@ -6,21 +6,20 @@ case, times as ISO-8601 with an offset, uids in lower case with dashes.
 
 from __future__ import annotations
 
-import importlib
+import hashlib
+import json
 import os
-import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, Final
 
 from dbnd._base import environment
 from dbnd._base.clock import utc_now
-from dbnd._base.masking import mask_text
 from dbnd._model.addresses import page_url
+from dbnd._model.error_info import ErrorInfo
 from dbnd._model.run import Run, RunState, TaskDefinition, TaskRun, TaskRunState
-from dbnd._model.values import MAX_PREVIEW, describe, masked, preview, text_hash
+from dbnd._model.values import MAX_PREVIEW, describe, masked
 
 # The version of the wire protocol that this client speaks: servers compare it with those of the original client.
 # Our own version stands in the User-Agent.
@@ -28,61 +27,8 @@ PROTOCOL_VERSION: Final = "1.0.34.1"
 _SOURCE: Final = "generic_tracking"
 # The text by which the protocol says "no default".
 _NO_DEFAULT: Final = "NOTHING"
-# Longest message and longest traceback of an error, in characters.
-_MAX_ERROR: Final = 100_000
-_OWN_CODE: Final = str(Path(__file__).resolve().parent.parent)
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
-    """An exception as the tracker shows it, secrets masked."""
-
-    message: str
-    exception_type: str
-    traceback: str
-
-    @classmethod
-    def of(cls, error: BaseException) -> ErrorInfo:
-        """What there is to say of ``error``, its traceback without our own frames."""
-        return cls(
-            message=masked(message_of(error), _MAX_ERROR),
-            exception_type=str(type(error)),
-            traceback=mask_text(_without_middle(user_traceback(error))),
-        )
-
-
-def message_of(error: BaseException) -> str:
-    """What an exception says, or its name; of a user's, whose text form may raise, too."""
-    if isinstance(error, SystemExit) and isinstance(error.code, int):
-        return str(error) if str(error) != str(error.code) else f"The script ended with exit code {error.code}."
-    try:
-        return str(error) or type(error).__name__
-    except Exception as second:  # noqa: BLE001  a user's __str__ may raise anything
-        return f"<{type(error).__name__} whose text form raises {type(second).__name__}>"
-
-
-def _without_middle(text: str) -> str:
-    """``text``, of which the start and the end are kept: of a traceback they tell where, and what."""
-    left_out = len(text) - _MAX_ERROR
-    half = _MAX_ERROR // 2
-    return text if left_out <= 0 else f"{text[:half]}\n... ({left_out} characters left out) ...\n{text[-half:]}"
-
-
-def user_traceback(error: BaseException) -> str:
-    """The traceback of ``error`` without the frames of dbnd itself and of the import system."""
-    shown = traceback.TracebackException.from_exception(error, compact=True)
-    pending = [shown]
-    while pending:
-        part = pending.pop()
-        part.stack = traceback.StackSummary.from_list([f for f in part.stack if not _is_own(f.filename)])
-        pending += [linked for linked in (part.__cause__, part.__context__) if linked is not None]
-    return "".join(shown.format())
-
-
-def _is_own(filename: str) -> bool:
-    return filename.startswith((_OWN_CODE + os.sep, "<frozen importlib")) or filename == importlib.__file__
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +102,7 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str, detached: bool = Fal
         "dag_id": run.dag_id,
         "cmd_name": run.cmd_name,
         "version": run.version,
-        "driver_name": "local",
-        "cloud_type": "local",
-        "env_name": "local",
-        "task_executor": "local",
+        **dict.fromkeys(("driver_name", "cloud_type", "env_name", "task_executor"), "local"),
         "trigger": "unknown",
         "is_archived": False,
         "sends_heartbeat": run.sends_heartbeat,
@@ -182,9 +125,7 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str, detached: bool = Fal
         "update_existing": False,
         "source": f"UpdateSource.{_SOURCE}",
         "af_with_monitor": False,
-        "af_context": None,
-        "tracking_source": None,
-        "tracking_source_uid": None,
+        **dict.fromkeys(("af_context", "tracking_source", "tracking_source_uid")),
     }
     if detached:
         args["task_runs_info"]["detached"] = True
@@ -240,15 +181,11 @@ def _task_run(task_run: TaskRun) -> Json:
         "is_skipped": False,
         "has_upstreams": False,
         "has_downstreams": task_run.parent is not None,
-        "env": "",
-        "command_line": "",
-        "functional_call": "",
+        **dict.fromkeys(("env", "command_line", "functional_call"), ""),
         "execution_date": time_text(task_run.run.start_time),
         "target_date": task_run.run.start_time.date().isoformat(),
         "version": task_run.run.version,
-        "log_local": None,
-        "log_remote": None,
-        "external_links": None,
+        **dict.fromkeys(("log_local", "log_remote", "external_links")),
         "task_run_params": [
             {"parameter_name": name, "value": value, "value_origin": f"_.{task_run.name}"}
             for name, value in task_run.params.items()
@@ -267,10 +204,7 @@ def _task_definition(definition: TaskDefinition) -> Json:
         "type": definition.kind,
         "class_version": "",
         "task_param_definitions": params,
-        "module_source": None,
-        "module_source_hash": None,
-        "source": None,
-        "source_hash": None,
+        **dict.fromkeys(("module_source", "module_source_hash", "source", "source_hash")),
     }
 
 
@@ -316,37 +250,28 @@ def _error(error: ErrorInfo) -> Json:
     }
 
 
-def run_state(run_uid: str, state: RunState, timestamp: datetime) -> Json:
-    """Body of ``set_run_state``."""
-    return {"run_uid": run_uid, "state": state.name, "timestamp": time_text(timestamp)}
-
-
-def unfinished_tasks_state(run_uid: str, state: TaskRunState, timestamp: datetime) -> Json:
-    """Body of ``set_unfinished_tasks_state``."""
+def run_state(run_uid: str, state: RunState | TaskRunState, timestamp: datetime) -> Json:
+    """Body of ``set_run_state``, and of ``set_unfinished_tasks_state``."""
     return {"run_uid": run_uid, "state": state.name, "timestamp": time_text(timestamp)}
 
 
 def result_target(task_run: TaskRun, value: object) -> Json:
     """Body of ``log_targets`` for what a task returned."""
-    import json
-
-    facts = describe(value)
-    text = masked(value if isinstance(value, str) else preview(value), MAX_PREVIEW)
-    shape = facts.get("shape")
+    described, text = describe(value), masked(value, MAX_PREVIEW)
     target: Json = {
         "run_uid": task_run.run.uid,
         "task_run_uid": task_run.uid,
         "task_run_attempt_uid": task_run.attempt_uid,
         "task_run_name": task_run.af_id.lower(),
-        "target_path": f"memory://{facts['type']}:{task_run.task_id}.result",
+        "target_path": f"memory://{described['type']}:{task_run.task_id}.result",
         "param_name": "result",
         "task_def_uid": task_run.definition.uid,
         "operation_type": "write",
         "operation_status": "OK",
         "value_preview": text,
-        "data_dimensions": shape,
-        "data_schema": json.dumps(facts, sort_keys=True),
-        "data_hash": text_hash(text),
+        "data_dimensions": described.get("shape"),
+        "data_schema": json.dumps(described, sort_keys=True),
+        "data_hash": hashlib.md5(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest(),
     }
     return {"targets_info": [target]}
 
@@ -369,15 +294,11 @@ def dataset_operation(task_run: TaskRun, operation: DatasetOperation) -> Json:
         "data_dimensions": [operation.rows, operation.columns] if known else None,
         "data_schema": operation.schema,
         "columns_stats": [],
-        "query": None,
-        "dataset_uri": None,
-        "with_partition": None,
+        **dict.fromkeys(("query", "dataset_uri", "with_partition")),
     }
-    # Extensions, which other trackers ignore.
-    for key, value in (("name", operation.name), ("digest", operation.digest)):
-        if value is not None:
-            body[key] = value
-    return {"datasets_info": [body]}
+    # Other trackers ignore these.
+    ours = {"name": operation.name, "digest": operation.digest}
+    return {"datasets_info": [body | {key: value for key, value in ours.items() if value is not None}]}
 
 
 def external_links(attempt_uid: str, links: Mapping[str, str]) -> Json:

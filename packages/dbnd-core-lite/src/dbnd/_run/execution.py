@@ -16,9 +16,9 @@ from dbnd._base.signals import TerminatedError, request_end
 from dbnd._config.settings import CoreSettings, RunInfoSettings, RunSettings, TrackingSettings
 from dbnd._context.current import as_current
 from dbnd._context.plugins import plugins
-from dbnd._model.addresses import place_of
-from dbnd._model.run import Process, Run, RunState, TaskDefinition, TaskRun, TaskRunState
-from dbnd._model.wire import ErrorInfo
+from dbnd._model.addresses import page_url
+from dbnd._model.error_info import ErrorInfo
+from dbnd._model.run import Run, RunState, TaskDefinition, TaskRun, TaskRunState
 from dbnd._terminal import console
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _join(run: Run) -> None:
     if resubmit.lower() in {"true", "yes", "t", "1"}:
         run.attempt_suffix = "-resubmit"
     else:
-        run.is_attached, run.process = True, Process(is_first=False)
+        run.is_attached = True
 
 
 @contextmanager
@@ -158,7 +158,7 @@ def _announce(context: DatabandContext, run: Run, root: TaskRun) -> None:
     if client is None:
         console.info(_UNTRACKED)
     else:
-        run.place = place_of(client.url, run)
+        run.address = page_url(client.url, run.job_name, run.uid) or f"dbnd runs show {run.uid[:8]}"
         client.init_run(run, root)
         if run.sends_heartbeat:
             client.start_heartbeat(run, _goes_on)

@@ -18,6 +18,7 @@ from dbnd._base.masking import mask_url
 from dbnd._config.settings import CoreSettings, RunSettings
 from dbnd._journal.journal import JournalClosedError
 from dbnd._model import wire
+from dbnd._model.error_info import ErrorInfo, message_of
 from dbnd._model.points import Group
 from dbnd._model.run import Run, RunState, TaskRun, TaskRunState
 from dbnd._terminal import console
@@ -143,7 +144,7 @@ class TrackingAPIClient:
         state: TaskRunState,
         *,
         timestamp: datetime | None = None,
-        error: wire.ErrorInfo | None = None,
+        error: ErrorInfo | None = None,
     ) -> None:
         """Report a new state of a task run: its start time if RUNNING, its end time if final."""
         time_ = timestamp or utc_now()
@@ -158,7 +159,7 @@ class TrackingAPIClient:
     def set_unfinished_tasks_state(self, run: Run, state: TaskRunState, *, timestamp: datetime | None = None) -> None:
         """Put every task run of ``run`` that is in no final state into ``state``."""
         time_ = timestamp or utc_now()
-        self._report("set_unfinished_tasks_state", lambda: wire.unfinished_tasks_state(run.uid, state, time_))
+        self._report("set_unfinished_tasks_state", lambda: wire.run_state(run.uid, state, time_))
 
     def log_metrics(self, groups: list[Group]) -> None:
         """Report metrics, params and tags, in one event.
@@ -326,7 +327,7 @@ class TrackingAPIClient:
     def drop(self, call: str, error: Exception) -> None:
         """Count an event that could not be kept, and say so at most once a minute."""
         self.dropped += 1
-        why = wire.message_of(error)
+        why = message_of(error)
         self._warn_of_loss(f"An event ({call}) could not be kept and is lost: {why}. The run goes on.")
 
     def _open(self) -> Channel:
