@@ -8,12 +8,11 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from kit import first_schema
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from dbnd_tracker._storage import migrations
-from dbnd_tracker._storage.database import REVISIONS
-from dbnd_tracker._storage.migrations.versions import v0001_first
-from dbnd_tracker._storage.models import Base
+from dbnd_tracker._storage.base import Base
 
 RUN, TASK, ATTEMPT, ORPHAN = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "1234")
 
@@ -23,19 +22,19 @@ def _engine(url: str) -> Engine:
     return create_engine(parsed if parsed.drivername == "sqlite" else parsed.set(drivername="postgresql+psycopg"))
 
 
-def test_the_known_revisions_are_those_of_alembic() -> None:
-    script = migrations.scripts()
-    assert [revision.revision for revision in script.walk_revisions()][::-1] == list(REVISIONS)
-    assert script.get_heads() == [REVISIONS[-1]]
-
-
-def test_the_models_are_what_the_migrations_make(tracker: Any, database_url: str) -> None:
-    del tracker
-    engine = _engine(database_url)
+def _differences(url: str) -> list[Any]:
+    """What is not as the models say."""
+    engine = _engine(url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
+        found = compare_metadata(context, Base.metadata)
     engine.dispose()
+    return list(found)
+
+
+def test_a_new_database_is_what_the_models_say(tracker: Any, database_url: str) -> None:
+    del tracker
+    assert _differences(database_url) == []
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def first_url(request: pytest.FixtureRequest, database_url: str) -> Any:
     engine = _engine(url)
     with engine.begin() as connection:
         context = MigrationContext.configure(connection)
-        v0001_first.upgrade(Operations(context))
+        first_schema.create(Operations(context))
         connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
         for statement in _FIRST.split(";\n")[:-1]:
             connection.execute(text(statement))
@@ -112,6 +111,11 @@ def test_data_of_the_first_schema_is_kept(first_url: str, open_tracker: Any, mak
         ]
 
 
+def test_a_database_that_was_migrated_is_what_the_models_say(first_url: str, open_tracker: Any) -> None:
+    open_tracker(first_url)
+    assert _differences(first_url) == []
+
+
 def test_last_values_of_older_schemas_become_mlflows(first_url: str, open_tracker: Any) -> None:
     tracker = open_tracker(first_url)
     with tracker.database.read() as session:
@@ -120,22 +124,13 @@ def test_last_values_of_older_schemas_become_mlflows(first_url: str, open_tracke
 
 
 def test_a_migration_that_fails_leaves_the_old_schema(first_url: str, open_tracker: Any, monkeypatch: Any) -> None:
-    from dbnd_tracker._storage.migrations.versions import v0002_narrow_points
-
     def fail(op: Any) -> None:
-        v0002_narrow_points._narrow_points(op)
+        migrations.narrow_points(op)
         msg = "the disk is full"
         raise OSError(msg)
 
     with monkeypatch.context() as patch:
-        original = migrations.scripts
-
-        def scripts() -> Any:
-            found = original()
-            patch.setattr(found.get_revision("0002").module, "upgrade", fail)
-            return found
-
-        patch.setattr(migrations, "scripts", scripts)
+        patch.setitem(migrations.STEPS, "0002", fail)
         with pytest.raises(Exception, match="the disk is full"):
             open_tracker(first_url)
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from dbnd_tracker._storage.models import AttemptDocument, Base
+from dbnd_tracker._storage.base import Base
+from dbnd_tracker._storage.models import AttemptDocument
 
 TABLES = sorted(set(Base.metadata.tables) - {"metric_keys", "batches", "access_tokens", "access_sessions", "deleted"})
 

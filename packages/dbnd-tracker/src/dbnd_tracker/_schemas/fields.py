@@ -25,8 +25,8 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from dbnd.tracking import RunState, TaskRunState, storable
+from dbnd_tracker._storage.base import NAME_LENGTH
 from dbnd_tracker._storage.encoding import readable
-from dbnd_tracker._storage.models import NAME_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,6 +28,7 @@ from dbnd.plugins import SQLITE, console, mask_url, sqlite_path, sqlite_url
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError
 from dbnd_tracker._storage.deadline import DEADLINE
 from dbnd_tracker._storage.encoding import from_json_text, readable
+from dbnd_tracker._storage.migrations import REVISIONS, VERSION_TABLE, upgrade
 from dbnd_tracker._storage.sqlite import FileConnection, identity, make_file, settle
 from dbnd_tracker._storage.states import HEARTBEAT_TIMEOUT
 from dbnd_tracker._storage.writer import IdCache, StaleIdsError, Writer
@@ -40,10 +41,6 @@ if TYPE_CHECKING:
     from dbnd_tracker._storage.sqlite import Identity
 
     T = TypeVar("T")
-
-REVISIONS: Final = ("0001", "0002", "0003", "0004")
-"""Every revision of the schema, oldest first; a database at the last one starts without importing Alembic."""
-VERSION_TABLE: Final = "alembic_version"
 
 _ATTEMPTS: Final = 5
 # Connections of PostgreSQL that write at once; what is left of SQLAlchemy's pool of fifteen reads.
@@ -106,10 +103,6 @@ class Database:
             event.listen(self._engine, "checkout", _check_file)
             event.listen(self._engine, "begin", _begin_sqlite)
             self._writing = self._engine.execution_options(dbnd_begin="BEGIN IMMEDIATE")
-            if not self.path.exists():
-                # A new file needs Alembic. It is imported now, because `open` may run in a thread, and a thread
-                # that imports while the main thread does can come to wait for it forever.
-                from dbnd_tracker._storage import migrations  # noqa: F401
         else:
             event.listen(self._engine, "connect", _set_up_postgresql)
         self._read_info = {HEARTBEAT_TIMEOUT: timedelta(seconds=heartbeat_timeout_s)}
@@ -129,18 +122,10 @@ class Database:
             StorageError: The database cannot be reached now.
         """
         with self._lock, self._translated():
-            if self._opened and (self.path is None or identity(self.path) == self._file):
-                return
             if self._opened:
-                self._opened = False
-                self._engine.dispose()
-                self._ids.clear()
-                self.generation += 1
-                console.warning(
-                    f"The file {self.name} of the tracker was removed, replaced or written over while it was in use: "
-                    "what comes from now on goes into the one that is there now, and what was in the old one is not in "
-                    "it."
-                )
+                if self.path is None or identity(self.path) == self._file:
+                    return
+                self._leave_old_file()
             try:
                 self._prepare()
             except BaseException:
@@ -148,22 +133,33 @@ class Database:
                 raise
             self._opened = True
 
+    def _leave_old_file(self) -> None:
+        self._opened = False
+        self._engine.dispose()
+        self._ids.clear()
+        self.generation += 1
+        console.warning(
+            f"The file {self.name} of the tracker was removed, replaced or written over while it was in use: what "
+            "comes from now on goes into the one that is there now, and what was in the old one is not in it."
+        )
+
     def _prepare(self) -> None:
         if self.path:
             make_file(self.path)
             self._engine.connect().close()  # finds out whether there is a log of another file
             self._file = identity(self.path)
         with self._engine.begin() as connection:
-            current = self._is_current(connection)
-        if not current:
+            is_current = self._revision(connection) == REVISIONS[-1]
+        if not is_current:
             self._migrate()
 
-    def _is_current(self, connection: Connection) -> bool:
+    def _revision(self, connection: Connection) -> str | None:
+        """The revision of the schema; None where there are no tables yet."""
         if not inspect(connection).has_table(VERSION_TABLE):
-            return False
-        revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608  a constant
-        if revision in {*REVISIONS, None}:
-            return bool(revision == REVISIONS[-1])
+            return None
+        revision: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
+        if revision in REVISIONS:
+            return revision
         msg = (
             f"The database {self.name} has the schema {revision}, and this version of dbnd-tracker knows only those up "
             f"to {REVISIONS[-1]}: install a newer dbnd-tracker, or name another database."
@@ -171,9 +167,7 @@ class Database:
         raise ConfigError(msg)
 
     def _migrate(self) -> None:
-        """Bring the schema up to date, in one transaction that keeps other processes out."""
-        from dbnd_tracker._storage import migrations
-
+        """Make the tables or bring them up to date, in one transaction that keeps other processes out."""
         with self._writing.connect() as connection:
             if self.path:
                 # A table that is made anew goes for a moment, with all that its rows are referred to by.
@@ -181,8 +175,9 @@ class Database:
             with connection.begin():
                 if not self.path:
                     connection.execute(select(text(f"pg_advisory_xact_lock({_MIGRATION_LOCK})")))
-                if not self._is_current(connection):
-                    migrations.upgrade(connection)
+                revision = self._revision(connection)
+                if revision != REVISIONS[-1]:
+                    upgrade(connection, revision)
             if self.path:
                 _pragma(connection, "foreign_keys = ON")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete, func, insert, literal, or_, select
 
+from dbnd_tracker._storage.base import OfAttempt, UtcDateTime
 from dbnd_tracker._storage.models import (
     Attempt,
-    Base,
     ClientError,
     Deleted,
     Metric,
@@ -20,14 +20,12 @@ from dbnd_tracker._storage.models import (
     TaskDefinition,
     TaskRelation,
     TaskRun,
-    UtcDateTime,
 )
 from dbnd_tracker._storage.states import FINAL_STATES, lost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Table
     from sqlalchemy.orm import Session
 
     from dbnd_tracker._storage.database import Database
@@ -35,10 +33,6 @@ if TYPE_CHECKING:
 
 # Runs deleted in one transaction: others write between two of them.
 _RUNS: Final = 50
-_ATTEMPT_ID: Final = cast("Table", Attempt.__table__).c.id
-_OF_ATTEMPTS: Final = [
-    table for table in Base.metadata.sorted_tables if any(key.column is _ATTEMPT_ID for key in table.foreign_keys)
-]
 
 
 def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
@@ -67,8 +61,8 @@ def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
         session.execute(insert(Deleted).from_select(["uid", "run_uid", "deleted_at", "dropped"], rows))
     definitions = session.scalars(select(TaskRun.task_definition_uid).where(is_inside).distinct()).all()
     _delete(session, Metric, Metric.series_id.in_(series))
-    for table in _OF_ATTEMPTS:
-        _delete(session, table, table.c.attempt_id.in_(attempts))
+    for model in OfAttempt.__subclasses__():
+        _delete(session, model, model.attempt_id.in_(attempts))
     _delete(session, Attempt, Attempt.task_run_uid.in_(task_runs))
     _delete(session, TaskRelation, or_(TaskRelation.from_uid.in_(task_runs), TaskRelation.to_uid.in_(task_runs)))
     _delete(session, TaskRun, is_inside)

@@ -1,146 +1,96 @@
 """The tables.
 
-Events arrive in any order, so that rows refer to runs and task runs by uid, not by foreign key: a metric may come
-before its task run, a task run before its run. What belongs to an attempt refers to the attempt's integer id; an
-attempt not heard of yet gets its row with the first event that names it. Once its task run and its run are known, it
-has the integer id of the run, too.
+Events arrive in any order, so that rows refer to runs and task runs by uid, not by foreign key. What belongs to an
+attempt refers to its integer id; an attempt gets its row with the first event that names it. Once its task run and its
+run are known, it has the integer id of the run, too.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime
+from typing import Final
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Double,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    SmallInteger,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
+from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from dbnd_tracker._storage.base import (
+    NEW_IDS,
+    Base,
+    Id,
+    Int16,
+    Int64,
+    Name,
+    Numbered,
+    Object,
+    OfAttempt,
+    Text16,
+    Text32,
+    Text64,
+    Uid,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
-
-# What deleted rows leave behind is kept, so that no id is ever used twice; PostgreSQL's sequences are like that.
-_NEW_IDS: Final = {"sqlite_autoincrement": True}
-
-NAME_LENGTH: Final = 500
-"""Longest name that is indexed, in characters (PostgreSQL indexes at most some 2,700 bytes)."""
 CHILD: Final = "child"
 UPSTREAM: Final = "upstream"
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time, aware and in UTC on the Python side; SQLite keeps it without its zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """To the database: in UTC."""
-        return None if value is None else value.astimezone(timezone.utc)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """From the database: labelled as UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
-
-
-# SQLite numbers rows by itself only in a column of exactly the type INTEGER.
-_Id = BigInteger().with_variant(Integer, "sqlite")
-_Uid = String(36)
-_Name = String(NAME_LENGTH)
-
-
-class Base(DeclarativeBase):
-    """Base of the tables: every constraint has a name, so that migrations can change it."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(none_as_null=True), str: Text()}  # noqa: RUF012  SQLAlchemy's own declaration
-
-
-class Run(Base):
+class Run(Numbered):
     """A run: one execution of a job."""
 
     __tablename__ = "runs"
     __table_args__ = (
         Index(None, "start_time", "id"),
-        Index(None, "job_name", "start_time", "id"),
-        Index(None, "project_name", "start_time", "id"),
-        Index(None, "state", "start_time", "id"),
-        Index(None, "user_name", "start_time", "id"),
-        _NEW_IDS,
+        *(Index(None, name, "start_time", "id") for name in ("job_name", "project_name", "state", "user_name")),
+        NEW_IDS,
     )
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    uid: Mapped[str] = mapped_column(_Uid, unique=True)
-    root_run_uid: Mapped[str | None] = mapped_column(_Uid, index=True)
-    job_name: Mapped[str | None] = mapped_column(_Name)
-    project_name: Mapped[str | None] = mapped_column(_Name)
-    name: Mapped[str | None] = mapped_column(_Name, index=True)
-    user: Mapped[str | None] = mapped_column("user_name", _Name)
+    uid: Mapped[Uid] = mapped_column(unique=True)
+    root_run_uid: Mapped[Uid | None] = mapped_column(index=True)
+    job_name: Mapped[Name | None]
+    project_name: Mapped[Name | None]
+    name: Mapped[Name | None] = mapped_column(index=True)
+    user: Mapped[Name | None] = mapped_column("user_name")
     description: Mapped[str | None]
-    state: Mapped[str | None] = mapped_column(String(32))
+    state: Mapped[Text32 | None]
     start_time: Mapped[datetime]
     end_time: Mapped[datetime | None]
     execution_date: Mapped[datetime | None]
-    source: Mapped[str | None] = mapped_column(String(64))
+    source: Mapped[Text64 | None]
     is_archived: Mapped[bool] = mapped_column(default=False)
     sends_heartbeat: Mapped[bool] = mapped_column(default=False)
     last_heartbeat: Mapped[datetime | None]
-    driver_task_run_uid: Mapped[str | None] = mapped_column(_Uid)
-    parent_task_run_uid: Mapped[str | None] = mapped_column(_Uid, index=True)
-    environment: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_group="details")
+    driver_task_run_uid: Mapped[Uid | None]
+    parent_task_run_uid: Mapped[Uid | None] = mapped_column(index=True)
+    environment: Mapped[Object | None] = mapped_column(deferred=True, deferred_group="details")
     """Machine, command line, code version: what ``task_run_env`` says."""
-    facts: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_group="details")
-    """What else was said about the run: executor, trigger, schedule, Airflow context."""
+    facts: Mapped[Object | None] = mapped_column(deferred=True, deferred_group="details")
+    """What else was said about it: executor, trigger, schedule, Airflow context."""
 
 
-class TaskDefinition(Base):
+class TaskDefinition(Numbered):
     """What a task is: its type, sources and parameters. Each process sends its own."""
 
     __tablename__ = "task_definitions"
-    __table_args__ = (_NEW_IDS,)
+    __table_args__ = (NEW_IDS,)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    uid: Mapped[Uid] = mapped_column(unique=True)
     name: Mapped[str]
     type: Mapped[str]
     source: Mapped[str | None]
     source_hash: Mapped[str | None]
     module_source: Mapped[str | None]
     module_source_hash: Mapped[str | None]
-    params: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    params: Mapped[list[Object]]
 
 
-class TaskRun(Base):
-    """A task of a run; its state is that of its latest attempt."""
+class TaskRun(Numbered):
+    """A task of a run; its state is that of its latest attempt. ``facts`` is what else was said about it."""
 
     __tablename__ = "task_runs"
-    __table_args__ = (_NEW_IDS,)
+    __table_args__ = (NEW_IDS,)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    uid: Mapped[str] = mapped_column(_Uid, unique=True)
-    run_uid: Mapped[str | None] = mapped_column(_Uid, index=True)
-    task_definition_uid: Mapped[str | None] = mapped_column(_Uid)
+    uid: Mapped[Uid] = mapped_column(unique=True)
+    run_uid: Mapped[Uid | None] = mapped_column(index=True)
+    task_definition_uid: Mapped[Uid | None]
     name: Mapped[str | None]
     task_id: Mapped[str | None]
     task_af_id: Mapped[str | None]
@@ -154,28 +104,26 @@ class TaskRun(Base):
     version: Mapped[str | None]
     command_line: Mapped[str | None]
     functional_call: Mapped[str | None]
-    facts: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_group="details")
-    """What else was said about it: environment, signature of its outputs, target date, places of its log."""
+    facts: Mapped[Object | None] = mapped_column(deferred=True, deferred_group="details")
 
 
-class Attempt(Base):
+class Attempt(Numbered):
     """One attempt at a task run: the row that params, metrics and everything else logged refer to."""
 
     __tablename__ = "attempts"
-    __table_args__ = (_NEW_IDS,)
+    __table_args__ = (NEW_IDS,)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    uid: Mapped[str] = mapped_column(_Uid, unique=True)
-    task_run_uid: Mapped[str | None] = mapped_column(_Uid, index=True)
-    """NULL until an event says to which task run the attempt belongs."""
-    run_id: Mapped[int | None] = mapped_column(_Id, index=True)
-    """``id`` of the run of that task run, once both are known: what filters by metric or param go by."""
+    uid: Mapped[Uid] = mapped_column(unique=True)
+    task_run_uid: Mapped[Uid | None] = mapped_column(index=True)
+    """NULL until an event says it."""
+    run_id: Mapped[Id | None] = mapped_column(index=True)
+    """Of the run of that task run, once both are known: what filters by metric or param go by."""
     number: Mapped[int | None]
-    state: Mapped[str | None] = mapped_column(String(32))
+    state: Mapped[Text32 | None]
     start_time: Mapped[datetime | None]
     end_time: Mapped[datetime | None]
-    error: Mapped[dict[str, Any] | None]
-    external_links: Mapped[dict[str, Any] | None]
+    error: Mapped[Object | None]
+    external_links: Mapped[Object | None]
     log_body: Mapped[str | None] = mapped_column(deferred=True)
     log_path: Mapped[str | None]
 
@@ -185,70 +133,65 @@ class TaskRelation(Base):
 
     __tablename__ = "task_relations"
 
-    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    kind: Mapped[Text16] = mapped_column(primary_key=True)
     """``CHILD`` or ``UPSTREAM``."""
-    from_uid: Mapped[str] = mapped_column(_Uid, primary_key=True)
-    to_uid: Mapped[str] = mapped_column(_Uid, primary_key=True, index=True)
+    from_uid: Mapped[Uid] = mapped_column(primary_key=True)
+    to_uid: Mapped[Uid] = mapped_column(primary_key=True, index=True)
 
 
-class Param(Base):
+class Param(OfAttempt):
     """A parameter: an argument of a task, or one that was logged."""
 
     __tablename__ = "params"
     __table_args__ = (UniqueConstraint("attempt_id", "source", "name"), Index(None, "name", "attempt_id"))
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
-    source: Mapped[str] = mapped_column(String(64))
-    name: Mapped[str] = mapped_column(_Name)
+    source: Mapped[Text64]
+    name: Mapped[Name]
     value: Mapped[str | None]
     origin: Mapped[str | None]
 
 
-class Tag(Base):
+class Tag(OfAttempt):
     """A tag of an attempt."""
 
     __tablename__ = "tags"
     __table_args__ = (UniqueConstraint("attempt_id", "name"),)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
-    name: Mapped[str] = mapped_column(_Name)
+    name: Mapped[Name]
     value: Mapped[str | None]
 
 
-class MetricKey(Base):
+class MetricKey(Numbered):
     """The name of a metric, kept once."""
 
     __tablename__ = "metric_keys"
-    __table_args__ = (_NEW_IDS,)
+    __table_args__ = (NEW_IDS,)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    name: Mapped[str] = mapped_column(_Name, unique=True)
+    name: Mapped[Name] = mapped_column(unique=True)
 
 
-class MetricSeries(Base):
-    """All points of one key in one attempt, summed up, so that pages of runs read no points."""
+class MetricSeries(OfAttempt):
+    """All points of one key in one attempt, summed up, so that pages of runs read no points.
+
+    The last value is MLflow's: that of the highest step (none is 0), then of the latest time, then the greatest.
+    """
 
     __tablename__ = "metric_series"
-    __table_args__ = (UniqueConstraint("attempt_id", "key_id"), Index(None, "key_id", "last_value"), _NEW_IDS)
+    __table_args__ = (UniqueConstraint("attempt_id", "key_id"), Index(None, "key_id", "last_value"), NEW_IDS)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
-    key_id: Mapped[int] = mapped_column(_Id, ForeignKey("metric_keys.id"))
-    source: Mapped[str | None] = mapped_column(String(64))
-    points: Mapped[int] = mapped_column(BigInteger, default=0)
+    key_id: Mapped[Id] = mapped_column(ForeignKey("metric_keys.id"))
+    source: Mapped[Text64 | None]
+    points: Mapped[Int64] = mapped_column(default=0)
     """How many points there are, which is the number of the last one."""
-    latest_us: Mapped[int | None] = mapped_column(BigInteger)
+    latest_us: Mapped[Int64 | None]
     """The latest time of its points: what comes after it is no repeat of one of them."""
-    # The last value is MLflow's: that of the highest step (none is 0), then of the latest time, then the greatest.
-    last_timestamp_us: Mapped[int | None] = mapped_column(BigInteger)
-    last_step: Mapped[int | None] = mapped_column(BigInteger)
-    last_kind: Mapped[int | None] = mapped_column(SmallInteger)
-    last_value: Mapped[float | None] = mapped_column(Double)
+    last_timestamp_us: Mapped[Int64 | None]
+    last_step: Mapped[Int64 | None]
+    last_kind: Mapped[Int16 | None]
+    last_value: Mapped[float | None]
     last_text: Mapped[str | None]
-    min_value: Mapped[float | None] = mapped_column(Double)
-    max_value: Mapped[float | None] = mapped_column(Double)
+    min_value: Mapped[float | None]
+    max_value: Mapped[float | None]
     only_ints: Mapped[bool] = mapped_column(default=True)
 
 
@@ -256,75 +199,69 @@ class Metric(Base):
     """One point of a metric, narrow: there are hundreds of millions of them.
 
     The points of a series are numbered from one in the order in which they came, and the key is the only index. SQLite
-    keeps the rows in it, so that a history is read from neighbouring pages. The series is no foreign key, because its
-    check would cost more than the insertion; whoever adds points holds the row of the series.
+    keeps the rows in it, so that a history is read from neighbouring pages. The series is no foreign key, whose check
+    would cost more than the insertion; whoever adds points holds the row of the series.
     """
 
     __tablename__ = "metrics"
     __table_args__ = ({"sqlite_with_rowid": False},)
 
-    series_id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=False)
-    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    step: Mapped[int | None] = mapped_column(BigInteger)
-    timestamp_us: Mapped[int] = mapped_column(BigInteger)
+    series_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[Int64] = mapped_column(primary_key=True, autoincrement=False)
+    step: Mapped[Int64 | None]
+    timestamp_us: Mapped[Int64]
     """Microseconds since the epoch."""
-    value: Mapped[float | None] = mapped_column(Double)
+    value: Mapped[float | None]
     """NULL is NaN, or a value that is no number."""
-    kind: Mapped[int] = mapped_column(SmallInteger)
+    kind: Mapped[Int16]
     text: Mapped[str | None]
     """The value when it is no number."""
 
 
-class Artifact(Base):
+class Artifact(OfAttempt):
     """Name and place of an artifact; its content stays where it is."""
 
     __tablename__ = "artifacts"
     __table_args__ = (UniqueConstraint("attempt_id", "name"),)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
-    name: Mapped[str] = mapped_column(_Name)
+    name: Mapped[Name]
     path: Mapped[str]
 
 
-class Target(Base):
+class Target(OfAttempt):
     """An input or output of a task; its uid is made of attempt, parameter, path and operation."""
 
     __tablename__ = "targets"
-    __table_args__ = (Index(None, "path", postgresql_using="hash"),)
+    __table_args__ = (Index(None, "attempt_id"), Index(None, "path", postgresql_using="hash"))
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    uid: Mapped[str] = mapped_column(_Uid, unique=True)
-    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"), index=True)
+    uid: Mapped[Uid] = mapped_column(unique=True)
     param_name: Mapped[str | None]
     path: Mapped[str]
-    operation_type: Mapped[str] = mapped_column(String(16))
-    operation_status: Mapped[str | None] = mapped_column(String(16))
+    operation_type: Mapped[Text16]
+    operation_status: Mapped[Text16 | None]
     value_preview: Mapped[str | None]
-    data_dimensions: Mapped[list[int | None] | None] = mapped_column(JSON(none_as_null=True))
-    data_schema: Mapped[dict[str, Any] | None]
+    data_dimensions: Mapped[list[int | None] | None]
+    data_schema: Mapped[Object | None]
     data_hash: Mapped[str | None]
 
 
-class DatasetOperation(Base):
+class DatasetOperation(OfAttempt):
     """Reading, writing or deleting a dataset; its uid is made of attempt, path and operation."""
 
     __tablename__ = "dataset_operations"
-    __table_args__ = (Index(None, "path", postgresql_using="hash"),)
+    __table_args__ = (Index(None, "attempt_id"), Index(None, "path", postgresql_using="hash"))
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    uid: Mapped[str] = mapped_column(_Uid, unique=True)
-    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"), index=True)
+    uid: Mapped[Uid] = mapped_column(unique=True)
     path: Mapped[str | None]
-    operation_type: Mapped[str] = mapped_column(String(16))
-    operation_status: Mapped[str] = mapped_column(String(16))
+    operation_type: Mapped[Text16]
+    operation_status: Mapped[Text16]
     operation_source: Mapped[str | None]
     error: Mapped[str | None]
     timestamp: Mapped[datetime]
     value_preview: Mapped[str | None]
-    data_dimensions: Mapped[list[int | None] | None] = mapped_column(JSON(none_as_null=True))
-    data_schema: Mapped[dict[str, Any] | None]
-    columns_stats: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
+    data_dimensions: Mapped[list[int | None] | None]
+    data_schema: Mapped[Object | None]
+    columns_stats: Mapped[list[Object] | None]
     query: Mapped[str | None]
     dataset_uri: Mapped[str | None]
     with_partition: Mapped[bool | None]
@@ -335,8 +272,8 @@ class JournalPosition(Base):
 
     __tablename__ = "batches"
 
-    journal: Mapped[str] = mapped_column(String(32), primary_key=True)
-    last: Mapped[int] = mapped_column(BigInteger)
+    journal: Mapped[Text32] = mapped_column(primary_key=True)
+    last: Mapped[Int64]
     applied_at: Mapped[datetime]
 
 
@@ -346,26 +283,25 @@ class Deleted(Base):
     __tablename__ = "deleted"
     __table_args__ = ({"sqlite_with_rowid": False},)
 
-    uid: Mapped[str] = mapped_column(_Uid, primary_key=True)
-    run_uid: Mapped[str] = mapped_column(_Uid, index=True)
+    uid: Mapped[Uid] = mapped_column(primary_key=True)
+    run_uid: Mapped[Uid] = mapped_column(index=True)
     """The run that it belonged to, which has a row of its own."""
     deleted_at: Mapped[datetime]
-    dropped: Mapped[int] = mapped_column(BigInteger, default=0)
+    dropped: Mapped[Int64] = mapped_column(default=0)
     """Of a run: how many events have come since."""
 
 
-class AccessToken(Base):
+class AccessToken(Numbered):
     """A token that opens the tracker; only its hash is kept."""
 
     __tablename__ = "access_tokens"
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    uid: Mapped[Uid] = mapped_column(unique=True)
     label: Mapped[str]
-    role: Mapped[str] = mapped_column(String(16))
-    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    role: Mapped[Text16]
+    hash: Mapped[Text64] = mapped_column(unique=True)
     guards: Mapped[bool]
-    """Whether a tracker asks for tokens because this one exists; not for one that an open tracker made."""
+    """Whether the tracker asks for tokens because this one exists; not so for one that an open tracker made."""
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
@@ -376,18 +312,17 @@ class AccessSession(Base):
 
     __tablename__ = "access_sessions"
 
-    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    token_hash: Mapped[str] = mapped_column(String(64), index=True)
-    """Of the token that it was opened with; it ends with it."""
+    hash: Mapped[Text64] = mapped_column(primary_key=True)
+    token_hash: Mapped[Text64] = mapped_column(index=True)
+    """Of the token that it was opened with, and ends with."""
     expires_at: Mapped[datetime]
 
 
-class ClientError(Base):
+class ClientError(Numbered):
     """An error inside a client, which it has told us about."""
 
     __tablename__ = "client_errors"
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
     received_at: Mapped[datetime]
     timestamp: Mapped[datetime | None]
     dbnd_version: Mapped[str | None]
@@ -395,26 +330,21 @@ class ClientError(Base):
     stack_trace: Mapped[str | None]
 
 
-class ScheduledJob(Base):
+class ScheduledJob(Numbered):
     """A job that a scheduler runs; the tracker keeps what it is told and schedules nothing."""
 
     __tablename__ = "scheduled_jobs"
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    uid: Mapped[str] = mapped_column(_Uid, unique=True)
-    name: Mapped[str] = mapped_column(_Name, index=True)
-    facts: Mapped[dict[str, Any]]
-    """Everything that was said about it, as JSON."""
+    uid: Mapped[Uid] = mapped_column(unique=True)
+    name: Mapped[Name] = mapped_column(index=True)
+    facts: Mapped[Object]
 
 
-class AttemptDocument(Base):
+class AttemptDocument(OfAttempt):
     """Something large that was said about an attempt as a whole: metadata of dbt, facts of Airflow."""
 
     __tablename__ = "attempt_documents"
     __table_args__ = (UniqueConstraint("attempt_id", "kind"),)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    attempt_id: Mapped[int] = mapped_column(_Id, ForeignKey("attempts.id"))
-    kind: Mapped[str] = mapped_column(String(16))
-    """``dbt`` or ``airflow``."""
-    content: Mapped[dict[str, Any]]
+    kind: Mapped[Text16]
+    content: Mapped[Object]

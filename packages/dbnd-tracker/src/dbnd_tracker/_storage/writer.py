@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from dbnd_tracker._storage.base import Base
 from dbnd_tracker._storage.bulk import insert_rows, value_rows
 from dbnd_tracker._storage.deleted import DeletedUids
-from dbnd_tracker._storage.models import Attempt, Base, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
+from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
 from dbnd_tracker._storage.repeats import Seen
 
 if TYPE_CHECKING:

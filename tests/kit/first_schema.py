@@ -1,12 +1,9 @@
-"""The first schema."""
+"""The tables of the first schema, which the tracker makes no more and brings up to date."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic.operations import Operations
-
-revision = "0001"
-down_revision = None
 
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _UID = sa.String(length=36)
@@ -14,8 +11,8 @@ _NAME = sa.String(length=500)
 _TIME = sa.DateTime(timezone=True)
 
 
-def upgrade(op: Operations) -> None:
-    """Apply the change."""
+def create(op: Operations) -> None:
+    """Create the tables."""
     op.create_table(
         "attempts",
         sa.Column("id", _ID, nullable=False),

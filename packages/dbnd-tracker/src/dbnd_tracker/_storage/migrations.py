@@ -1,0 +1,174 @@
+"""The history of the schema: what brings the database of an older version up to date.
+
+A new database gets the tables of ``models`` at once. Of Alembic only the operations are used. Its ``env.py`` keeps the
+migration that runs in module globals, and the embedded tracker migrates in the sender's thread while MLflow may migrate
+the user's own store in the main thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from dbnd_tracker._storage.models import Run
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
+
+VERSION_TABLE: Final = "alembic_version"
+_ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_UID: Final = sa.String(36)
+_HASH: Final = sa.String(64)
+_WORD: Final = sa.String(16)
+_TIME: Final = sa.DateTime(timezone=True)
+
+
+def narrow_points(op: Operations) -> None:
+    """Points without an id of their own; attempts that know their run; indexes for lists of runs."""
+    op.rename_table("metrics", "metrics_0001")
+    if op.get_bind().dialect.name == "postgresql":  # where names of constraints are those of indexes, used once only
+        op.execute("ALTER TABLE metrics_0001 RENAME CONSTRAINT pk_metrics TO pk_metrics_0001")
+    op.create_table(
+        "metrics",
+        sa.Column("series_id", _ID, primary_key=True, autoincrement=False),
+        sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("step", sa.BigInteger),
+        sa.Column("timestamp_us", sa.BigInteger, nullable=False),
+        sa.Column("value", sa.Double),
+        sa.Column("kind", sa.SmallInteger, nullable=False),
+        sa.Column("text", sa.Text),
+        sqlite_with_rowid=False,
+    )
+    op.execute(
+        "INSERT INTO metrics (series_id, number, step, timestamp_us, value, kind, text) "
+        "SELECT series_id, row_number() OVER (PARTITION BY series_id ORDER BY id), "
+        "step, timestamp_us, value, kind, text "
+        "FROM metrics_0001 LEFT JOIN metric_texts ON metric_texts.metric_id = metrics_0001.id "
+        "ORDER BY series_id, id"
+    )
+    op.drop_table("metric_texts")
+    op.drop_table("metrics_0001")
+    op.execute(
+        "UPDATE metric_series SET points = (SELECT coalesce(max(number), 0) FROM metrics "
+        "WHERE metrics.series_id = metric_series.id)"
+    )
+    op.add_column("attempts", sa.Column("run_id", _ID))
+    op.execute(
+        "UPDATE attempts SET run_id = (SELECT runs.id FROM task_runs JOIN runs ON runs.uid = task_runs.run_uid "
+        "WHERE task_runs.uid = attempts.task_run_uid)"
+    )
+    op.create_index("ix_attempts_run_id", "attempts", ["run_id"])
+    for column in ("job_name", "project_name"):
+        op.drop_index(f"ix_runs_{column}_start_time", "runs")
+    for column in ("job_name", "project_name", "state", "user_name"):
+        op.create_index(f"ix_runs_{column}_start_time_id", "runs", [column, "start_time", "id"])
+    op.create_index("ix_metric_series_key_id_last_value", "metric_series", ["key_id", "last_value"])
+    op.create_index("ix_params_name_attempt_id", "params", ["name", "attempt_id"])
+
+
+def add_access(op: Operations) -> None:
+    """Tokens and sessions; errors of clients, scheduled jobs, documents of attempts, facts of task runs."""
+    op.create_table(
+        "access_tokens",
+        sa.Column("id", _ID, primary_key=True),
+        sa.Column("uid", _UID, nullable=False, unique=True),
+        sa.Column("label", sa.Text, nullable=False),
+        sa.Column("role", _WORD, nullable=False),
+        sa.Column("hash", _HASH, nullable=False, unique=True),
+        sa.Column("guards", sa.Boolean, nullable=False),
+        sa.Column("created_at", _TIME, nullable=False),
+        sa.Column("expires_at", _TIME),
+        sa.Column("revoked_at", _TIME),
+    )
+    op.create_table(
+        "access_sessions",
+        sa.Column("hash", _HASH, primary_key=True),
+        sa.Column("token_hash", _HASH, nullable=False, index=True),
+        sa.Column("expires_at", _TIME, nullable=False),
+    )
+    op.create_table(
+        "client_errors",
+        sa.Column("id", _ID, primary_key=True),
+        sa.Column("received_at", _TIME, nullable=False),
+        sa.Column("timestamp", _TIME),
+        sa.Column("dbnd_version", sa.Text),
+        sa.Column("source", sa.Text),
+        sa.Column("stack_trace", sa.Text),
+    )
+    op.create_table(
+        "scheduled_jobs",
+        sa.Column("id", _ID, primary_key=True),
+        sa.Column("uid", _UID, nullable=False, unique=True),
+        sa.Column("name", sa.String(500), nullable=False, index=True),
+        sa.Column("facts", sa.JSON, nullable=False),
+    )
+    op.create_table(
+        "attempt_documents",
+        sa.Column("id", _ID, primary_key=True),
+        sa.Column("attempt_id", _ID, sa.ForeignKey("attempts.id"), nullable=False),
+        sa.Column("kind", _WORD, nullable=False),
+        sa.Column("content", sa.JSON, nullable=False),
+        sa.UniqueConstraint("attempt_id", "kind"),
+    )
+    op.add_column("task_runs", sa.Column("facts", sa.JSON))
+    for table in ("dataset_operations", "targets"):  # of whole paths, however long: a hash index of PostgreSQL
+        op.create_index(f"ix_{table}_path", table, ["path"], postgresql_using="hash")
+
+
+def record_deletions(op: Operations) -> None:
+    """Ids that are never used twice, a record of what was deleted, and last values by step, time and value.
+
+    Points that stand there twice stay: which of them were logged twice is not known any more.
+    """
+    op.create_table(
+        "deleted",
+        sa.Column("uid", _UID, primary_key=True),
+        sa.Column("run_uid", _UID, nullable=False, index=True),
+        sa.Column("deleted_at", _TIME, nullable=False),
+        sa.Column("dropped", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.add_column("metric_series", sa.Column("latest_us", sa.BigInteger))
+    # Of equal numbers the first, of equal texts the last one that came, as they are added to the sums since.
+    op.execute(
+        "UPDATE metric_series SET (last_timestamp_us, last_step, last_kind, last_value, last_text) = ("
+        "SELECT timestamp_us, step, kind, value, text FROM metrics WHERE series_id = metric_series.id "
+        "ORDER BY coalesce(step, 0) DESC, timestamp_us DESC, coalesce(value, 0) DESC, "
+        "CASE WHEN kind < 2 THEN -number ELSE number END DESC LIMIT 1)"
+    )
+    op.execute(
+        "UPDATE metric_series SET latest_us = "
+        "(SELECT max(timestamp_us) FROM metrics WHERE series_id = metric_series.id)"
+    )
+    if op.get_bind().dialect.name == "sqlite":
+        for table in ("attempts", "metric_keys", "metric_series", "runs", "task_definitions", "task_runs"):
+            with op.batch_alter_table(table, recreate="always", table_kwargs={"sqlite_autoincrement": True}):
+                pass
+
+
+STEPS: Final = {"0002": narrow_points, "0003": add_access, "0004": record_deletions}
+"""What leads to each revision of the schema from the one before it, oldest first; the first schema was 0001."""
+REVISIONS: Final = ("0001", *STEPS)
+
+
+def upgrade(connection: sa.Connection, revision: str | None) -> None:
+    """Bring the schema up to date within the transaction that ``connection`` is in.
+
+    Args:
+        connection: Of the database.
+        revision: What it has now; None when it has no tables of ours.
+    """
+    if revision is None:
+        Run.metadata.create_all(connection, checkfirst=False)
+        connection.execute(sa.text(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+        connection.execute(sa.text(f"INSERT INTO {VERSION_TABLE} VALUES ('{REVISIONS[-1]}')"))  # noqa: S608
+        return
+    from alembic.operations import Operations  # a third of a second, and seldom needed
+    from alembic.runtime.migration import MigrationContext
+
+    # Constraints are named as the models name them.
+    op = Operations(MigrationContext.configure(connection, opts={"target_metadata": Run.metadata}))
+    for step in REVISIONS[REVISIONS.index(revision) + 1 :]:
+        STEPS[step](op)
+    connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '{REVISIONS[-1]}'"))  # noqa: S608
