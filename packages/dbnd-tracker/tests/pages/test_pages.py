@@ -214,10 +214,8 @@ def test_the_columns_are_what_most_runs_logged_until_others_are_chosen(tracker: 
     tracker.call("log_metrics", task.floats("a rare one", 3))
 
     def page(query: str) -> TablePage:
-        found = TablePage(QueryParams(query))
         with tracker.database.read() as session:
-            found.load(session)
-        return found
+            return TablePage(session, QueryParams(query))
 
     assert [str(column) for column in page("").columns] == ["params.lr", "metrics.common", "metrics.a rare one"]
     chosen = page("col=metrics.a rare one&col=nonsense")

@@ -14,8 +14,9 @@ from sqlalchemy import select
 from dbnd_tracker import _queries as queries
 from dbnd_tracker._pages.compare import ComparePage
 from dbnd_tracker._pages.reference import operations
-from dbnd_tracker._pages.run import RunPage, TaskPage
+from dbnd_tracker._pages.run import RunPage
 from dbnd_tracker._pages.table import TablePage
+from dbnd_tracker._pages.task import TaskPage
 from dbnd_tracker._pages.templates import make_templates
 from dbnd_tracker._queries.series import chart_sample
 from dbnd_tracker._storage.models import Run
@@ -71,9 +72,8 @@ class _Pages:
         return self._render(request, "message.html", status, text=text)
 
     def _table(self, request: Request, job: str | None = None) -> Response:
-        page = TablePage(request.query_params, job)
         with self._database.read() as session:
-            page.load(session)
+            page = TablePage(session, request.query_params, job)
         status = HTTPStatus.BAD_REQUEST if page.problem else HTTPStatus.OK
         return self._render(request, "runs.html", status, page=page)
 

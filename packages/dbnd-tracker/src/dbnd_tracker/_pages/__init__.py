@@ -2,8 +2,8 @@
 
 The stack, and why it is so small:
 
-- **Pages are made in the server**, by Jinja2. Tables, facts, the timeline and the graph of a run are complete without
-  JavaScript, links go deep by themselves, and there is one place that escapes.
+- **Pages are made in the server**, by Jinja2. Tables, facts and the timeline of a run are complete without JavaScript,
+  links go deep by themselves, and there is one place that escapes.
 - **Live pages** fetch their own address again and take over what has changed: no second way of rendering.
 - **Charts are 400 lines of our own** on a canvas. No Python package that is kept well ships a small chart library;
   npm would make installing from a checkout need Node; and vendored files grow old. What a chart here must do (a

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from dbnd_tracker._pages.plots import Parallel, Scatter, make_parallel, make_scatter
-from dbnd_tracker._pages.run import VERIFIED, chart_line
-from dbnd_tracker._pages.sections import Section, Sections
+from dbnd_tracker._pages.sections import VERIFIED, Section, Sections
+from dbnd_tracker._pages.task import chart_line
 from dbnd_tracker._pages.templates import is_live, number_text
 from dbnd_tracker._queries.comparison import Logged, everything_logged, runs_by_uid
 from dbnd_tracker._queries.expressions import KINDS, Field, Kind, as_number
@@ -22,22 +23,30 @@ if TYPE_CHECKING:
 
     from dbnd_tracker._views import RunSummary
 
-MAX_RUNS: Final = 50
-"""How many runs are compared at most."""
-
+_MAX_RUNS: Final = 50
 _MAX_CHARTS: Final = 60
 _MAX_AXES: Final = 7
 _MAX_CHOICES: Final = 300
 _ALL: Final = "all"
+_ORDER: Final[tuple[Kind, ...]] = ("params", "metrics", "tags")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Row:
-    """Something that was logged, with its value in each run; None where a run has none."""
+    """Something that was logged, as each run has it; None where a run has none."""
 
     field: Field
-    values: list[Any]
-    differs: bool
+    logged: list[Logged | None]
+
+    @cached_property
+    def values(self) -> list[Any]:
+        """Its value in each run."""
+        return [None if one is None else one.value for one in self.logged]
+
+    @cached_property
+    def differs(self) -> bool:
+        """Whether the runs do not all have the same value."""
+        return len({str(value) for value in self.values}) > 1
 
 
 class ComparePage:
@@ -51,15 +60,13 @@ class ComparePage:
 
     def __init__(self, session: Session, query: QueryParams) -> None:
         asked = [uid.lower() for uid in query.getlist("run")]
-        self.runs = runs_by_uid(session, asked[:MAX_RUNS])
-        self.is_cut = len(set(asked)) > MAX_RUNS
+        self.runs = runs_by_uid(session, asked[:_MAX_RUNS])
+        self.is_cut = len(set(asked)) > _MAX_RUNS
         self.shows_all = query.get("show") == _ALL
         self.sections = Sections("/app/compare", query)
         self.is_live = any(is_live(run.state) for run in self.runs)
-        logged = everything_logged(session, [run.run_uid for run in self.runs])
-        self._columns = _columns([one for one in logged if one.field.name != VERIFIED])
-        places = {run.run_uid: place for place, run in enumerate(self.runs)}
-        self.rows = [_row(field, columns, places) for field, columns in sorted(self._columns.items(), key=_row_order)]
+        uids = [run.run_uid for run in self.runs]
+        self.rows = _rows([one for one in everything_logged(session, uids) if one.field.name != VERIFIED], uids)
         self._axes: dict[str, Row] = {str(row.field): row for row in self.rows if row.field.kind != "tags"}
         self.x, self.y = self._chosen_axes(query.get("x"), query.get("y"))
 
@@ -68,8 +75,7 @@ class ComparePage:
         """A part of the rows of each kind that has any to show."""
         wanted = self.sections.find.casefold()
         shown: list[tuple[Kind, Section]] = []
-        kinds: tuple[Kind, ...] = ("params", "metrics", "tags")
-        for kind in kinds:
+        for kind in _ORDER:
             rows = [row for row in self.rows if row.field.kind == kind and (row.differs or self.shows_all)]
             found = [row for row in rows if wanted in row.field.name.casefold()]
             if rows:
@@ -93,19 +99,15 @@ class ComparePage:
         """Title and series of a chart for each metric that has a history."""
         found = []
         for row in self.rows:
-            if row.field.kind == "metrics":
-                lines = [self._columns[row.field].get(run.run_uid) for run in self.runs]
-                if any(line is not None and line.points > 1 for line in lines):
-                    series = [
-                        # The colour of a run is the same in every chart.
-                        {**chart_line(line.task_run_uid, line.start, line.field.name, _name(run)), "colour": place}
-                        for place, (run, line) in enumerate(zip(self.runs, lines, strict=True))
-                        if line is not None
-                    ]
-                    found.append((row.field.name, series))
-                    if len(found) == _MAX_CHARTS:
-                        break
-        return found
+            if row.field.kind == "metrics" and any(line and line.points > 1 for line in row.logged):
+                series = [
+                    # The colour of a run is the same in every chart.
+                    chart_line(line.task_run_uid, line.start, line.field.name, _name(run), colour=place)
+                    for place, (run, line) in enumerate(zip(self.runs, row.logged, strict=True))
+                    if line is not None
+                ]
+                found.append((row.field.name, series))
+        return found[:_MAX_CHARTS]
 
     @property
     def choices(self) -> dict[str, list[str]]:
@@ -113,20 +115,22 @@ class ComparePage:
         chosen = {self.x, self.y}
         found: dict[str, list[str]] = {}
         for kind in KINDS:
-            names = [name for name, row in self._axes.items() if row.field.kind == kind]
+            names = self._named(kind)
             found[kind] = [*names[:_MAX_CHOICES], *(name for name in names[_MAX_CHOICES:] if name in chosen)]
         return found
 
+    def _named(self, kind: Kind, *, differing: bool = False) -> list[str]:
+        rows = self._axes.items()
+        return [name for name, row in rows if row.field.kind == kind and (row.differs or not differing)]
+
     def _chosen_axes(self, x: str | None, y: str | None) -> tuple[str | None, str | None]:
         """The axes asked for, or a param that differs and a metric."""
-        params = [name for name, row in self._axes.items() if row.field.kind == "params"]
-        metrics = [name for name, row in self._axes.items() if row.field.kind == "metrics"]
-        differing = [name for name in params if self._axes[name].differs]
+        differing = self._named("params", differing=True)
         numeric = [name for name in differing if all(as_number(v) is not None for v in self._axes[name].values)]
-        xs = [*([x] if x in self._axes else []), *numeric, *differing, *params, *metrics]
-        moving = [name for name in metrics if self._axes[name].differs]
-        ys = [*([y] if y in self._axes else []), *moving, *metrics]
-        return next(iter(xs), None), next(iter(ys), None)
+        metrics = self._named("metrics")
+        xs = [x, *numeric, *differing, *self._named("params"), *metrics]
+        ys = [y, *self._named("metrics", differing=True), *metrics]
+        return next((name for name in xs if name in self._axes), None), next((n for n in ys if n in self._axes), None)
 
     @property
     def scatter(self) -> Scatter | None:
@@ -144,27 +148,27 @@ class ComparePage:
     @property
     def parallel(self) -> Parallel | None:
         """Each run as a line through the params that differ to the metric of the scatter plot."""
-        names = [name for name, row in self._axes.items() if row.field.kind == "params" and row.differs]
-        names = [name for name in names if name != self.y][: _MAX_AXES - 1]
         if self.y is None:
             return None
-        names.append(self.y)
+        params = [name for name in self._named("params", differing=True) if name != self.y]
+        names = [*params[: _MAX_AXES - 1], self.y]
+        titles = [name.partition(".")[2] for name in names]
         lines = []
         for place, run in enumerate(self.runs):
             values = [self._axes[name].values[place] for name in names]
             if all(value is not None for value in values):
-                pairs = zip(names, values, strict=True)
-                title = ", ".join(f"{name.partition('.')[2]} = {number_text(value)}" for name, value in pairs)
-                lines.append((place, values, f"{_name(run)}: {title}"))
-        return make_parallel([name.partition(".")[2] for name in names], lines)
+                pairs = zip(titles, values, strict=True)
+                shown = ", ".join(f"{title} = {number_text(value)}" for title, value in pairs)
+                lines.append((place, values, f"{_name(run)}: {shown}"))
+        return make_parallel(titles, lines)
 
 
 def _name(run: RunSummary) -> str:
     return run.name or run.run_uid
 
 
-def _columns(logged: Sequence[Logged]) -> dict[Field, dict[str, Logged]]:
-    """What was logged by field and run; where a run's tasks differ under one name, the name gets the task's."""
+def _rows(logged: Sequence[Logged], uids: Sequence[str]) -> list[Row]:
+    """A row for each field; where a run's tasks differ under one name, one for each task, with the task's name."""
     by_field: dict[Field, dict[str, list[Logged]]] = defaultdict(lambda: defaultdict(list))
     for one in logged:
         by_field[one.field][one.run_uid].append(one)
@@ -175,15 +179,5 @@ def _columns(logged: Sequence[Logged]) -> dict[Field, dict[str, Logged]]:
             for one in ones:
                 named = Field(field.kind, f"{field.name} ({one.task})") if is_ambiguous else field
                 found[named][run_uid] = one
-    return found
-
-
-def _row(field: Field, columns: dict[str, Logged], places: dict[str, int]) -> Row:
-    values: list[Any] = [None] * len(places)
-    for run_uid, logged in columns.items():
-        values[places[run_uid]] = logged.value
-    return Row(field, values, differs=len({str(value) for value in values}) > 1)
-
-
-def _row_order(item: tuple[Field, object]) -> tuple[str, str]:
-    return item[0].kind, item[0].name
+    ordered = sorted(found.items(), key=lambda item: (item[0].kind, item[0].name))
+    return [Row(field, [of_runs.get(uid) for uid in uids]) for field, of_runs in ordered]

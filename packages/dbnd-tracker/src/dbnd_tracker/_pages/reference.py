@@ -7,31 +7,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A parameter, or a key of a body.
-
-    Args:
-        name: Its name.
-        place: Where it stands: "path", "query", "header" or "body".
-        kind: Its type, as JSON Schema names it; "uuid", "date-time" and the like where there is such a format.
-        is_required: Whether it may not be missing.
-        description: What it is for.
-    """
+class Field(NamedTuple):
+    """A parameter, or a key of a body."""
 
     name: str
     place: str
+    """Where it stands: "path", "query", "header" or "body"."""
     kind: str
+    """Its type, as JSON Schema names it; "uuid", "date-time" and the like where there is such a format."""
     is_required: bool
     description: str
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """A method of a path."""
 
     method: str
@@ -46,30 +37,21 @@ def operations(document: Mapping[str, Any]) -> dict[str, list[Operation]]:
     groups: dict[str, list[Operation]] = {}
     for path, methods in document["paths"].items():
         for method, entry in methods.items():
-            tag = (entry.get("tags") or ["other"])[0]
-            found = Operation(
-                method.upper(),
-                path,
-                entry.get("summary", ""),
-                inspect.cleandoc(entry.get("description", "")),
-                (*_parameters(entry), *_body(entry, document)),
-            )
-            groups.setdefault(tag, []).append(found)
+            description = inspect.cleandoc(entry.get("description", ""))
+            fields = tuple(_fields(entry, document))
+            found = Operation(method.upper(), path, entry.get("summary", ""), description, fields)
+            groups.setdefault(entry.get("tags", ["other"])[0], []).append(found)
     return groups
 
 
-def _parameters(entry: Mapping[str, Any]) -> Iterator[Field]:
+def _fields(entry: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[Field]:
     for parameter in entry.get("parameters", []):
         description = parameter.get("description", "")
         is_required = parameter.get("required", False)
         yield Field(parameter["name"], parameter["in"], _kind(parameter.get("schema", {})), is_required, description)
-
-
-def _body(entry: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[Field]:
     schema: Any = entry.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-    for part in schema.get("$ref", "").split("/")[1:]:
-        document = document[part]
-    schema = document if "$ref" in schema else schema
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][_kind(schema)]
     for name, value in schema.get("properties", {}).items():
         is_required = name in schema.get("required", [])
         yield Field(name, "body", _kind(value), is_required, value.get("description", ""))

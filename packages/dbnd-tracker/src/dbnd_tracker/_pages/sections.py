@@ -6,36 +6,37 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from dbnd_tracker._queries.listing import Kind, list_part
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy.orm import Session
     from starlette.datastructures import QueryParams
 
-ROWS: Final = 200
-"""Rows of a section that are shown at once."""
+    from dbnd_tracker._views import TaskRunView
+
+VERIFIED: Final = "dbnd.mlflow.verified"
+"""Tag in which ``dbnd mlflow verify --record`` keeps what it has found; pages show that beside the link to MLflow."""
+
+_ROWS: Final = 200
 _LONGEST_NUMBER: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of a list as a page shows it.
-
-    Args:
-        id: The list's name, also in the address.
-        rows: What is shown.
-        start: How many rows stand before these.
-        found: How many rows the search finds.
-        total: How many rows there are.
-        previous: Address of the page with the part before, or None.
-        next: Address of the page with the part after, or None.
-    """
+    """A part of a list as a page shows it."""
 
     id: str
+    """The list's name, also in the address."""
     rows: Sequence[Any]
     start: int
+    """How many rows stand before these."""
     found: int
+    """How many rows the search finds."""
     total: int
     previous: str | None
+    """Address of the page with the part before."""
     next: str | None
 
     @property
@@ -59,35 +60,69 @@ class Sections:
 
     def __init__(self, path: str, query: QueryParams) -> None:
         self._path = path
-        self._asked = query.multi_items()
-        self.find = query.get("find", "").strip()
         self._query = query
+        self.find = query.get("find", "").strip()
         self.is_long = bool(self.find)
 
-    def start(self, name: str) -> int:
+    def cut(self, name: str, rows: Sequence[Any], size: int = _ROWS, *, total: int | None = None) -> Section:
+        """A section of ``rows``, which are those that the search finds among ``total``, or all."""
+        start = self._start(name) if self._start(name) < len(rows) else 0
+        total = len(rows) if total is None else total
+        return self._section(name, rows[start : start + size], start, len(rows), total, size)
+
+    def logged(
+        self,
+        session: Session,
+        kind: Kind,
+        tasks: Mapping[str, TaskRunView],
+        *,
+        run_uid: str | None = None,
+        name: str = "",
+        keep: Callable[[str], bool] | None = None,
+    ) -> Section:
+        """A section of what task runs logged, each row with its task run.
+
+        Args:
+            session: Where to read.
+            kind: What is listed.
+            tasks: The task runs by uid, in their order.
+            run_uid: The run that they are all of, if they are many.
+            name: Id of the section, where that is not ``kind``.
+            keep: Only rows whose names meet this.
+        """
+        name = name or kind
+        if kind == "tags":
+            keep = _is_shown
+        places = {uid: place for place, uid in enumerate(tasks)}
+        part = list_part(
+            session, kind, places, run_uid=run_uid, find=self.find, keep=keep, start=self._start(name), limit=_ROWS
+        )
+        rows = [(tasks[uid], item) for uid, item in part.rows]
+        return self._section(name, rows, part.start, part.found, part.total)
+
+    def kept(self, *others: str) -> list[tuple[str, str]]:
+        """What a form keeps of the query: only ``others``."""
+        return [(name, value) for name, value in self._query.multi_items() if name in others]
+
+    def _start(self, name: str) -> int:
         """How many rows of a section stand before those that are asked for."""
         text = self._query.get(name, "")
         return int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER else 0
 
-    def of(self, name: str, rows: Sequence[Any], start: int, found: int, total: int, size: int = ROWS) -> Section:
-        """A section of rows of which ``start`` stand before those shown."""
+    def _section(
+        self, name: str, rows: Sequence[Any], start: int, found: int, total: int, size: int = _ROWS
+    ) -> Section:
         self.is_long = self.is_long or total > size
         previous = self._href(name, max(start - size, 0)) if start else None
         following = self._href(name, start + size) if start + len(rows) < found else None
         return Section(name, rows, start, found, total, previous, following)
 
-    def cut(self, name: str, rows: Sequence[Any], size: int = ROWS, *, total: int | None = None) -> Section:
-        """A section of ``rows``, which are those that the search finds among ``total``, or all."""
-        start = self.start(name) if self.start(name) < len(rows) else 0
-        total = len(rows) if total is None else total
-        return self.of(name, rows[start : start + size], start, len(rows), total, size)
-
-    def kept(self, *others: str) -> list[tuple[str, str]]:
-        """What a form keeps of the query: only ``others``."""
-        return [(name, value) for name, value in self._asked if name in others]
-
     def _href(self, name: str, start: int) -> str:
-        asked = [(key, value) for key, value in self._asked if key != name]
+        asked = [(key, value) for key, value in self._query.multi_items() if key != name]
         if start:
             asked.append((name, str(start)))
         return f"{self._path}?{urlencode(asked)}#{name}"
+
+
+def _is_shown(tag: str) -> bool:
+    return tag != VERIFIED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Final
 from urllib.parse import urlencode
 
@@ -25,7 +25,6 @@ _LOOKS: Final = {
     "shutdown": "stopped",
     LOST: "stopped",
 }
-_MLFLOW_RUN: Final = re.compile(r"/runs/([0-9A-Za-z_-]{1,64})/?$")
 _CLASS: Final = re.compile(r"<class '([^']+)'>")
 _CHARACTERS_OF_A_UID: Final = 8
 
@@ -91,42 +90,34 @@ def is_live(state: str | None) -> bool:
     return state not in FINAL_STATES
 
 
-def time_text(time: datetime | None) -> str:
-    """``time`` in UTC, to the second."""
-    return "" if time is None else time.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+def _time_text(time: datetime) -> str:
+    return time.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _iso(time: datetime) -> str:
+    return time.astimezone(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def time_element(time: datetime | None) -> Markup:
     """``time`` in UTC, in an element that scripts turn into local time."""
     if time is None:
         return Markup()
-    moment = time.astimezone(timezone.utc)
-    return Markup('<time datetime="{}">{}</time>').format(moment.isoformat(timespec="milliseconds"), time_text(moment))
+    return Markup('<time datetime="{}">{}</time>').format(_iso(time), _time_text(time))
 
 
 def elapsed_element(start: datetime | None, end: datetime | None, state: str | None) -> Markup:
     """How long something took; of what goes on since when, in an element in which scripts count."""
     if start is not None and end is None and is_live(state) and state != LOST:
-        since = start.astimezone(timezone.utc).isoformat(timespec="milliseconds")
-        return Markup('<span class="elapsed" data-since="{}">since {}</span>').format(since, time_text(start))
-    took: timedelta | None = None if start is None or end is None else end - start
-    return Markup("{}").format(duration_text(took))
+        return Markup('<span class="elapsed" data-since="{}">since {}</span>').format(_iso(start), _time_text(start))
+    return Markup("{}").format(duration_text(None if start is None or end is None else end - start))
 
 
 def number_text(value: object) -> str:
     """A value of a metric, numbers to six significant digits."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return value_text(value)
+    return f"{value:.6g}" if isinstance(value, float) else value_text(value)
 
 
 def type_name(text: object) -> str:
     """The name of an exception's type, of which clients send ``<class 'ValueError'>``."""
     match = _CLASS.fullmatch(str(text))
     return match[1] if match else str(text)
-
-
-def mlflow_run_id(link: object) -> str | None:
-    """The id of the MLflow run that a link leads to, or None when it leads to none."""
-    match = _MLFLOW_RUN.search(link) if isinstance(link, str) else None
-    return match[1] if match else None
