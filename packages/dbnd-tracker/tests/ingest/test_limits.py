@@ -15,8 +15,7 @@ from dbnd._tracking.transport import Batch, TooLargeError
 from dbnd_tracker._embedded import EmbeddedTransport
 from dbnd_tracker._errors import PayloadError, TooMuchError
 from dbnd_tracker._ingest import CALLS, apply_points, limits
-from dbnd_tracker._schemas.unknown import UnknownKeys
-from dbnd_tracker._schemas.validated import validated
+from dbnd_tracker._schemas.validation import UnknownKeys, validated
 
 
 def _infos(**changes: Any) -> dict[str, Any]:

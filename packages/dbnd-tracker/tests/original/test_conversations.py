@@ -12,7 +12,7 @@ from kit.wire.conversations import PYTHON, java
 from kit.wire.reading import answered, said
 
 from dbnd_tracker._ingest import CALLS
-from dbnd_tracker._schemas.unknown import unknown_keys
+from dbnd_tracker._schemas.validation import unknown_keys
 
 CONVERSATIONS = {**PYTHON, "java": java}
 CAPTURES = Path(__file__).parents[5] / "shared" / "captures"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dbnd_tracker._schemas.runs import InitRun, SetRunState
-from dbnd_tracker._schemas.unknown import UnknownKeys, unknown_keys
+from dbnd_tracker._schemas.validation import UnknownKeys, unknown_keys
 from dbnd_tracker._settings import TrackerSettings
 
 

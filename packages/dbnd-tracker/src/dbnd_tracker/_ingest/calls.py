@@ -15,7 +15,7 @@ from dbnd_tracker._ingest import compact, limits, logged, metrics, runs, tasks, 
 from dbnd_tracker._schemas import logged as logged_bodies
 from dbnd_tracker._schemas import runs as run_bodies
 from dbnd_tracker._schemas import tasks as task_bodies
-from dbnd_tracker._schemas.validated import validated
+from dbnd_tracker._schemas.validation import validated
 from dbnd_tracker._storage.models import JournalPosition
 
 if TYPE_CHECKING:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from dbnd.tracking import DELETED, EARLIEST, JSON, LATEST, SIZE, TEXT, storable
+from dbnd.tracking import DELETED, EARLIEST, JSON, LARGEST_STEP, LATEST, SIZE, TEXT, storable
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest.points import TEXT_SOURCES, Points, Text, source_of
 from dbnd_tracker._schemas.fields import canonical_uid, cut
-from dbnd_tracker._schemas.logged import MAX_STEP
 
 _STRINGS: Final = frozenset({TEXT, DELETED})
 _NUMBERS: Final = frozenset({int, float})
@@ -91,8 +90,10 @@ def _check(keys: list[Any], values: list[Any], times: list[Any], steps: list[Any
     if not (is_numbers or all(map(_is_value, values, marks))):
         raise TypeError(_FORM)
     known = [step for step in steps if step is not None]
-    if known and (min(known) < -MAX_STEP - 1 or max(known) > MAX_STEP):
-        number = next(n for n, step in enumerate(steps) if step is not None and not -MAX_STEP - 1 <= step <= MAX_STEP)
+    if known and (min(known) < -LARGEST_STEP - 1 or max(known) > LARGEST_STEP):
+        number = next(
+            n for n, step in enumerate(steps) if step is not None and not -LARGEST_STEP - 1 <= step <= LARGEST_STEP
+        )
         msg = f"the step {steps[number]} of {keys[number][:80]!r} has more than 64 bits"
         raise ValueError(msg)
 

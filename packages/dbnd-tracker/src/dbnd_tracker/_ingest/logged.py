@@ -41,12 +41,12 @@ def log_targets(writer: Writer, body: LogTargets) -> object:
     infos, ids = _kept(writer, body.targets_info)
     rows = [
         {
-            "uid": target_uid(info.task_run_attempt_uid, info.param_name, info.target_path, info.operation_type.value),
+            "uid": target_uid(info.task_run_attempt_uid, info.param_name, info.target_path, info.operation_type),
             "attempt_id": ids[info.task_run_attempt_uid],
             "param_name": info.param_name,
             "path": info.target_path,
-            "operation_type": info.operation_type.value,
-            "operation_status": info.operation_status and info.operation_status.value,
+            "operation_type": info.operation_type,
+            "operation_status": info.operation_status,
             "value_preview": info.value_preview,
             "data_dimensions": info.data_dimensions,
             "data_schema": info.data_schema,
@@ -66,13 +66,13 @@ def log_datasets(writer: Writer, body: LogDatasets) -> object:
             "uid": dataset_uid(
                 info.task_run_attempt_uid,
                 info.operation_path,
-                info.operation_type.value,
+                info.operation_type,
                 *_version(info.schema_and_version),
             ),
             "attempt_id": ids[info.task_run_attempt_uid],
             "path": info.operation_path,
-            "operation_type": info.operation_type.value,
-            "operation_status": info.operation_status.value,
+            "operation_type": info.operation_type,
+            "operation_status": info.operation_status,
             "operation_source": info.operation_source,
             "error": info.operation_error,
             "timestamp": info.timestamp or writer.now,

@@ -119,7 +119,7 @@ def _describe(writer: Writer, run: Run, info: RunInfo) -> None:
         run.sends_heartbeat = True
         run.last_heartbeat = writer.now
     if info.state:
-        run.state = next_run_state(run.state, info.state.value)
+        run.state = next_run_state(run.state, info.state)
 
 
 def _facts(args: InitArgs) -> dict[str, object]:
@@ -140,10 +140,10 @@ def set_run_state(writer: Writer, body: SetRunState) -> object:
         return {}
     if current_runs(writer, {run.uid})[run.uid] != run.uid:
         return {}
-    if body.state is RunState.RUNNING and is_reopened(run, body.timestamp):
-        run.state, run.end_time = body.state.value, None
-    run.state = next_run_state(run.state, body.state.value)
-    if run.state == body.state.value and run.state in FINAL_STATES:
+    if body.state == RunState.RUNNING.value and is_reopened(run, body.timestamp):
+        run.state, run.end_time = body.state, None
+    run.state = next_run_state(run.state, body.state)
+    if run.state == body.state and run.state in FINAL_STATES:
         run.end_time = body.timestamp or writer.now
     return {}
 
@@ -157,7 +157,7 @@ def set_unfinished_tasks_state(writer: Writer, body: SetUnfinishedTasksState) ->
     )
     for attempt in writer.session.scalars(unfinished.with_for_update(of=Attempt, key_share=True)):
         if attempt.state not in FINAL_STATES:
-            attempt.state = next_task_state(attempt.state, body.state.value)
+            attempt.state = next_task_state(attempt.state, body.state)
             if attempt.state in FINAL_STATES:
                 attempt.end_time = body.timestamp or writer.now
     return {}

@@ -196,7 +196,7 @@ def _describe(task_run: TaskRun, attempt: Attempt, info: TaskRunInfo) -> None:
     task_run.facts = {**(task_run.facts or {}), **info.model_dump(mode="json", include=_FACTS)}
 
     attempt.task_run_uid = info.task_run_uid
-    attempt.state = next_task_state(attempt.state, "success" if task_run.is_reused else info.state.value)
+    attempt.state = next_task_state(attempt.state, "success" if task_run.is_reused else info.state)
     attempt.start_time = attempt.start_time or info.start_date
     if attempt.state in FINAL_STATES:
         attempt.end_time = attempt.end_time or info.end_date
@@ -249,7 +249,7 @@ def update_task_run_attempts(writer: Writer, body: UpdateTaskRunAttempts) -> obj
 
 def _change_state(attempt: Attempt, update: AttemptUpdate, time: datetime) -> None:
     assert update.state
-    state = update.state.value
+    state = update.state
     # RUNNING that comes after the end still says when the attempt started.
     if state == "running" and (attempt.start_time is None or time < attempt.start_time):
         attempt.start_time = time

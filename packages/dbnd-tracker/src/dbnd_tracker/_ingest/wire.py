@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from dbnd.tracking import storable
+from dbnd.tracking import LARGEST_STEP, storable
 from dbnd_tracker._ingest.points import TEXT_SOURCES, Points, Text, source_of
 from dbnd_tracker._schemas.fields import canonical_uid, cut
-from dbnd_tracker._schemas.logged import MAX_STEP, LogMetrics, MetricInfo
-from dbnd_tracker._schemas.validated import validated
+from dbnd_tracker._schemas.logged import LogMetrics, MetricInfo
+from dbnd_tracker._schemas.validation import validated
 
 if TYPE_CHECKING:
     from dbnd_tracker._schemas.logged import Metric
@@ -70,7 +70,7 @@ def plain(raw: bytes) -> Points | None:
         value = metric.value_int if metric.value_float is None else metric.value_float
         step = metric.step
         time_us = _time_us(metric.timestamp)
-        if value is None or time_us is None or not (step is None or -MAX_STEP - 1 <= step <= MAX_STEP):
+        if value is None or time_us is None or not (step is None or -LARGEST_STEP - 1 <= step <= LARGEST_STEP):
             return None
         name = (info.task_run_attempt_uid, metric.key, info.source or metric.source)
         place = known.get(name)

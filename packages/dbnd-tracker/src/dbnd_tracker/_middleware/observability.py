@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.datastructures import Headers
 
 from dbnd_tracker._middleware.access import identity_of
-from dbnd_tracker._schemas.unknown import UNKNOWN_KEYS
+from dbnd_tracker._schemas.validation import UNKNOWN_KEYS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 
+from dbnd.tracking import LARGEST_STEP
 from dbnd_tracker._schemas.fields import (
     Body,
     DataSchema,
@@ -26,8 +26,7 @@ from dbnd_tracker._schemas.fields import (
     Value,
 )
 
-MAX_STEP = 2**63 - 1
-MAX_TRACE = 20_000
+MAX_TRACE: Final = 20_000
 """Longest stack trace of an error inside a client that is kept, in characters: a thousand are read at once."""
 
 
@@ -40,31 +39,11 @@ def _end(trace: str) -> str:
     return trace[-MAX_TRACE:]
 
 
-class TargetOperation(str, Enum):
-    """What was done with a target."""
-
-    init = "init"
-    read = "read"
-    write = "write"
-    reuse = "reuse"
-    log = "log"
-    log_hist = "log_hist"
-    delete = "delete"
-
-
-class DatasetOperationType(str, Enum):
-    """What was done with a dataset."""
-
-    read = "read"
-    write = "write"
-    delete = "delete"
-
-
-class OperationStatus(str, Enum):
-    """Whether it succeeded."""
-
-    OK = "OK"
-    NOK = "NOK"
+TargetOperation = Annotated[
+    Literal["init", "read", "write", "reuse", "log", "log_hist", "delete"], BeforeValidator(_lower)
+]
+DatasetOperation = Annotated[Literal["read", "write", "delete"], BeforeValidator(_lower)]
+OperationStatus = Literal["OK", "NOK"]
 
 
 class Metric(Body):
@@ -86,17 +65,12 @@ class Metric(Body):
     text: Text | None = None
     deleted: Flag | None = None
     source: Text | None = None
-    step: Annotated[Integer, Field(ge=-MAX_STEP - 1, le=MAX_STEP)] | None = None
+    step: Annotated[Integer, Field(ge=-LARGEST_STEP - 1, le=LARGEST_STEP)] | None = None
 
     def chosen(self) -> object:
         """The value, by the precedence of the original: float, int, JSON, text; else the plain ``value``."""
-        if self.value_float is not None:
-            return self.value_float
-        if self.value_int is not None:
-            return self.value_int
-        if self.value_json is not None:
-            return self.value_json
-        return self.value if self.value_str is None else self.value_str
+        members = (self.value_float, self.value_int, self.value_json, self.value_str)
+        return next((value for value in members if value is not None), self.value)
 
 
 class MetricInfo(Body):
@@ -132,7 +106,7 @@ class TargetLogged(Body):
     target_path: Text
     param_name: Text | None = None
     task_def_uid: Uid | None = None
-    operation_type: Annotated[TargetOperation, BeforeValidator(_lower)]
+    operation_type: TargetOperation
     operation_status: Omittable[OperationStatus] = None
     value_preview: Text | None = None
     data_dimensions: Dimensions = None
@@ -178,7 +152,7 @@ class DatasetLogged(Body):
     task_run_attempt_uid: Uid
     task_run_name: Text
     operation_path: Text | None
-    operation_type: Annotated[DatasetOperationType, BeforeValidator(_lower)]
+    operation_type: DatasetOperation
     operation_status: OperationStatus
     operation_error: Text | None = None
     operation_source: Text | None = None
@@ -197,9 +171,7 @@ class DatasetLogged(Body):
     def schema_and_version(self) -> object:
         """The schema with name and digest, as it is kept; clients of 2.0 wrote them there themselves."""
         version = {key: value for key, value in (("name", self.name), ("digest", self.digest)) if value}
-        if not version:
-            return self.data_schema
-        return {**(self.data_schema if isinstance(self.data_schema, dict) else {}), **version}
+        return {**(self.data_schema or {}), **version} if version else self.data_schema
 
 
 class LogDatasets(Body):

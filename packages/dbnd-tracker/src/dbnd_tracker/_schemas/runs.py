@@ -17,6 +17,7 @@ from dbnd_tracker._schemas.fields import (
     TaskRunStateName,
     Text,
     Time,
+    Timed,
     Uid,
 )
 from dbnd_tracker._schemas.tasks import AirflowTaskContext, TaskRunsInfo
@@ -122,20 +123,18 @@ class InitRun(Body):
     version: Text | None = None
 
 
-class SetRunState(Body):
-    """Body of ``set_run_state``; the Java client writes ``time_stamp``."""
+class SetRunState(Timed):
+    """Body of ``set_run_state``."""
 
     run_uid: Uid
     state: RunStateName
-    timestamp: Time | None = Field(default=None, validation_alias=AliasChoices("timestamp", "time_stamp"))
 
 
-class SetUnfinishedTasksState(Body):
+class SetUnfinishedTasksState(Timed):
     """Body of ``set_unfinished_tasks_state``."""
 
     run_uid: Uid
     state: TaskRunStateName
-    timestamp: Time | None = Field(default=None, validation_alias=AliasChoices("timestamp", "time_stamp"))
 
 
 class ScheduledJobArgs(Body):

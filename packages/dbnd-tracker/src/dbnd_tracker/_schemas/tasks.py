@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from dbnd_tracker._schemas.fields import (
     Body,
@@ -19,6 +19,7 @@ from dbnd_tracker._schemas.fields import (
     TaskRunStateName,
     Text,
     Time,
+    Timed,
     Uid,
     from_digits,
 )
@@ -164,13 +165,12 @@ class ErrorInfo(Body):
     show_exc_info: Flag
 
 
-class AttemptUpdate(Body):
+class AttemptUpdate(Timed):
     """A new state of an attempt; the time of receipt stands in for a missing timestamp."""
 
     task_run_uid: Uid
     task_run_attempt_uid: Uid
     state: TaskRunStateName | None
-    timestamp: Time | None = Field(default=None, validation_alias=AliasChoices("timestamp", "time_stamp"))
     error: ErrorInfo | None = None
     attempt_number: Annotated[Integer, Field(ge=0, le=MAX_ATTEMPT)] | None = None
     source: Source = None

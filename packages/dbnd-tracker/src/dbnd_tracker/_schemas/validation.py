@@ -1,4 +1,4 @@
-"""Keys of bodies that the schemas do not know: kept out, counted, and said once in the log."""
+"""Validation of a body by its schema: what is wrong as one sentence, and which keys no schema knows."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import functools
 import logging
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
-from pydantic import AliasChoices, BaseModel
+from pydantic import AliasChoices, BaseModel, ValidationError
+
+from dbnd.plugins import first_problem
+from dbnd_tracker._errors import PayloadError
+from dbnd_tracker._schemas.fields import Allowance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+M = TypeVar("M", bound=BaseModel)
 
 _LOG: Final = logging.getLogger("dbnd_tracker")
 # A client that makes up keys without end must not fill the memory: past this they are only counted.
@@ -19,23 +25,26 @@ _REMEMBERED: Final = 1_000
 _LONGEST_KEY: Final = 80
 
 
-@functools.cache
-def _known(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
-    """The keys of ``model``, each with the schema of what stands there when that is one, too."""
-    found: dict[str, type[BaseModel] | None] = {}
-    for name, field in model.model_fields.items():
-        inner = next(_models(field.annotation), None)
-        alias = field.validation_alias
-        for key in alias.choices if isinstance(alias, AliasChoices) else [alias or name]:
-            found[str(key)] = inner
+def validated(call: str, model: type[M], body: object) -> M:
+    """``body`` as ``model``.
+
+    Args:
+        call: Name of the call, for messages.
+        model: The schema.
+        body: What was parsed from JSON.
+
+    Raises:
+        PayloadError: It is not of that form.
+    """
+    try:
+        found = model.model_validate(body, context=Allowance())
+    except ValidationError as error:
+        path, reason = first_problem(error)
+        where = ".".join(map(str, path)) or "its top"
+        msg = f"The body of {call} is wrong at {where}: {reason}."
+        raise PayloadError(msg) from None
+    UNKNOWN_KEYS.note(call, model, body)
     return found
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models(part)
 
 
 def unknown_keys(model: type[BaseModel], body: object) -> Iterator[str]:
@@ -52,6 +61,24 @@ def unknown_keys(model: type[BaseModel], body: object) -> Iterator[str]:
                 yield from (f"{key}.{deeper}" for deeper in unknown_keys(inner, value))
 
 
+@functools.cache
+def _known(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
+    """The keys of ``model``, each with the schema of what stands there when that is one, too."""
+    found: dict[str, type[BaseModel] | None] = {}
+    for name, field in model.model_fields.items():
+        inner = next(_models(field.annotation), None)
+        alias = field.validation_alias
+        found |= dict.fromkeys(map(str, alias.choices) if isinstance(alias, AliasChoices) else [name], inner)
+    return found
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
 class UnknownKeys:
     """How many unknown keys each call has had."""
 
@@ -61,17 +88,11 @@ class UnknownKeys:
         self._said: set[tuple[str, str]] = set()
 
     def note(self, call: str, model: type[BaseModel], body: object) -> None:
-        """Count the unknown keys of a body, and log those that were not seen before.
-
-        Args:
-            call: Name of the call.
-            model: Its schema, by which ``body`` is valid.
-            body: The body as parsed from JSON.
-        """
+        """Count the unknown keys of a body that ``model`` has validated, and log those that were not seen before."""
         count, new = 0, set[tuple[str, str]]()
         for key in unknown_keys(model, body):
             count += 1
-            if len(new) <= _REMEMBERED:  # not one of millions more
+            if len(new) <= _REMEMBERED:
                 new.add((call, key))
         if not count:
             return
