@@ -56,12 +56,12 @@ def throughput(points: int) -> Measured:
 def visibility(iterations: int) -> Measured:
     """Seconds from the start of a log call until a reader of the tracker finds the point; the process is else idle."""
     from dbnd import current_task_run, dbnd_tracking, get_databand_context, log_metric
-    from dbnd._context.registry import open_reader
+    from dbnd._context.registry import create_reader
 
     times = []
     with dbnd_tracking("benchmark"):
         get_databand_context().client.flush(60)  # the tracker knows of the run
-        reader = open_reader(get_databand_context().config)
+        reader = create_reader(get_databand_context().config)
         task_run = current_task_run().uid
         for number in range(iterations):
             # At any phase of whatever rhythm the sender has.

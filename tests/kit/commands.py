@@ -6,8 +6,13 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+import click
+
+from dbnd._config.layers import CONF_FILE, SET_CONFIG
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -38,3 +43,11 @@ def run_dbnd(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
 def run_python(code: str, **options: object) -> subprocess.CompletedProcess[str]:
     """Run Python code."""
     return run_command(sys.executable, "-c", code, **options)  # type: ignore[arg-type]
+
+
+@contextmanager
+def command_line(*, set_config: Sequence[str] = (), conf_files: Sequence[str] = ()) -> Iterator[None]:
+    """Be a command of ``dbnd`` that was given these options."""
+    with click.Context(click.Command("test")) as context:
+        context.meta[SET_CONFIG], context.meta[CONF_FILE] = set_config, conf_files
+        yield

@@ -81,9 +81,9 @@ def reading(database: str) -> Iterator[Any]:
     Args:
         database: Its URL; it need not exist yet.
     """
-    from dbnd._context.registry import load_config, open_reader
+    from dbnd._context.registry import create_reader, load_config
 
-    reader = open_reader(load_config(conf={"core.databand_url": database}))
+    reader = create_reader(load_config(conf={"core.databand_url": database}))
     try:
         yield reader
     finally:

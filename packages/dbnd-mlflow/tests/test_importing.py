@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.search_utils import SearchUtils
 
 from dbnd import dbnd_tracking
-from dbnd._context.registry import create_transport, load_config, open_reader
+from dbnd._context.registry import create_reader, create_transport, load_config
 from dbnd._tracking.transport import UnreachableError
 from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._commands import cli, importer, sides
@@ -77,7 +77,7 @@ def reader(tracker):
     config = load_config()
     with contextlib.closing(create_transport(tracker, config)) as transport:
         transport.check()  # a file that does not exist yet has no runs for whoever has opened it
-    with contextlib.closing(open_reader(config)) as opened:
+    with contextlib.closing(create_reader(config)) as opened:
         yield opened
 
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from dbnd._base.errors import ConfigError as ConfigError
     from dbnd._base.errors import DatabandError as DatabandError
     from dbnd._base.errors import TaskNotFoundError as TaskNotFoundError
-    from dbnd._base.errors import TaskParameterError as TaskParameterError
     from dbnd._base.errors import TrackingError as TrackingError
     from dbnd._base.errors import UsageError as UsageError
     from dbnd._config.config import Config as Config
@@ -45,7 +44,6 @@ _HOME = {
     "DatabandError": "dbnd._base.errors",
     "Settings": "dbnd._config.settings",
     "TaskNotFoundError": "dbnd._base.errors",
-    "TaskParameterError": "dbnd._base.errors",
     "TaskRun": "dbnd._model.run",
     "TrackingAPIClient": "dbnd._tracking.client",
     "TrackingError": "dbnd._base.errors",

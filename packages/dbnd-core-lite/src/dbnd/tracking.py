@@ -9,11 +9,11 @@ from dbnd._base.clock import micros, monotonic, utc_now
 from dbnd._base.names import new_uid
 from dbnd._context.registry import (
     configured_url,
+    create_reader,
     create_transport,
     current_config,
     embedded_url,
     get_client,
-    open_reader,
 )
 from dbnd._http.connection import Answer
 from dbnd._http.session import Session, document, not_a_tracker, raise_for_redirect
@@ -94,6 +94,7 @@ __all__ = [
     "UnreachableError",
     "close_all",
     "configured_url",
+    "create_reader",
     "create_transport",
     "current_config",
     "deleted_point",
@@ -105,7 +106,6 @@ __all__ = [
     "monotonic",
     "new_uid",
     "not_a_tracker",
-    "open_reader",
     "page_path",
     "page_url",
     "point",

@@ -118,7 +118,9 @@ def test_a_tracker_that_does_not_answer_is_not_waited_for_long(server, home, mon
     release = threading.Event()
     server.answer = lambda _: (release.wait(60), (200, {}, b"{}"))[1]
     monkeypatch.setattr(command, "_PATIENCE", 0.3)
-    findings = list(command.examine([f"core.databand_url={server.url}", "core.databand_access_token=t"], []))
+    monkeypatch.setenv("DBND__CORE__DATABAND_URL", server.url)
+    monkeypatch.setenv("DBND__CORE__DATABAND_ACCESS_TOKEN", "t")
+    findings = list(command.examine())
     release.set()
     assert any(f.status == "error" and "no answer within 0.3 s" in f.text for f in findings)
 

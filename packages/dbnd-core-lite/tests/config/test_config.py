@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from kit.commands import command_line
 
 from dbnd import ConfigError, config
 from dbnd._config.settings import CoreSettings, RunInfoSettings
@@ -34,12 +35,11 @@ def test_each_layer_wins_over_the_one_below(home, monkeypatch):
     monkeypatch.setenv("DBND__RUN_INFO__NAME", "environment")
     assert load_config().source("run_info", "name") == "environment variable DBND__RUN_INFO__NAME"
     conf_file = write(home / "extra.cfg", "[run_info]\nname = conf-file\n")
-    arguments = {"set_config": ["run_info.name=command"]}
-    assert load_config(**arguments).get("run_info", "name") == "command"
-    arguments["conf_files"] = [str(conf_file)]
-    assert load_config(**arguments).get("run_info", "name") == "conf-file"
-    arguments["conf"] = {"run_info.name": "code"}
-    assert load_config(**arguments).get("run_info", "name") == "code"
+    with command_line(set_config=["run_info.name=command"]):
+        assert load_config().get("run_info", "name") == "command"
+    with command_line(set_config=["run_info.name=command"], conf_files=[str(conf_file)]):
+        assert load_config().get("run_info", "name") == "conf-file"
+        assert load_config(conf={"run_info.name": "code"}).get("run_info", "name") == "code"
 
 
 def test_working_directory_counts_only_without_dbnd_home(monkeypatch):
@@ -51,19 +51,20 @@ def test_working_directory_counts_only_without_dbnd_home(monkeypatch):
 
 def test_names_are_case_insensitive_and_percent_signs_stand(monkeypatch):
     monkeypatch.setenv("DBND__CORE__DATABAND_URL", "http://h/%2F")
-    loaded = load_config(set_config=["Run_Info.Name=100%"])
+    with command_line(set_config=["Run_Info.Name=100%"]):
+        loaded = load_config()
     assert loaded.get("CORE", "Databand_Url") == "http://h/%2F"
     assert loaded.get("run_info", "name") == "100%"
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("Yes", True), ("t", True), ("1", True), ("f", False)])
 def test_booleans_as_the_original_client_reads_them(text, value):
-    loaded = load_config(set_config=[f"core.tracker_raise_on_error={text}"])
+    loaded = load_config(conf={"core.tracker_raise_on_error": text})
     assert loaded.settings(CoreSettings).tracker_raise_on_error is value
 
 
 def test_json_and_empty_values():
-    loaded = load_config(set_config=['core.extra_default_headers={"X-A": "1"}', "run_info.name="])
+    loaded = load_config(conf={"core.extra_default_headers": '{"X-A": "1"}', "run_info.name": ""})
     assert loaded.settings(CoreSettings).extra_default_headers == {"X-A": "1"}
     assert loaded.settings(RunInfoSettings).name is None
 
@@ -90,8 +91,8 @@ def test_a_wrong_secret_is_not_printed():
     [("core.databnad_url=x", "Did you mean 'core.databand_url'?"), ("cor.x=1", "Did you mean 'core'?")],
 )
 def test_an_unknown_key_on_the_command_line_is_an_error(assignment, hint):
-    with pytest.raises(ConfigError, match=r"--set-config") as caught:
-        load_config(set_config=[assignment]).check()
+    with command_line(set_config=[assignment]), pytest.raises(ConfigError, match=r"--set-config") as caught:
+        load_config().check()
     assert hint in str(caught.value)
 
 
@@ -113,7 +114,7 @@ def test_an_unknown_key_in_a_file_is_a_warning_with_file_and_line(home, capsys):
 def test_keys_of_the_original_client_are_accepted_quietly(home, capsys):
     text = "[core]\ntracker = ['api']\n[airflow]\nanything = 1\n[tracking]\nlog_histograms = False\n"
     write(home / "dbnd/databand.cfg", text)
-    load_config(set_config=["core.tracker_api=disabled"]).check()
+    load_config(conf={"core.tracker_api": "disabled"}).check()
     assert capsys.readouterr().err == ""
 
 
@@ -150,7 +151,7 @@ def test_an_address_that_no_server_has_is_an_error_at_once(url):
 @pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
 def test_a_time_that_no_clock_reaches_is_an_error(key, value):
     with pytest.raises(ConfigError, match=key):
-        load_config(set_config=[f"{key}={value}"]).check()
+        load_config(conf={key: value}).check()
 
 
 def test_blanks_around_a_value_of_the_environment_are_none_of_it(monkeypatch):
@@ -163,13 +164,15 @@ def test_blanks_around_a_value_of_the_environment_are_none_of_it(monkeypatch):
 
 @pytest.mark.parametrize("assignment", ["core.x", "x=1", ".x=1", "core.=1"])
 def test_a_malformed_assignment_is_named(assignment):
-    with pytest.raises(ConfigError, match=r"is not of the form section\.key=value"):
-        load_config(set_config=[assignment])
+    wrong = pytest.raises(ConfigError, match=r"is not of the form section\.key=value")
+    with command_line(set_config=[assignment]), wrong:
+        load_config()
 
 
 def test_missing_files_that_were_named_are_errors(monkeypatch):
-    with pytest.raises(ConfigError, match=r"'no\.cfg' given with --conf-file does not exist"):
-        load_config(conf_files=["no.cfg"])
+    missing = pytest.raises(ConfigError, match=r"'no\.cfg' given with --conf-file does not exist")
+    with command_line(conf_files=["no.cfg"]), missing:
+        load_config()
     monkeypatch.setenv("DBND_CONFIG", "gone.cfg")
     with pytest.raises(ConfigError, match="DBND_CONFIG does not exist"):
         load_config()

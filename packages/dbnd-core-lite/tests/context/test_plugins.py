@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 
 from dbnd import ConfigError, hookimpl
-from dbnd._context import hooks as hooks
 from dbnd._context.plugins import PluginManager
 
 
@@ -35,9 +34,7 @@ class Failing:
 
 @pytest.fixture
 def manager():
-    made = PluginManager()
-    made._pluggy.add_hookspecs(hooks)
-    return made
+    return PluginManager()
 
 
 def test_hooks_are_called_in_order_and_back_with_the_arguments_they_name(manager):

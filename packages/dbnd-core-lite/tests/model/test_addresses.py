@@ -70,5 +70,5 @@ def test_the_tracker_stands_in_the_home_whatever_its_name(tmp_path, monkeypatch,
     url = configured_url(load_config())
     assert url is not None
     assert sqlite_path(url)[0] == tmp_path / name / "tracker.db"
-    again = configured_url(load_config(set_config=[f"core.databand_url={url}"]))
+    again = configured_url(load_config(conf={"core.databand_url": url}))
     assert again == url

@@ -146,7 +146,7 @@ def test_addresses_are_whole(columns):
 def test_verbosity_adds_up(monkeypatch, capsys, flags, said):
     from click.testing import CliRunner
 
-    from dbnd._cli.verbosity import add_verbosity_options
+    from dbnd._cli.main import add_common_options
 
     monkeypatch.setattr(console, "_verbosity", 0)
 
@@ -155,8 +155,8 @@ def test_verbosity_adds_up(monkeypatch, capsys, flags, said):
         for kind in ("info", "success", "warning", "error", "details"):
             getattr(console, kind)(f"<{kind}>")
 
-    add_verbosity_options(command)
-    add_verbosity_options(command)  # a command that is asked for twice has them once
+    add_common_options(command)
+    add_common_options(command)  # a command that is asked for twice has them once
     done = CliRunner().invoke(command, flags)
     assert done.exit_code == 0, done.output
     assert [line.split("<")[1].rstrip(">") for line in done.stderr.splitlines()] == said

@@ -3,8 +3,7 @@
 DatabandError
 ├── ConfigError             exit 8, configuration that cannot be used
 ├── UsageError              exit 2, a command typed wrongly
-│   ├── TaskNotFoundError   TARGET names no task
-│   └── TaskParameterError  a task parameter that is unknown, missing or of the wrong type
+│   └── TaskNotFoundError   TARGET names no task
 └── TrackingError           events that the tracker did not take (``core.tracker_raise_on_error``)
 """
 
@@ -33,10 +32,6 @@ class UsageError(DatabandError):
 
 class TaskNotFoundError(UsageError):
     """The target of ``dbnd run`` names no task."""
-
-
-class TaskParameterError(UsageError):
-    """A parameter of a task is unknown, missing or of the wrong type."""
 
 
 class TrackingError(DatabandError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -45,18 +45,16 @@ class Finding:
 
 
 @click.command()
-@click.option("-c", "--set-config", multiple=True, metavar="SECTION.KEY=VALUE", help="Set a configuration value.")
-@click.option("--conf-file", multiple=True, metavar="FILE", help="Read a configuration file, over all others.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def doctor(ctx: click.Context, set_config: tuple[str, ...], conf_file: tuple[str, ...], as_json: bool) -> None:
+def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check configuration, tracker, credentials, journals and disk.
 
     Nothing is changed, but for an embedded tracker that is not there yet: it is made.
 
     Exit codes: 0 all is well, 1 something is wrong.
     """
-    findings = list(examine(set_config, conf_file))
+    findings = list(examine())
     if as_json:
         console.json_result([dataclasses.asdict(finding) for finding in findings])
     else:
@@ -65,10 +63,10 @@ def doctor(ctx: click.Context, set_config: tuple[str, ...], conf_file: tuple[str
     ctx.exit(1 if any(finding.status == "error" for finding in findings) else 0)
 
 
-def examine(set_config: Iterable[str], conf_files: Iterable[str]) -> Iterator[Finding]:
+def examine() -> Iterator[Finding]:
     """Look at everything, in the order in which one thing depends on the other."""
     try:
-        config = load_config(set_config=set_config, conf_files=conf_files)
+        config = load_config()
         config.check()
     except ConfigError as error:
         yield Finding("configuration", "error", str(error))

@@ -1,20 +1,66 @@
-"""The root of the ``dbnd`` command: its commands are those that plugins contribute, imported when called."""
+"""The root of the ``dbnd`` command: its commands are those that plugins contribute, imported when called.
+
+What all commands have in common is declared here: the options of the configuration, ``-v`` and ``-q``.
+"""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from dbnd._base.environment import version
 from dbnd._base.errors import DatabandError
-from dbnd._cli.verbosity import add_verbosity_options
+from dbnd._config.layers import CONF_FILE, SET_CONFIG
 from dbnd._context.hooks import Command
 from dbnd._context.plugins import plugins
 from dbnd._terminal import console
 from dbnd._terminal.text import did_you_mean
+
+
+def add_common_options(command: click.Command) -> None:
+    """Give ``command``, and what it groups, the options that all commands have, unless it has its own of a name.
+
+    A command that passes options on gets only the short forms of ``-v`` and ``-q``: ``--verbose`` may be the other's.
+    """
+    for inner in getattr(command, "commands", {}).values():
+        add_common_options(inner)
+    taken = {option for param in command.params for option in param.opts}
+    passes_on = bool(command.context_settings.get("ignore_unknown_options"))
+    for option in (
+        _kept(SET_CONFIG, "-c", "--set-config", metavar="SECTION.KEY=VALUE", help="Set a configuration value."),
+        _kept(CONF_FILE, "--conf-file", metavar="FILE", help="Read a configuration file, over all others."),
+        _counted(1, "-v", *([] if passes_on else ["--verbose"]), help="Say more; can be repeated."),
+        _counted(
+            -1,
+            "-q",
+            *([] if passes_on else ["--quiet"]),
+            help="Say less: once only what goes wrong, twice only errors.",
+        ),
+    ):
+        if taken.isdisjoint(option.opts):
+            command.params.append(option)
+
+
+def _kept(key: str, *names: str, **options: Any) -> click.Option:
+    """An option whose values ``load_config`` finds in click's context."""
+
+    def keep(ctx: click.Context, _: click.Parameter, values: tuple[str, ...]) -> None:
+        ctx.meta[key] = (*ctx.meta.get(key, ()), *values)
+
+    return click.Option([*names, key], multiple=True, expose_value=False, callback=keep, **options)
+
+
+def _counted(step: int, *names: str, **options: Any) -> click.Option:
+    def count(ctx: click.Context, _: click.Parameter, number: int) -> None:
+        if not ctx.resilient_parsing:
+            console.add_verbosity(step * number)
+
+    name = "say_more" if step > 0 else "say_less"
+    return click.Option([*names, name], count=True, expose_value=False, callback=count, **options)
 
 
 class _Commands(click.Group):
@@ -37,7 +83,7 @@ class _Commands(click.Group):
         module, _, attribute = command.target.partition(":")
         found = getattr(import_module(module), attribute)
         assert isinstance(found, click.Command), f"{command.target} is no click command"
-        add_verbosity_options(found)
+        add_common_options(found)
         return found
 
     def resolve_command(
@@ -75,7 +121,7 @@ def cli(ctx: click.Context) -> None:
         clean_logs()
 
 
-add_verbosity_options(cli)
+add_common_options(cli)
 
 
 def main() -> None:
@@ -110,14 +156,14 @@ def _sentence(error: click.ClickException) -> str:
 
 
 def _tell_unexpected(error: Exception) -> None:
-    if console.verbosity() > 0:
+    is_shown = console.verbosity() > 0
+    if is_shown:
         import traceback
 
         console.excerpt("".join(traceback.format_exception(error)))
     lines = str(error).splitlines()
     what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    how = "with the traceback above" if console.verbosity() > 0 else "with the traceback that -v shows"
     console.error(
-        f"dbnd {version()} has stopped for a reason that it does not know ({what}). That is a mistake in dbnd: "
-        f"please report it, {how}, as an issue of the project."
+        f"dbnd {version()} has stopped for a reason that it does not know ({what}). That is a mistake in dbnd: please "
+        f"report it, with the traceback {'above' if is_shown else 'that -v shows'}, as an issue of the project."
     )

@@ -27,16 +27,17 @@ class Series:
         last: The last value, as MLflow has it (see ``points.comes_after``).
         low: The smallest number, or None when there is none.
         high: The largest number, or None when there is none.
-        history: Means of ``every`` consecutive numbers each.
+        history: Each ``every``-th number.
+        count: Number of all numbers.
     """
 
     key: str
     last: object = None
     low: float | None = None
     high: float | None = None
-    every: int = 1
     history: list[float] = field(default_factory=list)
-    _held: list[float] = field(default_factory=list)
+    every: int = 1
+    count: int = 0
     _latest: Point | None = None
 
     def add(self, point: Point) -> None:
@@ -48,43 +49,25 @@ class Series:
             return
         # A comparison with NaN is false, so that NaN is neither the smallest nor the largest number.
         if value == value:  # noqa: PLR0124
-            if self.low is None or self.high is None:
-                self.low = self.high = value
-            elif value < self.low:
-                self.low = value
-            elif value > self.high:
-                self.high = value
-        self._held.append(value)
-        if len(self._held) == self.every:
-            self.history.append(_mean(self._held))
-            self._held.clear()
-            if len(self.history) == 2 * _HISTORY:
-                self.history = [_mean(self.history[i : i + 2]) for i in range(0, 2 * _HISTORY, 2)]
-                self.every *= 2
-
-
-def _mean(values: list[float]) -> float:
-    if len(values) == 1:
-        return values[0]
-    try:
-        return sum(value / len(values) for value in values)
-    except OverflowError:  # an int beyond the floats
-        return float("inf")
+            self.low = value if self.low is None or value < self.low else self.low
+            self.high = value if self.high is None or value > self.high else self.high
+        if self.count % self.every == 0:
+            self.history.append(value)
+        self.count += 1
+        if len(self.history) == 2 * _HISTORY:
+            self.history = self.history[::2]
+            self.every *= 2
 
 
 @dataclass(slots=True, eq=False)
 class TaskProgress:
-    """One task run and what it has logged so far.
-
-    Attributes:
-        ended: The final state as which it is counted, or None while it runs.
-    """
+    """One task run and what it has logged so far."""
 
     task_run: TaskRun
     params: dict[str, str]
     series: dict[str, Series] = field(default_factory=dict)
     children: int = 0
-    ended: TaskRunState | None = None
+    has_ended: bool = False
 
 
 class RunProgress:
@@ -100,7 +83,6 @@ class RunProgress:
     Attributes:
         tasks: Task runs by attempt uid, in the order of their start; at most ``MAX_TASKS`` that have ended.
         started: Number of all task runs.
-        ended: Numbers of task runs that have ended, by state.
     """
 
     def __init__(self, run: Run, client: TrackingAPIClient | None) -> None:
@@ -108,7 +90,7 @@ class RunProgress:
         self.client: Final = client
         self.tasks: Final[dict[str, TaskProgress]] = {}
         self.started = 0
-        self.ended: Final[Counter[TaskRunState]] = Counter()
+        self._forgotten: Final[Counter[TaskRunState]] = Counter()
         self._new: Final[deque[TaskRun]] = deque()
         self._logged: Final[deque[list[Group]]] = deque()
         run.watch = self._new.append
@@ -130,30 +112,31 @@ class RunProgress:
         for _ in range(count):
             for group in self._logged.popleft():
                 self._take(group)
-        done = [task for task in self.tasks.values() if self._count(task)]
-        done.sort(key=lambda task: task.task_run.end_time or task.task_run.start_time)
-        listed = sum(task.ended is not None for task in self.tasks.values())
-        if listed > MAX_TASKS:
-            self._forget(listed - MAX_TASKS // 2)
-        return done
+        done = []
+        for task in self.tasks.values():
+            is_final = task.task_run.state.is_final
+            if is_final and not task.has_ended:
+                done.append(task)
+            task.has_ended = is_final  # a task run may be reopened
+        self._forget()
+        return sorted(done, key=lambda task: task.task_run.end_time or task.task_run.start_time)
 
-    def _count(self, task: TaskProgress) -> bool:
-        """Count ``task`` by its state, also once more when it was reopened; returns whether it has ended since."""
-        state = task.task_run.state
-        ended = state if state.is_final else None
-        if ended is task.ended:
-            return False
-        if task.ended is not None:
-            self.ended[task.ended] -= 1
-        if ended is not None:
-            self.ended[ended] += 1
-        task.ended = ended
-        return ended is not None
+    @property
+    def ended(self) -> Counter[TaskRunState]:
+        """Numbers of task runs that have ended, by state."""
+        return self._forgotten + Counter(task.task_run.state for task in self.tasks.values() if task.has_ended)
 
     def parent_of(self, task: TaskProgress) -> TaskProgress | None:
         """The listed task run that has started ``task``, or None."""
         parent = task.task_run.parent
         return None if parent is None else self.tasks.get(parent.attempt_uid)
+
+    def branch_of(self, task: TaskProgress) -> list[TaskProgress]:
+        """``task``, the task run that has started it, the one that has started that, and so on."""
+        branch = [task]
+        while (parent := self.parent_of(branch[-1])) is not None:
+            branch.append(parent)
+        return branch
 
     def _add(self, task_run: TaskRun) -> None:
         task = TaskProgress(task_run, dict(task_run.params))
@@ -179,11 +162,16 @@ class RunProgress:
                     series = task.series[key] = Series(key)
                 series.add(point)
 
-    def _forget(self, excess: int) -> None:
+    def _forget(self) -> None:
+        """Count, of too many that have ended, those that have logged nothing and have no listed children."""
+        excess = sum(task.has_ended for task in self.tasks.values()) - MAX_TASKS // 2
+        if excess <= MAX_TASKS // 2:
+            return
         for uid, task in reversed(list(self.tasks.items())):  # children stand behind their parents
-            if excess > 0 and task.ended is not None and not task.children and not task.series:
+            if excess > 0 and task.has_ended and not task.children and not task.series:
                 excess -= 1
-                del self.tasks[uid]
                 parent = self.parent_of(task)
                 if parent is not None:
                     parent.children -= 1
+                self._forgotten[task.task_run.state] += 1
+                del self.tasks[uid]

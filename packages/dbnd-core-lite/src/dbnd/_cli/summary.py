@@ -1,4 +1,4 @@
-"""The summary at the end of a run: how it went, what it logged, and where all of that can be found."""
+"""The end of a run: how it went, what it logged, and where all of that can be found."""
 
 from __future__ import annotations
 
@@ -6,44 +6,60 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from dbnd._cli.block import ENDED
+from dbnd._base.clock import utc_now
+from dbnd._base.masking import mask_text
+from dbnd._cli.live import look
+from dbnd._model.run import RunState
 from dbnd._terminal import console
-from dbnd._terminal.text import Shown, cut, number, pad, plain, sparkline, together, width
+from dbnd._terminal.text import Shown, cut, duration, number, pad, plain, sparkline, together, width
 
 if TYPE_CHECKING:
     from dbnd._cli.progress import RunProgress, Series, TaskProgress
 
+_ENDED: Final = {RunState.SUCCESS: "succeeded", RunState.FAILED: "failed", RunState.CANCELLED: "was cancelled"}
 _LABEL: Final = 9
 _INDENT: Final = "  "
 _WIDEST: Final = 120
 _NARROW: Final = 60
-# How much is shown without -v.
-_PARAMS: Final = 12
-_METRICS: Final = 12
+# How many params and metrics are shown without -v, and links of a name.
+_MOST: Final = 12
 _LINKS: Final = 3
 _LONGEST_VALUE: Final = 40
-# Columns that stay for the line of bars, on a wide and on a narrow terminal, and for the name of a metric.
-_BARS: Final = (8, 4)
 _SHORTEST_NAME: Final = 12
+# Longest reason of a failure that its headline repeats, in columns; the traceback above has the whole.
+_REASON: Final = 200
+_SHORTEST_REASON: Final = 30
+
+
+def tell_end(progress: RunProgress, failure: BaseException | None) -> None:
+    """Say how a run has ended, and what it has logged."""
+    run = progress.run
+    took = duration(((run.end_time or utc_now()) - run.start_time).total_seconds())
+    headline = f"Run {run.name} {_ENDED[run.state]} after {took}"
+    if failure is None:
+        console.success(f"{headline}.")
+    else:
+        reason = f"{type(failure).__name__}: {plain(mask_text(str(failure), _REASON).strip())}".removesuffix(": ")
+        # On a terminal, two lines remind of it.
+        columns = console.columns(sys.stderr) or _REASON
+        room = max(min(2 * columns - len(f"dbnd: error: {headline}: ") - 4, _REASON), _SHORTEST_REASON)
+        console.error(f"{headline}: {cut(reason, room)}")
+    console.details(summary(progress))
 
 
 def summary(progress: RunProgress) -> Shown:
     """What is to be said of a run that has ended, as lines that stand under its headline."""
-    columns = _columns()
-    lines = []
-    for label, texts in _facts(progress, columns - _LABEL - len(_INDENT)):
-        for text in texts:
-            lines.append(together((_INDENT, console.heading(pad(label, _LABEL)), text)))
-            label = ""  # noqa: PLW2901  the further lines of one fact have no label
+    columns = min((console.columns(sys.stderr) or _WIDEST) - 1, _WIDEST)
+    lines = [
+        together((_INDENT, console.heading(pad("" if number else label, _LABEL)), text))
+        for label, texts in _parts(progress, columns - _LABEL - len(_INDENT))
+        for number, text in enumerate(texts)
+    ]
     return together(lines, "\n")
 
 
-def _columns() -> int:
-    """Columns of the terminal; elsewhere as many as a wide one has."""
-    return min((console.columns(sys.stderr) or _WIDEST) - 1, _WIDEST)
-
-
-def _facts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
+def _parts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
+    """Labels, each with its lines."""
     tasks = list(progress.tasks.values())
     yield "tasks", [_count(progress)]
     params = [_param(task, name, value) for task in tasks for name, value in task.params.items()]
@@ -58,10 +74,9 @@ def _facts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
     links: dict[str, list[str]] = {}
     for task in tasks:
         for name, url in task.task_run.links.items():
-            links.setdefault(name, []).append(url)
+            links.setdefault(name, []).append(plain(url))
     for name, urls in links.items():
-        more = [f"and {len(urls) - _LINKS} more"] if len(urls) > _LINKS else []
-        yield cut(plain(name), _LABEL - 1), [plain(url) for url in urls[:_LINKS]] + more
+        yield cut(plain(name), _LABEL - 1), _first(urls, _LINKS)
     if progress.client is not None and progress.client.unsent:
         # Why, and where they are, the client has said in a warning.
         count = progress.client.unsent
@@ -69,8 +84,8 @@ def _facts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
 
 
 def _count(progress: RunProgress) -> str:
-    parts = [f"{count} {ENDED.get(state, state.value)}" for state, count in progress.ended.most_common() if count]
-    unfinished = progress.started - sum(progress.ended.values())
+    parts = [f"{count} {look(state)[2]}" for state, count in progress.ended.most_common()]
+    unfinished = progress.started - progress.ended.total()
     if unfinished:
         parts.append(f"{unfinished} not ended")
     return ", ".join(parts) or "none"
@@ -81,13 +96,15 @@ def _param(task: TaskProgress, name: str, value: str) -> str:
     return f"{plain(owner + name)}={cut(plain(value), _LONGEST_VALUE)}"
 
 
+def _first(items: list[str], most: int) -> list[str]:
+    """``items``, or the first of them and how many there are beyond."""
+    return items if len(items) <= most else [*items[:most], f"and {len(items) - most} more"]
+
+
 def _flow(items: list[str], room: int) -> list[str]:
     """``items`` side by side, on as many lines as they need."""
-    limit = len(items) if console.verbosity() > 0 else _PARAMS
-    if len(items) > limit:
-        items = [*items[:limit], f"and {len(items) - limit} more"]
     lines = [""]
-    for item in items:
+    for item in items if console.verbosity() > 0 else _first(items, _MOST):
         if lines[-1] and width(lines[-1]) + 2 + width(item) > room:
             lines.append("")
         lines[-1] += ("  " if lines[-1] else "") + item
@@ -95,31 +112,29 @@ def _flow(items: list[str], room: int) -> list[str]:
 
 
 def _metric_lines(metrics: list[tuple[TaskProgress, Series]], room: int) -> Iterator[str]:
-    limit = len(metrics) if console.verbosity() > 0 else _METRICS
-    more, metrics = len(metrics) - limit, metrics[:limit]
-    several = len({task for task, _ in metrics}) > 1
-    names = [plain(f"{task.task_run.af_id}.{series.key}" if several else series.key) for task, series in metrics]
-    values = [cut(number(series.last), _LONGEST_VALUE) for _, series in metrics]
-    bounds = [
-        "" if series.low is None else f"min {number(series.low)}  max {number(series.high)}" for _, series in metrics
+    listed = metrics if console.verbosity() > 0 else metrics[:_MOST]
+    is_narrow, several = room < _NARROW, len({task for task, _ in listed}) > 1
+    cells = [
+        (
+            plain(f"{task.task_run.af_id}.{series.key}" if several else series.key),
+            cut(number(series.last), _LONGEST_VALUE),
+            "" if is_narrow or series.low is None else f"min {number(series.low)}  max {number(series.high)}",
+        )
+        for task, series in listed
     ]
-    value_columns = max(map(width, values))
-    bound_columns = max(map(width, bounds))
-    if room < _NARROW:  # the bounds are left out for the line of bars
-        bound_columns = 0
-    bar_columns = _BARS[room < _NARROW] if any(len(series.history) > 1 for _, series in metrics) else 0
-    taken = sum(columns + 2 for columns in (value_columns, bound_columns) if columns)
-    room_for_names = room - taken - (bar_columns + 2 if bar_columns else 0)
-    name_columns = min(max(map(width, names)), max(room_for_names, _SHORTEST_NAME))
+    name_columns, value_columns, bound_columns = (max(map(width, column)) for column in zip(*cells, strict=True))
+    taken = value_columns + 2 + (bound_columns + 2 if bound_columns else 0)
+    for_bars = (6 if is_narrow else 10) if any(len(series.history) > 1 for _, series in listed) else 0
+    name_columns = min(name_columns, max(room - taken - for_bars, _SHORTEST_NAME))
     left = room - name_columns - taken - 2
-    for name, value, bound, (_, series) in zip(names, values, bounds, metrics, strict=True):
+    for (name, value, bounds), (_, series) in zip(cells, listed, strict=True):
         parts = [pad(cut(name, name_columns), name_columns), pad(value, value_columns)]
         if bound_columns:
-            parts.append(pad(bound, bound_columns))
+            parts.append(pad(bounds, bound_columns))
         if len(series.history) > 1 and left > 1:
             parts.append(console.dimmed(sparkline(series.history, min(left, 24))))
         else:
             parts[-1] = parts[-1].rstrip()
         yield together(parts, "  ")
-    if more > 0:
-        yield f"and {more} more"
+    if len(metrics) > len(listed):
+        yield f"and {len(metrics) - len(listed)} more"

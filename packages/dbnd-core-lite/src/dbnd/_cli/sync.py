@@ -25,8 +25,6 @@ _PATIENCE: Final = 30.0
 @click.option("--retry-dead", is_flag=True, help="Send the events that the tracker has refused once more, too.")
 @click.option("--discard", is_flag=True, help="Deliver what can be, show what cannot, and remove that for good.")
 @click.option("-y", "--yes", is_flag=True, help="With --discard: do not ask.")
-@click.option("-c", "--set-config", multiple=True, metavar="SECTION.KEY=VALUE", help="Set a configuration value.")
-@click.option("--conf-file", multiple=True, metavar="FILE", help="Read a configuration file, over all others.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
 def sync(
     *,
@@ -35,8 +33,6 @@ def sync(
     retry_dead: bool,
     discard: bool,
     yes: bool,
-    set_config: tuple[str, ...],
-    conf_file: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Deliver the events that earlier processes could not.
@@ -49,7 +45,7 @@ def sync(
     if list_:
         _list(find(journal_folder()), as_json=as_json)
         return
-    config = load_config(set_config=set_config, conf_files=conf_file)
+    config = load_config()
     config.check()
     work = Sync(journal_folder(), config, retry_dead=retry_dead)
     if not work.found and not work.in_use:

@@ -8,47 +8,38 @@ from __future__ import annotations
 
 from typing import Final
 
-SECTIONS: Final = frozenset(
+_SECTIONS: Final = frozenset(
     """
-        airflow airflow_monitor aws azure config databand databricks databricks_azure dataproc describe
-        docker emr env environments gcp git histogram kubernetes livy local local_machine
-        local_machine_engine output qubole run run_log scheduler spark spark_local task_build
-        task_visualiser tracking_spark
-        """.split()
+    airflow airflow_monitor aws azure config databand databricks databricks_azure dataproc describe docker emr env
+    environments gcp git histogram kubernetes livy local local_machine local_machine_engine output qubole run
+    run_log scheduler spark spark_local task_build task_visualiser tracking_spark
+    """.split()
 )
 
-KEYS: Final = {
-    "core": frozenset(
-        """
+_KEYS: Final = {
+    "core": """
         allow_vendored_package client_max_retry client_retry_sleep client_session_timeout
         databand_external_url debug environments fix_env_on_osx hide_system_pipeline_params
-        max_tracking_store_retries plugins remove_failed_store tracker tracker_api tracker_url
-        tracker_version user_pre_init user_configs validate_no_extra_params
-        """.split()
-    ),
-    "tracking": frozenset(
-        """
+        max_tracking_store_retries plugins remove_failed_store tracker tracker_api tracker_url tracker_version
+        user_configs user_pre_init validate_no_extra_params
+    """.split(),
+    "tracking": """
         airflow_operator_handlers auto_disable_slow_size databand_external_url flatten_operator_fields
         log_histograms log_value_meta log_value_preview_max_len log_value_schema log_value_size
         log_value_stats source track_source_code tracking_source_uid validate_no_extra_params
         value_reporting_strategy
-        """.split()
-    ),
-    "run_info": frozenset(["execution_date", "is_archived", "source_version", "user_data", "validate_no_extra_params"]),
-    "log": frozenset(
-        [
-            "capture_stdout_stderr",
-            "console_value_preview_size",
-            "exception_no_color",
-            "exception_simple",
-            "formatter",
-            "validate_no_extra_params",
-        ]
-    ),
-    "mlflow_tracking": frozenset(["validate_no_extra_params"]),
+    """.split(),
+    "run_info": """
+        execution_date is_archived source_version user_data validate_no_extra_params
+    """.split(),
+    "log": """
+        capture_stdout_stderr console_value_preview_size exception_no_color exception_simple formatter
+        validate_no_extra_params
+    """.split(),
+    "mlflow_tracking": ["validate_no_extra_params"],
 }
 
 
 def is_original(section: str, key: str) -> bool:
     """Whether the original client knows ``section.key`` (both in lower case)."""
-    return section in SECTIONS or key in KEYS.get(section, ())
+    return section in _SECTIONS or key in _KEYS.get(section, ())

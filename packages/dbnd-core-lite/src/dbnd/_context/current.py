@@ -10,7 +10,7 @@ from typing import Final
 
 from dbnd._config.config import Config
 from dbnd._model.run import Run, TaskRun
-from dbnd._terminal.html import facts_table
+from dbnd._terminal.html import html_table
 from dbnd._tracking.client import TrackingAPIClient
 
 # Contexts nest; the last one entered is the current one, for all threads of the process.
@@ -33,13 +33,13 @@ class DatabandContext:
     run: Run | None = None
 
     def _repr_html_(self) -> str:
-        facts = [] if self.run is None else self.run.facts()
+        rows = [] if self.run is None else self.run.rows()
         if self.client is None:
-            facts.append(("Tracker", "none: install dbnd-tracker or set core.databand_url"))
+            rows.append(("Tracker", "none: install dbnd-tracker or set core.databand_url"))
         else:
             unsent = f"{self.client.unsent} events" if self.client.unsent else None
-            facts += [("Tracker", self.client.name), ("Unsent", unsent), ("Trouble", self.client.trouble)]
-        return facts_table("Databand context", facts)
+            rows += [("Tracker", self.client.name), ("Unsent", unsent), ("Trouble", self.client.trouble)]
+        return html_table("Databand context", rows)
 
 
 def get_databand_context() -> DatabandContext | None:

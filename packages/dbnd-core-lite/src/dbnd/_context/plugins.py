@@ -7,9 +7,9 @@ reported by name without keeping the others from being called.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import Distribution, distributions
 from typing import TYPE_CHECKING, Any, Final
@@ -24,9 +24,7 @@ from dbnd._terminal import console
 if TYPE_CHECKING:
     from dbnd._model.run import TaskRun
 
-GROUP = "dbnd"
-# Core's own features are contributed as those of any plugin are.
-DEFAULT_PLUGINS: Final = {"core": "dbnd._context.core_plugin"}
+GROUP: Final = "dbnd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +38,15 @@ class PluginInfo:
     error: str | None = None
 
 
-@dataclass(slots=True)
 class PluginManager:
     """The plugins of this process: core's own features and those that entry points name."""
 
-    _pluggy: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager("dbnd"))
-    _origin: dict[str, tuple[str, str]] = field(default_factory=dict)
-    _failed: list[PluginInfo] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._pluggy: Final = pluggy.PluginManager("dbnd")
+        self._pluggy.add_hookspecs(hooks)
+        self._infos: Final[list[PluginInfo]] = []
 
-    def register(self, plugin: object, name: str, *, distribution: str = "", version: str = "") -> None:
+    def register(self, plugin: object, name: str, distribution: str = "", version: str = "") -> None:
         """Register ``plugin`` (a module or object with hook implementations) under ``name``.
 
         Raises:
@@ -56,7 +54,8 @@ class PluginManager:
         """
         self._pluggy.register(plugin, name)
         self._pluggy.check_pending()
-        self._origin[name] = (distribution, version)
+        names = sorted(caller.name for caller in self._pluggy.get_hookcallers(plugin) or ())
+        self._infos.append(PluginInfo(name, distribution, version, tuple(names)))
 
     def load_entry_points(self) -> None:
         """Register what the installed distributions name in the entry-point group ``dbnd``."""
@@ -68,25 +67,19 @@ class PluginManager:
     def _load(self, distribution: Distribution, name: str, load: Callable[[], object]) -> None:
         origin = (distribution.metadata["Name"], distribution.version)
         try:
-            self.register(load(), name, distribution=origin[0], version=origin[1])
+            self.register(load(), name, *origin)
         except Exception as error:  # noqa: BLE001  a foreign plugin may raise anything; it is reported by name
             if self._pluggy.has_plugin(name):
                 self._pluggy.unregister(name=name)
             reason = f"{type(error).__name__}: {error}"
-            self._failed.append(PluginInfo(name, *origin, hooks=(), error=reason))
+            self._infos.append(PluginInfo(name, *origin, hooks=(), error=reason))
             console.warning(
-                f"The plugin {name!r} of {origin[0]} {origin[1]} is left out because it cannot be loaded ({reason})."
+                f"The plugin {name!r} of {' '.join(origin)} is left out because it cannot be loaded ({reason})."
             )
 
     def infos(self) -> list[PluginInfo]:
-        """The plugins in the order of their registration, then those that could not be loaded."""
-        loaded = [
-            PluginInfo(name, *self._origin[name], hooks=tuple(sorted(h.name for h in callers or ())))
-            for name, plugin in self._pluggy.list_name_plugin()
-            if plugin is not None
-            for callers in [self._pluggy.get_hookcallers(plugin)]
-        ]
-        return [*loaded, *self._failed]
+        """The plugins in the order of their registration, with those that could not be loaded."""
+        return list(self._infos)
 
     def call(self, hook: str, *, reverse: bool = False, **arguments: object) -> list[Any]:
         """Call ``hook`` in every plugin that has it and return what is not None.
@@ -103,37 +96,28 @@ class PluginManager:
         results = []
         for impl in reversed(implementations) if reverse else implementations:
             try:
-                result = impl.function(*(arguments[name] for name in impl.argnames))
+                results.append(impl.function(*(arguments[name] for name in impl.argnames)))
             except ConfigError:
                 raise
             except Exception as error:  # noqa: BLE001  a plugin may raise anything; the run goes on without it
-                report_failure(impl.plugin_name, hook, error)
-            else:
-                if result is not None:
-                    results.append((impl.plugin_name, result))
-        return [result for _, result in results]
+                reason = f"{type(error).__name__}: {error}"
+                console.warning(f"The plugin {impl.plugin_name!r} failed in {hook} ({reason}); the run goes on.")
+        return [result for result in results if result is not None]
 
-    @contextmanager
-    def task_run_context(self, task_run: TaskRun) -> Iterator[None]:
-        """Enter what the plugins return from ``dbnd_task_run_context`` and leave it in reverse order."""
+    def task_run_context(self, task_run: TaskRun) -> ExitStack:
+        """Enter what the plugins return from ``dbnd_task_run_context``; leaving the result leaves it in reverse."""
         with ExitStack() as stack:
             for context in self.call("dbnd_task_run_context", task_run=task_run):
                 stack.enter_context(context)
-            yield
-
-
-def report_failure(plugin: str, hook: str, error: Exception) -> None:
-    """Say which plugin failed in which hook, and that the run goes on."""
-    console.warning(f"The plugin {plugin!r} failed in {hook} ({type(error).__name__}: {error}); the run goes on.")
+            return stack.pop_all()
 
 
 @functools.cache
 def plugins() -> PluginManager:
     """The process' plugin manager, with core's own plugin and all entry points loaded on first use."""
     manager = PluginManager()
-    manager._pluggy.add_hookspecs(hooks)  # noqa: SLF001  the factory of the same module
-    for name, module in DEFAULT_PLUGINS.items():
-        manager.register(import_module(module), name, distribution="dbnd-core-lite", version=version())
+    # Core's own features are contributed as those of any plugin are.
+    manager.register(import_module("dbnd._context.core_plugin"), "core", "dbnd-core-lite", version())
     manager.load_entry_points()
     manager.call("dbnd_setup_plugin")
     return manager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dbnd._base.errors import ConfigError
@@ -25,18 +25,10 @@ if TYPE_CHECKING:
     S = TypeVar("S", bound=Settings)
 
 
-def load_config(
-    *,
-    set_config: Iterable[str] = (),
-    conf_files: Iterable[str] = (),
-    conf: Mapping[str, Any] | None = None,
-    lenient: bool = False,
-) -> Config:
-    """Read the configuration as it is now.
+def load_config(*, conf: Mapping[str, Any] | None = None, lenient: bool = False) -> Config:
+    """Read the configuration as it is now; in a command of ``dbnd``, with what its options say.
 
     Args:
-        set_config: "section.key=value" from the command line.
-        conf_files: Files named on the command line, each over the last.
         conf: Values given in code, as ``{"section": {"key": value}}`` or ``{"section.key": value}``.
         lenient: Whether a file or a value that cannot be used is a warning, and left out. So it is for who never
             asked for a configuration: a training under a composite URI alone.
@@ -45,7 +37,7 @@ def load_config(
         ConfigError: A file cannot be read or parsed, or an assignment has no section, key or value.
     """
     sections = {model.section: model for models in plugins().call("dbnd_settings") for model in models}
-    return read_layers(sections, set_config=set_config, conf_files=conf_files, conf=conf, lenient=lenient)
+    return read_layers(sections, conf=conf, lenient=lenient)
 
 
 def current_config(*, lenient: bool = False) -> Config:
@@ -80,7 +72,7 @@ def configured_url(config: Config) -> str | None:
 
 def embedded_url() -> str | None:
     """The URL of the embedded tracker's default file, or None when no package serves SQLite files."""
-    return sqlite_url(dbnd_home() / "tracker.db") if "sqlite" in _factories("dbnd_transports") else None
+    return sqlite_url(dbnd_home() / "tracker.db") if "sqlite" in _by_scheme("dbnd_transports") else None
 
 
 def create_transport(url: str, config: Config) -> Transport:
@@ -89,32 +81,36 @@ def create_transport(url: str, config: Config) -> Transport:
     Raises:
         ConfigError: No installed package serves the scheme.
     """
+    factories = _by_scheme("dbnd_transports")
     scheme = url.partition(":")[0].lower()
-    factories = _factories("dbnd_transports")
-    if scheme not in factories:
-        known = ", ".join(sorted(factories))
-        source = config.source("core", "databand_url")
-        hint = "" if "sqlite" in factories else " The embedded tracker comes with the package dbnd-tracker."
-        msg = f"core.databand_url = {mask_url(url)!r} ({source}) cannot be used: its scheme is none of {known}.{hint}"
-        raise ConfigError(msg)
-    transport: Transport = factories[scheme](url, config)
-    return transport
+    if scheme in factories:
+        transport: Transport = factories[scheme](url, config)
+        return transport
+    source = config.source("core", "databand_url")
+    hint = "" if "sqlite" in factories else " The embedded tracker comes with the package dbnd-tracker."
+    raise ConfigError(
+        f"core.databand_url = {mask_url(url)!r} ({source}) cannot be used: "
+        f"its scheme is none of {', '.join(sorted(factories))}.{hint}"
+    )
 
 
-def open_reader(config: Config) -> Reader:
+def create_reader(config: Config) -> Reader:
     """A reader of the configured tracker.
 
     Raises:
         ConfigError: No tracker is configured, or no installed package reads it.
     """
-    url, factories = configured_url(config), _factories("dbnd_readers")
-    scheme = (url or "").partition(":")[0].lower()
-    if url is None or scheme not in factories:
+    url = configured_url(config)
+    factory = _by_scheme("dbnd_readers").get((url or "").partition(":")[0].lower())
+    if url is None or factory is None:
         what = f"The tracker {mask_url(url)}" if url else "The tracker"
-        msg = f"{what} cannot be read: install dbnd-tracker (pip install 'databand[tracker]')."
-        raise ConfigError(msg)
-    reader: Reader = factories[scheme](url, config)
+        raise ConfigError(f"{what} cannot be read: install dbnd-tracker (pip install 'databand[tracker]').")
+    reader: Reader = factory(url, config)
     return reader
+
+
+def _by_scheme(hook: str) -> dict[str, Any]:
+    return {scheme: factory for found in plugins().call(hook) for scheme, factory in found.items()}
 
 
 _by_url: Final[dict[str, TrackingAPIClient]] = {}
@@ -139,7 +135,3 @@ def get_client(url: str, config: Config) -> TrackingAPIClient:
         else:
             _by_url[url].reconfigure(config)
         return _by_url[url]
-
-
-def _factories(hook: str) -> dict[str, Any]:
-    return {scheme: make for found in plugins().call(hook) for scheme, make in found.items()}

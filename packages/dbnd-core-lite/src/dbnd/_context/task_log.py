@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TextIO
@@ -18,24 +17,19 @@ from dbnd._model.run import TaskRun
 
 
 class TaskLog:
-    """The head and the tail of a task's output; what lies between is counted and left out.
-
-    Args:
-        head: Characters kept from the start.
-        tail: Characters kept from the end.
-    """
+    """The first ``head`` and the last ``tail`` characters of a task's output; what lies between is counted."""
 
     def __init__(self, head: int, tail: int) -> None:
         self._room, self._tail_size = head, tail
         self._head: list[str] = []
-        self._tail: deque[str] = deque()
+        self._tail: list[str] = []
         self._held = self._left_out = 0
-        # A signal handler may print, too, in the middle of what it has interrupted.
-        self._lock = threading.RLock()
+        self.after_fork()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
         """Make a new lock (see ``ForkAware``)."""
+        # A signal handler may print, too, in the middle of what it has interrupted.
         self._lock = threading.RLock()
 
     def add(self, text: str) -> None:
@@ -45,24 +39,23 @@ class TaskLog:
                 self._head.append(text[: self._room])
                 text = text[self._room :]
                 self._room -= len(self._head[-1])
-            if text:
-                self._tail.append(text)
-                self._held += len(text)
-                while self._held > self._tail_size:
-                    self._drop(self._held - self._tail_size)
+            self._tail.append(text)
+            self._held += len(text)
+            if self._held > 2 * self._tail_size:  # not each time: joining costs
+                self._trim()
 
-    def _drop(self, excess: int) -> None:
-        first = self._tail.popleft()
-        if len(first) > excess:
-            self._tail.appendleft(first[excess:])
-        dropped = min(len(first), excess)
-        self._held -= dropped
-        self._left_out += dropped
+    def _trim(self) -> None:
+        text = "".join(self._tail)
+        excess = max(len(text) - self._tail_size, 0)
+        self._tail[:] = [text[excess:]]
+        self._held -= excess
+        self._left_out += excess
 
     def text(self) -> str:
         """The kept output, secrets masked."""
-        gap = f"\n... ({self._left_out} characters left out) ...\n" if self._left_out else ""
         with self._lock:
+            self._trim()
+            gap = f"\n... ({self._left_out} characters left out) ...\n" if self._left_out else ""
             return mask_text("".join((*self._head, gap, *self._tail)))
 
 
@@ -88,10 +81,6 @@ class _Tee:
         return getattr(self._stream, name)
 
 
-def _teed(stream: Any) -> Any:
-    return None if stream is None else _Tee(stream)
-
-
 _logs: Final[dict[str, TaskLog]] = {}
 
 
@@ -102,17 +91,16 @@ def captured(task_run: TaskRun) -> Iterator[None]:
     Only ``dbnd run`` captures: a script's or notebook's streams are its own.
     """
     context = get_databand_context()
-    if context is None or context.client is None or not task_run.run.captures_output:
-        yield
-        return
-    settings = context.config.settings(LogSettings)
-    if not settings.capture_tracking_log:
+    client = context.client if context is not None and task_run.run.captures_output else None
+    settings = context.config.settings(LogSettings) if context is not None and client is not None else None
+    if client is None or settings is None or not settings.capture_tracking_log:
         yield
         return
     log = _logs[task_run.attempt_uid] = TaskLog(settings.preview_head_bytes, settings.preview_tail_bytes)
     streams, owner = (sys.stdout, sys.stderr), os.getpid()
     if not isinstance(sys.stdout, _Tee):
-        sys.stdout, sys.stderr = _teed(sys.stdout), _teed(sys.stderr)
+        # A process that was started without streams has none.
+        sys.stdout, sys.stderr = (stream and _Tee(stream) for stream in streams)
     try:
         yield
     finally:
@@ -120,4 +108,4 @@ def captured(task_run: TaskRun) -> Iterator[None]:
         del _logs[task_run.attempt_uid]
         text = log.text()
         if text and os.getpid() == owner:
-            context.client.save_task_run_log(task_run.attempt_uid, text)
+            client.save_task_run_log(task_run.attempt_uid, text)

@@ -19,7 +19,7 @@ from dbnd._base.forks import in_children
 from dbnd._base.names import new_uid, random_name
 from dbnd._model.values import storable
 from dbnd._terminal import console
-from dbnd._terminal.html import Fact, facts_table
+from dbnd._terminal.html import Row, html_table
 from dbnd._terminal.text import duration
 
 
@@ -201,7 +201,7 @@ class Run:
             self._pid, self._process_suffix = os.getpid(), f"_{new_uid().hex[:6]}"
         return self._process_suffix
 
-    def facts(self) -> list[Fact]:
+    def rows(self) -> list[Row]:
         """What there is to say of it, whether it goes on or has ended: labels and texts."""
         end = self.end_time or utc_now()
         return [
@@ -217,7 +217,7 @@ class Run:
         ]
 
     def _repr_html_(self) -> str:
-        return facts_table("Databand run", self.facts())
+        return html_table("Databand run", self.rows())
 
     def new_task_run(
         self,

@@ -16,7 +16,7 @@ from dbnd._config.settings import TrackingSettings
 from dbnd._model.run import Run
 from dbnd._run.execution import new_run, script_run
 from dbnd._run.session import new_dbnd_context
-from dbnd._terminal.html import facts_table
+from dbnd._terminal.html import html_table
 from dbnd._terminal.text import plain
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Tracking(ContextDecorator):
 
     def _repr_html_(self) -> str:
         if self.run is None:
-            return facts_table("dbnd_tracking", [("State", "not started: use it with `with`, or call start()")])
+            return html_table("dbnd_tracking", [("State", "not started: use it with `with`, or call start()")])
         return self.run._repr_html_()
 
 

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast, overload
 
-from dbnd._base.errors import TaskParameterError, UsageError
+from dbnd._base.errors import UsageError
 from dbnd._context.current import current_task_run, get_databand_context
 from dbnd._model.run import ParamDefinition, TaskDefinition
 from dbnd._model.values import param_text, shorten
@@ -76,59 +76,6 @@ class Task:
             elif name not in {"self", "cls"}:
                 params[name] = param_text(name, value)
         return params
-
-    def convert(self, texts: Mapping[str, str]) -> dict[str, Any]:
-        """Arguments for a call from text, as a command line gives it.
-
-        Args:
-            texts: Values by name of the parameter.
-
-        Raises:
-            TaskParameterError: A parameter is unknown, missing, or its text is not of its type.
-        """
-        known = {
-            name: param
-            for name, param in self.signature.parameters.items()
-            if param.kind not in {param.VAR_POSITIONAL, param.VAR_KEYWORD}
-        }
-        for name in texts:
-            if name not in known:
-                import difflib
-
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f" Did you mean {near[0]!r}?" if near else f" It has: {', '.join(known) or 'none'}."
-                msg = f"The task {self.name!r} has no parameter {name!r}.{hint}"
-                raise TaskParameterError(msg)
-        missing = [n for n, p in known.items() if p.default is p.empty and n not in texts]
-        if missing:
-            msg = (
-                f"The task {self.name!r} needs a value for {missing[0]!r}: add --{missing[0].replace('_', '-')} VALUE."
-            )
-            raise TaskParameterError(msg)
-        return {name: self._convert(name, text) for name, text in texts.items()}
-
-    def _convert(self, name: str, text: str) -> object:
-        from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-
-        wanted = self.types[name]
-        try:
-            adapter = TypeAdapter(wanted)
-        except PydanticSchemaGenerationError:
-            msg = f"The parameter {name!r} of the task {self.name!r} is a {type_name(wanted)}: no text can give that."
-            raise TaskParameterError(msg) from None
-        try:
-            return adapter.validate_python(text)
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]["msg"]
-        try:  # lists, dicts and models are given as JSON
-            return adapter.validate_json(text)
-        except ValidationError:
-            shown = param_text(name, text)
-            msg = (
-                f"The parameter {name!r} of the task {self.name!r} takes {type_name(wanted)}, "
-                f"not {shown!r}: {problem[:1].lower()}{problem[1:]}."
-            )
-            raise TaskParameterError(msg) from None
 
 
 def _type_of_default(default: object) -> type:

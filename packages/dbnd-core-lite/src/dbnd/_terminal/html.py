@@ -1,4 +1,4 @@
-"""Objects as notebooks show them: a small table of facts, with links; everything in it is escaped."""
+"""Objects as notebooks show them: a small table with links, in which everything is escaped."""
 
 from __future__ import annotations
 
@@ -8,22 +8,17 @@ from typing import Final
 from urllib.parse import urlsplit
 
 _CELL: Final = 'style="text-align: left"'
-Fact = tuple[str, "str | None"]
+Row = tuple[str, "str | None"]
 
 
-def facts_table(title: str, facts: Iterable[Fact]) -> str:
-    """A table of ``facts``: each a label and a text, which is a link where it is an address of the web.
-
-    Args:
-        title: Stands above them.
-        facts: Those without a text are left out.
-    """
-    rows = "".join(
+def html_table(title: str, rows: Iterable[Row]) -> str:
+    """A table of labels and texts; an address of the web is a link, and rows without a text are left out."""
+    shown = "".join(
         f"<tr><th {_CELL}>{html.escape(label)}</th><td {_CELL}>{_linked(text)}</td></tr>"
-        for label, text in facts
+        for label, text in rows
         if text
     )
-    return f"<table><caption {_CELL}>{html.escape(title)}</caption><tbody>{rows}</tbody></table>"
+    return f"<table><caption {_CELL}>{html.escape(title)}</caption><tbody>{shown}</tbody></table>"
 
 
 def _linked(text: str) -> str:

@@ -12,7 +12,7 @@ import click
 
 from dbnd import Config, DatabandError, load_config
 from dbnd.plugins import console, mask_url
-from dbnd.tracking import TransportError, configured_url, create_transport, open_reader
+from dbnd.tracking import TransportError, configured_url, create_reader, create_transport
 
 DIFFERENT = 1
 
@@ -23,9 +23,6 @@ def mlflow() -> None:
 
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_CONFIG = click.option(
-    "-c", "--set-config", multiple=True, metavar="SECTION.KEY=VALUE", help="Set a configuration value."
-)
 
 
 @mlflow.command()
@@ -33,7 +30,6 @@ _CONFIG = click.option(
 @click.option("--experiment", metavar="NAME", help="Compare all runs of this experiment.")
 @click.option("--record", is_flag=True, help="Keep the result in the tracker, whose web page shows it.")
 @_JSON
-@_CONFIG
 @click.pass_context
 def verify(
     ctx: click.Context,
@@ -41,7 +37,6 @@ def verify(
     experiment: str | None,
     record: bool,
     as_json: bool,
-    set_config: tuple[str, ...],
 ) -> None:
     """Compare MLflow runs with the tracker: params, tags, every metric point, datasets, models, and facts of the run.
 
@@ -52,14 +47,14 @@ def verify(
     from .verdicts import record_verdict
     from .verify import Difference, differences
 
-    config = _config(set_config)
+    config = _config()
     store = OwnStore(own_tracking_uri(config))
     runs = [store.run(run_id) for run_id in run_ids] if run_ids else [run for run, _ in store.runs(experiment)]
     families = Families(store, runs)
     found: list[Difference] = []
     compared = 0
     with ExitStack() as stack:
-        reader = stack.enter_context(closing(open_reader(config)))
+        reader = stack.enter_context(closing(create_reader(config)))
         url = _tracker_url(config, "keep the result in") if record else None
         transport = None if url is None else stack.enter_context(closing(create_transport(url, config)))
         for run in stack.enter_context(_progress(runs, "Comparing")):
@@ -90,14 +85,12 @@ def verify(
 @click.option("--since", type=click.DateTime(), help="Import runs that started at this time (UTC) or later.")
 @click.option("--recreate", is_flag=True, help="Also import runs that were deleted in the tracker.")
 @_JSON
-@_CONFIG
 @click.pass_context
 def import_(
     ctx: click.Context,
     source: str,
     experiment: str | None,
     since: datetime | None,
-    set_config: tuple[str, ...],
     *,
     recreate: bool,
     as_json: bool,
@@ -114,7 +107,7 @@ def import_(
     from .sides import OwnStore
 
     refuse_composite(source, "--from")
-    config = _config(set_config)
+    config = _config()
     url = _tracker_url(config, "import into")
     store = OwnStore(source)
     earliest = None if since is None else int(since.replace(tzinfo=timezone.utc).timestamp() * 1000)
@@ -126,7 +119,7 @@ def import_(
     with closing(transport):
         try:
             transport.check()  # an embedded tracker is made by that, and only what is there can be read
-            with closing(open_reader(config)) as reader, _progress(runs, "Importing") as shown:
+            with closing(create_reader(config)) as reader, _progress(runs, "Importing") as shown:
                 importer = Importer(store, families, transport, reader, mask_url(url), recreate)
                 for run in shown:
                     imported += importer.import_run(run)
@@ -149,8 +142,8 @@ def import_(
     ctx.exit(0)
 
 
-def _config(set_config: tuple[str, ...]) -> Config:
-    config = load_config(set_config=set_config)
+def _config() -> Config:
+    config = load_config()
     config.check()
     return config
 
