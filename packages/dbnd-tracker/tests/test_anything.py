@@ -27,7 +27,7 @@ from dbnd._model.points import SIZE
 from dbnd_tracker._cli.comparison import compared, comparison_text
 from dbnd_tracker._cli.run_text import run_text
 from dbnd_tracker._ingest import CALLS
-from dbnd_tracker._middleware.extensions import POINTS_HEADER
+from dbnd_tracker._middleware.answers import POINTS_HEADER
 from dbnd_tracker._queries import run_detail
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._server.app import create_app

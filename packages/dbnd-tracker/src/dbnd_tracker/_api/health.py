@@ -12,10 +12,9 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import text
 
 from dbnd_tracker._errors import StorageError
-from dbnd_tracker._middleware.observability import CONTENT_TYPE
 
 if TYPE_CHECKING:
-    from dbnd_tracker._middleware.observability import ServerMetrics
+    from dbnd_tracker._middleware.observing import ServerMetrics
     from dbnd_tracker._storage.database import Database
 
 
@@ -46,6 +45,6 @@ def health_router(database: Database, metrics: ServerMetrics) -> APIRouter:
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     def counters() -> Response:
         """Counters in the text form of Prometheus."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE)
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router

@@ -14,14 +14,14 @@ from fastapi.responses import JSONResponse
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest import CALLS, BatchId, PartlyApplied, apply_points, apply_raw, parse_json
 from dbnd_tracker._ingest.limits import check_json
-from dbnd_tracker._middleware.extensions import POINTS_FORM, POINTS_HEADER
+from dbnd_tracker._middleware.answers import POINTS_FORM, POINTS_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.datastructures import Headers
 
-    from dbnd_tracker._middleware.observability import ServerMetrics
+    from dbnd_tracker._middleware.observing import ServerMetrics
     from dbnd_tracker._storage.database import Database
 
 BATCH_HEADER = "X-Databand-Batch"

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from dbnd_tracker._access.roles import API, LOGIN_PAGE, role_needed
+from dbnd_tracker._access.roles import API, LOGIN_PAGE, Role, role_needed
 from dbnd_tracker._access.tokens import ANYONE, SESSION_LIFESPAN, Identity, Keyring, ThrottledError
 from dbnd_tracker._errors import StorageError
 from dbnd_tracker._middleware.hosts import SAFE_METHODS
@@ -42,8 +42,9 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def throttled(error: ThrottledError) -> JSONResponse:
+def answer_throttled(_: Request, error: Exception) -> JSONResponse:
     """The answer to an address that guesses."""
+    assert isinstance(error, ThrottledError)
     headers = {"Retry-After": str(error.seconds)}
     return JSONResponse({"detail": str(error)}, HTTPStatus.TOO_MANY_REQUESTS, headers)
 
@@ -88,22 +89,14 @@ class AccessMiddleware:
         try:
             identity = await run_sync(self._identify, request, limiter=self._threads)
         except ThrottledError as error:
-            await throttled(error)(scope, receive, send)
-            return
+            refusal: Response | None = answer_throttled(request, error)
         except StorageError as error:
-            await JSONResponse({"detail": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)(scope, receive, send)
-            return
-        if identity is None:
-            await _unknown(request)(scope, receive, send)
-        elif not identity.role.allows(needed):
-            detail = f"The token {identity.label!r} is for {identity.role.value}; this needs one for {needed.value}."
-            await JSONResponse({"detail": detail}, HTTPStatus.FORBIDDEN)(scope, receive, send)
-        elif not _has_bearer(scope) and scope["method"] not in SAFE_METHODS and not _repeats_csrf(request):
-            detail = f"A session must repeat the cookie {CSRF_COOKIE} (GET /api/v1/auth/csrf) as header X-CSRFToken."
-            await JSONResponse({"detail": detail}, HTTPStatus.FORBIDDEN)(scope, receive, send)
+            refusal = JSONResponse({"detail": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
         else:
-            scope[_IDENTITY] = identity
-            await self._app(scope, receive, send)
+            refusal = _refusal(request, identity, needed)
+            if refusal is None:
+                scope[_IDENTITY] = identity
+        await (refusal or self._app)(scope, receive, send)
 
     def _identify(self, request: Request) -> Identity | None:
         with self._database.read() as session:
@@ -118,10 +111,22 @@ def _has_bearer(scope: Scope) -> bool:
     return Headers(scope=scope).get("authorization", "").lower().startswith("bearer ")
 
 
+def _refusal(request: Request, identity: Identity | None, needed: Role) -> Response | None:
+    if identity is None:
+        return _unknown(request)
+    if not identity.role.allows(needed):
+        detail = f"The token {identity.label!r} is for {identity.role.value}; this needs one for {needed.value}."
+    elif not _has_bearer(request.scope) and request.method not in SAFE_METHODS and not _repeats_csrf(request):
+        detail = f"A session must repeat the cookie {CSRF_COOKIE} (GET /api/v1/auth/csrf) as header X-CSRFToken."
+    else:
+        return None
+    return JSONResponse({"detail": detail}, HTTPStatus.FORBIDDEN)
+
+
 def _repeats_csrf(request: Request) -> bool:
-    cookie = request.cookies.get(CSRF_COOKIE)
-    given = next((request.headers[name] for name in _CSRF_HEADERS if name in request.headers), None)
-    return bool(cookie and given) and secrets.compare_digest(str(cookie).encode(), str(given).encode())
+    cookie = request.cookies.get(CSRF_COOKIE, "")
+    given = next((request.headers[name] for name in _CSRF_HEADERS if name in request.headers), "")
+    return bool(cookie) and secrets.compare_digest(cookie.encode(), given.encode())
 
 
 def _unknown(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Reading of request bodies: whole, bounded, and unpacked.
+"""Request bodies: read whole, bounded and unpacked; and those that nobody reads.
 
 Clients send gzip, some without saying so, and send bodies even with GET requests.
 """
@@ -6,22 +6,23 @@ Clients send gzip, some without saying so, and send bodies even with GET request
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import zlib
-from contextlib import AsyncExitStack
 from http import HTTPStatus
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 
 from dbnd_tracker._access.roles import Role, role_needed
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-SMALL: Final = 1 << 16
+_SMALL: Final = 1 << 16
 """Largest body of a request that needs no token, or whose method has no body, in bytes."""
 _MODEST: Final = 1 << 20  # largest body of a request that is no tracking call
 _MEMBERS: Final = 16  # of one gzip; clients make one
@@ -37,35 +38,16 @@ _LARGE: Final = 1 << 20
 _LARGE_AT_ONCE: Final = 2
 _THREADS: Final = 4
 
+# Seconds and bytes that a client may go on to send after its answer: most read only when they have sent all, and find
+# no answer on a connection that is closed before.
+_PATIENCE: Final = 5.0
+_MOST: Final = 1 << 26
+
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 _PLAIN: Final = frozenset({"", "identity"})
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
-
-
-class BodyError(Exception):
-    """A body that is refused before anybody looks into it; the text says why."""
-
-    status = HTTPStatus.BAD_REQUEST
-    headers: ClassVar[dict[str, str]] = {}
-
-
-class TooLargeError(BodyError):
-    """A body is larger than allowed; the text says which limit it passed."""
-
-    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-
-
-class NotGzipError(BodyError):
-    """A body claims to be gzip and is not."""
-
-
-class EncodingError(BodyError):
-    """A body is packed in a way that the tracker does not know."""
-
-    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-    headers: ClassVar = {"Accept-Encoding": "gzip"}
 
 
 class BodyMiddleware:
@@ -90,30 +72,25 @@ class BodyMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        async with AsyncExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
             try:
                 body = await self._body(scope, receive, stack)
-            except BodyError as error:
-                await JSONResponse({"detail": str(error)}, error.status, error.headers)(scope, receive, send)
+            except HTTPException as error:
+                await JSONResponse({"detail": error.detail}, error.status_code, error.headers)(scope, receive, send)
                 return
             if body is not None:
-                await self._app(scope, _Replay(body, receive), send)
+                await self._app(scope, _replayed(body, receive), send)
 
-    async def _body(self, scope: Scope, receive: Receive, stack: AsyncExitStack) -> bytes | None:
-        """The body, unpacked; None when the client has gone.
-
-        Args:
-            scope: The request.
-            receive: Where its body comes from.
-            stack: Where the place of a large body is kept until the request is answered.
+    async def _body(self, scope: Scope, receive: Receive, stack: contextlib.AsyncExitStack) -> bytes | None:
+        """The body, unpacked; None when the client has gone. ``stack`` keeps the place of a large one until the end.
 
         Raises:
-            BodyError: It is refused.
+            HTTPException: It is refused.
         """
         has_body = scope["method"] in _METHODS_WITH_BODY
         is_gzip = has_body and _says_gzip(scope)
         needed = role_needed(scope["method"], scope["path"])
-        received = SMALL if not has_body or needed is None else _MODEST if needed is not Role.WRITE else None
+        received = _SMALL if not has_body or needed is None else _MODEST if needed is not Role.WRITE else None
         body = await _read(scope, receive, min(received or self._max_received, self._max_received))
         if not body or not has_body:
             return body and b""
@@ -123,7 +100,7 @@ class BodyMiddleware:
             await stack.enter_async_context(self._large)
         return body
 
-    async def _unpack(self, packed: bytes, limit: int, stack: AsyncExitStack) -> bytes:
+    async def _unpack(self, packed: bytes, limit: int, stack: contextlib.AsyncExitStack) -> bytes:
         hint = int.from_bytes(packed[-4:], "little")  # gzip ends with the size of what it holds, unless it lies
         bound = min(limit, next((bound for bound in (_INLINE, _LARGE) if max(hint, len(packed)) <= bound), limit))
         try:
@@ -131,38 +108,38 @@ class BodyMiddleware:
                 return gunzip(packed, bound)
             if bound <= _LARGE:
                 return await run_sync(gunzip, packed, bound, limiter=self._threads)
-        except TooLargeError:
-            if bound == limit:
+        except HTTPException as error:
+            if error.status_code != HTTPStatus.REQUEST_ENTITY_TOO_LARGE or bound == limit:
                 raise
         await stack.enter_async_context(self._large)
         return await run_sync(gunzip, packed, limit, limiter=self._threads)
 
 
-class _Replay:
+def _replayed(body: bytes, receive: Receive) -> Receive:
     """A ``receive`` that gives the body once, and then what the server says (that the client has gone)."""
+    is_given = False
 
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self._body: bytes | None = body
-        self._receive = receive
-
-    async def __call__(self) -> Message:
-        if self._body is None:
-            return await self._receive()
-        body, self._body = self._body, None
+    async def replay() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
         return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
 
 
 def _says_gzip(scope: Scope) -> bool:
     """Whether the body is said to be gzip.
 
     Raises:
-        EncodingError: It is said to be packed otherwise.
+        HTTPException: It is said to be packed otherwise.
     """
     said = ",".join(Headers(scope=scope).getlist("content-encoding"))
     names = [name for part in said.split(",") if (name := part.strip().lower()) not in _PLAIN]
     if len(names) > 1 or not _GZIP.issuperset(names):
         msg = f"The body is said to be packed by {said[:80]!r}; this tracker knows gzip alone."
-        raise EncodingError(msg)
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, msg, {"Accept-Encoding": "gzip"})
     return bool(names)
 
 
@@ -181,7 +158,7 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
     """The whole body as received; None when the client has gone.
 
     Raises:
-        TooLargeError: It is, or is said to be, larger than ``limit`` bytes.
+        HTTPException: It is, or is said to be, larger than ``limit`` bytes.
     """
     size = declared_size(scope) or 0
     body, more = bytearray(), True
@@ -198,7 +175,7 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
     if size > limit:
         what = f"The body of {size:,} bytes" if declared_size(scope) else "The body"
         msg = f"{what} is larger than {limit:,} bytes."
-        raise TooLargeError(msg)
+        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, msg)
     return bytes(body)
 
 
@@ -206,8 +183,7 @@ def gunzip(packed: bytes, limit: int) -> bytes:
     """``packed`` unpacked, a little at a time, so that no more than ``limit`` bytes are ever made of it.
 
     Raises:
-        TooLargeError: It would be larger, or it is made to grow more than data does.
-        NotGzipError: It is not gzip, it ends too early, or it consists of too many parts.
+        HTTPException: It would be larger, grows more than data does, is not gzip, or consists of too many parts.
     """
     unpacked = bytearray()
     member, members = zlib.decompressobj(_GZIP_WINDOW), 1
@@ -219,19 +195,74 @@ def gunzip(packed: bytes, limit: int) -> bytes:
                     member, members = zlib.decompressobj(_GZIP_WINDOW), members + 1
                 if members > _MEMBERS:
                     msg = f"The body's gzip has more than {_MEMBERS} members."
-                    raise NotGzipError(msg)
+                    raise HTTPException(HTTPStatus.BAD_REQUEST, msg)
                 unpacked += member.decompress(rest, limit - len(unpacked) + 1)
                 if len(unpacked) > limit:
                     msg = f"The body is larger than {limit:,} bytes after gunzip."
-                    raise TooLargeError(msg)
+                    raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, msg)
                 rest = member.unused_data
             if len(unpacked) > max(_FREE, _RATIO * (start + _SLICE)):
                 msg = f"The body grows to more than {_RATIO} times its size by gunzip."
-                raise TooLargeError(msg)
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, msg)
     except zlib.error as error:
         msg = f"The body says that it is gzip and is not: {error}."
-        raise NotGzipError(msg) from None
+        raise HTTPException(HTTPStatus.BAD_REQUEST, msg) from None
     if not member.eof:
         msg = "The body ends before its gzip does."
-        raise NotGzipError(msg)
+        raise HTTPException(HTTPStatus.BAD_REQUEST, msg)
     return bytes(unpacked)
+
+
+class UnreadMiddleware:
+    """Keeps connections in step when a request is answered before its body was read.
+
+    What is still to come is thrown away, within bounds, and the connection is closed unless that is only a little.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = declared_size(scope) if scope["type"] == "http" else 0
+        if size == 0:
+            await self._app(scope, receive, send)
+            return
+        has_ended = False
+        has_asked = "expect" not in Headers(scope=scope)
+
+        async def noting_receive() -> Message:
+            nonlocal has_ended, has_asked
+            has_asked = True
+            message = await receive()
+            has_ended = message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+
+        async def ending_send(message: Message) -> None:
+            if has_ended:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                if size is None or size > _SMALL or not has_asked:
+                    MutableHeaders(scope=message)["Connection"] = "close"
+                await send(message)
+            elif message.get("more_body", False) or not has_asked:
+                await send(message)
+            else:
+                await send({**message, "more_body": True})
+                await _throw_away(noting_receive)
+                await send({"type": "http.response.body", "body": b""})
+
+        await self._app(scope, noting_receive, ending_send)
+
+
+async def _throw_away(receive: Receive) -> None:
+    """Read what is left of the body, within bounds."""
+
+    async def rest() -> None:
+        size, more = 0, True
+        while more and size <= _MOST:
+            message = await receive()
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(rest(), _PATIENCE)

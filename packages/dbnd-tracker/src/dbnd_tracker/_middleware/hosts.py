@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
 _SINGLE: Final = (b"host", b"authorization", b"origin", b"x-databand-batch", b"x-databand-points")
+_EVERYTHING: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  compared, not bound to
 _LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -27,11 +28,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def is_everything(host: str) -> bool:
-    """Whether ``host`` stands for all addresses of this machine."""
-    return host in {"0.0.0.0", "::", ""}  # noqa: S104  compared, not bound to
 
 
 class HostMiddleware:
@@ -51,7 +47,7 @@ class HostMiddleware:
     def __init__(self, app: ASGIApp, host: str, allowed_hosts: Collection[str] = ()) -> None:
         self._app = app
         names = {name.lower() for name in allowed_hosts}
-        bound = set() if is_everything(host) else {host.strip("[]").lower()}
+        bound = set() if host in _EVERYTHING else {host.strip("[]").lower()}
         self._hosts = {*_LOCAL_HOSTS, *bound, *names} if names or bound else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,12 +70,10 @@ class HostMiddleware:
 
 def _ambiguity(names: list[bytes]) -> str | None:
     """What a proxy before the tracker may have understood otherwise in a head with these names, if anything."""
-    for name in _SINGLE:
-        if names.count(name) > 1:
-            return f"The header {name.decode()} stands twice."
     if b"transfer-encoding" in names and b"content-length" in names:
         return "The headers content-length and transfer-encoding contradict each other."
-    return None
+    twice = next((name for name in _SINGLE if names.count(name) > 1), None)
+    return None if twice is None else f"The header {twice.decode()} stands twice."
 
 
 def _is_of_another_site(headers: Headers, host: str) -> bool:
@@ -88,10 +82,7 @@ def _is_of_another_site(headers: Headers, host: str) -> bool:
     if fetched is not None:
         return fetched not in {"none", "same-origin"}
     origin = headers.get("origin")  # browsers that reach the tracker by plain HTTP leave out the header above
-    try:
-        return origin is not None and urlsplit(origin).netloc.lower() != host.lower()
-    except ValueError:
-        return True
+    return origin is not None and origin.partition("://")[2].lower() != host.lower()
 
 
 def _host_name(header: str) -> str | None:

@@ -23,16 +23,12 @@ from dbnd_tracker._api.runs import runs_router
 from dbnd_tracker._api.task_runs import task_runs_router
 from dbnd_tracker._api.tracking import tracking_router
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
-from dbnd_tracker._middleware.access import AccessMiddleware, throttled
-from dbnd_tracker._middleware.bodies import BodyMiddleware
-from dbnd_tracker._middleware.capacity import CapacityMiddleware
-from dbnd_tracker._middleware.extensions import ExtensionsMiddleware
+from dbnd_tracker._middleware.access import AccessMiddleware, answer_throttled
+from dbnd_tracker._middleware.answers import HeadMiddleware, LargeMiddleware, answer_other_method
+from dbnd_tracker._middleware.bodies import BodyMiddleware, UnreadMiddleware
 from dbnd_tracker._middleware.hosts import HostMiddleware
-from dbnd_tracker._middleware.large import LargeMiddleware
-from dbnd_tracker._middleware.methods import MethodsMiddleware
-from dbnd_tracker._middleware.observability import ObservingMiddleware, ServerMetrics, access_log
-from dbnd_tracker._middleware.timeout import TimeoutMiddleware
-from dbnd_tracker._middleware.unread import UnreadMiddleware
+from dbnd_tracker._middleware.limits import CapacityMiddleware, TimeoutMiddleware
+from dbnd_tracker._middleware.observing import ObservingMiddleware, ServerMetrics, access_log
 from dbnd_tracker._original.routes import original_router
 from dbnd_tracker._pages.static import static_router
 from dbnd_tracker._queries import QueryError
@@ -78,7 +74,8 @@ def create_app(
     for error, status in _STATUSES.items():
         app.add_exception_handler(error, _handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(ThrottledError, _throttled)
+    app.add_exception_handler(ThrottledError, answer_throttled)
+    app.add_exception_handler(HTTPStatus.METHOD_NOT_ALLOWED, answer_other_method)
     app.include_router(auth_router(database, keyring))
     app.include_router(tracking_router(database, metrics))
     app.include_router(runs_router(database))
@@ -93,7 +90,7 @@ def create_app(
     # The one added last is the outermost: every answer is marked, counted and logged, and a body is not read before it
     # is known who asks.
     app.add_middleware(LargeMiddleware)
-    app.add_middleware(MethodsMiddleware, routes=app.routes)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(
         BodyMiddleware, max_received=settings.max_request_bytes, max_unpacked=settings.max_unpacked_bytes
     )
@@ -103,7 +100,6 @@ def create_app(
     app.add_middleware(TimeoutMiddleware, seconds=settings.request_timeout_s)
     app.add_middleware(UnreadMiddleware)
     app.add_middleware(CapacityMiddleware, most=settings.max_connections)
-    app.add_middleware(ExtensionsMiddleware)
     app.add_middleware(ObservingMiddleware, metrics=metrics, log=access_log(settings.access_log))
     if settings.allowed_hosts:  # there is a proxy; without one, anybody on this machine could give himself any address
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
@@ -126,11 +122,6 @@ def _handler(status: HTTPStatus) -> Any:
         return JSONResponse({"detail": str(error)}, status)
 
     return handle
-
-
-def _throttled(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ThrottledError)
-    return throttled(error)
 
 
 def _invalid_request(_: Request, error: Exception) -> JSONResponse:

@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from dbnd_tracker._middleware.observability import MULTIPROCESS_FOLDER
+from dbnd_tracker._middleware.observing import MULTIPROCESS_FOLDER
 from dbnd_tracker._server.process import serve
 
 if TYPE_CHECKING:

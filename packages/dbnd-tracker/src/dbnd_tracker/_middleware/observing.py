@@ -10,12 +10,14 @@ import threading
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 
+from dbnd_tracker._access.roles import API
 from dbnd_tracker._middleware.access import identity_of
+from dbnd_tracker._middleware.answers import POINTS_FORM, POINTS_HEADER
 from dbnd_tracker._schemas.validation import UNKNOWN_KEYS
 
 if TYPE_CHECKING:
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
 
 MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable by which the workers of one server find each other's counters."""
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _LONGEST_PATH: Final = 500
 _LONGEST_ID: Final = 64
 
@@ -34,61 +36,58 @@ class ServerMetrics:
     """Counters of one server process."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self._registry = registry = CollectorRegistry()
         self.requests = Counter(
             "databand_tracker_requests",
             "Requests that were answered, by route, method and status.",
             ("route", "method", "status"),
-            registry=self._registry,
+            registry=registry,
         )
         self.seconds = Histogram(
             "databand_tracker_request_seconds",
             "Time from a request to the end of its answer, by route.",
             ("route",),
             buckets=_BUCKETS,
-            registry=self._registry,
+            registry=registry,
         )
         self.received = Counter(
-            "databand_tracker_received_bytes", "Bytes of request bodies as received.", registry=self._registry
+            "databand_tracker_received_bytes", "Bytes of request bodies as received.", registry=registry
         )
         self.running = Gauge(
             "databand_tracker_requests_in_progress",
             "Requests that are being handled.",
-            registry=self._registry,
+            registry=registry,
             multiprocess_mode="livesum",
         )
         self.dropped = Counter(
             "databand_tracker_dropped_events",
             "Events that were dropped because their runs were deleted before they came.",
-            registry=self._registry,
+            registry=registry,
         )
         self._unknown = Counter(
             "databand_tracker_unknown_keys",
             "Keys of bodies that the schemas do not know, by call; they are kept out.",
             ("call",),
-            registry=self._registry,
+            registry=registry,
         )
         self._lock = threading.Lock()
         self._counted: dict[str, int] = {}
 
     def text(self) -> bytes:
         """All counters in the text form of Prometheus; those of all workers where there are several."""
-        self._count_unknown()
-        if MULTIPROCESS_FOLDER in os.environ:
-            shared = CollectorRegistry()
-            multiprocess.MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
-            return generate_latest(shared)
-        return generate_latest(self._registry)
-
-    def _count_unknown(self) -> None:
         with self._lock:
             for call, count in UNKNOWN_KEYS.counts().items():
                 self._unknown.labels(call).inc(count - self._counted.get(call, 0))
                 self._counted[call] = count
+        if MULTIPROCESS_FOLDER not in os.environ:
+            return generate_latest(self._registry)
+        shared = CollectorRegistry()
+        multiprocess.MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        return generate_latest(shared)
 
 
 class ObservingMiddleware:
-    """Counts and logs every request, refused ones included.
+    """Counts and logs every request, refused ones included, and says in answers which points the API takes.
 
     Args:
         app: What handles the request.
@@ -107,59 +106,49 @@ class ObservingMiddleware:
             return
         start, status, received = time.perf_counter(), 0, 0
 
-        async def counted_receive() -> Message:
+        async def counting_receive() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             return message
 
-        async def noted_send(message: Message) -> None:
+        async def noting_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = int(message["status"])  # an HTTPStatus is written as its name by Python 3.10
+                if scope["path"].startswith(API):
+                    MutableHeaders(scope=message)[POINTS_HEADER] = POINTS_FORM
             await send(message)
 
         self._metrics.running.inc()
         try:
-            await self._app(scope, counted_receive, noted_send)
+            await self._app(scope, counting_receive, noting_send)
         finally:
             self._metrics.running.dec()
             took = time.perf_counter() - start
             route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(route, _method(scope), str(status)).inc()
+            method = scope["method"] if scope["method"] in _METHODS else "other"  # a caller makes up no further labels
+            self._metrics.requests.labels(route, method, str(status)).inc()
             self._metrics.seconds.labels(route).observe(took)
             self._metrics.received.inc(received)
             if self._log:
-                self._log.info(json.dumps(_entry(scope, status, received, took)))
-
-
-def _method(scope: Scope) -> str:
-    """The method, of a set that a caller cannot make larger."""
-    method: str = scope["method"]
-    return method if method in {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"} else "other"
-
-
-def _entry(scope: Scope, status: int, received: int, took: float) -> dict[str, Any]:
-    """One line of the log. Queries, headers and bodies stay out: they can hold secrets."""
-    headers = Headers(scope=scope)
-    return {
-        "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        "client": (scope.get("client") or ("",))[0],
-        "token": identity_of(scope).label or None,
-        "method": _method(scope),
-        "path": scope["path"][:_LONGEST_PATH],
-        "status": status,
-        "ms": round(took * 1000, 2),
-        "bytes": received,
-        "request_id": headers.get("x-request-id", "")[:_LONGEST_ID] or None,
-    }
+                # Queries, headers and bodies stay out of the log: they can hold secrets.
+                entry = {
+                    "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+                    "client": (scope.get("client") or ("",))[0],
+                    "token": identity_of(scope).label or None,
+                    "method": method,
+                    "path": scope["path"][:_LONGEST_PATH],
+                    "status": status,
+                    "ms": round(took * 1000, 2),
+                    "bytes": received,
+                    "request_id": Headers(scope=scope).get("x-request-id", "")[:_LONGEST_ID] or None,
+                }
+                self._log.info(json.dumps(entry))
 
 
 def access_log(target: str | None) -> logging.Logger | None:
-    """A logger that writes each request as a line of JSON.
-
-    Args:
-        target: A file, ``-`` for standard error, or None for no log.
+    """A logger that writes each request as a line of JSON to a file, or to standard error if that is ``-``.
 
     Raises:
         OSError: The file cannot be written to.
