@@ -30,8 +30,8 @@ def pytest_configure() -> None:
 def _clients_end() -> Iterator[None]:
     """No sender of a test goes on into another one."""
     yield
-    client = sys.modules.get("dbnd._tracking.client")
-    for each in list(client._clients) if client is not None else ():
+    outbox = sys.modules.get("dbnd._tracking.outbox")
+    for each in list(outbox._outboxes) if outbox is not None else ():
         each.close(0)
 
 

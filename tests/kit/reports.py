@@ -12,9 +12,9 @@ import pytest
 
 def deliver():
     """Wait until the trackers of this process have what was reported to them."""
-    from dbnd._tracking.client import _clients
+    from dbnd._tracking.outbox import _outboxes
 
-    for client in list(_clients):
+    for client in list(_outboxes):
         client.close()
 
 

@@ -34,7 +34,7 @@ def beating(uri):
     tracking = _get_store(uri)._databand_reporter._client
 
     def read():
-        return {uid.replace("-", "") for uid in tracking._channel.sender.heartbeats}
+        return {uid.replace("-", "") for uid in tracking._sender.heartbeats}
 
     return read
 
@@ -45,8 +45,9 @@ def answer(uri):
     tracking = _get_store(uri)._databand_reporter._client
 
     def answer(state):
-        for heart in list(tracking._channel.sender.heartbeats.values()):
-            heart.on_state(state)
+        for run_uid, beat in list(tracking._sender.heartbeats.items()):
+            if not beat.goes_on(state):
+                tracking._sender.end_beat(run_uid)
 
     return answer
 
@@ -86,7 +87,7 @@ def test_a_run_that_was_left_to_this_process_beats_from_what_is_logged_to_it_on(
     for runs in _maps.values():
         runs._runs.clear()
         runs.hearts.after_fork()
-    _get_store(client.tracking_uri)._databand_reporter._client._channel.sender.end_beat(str(uuid.UUID(run_id)))
+    _get_store(client.tracking_uri)._databand_reporter._client._sender.end_beat(str(uuid.UUID(run_id)))
     client.set_tag(run_id, "reviewed", "yes")
     assert beating() == set()
     client.log_metric(run_id, "m", 1)

@@ -21,7 +21,7 @@ from mlflow.utils.search_utils import SearchUtils
 
 from dbnd import dbnd_tracking
 from dbnd._context.registry import create_reader, create_transport, load_config
-from dbnd._tracking.transport import UnreachableError
+from dbnd._tracking.contracts import UnreachableError
 from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._commands import cli, importer, sides
 from dbnd_mlflow._reporting.derived import uid_of

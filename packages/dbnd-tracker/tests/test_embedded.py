@@ -13,7 +13,7 @@ import pytest
 
 from dbnd._base.errors import ConfigError
 from dbnd._context.registry import create_transport, embedded_url, load_config
-from dbnd._tracking.transport import Batch, PartlyAppliedError, RefusedError, UnreachableError
+from dbnd._tracking.contracts import Batch, PartlyAppliedError, RefusedError, UnreachableError
 from dbnd_tracker._embedded import EmbeddedTransport
 from dbnd_tracker._storage import database, sqlite
 
@@ -127,7 +127,7 @@ def test_a_url_that_cannot_be_used_is_refused_at_once() -> None:
 FORKS = """
 import os, sys, threading, uuid
 from dbnd._model.points import group
-from dbnd._tracking.transport import Batch
+from dbnd._tracking.contracts import Batch
 from dbnd_tracker._embedded import EmbeddedTransport
 
 def batch(count):

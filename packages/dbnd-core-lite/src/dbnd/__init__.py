@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from dbnd._run.session import new_dbnd_context as new_dbnd_context
     from dbnd._run.task import task as task
     from dbnd._tracking.client import TrackingAPIClient as TrackingAPIClient
-    from dbnd._tracking.transport import Batch as Batch
-    from dbnd._tracking.transport import Transport as Transport
+    from dbnd._tracking.contracts import Batch as Batch
+    from dbnd._tracking.contracts import Transport as Transport
 
 # Imported on first use: `dbnd --help` and `import mlflow` must not pay for pydantic and the tracker's client.
 _HOME = {

@@ -40,14 +40,14 @@ from dbnd._model.points import (
 from dbnd._model.run import ParentTaskRun, Run, RunState, TaskDefinition, TaskRunState
 from dbnd._model.values import MAX_TEXT, storable
 from dbnd._model.wire import DatasetOperation
-from dbnd._tracking.client import close_all
-from dbnd._tracking.reader import Reader, ReaderFactory
-from dbnd._tracking.transport import (
+from dbnd._tracking.contracts import (
     AccessError,
     Batch,
     BusyError,
     NotATrackerError,
     PartlyAppliedError,
+    Reader,
+    ReaderFactory,
     RefusedError,
     TooLargeError,
     Transport,
@@ -55,6 +55,7 @@ from dbnd._tracking.transport import (
     TransportFactory,
     UnreachableError,
 )
+from dbnd._tracking.outbox import close_all
 
 __all__ = [
     "DELETED",

@@ -26,7 +26,7 @@ from dbnd._http.transport import HttpTransport
 from dbnd._journal.journal import Journal
 from dbnd._journal.leftovers import find
 from dbnd._run.sync import Sync
-from dbnd._tracking.transport import (
+from dbnd._tracking.contracts import (
     Batch,
     BusyError,
     NotATrackerError,

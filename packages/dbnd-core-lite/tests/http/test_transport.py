@@ -14,7 +14,7 @@ from dbnd._config.settings import CoreSettings
 from dbnd._context.registry import load_config
 from dbnd._http.transport import HttpTransport
 from dbnd._model.wire import PROTOCOL_VERSION
-from dbnd._tracking.transport import (
+from dbnd._tracking.contracts import (
     AccessError,
     Batch,
     BusyError,

@@ -140,7 +140,7 @@ def test_task_runs_of_forked_children_have_names_and_attempts_of_their_own(scrip
             for n in (1, 2):
                 if not (child := os.fork()):
                     inner(n)
-                    from dbnd._tracking.client import close_all
+                    from dbnd._tracking.outbox import close_all
                     close_all()
                     os._exit(0)
                 os.waitpid(child, 0)

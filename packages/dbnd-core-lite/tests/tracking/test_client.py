@@ -27,7 +27,8 @@ from dbnd._journal.leftovers import find
 from dbnd._model.points import point
 from dbnd._model.run import Run, TaskDefinition
 from dbnd._run.sync import delivering_leftovers
-from dbnd._tracking.client import TrackingAPIClient, close_all
+from dbnd._tracking.client import TrackingAPIClient
+from dbnd._tracking.outbox import close_all
 
 # Seconds after which something that should have happened has not; nothing waits for it to be over.
 PATIENCE = 60
@@ -352,8 +353,8 @@ def test_where_nothing_can_be_written_a_user_without_a_home_is_told(server, monk
     monkeypatch.delenv("DBND_HOME")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.setattr(tempfile, "gettempdir", lambda: (_ for _ in ()).throw(FileNotFoundError))
-    monkeypatch.setattr("dbnd._tracking.channel.spares_of", lambda _: [])
-    monkeypatch.setattr("dbnd._tracking.channel.journal_folder", lambda: Path("/dev/null/journal"))
+    monkeypatch.setattr("dbnd._tracking.outbox.spares_of", lambda _: [])
+    monkeypatch.setattr("dbnd._tracking.outbox.journal_folder", lambda: Path("/dev/null/journal"))
     with dbnd_tracking("job", conf={"core": {"databand_url": server.url, "databand_access_token": "t"}}):
         log_metric("n", 1)
     assert "could not be kept and is lost: [Errno" in capsys.readouterr().err
@@ -471,9 +472,9 @@ def test_a_damaged_event_of_the_running_process_is_said_and_counted(free_port, s
     client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", load_config(), create_transport)
     for number in range(3):
         client.log_metrics([group(number)])
-    path = client._channel.journal.path
+    path = client._sender.journal.path
     path.write_bytes(path.read_bytes().replace(b'"n",1,', b'"n",7,'))
-    client._channel.sender.use(create_transport(server.url, load_config(conf={"core.databand_access_token": "t"})))
+    client._sender.use(create_transport(server.url, load_config(conf={"core.databand_access_token": "t"})))
     assert client.flush(PATIENCE)
     assert numbers(server) == [0, 2]
     kept = path.with_suffix(".damaged")
@@ -526,7 +527,7 @@ def test_a_journal_that_cannot_be_made_is_kept_elsewhere_and_delivered_from_ther
 
 @pytest.mark.parametrize("trap", ["link", "open", "file"])
 def test_a_folder_that_somebody_else_may_have_made_is_not_used(server, no_home, tmp_path, monkeypatch, trap):
-    monkeypatch.setattr("dbnd._tracking.channel.spares_of", lambda home: list(spares_of(home))[:1])
+    monkeypatch.setattr("dbnd._tracking.outbox.spares_of", lambda home: list(spares_of(home))[:1])
     (spare,) = list(spares_of(journal_folder()))[:1]
     if trap == "link":
         (tmp_path / "elsewhere").mkdir(mode=0o700)
@@ -552,7 +553,7 @@ def test_a_journal_that_cannot_be_made_anywhere_is_said_and_not_tried_at_each_ca
         tried.append(home)
         return []
 
-    monkeypatch.setattr("dbnd._tracking.channel.spares_of", none)
+    monkeypatch.setattr("dbnd._tracking.outbox.spares_of", none)
     client = TrackingAPIClient(server.url, load_config(), create_transport)
     run = Run("job", "run")
     client.init_run(run, run.new_task_run(TaskDefinition("t"), parent=None))
@@ -581,7 +582,7 @@ def test_a_run_is_known_once_the_tracker_has_taken_it(client, server, status, kn
 def test_events_of_a_journal_that_was_removed_are_written_anew(free_port, server):
     client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", load_config(), create_transport)
     client.log_metrics([group(1)])
-    path = client._channel.journal.path
+    path = client._sender.journal.path
     shutil.rmtree(path.parent)
     client.log_metrics([group(2)])
     assert "2 events are not delivered" in (said := delivered(client))
@@ -599,7 +600,7 @@ def test_a_journal_that_was_removed_is_delivered_all_the_same(client, server):
     server.answer = lambda _: (503, {}, b"{}")
     for number in range(3):
         client.log_metrics([group(number)])
-    path = client._channel.journal.path
+    path = client._sender.journal.path
     shutil.rmtree(path.parent)
     server.answer = lambda _: (200, {}, b"{}")
     assert client.flush(PATIENCE)
@@ -611,7 +612,7 @@ def test_a_journal_that_was_removed_is_delivered_all_the_same(client, server):
 def test_events_that_can_be_written_nowhere_are_said_to_be_lost(free_port):
     client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", load_config(), create_transport)
     client.log_metrics([group(1)])
-    path = client._channel.journal.path
+    path = client._sender.journal.path
     shutil.rmtree(path.parent)
     path.parent.write_text("")
     assert "1 events are not delivered, and lost when the process ends" in (said := delivered(client))

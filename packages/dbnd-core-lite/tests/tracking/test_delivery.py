@@ -6,8 +6,8 @@ import pytest
 
 from dbnd._journal import dead_letters, records
 from dbnd._journal.file import Header, JournalFile, read_header, unsent_of
+from dbnd._tracking.contracts import BusyError, PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
 from dbnd._tracking.delivery import MAX_POINTS, Delivery
-from dbnd._tracking.transport import BusyError, PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
 
 
 @pytest.fixture

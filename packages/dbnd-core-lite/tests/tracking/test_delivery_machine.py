@@ -24,8 +24,8 @@ from dbnd._journal.journal import Journal
 from dbnd._journal.leftovers import find
 from dbnd._run.sync import Sync
 from dbnd._tracking import delivery
+from dbnd._tracking.contracts import PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
 from dbnd._tracking.sender import Sender
-from dbnd._tracking.transport import PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
 
 URL = "http://tracker"
 OK, DOWN, LOST, TOO_LARGE = "ok", "down", "lost", "too large"

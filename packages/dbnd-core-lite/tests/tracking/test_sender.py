@@ -7,8 +7,8 @@ import pytest
 
 from dbnd._journal.journal import Journal
 from dbnd._tracking import sender as sender_module
+from dbnd._tracking.contracts import BusyError, RefusedError, UnreachableError
 from dbnd._tracking.sender import Sender
-from dbnd._tracking.transport import BusyError, RefusedError, UnreachableError
 
 # Seconds after which something that should have happened has not; nothing waits for it to be over.
 PATIENCE = 60
@@ -26,7 +26,7 @@ def start(tmp_path, scripted):
 
     yield start
     for journal, sender in made:
-        sender.stop()
+        sender.close()
         journal.close()
 
 
@@ -162,11 +162,11 @@ def test_what_is_refused_is_said_and_counted(start, capsys):
         journal.append(call, {})
     assert sender.flush(PATIENCE)
     assert [b.call for b in transport.batches] == ["c"]
-    assert sender.dead == 2
+    assert sender.losses.dead == 2
     said = capsys.readouterr().err
     assert said.count("refused an event") == 1  # at most one message a minute
     assert "it answered 400" in said
-    assert str(sender.dead_path) in said
+    assert sender.losses.sentences()[0].partition("kept in ")[2].removesuffix(".") in said
 
 
 def test_a_tracker_that_is_down_is_said_once_a_minute(start, capsys, monkeypatch):
@@ -257,7 +257,7 @@ def test_heartbeats_go_on_while_nothing_is_logged(start):
     journal, sender, transport = start()
     journal.append("init_run", {})
     states = []
-    sender.beat("run", 0.05, states.append)
+    sender.beat("run", 0.05, lambda state: states.append(state) or True)
     sender.notify()
     wait_until(lambda: len(states) >= 3)
     assert set(transport.beats) == {"run"}
@@ -272,7 +272,7 @@ def test_heartbeats_go_on_while_nothing_is_logged(start):
 def test_no_heartbeat_is_sent_to_a_tracker_that_takes_nothing(start):
     journal, sender, transport = start(*[UnreachableError("refused")] * 1000)
     journal.append("init_run", {})
-    sender.beat("run", 0.01, lambda _: None)
+    sender.beat("run", 0.01, lambda _: True)
     sender.notify()
     wait_until(lambda: len(transport.attempts) >= 2)
     assert transport.beats == []
@@ -287,7 +287,7 @@ def test_a_heartbeat_that_fails_disturbs_nothing(start):
 
     transport.heartbeat = fail
     journal.append("a", {})
-    sender.beat("run", 0.02, lambda _: None)
+    sender.beat("run", 0.02, lambda _: True)
     sender.notify()
     wait_until(lambda: len(transport.beats) >= 2)
     journal.append("b", {})
@@ -357,5 +357,5 @@ def test_a_deleted_run_is_named_once_and_what_was_dropped_is_counted(start, caps
     for _ in range(2):
         journal.append("log_metrics", metrics(1))
         assert sender.flush(PATIENCE)
-    assert sender.dropped == {"1234": 2}
+    assert sender.losses.dropped == {"1234": 2}
     assert capsys.readouterr().err.count("The run 1234 was deleted from the tracker u") == 1

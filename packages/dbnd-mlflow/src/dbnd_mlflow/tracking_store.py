@@ -65,7 +65,7 @@ def get_dbfs_repository(*args: Any, **kwargs: Any) -> Any:
 
 
 def _close_clients() -> None:
-    client = sys.modules.get("dbnd._tracking.client")
+    client = sys.modules.get("dbnd.tracking")
     if client is not None:
         client.close_all()
 

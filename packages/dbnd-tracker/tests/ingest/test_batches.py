@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dbnd._tracking.transport import Batch
+from dbnd._tracking.contracts import Batch
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest import BatchId, PartlyApplied, apply_batch, ingest
 

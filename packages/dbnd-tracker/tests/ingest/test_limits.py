@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from dbnd._tracking.transport import Batch, TooLargeError
+from dbnd._tracking.contracts import Batch, TooLargeError
 from dbnd_tracker._embedded import EmbeddedTransport
 from dbnd_tracker._errors import PayloadError, TooMuchError
 from dbnd_tracker._ingest import CALLS, apply_points, limits

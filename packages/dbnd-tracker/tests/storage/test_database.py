@@ -19,7 +19,7 @@ from sqlalchemy import create_engine, text
 
 from dbnd._base.errors import ConfigError
 from dbnd._base.paths import sqlite_url
-from dbnd._tracking.transport import Batch
+from dbnd._tracking.contracts import Batch
 from dbnd_tracker._errors import StorageError
 from dbnd_tracker._ingest import apply_batch
 from dbnd_tracker._queries import list_runs

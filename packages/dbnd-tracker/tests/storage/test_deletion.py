@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from dbnd._model.points import group
-from dbnd._tracking.transport import Batch
+from dbnd._tracking.contracts import Batch
 from dbnd_tracker._ingest import apply_batch, apply_call, apply_points
 from dbnd_tracker._storage.base import Base
 from dbnd_tracker._storage.deletion import delete_runs

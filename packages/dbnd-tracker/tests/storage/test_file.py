@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dbnd._tracking.transport import Batch, UnreachableError
+from dbnd._tracking.contracts import Batch, UnreachableError
 from dbnd_tracker._embedded import EmbeddedTransport
 from dbnd_tracker._storage.backup import back_up
 from dbnd_tracker._storage.database import Database

@@ -20,7 +20,7 @@ from dbnd._config.settings import CoreSettings
 from dbnd._context.registry import configured_url, create_transport, load_config
 from dbnd._journal.leftovers import find
 from dbnd._terminal import console
-from dbnd._tracking.transport import AccessError, TransportError
+from dbnd._tracking.contracts import AccessError, TransportError
 
 Status = Literal["ok", "warning", "error"]
 # Seconds that a tracker has to answer.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dbnd._config.config import Config
     from dbnd._config.settings import Settings
     from dbnd._model.run import TaskRun
-    from dbnd._tracking.transport import Transport, TransportFactory
+    from dbnd._tracking.contracts import Transport, TransportFactory
 
 
 @hookimpl

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from dbnd._config.settings import Settings
     from dbnd._context.current import DatabandContext
     from dbnd._model.run import TaskRun
-    from dbnd._tracking.reader import ReaderFactory
-    from dbnd._tracking.transport import TransportFactory
+    from dbnd._tracking.contracts import ReaderFactory, TransportFactory
 
 hookspec = pluggy.HookspecMarker("dbnd")
 hookimpl = pluggy.HookimplMarker("dbnd")

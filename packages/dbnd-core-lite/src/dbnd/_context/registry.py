@@ -19,8 +19,7 @@ from dbnd._tracking.client import TrackingAPIClient
 
 if TYPE_CHECKING:
     from dbnd._config.settings import Settings
-    from dbnd._tracking.reader import Reader
-    from dbnd._tracking.transport import Transport
+    from dbnd._tracking.contracts import Reader, Transport
 
     S = TypeVar("S", bound=Settings)
 

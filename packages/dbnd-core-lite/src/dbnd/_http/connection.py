@@ -29,7 +29,7 @@ from dbnd._http.route import (
     secured,
     time_left,
 )
-from dbnd._tracking.transport import BusyError, NotATrackerError, UnreachableError
+from dbnd._tracking.contracts import BusyError, NotATrackerError, UnreachableError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

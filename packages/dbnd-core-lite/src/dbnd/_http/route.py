@@ -19,7 +19,7 @@ import certifi
 from dbnd._base.clock import monotonic
 from dbnd._base.masking import mask_url
 from dbnd._journal.opening import above_streams
-from dbnd._tracking.transport import BusyError, UnreachableError
+from dbnd._tracking.contracts import BusyError, UnreachableError
 
 PORTS: Final = {"http": 80, "https": 443}
 """The port of each scheme."""

@@ -20,7 +20,7 @@ from dbnd._http.connection import Answer, Connection, Limits
 from dbnd._http.route import server_of
 from dbnd._model.encoding import encode
 from dbnd._model.wire import PROTOCOL_VERSION
-from dbnd._tracking.transport import AccessError, BusyError, NotATrackerError, UnreachableError
+from dbnd._tracking.contracts import AccessError, BusyError, NotATrackerError, UnreachableError
 
 if TYPE_CHECKING:
     from dbnd._config.settings import CoreSettings

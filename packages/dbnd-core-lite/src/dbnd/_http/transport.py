@@ -18,7 +18,7 @@ from dbnd._http.session import (
     raise_if_busy,
 )
 from dbnd._model.encoding import encode
-from dbnd._tracking.transport import (
+from dbnd._tracking.contracts import (
     AccessError,
     Batch,
     NotATrackerError,

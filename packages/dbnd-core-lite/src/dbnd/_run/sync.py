@@ -27,8 +27,8 @@ from dbnd._journal.file import JournalFile, JournalFormatError
 from dbnd._journal.leftovers import Leftover, find, is_empty, look_at, tidy
 from dbnd._terminal import console
 from dbnd._tracking.backoff import Backoff
+from dbnd._tracking.contracts import BusyError, Transport, TransportError
 from dbnd._tracking.delivery import Delivery
-from dbnd._tracking.transport import BusyError, Transport, TransportError
 
 if TYPE_CHECKING:
     from dbnd._config.config import Config

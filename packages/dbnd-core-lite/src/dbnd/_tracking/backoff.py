@@ -6,7 +6,7 @@ import random
 from typing import Final
 
 from dbnd._base.clock import monotonic
-from dbnd._tracking.transport import UnreachableError
+from dbnd._tracking.contracts import UnreachableError
 
 # Seconds after the first failure, doubled by each further one, up to the most.
 _LEAST: Final = 0.5
@@ -19,30 +19,25 @@ _random: Final = random.SystemRandom()
 
 
 class Backoff:
-    """The one retry authority's clock: exponential, with jitter, and never before a tracker's Retry-After.
-
-    Attributes:
-        failures: Failures since the last success.
-    """
+    """Exponential, with jitter, and never before a tracker's Retry-After."""
 
     def __init__(self) -> None:
-        self.failures = 0
-        self._failed_at = self._until = self._asked_until = 0.0
+        self.succeeded()
 
     def succeeded(self) -> None:
         """Forget all failures."""
-        self.failures = 0
+        self._failures = 0
         self._failed_at = self._until = self._asked_until = 0.0
 
     def failed(self, error: Exception) -> None:
         """Note a failure."""
-        wait = min(_MOST, _LEAST * 2 ** min(self.failures, _MOST_DOUBLINGS))
+        wait = min(_MOST, _LEAST * 2 ** min(self._failures, _MOST_DOUBLINGS))
         wait *= _random.uniform(1, 1.5)  # jitter: many clients must not come back at the same time
         asked = error.retry_after if isinstance(error, UnreachableError) else None
-        self.failures += 1
+        self._failures += 1
         self._failed_at = monotonic()
-        self._asked_until = 0.0 if asked is None else self._failed_at + asked
-        self._until = self._asked_until if asked else self._failed_at + wait
+        self._asked_until = self._failed_at + asked if asked else 0.0
+        self._until = self._asked_until or self._failed_at + wait
 
     def next_attempt(self, *, impatient: bool) -> float:
         """The time (of ``monotonic``) of the next attempt.

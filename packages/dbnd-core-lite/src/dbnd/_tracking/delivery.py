@@ -21,7 +21,7 @@ from dbnd._journal.dead_letters import DeadLetters
 from dbnd._journal.file import DAMAGED, DEAD, JournalFile
 from dbnd._journal.records import Record
 from dbnd._model.points import MAX_POINTS
-from dbnd._tracking.transport import (
+from dbnd._tracking.contracts import (
     Batch,
     BusyError,
     NotATrackerError,
@@ -65,17 +65,13 @@ class Delivery:
         self._suspected = 0
 
     def step(self) -> bool:
-        """Send one batch.
-
-        Returns:
-            Whether there was one.
+        """Send one batch, and return whether there was one.
 
         Raises:
             UnreachableError: The tracker cannot take it now.
             OSError: An event could not be read or kept aside; it stays where it is.
         """
-        if not self._batch:
-            self._batch = self._gather()
+        self._batch = self._batch or self._gather()
         if not self._batch:
             return False
         if self._batch[0].trouble:
@@ -86,8 +82,7 @@ class Delivery:
 
     def _gather(self) -> list[Record]:
         """The next events that make one batch: consecutive metrics, or one event of another call."""
-        if not self._read:
-            self._read = self.file.read(MAX_BYTES)
+        self._read = self._read or self.file.read(MAX_BYTES)
         batch: list[Record] = []
         points = 0
         for record in self._read[: self._max_events]:
@@ -113,18 +108,24 @@ class Delivery:
             raise
         except Exception as error:  # noqa: BLE001  a transport may come from a plugin, and an event be what it chokes on
             reason = f"{type(error).__name__}: {error}"
-            if batch[-1].sequence > self._suspected:  # it may be the transport's fault
-                self._suspected = batch[-1].sequence
+            if last.sequence > self._suspected:  # it may be the transport's fault
+                self._suspected = last.sequence
                 raise BusyError(reason) from None
             self._refused(batch, f"it cannot be sent: {reason}")
         else:
             for run_uid, events in (dropped or {}).items():
                 self.dropped[run_uid] = self.dropped.get(run_uid, 0) + events
             if self._max_events is not None:
-                self._max_events *= 2
-                if self._max_events >= MAX_POINTS:
-                    self._max_events = None
+                self._max_events = self._max_events * 2 if self._max_events * 2 < MAX_POINTS else None
             self._acknowledge(batch)
+
+    def _refused(self, batch: list[Record], reason: str) -> None:
+        if len(batch) == 1:
+            self._see_that_others_are_taken(reason)
+            self._bury(batch[0], reason)
+        else:  # find the one that is wrong or too large: the others are not to blame
+            self._max_events = len(batch) // 2
+            self._batch = []
 
     def _see_that_others_are_taken(self, reason: str) -> None:
         """See that it is the fault of the event, and not of what answers, or of what sends.
@@ -139,18 +140,9 @@ class Delivery:
         except UnreachableError:
             raise
         except TransportError as error:
-            msg = f"{error}, to a call with nothing in it, too"
-            raise NotATrackerError(msg) from None
+            raise NotATrackerError(f"{error}, to a call with nothing in it, too") from None
         except Exception:  # noqa: BLE001  whatever it is, nothing can be sent
             raise BusyError(reason) from None
-
-    def _refused(self, batch: list[Record], reason: str) -> None:
-        if len(batch) == 1:
-            self._see_that_others_are_taken(reason)
-            self._bury(batch[0], reason)
-        else:  # find the one that is wrong or too large: the others are not to blame
-            self._max_events = len(batch) // 2
-            self._batch = []
 
     def _bury(self, record: Record, reason: str) -> None:
         with DeadLetters(self.file, DAMAGED if record.is_damaged else DEAD) as letters:
@@ -160,8 +152,7 @@ class Delivery:
 
     def _acknowledge(self, done: list[Record]) -> None:
         if not done:
-            msg = "it answered that it has other events than those that were sent"
-            raise UnreachableError(msg)
+            raise UnreachableError("it answered that it has other events than those that were sent")
         self.file.acknowledge(done[-1].sequence, done[-1].end)
         del self._read[: len(done)]
         self._batch = []
@@ -170,12 +161,10 @@ class Delivery:
 def _merged(batch: list[Record]) -> list[Any]:
     """The groups of all events, those of the same attempt and source that follow each other as one."""
     merged: list[Any] = []
-    attempt = source = None
     for record in batch:
-        for group in record.body:
-            if group[0] == attempt and group[1] == source:
-                merged[-1][2] += group[2]
+        for attempt, source, points in record.body:
+            if merged and merged[-1][:2] == [attempt, source]:
+                merged[-1][2] += points
             else:
-                attempt, source, points = group
                 merged.append([attempt, source, list(points)])
     return merged

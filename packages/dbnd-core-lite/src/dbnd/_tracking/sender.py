@@ -18,17 +18,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from dbnd._base.clock import monotonic
 from dbnd._base.forks import start
 from dbnd._journal.journal import Journal
-from dbnd._journal.records import Record
 from dbnd._terminal import console
 from dbnd._tracking.backoff import Backoff
+from dbnd._tracking.contracts import BusyError, Transport, TransportError
 from dbnd._tracking.delivery import Delivery
-from dbnd._tracking.transport import BusyError, Transport, TransportError
+from dbnd._tracking.losses import Losses
 
 # Events are given this long to gather into a batch, in seconds.
 LINGER: Final = 0.05
@@ -47,20 +46,18 @@ _LONGEST_REST: Final = 6.0
 _LOOK: Final = 0.2
 _FOREVER: Final = float("inf")
 
-Progress = Callable[[int], None]
-
 
 @dataclass(slots=True)
-class _Heart:
-    """The heartbeat of one run."""
+class _Heartbeat:
+    """The heartbeat of one run; by the tracker's answer ``goes_on`` decides whether there are more."""
 
     interval: float
     due: float
-    on_state: Callable[[str], None]
+    goes_on: Callable[[str], bool]
 
 
 class Sender:
-    """Delivers one journal through one transport.
+    """Delivers one journal through one transport, and closes both.
 
     Args:
         journal: Where the events stand.
@@ -68,51 +65,39 @@ class Sender:
         name: The tracker as messages name it, without credentials.
 
     Attributes:
+        losses: What could not be delivered for good.
         trouble: Why the tracker does not take events at the moment, or None while it does.
-        dead: Number of events that the tracker has refused for good, or that cannot be read.
-        dead_path: Where the last one of them is kept.
-        refused_runs: Uids of runs whose announcement the tracker has refused.
-        damaged: Number of events that are lost, because their bytes in the journal have been changed.
-        damaged_path: Where the last of these bytes are kept.
-        dropped: Numbers of events that the tracker has dropped because their runs were deleted, by uids of runs.
         outcome: Why the last flush ended with events left, as the end of a sentence.
     """
 
     def __init__(self, journal: Journal, transport: Transport, name: str) -> None:
-        self._journal = journal
+        self.journal: Final = journal
         self._transport = transport
         self._name = name
+        self._warn = console.once_a_minute()
+        self.losses: Final = Losses(name, self._warn)
+        self.trouble: str | None = None
+        self.outcome = ""
         self._successor: Transport | None = None
         self._delivery: Delivery | None = None
         self._backoff = Backoff()
-        self._hearts: dict[str, _Heart] = {}
+        self.heartbeats: dict[str, _Heartbeat] = {}
         self._thread: threading.Thread | None = None
         self._awake = False
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._delivering = threading.Lock()
-        # Who waits in flush: how many, until when, the number of this drain; and how often a wait was in vain.
+        # Those who wait in flush: how many, until when at most, and how often waiting has turned out to be in vain.
         self._progress = threading.Condition()
         self._draining = threading.Event()
         self._waiting = 0
-        self._drain = 0
         self._deadline = _FOREVER
         self._given_up = 0
-        self._has_answered = False
-        # Whether the last failure was that of a tracker that is not there, and during which drain it was.
-        self._is_absent = False
-        self._failed_in = 0
+        # A tracker that is not there gets one attempt while somebody waits; one that has answered before gets more.
+        self._has_answered = self._is_absent = False
+        self._may_try = True
         # When last everything was sent that had been logged before its batch began.
         self._caught_up_at = monotonic()
-        self._warn = console.once_a_minute()
-        self.trouble: str | None = None
-        self.dead = 0
-        self.dead_path: Path | None = None
-        self.refused_runs: set[str] = set()
-        self.damaged = 0
-        self.damaged_path: Path | None = None
-        self.dropped: Final[dict[str, int]] = {}
-        self.outcome = ""
 
     def notify(self) -> None:
         """Say that the journal has grown; starts the thread at the first call."""
@@ -122,58 +107,42 @@ class Sender:
                 self._start()
             self._wake.set()
 
+    def _start(self) -> None:
+        with self._progress:
+            thread = threading.Thread(target=self._run, name="dbnd-sender", daemon=True)
+            if self._thread is None and start(thread):  # without one, flush delivers itself
+                self._thread = thread
+
     def use(self, transport: Transport) -> None:
         """Deliver through another transport from the next batch on."""
         self._successor = transport
         self._backoff.succeeded()
         self.notify()
 
-    def _start(self) -> None:
-        with self._progress:
-            if self._thread is not None:
-                return
-            thread = threading.Thread(target=self._run, name="dbnd-sender", daemon=True)
-            if start(thread):  # without one, flush delivers itself
-                self._thread = thread
-
-    def beat(self, run_uid: str, interval: float, on_state: Callable[[str], None]) -> None:
-        """Tell the tracker every ``interval`` seconds that a run is alive; ``on_state`` gets each answer."""
-        self._hearts[run_uid] = _Heart(interval, monotonic() + interval, on_state)
+    def beat(self, run_uid: str, interval: float, goes_on: Callable[[str], bool]) -> None:
+        """Tell the tracker every ``interval`` seconds that a run is alive, as long as ``goes_on(answer)``."""
+        self.heartbeats[run_uid] = _Heartbeat(interval, monotonic() + interval, goes_on)
         self._wake.set()
 
     def end_beat(self, run_uid: str) -> None:
         """Send no more heartbeats of a run."""
-        self._hearts.pop(run_uid, None)
+        self.heartbeats.pop(run_uid, None)
 
-    def stop(self) -> bool:
-        """Let the thread end, and return whether it has: it is not waited for while it talks to the tracker."""
+    def has_taken(self, number: int, run_uid: str) -> bool:
+        """Whether the tracker has taken the event of this number, which announces a run."""
+        return self.journal.settled >= number and not self.losses.has_refused(run_uid)
+
+    def close(self) -> None:
+        """End delivery; a thread that talks to the tracker at the moment is left to end with the process."""
         self._stop.set()
         self._wake.set()
         self._draining.set()
-        idle = self._delivering.acquire(timeout=0.1)
-        if idle:
+        if self._delivering.acquire(timeout=0.1):
             self._delivering.release()
-        return idle
+            self.journal.close()
+            self._transport.close()
 
-    def close(self) -> None:
-        """Close the connection to the tracker; the sender was stopped."""
-        self._transport.close()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            due = min((heart.due for heart in tuple(self._hearts.values())), default=_FOREVER)
-            self._wake.wait(None if due == _FOREVER else max(0.0, due - monotonic()))
-            self._draining.wait(LINGER)
-            self._wake.clear()
-            self._awake = False
-            with self._delivering:
-                self._deliver(_FOREVER)
-                self._send_heartbeats()
-            if self._journal.unsent:  # it has given up for now; there may be a later time
-                self._wake.set()
-                self._stop.wait(LINGER)
-
-    def flush(self, timeout: float, progress: Progress | None = None, *, longest: float = 0.0) -> bool:
+    def flush(self, timeout: float, progress: Callable[[int], None] | None = None, *, longest: float = 0.0) -> bool:
         """Deliver what the journal holds now.
 
         Args:
@@ -184,46 +153,47 @@ class Sender:
         Returns:
             Whether everything up to now is delivered; if not, ``outcome`` says why.
         """
-        started = monotonic()
-        target, first, end = self._journal.accepted, self._journal.settled, started + max(timeout, longest)
+        journal, started = self.journal, monotonic()
+        target, first, end = journal.accepted, journal.settled, started + max(timeout, longest)
         settled, deadline = first, started + timeout
         self.outcome = "the wait for it was interrupted"
-        with self._progress:
-            self._waiting += 1
-            if self._waiting == 1:
-                self._drain += 1
-                self._deadline = deadline
-            self._deadline = max(deadline, self._deadline)
-            given_up = self._given_up
-        self._draining.set()
+        given_up = self._begin_to_wait(deadline)
         try:
             self._awake = False
             self.notify()
-            while self._journal.settled < target and self._given_up == given_up:
-                if self._journal.settled > settled:
-                    settled = self._journal.settled
+            while journal.settled < target and self._given_up == given_up:
+                if journal.settled > settled:
+                    settled = journal.settled
                     deadline = min(monotonic() + timeout, end)
                     self._deadline = max(deadline, self._deadline)
                 if monotonic() >= deadline:
                     break
                 if self._thread is None or not self._thread.is_alive():
                     self._deliver_here(deadline)
-                    if self._journal.settled == settled:
+                    if journal.settled == settled:
                         break
                     continue
                 with self._progress:
                     self._progress.wait(min(max(0.0, deadline - monotonic()), _LOOK))
                 if progress is not None:
-                    progress(max(0, target - self._journal.settled))
-            self.outcome = _outcome(
-                timeout, self._journal.settled - first, monotonic() - started, at_end=deadline == end
-            )
-            return self._journal.settled >= target
+                    progress(max(0, target - journal.settled))
+            self.outcome = _outcome(timeout, journal.settled - first, monotonic() - started, at_end=deadline == end)
+            return journal.settled >= target
         finally:
             with self._progress:
                 self._waiting -= 1
                 if not self._waiting:
                     self._draining.clear()
+
+    def _begin_to_wait(self, deadline: float) -> int:
+        with self._progress:
+            self._waiting += 1
+            if self._waiting == 1:
+                self._may_try = True
+                self._deadline = deadline
+            self._deadline = max(deadline, self._deadline)
+            self._draining.set()
+            return self._given_up
 
     def _deliver_here(self, deadline: float) -> None:
         """Deliver in the thread of whoever waits: there is none of our own, at the end of the interpreter."""
@@ -236,13 +206,27 @@ class Sender:
             self._transport.deadline = None
             self._delivering.release()
 
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            due = min((beat.due for beat in tuple(self.heartbeats.values())), default=_FOREVER)
+            self._wake.wait(None if due == _FOREVER else max(0.0, due - monotonic()))
+            self._draining.wait(LINGER)
+            self._wake.clear()
+            self._awake = False
+            with self._delivering:
+                self._deliver(_FOREVER)
+                self._send_heartbeats()
+            if self.journal.unsent:  # it has given up for now; there may be a later time
+                self._wake.set()
+                self._stop.wait(LINGER)
+
     def _deliver(self, deadline: float) -> None:
         """Send until the journal is empty, waiting is in vain, or ``deadline`` (monotonic seconds) is reached."""
         while self._await_turn() and monotonic() < deadline:
-            started, logged, is_first = time.thread_time(), self._journal.accepted, not self._has_answered
+            started, logged, is_first = time.thread_time(), self.journal.accepted, not self._has_answered
             try:
                 has_sent = self._step()
-                if self._journal.settled >= logged:
+                if self.journal.settled >= logged:
                     self._caught_up_at = monotonic()
                 if not has_sent:
                     break
@@ -260,7 +244,7 @@ class Sender:
 
     def _step(self) -> bool:
         """Send one batch; False when there is none."""
-        file = self._journal.front()
+        file = self.journal.front()
         if file is None:
             return False
         successor, self._successor = self._successor, None
@@ -268,35 +252,18 @@ class Sender:
             self._transport.close()
             self._transport, self._delivery = successor, None
         if self._delivery is None or self._delivery.file is not file:
-            self._delivery = Delivery(file, self._transport, self._buried)
+            self._delivery = Delivery(file, self._transport, self.losses.bury)
         self._delivery.step()
-        self._count_dropped(self._delivery.dropped)
+        self.losses.drop(self._delivery.dropped)
+        self._delivery.dropped.clear()
         return True
-
-    def _count_dropped(self, dropped: dict[str, int]) -> None:
-        for run_uid, events in dropped.items():
-            if run_uid not in self.dropped:
-                self._warn(
-                    f"The run {run_uid} was deleted from the tracker {self._name}: what it still logs is dropped."
-                )
-            self.dropped[run_uid] = self.dropped.get(run_uid, 0) + events
-        dropped.clear()
-
-    def _rest_after(self, busy: float) -> float:
-        """Seconds to leave the interpreter to the training, after ``busy`` seconds of processor time."""
-        factor = _REST
-        if self._journal.unsent_bytes > _FAR_BEHIND:
-            factor = _SHORT_REST
-        elif monotonic() - self._caught_up_at > _LONG_BEHIND:
-            factor = _SHORTER_REST
-        return min(max(_LEAST_REST, factor * busy), _LONGEST_REST)
 
     def _await_turn(self) -> bool:
         """Wait until the tracker may be tried; False when that is too late for whoever waits, or at the end."""
         while not self._stop.is_set():
             impatient = self._draining.is_set()
-            if impatient and self._is_absent and self._failed_in != self._drain:
-                return True  # its one attempt
+            if impatient and self._is_absent and self._may_try:
+                return True
             turn = self._backoff.next_attempt(impatient=impatient)
             left = turn - monotonic()
             if left <= 0:
@@ -312,13 +279,13 @@ class Sender:
         self._backoff.failed(error)
         self.trouble = str(error) if isinstance(error, TransportError) else f"{type(error).__name__}: {error}"
         self._is_absent = not (self._has_answered or isinstance(error, BusyError))
-        self._failed_in = self._drain if self._draining.is_set() else 0
         if not self._draining.is_set():
             self._warn(f"The tracker {self._name} does not take events ({self.trouble}); they are kept and sent later.")
-        elif self._is_absent:
+            return True
+        self._may_try = False
+        if self._is_absent:
             self._give_up()
-            return False
-        return True
+        return not self._is_absent
 
     def _give_up(self) -> None:
         self._given_up += 1
@@ -328,32 +295,28 @@ class Sender:
         with self._progress:
             self._progress.notify_all()
 
+    def _rest_after(self, busy: float) -> float:
+        """Seconds to leave the interpreter to the training, after ``busy`` seconds of processor time."""
+        factor = _REST
+        if self.journal.unsent_bytes > _FAR_BEHIND:
+            factor = _SHORT_REST
+        elif monotonic() - self._caught_up_at > _LONG_BEHIND:
+            factor = _SHORTER_REST
+        return min(max(_LEAST_REST, factor * busy), _LONGEST_REST)
+
     def _send_heartbeats(self) -> None:
-        for run_uid, heart in list(self._hearts.items()):
-            if heart.due > monotonic():
+        for run_uid, beat in list(self.heartbeats.items()):
+            if beat.due > monotonic():
                 continue
-            heart.due = monotonic() + heart.interval
+            beat.due = monotonic() + beat.interval
             if not self._has_answered or self.trouble is not None or self._stop.is_set():
                 continue
             try:
                 state = self._transport.heartbeat(run_uid)
             except Exception:  # noqa: BLE001, S112  the next batch, or the next heartbeat, meets the same trouble and says so
                 continue
-            if state is not None:
-                heart.on_state(state)
-
-    def _buried(self, record: Record, reason: str, path: Path) -> None:
-        if record.is_damaged:
-            self.damaged += record.points
-            self.damaged_path = path
-            self._warn(f"{record.points} events in the journal are damaged and lost; their bytes are kept in {path}.")
-            return
-        self.dead += 1
-        if record.call == "init_run" and isinstance(record.body, dict):
-            self.refused_runs.add(record.body.get("init_args", {}).get("run_uid"))
-        self.dead_path = path
-        who = "An event could not be sent" if record.line else f"The tracker {self._name} refused an event"
-        self._warn(f"{who} ({record.call}: {reason}); it is kept in {path}.")
+            if state is not None and not beat.goes_on(state):
+                self.end_beat(run_uid)
 
 
 def _outcome(timeout: float, taken: int, seconds: float, *, at_end: bool) -> str:

@@ -1,9 +1,19 @@
-"""What carries events to a tracker: the contract of transports, and the errors that they raise."""
+"""What carries events to a tracker and reads them back: the contracts of transports and readers, and their errors.
+
+TransportError
+├── UnreachableError        what is unsent stays unsent for now
+│   ├── BusyError           there is a tracker, which is overloaded or just starting
+│   ├── NotATrackerError    something else answers at its address
+│   └── AccessError         it refuses the credentials
+├── RefusedError            this batch is wrong: sending it again would change nothing
+│   └── TooLargeError       a part of it may be taken
+└── PartlyAppliedError      the tracker has the first events of it already
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,14 +48,11 @@ class Batch:
 
 
 class Transport(Protocol):
-    """Delivers batches to one tracker; called by one thread at a time.
-
-    Attributes:
-        deadline: Time (of ``dbnd.tracking.monotonic``) by which a request should have ended, set while somebody waits
-            for it and nobody else could; None for the transport's own time-outs.
-    """
+    """Delivers batches to one tracker; called by one thread at a time."""
 
     deadline: float | None
+    """Time (of ``dbnd.tracking.monotonic``) by which a request should have ended, set while somebody waits for it and
+    nobody else could; None for the transport's own time-outs."""
 
     def send(self, batch: Batch) -> Mapping[str, int] | None:
         """Deliver ``batch``; when this returns, the tracker has it.
@@ -81,7 +88,27 @@ class Transport(Protocol):
         """Release connections."""
 
 
+class Reader(Protocol):
+    """Reads from one tracker, in the JSON forms of its read API; raises DatabandError where it cannot be read."""
+
+    name: str
+    """The tracker as messages name it, without credentials."""
+
+    def task_run(self, uid: str) -> dict[str, Any] | None:
+        """The task run with this uid and everything it logged, or None."""
+
+    def run_summary(self, uid: str) -> dict[str, Any] | None:
+        """The run with this uid without what is in it, or None."""
+
+    def points(self, task_run_uid: str, key: str) -> Iterator[dict[str, Any]]:
+        """All points of one metric, in the order in which they came: step, timestamp (ms), value."""
+
+    def close(self) -> None:
+        """Release connections."""
+
+
 TransportFactory = Callable[[str, "Config"], Transport]
+ReaderFactory = Callable[[str, "Config"], Reader]
 
 
 class TransportError(DatabandError):

@@ -1,0 +1,74 @@
+"""Events that the tracker will not have: they are counted, said, and named at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from dbnd._journal.records import Record
+
+
+class Losses:
+    """What one sender could not deliver for good.
+
+    Args:
+        tracker: The tracker as messages name it.
+        warn: Says a sentence, at most once a minute.
+
+    Attributes:
+        dead: Number of events that the tracker has refused, or that cannot be read.
+        damaged: Number of events that are lost, because their bytes in the journal have been changed.
+        dropped: Numbers of events that the tracker has dropped because their runs were deleted, by uids of runs.
+    """
+
+    def __init__(self, tracker: str, warn: Callable[[str], None]) -> None:
+        self._tracker = tracker
+        self._warn = warn
+        self.dead = self.damaged = 0
+        self.dropped: Final[dict[str, int]] = {}
+        self._dead_path: Path | None = None
+        self._damaged_path: Path | None = None
+        self._refused_runs: set[str] = set()
+
+    def bury(self, record: Record, reason: str, path: Path) -> None:
+        """Count an event that is kept aside in ``path``."""
+        if record.is_damaged:
+            self.damaged += record.points
+            self._damaged_path = path
+            self._warn(f"{record.points} events in the journal are damaged and lost; their bytes are kept in {path}.")
+            return
+        self.dead += 1
+        self._dead_path = path
+        if record.call == "init_run" and isinstance(record.body, dict):
+            self._refused_runs.add(record.body.get("init_args", {}).get("run_uid"))
+        who = "An event could not be sent" if record.line else f"The tracker {self._tracker} refused an event"
+        self._warn(f"{who} ({record.call}: {reason}); it is kept in {path}.")
+
+    def drop(self, dropped: dict[str, int]) -> None:
+        """Count events of deleted runs."""
+        for run_uid, events in dropped.items():
+            if run_uid not in self.dropped:
+                self._warn(
+                    f"The run {run_uid} was deleted from the tracker {self._tracker}: what it still logs is dropped."
+                )
+            self.dropped[run_uid] = self.dropped.get(run_uid, 0) + events
+
+    def has_refused(self, run_uid: str) -> bool:
+        """Whether the tracker has refused the announcement of a run."""
+        return run_uid in self._refused_runs
+
+    def counts(self) -> tuple[int, ...]:
+        """The three numbers, which tell whether there is anything new to be said."""
+        return self.dead, self.damaged, sum(self.dropped.values())
+
+    def sentences(self) -> list[str]:
+        """What there is to say at the end."""
+        dead, damaged, dropped = self.counts()
+        runs = ", ".join(self.dropped)
+        found = [
+            (dead, f"were refused by {self._tracker}; they are kept in {self._dead_path}."),
+            (damaged, f"in the journal are damaged and lost; their bytes are kept in {self._damaged_path}."),
+            (dropped, f"were dropped by {self._tracker}, because their runs were deleted: {runs}."),
+        ]
+        return [f"{count} events {what}" for count, what in found if count]

@@ -1,0 +1,300 @@
+"""The outbox: where events wait for one tracker, from the log call on until the tracker has them."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from dbnd._base.clock import monotonic
+from dbnd._base.forks import renew_after_fork
+from dbnd._base.masking import mask_url
+from dbnd._base.paths import journal_folder
+from dbnd._config.settings import CoreSettings
+from dbnd._journal.folders import make_private, spares_of
+from dbnd._journal.journal import Journal, JournalClosedError
+from dbnd._model.error_info import message_of
+from dbnd._terminal import console
+from dbnd._tracking.contracts import Transport, TransportFactory
+from dbnd._tracking.sender import Sender
+
+if TYPE_CHECKING:
+    from dbnd._config.config import Config
+
+# Seconds after which a journal that could not be opened is tried again.
+_OPEN_AGAIN: Final = 5.0
+# Seconds that the end of a run waits at most for a tracker that takes events all the time.
+_LONGEST_DRAIN: Final = 300.0
+
+
+class Outbox:
+    """Keeps events in a journal, which the first of them makes, and has a sender deliver them."""
+
+    is_over: ClassVar[bool] = False
+    """Whether the process has come to its end: what is logged then is delivered by the log call itself."""
+    _of_parents: ClassVar[list[object]] = []
+
+    def __init__(self, url: str, config: Config, make_transport: TransportFactory) -> None:
+        self.url: Final = url
+        self.name: Final = mask_url(url)
+        self._config, self._settings = config, config.settings(CoreSettings)
+        self._make_transport = make_transport
+        # Made here, in the caller's thread, and not by the sender: two threads importing the same libraries at once
+        # can see them half imported. Nothing is connected yet.
+        self._transport: Transport | None = make_transport(url, config)
+        self._start_afresh()
+        _outboxes.add(self)
+        renew_after_fork(self)
+
+    def _start_afresh(self) -> None:
+        """Begin without a journal: at first, and in a forked child, whose parent owns the old one."""
+        self._opening = threading.RLock()  # a signal handler may log, too
+        self._sender: Sender | None = None
+        self.dropped = 0
+        self._warn_of_loss = console.once_a_minute()
+        # Why the journal could not be opened, and when that is tried again.
+        self._unopened: OSError | None = None
+        self._open_again_at = 0.0
+        # Seconds that were waited in vain for a tracker that takes nothing.
+        self._waited = 0.0
+        # Seconds spent on what was logged after the end of the process' tracking, and whether what is left was said.
+        self._late = 0.0
+        self._said_late = False
+        # Counts already reported, so that the same warning is not repeated.
+        self._told: tuple[int, ...] = (0, 0, 0, 0, 0)
+
+    def after_fork(self) -> None:
+        """Leave journal, sender and connections to the parent (see ``ForkAware``)."""
+        Outbox.is_over = False
+        if self._sender is not None:
+            self._sender.journal.abandon()
+        # Kept, for what a destructor does to a connection (to a database's, above all) would disturb the parent.
+        self._of_parents.append((self._sender, self._transport))
+        self._transport = None
+        self._start_afresh()
+
+    @property
+    def unsent(self) -> int:
+        """Number of events that the tracker has not taken yet."""
+        return 0 if self._sender is None else self._sender.journal.unsent
+
+    @property
+    def refused(self) -> int:
+        """Number of events that the tracker refused for good; they are kept as dead letters."""
+        return 0 if self._sender is None else self._sender.losses.dead
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the tracker does not take events at the moment, or None while it does."""
+        return None if self._sender is None else self._sender.trouble
+
+    def reconfigure(self, config: Config) -> None:
+        """Use other credentials and time-outs from now on, also for what is unsent; the tracker is the same."""
+        settings = config.settings(CoreSettings)
+        if settings == self._settings:
+            return
+        self._config, self._settings = config, settings
+        transport = self._make_transport(self.url, config)
+        with self._opening:
+            if self._sender is None:
+                self._transport = transport
+            else:
+                self._sender.use(transport)
+
+    def _keep(self, call: str, body: object) -> Sender | None:
+        """Keep an event and have it delivered; returns its sender, or None where it is lost. It never raises."""
+        try:
+            while True:
+                sender = self._sender or self._open()
+                try:
+                    sender.journal.append(call, body)
+                except JournalClosedError:  # another thread has closed it since
+                    continue
+                break
+        except Exception as error:  # noqa: BLE001  whatever it is, it is not the user's code that must deal with it
+            self.drop(call, error)
+            return None
+        sender.notify()
+        if self.is_over:
+            self._deliver_late(sender)
+        return sender
+
+    def drop(self, call: str, error: Exception) -> None:
+        """Count an event that could not be kept, and say so at most once a minute."""
+        self.dropped += 1
+        self._warn_of_loss(f"An event ({call}) could not be kept and is lost: {message_of(error)}. The run goes on.")
+
+    def _open(self) -> Sender:
+        with self._opening:
+            if self._sender is None:
+                if self._unopened is not None and monotonic() < self._open_again_at:
+                    raise OSError(*self._unopened.args)
+                # The transport of before the fork is the parent's, and that of a closed journal is closed.
+                transport = self._transport = self._transport or self._make_transport(self.url, self._config)
+                try:
+                    journal = _open_journal(self.name, self._settings)
+                except OSError as error:
+                    self._unopened, self._open_again_at = error, monotonic() + _OPEN_AGAIN
+                    raise
+                self._unopened = self._transport = None
+                self._sender = Sender(journal, transport, self.name)
+                _close_at_exit_of_child()
+            return self._sender
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything logged so far is delivered.
+
+        Args:
+            timeout: Seconds to wait at most. None for a tracker that takes nothing is what is left of
+                ``core.flush_timeout`` after earlier waits in vain; then a terminal shows how far it is.
+
+        Returns:
+            Whether all of it is delivered; what is not stays in the journal.
+        """
+        return self._sender is None or self._deliver(self._sender, timeout)
+
+    def _deliver(self, sender: Sender, timeout: float | None = None) -> bool:
+        if timeout is not None:
+            return sender.flush(timeout)
+        patience = max(0.0, self._settings.flush_timeout - self._waited)
+        started = monotonic()
+        try:
+            with console.progress(f"Delivering to {self.name}", sender.journal.unsent) as progress:
+                done = sender.flush(patience, progress, longest=_LONGEST_DRAIN if patience else 0.0)
+        except BaseException:
+            self._waited = self._settings.flush_timeout
+            raise
+        self._waited = 0.0 if done else self._waited + monotonic() - started
+        return done
+
+    def _deliver_late(self, sender: Sender) -> None:
+        """Deliver what is logged after the end of tracking at once: nobody does it later in this process.
+
+        All of that takes ``core.flush_timeout`` at most; what is left then is said once.
+        """
+        started = monotonic()
+        try:
+            if self._late < self._settings.flush_timeout:
+                self._deliver(sender)
+            problem = self.left_over(sender)
+        except Exception as error:  # noqa: BLE001  a transport may come from a plugin
+            problem = f"{type(error).__name__}: {error}"
+        self._late += monotonic() - started
+        if problem and not self._said_late:
+            self._said_late = True
+            console.warning(f"Logged after the end of tracking: {problem} What follows may wait there, too.")
+        if not sender.journal.unsent:
+            self.close(0)
+
+    def close(self, timeout: float | None = None) -> str | None:
+        """Flush, and remove the journal if nothing in it is unsent. A later call starts a new one.
+
+        Args:
+            timeout: As of ``flush``.
+
+        Returns:
+            What is to be said about events that are not delivered, unless it was said before.
+        """
+        with self._opening:
+            sender, self._sender = self._sender, None
+        if sender is None:
+            return self.left_over()
+        sender.journal.seal()
+        with suppress(KeyboardInterrupt):  # somebody does not want to wait
+            self._deliver(sender, timeout)
+        problem = self.left_over(sender)
+        sender.close()
+        return problem
+
+    def left_over(self, sender: Sender | None = None) -> str | None:
+        """What is to be said about events that are not delivered, in sentences, unless it was said before."""
+        sender = sender or self._sender
+        unsent, lost = (sender.journal.unsent, sender.losses.counts()) if sender is not None else (0, (0, 0, 0))
+        counts = (unsent, *lost, self.dropped)
+        if counts == self._told:
+            return None
+        self._told = counts
+        sentences = [] if sender is None else sender.losses.sentences()
+        if sender is not None and unsent:
+            sentences.insert(0, self._why_unsent(sender, unsent))
+        if self.dropped:
+            sentences.append(f"{self.dropped} events could not be written to the journal and are lost.")
+        return " ".join(sentences) or None
+
+    def _why_unsent(self, sender: Sender, unsent: int) -> str:
+        path = sender.journal.path
+        try:
+            sender.journal.restore()
+        except OSError as error:
+            return (
+                f"{unsent} events are not delivered, and lost when the process ends: their file {path} was removed, "
+                f"and cannot be written again ({error})."
+            )
+        why = f"does not take them ({sender.trouble})" if sender.trouble else f"was still at work ({sender.outcome})"
+        return (
+            f"{unsent} events are not delivered, because the tracker {self.name} {why}; "
+            f"they wait in {path}: `dbnd sync` or the next `dbnd run` sends them."
+        )
+
+
+def _open_journal(name: str, settings: CoreSettings) -> Journal:
+    """A journal in the home, or in another folder where that cannot be written, which is said once.
+
+    Raises:
+        OSError: It cannot be made anywhere.
+    """
+
+    def make(folder: Path) -> Journal:
+        return Journal(folder, name, max_bytes=settings.journal_max_bytes, fsync=settings.journal_fsync)
+
+    home = journal_folder()
+    try:
+        return make(home)
+    except OSError as error:
+        trouble = error
+    for folder in spares_of(home):
+        try:
+            make_private(folder.parent)
+            journal = make(folder)
+        except OSError:
+            continue
+        console.warn_once(
+            f"Events cannot be kept in {home} ({trouble}); they are kept in {folder}, and `dbnd sync` looks there, "
+            "too. Set DBND_HOME to a folder that can be written."
+        )
+        return journal
+    raise trouble
+
+
+_outboxes: Final[weakref.WeakSet[Outbox]] = weakref.WeakSet()
+
+
+def close_all() -> None:
+    """Drain and close every client of this process; called at its exit, and harmless when repeated.
+
+    What is logged from then on, by handlers and threads that end later, is delivered by the log call itself.
+    """
+    Outbox.is_over = True
+    for outbox in list(_outboxes):
+        try:
+            problem = outbox.close()
+        except Exception as error:  # noqa: BLE001  a transport may come from a plugin; the others end, too
+            problem = f"The client of {outbox.name} did not end as it should ({type(error).__name__}: {error})."
+        if problem:
+            console.warning(problem)
+
+
+def _close_at_exit_of_child() -> None:
+    """A child of multiprocessing leaves by ``os._exit``, without ``atexit``; its own finalizers do run."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+        from multiprocessing import util
+
+        util.Finalize(None, close_all, exitpriority=-1)
+
+
+atexit.register(close_all)
