@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # Imported on first use: `dbnd --help` and `import mlflow` must not pay for pydantic and the tracker's client.
 _HOME = {
-    "Batch": "dbnd._tracking.transport",
+    "Batch": "dbnd._tracking.contracts",
     "Command": "dbnd._context.hooks",
     "Config": "dbnd._config.config",
     "ConfigError": "dbnd._base.errors",
@@ -47,7 +47,7 @@ _HOME = {
     "TaskRun": "dbnd._model.run",
     "TrackingAPIClient": "dbnd._tracking.client",
     "TrackingError": "dbnd._base.errors",
-    "Transport": "dbnd._tracking.transport",
+    "Transport": "dbnd._tracking.contracts",
     "UsageError": "dbnd._base.errors",
     "config": "dbnd._context.registry",
     "current_task_run": "dbnd._context.current",
