@@ -24,15 +24,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dbnd._model.points import SIZE
-from dbnd_tracker._cli.comparison import compared, comparison_text
+from dbnd_tracker._cli.comparison import comparison_json, comparison_text
 from dbnd_tracker._cli.run_text import run_text
+from dbnd_tracker._exports import WRITERS
 from dbnd_tracker._ingest import CALLS
 from dbnd_tracker._middleware.answers import POINTS_HEADER
-from dbnd_tracker._queries import run_detail
+from dbnd_tracker._queries.details import run_detail
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._server.app import create_app
 from dbnd_tracker._storage.encoding import MAX_DEPTH
-from dbnd_tracker._tables import write_csv, write_parquet
 
 
 class Client:
@@ -286,10 +286,11 @@ def _read(tracker: Any, client: Client) -> None:
     for run in details:
         run_text(run, None)
         json.dumps(run.model_dump(mode="json"), allow_nan=False)
-    write_csv(reader, details, io.StringIO())
-    write_parquet(reader, details, io.BytesIO())
-    comparison_text(details, everything=True)
-    json.dumps(compared(details), allow_nan=False)
+    for form, write in WRITERS.items():
+        assert sum(write(reader, details, io.BytesIO() if form == "parquet" else io.StringIO())) >= 0
+    comparison = reader.compare([run.run_uid for run in details])
+    comparison_text(comparison, everything=True)
+    json.dumps(comparison_json(comparison), allow_nan=False)
 
 
 def _try(tracker: Any, rounds: int, *, is_random: bool) -> None:

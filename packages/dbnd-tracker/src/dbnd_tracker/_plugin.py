@@ -43,10 +43,10 @@ def dbnd_readers() -> Mapping[str, ReaderFactory]:
 
 
 def _reader(url: str, config: Config) -> Reader:
-    from dbnd_tracker._reader import open_reader
+    from dbnd_tracker._reader import open_run_reader
 
     del url  # the configuration's own, which it reads there
-    return open_reader(config)
+    return open_run_reader(config)
 
 
 def _embedded(url: str, config: Config) -> Transport:

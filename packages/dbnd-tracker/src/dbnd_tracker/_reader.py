@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
@@ -24,57 +27,114 @@ from dbnd.tracking import (
     raise_for_redirect,
 )
 from dbnd_tracker._errors import RemoteError
+from dbnd_tracker._queries.comparison import compare_runs
+from dbnd_tracker._queries.details import run_detail, task_run_detail, task_run_log
+from dbnd_tracker._queries.grammar import condition, parse_expression
+from dbnd_tracker._queries.metrics import metric_history
+from dbnd_tracker._queries.run_table import list_runs
 from dbnd_tracker._settings import TrackerSettings
-from dbnd_tracker._views import MetricHistory, RunDetail, RunPage, TaskRunView
+from dbnd_tracker._storage.database import Database
+from dbnd_tracker._storage.deletion import delete_runs
+from dbnd_tracker._views import (
+    ListMeta,
+    MetricHistory,
+    RunComparison,
+    RunDetail,
+    RunList,
+    RunSummary,
+    TaskRunLog,
+    TaskRunView,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from dbnd import Config
     from dbnd.tracking import Answer
-    from dbnd_tracker._queries import Condition
-    from dbnd_tracker._storage.database import Database
-
-    V = TypeVar("V", bound=BaseModel)
-
+V = TypeVar("V", bound=BaseModel)
 
 # What is read may be long: seconds from the first byte of an answer to its last, and bytes.
 _TRANSFER: Final = 60.0
 _SIZE: Final = 64 << 20
 
 
-class Reader(Protocol):
-    """What commands ask of a tracker."""
+class RunReader(ABC):
+    """What commands ask of a tracker; a ``dbnd.tracking.Reader`` for other packages.
 
-    name: str
-    """The tracker as messages name it."""
+    Args:
+        name: The tracker as messages name it.
+    """
 
-    def runs(self, conditions: Sequence[Condition], limit: int, expression: str = "") -> RunPage:
-        """Runs that meet all conditions, and the expression if there is one, newest first."""
+    def __init__(self, name: str) -> None:
+        self.name = name
 
-    def run(self, uid: str) -> RunDetail | None:
-        """The run with this uid, or None."""
+    @abstractmethod
+    def _ask(
+        self, model: type[V], path: str, query: dict[str, Any], question: Callable[..., V | None], *args: Any
+    ) -> V | None:
+        """The answer to a question, or None when what it asks for does not exist.
 
-    def run_summary(self, uid: str) -> dict[str, Any] | None:
-        """The run with this uid, without what is in it, as JSON, or None."""
+        Args:
+            model: What the answer is.
+            path: The question in the read API.
+            query: The query that belongs to the path.
+            question: The same as a function of ``_queries``.
+            args: Its arguments.
+        """
 
-    def task_run(self, uid: str) -> dict[str, Any] | None:
-        """The task run with this uid as JSON, or None."""
-
-    def points(self, task_run_uid: str, key: str) -> Iterator[dict[str, Any]]:
-        """All points of one metric as JSON, in the order in which they came."""
-
+    @abstractmethod
     def delete(self, uid: str) -> bool:
         """Delete the run with this uid, for good; returns whether there was one."""
 
-    def page_url(self, run: RunDetail) -> str | None:
+    @abstractmethod
+    def page_url(self, run: RunSummary) -> str | None:
         """Where a browser shows ``run``, or None when no server does."""
 
+    @abstractmethod
     def close(self) -> None:
         """Release connections."""
 
+    def runs(self, expression: str, limit: int) -> RunList:
+        """Runs that meet the condition, newest first; all when it is empty."""
+        query = {"expression": expression, "limit": limit}
+        question = partial(list_runs, limit=limit)
+        found = self._ask(RunList, "runs", query, question, parse_expression(expression))
+        return found or RunList(data=[], meta=ListMeta(total=0, after=None))
 
-class DatabaseReader:
+    def run(self, uid: str) -> RunDetail | None:
+        """The run with this uid, or None."""
+        return self._ask(RunDetail, f"runs/{quote(uid, safe='')}", {}, run_detail, uid)
+
+    def run_summary(self, uid: str) -> dict[str, Any] | None:
+        """The run with this uid, without what is in it, as JSON, or None."""
+        found = self.runs(condition("uid", "=", uid), 1).data
+        return found[0].model_dump(mode="json") if found else None
+
+    def compare(self, uids: Sequence[str]) -> RunComparison:
+        """Several runs side by side."""
+        found = self._ask(RunComparison, "runs/compare", {"run_uid": uids}, compare_runs, uids)
+        return found or RunComparison(runs=[], data=[])
+
+    def task_run(self, uid: str) -> dict[str, Any] | None:
+        """The task run with this uid as JSON, or None."""
+        found = self._ask(TaskRunView, f"task-runs/{quote(uid, safe='')}", {}, task_run_detail, uid)
+        return None if found is None else found.model_dump(mode="json")
+
+    def log(self, task_run_uid: str) -> str | None:
+        """The log of a task run, or None."""
+        found = self._ask(TaskRunLog, f"task-runs/{quote(task_run_uid, safe='')}/log", {}, task_run_log, task_run_uid)
+        return found.log_body if found else None
+
+    def points(self, task_run_uid: str, key: str) -> Iterator[dict[str, Any]]:
+        """All points of one metric as JSON, in the order in which they came."""
+        path = f"task-runs/{quote(task_run_uid, safe='')}/metrics/history"
+        after: int | None = 0
+        while after is not None:
+            question = partial(metric_history, after=after)
+            page = self._ask(MetricHistory, path, {"key": key, "after": after}, question, task_run_uid, key)
+            yield from page.model_dump(mode="json")["data"] if page else ()
+            after = page.after if page else None
+
+
+class DatabaseReader(RunReader):
     """Reads a database.
 
     Args:
@@ -83,67 +143,26 @@ class DatabaseReader:
     """
 
     def __init__(self, database: Database | None, name: str) -> None:
+        super().__init__(name)
         self._database = database
-        self.name = name
         self.exists = database is not None
 
-    def runs(self, conditions: Sequence[Condition], limit: int, expression: str = "") -> RunPage:
-        """Runs that meet all conditions, and the expression if there is one, newest first."""
-        from dbnd_tracker._queries import RunFilter, list_runs
-        from dbnd_tracker._queries.grammar import parse_expression
-        from dbnd_tracker._views import PageMeta
-
-        if self._database is None:
-            return RunPage(data=[], meta=PageMeta(total=0, after=None))
-        with self._database.read() as session:
-            wanted = RunFilter(where=parse_expression(expression), conditions=tuple(conditions))
-            return list_runs(session, wanted, limit=limit)
-
-    def run(self, uid: str) -> RunDetail | None:
-        """The run with this uid, or None."""
-        from dbnd_tracker._queries import run_detail
-
+    def _ask(
+        self, model: type[V], path: str, query: dict[str, Any], question: Callable[..., V | None], *args: Any
+    ) -> V | None:
+        del model, path, query
         if self._database is None:
             return None
         with self._database.read() as session:
-            return run_detail(session, uid)
-
-    def run_summary(self, uid: str) -> dict[str, Any] | None:
-        """The run with this uid, without what is in it, as JSON, or None."""
-        return _summary(self, uid)
-
-    def task_run(self, uid: str) -> dict[str, Any] | None:
-        """The task run with this uid as JSON, or None."""
-        from dbnd_tracker._queries import task_run_detail
-
-        if self._database is None:
-            return None
-        with self._database.read() as session:
-            found = task_run_detail(session, uid)
-            return None if found is None else found.model_dump(mode="json")
-
-    def points(self, task_run_uid: str, key: str) -> Iterator[dict[str, Any]]:
-        """All points of one metric as JSON, in the order in which they came."""
-        from dbnd_tracker._queries import metric_history
-
-        if self._database is None:
-            return
-        after: int | None = 0
-        while after is not None:
-            with self._database.read() as session:
-                page = metric_history(session, task_run_uid, key, after=after)
-            yield from page.model_dump(mode="json")["data"]
-            after = page.after
+            return question(session, *args)
 
     def delete(self, uid: str) -> bool:
-        """Delete the run with this uid, for good; returns whether there was one."""
-        from dbnd_tracker._storage.deletion import delete_runs
-
+        """Delete the run with this uid, for good."""
         if self._database is None:
             return False
         return self._database.write(lambda writer: delete_runs(writer.session, [uid])) > 0
 
-    def page_url(self, run: RunDetail) -> str | None:
+    def page_url(self, run: RunSummary) -> str | None:
         """None: a database has no page."""
         del run
         return None
@@ -154,7 +173,7 @@ class DatabaseReader:
             self._database.close()
 
 
-class HttpReader:
+class HttpReader(RunReader):
     """Asks the read API of a server.
 
     Args:
@@ -163,62 +182,19 @@ class HttpReader:
     """
 
     def __init__(self, url: str, settings: CoreSettings) -> None:
+        super().__init__(mask_url(url))
         parts = urlsplit(url)
-        self.name = mask_url(url)
         self._root = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._session = Session(url, settings, transfer=_TRANSFER, size=_SIZE)
 
-    def runs(self, conditions: Sequence[Condition], limit: int, expression: str = "") -> RunPage:
-        """Runs that meet all conditions, and the expression if there is one, newest first."""
-        asked = [{"name": c.name, "op": c.op, "val": c.val} for c in conditions]
-        page = self._get(RunPage, "runs", {"filter": json.dumps(asked), "expression": expression, "limit": limit})
-        if page is None:
-            msg = f"The tracker {self.name} has no list of runs: it is not the databand tracker of this version."
-            raise RemoteError(msg)
-        return page
-
-    def run(self, uid: str) -> RunDetail | None:
-        """The run with this uid, or None."""
-        return self._get(RunDetail, f"runs/{quote(uid, safe='')}", {})
-
-    def run_summary(self, uid: str) -> dict[str, Any] | None:
-        """The run with this uid, without what is in it, as JSON, or None."""
-        return _summary(self, uid)
-
-    def task_run(self, uid: str) -> dict[str, Any] | None:
-        """The task run with this uid as JSON, or None."""
-        found = self._get(TaskRunView, f"task-runs/{quote(uid, safe='')}", {})
-        return None if found is None else found.model_dump(mode="json")
-
-    def points(self, task_run_uid: str, key: str) -> Iterator[dict[str, Any]]:
-        """All points of one metric as JSON, in the order in which they came."""
-        after: int | None = 0
-        while after is not None:
-            path = f"task-runs/{quote(task_run_uid, safe='')}/metrics/history"
-            page = self._get(MetricHistory, path, {"key": key, "after": after})
-            if page is None:
-                return
-            yield from page.model_dump(mode="json")["data"]
-            after = page.after
-
-    def delete(self, uid: str) -> bool:
-        """Delete the run with this uid, for good; returns whether there was one."""
-        answer = self._request("DELETE", f"runs/{quote(uid, safe='')}", {})
-        if answer is not None and answer.status != HTTPStatus.NO_CONTENT:
-            with self._naming_itself():
-                raise not_a_tracker(answer)
-        return answer is not None
-
-    def page_url(self, run: RunDetail) -> str | None:
-        """The address of the run's page."""
-        return page_url(self._root, run.job_name, run.run_uid)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._session.close()
-
-    def _get(self, model: type[V], path: str, query: dict[str, Any]) -> V | None:
-        answer = self._request("GET", path, query)
+    def _ask(
+        self, model: type[V], path: str, query: dict[str, Any], question: Callable[..., V | None], *args: Any
+    ) -> V | None:
+        del question, args
+        answer = self._request("GET", f"{path}?{urlencode(query, doseq=True)}")
+        if answer is None and "/" not in path:
+            text = f"The tracker {self.name} has no list of {path}: it is not the databand tracker of this version."
+            raise RemoteError(text)
         if answer is None:
             return None
         try:
@@ -226,13 +202,29 @@ class HttpReader:
         except ValidationError:
             with self._naming_itself():
                 document(answer)
-            msg = f"The tracker {self.name} did not answer as the databand tracker of this version does."
-            raise RemoteError(msg) from None
+            text = f"The tracker {self.name} did not answer as the databand tracker of this version does."
+            raise RemoteError(text) from None
 
-    def _request(self, method: str, path: str, query: dict[str, Any]) -> Answer | None:
+    def delete(self, uid: str) -> bool:
+        """Delete the run with this uid, for good."""
+        answer = self._request("DELETE", f"runs/{quote(uid, safe='')}")
+        if answer is not None and answer.status != HTTPStatus.NO_CONTENT:
+            with self._naming_itself():
+                raise not_a_tracker(answer)
+        return answer is not None
+
+    def page_url(self, run: RunSummary) -> str | None:
+        """The address of the run's page."""
+        return page_url(self._root, run.job_name, run.run_uid)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _request(self, method: str, path: str) -> Answer | None:
         """The answer, or None where there is nothing by this name."""
         with self._naming_itself():
-            answer = self._session.request(method, path, query=query)
+            answer = self._session.request(method, path)
             raise_for_redirect(answer)
             if answer.status == HTTPStatus.NOT_FOUND:
                 document(answer)  # a page says nothing of runs
@@ -241,11 +233,9 @@ class HttpReader:
             msg = f"The tracker {self.name} refuses the token: set core.databand_access_token to the tracker's own."
             raise ConfigError(msg)
         if answer.status == HTTPStatus.FORBIDDEN:
-            msg = f"The tracker {self.name} does not allow that: {_detail(answer)}"
-            raise ConfigError(msg)
+            raise ConfigError(f"The tracker {self.name} does not allow that: {_detail(answer)}")
         if not answer.is_success:
-            msg = f"The tracker {self.name} answered {answer.status}: {_detail(answer)}"
-            raise RemoteError(msg)
+            raise RemoteError(f"The tracker {self.name} answered {answer.status}: {_detail(answer)}")
         return answer
 
     @contextmanager
@@ -254,21 +244,11 @@ class HttpReader:
         try:
             yield
         except AccessError as error:
-            msg = f"The tracker {self.name} refuses the credentials: {error}."
-            raise ConfigError(msg) from None
+            raise ConfigError(f"The tracker {self.name} refuses the credentials: {error}.") from None
         except NotATrackerError as error:
-            msg = f"The tracker {self.name} (core.databand_url) cannot be read: {error}."
-            raise RemoteError(msg) from None
+            raise RemoteError(f"The tracker {self.name} (core.databand_url) cannot be read: {error}.") from None
         except TransportError as error:
-            msg = f"The tracker {self.name} (core.databand_url) does not answer: {error}."
-            raise RemoteError(msg) from None
-
-
-def _summary(reader: Reader, uid: str) -> dict[str, Any] | None:
-    from dbnd_tracker._queries import Condition
-
-    found = reader.runs((Condition("uid", "eq", uid),), 1).data
-    return found[0].model_dump(mode="json") if found else None
+            raise RemoteError(f"The tracker {self.name} (core.databand_url) does not answer: {error}.") from None
 
 
 def _detail(answer: Answer) -> str:
@@ -280,7 +260,7 @@ def _detail(answer: Answer) -> str:
     return str(detail)[:300].strip()
 
 
-def open_reader(config: Config) -> Reader:
+def open_run_reader(config: Config) -> RunReader:
     """The tracker that ``core.databand_url`` names; unset, the embedded tracker's file.
 
     Raises:
@@ -291,8 +271,6 @@ def open_reader(config: Config) -> Reader:
     assert url is not None, "this package serves SQLite files"
     if urlsplit(url).scheme in {"http", "https"}:
         return HttpReader(url, settings)
-    from dbnd_tracker._storage.database import Database
-
     database = Database(url, heartbeat_timeout_s=config.settings(TrackerSettings).heartbeat_timeout_s)
     if database.path and not database.path.exists():
         return DatabaseReader(None, database.name)

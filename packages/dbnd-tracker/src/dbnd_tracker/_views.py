@@ -6,7 +6,7 @@ Numbers that JSON cannot carry are the strings "NaN", "Infinity" and "-Infinity"
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
@@ -26,6 +26,14 @@ class View(BaseModel):
     """Base of what is read."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+V = TypeVar("V", bound=View)
+
+
+def view_of(view: type[V], row: object, **others: Any) -> V:
+    """The view of a row: what the row has under the names of its fields, and ``others``."""
+    return view(**{name: getattr(row, name) for name in view.model_fields if name not in others}, **others)
 
 
 class RunSummary(View):
@@ -49,8 +57,8 @@ class RunSummary(View):
         return None if self.end_time is None else self.end_time - self.start_time
 
 
-class PageMeta(View):
-    """Where a page of a list stands in the whole."""
+class ListMeta(View):
+    """Where a page of runs stands in the whole."""
 
     total: int
     """How many runs the filter finds."""
@@ -58,11 +66,11 @@ class PageMeta(View):
     """Cursor of the next page, or null on the last one."""
 
 
-class RunPage(View):
+class RunList(View):
     """One page of runs, newest first."""
 
     data: list[RunSummary]
-    meta: PageMeta
+    meta: ListMeta
 
 
 class AttemptView(View):
@@ -256,7 +264,7 @@ class DatasetOperationView(DatasetView):
     job_name: str | None
 
 
-class DatasetOperationPage(View):
+class DatasetOperationList(View):
     """Operations on datasets, newest first."""
 
     data: list[DatasetOperationView]
@@ -288,16 +296,15 @@ class ComparedValue(View):
 
     kind: str
     """metrics, params or tags."""
-    task: str
-    """Name of the task run."""
     name: str
+    """Its name; where the tasks of a run differ in what they logged under it, with the task's behind it."""
     values: dict[str, Any]
     """Its value by run uid; of a metric the last one. Runs without it are left out."""
     differs: bool
     """Whether the runs do not all have the same value."""
 
 
-class Comparison(View):
+class RunComparison(View):
     """Several runs side by side."""
 
     runs: list[RunSummary]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dbnd_tracker import _tables as tables
+from dbnd_tracker import _exports as tables
 from dbnd_tracker._api import exports
 from dbnd_tracker._original import queries
 

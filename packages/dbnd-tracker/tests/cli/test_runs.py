@@ -19,7 +19,9 @@ from dbnd._base.errors import DatabandError, UsageError
 from dbnd_tracker._cli.references import complete_run
 from dbnd_tracker._cli.runs import runs
 from dbnd_tracker._errors import RemoteError, TrackerError
-from dbnd_tracker._queries import Condition, QueryError, RunFilter, list_runs
+from dbnd_tracker._queries.expressions import QueryError
+from dbnd_tracker._queries.grammar import parse_filter
+from dbnd_tracker._queries.run_table import list_runs
 from dbnd_tracker._storage import models as models
 
 TABLES = (
@@ -146,45 +148,46 @@ def test_filters_that_cannot_be_understood(embedded: Any, arguments: list[str], 
         invoke("list", *arguments)
 
 
-def test_conditions_of_the_read_api_that_do_not_exist(embedded: Any) -> None:
-    for condition, sentence in {
-        Condition("metrics.loss", "startswith", "0"): "does not exist for metrics",
-        Condition("start_time", "eq", "2026-01-01"): "does not exist for times",
-        Condition("start_time", "lt", "soon"): "is no time in ISO 8601",
-        Condition("metrics.", "lt", "1"): "cannot be filtered by 'metrics.'",
+def test_conditions_of_the_read_api_that_do_not_exist() -> None:
+    for (name, operator, value), sentence in {
+        ("metrics.loss", "startswith", "0"): "an operator is expected",
+        ("start_time", "eq", "2026-01-01"): "does not exist for times",
+        ("start_time", "lt", "soon"): "is no time in ISO 8601",
+        ("metrics.", "lt", "1"): "a name is expected",
+        ("shoe size", "eq", "1"): "runs have no 'shoe size'",
     }.items():
-        with embedded.database.read() as session, pytest.raises(QueryError, match=sentence):
-            list_runs(session, RunFilter(conditions=(condition,)))
+        with pytest.raises(QueryError, match=sentence):
+            parse_filter(json.dumps([{"name": name, "op": operator, "val": value}]))
 
 
 def test_times_of_the_read_api(embedded: Any) -> None:
     for time in ("2100-01-01", "2100-01-01T00:00:00Z", "2100-01-01T00:00:00+02:00"):
         with embedded.database.read() as session:
-            wanted = RunFilter(conditions=(Condition("start_time", "lt", time),))
+            wanted = parse_filter(json.dumps([{"name": "start_time", "op": "lt", "val": time}]))
             assert len(list_runs(session, wanted).data) == 3
 
 
 def test_comparison(anywhere: Any) -> None:
     text = invoke("compare", "young", "week").stdout
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "train.rate 0.1 1e-3" in lines
-    assert "train.loss 0.125 0.5" in lines
+    assert "rate 0.1 1e-3" in lines
+    assert "loss 0.125 0.5" in lines
     assert "state success failed" in lines
-    assert not any(line.startswith("train.lr") for line in lines)
+    assert not any(line.startswith("lr ") for line in lines)
     assert "1 params are the same in all; --all shows them." in lines
-    assert any(line.startswith("train.lr") for line in invoke("compare", "young", "week", "--all").stdout.splitlines())
+    assert any(line.startswith("lr ") for line in invoke("compare", "young", "week", "--all").stdout.splitlines())
     found = json.loads(invoke("compare", "young", "week", "old", "--json").stdout)
     assert found["runs"] == [anywhere.made[name].uid for name in ("young", "week", "old")]
-    assert found["params"]["train.rate"] == ["0.1", "1e-3", None]
-    assert found["metrics"]["train.loss"] == [0.125, 0.5, None]
+    assert found["params"]["rate"] == ["0.1", "1e-3", None]
+    assert found["metrics"]["loss"] == [0.125, 0.5, None]
     with pytest.raises(UsageError, match="at least two runs"):
         invoke("compare", "young", anywhere.made["young"].uid)
 
 
 def test_export(anywhere: Any) -> None:
     (run,) = json.loads(invoke("export", "young").stdout)
-    metrics = {metric["key"]: metric for task in run["task_runs"] for metric in task["metrics"]}
-    assert [point["value"] for point in metrics["loss"]["history"]] == [1.0, "NaN", 0.125]
+    points = {key: points for task in run["task_runs"] for key, points in task["points"].items()}
+    assert [point["value"] for point in points["loss"]] == [1.0, "NaN", 0.125]
     assert run["run_uid"] == anywhere.made["young"].uid
     invoke("export", "young", "week", "-o", "points.csv")
     with Path("points.csv").open(newline="") as file:

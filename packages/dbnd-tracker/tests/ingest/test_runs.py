@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dbnd_tracker._queries import run_detail
+from dbnd_tracker._queries.details import run_detail
 
 
 def test_a_run_is_shown_as_it_was_told(tracker: Any) -> None:

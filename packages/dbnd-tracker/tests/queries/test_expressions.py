@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dbnd_tracker._queries import RunFilter, list_runs
 from dbnd_tracker._queries.expressions import (
     Attribute,
     Both,
@@ -24,6 +23,7 @@ from dbnd_tracker._queries.expressions import (
     is_like,
 )
 from dbnd_tracker._queries.grammar import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, parse_expression
+from dbnd_tracker._queries.run_table import list_runs
 
 SETTINGS = settings(
     max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
@@ -187,7 +187,7 @@ def test_like_means_the_same_on_every_database_and_of_what_was_logged(tracker: A
             for sign in ("like", "not like", "ilike", "not ilike"):
                 found = []
                 for operand in (Attribute("name"), Field("params", "p")):
-                    wanted = RunFilter(where=comparison(operand, sign, (pattern,)))
+                    wanted = comparison(operand, sign, (pattern,))
                     found.append({run.name for run in list_runs(session, wanted, limit=100).data})
                 is_like_it = {
                     f"x{text}"
@@ -244,7 +244,7 @@ def test_and_or_and_not_are_those_of_logic(tracker: Any, make_run: Any) -> None:
 
     def found(expression: str) -> set[str | None]:
         with tracker.database.read() as session:
-            return {run.name for run in list_runs(session, RunFilter(where=parse_expression(expression))).data}
+            return {run.name for run in list_runs(session, parse_expression(expression)).data}
 
     everything = found("")
     assert len(everything) == 5
@@ -257,7 +257,7 @@ def test_and_or_and_not_are_those_of_logic(tracker: Any, make_run: Any) -> None:
         if isinstance(expression, Either):
             return set.union(*map(expected, expression.parts))
         with tracker.database.read() as session:
-            return {run.name for run in list_runs(session, RunFilter(where=expression)).data}
+            return {run.name for run in list_runs(session, expression).data}
 
     @SETTINGS
     @given(text=_TREES)
@@ -299,7 +299,7 @@ def test_a_wrong_condition_is_refused_by_the_page_and_the_read_api_alike(server:
         refused = server.get("/api/v1/runs", params=query)
         assert refused.status_code == 400
         assert "there are scheduled, running," in refused.json()["detail"]
-    assert "There is no state" in server.get("/", params={"state": "finished"}).text
+    assert "there is no state" in server.get("/", params={"state": "finished"}).text
     for name, val in (("start_time", "0001-01-01T00:00:00+05:00"), ("metrics.x", "abc")):
         condition = json.dumps([{"name": name, "op": "lt", "val": val}])
         assert server.get("/api/v1/runs", params={"filter": condition}).status_code == 400

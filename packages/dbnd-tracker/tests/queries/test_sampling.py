@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dbnd._model.points import group
 from dbnd_tracker._ingest import apply_points
-from dbnd_tracker._queries.sampling import sampled_places
+from dbnd_tracker._queries.series import sampled_places
 
 
 def _log(tracker: Any, task: Any, values: list[Any]) -> None:
@@ -36,7 +36,7 @@ def test_a_long_history_is_shown_by_its_shape(tracker: Any, server: Any) -> None
     steps = [point["step"] for point in found["data"]]
     assert found["total"] == 20_000
     assert found["after"] is None
-    assert len(steps) == 500
+    assert 450 < len(steps) <= 500
     assert steps == sorted(set(steps))
     assert {0, 4_321, 13_579, 19_999} <= set(steps)
     # Every point is one that was logged, and a line through them is never far from the others.

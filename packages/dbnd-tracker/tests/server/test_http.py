@@ -263,9 +263,9 @@ def test_runs_are_listed_filtered_and_paged(tracker: Any, server: Any, make_run:
     ("query", "status", "sentence"),
     [
         ({"filter": "x"}, 400, "is not of the form"),
-        ({"filter": '[{"name": "shoe_size", "op": "eq", "val": 1}]'}, 400, "Runs cannot be filtered by 'shoe_size'"),
-        ({"filter": '[{"name": "uid", "op": "near", "val": 1}]'}, 400, "The operator 'near' does not exist"),
-        ({"filter": json.dumps([{"name": "uid", "val": "x"}] * 1_000)}, 400, "has 1,000 conditions, and 100 are"),
+        ({"filter": '[{"name": "shoe_size", "op": "eq", "val": 1}]'}, 400, "runs have no 'shoe_size'"),
+        ({"filter": '[{"name": "uid", "op": "near", "val": 1}]'}, 400, "an operator is expected here"),
+        ({"filter": json.dumps([{"name": "uid", "val": "x"}] * 101)}, 400, "more than 100 comparisons"),
         ({"after": "x"}, 400, "The cursor 'x' is not the uid of a run."),
         ({"limit": "0"}, 422, "The query parameter limit is wrong"),
     ],

@@ -1,17 +1,16 @@
-"""Whole runs as files."""
+"""Runs as files that are sent while they are written, so that a run of any length takes little memory."""
 
 from __future__ import annotations
 
 import io
-import json
-from typing import TYPE_CHECKING, Final, Literal
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 from fastapi.responses import StreamingResponse
 
 from dbnd import UsageError
-from dbnd_tracker import _queries as queries
+from dbnd_tracker._exports import write_csv, write_parquet, write_run
+from dbnd_tracker._queries.expressions import QueryError
 from dbnd_tracker._reader import DatabaseReader
-from dbnd_tracker._tables import csv_parts, parquet_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,63 +19,38 @@ if TYPE_CHECKING:
 
     from dbnd_tracker._storage.database import Database
 
-TableForm = Literal["csv", "parquet"]
+Form = Literal["json", "csv", "parquet"]
 
-MEDIA_TYPES: Final[dict[TableForm, str]] = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
-_POINTS_AT_ONCE: Final = 50_000
+MEDIA_TYPES: Final[dict[Form, str]] = {
+    "json": "application/json",
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+}
 _BYTES_AT_ONCE: Final = 1 << 18
 
 
-def whole_run(database: Database, run_uid: str) -> Response | None:
-    """A run with the logs and all points of its task runs as a file of JSON, or None when there is no such run.
-
-    Points are read and sent a part at a time, so that a run of any length takes little memory.
-    """
-    with database.read() as session:
-        found = queries.run_detail(session, run_uid)
-    if found is None:
-        return None
-    run = found.model_dump(mode="json")
-    tasks = run.pop("task_runs")
-
-    def parts() -> Iterator[str]:
-        yield f'{json.dumps(run)[:-1]}, "task_runs": ['
-        for number, task in enumerate(tasks):
-            with database.read() as session:
-                log = queries.task_run_log(session, task["task_run_uid"])
-            task["log_body"] = None if log is None else log.log_body
-            yield f'{", " if number else ""}{json.dumps(task)[:-1]}, "points": {{'
-            for place, metric in enumerate(task["metrics"]):
-                yield f"{', ' if place else ''}{json.dumps(metric['key'])}: ["
-                yield from _points(database, task["task_run_uid"], metric["key"])
-                yield "]"
-            yield "}}"
-        yield "]}"
-
-    headers = {"Content-Disposition": f'attachment; filename="run-{found.run_uid}.json"'}
-    return StreamingResponse(parts(), media_type="application/json", headers=headers)
-
-
-def points_table(database: Database, run_uid: str, form: TableForm) -> Response | None:
-    """All points of the metrics of a run as a file of CSV or Parquet, or None when there is no such run.
+def export(database: Database, run_uid: str, form: Form) -> Response | None:
+    """A run as a file, or None when there is no such run: whole as JSON, else a table of its metrics' points.
 
     Raises:
         QueryError: Parquet is asked for, and there is no pyarrow.
     """
-    with database.read() as session:
-        found = queries.run_detail(session, run_uid)
-    if found is None:
-        return None
     reader = DatabaseReader(database, "the database")
+    run = reader.run(run_uid)
+    if run is None:
+        return None
     sink = _Sink()
-    if form == "parquet":
-        written = parquet_parts(reader, [found], sink)
+    text: IO[Any] = io.TextIOWrapper(sink, encoding="utf-8", newline="", write_through=True)
+    if form == "json":
+        written = write_run(reader, run, text)
+    elif form == "csv":
+        written = write_csv(reader, [run], text)
     else:
-        written = csv_parts(reader, [found], io.TextIOWrapper(sink, encoding="utf-8", newline="", write_through=True))
+        written = write_parquet(reader, [run], sink)
     try:
         next(written)
     except UsageError as error:
-        raise queries.QueryError(str(error)) from None
+        raise QueryError(str(error)) from None
 
     def parts() -> Iterator[bytes]:
         yield sink.take()
@@ -85,7 +59,7 @@ def points_table(database: Database, run_uid: str, form: TableForm) -> Response 
                 yield sink.take()
         yield sink.take()
 
-    headers = {"Content-Disposition": f'attachment; filename="run-{found.run_uid}.{form}"'}
+    headers = {"Content-Disposition": f'attachment; filename="run-{run.run_uid}.{form}"'}
     return StreamingResponse(parts(), media_type=MEDIA_TYPES[form], headers=headers)
 
 
@@ -119,15 +93,3 @@ class _Sink(io.BytesIO):
         self.seek(0)
         self.truncate()
         return part
-
-
-def _points(database: Database, task_run_uid: str, key: str) -> Iterator[str]:
-    after: int | None = 0
-    separator = ""
-    while after is not None:
-        with database.read() as session:
-            page = queries.metric_history(session, task_run_uid, key, limit=_POINTS_AT_ONCE, after=after)
-        if page.data:
-            yield separator + json.dumps([point.model_dump(mode="json") for point in page.data])[1:-1]
-            separator = ", "
-        after = page.after

@@ -11,15 +11,17 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from sqlalchemy import select
 
-from dbnd_tracker import _queries as queries
 from dbnd_tracker._pages.compare import ComparePage
 from dbnd_tracker._pages.reference import operations
 from dbnd_tracker._pages.run import RunPage
 from dbnd_tracker._pages.table import TablePage
 from dbnd_tracker._pages.task import TaskPage
 from dbnd_tracker._pages.templates import make_templates
+from dbnd_tracker._queries.details import read_task_runs, run_detail, task_run_log
+from dbnd_tracker._queries.metrics import find_series
+from dbnd_tracker._queries.runs import runs_by_uid
 from dbnd_tracker._queries.series import chart_sample
-from dbnd_tracker._storage.models import Run
+from dbnd_tracker._storage.models import Run, TaskRun
 
 if TYPE_CHECKING:
     from dbnd_tracker._queries.arrays import SeriesCache
@@ -94,7 +96,7 @@ class _Pages:
     def run(self, request: Request, job_name: str, run_uid: str) -> Response:
         """A run, or the runs of a job whose name has a slash."""
         with self._database.read() as session:
-            found = queries.run_detail(session, run_uid.lower(), logged=False)
+            found = run_detail(session, run_uid.lower(), logged=False)
             if found is not None:
                 page = RunPage(session, found, request.query_params)
                 return self._render(request, "run.html", page=page)
@@ -105,13 +107,12 @@ class _Pages:
     def task_run(self, request: Request, job_name: str, run_uid: str, task_run_uid: str) -> Response:
         """A task run."""
         with self._database.read() as session:
-            found = queries.run_detail(session, run_uid.lower(), logged=False)
-            if found is not None:
-                wanted = [task for task in found.task_runs if task.task_run_uid == task_run_uid.lower()]
-                if not wanted:
-                    text = f"The run {found.name or run_uid} has no task run {task_run_uid}."
-                    return self._message(request, text)
-                page = TaskPage(session, found, wanted[0], request.query_params)
+            for run in runs_by_uid(session, [run_uid.lower()]):
+                wanted = (TaskRun.uid == task_run_uid.lower()) & (TaskRun.run_uid == run.run_uid)
+                found = read_task_runs(session, wanted, logged=False)
+                if not found:
+                    return self._message(request, f"The run {run.name or run_uid} has no task run {task_run_uid}.")
+                page = TaskPage(session, run, found[0], request.query_params)
                 return self._render(request, "task.html", page=page)
         # A job name may hold slashes, so that a link to a run can look like one to a task run: the uid decides.
         return self.run(request, f"{job_name}/{run_uid}", task_run_uid)
@@ -128,7 +129,7 @@ class _Pages:
     def log(self, request: Request, task_run_uid: str) -> Response:
         """The whole log of a task run, as text."""
         with self._database.read() as session:
-            found = queries.task_run_log(session, task_run_uid.lower())
+            found = task_run_log(session, task_run_uid.lower())
         if found is None or found.log_body is None:
             return self._message(request, f"There is no log of the task run {task_run_uid}.")
         return answer(request, PlainTextResponse(found.log_body))
@@ -146,7 +147,7 @@ class _Pages:
     ) -> Response:
         """A part of a metric's history, as charts draw it."""
         with self._database.read() as session:
-            found = queries.find_series(session, task_run_uid.lower(), key)
+            found = find_series(session, task_run_uid.lower(), key)
             if found is None:
                 detail = f"The task run {task_run_uid} has no metric {key!r}."
                 return JSONResponse({"detail": detail}, HTTPStatus.NOT_FOUND, HEADERS)

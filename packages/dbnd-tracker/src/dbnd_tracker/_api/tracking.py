@@ -113,9 +113,7 @@ def _json(name: str, raw: bytes) -> object:
 def _groups(body: object, form: str) -> object:
     """The points of a body of form ``form``, the value of ``POINTS_HEADER``."""
     if form != POINTS_FORM:
-        msg = f"This tracker takes points of the form {POINTS_FORM}, not {form[:80]!r} ({POINTS_HEADER})."
-        raise PayloadError(msg)
+        raise PayloadError(f"This tracker takes points of the form {POINTS_FORM}, not {form[:80]!r} ({POINTS_HEADER}).")
     if not isinstance(body, dict) or "points" not in body:
-        msg = f'The body of log_metrics with {POINTS_HEADER} is not {{"points": [group, …]}}.'
-        raise PayloadError(msg)
+        raise PayloadError(f'The body of log_metrics with {POINTS_HEADER} is not {{"points": [group, …]}}.')
     return body["points"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dbnd_tracker._cli.databases import configured_database, database_option, duration_of, json_option
+from dbnd_tracker._cli.databases import database_option, duration, json_option, open_configured
 
 
 @click.command()
@@ -28,27 +28,36 @@ def gc(
     from dbnd_tracker._format import local_time
     from dbnd_tracker._storage.deletion import delete_client_errors, delete_expired, expired_runs
 
-    before = datetime.now(timezone.utc) - duration_of(older_than, "--older-than")
-    opened = configured_database(database)
+    before = datetime.now(timezone.utc) - duration(older_than, "--older-than")
+    opened = open_configured(database)
     with opened.read() as session:
         found = expired_runs(session, before, jobs)
+    runs = sum(len(expired.uids) for expired in found)
+    points = sum(expired.points for expired in found)
     if as_json:
-        console.json_result(
-            [
-                {
-                    "job": expired.job,
-                    "run_uids": list(expired.uids),
-                    "points": expired.points,
-                    "first": expired.first.isoformat(),
-                    "last": expired.last.isoformat(),
-                }
-                for expired in found
-            ]
-        )
+        facts = [
+            {
+                "job": expired.job,
+                "run_uids": list(expired.uids),
+                "points": expired.points,
+                "first": expired.first.isoformat(),
+                "last": expired.last.isoformat(),
+            }
+            for expired in found
+        ]
+        console.json_result(facts)
     elif found:
-        rows = [(x.job or "", str(len(x.uids)), str(x.points), local_time(x.first), local_time(x.last)) for x in found]
+        rows = [
+            (
+                expired.job or "",
+                str(len(expired.uids)),
+                str(expired.points),
+                local_time(expired.first),
+                local_time(expired.last),
+            )
+            for expired in found
+        ]
         console.result(console.table(("JOB", "RUNS", "POINTS", "FIRST", "LAST"), rows))
-    runs, points = sum(len(expired.uids) for expired in found), sum(expired.points for expired in found)
     what = f"{runs} {'run' if runs == 1 else 'runs'} with {points} {'point' if points == 1 else 'points'}"
     if dry_run:
         console.info(f"{what} would be deleted from {opened.name}.")
@@ -75,11 +84,12 @@ def backup(*, file: Path, database: str | None, as_json: bool) -> None:
     from dbnd.plugins import console
     from dbnd_tracker._storage.backup import back_up
 
-    opened = configured_database(database, create=False)
+    opened = open_configured(database, create=False)
     if opened.path is None:
-        raise UsageError(f"The database {opened.name} is PostgreSQL's: back it up with pg_dump.")
+        msg = f"The database {opened.name} is PostgreSQL's: back it up with pg_dump."
+        raise UsageError(msg)
     back_up(opened.path, file)
-    size = file.stat().st_size
     if as_json:
-        console.json_result({"file": str(file), "database": opened.name, "bytes": size})
-    console.success(f"{file} holds what {opened.name} held ({size} bytes).")
+        facts = {"file": str(file), "database": opened.name, "bytes": file.stat().st_size}
+        console.json_result(facts)
+    console.success(f"{file} holds what {opened.name} held ({file.stat().st_size} bytes).")

@@ -12,14 +12,14 @@ from dbnd_tracker._reader import HttpReader
 from dbnd_tracker._settings import TrackerSettings
 
 if TYPE_CHECKING:
-    from dbnd_tracker._reader import Reader
-    from dbnd_tracker._views import RunDetail
+    from dbnd_tracker._reader import RunReader
+    from dbnd_tracker._views import RunSummary
 
 # Seconds for a server on this machine to answer.
 _PATIENCE: Final = 3
 
 
-def page_of(reader: Reader, run: RunDetail) -> str:
+def page_of(reader: RunReader, run: RunSummary) -> str:
     """The address of the run's page: on the configured tracker, or on one that serves the same database here.
 
     Raises:
@@ -36,7 +36,7 @@ def page_of(reader: Reader, run: RunDetail) -> str:
     )
     here = HttpReader(root, core)
     try:
-        is_served = here.run(run.run_uid) is not None
+        is_served = here.run_summary(run.run_uid) is not None
     except DatabandError:
         is_served = False
     finally:

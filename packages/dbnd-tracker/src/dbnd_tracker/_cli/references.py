@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dbnd_tracker._reader import Reader
+    from dbnd_tracker._reader import RunReader
     from dbnd_tracker._views import RunDetail, RunSummary
 
 LATEST: Final = "latest"
@@ -21,17 +21,17 @@ _CANDIDATES: Final = 5
 _COMPLETIONS: Final = 50
 
 
-def open_configured() -> Reader:
+def open_configured() -> RunReader:
     """The configured tracker, open until the command ends."""
     from dbnd import load_config
-    from dbnd_tracker._reader import open_reader
+    from dbnd_tracker._reader import open_run_reader
 
-    reader = open_reader(load_config())
+    reader = open_run_reader(load_config())
     click.get_current_context().call_on_close(reader.close)
     return reader
 
 
-def where(reader: Reader) -> str:
+def where(reader: RunReader) -> str:
     """The tracker as sentences about missing runs name it."""
     from dbnd_tracker._reader import DatabaseReader
 
@@ -39,7 +39,7 @@ def where(reader: Reader) -> str:
     return f"{reader.name}, which does not exist yet" if is_missing else reader.name
 
 
-def resolve(reader: Reader, text: str) -> RunDetail:
+def resolve(reader: RunReader, text: str) -> RunSummary:
     """The one run that ``text`` names: by its uid or the first digits of it, by name, or as the latest one.
 
     Raises:
@@ -53,31 +53,45 @@ def resolve(reader: Reader, text: str) -> RunDetail:
         more = ", …" if len(candidates) > _CANDIDATES else ""
         msg = f"{text!r} names more than one run: {shown}{more}. Give more of the uid."
         raise UsageError(msg)
-    found = reader.run(candidates[0].run_uid) if candidates else None
-    if found is None:
+    if not candidates:
         what = "There is no run" if text == LATEST else f"There is no run {text!r}"
         msg = f"{what} in {where(reader)}; `dbnd runs list` shows those that there are."
         raise UsageError(msg)
-    return found
+    return candidates[0]
 
 
-def resolve_all(reader: Reader, texts: Sequence[str]) -> list[RunDetail]:
+def resolve_all(reader: RunReader, texts: Sequence[str]) -> list[RunSummary]:
     """The runs that ``texts`` name, each of them once."""
     found = {run.run_uid: run for run in (resolve(reader, text) for text in texts)}
     return list(found.values())
 
 
-def _candidates(reader: Reader, text: str) -> list[RunSummary]:
-    from dbnd_tracker._queries import Condition
+def resolve_whole(reader: RunReader, text: str) -> RunDetail:
+    """The one run that ``text`` names, with everything in it.
+
+    Raises:
+        UsageError: No run has this name, or several have.
+    """
+    from dbnd import UsageError
+
+    found = reader.run(resolve(reader, text).run_uid)
+    if found is None:
+        msg = f"The run {text!r} was deleted just now."
+        raise UsageError(msg)
+    return found
+
+
+def _candidates(reader: RunReader, text: str) -> list[RunSummary]:
+    from dbnd_tracker._queries.grammar import condition
 
     if text == LATEST:
-        return reader.runs([], 1).data
-    wanted = [Condition("name", "eq", text)]
+        return reader.runs("", 1).data
+    wanted = [condition("name", "=", text)]
     digits = text.lower().replace("-", "")
     if _UID_PREFIX.fullmatch(digits):
         dashed = "".join(f"-{digit}" if place in _DASHES else digit for place, digit in enumerate(digits))
-        wanted.append(Condition("uid", "startswith", dashed))
-    found = {run.run_uid: run for condition in wanted for run in reader.runs([condition], _CANDIDATES + 1).data}
+        wanted.append(condition("uid", "like", f"{dashed}%"))
+    found = {run.run_uid: run for each in wanted for run in reader.runs(each, _CANDIDATES + 1).data}
     return list(found.values())
 
 
@@ -86,13 +100,13 @@ def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     del ctx, param
     from dbnd import DatabandError, load_config
     from dbnd.plugins import plain
-    from dbnd_tracker._reader import DatabaseReader, open_reader
+    from dbnd_tracker._reader import DatabaseReader, open_run_reader
 
     try:
-        reader = open_reader(load_config())
+        reader = open_run_reader(load_config())
         if not isinstance(reader, DatabaseReader):
             return []
-        runs = reader.runs([], _COMPLETIONS).data
+        runs = reader.runs("", _COMPLETIONS).data
         reader.close()
     except DatabandError:  # there is no place for a sentence while the shell completes
         return []

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbnd_tracker._cli.databases import json_option
-from dbnd_tracker._cli.references import complete_run, open_configured, resolve, resolve_all, where
+from dbnd_tracker._cli.references import complete_run, open_configured, resolve, resolve_all, resolve_whole, where
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from dbnd_tracker._queries import Condition
 
 _RUN = click.argument("run", shell_complete=complete_run)
 _RUNS = click.argument("runs", nargs=-1, required=True, shell_complete=complete_run, metavar="RUN...")
@@ -46,18 +44,18 @@ def runs() -> None:
 def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: Any) -> None:
     """List runs, newest first."""
     from dbnd.plugins import console
-    from dbnd_tracker._cli.filters import where_text
     from dbnd_tracker._cli.run_text import STATE_COLOURS
     from dbnd_tracker._format import duration_text, local_time
+    from dbnd_tracker._queries.grammar import joined
 
-    conditions, expression = _conditions(**filters), where_text(wheres)
+    conditions = _conditions(wheres, **filters)
     reader = open_configured()
-    page = reader.runs(conditions, limit, expression)
+    page = reader.runs(joined(conditions), limit)
     if as_json:
         console.json_result([run.model_dump(mode="json") for run in page.data])
         return
     if not page.data:
-        console.info(f"No run {'matches' if conditions or expression else 'has been tracked yet'} in {where(reader)}.")
+        console.info(f"No run {'matches' if conditions else 'has been tracked yet'} in {where(reader)}.")
         return
     rows = [
         (
@@ -78,6 +76,7 @@ def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: Any)
 
 
 def _conditions(
+    wheres: tuple[str, ...],
     *,
     job: str | None,
     project: str | None,
@@ -86,17 +85,20 @@ def _conditions(
     name: str | None,
     since: str | None,
     until: str | None,
-) -> list[Condition]:
+) -> list[str]:
     from dbnd_tracker._cli.filters import checked, time_condition
+    from dbnd_tracker._queries.grammar import condition
 
-    given = {"job": job, "project": project, "state": state, "user": user}
-    found = [checked(f"--{option}", option, "eq", value) for option, value in given.items() if value is not None]
+    found = [checked("--where", text) for text in wheres]
+    for option, value in {"job": job, "project": project, "state": state, "user": user}.items():
+        if value is not None:
+            found.append(checked(f"--{option}", condition(option, "=", value)))
     if name is not None:
-        found.append(checked("--name", "name", "like", name))
+        found.append(checked("--name", condition("name", "like", name)))
     if since is not None:
-        found.append(time_condition("--since", "ge", since))
+        found.append(time_condition("--since", ">=", since))
     if until is not None:
-        found.append(time_condition("--until", "lt", until))
+        found.append(time_condition("--until", "<", until))
     return found
 
 
@@ -109,7 +111,7 @@ def show(run: str, *, as_json: bool) -> None:
     from dbnd_tracker._cli.run_text import run_text
 
     reader = open_configured()
-    found = resolve(reader, run)
+    found = resolve_whole(reader, run)
     if as_json:
         console.json_result(found.model_dump(mode="json"))
     else:
@@ -124,16 +126,18 @@ def compare(*, runs: tuple[str, ...], everything: bool, as_json: bool) -> None:
     """Compare runs: the params that differ, and the last values of all metrics."""
     from dbnd import UsageError
     from dbnd.plugins import console
-    from dbnd_tracker._cli.comparison import compared, comparison_text
+    from dbnd_tracker._cli.comparison import comparison_json, comparison_text
 
-    found = resolve_all(open_configured(), runs)
+    reader = open_configured()
+    found = resolve_all(reader, runs)
     if len(found) < 2:
         msg = "A comparison needs at least two runs; `dbnd runs list` shows those that there are."
         raise UsageError(msg)
+    comparison = reader.compare([run.run_uid for run in found])
     if as_json:
-        console.json_result(compared(found))
+        console.json_result(comparison_json(comparison))
     else:
-        console.result(comparison_text(found, everything=everything))
+        console.result(comparison_text(comparison, everything=everything))
 
 
 @runs.command()
@@ -151,7 +155,8 @@ def export(*, runs: tuple[str, ...], form: str | None, path: str | None) -> None
 
     reader = open_configured()
     file = None if path is None or path == "-" else Path(path)
-    count = export_runs(reader, resolve_all(reader, runs), form or _form_of(file), file)
+    found = {each.run_uid: each for each in (resolve_whole(reader, run) for run in runs)}
+    count = export_runs(reader, list(found.values()), form or _form_of(file), file)
     if file is not None:
         console.info(f"Wrote {file} with {count} points.")
 

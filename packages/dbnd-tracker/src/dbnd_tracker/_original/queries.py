@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import undefer
 
-from dbnd_tracker import _views as views
 from dbnd_tracker._queries.datasets import dataset_operations
-from dbnd_tracker._queries.details import run_detail
-from dbnd_tracker._queries.expressions import Comparison, QueryError
-from dbnd_tracker._queries.metrics import series_query
+from dbnd_tracker._queries.details import read_task_runs, run_detail
+from dbnd_tracker._queries.expressions import Expression, QueryError
+from dbnd_tracker._queries.logged import BY_ATTEMPT, select_logged
 from dbnd_tracker._queries.runs import clause
 from dbnd_tracker._storage.encoding import decode
 from dbnd_tracker._storage.models import (
@@ -32,9 +30,11 @@ from dbnd_tracker._storage.models import (
 from dbnd_tracker._storage.states import shown_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy.orm import Session
+
+    from dbnd_tracker._views import DatasetOperationView
 
 _STATUS: Final = {"OK": "SUCCESS", "NOK": "FAILED"}
 _MAX_OPERATIONS: Final = 10_000
@@ -44,39 +44,36 @@ _MAX_SERIES: Final = 10_000
 _MAX_POINTS: Final = 100_000
 # Numbers in one IN list.
 _CHUNK: Final = 1_000
-_LATEST: Final = "-latest_run_start_time"
+_OF_TASK_RUN: Final = (
+    "id uid name task_id task_af_id version task_signature command_line functional_call is_reused is_system is_dynamic "
+    "is_skipped is_root run_uid"
+)
+_OF_FACTS: Final = "target_date env output_signature has_upstreams has_downstreams"
+_OF_TARGET: Final = "uid path param_name operation_type value_preview data_schema data_dimensions data_hash"
 JOB_ORDERS: Final[dict[str, ColumnElement[Any]]] = {
     "latest_run_start_time": func.max(Run.start_time),
     "name": func.max(Run.job_name),
 }
 """What jobs can be sorted by."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def jobs(
-    session: Session, conditions: Iterable[Comparison] = (), *, sort: str = _LATEST, limit: int, offset: int = 0
+    session: Session, wanted: Expression | None, *, sort: str, limit: int, offset: int = 0
 ) -> tuple[list[dict[str, Any]], int]:
-    """Jobs with their latest runs, and how many there are.
-
-    Args:
-        session: Where to read.
-        conditions: Only jobs with runs that meet all of them.
-        sort: One of ``JOB_ORDERS``, with a - in front for the largest first.
-        limit: How many at most.
-        offset: How many to leave out before them.
+    """Jobs that have runs which are wanted, with their latest runs, and how many there are.
 
     Raises:
-        QueryError: The order is not known, or a condition is one on what runs logged.
+        QueryError: The order is not known, or what runs logged is asked for.
     """
     order = JOB_ORDERS.get(sort.removeprefix("-"))
     if order is None:
-        msg = f"Jobs cannot be sorted by {sort[:80]!r}; they can by {', '.join(JOB_ORDERS)}."
-        raise QueryError(msg)
-    wanted = [clause(session, condition) for condition in conditions]
-    clauses = [Run.job_name.is_not(None), *(each for each in wanted if each is not None)]
-    if len(clauses) <= len(wanted):
-        msg = "Jobs are not filtered by what their runs logged; runs are (GET /api/v1/runs)."
-        raise QueryError(msg)
+        raise QueryError(f"Jobs cannot be sorted by {sort[:80]!r}; they can by {', '.join(JOB_ORDERS)}.")
+    clauses: list[ColumnElement[bool]] = [Run.job_name.is_not(None)]
+    if wanted is not None:
+        found_by = clause(session, wanted)
+        if found_by is None:
+            raise QueryError("Jobs are not filtered by what their runs logged; runs are (GET /api/v1/runs).")
+        clauses.append(found_by)
     total = session.scalar(select(func.count(Run.job_name.distinct())).where(*clauses)) or 0
     latest = (
         select(Run.job_name, func.max(Run.start_time).label("time"))
@@ -86,53 +83,50 @@ def jobs(
         .limit(limit)
         .offset(offset)
     )
-    found = []
-    for name, time in session.execute(latest).all():
-        run = session.scalars(
-            select(Run).where(Run.job_name == name, Run.start_time == time).order_by(Run.id.desc()).limit(1)
-        ).one()
-        states = session.execute(select(Run.state, func.count()).where(Run.job_name == name).group_by(Run.state)).all()
-        found.append(
-            {
-                "id": run.id,
-                "name": name,
-                "user": run.user,
-                "reported_by_user": run.user,
-                "is_archived": run.is_archived,
-                "ui_hidden": False,
-                "is_airflow_synced": False,
-                "project_id": None,
-                "project_name": run.project_name,
-                "run_states": {state or "unknown": count for state, count in states},
-                "source_link": None,
-                "latest_run_start_time": run.start_time,
-                "latest_run_state": shown_state(session, run),
-                "latest_run_uid": run.uid,
-                "latest_run_root_task_run_uid": run.driver_task_run_uid,
-                "latest_run_trigger": (run.facts or {}).get("trigger"),
-                "latest_run_env": (run.facts or {}).get("env_name"),
-                "source_instance_name": None,
-                "source_type": run.source,
-            }
-        )
-    return found, total
+    return [_job(session, name, time) for name, time in session.execute(latest).all()], total
+
+
+def _job(session: Session, name: str | None, time: datetime) -> dict[str, Any]:
+    newest = select(Run).where(Run.job_name == name, Run.start_time == time).order_by(Run.id.desc()).limit(1)
+    run = session.scalars(newest).one()
+    states = session.execute(select(Run.state, func.count()).where(Run.job_name == name).group_by(Run.state)).all()
+    facts = run.facts or {}
+    return {
+        **_pick(run, "id user is_archived project_name"),
+        "name": name,
+        "reported_by_user": run.user,
+        "ui_hidden": False,
+        "is_airflow_synced": False,
+        "project_id": None,
+        "run_states": {state or "unknown": count for state, count in states},
+        "source_link": None,
+        "latest_run_start_time": run.start_time,
+        "latest_run_state": shown_state(session, run),
+        "latest_run_uid": run.uid,
+        "latest_run_root_task_run_uid": run.driver_task_run_uid,
+        "latest_run_trigger": facts.get("trigger"),
+        "latest_run_env": facts.get("env_name"),
+        "source_instance_name": None,
+        "source_type": run.source,
+    }
+
+
+def _pick(row: object, names: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names.split()}
 
 
 def operations(session: Session, run_uid: str) -> list[dict[str, Any]]:
     """The dataset operations of a run, those of one task on one dataset together."""
-    grouped: dict[tuple[Any, ...], list[views.DatasetOperationView]] = defaultdict(list)
+    grouped: dict[tuple[Any, ...], list[DatasetOperationView]] = defaultdict(list)
     for found in reversed(dataset_operations(session, run_uid=run_uid, limit=_MAX_OPERATIONS).data):
         grouped[found.path, found.operation_type, found.task_run_uid].append(found)
     return [
         {
-            "dataset_path": path,
-            "operation_type": kind,
+            **_pick(members[-1], "operation_type task_run_uid task_run_name operation_source"),
+            "dataset_path": members[-1].path,
             "latest_operation_status": _STATUS[members[-1].operation_status],
-            "records": _records(members[-1]),
+            "records": members[-1].data_dimensions[0] if members[-1].data_dimensions else None,
             "operations": len(members),
-            "task_run_uid": task_run_uid,
-            "task_run_name": members[-1].task_run_name,
-            "operation_source": members[-1].operation_source,
             "issues": [
                 {"type": "OperationError", "data": {"operation_error": member.error}}
                 for member in members
@@ -140,12 +134,8 @@ def operations(session: Session, run_uid: str) -> list[dict[str, Any]]:
             ],
             "columns_stats": members[-1].columns_stats or [],
         }
-        for (path, kind, task_run_uid), members in grouped.items()
+        for members in grouped.values()
     ]
-
-
-def _records(operation: views.DatasetOperationView) -> int | None:
-    return operation.data_dimensions[0] if operation.data_dimensions else None
 
 
 def full_graph(session: Session, run_uid: str) -> dict[str, Any] | None:
@@ -177,12 +167,7 @@ def full_graph(session: Session, run_uid: str) -> dict[str, Any] | None:
         "root_task_run_uid": root,
         "root": ids.get(root or ""),
         "nodes_info": {
-            str(task_run.id): {
-                "id": task_run.id,
-                "uid": task_run.uid,
-                "state": state,
-                "task_id": task_run.task_id,
-            }
+            str(task_run.id): {**_pick(task_run, "id uid task_id"), "state": state}
             for task_run, state in states.items()
         },
         "children": arrows[CHILD],
@@ -192,90 +177,54 @@ def full_graph(session: Session, run_uid: str) -> dict[str, Any] | None:
 
 def tasks(session: Session, uids: Sequence[str]) -> dict[str, Any]:
     """Task runs by uid, with their params, targets and attempts."""
-    rows = {row.uid: row for row in session.scalars(select(TaskRun).where(TaskRun.uid.in_(uids)))}
-    attempts: dict[str, list[Attempt]] = defaultdict(list)
-    wanted = select(Attempt).where(Attempt.task_run_uid.in_(uids))
-    for attempt in session.scalars(wanted.order_by(func.coalesce(Attempt.number, 0), Attempt.id)):
+    wanted = TaskRun.uid.in_(uids)
+    found = session.execute(select(TaskRun, Run.root_run_uid).join(Run, Run.uid == TaskRun.run_uid).where(wanted))
+    rows = {row.uid: (row, root_run_uid) for row, root_run_uid in found}
+    views = {view.task_run_uid: view for view in read_task_runs(session, wanted) if view.task_run_uid in rows}
+    attempts: dict[str, list[Attempt]] = {uid: [] for uid in views}
+    by_task_run = select(Attempt).where(Attempt.task_run_uid.in_(views)).order_by(*BY_ATTEMPT)
+    for attempt in session.scalars(by_task_run):
         attempts[attempt.task_run_uid or ""].append(attempt)
-    details = {}
-    for run_uid in sorted({row.run_uid for row in rows.values() if row.run_uid}):
-        detail = run_detail(session, run_uid)
-        if detail is not None:
-            details.update({task.task_run_uid: (detail, task) for task in detail.task_runs})
-    known = {uid: row for uid, row in rows.items() if uid in details}
-    targets = _targets(session, [attempt.id for uid in known for attempt in attempts[uid]])
-    of_params: dict[tuple[str, str | None], list[str]] = defaultdict(list)
-    for target in targets:
-        of_params[target["task_run_uid"], target["param_name"]].append(target["target_uid"])
-    instances = {uid: _instance(row, *details[uid], attempts[uid]) for uid, row in known.items()}
-    for uid, instance in instances.items():
-        for param in instance["task_run_params"]:
-            param["targets_uids"] = of_params[uid, param["name"]]
-    return {
-        "task_instances": instances,
-        "targets_operations": targets,
-        "attempts": {uid: [{"id": attempt.id, "error": attempt.error} for attempt in attempts[uid]] for uid in known},
-    }
-
-
-def _instance(row: TaskRun, run: views.RunDetail, task: views.TaskRunView, attempts: list[Attempt]) -> dict[str, Any]:
-    facts = task.facts
-    return {
-        "id": row.id,
-        "uid": row.uid,
-        "name": row.name,
-        "task_id": row.task_id,
-        "task_af_id": row.task_af_id,
-        "state": task.state,
-        "start_date": task.start_time,
-        "end_date": task.end_time,
-        "target_date": facts.get("target_date"),
-        "env": facts.get("env"),
-        "version": row.version,
-        "task_signature": row.task_signature,
-        "output_signature": facts.get("output_signature"),
-        "command_line": row.command_line,
-        "functional_call": row.functional_call,
-        "is_reused": row.is_reused,
-        "is_system": row.is_system,
-        "is_dynamic": row.is_dynamic,
-        "is_skipped": row.is_skipped,
-        "is_root": row.is_root,
-        "has_upstreams": facts.get("has_upstreams"),
-        "has_downstreams": facts.get("has_downstreams"),
-        "run_uid": row.run_uid,
-        "root_run_uid": run.root_run_uid,
-        "latest_task_run_attempt_id": attempts[-1].id if attempts else None,
-        "type": task.type,
-        "task_run_params": [
-            {"name": param.name, "value": param.value, "value_origin": param.origin} for param in task.params
-        ],
-        "external_links": task.links,
-    }
-
-
-def _targets(session: Session, attempts: Sequence[int]) -> list[dict[str, Any]]:
-    rows = session.execute(
+    targets = session.execute(
         select(Target, Attempt.task_run_uid)
         .join(Attempt, Attempt.id == Target.attempt_id)
-        .where(Target.attempt_id.in_(attempts))
+        .where(Attempt.task_run_uid.in_(views))
         .order_by(Target.id)
-    )
-    return [
-        {
-            "uid": target.uid,
-            "target_uid": target.uid,
-            "task_run_uid": task_run_uid,
-            "path": target.path,
-            "param_name": target.param_name,
-            "operation_type": target.operation_type,
-            "value_preview": target.value_preview,
-            "data_schema": target.data_schema,
-            "data_dimensions": target.data_dimensions,
-            "data_hash": target.data_hash,
+    ).all()
+    of_params: dict[tuple[str | None, str | None], list[str]] = defaultdict(list)
+    for target, task_run_uid in targets:
+        of_params[task_run_uid, target.param_name].append(target.uid)
+    instances = {}
+    for uid, view in views.items():
+        row, root_run_uid = rows[uid]
+        instances[uid] = {
+            **_pick(row, _OF_TASK_RUN),
+            **{name: view.facts.get(name) for name in _OF_FACTS.split()},
+            "state": view.state,
+            "start_date": view.start_time,
+            "end_date": view.end_time,
+            "root_run_uid": root_run_uid,
+            "latest_task_run_attempt_id": attempts[uid][-1].id if attempts[uid] else None,
+            "type": view.type,
+            "task_run_params": [
+                {
+                    "name": param.name,
+                    "value": param.value,
+                    "value_origin": param.origin,
+                    "targets_uids": of_params[uid, param.name],
+                }
+                for param in view.params
+            ],
+            "external_links": view.links,
         }
-        for target, task_run_uid in rows
-    ]
+    return {
+        "task_instances": instances,
+        "targets_operations": [
+            {**_pick(target, _OF_TARGET), "target_uid": target.uid, "task_run_uid": task_run_uid}
+            for target, task_run_uid in targets
+        ],
+        "attempts": {uid: [_pick(attempt, "id error") for attempt in attempts[uid]] for uid in views},
+    }
 
 
 def tasks_metrics(session: Session, uids: Sequence[str], limit: int) -> dict[str, dict[str, list[list[Any]]]]:
@@ -284,55 +233,51 @@ def tasks_metrics(session: Session, uids: Sequence[str], limit: int) -> dict[str
     Of many metrics fewer points are read, and of too many the first metrics alone.
     """
     found: dict[str, dict[str, list[list[Any]]]] = defaultdict(dict)
-    names = {
-        row.uid: row.task_id
-        for row in session.execute(select(TaskRun.uid, TaskRun.task_id).where(TaskRun.uid.in_(uids)))
-    }
-    query = series_query().with_only_columns(MetricSeries.id, MetricSeries.source, MetricKey.name, Attempt.task_run_uid)
-    series = session.execute(query.where(Attempt.task_run_uid.in_(uids)).limit(_MAX_SERIES)).all()
+    columns = (MetricSeries.id, MetricSeries.source, MetricKey.name, func.coalesce(TaskRun.task_id, TaskRun.uid))
+    query = select_logged("metrics", *columns).join(TaskRun, TaskRun.uid == Attempt.task_run_uid)
+    query = query.where(TaskRun.uid.in_(uids)).order_by(*BY_ATTEMPT, MetricKey.name)
+    series = session.execute(query.limit(_MAX_SERIES)).all()
     if series:
         limit = min(limit, _MAX_POINTS // len(series))
     for start in range(0, len(series), _CHUNK):
-        points: dict[int, list[Any]] = defaultdict(list)
         part = series[start : start + _CHUNK]
+        points: dict[int, list[Any]] = defaultdict(list)
         wanted = select(Metric.series_id, Metric.timestamp_us, Metric.kind, Metric.value, Metric.text).where(
             Metric.series_id.in_([each.id for each in part]), Metric.number <= limit
         )
         for row in session.execute(wanted.order_by(Metric.series_id, Metric.number)):
             points[row.series_id].append(row)
-        for series_id, source, key, task_run_uid in part:
-            found[names.get(task_run_uid) or task_run_uid][key] = [
-                [_EPOCH + timedelta(microseconds=row.timestamp_us), decode(row.kind, row.value, row.text), source]
-                for row in points[series_id]
+        for series_id, source, key, task_id in part:
+            found[task_id][key] = [
+                [_time(row.timestamp_us), decode(row.kind, row.value, row.text), source] for row in points[series_id]
             ]
     return found
+
+
+def _time(microseconds: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=microseconds)
 
 
 def attempt_logs(session: Session, attempt_id: int) -> list[dict[str, Any]]:
     """The log of one attempt; none when there is no such attempt."""
     query = (
-        select(Attempt, TaskRun.task_id)
-        .options(undefer(Attempt.log_body))
+        select(
+            Attempt.uid.label("task_run_attempt_uid"),
+            Attempt.task_run_uid.label("task_uid"),
+            Attempt.log_body,
+            TaskRun.task_id,
+        )
         .outerjoin(TaskRun, TaskRun.uid == Attempt.task_run_uid)
         .where(Attempt.id == attempt_id)
     )
-    return [
-        {
-            "task_run_attempt_uid": attempt.uid,
-            "task_id": task_id,
-            "task_uid": attempt.task_run_uid,
-            "log_body": attempt.log_body,
-        }
-        for attempt, task_id in session.execute(query)
-    ]
+    return [dict(row) for row in session.execute(query).mappings()]
 
 
 def metric_names(session: Session, run_uid: str) -> list[dict[str, Any]]:
     """Which task of a run has which metric."""
-    query = series_query().add_columns(TaskRun.name).join(TaskRun, TaskRun.uid == Attempt.task_run_uid)
-    rows = session.execute(query.where(TaskRun.run_uid == run_uid))
-    counted = Counter((name, key) for _, key, name in rows)
-    return [{"task_name": name, "metric_name": key} for name, key in counted]
+    query = select_logged("metrics", TaskRun.name.label("task_name"), MetricKey.name.label("metric_name"))
+    query = query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(TaskRun.run_uid == run_uid).distinct()
+    return [dict(row) for row in session.execute(query).mappings()]
 
 
 def scheduled_jobs(session: Session, name: str | None = None) -> list[dict[str, Any]]:
@@ -345,16 +290,17 @@ def scheduled_jobs(session: Session, name: str | None = None) -> list[dict[str, 
 
 def attempt_metrics(session: Session, attempt_uid: str, source: str | None) -> list[dict[str, Any]]:
     """The last values of an attempt's metrics."""
-    query = series_query().where(Attempt.uid == attempt_uid)
+    query = select_logged("metrics", MetricSeries, MetricKey.name).where(Attempt.uid == attempt_uid)
+    if source is not None:
+        query = query.where(MetricSeries.source == source)
     return [
         {
             "key": key,
             "value": decode(series.last_kind, series.last_value, series.last_text),
-            "timestamp": _EPOCH + timedelta(microseconds=series.last_timestamp_us),
+            "timestamp": _time(series.last_timestamp_us),
             "source": series.source,
         }
-        for series, key in session.execute(query)
-        if source is None or series.source == source
+        for series, key in session.execute(query.order_by(MetricKey.name))
     ]
 
 
@@ -368,21 +314,35 @@ def run_infos(session: Session, wanted: dict[str, str]) -> list[dict[str, Any]]:
         query = query.where(Run.job_name == wanted["dag_id"])
     return [
         {
-            "uid": run.uid,
+            **_pick(run, "uid root_run_uid name job_name project_name user start_time end_time execution_date"),
             "run_uid": run.uid,
-            "root_run_uid": run.root_run_uid,
-            "name": run.name,
-            "job_name": run.job_name,
             "dag_id": (run.facts or {}).get("dag_id") or run.job_name,
-            "project_name": run.project_name,
-            "user": run.user,
             "state": shown_state(session, run),
-            "start_time": run.start_time,
-            "end_time": run.end_time,
-            "execution_date": run.execution_date,
         }
         for run in session.scalars(query)
     ]
+
+
+def client_run(session: Session, run_uid: str) -> dict[str, Any] | None:
+    """A run with the latest attempts of its task runs, or None when there is none."""
+    run = run_detail(session, run_uid, logged=False)
+    if run is None:
+        return None
+    task_runs = [
+        {
+            "task_run_uid": task.task_run_uid,
+            "latest_error": task.error,
+            "latest_task_run_attempt": {
+                "timestamp": task.end_time or task.start_time,
+                "start_date": task.start_time,
+                "end_date": task.end_time,
+                "state": task.state,
+                "latest_error": task.error,
+            },
+        }
+        for task in run.task_runs
+    ]
+    return {"run_uid": run.run_uid, "state": run.state, "task_runs": task_runs}
 
 
 def task_run_infos(session: Session, wanted: dict[str, str]) -> list[dict[str, Any]]:
@@ -392,15 +352,5 @@ def task_run_infos(session: Session, wanted: dict[str, str]) -> list[dict[str, A
         query = query.where(TaskRun.task_af_id == wanted["task_af_id"])
     if "run_uid" in wanted:
         query = query.where(TaskRun.run_uid == wanted["run_uid"].lower())
-    return [
-        {
-            "uid": task_run.uid,
-            "task_run_uid": task_run.uid,
-            "run_uid": task_run.run_uid,
-            "name": task_run.name,
-            "task_id": task_run.task_id,
-            "task_af_id": task_run.task_af_id,
-            "execution_date": task_run.execution_date,
-        }
-        for task_run in session.scalars(query)
-    ]
+    names = "uid run_uid name task_id task_af_id execution_date"
+    return [{**_pick(task_run, names), "task_run_uid": task_run.uid} for task_run in session.scalars(query)]

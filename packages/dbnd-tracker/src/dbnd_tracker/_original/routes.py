@@ -6,8 +6,6 @@ nothing like them here, and their routes do not exist.
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -15,16 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, Field
 
-from dbnd_tracker._api.runs import conditions_of
 from dbnd_tracker._original import queries as queries
-from dbnd_tracker._queries import QueryError, run_detail
+from dbnd_tracker._queries.expressions import QueryError
+from dbnd_tracker._queries.grammar import filter_conditions, parse_filter
 from dbnd_tracker._schemas.fields import Many, Uid
 from dbnd_tracker._views import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from sqlalchemy.orm import Session
 
     from dbnd_tracker._storage.database import Database
 
@@ -86,9 +82,8 @@ def _add_run_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
         page: Annotated[int, Query(alias="page[number]", ge=1, le=1_000_000)] = 1,
     ) -> Rows:
         """Jobs with their latest runs, those that ran last first unless they are sorted otherwise."""
-        asked = conditions_of(filters)
-        conditions = [replace(each, name=_JOB_NAMES.get(each.name, each.name)).comparison() for each in asked]
-        data, total = ask(queries.jobs, conditions, sort=sort, limit=limit, offset=(page - 1) * limit)
+        asked = parse_filter(filters, _JOB_NAMES)
+        data, total = ask(queries.jobs, asked, sort=sort, limit=limit, offset=(page - 1) * limit)
         return Rows(data=data, meta={"total": total})
 
     @router.get("/api/v1/runs/{run_uid}/operations")
@@ -100,7 +95,10 @@ def _add_run_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
     @router.get("/api/v1/metrics/for_alerts")
     def metric_names(filters: _Filter = None) -> Rows:
         """Which task of a run has which metric."""
-        return Rows(data=ask(queries.metric_names, _one(filters, "run_uid", "uid").lower()))
+        found = list(_filter(filters, "run_uid", "uid").values())
+        if len(found) != 1:
+            raise QueryError("The filter must name one run_uid.")
+        return Rows(data=ask(queries.metric_names, found[0].lower()))
 
     @router.get("/api/v1/scheduled_jobs")
     def scheduled_jobs(name: str | None = None) -> Rows:
@@ -137,52 +135,28 @@ def _add_client_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
     @router.get("/api/client/v1/run/{run_uid}")
     def client_run(run_uid: str) -> dict[str, Any]:
         """A run with the latest attempts of its task runs."""
-        found = ask(_client_run, run_uid.lower())
+        found = ask(queries.client_run, run_uid.lower())
         return _found(found, f"There is no run {run_uid}.")
 
     @router.get("/api/client/v1/run_info")
     def run_info(filters: _Filter = None) -> Rows:
         """Runs by uid, or by DAG."""
-        return Rows(data=ask(queries.run_infos, _filter(filters, {"uid", "run_uid", "dag_id"})))
+        return Rows(data=ask(queries.run_infos, _filter(filters, "uid", "run_uid", "dag_id")))
 
     @router.get("/api/client/v1/task_run_info")
     def task_run_info(filters: _Filter = None) -> Rows:
         """Task runs by their readable ids."""
-        return Rows(data=ask(queries.task_run_infos, _filter(filters, {"task_af_id", "run_uid"})))
+        return Rows(data=ask(queries.task_run_infos, _filter(filters, "task_af_id", "run_uid")))
 
     @router.get("/api/client/v1/scheduled_job_info")
     def scheduled_job_info(filters: _Filter = None) -> Rows:
         """Jobs that a scheduler has told of."""
-        return Rows(data=ask(queries.scheduled_jobs, _filter(filters, {"name"}).get("name")))
+        return Rows(data=ask(queries.scheduled_jobs, _filter(filters, "name").get("name")))
 
     @router.get("/api/client/v1/metrics")
     def client_metrics(task_run_attempt_uid: str, source: str | None = None) -> Rows:
         """The last values of an attempt's metrics."""
         return Rows(data=ask(queries.attempt_metrics, task_run_attempt_uid.lower(), source))
-
-
-def _client_run(session: Session, run_uid: str) -> dict[str, Any] | None:
-    run = run_detail(session, run_uid)
-    if run is None:
-        return None
-    return {
-        "run_uid": run.run_uid,
-        "state": run.state,
-        "task_runs": [
-            {
-                "task_run_uid": task.task_run_uid,
-                "latest_error": task.error,
-                "latest_task_run_attempt": {
-                    "timestamp": task.end_time or task.start_time,
-                    "start_date": task.start_time,
-                    "end_date": task.end_time,
-                    "state": task.state,
-                    "latest_error": task.error,
-                },
-            }
-            for task in run.task_runs
-        ],
-    }
 
 
 def _found(answer: dict[str, Any] | None, missing: str) -> dict[str, Any]:
@@ -191,28 +165,14 @@ def _found(answer: dict[str, Any] | None, missing: str) -> dict[str, Any]:
     return answer
 
 
-def _filter(text: str | None, names: set[str]) -> dict[str, str]:
+def _filter(text: str | None, *names: str) -> dict[str, str]:
     """The values that a filter asks for by equality, by name.
 
     Raises:
-        QueryError: It is not of the form of a filter, or has other names or operators.
+        QueryError: It is no filter, or has other names or operators.
     """
-    try:
-        conditions = [(c["name"], c.get("op", "eq"), str(c["val"])) for c in json.loads(text or "[]")]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        msg = f'filter={str(text)[:80]!r} is not of the form [{{"name": "uid", "op": "eq", "val": "..."}}].'
-        raise QueryError(msg) from None
+    conditions = filter_conditions(text)
     for name, operator, _ in conditions:
-        if not isinstance(name, str) or name not in names or operator != "eq":
-            msg = f"This is filtered by {', '.join(sorted(names))} with eq alone, not by {str(name)[:80]!r}."
-            raise QueryError(msg)
+        if name not in names or operator != "eq":
+            raise QueryError(f"This is filtered by {', '.join(sorted(names))} with eq alone, not by {name[:80]!r}.")
     return {name: value for name, _, value in conditions}
-
-
-def _one(text: str | None, *names: str) -> str:
-    """The one value that a filter must name."""
-    found = list(_filter(text, set(names)).values())
-    if len(found) != 1:
-        msg = f"The filter must name one {names[0]}."
-        raise QueryError(msg)
-    return found[0]

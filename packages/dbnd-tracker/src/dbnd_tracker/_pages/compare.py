@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
@@ -12,12 +9,11 @@ from dbnd_tracker._pages.plots import Parallel, Scatter, make_parallel, make_sca
 from dbnd_tracker._pages.sections import VERIFIED, Section, Sections
 from dbnd_tracker._pages.task import chart_line
 from dbnd_tracker._pages.templates import is_live, number_text
-from dbnd_tracker._queries.comparison import Logged, everything_logged, runs_by_uid
-from dbnd_tracker._queries.expressions import KINDS, Field, Kind, as_number
+from dbnd_tracker._queries.comparison import ComparedRow, compared_rows
+from dbnd_tracker._queries.expressions import KINDS, LoggedKind, as_number
+from dbnd_tracker._queries.runs import runs_by_uid
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy.orm import Session
     from starlette.datastructures import QueryParams
 
@@ -28,25 +24,7 @@ _MAX_CHARTS: Final = 60
 _MAX_AXES: Final = 7
 _MAX_CHOICES: Final = 300
 _ALL: Final = "all"
-_ORDER: Final[tuple[Kind, ...]] = ("params", "metrics", "tags")
-
-
-@dataclass(frozen=True)
-class Row:
-    """Something that was logged, as each run has it; None where a run has none."""
-
-    field: Field
-    logged: list[Logged | None]
-
-    @cached_property
-    def values(self) -> list[Any]:
-        """Its value in each run."""
-        return [None if one is None else one.value for one in self.logged]
-
-    @cached_property
-    def differs(self) -> bool:
-        """Whether the runs do not all have the same value."""
-        return len({str(value) for value in self.values}) > 1
+_ORDER: Final[tuple[LoggedKind, ...]] = ("params", "metrics", "tags")
 
 
 class ComparePage:
@@ -65,16 +43,16 @@ class ComparePage:
         self.shows_all = query.get("show") == _ALL
         self.sections = Sections("/app/compare", query)
         self.is_live = any(is_live(run.state) for run in self.runs)
-        uids = [run.run_uid for run in self.runs]
-        self.rows = _rows([one for one in everything_logged(session, uids) if one.field.name != VERIFIED], uids)
-        self._axes: dict[str, Row] = {str(row.field): row for row in self.rows if row.field.kind != "tags"}
+        rows = compared_rows(session, [run.run_uid for run in self.runs])
+        self.rows = [row for row in rows if row.field.name != VERIFIED]
+        self._axes: dict[str, ComparedRow] = {str(row.field): row for row in self.rows if row.field.kind != "tags"}
         self.x, self.y = self._chosen_axes(query.get("x"), query.get("y"))
 
     @property
-    def kinds(self) -> list[tuple[Kind, Section]]:
+    def kinds(self) -> list[tuple[LoggedKind, Section]]:
         """A part of the rows of each kind that has any to show."""
         wanted = self.sections.find.casefold()
-        shown: list[tuple[Kind, Section]] = []
+        shown: list[tuple[LoggedKind, Section]] = []
         for kind in _ORDER:
             rows = [row for row in self.rows if row.field.kind == kind and (row.differs or self.shows_all)]
             found = [row for row in rows if wanted in row.field.name.casefold()]
@@ -102,7 +80,7 @@ class ComparePage:
             if row.field.kind == "metrics" and any(line and line.points > 1 for line in row.logged):
                 series = [
                     # The colour of a run is the same in every chart.
-                    chart_line(line.task_run_uid, line.start, line.field.name, _name(run), colour=place)
+                    chart_line(line.task_run_uid, line.start, line.key, _name(run), colour=place)
                     for place, (run, line) in enumerate(zip(self.runs, row.logged, strict=True))
                     if line is not None
                 ]
@@ -119,7 +97,7 @@ class ComparePage:
             found[kind] = [*names[:_MAX_CHOICES], *(name for name in names[_MAX_CHOICES:] if name in chosen)]
         return found
 
-    def _named(self, kind: Kind, *, differing: bool = False) -> list[str]:
+    def _named(self, kind: LoggedKind, *, differing: bool = False) -> list[str]:
         rows = self._axes.items()
         return [name for name, row in rows if row.field.kind == kind and (row.differs or not differing)]
 
@@ -165,19 +143,3 @@ class ComparePage:
 
 def _name(run: RunSummary) -> str:
     return run.name or run.run_uid
-
-
-def _rows(logged: Sequence[Logged], uids: Sequence[str]) -> list[Row]:
-    """A row for each field; where a run's tasks differ under one name, one for each task, with the task's name."""
-    by_field: dict[Field, dict[str, list[Logged]]] = defaultdict(lambda: defaultdict(list))
-    for one in logged:
-        by_field[one.field][one.run_uid].append(one)
-    found: dict[Field, dict[str, Logged]] = defaultdict(dict)
-    for field, runs in by_field.items():
-        is_ambiguous = any(len({str(one.value) for one in ones}) > 1 for ones in runs.values())
-        for run_uid, ones in runs.items():
-            for one in ones:
-                named = Field(field.kind, f"{field.name} ({one.task})") if is_ambiguous else field
-                found[named][run_uid] = one
-    ordered = sorted(found.items(), key=lambda item: (item[0].kind, item[0].name))
-    return [Row(field, [of_runs.get(uid) for uid in uids]) for field, of_runs in ordered]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from dbnd_tracker._pages.sections import VERIFIED, Sections
 from dbnd_tracker._pages.templates import elapsed_element, is_live, run_url, time_element
 from dbnd_tracker._pages.timeline import Timeline
-from dbnd_tracker._queries import logging_task_runs, task_run_log
-from dbnd_tracker._queries.listing import Kind, tag_values
+from dbnd_tracker._queries.details import logging_task_runs, task_run_log
+from dbnd_tracker._queries.listing import tag_values
+from dbnd_tracker._queries.logged import ListKind
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from dbnd_tracker._views import RunDetail, TaskRunView
 
-_LISTS: Final[tuple[Kind, ...]] = ("metrics", "params", "tags", "artifacts", "datasets")
+_LISTS: Final[tuple[ListKind, ...]] = ("metrics", "params", "tags", "artifacts", "datasets")
 _MLFLOW_RUN: Final = re.compile(r"/runs/([0-9A-Za-z_-]{1,64})/?$")
 _LOG_LINES: Final = 200
 _TASKS: Final = 500
@@ -49,7 +50,7 @@ class RunPage:
         self.log = log_tail(session, self.log_task.task_run_uid) if self.log_task else None
         by_uid = {task.task_run_uid: task for task in tasks}
         self.logged = {kind: self.sections.logged(session, kind, by_uid, run_uid=run.run_uid) for kind in _LISTS}
-        verdicts = tag_values(session, run.run_uid, VERIFIED)
+        verdicts = tag_values(session, VERIFIED, run_uid=run.run_uid)
         self.links = [link for task in tasks for link in links_of(task, verdicts.get(task.task_run_uid))]
 
     @property

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from dbnd_tracker._queries.listing import Kind, list_part
+from dbnd_tracker._queries.listing import list_part
+from dbnd_tracker._queries.logged import ListKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +74,7 @@ class Sections:
     def logged(
         self,
         session: Session,
-        kind: Kind,
+        kind: ListKind,
         tasks: Mapping[str, TaskRunView],
         *,
         run_uid: str | None = None,

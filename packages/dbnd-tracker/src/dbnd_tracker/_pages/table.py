@@ -8,19 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from dbnd_tracker._pages.templates import is_live, job_url
-from dbnd_tracker._queries.expressions import KINDS, STATES, Field, QueryError, as_time
-from dbnd_tracker._queries.grammar import joined, parse_expression
-from dbnd_tracker._queries.run_table import (
-    ORDERS,
-    STARTED,
-    RunFilter,
-    RunTable,
-    choices,
-    logged_names,
-    logged_values,
-    run_table,
-)
-from dbnd_tracker._queries.runs import Condition
+from dbnd_tracker._queries.expressions import KINDS, STATES, Expression, Field, QueryError, as_time
+from dbnd_tracker._queries.grammar import condition, joined, parse_expression
+from dbnd_tracker._queries.logged import logged_names, logged_values
+from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunTable, choices, run_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,17 +62,19 @@ class TablePage:
         known = Field.parse(name) or (name if name in ORDERS else None)
         self.order = known or STARTED
         self.descending = known is None or self.text("sort").startswith("-")
-        self.filter, self.problem = RunFilter(), ""
+        self.chosen_states = list(dict.fromkeys(state.lower() for state in self.given["state"]))
+        self.problem = ""
         self.table = RunTable([], 0, has_previous=False, has_next=False, first=None)
         after, before = query.get("after") or None, query.get("before") or None
         try:
-            self.filter = self._filter()
+            conditions = self._conditions()
         except (QueryError, ValueError) as error:
             self.problem = str(error)
         else:
             self.table = run_table(
                 session,
-                self.filter,
+                *conditions,
+                search=self.text("q"),
                 order=self.order,
                 descending=self.descending,
                 limit=self.limit,
@@ -103,7 +96,7 @@ class TablePage:
         return next(iter(self.given[name]), "")
 
     @property
-    def condition(self) -> str:
+    def where(self) -> str:
         """The conditions that the address gives, as one."""
         return joined(self.given["where"])
 
@@ -112,26 +105,22 @@ class TablePage:
         day = self.text(name)[: len("2026-03-04")]
         return day if _DAY.fullmatch(day) else ""
 
-    def _filter(self) -> RunFilter:
-        """What the address asks for.
+    def _conditions(self) -> list[Expression | None]:
+        """What the address asks for: what was written as a condition, and what the fields say.
 
         Raises:
             QueryError: A condition cannot be understood.
             ValueError: A time cannot be.
         """
-        states = tuple(dict.fromkeys(state.lower() for state in self.given["state"]))
-        for state in states:
-            Condition("state", "eq", state).comparison()
-        return RunFilter(
-            search=self.text("q"),
-            job=self.job or self.text("job"),
-            project=self.text("project"),
-            user=self.text("user"),
-            states=states,
-            since=_moment(self.text("since")),
-            until=_moment(self.text("until"), is_end=True),
-            where=parse_expression(self.condition),
-        )
+        given = {"job": self.job or self.text("job"), "project": self.text("project"), "user": self.text("user")}
+        texts = [condition(name, "=", value) for name, value in given.items() if value]
+        since, until = _moment(self.text("since")), _moment(self.text("until"), is_end=True)
+        for sign, moment in ((">=", since), ("<", until)):
+            if moment is not None:
+                texts.append(condition("start_time", sign, moment.isoformat()))
+        if self.chosen_states:
+            texts.append(" or ".join(condition("state", "=", state) for state in self.chosen_states))
+        return [parse_expression(self.where), parse_expression(joined(texts))]
 
     def href(self, **changes: str | Iterable[str] | None) -> str:
         """The address of this table with some of what it asks for changed; it starts at the first page.
@@ -193,7 +182,8 @@ class TablePage:
     @property
     def is_filtered(self) -> bool:
         """Whether the address asks for a part of the runs."""
-        return self.filter != RunFilter(job=self.job or "")
+        names = ["q", *([] if self.job else ["job"]), "project", "user", "state", "since", "until", "where"]
+        return not self.problem and any(self.given[name] for name in names)
 
 
 def _common(names: Iterable[Field]) -> list[Field]:

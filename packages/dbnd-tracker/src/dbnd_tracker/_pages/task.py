@@ -10,7 +10,9 @@ from dbnd_tracker._format import value_text
 from dbnd_tracker._pages.run import links_of, log_tail
 from dbnd_tracker._pages.sections import VERIFIED, Section, Sections
 from dbnd_tracker._pages.templates import elapsed_element, is_live, task_url, time_element
-from dbnd_tracker._queries.listing import Kind, metrics_named, tag_values
+from dbnd_tracker._queries.details import children_of
+from dbnd_tracker._queries.listing import metrics_named, tag_values
+from dbnd_tracker._queries.logged import ListKind
 from dbnd_tracker._storage.models import Attempt, Run, TaskRun
 
 if TYPE_CHECKING:
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from starlette.datastructures import QueryParams
 
-    from dbnd_tracker._views import MetricView, RunDetail, TaskRunView
+    from dbnd_tracker._views import MetricView, RunSummary, TaskRunView
 
-_LISTS: Final[tuple[Kind, ...]] = ("metrics", "params", "tags", "datasets", "targets")
+_LISTS: Final[tuple[ListKind, ...]] = ("metrics", "params", "tags", "datasets", "targets")
 _CHARTS: Final = 60
 _PLOTTED: Final = 30
 _SIBLINGS: Final = 20
@@ -33,28 +35,28 @@ class TaskPage:
 
     Args:
         session: Where to read.
-        run: Its run, without what its task runs logged.
+        run: Its run.
         task: The task run.
         query: The address' query: ``with``, uids of runs whose task of the same name its charts show, too; ``plot``,
             keys of metrics that share one chart, without which each has its own; and what ``Sections`` read.
     """
 
-    def __init__(self, session: Session, run: RunDetail, task: TaskRunView, query: QueryParams) -> None:
+    def __init__(self, session: Session, run: RunSummary, task: TaskRunView, query: QueryParams) -> None:
         self.run = run
         self.task = task
         self.is_live = is_live(run.state)
         self.log = log_tail(session, task.task_run_uid)
-        self.links = links_of(task, tag_values(session, run.run_uid, VERIFIED).get(task.task_run_uid))
+        verdicts = tag_values(session, VERIFIED, task_run_uid=task.task_run_uid)
+        self.links = links_of(task, verdicts.get(task.task_run_uid))
         self.sections = sections = Sections(task_url(run.job_name, run.run_uid, task.task_run_uid), query)
         own = {task.task_run_uid: task}
         self.logged: dict[str, Section] = {kind: sections.logged(session, kind, own) for kind in _LISTS}
         self.logged["models"] = sections.logged(session, "artifacts", own, name="models", keep=_is_model)
         self.logged["artifacts"] = sections.logged(session, "artifacts", own, keep=lambda name: not _is_model(name))
         self.attempts = sections.cut("attempts", task.attempts)
-        others = run.task_runs
-        self.parent = next((other for other in others if other.task_run_uid == task.parent_task_run_uid), None)
-        children = [other for other in others if other.parent_task_run_uid == task.task_run_uid]
-        self.children = sections.cut("children", children)
+        parent = select(TaskRun.uid.label("task_run_uid"), TaskRun.name).where(TaskRun.uid == task.parent_task_run_uid)
+        self.parent = session.execute(parent).first()
+        self.children = sections.cut("children", children_of(session, task.task_run_uid))
         self.chosen = frozenset(query.getlist("with"))
         self.siblings = _siblings(session, run, query.getlist("with"))
         self.others = _same_tasks(session, task, [uid for uid, _ in self.siblings if uid in self.chosen])
@@ -108,7 +110,7 @@ def _is_number(metric: MetricView) -> bool:
     return metric.min is not None or metric.type in {"float", "int"}
 
 
-def _siblings(session: Session, run: RunDetail, chosen: Sequence[str]) -> list[tuple[str, str]]:
+def _siblings(session: Session, run: RunSummary, chosen: Sequence[str]) -> list[tuple[str, str]]:
     """Uids and names of the latest other runs of the same job, and of those that are chosen already."""
     newest = (Run.start_time.desc(), Run.id.desc())
     latest = select(Run.uid).where(Run.job_name == run.job_name, Run.uid != run.run_uid).order_by(*newest)

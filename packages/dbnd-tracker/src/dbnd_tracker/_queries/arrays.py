@@ -117,11 +117,7 @@ def _read_arrays(connection: Connection, series_id: int, after: int, last: int, 
 
 
 class SeriesCache:
-    """The series that were asked for lately; any number of threads may use it.
-
-    Args:
-        max_points: How many points are kept at most, of all series together, but for the series asked for last.
-    """
+    """The series that were asked for lately, up to ``max_points`` in all; any number of threads may use it."""
 
     def __init__(self, max_points: int = _MAX_KEPT) -> None:
         self._max_points = max_points
@@ -130,13 +126,7 @@ class SeriesCache:
 
     @contextmanager
     def columns(self, session: Session, series: Series, *, only_values: bool = False) -> Iterator[Columns]:
-        """The points of a series, for one thread at a time.
-
-        Args:
-            session: Where to read.
-            series: The series.
-            only_values: Whether the other arrays may be shorter than ``value``.
-        """
+        """The points of a series, for one thread at a time; if ``only_values``, other arrays may be shorter."""
         key = series.id, series.first_us
         with self._lock:
             columns = self._kept.setdefault(key, Columns())

@@ -1,19 +1,21 @@
-"""What several runs logged, for a comparison: one query for each kind, however many runs there are."""
+"""What several runs logged, side by side: one query for each kind, however many runs there are."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, literal, select
+from sqlalchemy import func, literal
 
-from dbnd_tracker._queries.expressions import Field, Kind
-from dbnd_tracker._queries.runs import summary
-from dbnd_tracker._storage.encoding import decode
-from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Param, Run, Tag, TaskRun
-from dbnd_tracker._views import ComparedValue, Comparison, RunSummary
+from dbnd_tracker._queries.expressions import KINDS, Field
+from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, select_logged, value_of
+from dbnd_tracker._queries.runs import runs_by_uid
+from dbnd_tracker._storage.models import Attempt, MetricSeries, TaskRun
+from dbnd_tracker._views import ComparedValue, RunComparison
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -21,91 +23,85 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """One thing that a task of a run logged.
+    """One thing that a task of a run logged; ``start`` is that of the task run."""
 
-    Args:
-        run_uid: The run.
-        task_run_uid: The task run.
-        task: Its name.
-        start: When it started.
-        field: What was logged.
-        value: Its value; of a metric the last one.
-        points: How many points a metric has; 0 for anything else.
-    """
-
+    key: str
     run_uid: str
     task_run_uid: str
     task: str
     start: datetime | None
-    field: Field
+    points: int
+    """How many points a metric has; 0 for anything else."""
     value: Any
-    points: int = 0
+    """Of a metric the last one."""
 
 
-def runs_by_uid(session: Session, uids: Sequence[str]) -> list[RunSummary]:
-    """The runs with these uids, in their order; what does not exist is left out."""
-    found = {run.uid: run for run in session.scalars(select(Run).where(Run.uid.in_(uids)))}
-    return [RunSummary(**summary(session, found[uid])) for uid in dict.fromkeys(uids) if uid in found]
+@dataclass(frozen=True)
+class ComparedRow:
+    """Something that was logged, as each run has it; None where a run has none."""
+
+    field: Field
+    logged: list[Logged | None]
+
+    @cached_property
+    def values(self) -> list[Any]:
+        """Its value in each run."""
+        return [None if one is None else one.value for one in self.logged]
+
+    @cached_property
+    def differs(self) -> bool:
+        """Whether the runs do not all have the same value."""
+        return any(value != self.values[0] for value in self.values)
 
 
-def compare_runs(session: Session, uids: Sequence[str]) -> Comparison:
-    """What the tasks of several runs have logged, side by side.
+def compared_rows(session: Session, runs: Sequence[str]) -> list[ComparedRow]:
+    """What the tasks of the runs with these uids logged, by kind and name.
 
-    Args:
-        session: Where to read.
-        uids: The runs, in the order in which they stand; what does not exist is left out.
+    Where the tasks of a run differ in what they logged under one name, the name gets the task's.
     """
-    runs = runs_by_uid(session, uids)
-    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for logged in everything_logged(session, [run.run_uid for run in runs]):
-        place = (logged.field.kind, logged.task or "", logged.field.name)
-        rows.setdefault(place, {})[logged.run_uid] = logged.value
-    data = [
-        ComparedValue(kind=kind, task=task, name=name, values=values, differs=_differ(values, len(runs)))
-        for (kind, task, name), values in sorted(rows.items())
+    by_field: dict[Field, dict[str, list[Logged]]] = defaultdict(lambda: defaultdict(list))
+    for field, one in _everything_logged(session, runs):
+        by_field[field][one.run_uid].append(one)
+    found: dict[Field, dict[str, Logged]] = defaultdict(dict)
+    for field, of_runs in by_field.items():
+        is_ambiguous = any(one.value != ones[0].value for ones in of_runs.values() for one in ones)
+        for run_uid, ones in of_runs.items():
+            for one in ones:
+                named = Field(field.kind, f"{field.name} ({one.task})") if is_ambiguous else field
+                found[named][run_uid] = one
+    return [
+        ComparedRow(field, [logged.get(run) for run in runs])
+        for field, logged in sorted(found.items(), key=lambda item: (item[0].kind, item[0].name))
     ]
-    return Comparison(runs=runs, data=data)
 
 
-def _differ(values: dict[str, Any], runs: int) -> bool:
-    found = list(values.values())
-    return len(found) != runs or any(value != found[0] for value in found)
+def compare_runs(session: Session, uids: Sequence[str]) -> RunComparison:
+    """What the tasks of several runs have logged, side by side; a run that does not exist is left out."""
+    runs = runs_by_uid(session, uids)
+    data = [
+        ComparedValue(
+            kind=row.field.kind,
+            name=row.field.name,
+            values={one.run_uid: one.value for one in row.logged if one},
+            differs=row.differs,
+        )
+        for row in compared_rows(session, [run.run_uid for run in runs])
+    ]
+    return RunComparison(runs=runs, data=data)
 
 
-def everything_logged(session: Session, runs: Sequence[str]) -> list[Logged]:
-    """Params, metrics and tags of the runs with these uids; what several attempts logged stands there once."""
+def _everything_logged(session: Session, runs: Sequence[str]) -> list[tuple[Field, Logged]]:
+    """Params, metrics and tags of runs; what several attempts logged stands there once."""
     found: dict[tuple[str, Field], Logged] = {}
-    # What an argument of a task and a logged param have in common is their name: the one logged later counts.
-    kinds: tuple[tuple[Kind, Any], ...] = (("params", _texts(Param)), ("tags", _texts(Tag)), ("metrics", _metrics()))
-    for kind, query in kinds:
-        for run_uid, task_run_uid, task, start, name, points, *value in session.execute(
-            query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(TaskRun.run_uid.in_(runs))
+    owner = (TaskRun.run_uid, TaskRun.uid, func.coalesce(TaskRun.name, TaskRun.uid), Attempt.start_time)
+    for kind in KINDS:
+        table = TABLES[kind]
+        points = MetricSeries.points if kind == "metrics" else literal(0)
+        query = select_logged(kind, table.name, *owner, points, *table.values)
+        query = query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(TaskRun.run_uid.in_(runs))
+        # What an argument of a task and a logged param have in common is their name: the one logged later counts.
+        for name, run, task_run, task, start, count, *value in session.execute(
+            query.order_by(*BY_ATTEMPT, table.model.id)
         ):
-            field = Field(kind, name)
-            shown = decode(*value) if kind == "metrics" else value[0]
-            found[task_run_uid, field] = Logged(run_uid, task_run_uid, task, start, field, shown, points)
-    return list(found.values())
-
-
-_OWNER: Final = (TaskRun.run_uid, TaskRun.uid, func.coalesce(TaskRun.name, TaskRun.uid), Attempt.start_time)
-
-
-def _texts(table: type[Param | Tag]) -> Any:
-    return (
-        select(*_OWNER, table.name, literal(0), table.value)
-        .select_from(table)
-        .join(Attempt, Attempt.id == table.attempt_id)
-        .order_by(func.coalesce(Attempt.number, 0), Attempt.id, table.id)
-    )
-
-
-def _metrics() -> Any:
-    values = (MetricSeries.points, MetricSeries.last_kind, MetricSeries.last_value, MetricSeries.last_text)
-    return (
-        select(*_OWNER, MetricKey.name, *values)
-        .select_from(MetricSeries)
-        .join(MetricKey, MetricKey.id == MetricSeries.key_id)
-        .join(Attempt, Attempt.id == MetricSeries.attempt_id)
-        .where(MetricSeries.points > 0)
-        .order_by(func.coalesce(Attempt.number, 0), Attempt.id)
-    )
+            found[task_run, Field(kind, name)] = Logged(name, run, task_run, task, start, count, value_of(kind, value))
+    return [(field, logged) for (_, field), logged in found.items()]

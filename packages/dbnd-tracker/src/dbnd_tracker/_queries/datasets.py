@@ -18,16 +18,8 @@ _MAX_OPERATIONS: Final = 1_000
 
 def dataset_operations(
     session: Session, *, path: str | None = None, run_uid: str | None = None, limit: int = 100, after: int | None = None
-) -> views.DatasetOperationPage:
-    """Operations on datasets, newest first.
-
-    Args:
-        session: Where to read.
-        path: Only those on this path.
-        run_uid: Only those of this run.
-        limit: How many at most.
-        after: Cursor that an earlier call returned.
-    """
+) -> views.DatasetOperationList:
+    """Operations on datasets, newest first, of one path or run; ``after`` is the cursor of an earlier call."""
     query = _operations().order_by(DatasetOperation.id.desc()).limit(limit + 1)
     if path is not None:
         query = query.where(DatasetOperation.path == path)
@@ -36,18 +28,12 @@ def dataset_operations(
     if after is not None:
         query = query.where(DatasetOperation.id < after)
     rows = session.execute(query).all()
-    shown = rows[:limit]
-    cursor = shown[-1].DatasetOperation.id if shown and len(rows) > limit else None
-    return views.DatasetOperationPage(data=[_view(row) for row in shown], after=cursor)
+    cursor = rows[limit - 1].DatasetOperation.id if len(rows) > limit else None
+    return views.DatasetOperationList(data=[_view(row) for row in rows[:limit]], after=cursor)
 
 
 def lineage(session: Session, path: str) -> views.Lineage:
-    """What was read by the task runs that wrote ``path``, and what was written by those that read it.
-
-    Args:
-        session: Where to read.
-        path: Path of the dataset.
-    """
+    """What was read by the task runs that wrote ``path``, and what was written by those that read it."""
     touched = session.execute(
         _operations().where(DatasetOperation.path == path).order_by(DatasetOperation.id.desc()).limit(_MAX_OPERATIONS)
     ).all()
@@ -66,15 +52,14 @@ def lineage(session: Session, path: str) -> views.Lineage:
 def _paths(session: Session, task_runs: set[str], operation: str, own: str) -> list[views.LineageEdge]:
     """Other datasets on which these task runs did ``operation``."""
     found: dict[str, set[str]] = defaultdict(set)
-    if task_runs:
-        query = _operations().where(
-            TaskRun.uid.in_(sorted(task_runs)),
-            DatasetOperation.operation_type == operation,
-            DatasetOperation.path.is_not(None),
-            DatasetOperation.path != own,
-        )
-        for row in session.execute(query):
-            found[row.DatasetOperation.path].add(row.task_run_uid)
+    query = _operations().where(
+        TaskRun.uid.in_(sorted(task_runs)),
+        DatasetOperation.operation_type == operation,
+        DatasetOperation.path.is_not(None),
+        DatasetOperation.path != own,
+    )
+    for row in session.execute(query):
+        found[row.DatasetOperation.path].add(row.task_run_uid)
     return [views.LineageEdge(path=other, task_run_uids=sorted(uids)) for other, uids in sorted(found.items())]
 
 
@@ -94,11 +79,5 @@ def _operations() -> Any:
 
 
 def _view(row: Any) -> views.DatasetOperationView:
-    names = views.DatasetView.model_fields
-    return views.DatasetOperationView(
-        **{name: getattr(row.DatasetOperation, name) for name in names},
-        task_run_uid=row.task_run_uid,
-        task_run_name=row.task_run_name,
-        run_uid=row.run_uid,
-        job_name=row.job_name,
-    )
+    owner = {name: value for name, value in row._mapping.items() if name != "DatasetOperation"}  # noqa: SLF001  SQLAlchemy's public name
+    return views.view_of(views.DatasetOperationView, row.DatasetOperation, **owner)

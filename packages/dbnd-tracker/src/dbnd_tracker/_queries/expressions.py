@@ -1,6 +1,6 @@
 """Conditions on runs and on what they logged, as trees: ``metrics.loss < 0.5 and not params.optimizer = "sgd"``.
 
-``grammar`` reads them from text; the read API's ``filter`` says the simplest of them as JSON.
+``grammar`` reads them from text.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ import functools
 import json
 import math
 import operator
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any, Final, Literal
 
 from dbnd.tracking import RunState
 from dbnd_tracker._errors import TrackerError
 from dbnd_tracker._storage.states import LOST
 
-Kind = Literal["metrics", "params", "tags"]
-KINDS: Final[tuple[Kind, ...]] = ("metrics", "params", "tags")
+LoggedKind = Literal["metrics", "params", "tags"]
+KINDS: Final[tuple[LoggedKind, ...]] = ("metrics", "params", "tags")
 STATES: Final = (*(state.value for state in RunState), LOST)
 """Every state that a run can be shown in."""
 
@@ -43,7 +44,7 @@ ATTRIBUTES: Final = {
 }
 """What runs have, by all names that it goes by."""
 _TIMES: Final = frozenset({"start_time", "end_time"})
-_UIDS: Final = frozenset({"uid", "root_run_uid"})
+_STORED_LOWER: Final = frozenset({"uid", "root_run_uid", "state"})
 
 ORDERINGS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "<": operator.lt,
@@ -54,9 +55,6 @@ ORDERINGS: Final[dict[str, Callable[[Any, Any], Any]]] = {
 _NULLS: Final = ("is null", "is not null")
 _EQUALS: Final = ("=", "!=", "in", "not in")
 _PATTERNS: Final = ("like", "not like", "ilike", "not ilike")
-STARTS_WITH: Final = "startswith"
-"""Operator of the read API's ``filter`` alone."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class QueryError(TrackerError):
@@ -71,7 +69,7 @@ class ExpressionError(QueryError):
 class Field:
     """Something that runs log, by name: a metric, a param or a tag."""
 
-    kind: Kind
+    kind: LoggedKind
     name: str
 
     def __str__(self) -> str:
@@ -100,8 +98,7 @@ class Comparison:
 
     Args:
         operand: What is compared.
-        operator: One of < <= > >= = != in, like, ilike, is null; in, like and ilike with or without not in front, and
-            null with or without not; or ``STARTS_WITH``.
+        operator: One of those in ``ORDERINGS``, ``_EQUALS``, ``_PATTERNS`` and ``_NULLS``.
         values: With what, as it was written: any number for in, none for null, else one.
     """
 
@@ -151,36 +148,35 @@ class Either:
 Expression = Comparison | Not | Both | Either
 
 
-def comparisons(expression: Expression) -> Iterator[Comparison]:
-    """All comparisons in a condition."""
-    if isinstance(expression, Comparison):
-        yield expression
-    else:
-        for part in (expression.part,) if isinstance(expression, Not) else expression.parts:
-            yield from comparisons(part)
+class NoComparisonError(ValueError):
+    """Why something is no comparison.
+
+    Args:
+        reason: What is wrong.
+        place: Which of the values that is, or None where it is the operator.
+    """
+
+    def __init__(self, reason: str, place: int | None = None) -> None:
+        super().__init__(reason)
+        self.place = place
 
 
-def problem(operand: Field | Attribute, sign: str, values: tuple[str, ...]) -> tuple[str, int | None] | None:
-    """Why these are no comparison, or None when they are one.
+def comparison(operand: Field | Attribute, sign: str, values: tuple[str, ...]) -> Comparison:
+    """The comparison of ``operand`` with ``values``.
 
-    Returns:
-        A sentence, and the place in ``values`` of what is wrong, or None where that is the operator.
+    Raises:
+        NoComparisonError: The operator is none for this operand, or a value cannot be compared.
     """
     what, known = _operators(operand)
-    if sign not in known and not (sign == STARTS_WITH and "like" in known and isinstance(operand, Attribute)):
-        return f"the operator {sign!r} does not exist for {what}; there are {', '.join(known)}", None
+    if sign not in known:
+        raise NoComparisonError(f"the operator {sign!r} does not exist for {what}; there are {', '.join(known)}")
     for place, value in enumerate(values):
-        if isinstance(operand, Field):
-            if sign in ORDERINGS and _text_as_number(value) is None:
-                return f"{sign} compares with a number, and {value[:80]!r} is none", place
-        elif operand.name in _TIMES:
-            try:
-                as_time(value)
-            except ValueError as error:
-                return str(error), place
-        elif operand.name == "state" and sign in _EQUALS and value.lower() not in STATES:
-            return f"there is no state {value[:80]!r}; there are {', '.join(STATES)}", place
-    return None
+        reason = _problem(operand, sign, value)
+        if reason:
+            raise NoComparisonError(reason, place)
+    if isinstance(operand, Attribute) and operand.name in _STORED_LOWER:
+        values = tuple(value.lower() for value in values)
+    return Comparison(operand, sign, values)
 
 
 def _operators(operand: Field | Attribute) -> tuple[str, tuple[str, ...]]:
@@ -192,11 +188,19 @@ def _operators(operand: Field | Attribute) -> tuple[str, tuple[str, ...]]:
     return operand.name, (*_EQUALS, *_PATTERNS, *_NULLS)
 
 
-def comparison(operand: Field | Attribute, sign: str, values: tuple[str, ...]) -> Comparison:
-    """The comparison of ``operand`` with ``values``, in which there is no ``problem``."""
-    if isinstance(operand, Attribute) and (operand.name in _UIDS or operand.name == "state"):
-        values = tuple(value.lower() for value in values)  # as they are stored
-    return Comparison(operand, sign, values)
+def _problem(operand: Field | Attribute, sign: str, value: str) -> str | None:
+    """Why ``operand`` cannot be compared with ``value``, or None when it can."""
+    if isinstance(operand, Field):
+        if sign in ORDERINGS and _text_as_number(value) is None:
+            return f"{sign} compares with a number, and {value[:80]!r} is none"
+    elif operand.name in _TIMES:
+        try:
+            as_time(value)
+        except ValueError as error:
+            return str(error)
+    elif operand.name == "state" and sign in _EQUALS and value.lower() not in STATES:
+        return f"there is no state {value[:80]!r}; there are {', '.join(STATES)}"
+    return None
 
 
 def as_number(value: object) -> float | None:
@@ -222,12 +226,11 @@ def as_time(text: str) -> datetime:
     """
     try:
         if text.isascii() and text.isdigit() and len(text) > len("20260304"):
-            return _EPOCH + timedelta(milliseconds=int(text[:20]))
+            return datetime.fromtimestamp(int(text[:20]) / 1000, timezone.utc)
         time = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not know the Z
         return time.replace(tzinfo=timezone.utc) if time.tzinfo is None else time.astimezone(timezone.utc)
     except (ValueError, OverflowError):
-        msg = f"{text[:80]!r} is no time in ISO 8601, such as 2026-03-04T05:06:07+00:00"
-        raise ValueError(msg) from None
+        raise ValueError(f"{text[:80]!r} is no time in ISO 8601, such as 2026-03-04T05:06:07+00:00") from None
 
 
 def _equals(found: object, value: str) -> bool:
@@ -244,43 +247,24 @@ def _text(value: object) -> str:
 def is_like(text: str, pattern: str) -> bool:
     """Whether ``text`` is of the form ``pattern``, in which % stands for any text and _ for any character.
 
-    The time that it takes is that of reading ``text`` once: each part between two % is taken where it first fits.
+    It takes time linear in ``text``: each part between two % is taken where it first fits.
     """
-    first, *others = pattern.split("%")
+    (first, start), *others = _parts(pattern)
     if not others:
-        return len(text) == len(first) and _fits(text, 0, first)
-    *inner, last = others
-    end = len(text) - len(last)
-    position = len(first)
-    if position > end or not _fits(text, 0, first) or not _fits(text, end, last):
+        return first.fullmatch(text) is not None
+    *inner, (last, length) = others
+    end = len(text) - length
+    if start > end or not first.match(text) or not last.match(text, end):
         return False
-    for part in inner:
-        found = _find(text, part, position, end)
-        if found is None:
+    for part, _ in inner:
+        found = part.search(text, start, end)
+        if not found:
             return False
-        position = found
+        start = found.end()
     return True
 
 
-def _fits(text: str, start: int, part: str) -> bool:
-    """Whether ``part``, which is not longer than the rest, stands at ``start``."""
-    there = text[start : start + len(part)]
-    return there == part or ("_" in part and all(a in {b, "_"} for a, b in zip(part, there, strict=True)))
-
-
-def _find(text: str, part: str, start: int, end: int) -> int | None:
-    """Where ``part`` first ends between ``start`` and ``end``."""
-    if "_" not in part:
-        found = text.find(part, start, end)
-        return None if found < 0 else found + len(part)
-    # One bit for each character of the part: set where all up to it fit the characters read last (shift-and).
-    anything = sum(1 << place for place, character in enumerate(part) if character == "_")
-    masks: dict[str, int] = {}
-    for place, character in enumerate(part):
-        masks[character] = masks.get(character, anything) | 1 << place
-    fitting, whole = 0, 1 << (len(part) - 1)
-    for place in range(start, end):
-        fitting = (fitting << 1 | 1) & masks.get(text[place], anything)
-        if fitting & whole:
-            return place + 1
-    return None
+@functools.lru_cache(maxsize=256)
+def _parts(pattern: str) -> list[tuple[re.Pattern[str], int]]:
+    """What stands between the % of ``pattern``, as regular expressions, and how long each is."""
+    return [(re.compile(re.escape(part).replace("_", "."), re.DOTALL), len(part)) for part in pattern.split("%")]

@@ -6,8 +6,9 @@ Beyond MLflow's, values need quotes only where they hold blanks, quotes or a par
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from dbnd.plugins import plain, width
 from dbnd.tracking import storable
@@ -20,11 +21,15 @@ from dbnd_tracker._queries.expressions import (
     Expression,
     ExpressionError,
     Field,
-    Kind,
+    LoggedKind,
+    NoComparisonError,
     Not,
+    QueryError,
     comparison,
-    problem,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 MAX_LENGTH: Final = 10_000
 """Longest condition, in characters."""
@@ -36,12 +41,13 @@ _BLANKS: Final = re.compile(r"\s*")
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 _SIGN: Final = re.compile(r"<=|>=|!=|==|=|<(?!>)|>|~")
 _QUOTES: Final = {quote: re.compile(f"{quote}((?:[^{quote}]|{quote}{quote})*){quote}") for quote in "'\"`"}
-_KINDS: Final[dict[str, Kind | None]] = {
+_KINDS: Final[dict[str, LoggedKind | None]] = {
     **dict.fromkeys(("metric", "metrics"), "metrics"),
     **dict.fromkeys(("param", "params", "parameter", "parameters"), "params"),
     **dict.fromkeys(("tag", "tags"), "tags"),
     **dict.fromkeys(("attribute", "attributes", "attr", "run"), None),
 }
+_SIGNS: Final = {"eq": "=", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _ALIASES: Final = {"==": "=", "~": "like"}
 _WORDS: Final = ("is not null", "is null", "not in", "in", "not like", "like", "not ilike", "ilike")
 _JOINING: Final = frozenset({"and", "or"})
@@ -58,14 +64,47 @@ def parse_expression(text: str) -> Expression | None:
     if not text.strip():
         return None
     if len(text) > MAX_LENGTH:
-        msg = f"The condition has {len(text):,} characters, and {MAX_LENGTH:,} are allowed."
-        raise ExpressionError(msg)
+        raise ExpressionError(f"The condition has {len(text):,} characters, and {MAX_LENGTH:,} are allowed.")
     return _Parser(storable(text)).parse()
 
 
-def joined(texts: list[str]) -> str:
+def joined(texts: Sequence[str]) -> str:
     """One condition that holds where all of ``texts`` do."""
     return " and ".join(f"({text})" for text in texts) if len(texts) > 1 else "".join(texts)
+
+
+def condition(name: str, sign: str, value: str) -> str:
+    """A condition as text, with the quotes that it needs."""
+    kind, dot, field = name.partition(".")
+    return f"{kind}.{_quoted(field)} {sign} {_quoted(value)}" if dot else f"run.{_quoted(name)} {sign} {_quoted(value)}"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def parse_filter(text: str | None, names: Mapping[str, str] | None = None) -> Expression | None:
+    """The condition that a list of the original clients says; ``names`` says what some names stand for.
+
+    Raises:
+        QueryError: It is no such list, or cannot be understood.
+    """
+    renamed = names or {}
+    found = filter_conditions(text)
+    return parse_expression(joined([condition(renamed.get(n, n), _SIGNS.get(op, op), value) for n, op, value in found]))
+
+
+def filter_conditions(text: str | None) -> list[tuple[str, str, str]]:
+    """Names, operators and values of a list of the original clients: ``[{"name": "uid", "op": "eq", "val": "..."}]``.
+
+    Raises:
+        QueryError: It is no such list.
+    """
+    try:
+        return [(str(c["name"]), str(c.get("op", "eq")), str(c["val"])) for c in json.loads(text or "[]")]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        msg = f'filter={str(text)[:80]!r} is not of the form [{{"name": "uid", "op": "eq", "val": "..."}}].'
+        raise QueryError(msg) from None
 
 
 class _Parser:
@@ -88,8 +127,7 @@ class _Parser:
         before = "…" if start else ""
         after = "…" if start + _SHOWN < len(self._text) else ""
         caret = " " * width(before + first) + "^"
-        msg = f"The condition cannot be understood: {what}.\n  {before}{first}{rest}{after}\n  {caret}"
-        raise ExpressionError(msg)
+        raise ExpressionError(f"The condition cannot be understood: {what}.\n  {before}{first}{rest}{after}\n  {caret}")
 
     def _skip(self) -> None:
         match = _BLANKS.match(self._text, self._at)
@@ -154,11 +192,10 @@ class _Parser:
         sign_at = self._at
         sign = self._sign()
         values = self._values(sign)
-        found = problem(operand, sign, tuple(value for _, value in values))
-        if found is not None:
-            what, place = found
-            self._fail(what, sign_at if place is None else values[place][0])
-        return comparison(operand, sign, tuple(value for _, value in values))
+        try:
+            return comparison(operand, sign, tuple(value for _, value in values))
+        except NoComparisonError as error:
+            self._fail(str(error), sign_at if error.place is None else values[error.place][0])
 
     def _operand(self) -> Field | Attribute:
         start = self._at

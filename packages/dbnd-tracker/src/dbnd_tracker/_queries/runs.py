@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_
+from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_, select
 
-from dbnd.tracking import storable
-from dbnd_tracker._queries.expressions import (
-    ATTRIBUTES,
-    KINDS,
-    ORDERINGS,
-    STARTS_WITH,
-    Attribute,
-    Comparison,
-    Either,
-    Expression,
-    Field,
-    Not,
-    QueryError,
-    as_time,
-    comparison,
-    problem,
-)
+from dbnd_tracker._queries.expressions import ORDERINGS, Attribute, Comparison, Either, Expression, Field, Not, as_time
 from dbnd_tracker._storage.models import Run
 from dbnd_tracker._storage.states import LOST, lost, shown_state
+from dbnd_tracker._views import RunSummary, view_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.orm import Session
 
 _COLUMNS: Final[dict[str, Any]] = {
@@ -35,72 +21,17 @@ _COLUMNS: Final[dict[str, Any]] = {
     "root_run_uid": Run.root_run_uid,
     "job": Run.job_name,
     "project": Run.project_name,
-    "state": Run.state,
     "user": Run.user,
     "name": Run.name,
     "start_time": Run.start_time,
     "end_time": Run.end_time,
 }
-_SIGNS: Final = {
-    "eq": "=",
-    "ne": "!=",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
-    "like": "like",
-    "startswith": STARTS_WITH,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One condition on runs, as the read API's ``filter`` writes it.
-
-    Args:
-        name: One of uid, root_run_uid, job_name (job), project_name (project), state, user, name; or start_time or
-            end_time; or metrics.NAME (its last value), params.NAME, tags.NAME.
-        op: One of eq, ne, like (% stands for any text, _ for any character), startswith; lt, le, gt, ge of times and of
-            what was logged.
-        val: What the field is compared with; a time in ISO 8601, UTC unless it says otherwise.
-    """
-
-    name: str
-    op: str
-    val: str
-
-    def comparison(self) -> Comparison:
-        """What the condition says.
-
-        Raises:
-            QueryError: There is no such field or operator, or its value cannot be compared.
-        """
-        operand: Field | Attribute | None = Field.parse(storable(self.name))
-        if operand is None and self.name in ATTRIBUTES:
-            operand = Attribute(ATTRIBUTES[self.name])
-        if operand is None:
-            names = ", ".join([*ATTRIBUTES, *(f"{kind}.NAME" for kind in KINDS)])
-            msg = f"Runs cannot be filtered by {self.name[:80]!r}; they can by {names}."
-            raise QueryError(msg)
-        sign, values = _SIGNS.get(self.op), (storable(self.val),)
-        if sign is None:
-            msg = f"The operator {self.op[:80]!r} does not exist; there are {', '.join(_SIGNS)}."
-            raise QueryError(msg)
-        found = problem(operand, sign, values)
-        if found is not None:
-            msg = f"{found[0][:1].upper()}{found[0][1:]}."
-            raise QueryError(msg)
-        return comparison(operand, sign, values)
 
 
 def clause(session: Session, expression: Expression) -> ColumnElement[bool] | None:
     """A condition as SQL, or None where it cannot be one.
 
     Databases do not agree on how texts that were logged compare, nor on upper and lower case beyond ASCII.
-
-    Args:
-        session: Where it will be asked.
-        expression: The condition.
     """
     if isinstance(expression, Comparison):
         return _comparison_clause(session, expression)
@@ -127,8 +58,6 @@ def _comparison_clause(session: Session, condition: Comparison) -> ColumnElement
     elif "like" in sign:
         pattern = _like(session, column, values[0])
         found = not_(pattern) if sign.startswith("not") else pattern
-    elif sign == STARTS_WITH:
-        found = func.substr(column, 1, len(values[0])) == values[0]
     elif condition == Comparison(Attribute("state"), "=", (LOST,)):
         found = lost(session)
     elif condition.operand.name == "state" and sign == "=":  # by its index
@@ -156,12 +85,12 @@ def _like(session: Session, column: Any, pattern: str) -> ColumnElement[bool]:
 
 
 SUMMARY: Final = (
-    Run.uid,
+    Run.uid.label("run_uid"),
     Run.root_run_uid,
     Run.job_name,
     Run.name,
     Run.project_name,
-    Run.user,
+    Run.user.label("user"),
     Run.description,
     Run.state,
     Run.sends_heartbeat,
@@ -172,17 +101,12 @@ SUMMARY: Final = (
 """What ``summary`` needs of a run, for lists, which are spared the rest."""
 
 
-def summary(session: Session, run: Any) -> dict[str, Any]:
-    """The fields of a ``RunSummary``, of a ``Run`` or a row with the columns of ``SUMMARY``."""
-    return {
-        "run_uid": run.uid,
-        "root_run_uid": run.root_run_uid,
-        "job_name": run.job_name,
-        "name": run.name,
-        "project_name": run.project_name,
-        "user": run.user,
-        "description": run.description,
-        "state": shown_state(session, run),
-        "start_time": run.start_time,
-        "end_time": run.end_time,
-    }
+def summary(session: Session, row: Any) -> RunSummary:
+    """What lists show of a run, from a row with the columns of ``SUMMARY``."""
+    return view_of(RunSummary, row, state=shown_state(session, row))
+
+
+def runs_by_uid(session: Session, uids: Sequence[str]) -> list[RunSummary]:
+    """The runs with these uids, in their order; what does not exist is left out."""
+    found = {row.run_uid: row for row in session.execute(select(*SUMMARY).where(Run.uid.in_(uids)))}
+    return [summary(session, found[uid]) for uid in dict.fromkeys(uids) if uid in found]

@@ -1,15 +1,18 @@
-"""Metric histories as charts draw them: any part of a series in as many values as a chart has pixels."""
+"""Long histories in few values: parts of a series as charts draw them, and the points that show the shape of all."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 
 from dbnd_tracker._queries.arrays import NO_STEP, NO_VALUE
+from dbnd_tracker._queries.metrics import find_series, metric_point, points_query
 from dbnd_tracker._storage.encoding import Kind
+from dbnd_tracker._storage.models import Metric
+from dbnd_tracker._views import MetricHistory
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -21,7 +24,12 @@ Axis = Literal["step", "time"]
 
 _KIND: Final = NO_STEP - 1
 _NAMES: Final = ("NaN", "Infinity", "-Infinity")
-_COLUMNS: Final = ("x", "y", "low", "high", "counts")
+# Of the points that are shown, at most every fourth marks where numbers end or begin.
+_GAPS: Final = 4
+# Numbers in one IN list.
+_CHUNK: Final = 1_000
+LEAST: Final = 10
+"""Fewest points that a history is sampled to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +64,7 @@ class Sample:
     gaps: list[tuple[float, str]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(NamedTuple):
     """The numbers of a series along one axis, rising, those without a finite value apart.
 
     Args:
@@ -77,14 +84,6 @@ class _Line:
     y: Array
     gap_x: Array
     gap_names: Array
-
-    def part(self, first: float, last: float) -> tuple[slice, slice]:
-        """Places of ``x`` and of ``gap_x`` from ``first`` to ``last``."""
-        found = [
-            slice(int(np.searchsorted(x, first, "left")), int(np.searchsorted(x, last, "right")))
-            for x in (self.x, self.gap_x)
-        ]
-        return found[0], found[1]
 
 
 def _line(columns: Columns, axis: Axis) -> _Line:
@@ -123,16 +122,16 @@ def chart_sample(
     last: float | None = None,
     values: int = 1_000,
 ) -> Sample:
-    """A part of a series.
+    """A part of a series as a chart draws it.
 
     Args:
         session: Where to read.
         cache: What was read before.
         series: The series.
-        axis: What the part is a part of.
-        first: Smallest x, in steps or in milliseconds since the epoch; None for the series' own.
+        axis: What ``first`` and ``last`` are: steps, or milliseconds since the epoch.
+        first: Smallest x; None for the series' own.
         last: Largest x; None for the series' own.
-        values: How many values at most, but for one on either side of the part, so that lines leave the picture.
+        values: How many values at most, but for one on either side of the part.
     """
     with cache.columns(session, series) as columns:
         line = _line(columns, axis)
@@ -141,63 +140,113 @@ def chart_sample(
 
 def _sample(line: _Line, first: float | None, last: float | None, values: int) -> Sample:
     unit = 1_000 if line.axis == "time" else 1
-    inner, gaps = line.part(-math.inf if first is None else first * unit, math.inf if last is None else last * unit)
-    ends = [int(x[i]) for x in (line.x, line.gap_x) if len(x) for i in (0, -1)]
-    facts: dict[str, Any] = {
+    low, high = -math.inf if first is None else first * unit, math.inf if last is None else last * unit
+    inner, gaps = (
+        slice(int(np.searchsorted(x, low, "left")), int(np.searchsorted(x, high, "right")))
+        for x in (line.x, line.gap_x)
+    )
+    extent = _ends(line.x, line.gap_x)
+    about: dict[str, Any] = {
         "axis": line.axis,
         "points": line.points,
         "texts": line.texts,
-        "extent": (min(ends) / unit, max(ends) / unit) if ends else None,
+        "extent": (extent[0] / unit, extent[1] / unit) if extent else None,
     }
     if inner.stop - inner.start + gaps.stop - gaps.start <= values:
-        return _exact(line, inner, gaps, unit, facts)
-    return _bucketed(line, inner, gaps, unit, values, facts)
-
-
-def _exact(line: _Line, inner: slice, gaps: slice, unit: int, facts: dict[str, Any]) -> Sample:
-    outer = slice(max(inner.start - 1, 0), inner.stop + 1)
-    gap_xs = (line.gap_x[gaps] / unit).tolist()
-    shown: list[tuple[float, float | None]] = [
-        *zip((line.x[outer] / unit).tolist(), line.y[outer].tolist(), strict=True),
-        *((x, None) for x in gap_xs),
-    ]
-    shown.sort(key=lambda point: point[0])
-    named = [(x, _NAMES[name]) for x, name in zip(gap_xs, line.gap_names[gaps].tolist(), strict=True)]
-    return Sample(**facts, exact=True, x=[x for x, _ in shown], y=[y for _, y in shown], gaps=named)
-
-
-def _bucketed(line: _Line, inner: slice, gaps: slice, unit: int, count: int, facts: dict[str, Any]) -> Sample:
+        outer = slice(max(inner.start - 1, 0), inner.stop + 1)
+        gap_xs = (line.gap_x[gaps] / unit).tolist()
+        shown = [*zip((line.x[outer] / unit).tolist(), line.y[outer].tolist(), strict=True)]
+        shown = sorted([*shown, *((x, None) for x in gap_xs)], key=lambda point: point[0])
+        about |= {"x": [x for x, _ in shown], "y": [y for _, y in shown]}
+        return Sample(**about, exact=True, gaps=_named(gap_xs, line.gap_names[gaps]))
     x, y, gap_x, gap_names = line.x[inner], line.y[inner], line.gap_x[gaps], line.gap_names[gaps]
-    ends = [float(xs[i]) for xs in (x, gap_x) if len(xs) for i in (0, -1)]
-    start, width = min(ends), (max(ends) - min(ends)) / count
-    edges = start + width * np.arange(1, count)
-    # The finite values, of the buckets that have some.
-    starts = np.concatenate(([0], np.searchsorted(x, edges), [len(x)]))
-    counts = np.diff(starts)
-    full = np.flatnonzero(counts)
-    begins = starts[full]
-    low, high = np.minimum.reduceat(y, begins), np.maximum.reduceat(y, begins)
-    with np.errstate(over="ignore", invalid="ignore"):
-        means = np.add.reduceat(y, begins) / counts[full]
-    for bucket in np.flatnonzero(~np.isfinite(means)):  # the sum is larger than a double can be
-        means[bucket] = (y[begins[bucket] : begins[bucket] + counts[full][bucket]] / counts[full][bucket]).sum()
-    means = np.clip(means, low, high)
-    middles = (x[begins].astype(float) + x[starts[full + 1] - 1]) / 2 / unit
-    columns = (middles.tolist(), means.tolist(), low.tolist(), high.tolist(), counts[full].tolist())
-    rows: dict[int, tuple[Any, ...]] = dict(zip(full.tolist(), zip(*columns, strict=True), strict=True))
+    start, end = _ends(x, gap_x)
+    edges = start + (end - start) / values * np.arange(1, values)
+    rows = _buckets(x, y, edges, unit)
     # The first gap of each name in each bucket.
     buckets = np.searchsorted(edges, gap_x, "right")
     _, firsts = np.unique(buckets * len(_NAMES) + gap_names, return_index=True)
     firsts.sort()
     gap_xs = (gap_x[firsts] / unit).tolist()
-    for at, place in zip(buckets[firsts].tolist(), gap_xs, strict=True):
-        rows.setdefault(at, (place, None, None, None, 0))
+    for bucket, place in zip(buckets[firsts].tolist(), gap_xs, strict=True):
+        rows.setdefault(bucket, (place, None, None, None, 0))
     # A value on either side, so that lines leave the picture.
-    for at, outer in ((-1, inner.start - 1), (count, inner.stop)):
-        if 0 <= outer < len(line.x):
-            value = float(line.y[outer])
-            rows[at] = (float(line.x[outer]) / unit, value, value, value, 1)
-    shown = zip(*(rows[at] for at in sorted(rows)), strict=True)
-    named = [(place, _NAMES[name]) for place, name in zip(gap_xs, gap_names[firsts].tolist(), strict=True)]
-    facts.update(zip(_COLUMNS, map(list, shown), strict=True))
-    return Sample(**facts, exact=False, gaps=named)
+    for bucket, outer_place in ((-1, inner.start - 1), (values, inner.stop)):
+        if 0 <= outer_place < len(line.x):
+            value = float(line.y[outer_place])
+            rows[bucket] = (float(line.x[outer_place]) / unit, value, value, value, 1)
+    columns = zip(*(rows[bucket] for bucket in sorted(rows)), strict=True)
+    about.update(zip(("x", "y", "low", "high", "counts"), map(list, columns), strict=True))
+    return Sample(**about, exact=False, gaps=_named(gap_xs, gap_names[firsts]))
+
+
+def _ends(*xs: Array) -> tuple[float, ...]:
+    """Smallest and largest of rising numbers, or nothing."""
+    ends = [float(x[place]) for x in xs if len(x) for place in (0, -1)]
+    return (min(ends), max(ends)) if ends else ()
+
+
+def _named(xs: list[float], names: Array) -> list[tuple[float, str]]:
+    return [(x, _NAMES[name]) for x, name in zip(xs, names.tolist(), strict=True)]
+
+
+def _buckets(x: Array, y: Array, edges: Array, unit: int) -> dict[int, tuple[Any, ...]]:
+    """Middle, mean, smallest and largest value, and number of points, of the buckets that have some."""
+    starts = np.concatenate(([0], np.searchsorted(x, edges), [len(x)]))
+    counts = np.diff(starts)
+    full = np.flatnonzero(counts)
+    begins, ends, counts = starts[full], starts[full + 1], counts[full]
+    low, high = np.minimum.reduceat(y, begins), np.maximum.reduceat(y, begins)
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = np.add.reduceat(y, begins) / counts
+    for bucket in np.flatnonzero(~np.isfinite(means)):  # the sum is larger than a double can be
+        means[bucket] = (y[begins[bucket] : ends[bucket]] / counts[bucket]).sum()
+    middles = (x[begins].astype(float) + x[ends - 1]) / 2 / unit
+    columns = (middles, np.clip(means, low, high), low, high, counts)
+    return dict(zip(full.tolist(), zip(*(column.tolist() for column in columns), strict=True), strict=True))
+
+
+def sampled_history(session: Session, task_run_uid: str, key: str, samples: int, cache: SeriesCache) -> MetricHistory:
+    """Points of one metric, at most ``samples``, that show the shape of its whole history."""
+    series = find_series(session, task_run_uid, key)
+    if series is None:
+        return MetricHistory(task_run_uid=task_run_uid, key=key, data=[], after=None, total=0)
+    with cache.columns(session, series, only_values=True) as columns:
+        values = columns.value[: series.points]
+    numbers = (sampled_places(values, samples) + 1).tolist()
+    data = [
+        metric_point(row)
+        for start in range(0, len(numbers), _CHUNK)
+        for row in session.execute(points_query(series.id).where(Metric.number.in_(numbers[start : start + _CHUNK])))
+    ]
+    return MetricHistory(task_run_uid=task_run_uid, key=key, data=data, after=None, total=series.points)
+
+
+def sampled_places(values: Array, count: int) -> Array:
+    """Places of at most ``count`` values that show the shape of a series, rising.
+
+    These are the first and the last number, and the smallest and the largest of each stretch. NaN, infinities and
+    values that are no numbers have no place in a shape, but are not hidden by it: where they begin and end is shown.
+
+    Args:
+        values: All values of the series, not finite where they are no numbers.
+        count: How many, ``LEAST`` or more.
+    """
+    if len(values) <= count:
+        return np.arange(len(values))
+    is_gap = ~np.isfinite(values)
+    is_inner = is_gap[1:-1] & is_gap[:-2] & is_gap[2:]
+    is_gap_end = is_gap.copy()
+    is_gap_end[1:-1] &= ~is_inner
+    borders = np.flatnonzero(is_gap_end)
+    if len(borders) > count // _GAPS:
+        borders = borders[np.linspace(0, len(borders) - 1, count // _GAPS).astype(int)]
+    numbers = np.flatnonzero(~is_gap)
+    if len(numbers) > count - len(borders):
+        width = -(-len(numbers) // ((count - len(borders) - 2) // 2))
+        stretches = np.pad(values[numbers], (0, -len(numbers) % width), mode="edge").reshape(-1, width)
+        starts = np.arange(len(stretches)) * width
+        extremes = starts + stretches.argmin(axis=1), starts + stretches.argmax(axis=1)
+        numbers = numbers[np.concatenate(([0], *extremes, [len(numbers) - 1]))]
+    found: Array = np.union1d(borders, numbers)
+    return found

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.requests import Request
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from dbnd import __version__
 from dbnd_tracker._access.tokens import Keyring, ThrottledError
 from dbnd_tracker._api.auth import auth_router
-from dbnd_tracker._api.datasets import datasets_router
+from dbnd_tracker._api.details import datasets_router, task_runs_router
 from dbnd_tracker._api.health import health_router
 from dbnd_tracker._api.login import login_router
 from dbnd_tracker._api.openapi import REFUSALS, describe_calls
 from dbnd_tracker._api.pages import pages_router
 from dbnd_tracker._api.runs import runs_router
-from dbnd_tracker._api.task_runs import task_runs_router
 from dbnd_tracker._api.tracking import tracking_router
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
 from dbnd_tracker._middleware.access import AccessMiddleware, answer_throttled
@@ -32,26 +30,37 @@ from dbnd_tracker._middleware.limits import CapacityMiddleware, TimeoutMiddlewar
 from dbnd_tracker._middleware.observing import ObservingMiddleware, ServerMetrics, access_log
 from dbnd_tracker._original.routes import original_router
 from dbnd_tracker._pages.static import static_router
-from dbnd_tracker._queries import QueryError
 from dbnd_tracker._queries.arrays import SeriesCache
-from dbnd_tracker._queries.expressions import ExpressionError
+from dbnd_tracker._queries.expressions import ExpressionError, QueryError
 from dbnd_tracker._settings import TrackerSettings
-from dbnd_tracker._storage.database import Database
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from dbnd_tracker._storage.database import Database
 
 
-def create_app(database: Database, settings: TrackerSettings | None = None, *, guarded: bool = False) -> FastAPI:
+def create_app(
+    database: Database,
+    *,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    guarded: bool = False,
+    settings: TrackerSettings | None = None,
+) -> FastAPI:
     """The tracker as an ASGI application.
 
     Args:
         database: Where runs are kept.
-        settings: Address, token, limits, further host names and the log; its database is not looked at.
-        guarded: Whether every request must carry a token of the database also where the settings have none.
+        host: The address that it is served on; requests for others are refused.
+        token: A token for everything, besides those of the database.
+        guarded: Whether every request must carry a token also without ``token``; else everyone may come in.
+        settings: Limits, further host names and the log; its address and token are not looked at.
     """
     settings = settings or TrackerSettings()
-    token = settings.token.get_secret_value() if settings.token else None
     metrics = ServerMetrics()
     cache = SeriesCache()
-    keyring = Keyring(token) if guarded or token else None
+    keyring = Keyring(token) if guarded or token is not None else None
     app = FastAPI(
         title="databand tracker",
         version=__version__,
@@ -85,7 +94,7 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
     )
     if keyring is not None:
         app.add_middleware(AccessMiddleware, database=database, keyring=keyring)
-    app.add_middleware(HostMiddleware, host=settings.host, allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(HostMiddleware, host=host, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(TimeoutMiddleware, seconds=settings.request_timeout_s)
     app.add_middleware(UnreadMiddleware)
     app.add_middleware(CapacityMiddleware, most=settings.max_connections)
