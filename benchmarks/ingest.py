@@ -38,6 +38,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
+from pydantic import SecretStr
 from servers import mlflow, postgresql, tracker
 from starlette.types import Message
 
@@ -46,6 +47,7 @@ from dbnd_tracker._ingest import apply_points, apply_raw
 from dbnd_tracker._ingest.limits import check_json
 from dbnd_tracker._middleware.bodies import gunzip
 from dbnd_tracker._server.app import create_app
+from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.bulk import insert_points
 from dbnd_tracker._storage.database import Database, open_database
 
@@ -405,7 +407,7 @@ def door(kind: str, create: Callable[[str], str], folder: Path, rounds: int, sca
 async def checks(kind: str, database: Database, scale: float) -> None:
     """Print what the checks cost: medians of calls that are made in turns, in one process."""
     token = "benchmark-" * 4
-    free, guarded = create_app(database), create_app(database, token=token, guarded=True)
+    free, guarded = create_app(database), create_app(database, TrackerSettings(token=SecretStr(token)))
 
     async def apply(request: Request) -> None:
         apply_raw(database, "log_metrics", gzip.decompress(request.body))

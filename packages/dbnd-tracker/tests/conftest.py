@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 
 import pytest
 from kit.payloads import Run, Server, Tracker
+from pydantic import SecretStr
 
 from dbnd_tracker._server.app import create_app
 from dbnd_tracker._server.connections import ConnectionLimits
 from dbnd_tracker._server.process import listen, make_server
+from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database, open_database
 
 
@@ -85,9 +87,16 @@ def serve() -> Iterator[Callable[..., Server]]:
     """Starts real servers on free ports, and ends them."""
     with ExitStack() as stack:
 
-        def start(database: Database, limits: ConnectionLimits | None = None, **options: Any) -> Server:
+        def start(
+            database: Database,
+            limits: ConnectionLimits | None = None,
+            token: str | None = None,
+            settings: TrackerSettings | None = None,
+            **options: Any,
+        ) -> Server:
             listening = stack.enter_context(listen("127.0.0.1", 0))
-            server = make_server(create_app(database, **options), limits=limits)
+            settings = (settings or TrackerSettings()).model_copy(update={"token": token and SecretStr(token)})
+            server = make_server(create_app(database, settings, **options), limits=limits)
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
             thread.start()
 

@@ -24,19 +24,8 @@ class Role(str, Enum):
 API: Final = "/api/"
 LOGIN_PAGE: Final = "/login"
 
-_PUBLIC: Final = frozenset(
-    {
-        "/api/v1/auth/csrf",
-        "/api/v1/auth/login",
-        "/api/v1/auth/ping",
-        "/healthz",
-        "/readyz",
-        "/favicon.ico",
-        LOGIN_PAGE,
-        "/logout",
-    }
-)
-_STATIC: Final = "/static/"
+_AUTH: Final = ("/api/v1/auth/csrf", "/api/v1/auth/login", "/api/v1/auth/ping")
+_PUBLIC: Final = frozenset({*_AUTH, "/healthz", "/readyz", "/favicon.ico", LOGIN_PAGE, "/logout"})
 _WRITING: Final = ("/api/v1/tracking/", "/api/v1/log_exception")
 # POSTs that only ask: their lists of uids are too long for a query.
 _ASKING: Final = frozenset({"/api/v1/task/tasks", "/api/v1/task/tasks-metrics"})
@@ -49,7 +38,7 @@ def role_needed(method: str, path: str) -> Role | None:
         method: HTTP method, in upper case.
         path: Path of the URL, unquoted.
     """
-    if path in _PUBLIC or path.startswith(_STATIC):
+    if path in _PUBLIC or path.startswith("/static/"):
         return None
     if path.startswith(_WRITING):
         return Role.WRITE

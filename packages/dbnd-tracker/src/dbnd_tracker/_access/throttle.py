@@ -5,13 +5,10 @@ from __future__ import annotations
 import ipaddress
 import math
 import threading
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from dbnd.tracking import monotonic
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 BURST: Final = 20
 """Wrong ones that an address may send at once."""
@@ -27,18 +24,15 @@ class Throttle:
 
     An address that has sent many wrong ones is heard again after a while. Until then it is heard only with what was
     right before, so that clients which share an address with a guesser go on. Of each kind so many are remembered, and
-    the oldest make room.
-
-    Args:
-        clock: What tells the time in seconds.
+    the oldest make room. ``clock`` tells the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         # By address, the time at which all that was wrong is forgiven: a number that grows by SECONDS with each.
-        self._forgiven: OrderedDict[str, float] = OrderedDict()
-        self._right: OrderedDict[str, None] = OrderedDict()
+        self._forgiven: dict[str, float] = {}
+        self._right: dict[str, float] = {}
 
     def wait(self, address: str, hashed: str) -> int:
         """Seconds until the secret with this hash is looked at; 0 is now."""
@@ -52,7 +46,7 @@ class Throttle:
         """Note whether the secret with this hash was right."""
         with self._lock:
             if is_right:
-                _remember(self._right, hashed, None)
+                _remember(self._right, hashed, 0.0)
             else:
                 self._right.pop(hashed, None)
                 key, now = _network(address), self._clock()
@@ -60,11 +54,11 @@ class Throttle:
                 _remember(self._forgiven, key, min(until, now + BURST * SECONDS))
 
 
-def _remember(found: OrderedDict[str, float] | OrderedDict[str, None], key: str, value: float | None) -> None:
-    found[key] = value  # type: ignore[assignment]
-    found.move_to_end(key)
+def _remember(found: dict[str, float], key: str, value: float) -> None:
+    found.pop(key, None)  # the one that was remembered last stands last
+    found[key] = value
     if len(found) > _REMEMBERED:
-        found.popitem(last=False)
+        del found[next(iter(found))]
 
 
 def _network(address: str) -> str:

@@ -11,19 +11,16 @@ import secrets
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select
+from sqlalchemy.orm import Session
 
 from dbnd_tracker._access.roles import Role
 from dbnd_tracker._access.throttle import Throttle
 from dbnd_tracker._errors import MissingError, TrackerError
 from dbnd_tracker._storage.models import AccessSession, AccessToken
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from dbnd_tracker._storage.writer import Writer
+from dbnd_tracker._storage.writer import Writer
 
 PREFIX: Final = "dbnd_"
 """Start of every token that the tracker makes: secret scanners find it."""
@@ -36,13 +33,7 @@ SETTING_LABEL: Final = "tracker.token"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom a request comes from.
-
-    Args:
-        label: The token as logs name it.
-        role: What it allows.
-        token_hash: Hash of the token.
-    """
+    """Whom a request comes from: a token as logs name it, what it allows, and its hash."""
 
     label: str
     role: Role
@@ -61,7 +52,7 @@ def hash_of(secret: str) -> str:
 def create_token(
     writer: Writer, *, label: str, role: Role, lifespan: timedelta | None = None, guards: bool = True
 ) -> tuple[AccessToken, str]:
-    """Make a token.
+    """Make a token, and return it as it is stored, and its secret, which nobody can find out later.
 
     Args:
         writer: The transaction.
@@ -69,9 +60,6 @@ def create_token(
         role: What it allows.
         lifespan: How long it is valid; None is for ever.
         guards: Whether a tracker over this database asks for tokens because this one exists.
-
-    Returns:
-        The token as it is stored, and its secret, which nobody can find out later.
     """
     secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
     token = AccessToken(
@@ -94,19 +82,15 @@ def list_tokens(session: Session) -> list[AccessToken]:
 
 
 def revoke_token(writer: Writer, uid: str) -> AccessToken:
-    """Take a token back, and with it the sessions that it has opened.
-
-    Args:
-        writer: The transaction.
-        uid: Its uid, or the first digits of it.
+    """Take back the token whose uid is or starts with ``uid``, and with it the sessions that it has opened.
 
     Raises:
         MissingError: No token, or more than one, has a uid that starts so.
     """
     found = list(writer.session.scalars(select(AccessToken).where(AccessToken.uid.startswith(uid, autoescape=True))))
     if len(found) != 1 or not uid:
-        msg = f"{'No token has' if not found else 'More than one token has'} a uid that starts with {uid[:80]!r}."
-        raise MissingError(msg)
+        which = "More than one token has" if found else "No token has"
+        raise MissingError(f"{which} a uid that starts with {uid[:80]!r}.")
     token = found[0]
     token.revoked_at = token.revoked_at or writer.now
     writer.session.execute(delete(AccessSession).where(AccessSession.token_hash == token.hash))
@@ -119,21 +103,13 @@ def is_guarded(session: Session) -> bool:
     return bool(session.scalar(count))
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
 def _is_valid() -> ColumnElement[bool]:
-    now = _now()
+    now = datetime.now(timezone.utc)
     return and_(AccessToken.revoked_at.is_(None), or_(AccessToken.expires_at.is_(None), AccessToken.expires_at > now))
 
 
 class ThrottledError(TrackerError):
-    """Too many wrong tokens have come from an address.
-
-    Args:
-        seconds: When it may ask again.
-    """
+    """Too many wrong tokens have come from an address, which may ask again in so many seconds."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__(f"Too many wrong tokens or passwords have come from this address; ask again in {seconds} s.")
@@ -141,11 +117,7 @@ class ThrottledError(TrackerError):
 
 
 class Keyring:
-    """What tells whose token or session a secret is.
-
-    Args:
-        setting: The token of the configuration, an admin's, or None.
-    """
+    """What tells whose token or session a secret is; ``setting`` is the token of the configuration, an admin's."""
 
     def __init__(self, setting: str | None) -> None:
         self._throttle = Throttle()
@@ -157,11 +129,6 @@ class Keyring:
         What has the form of the tracker's own tokens is always looked up: nobody guesses 256 bits, and a client with a
         new token does not wait for others at its address.
 
-        Args:
-            session: Where tokens stand.
-            secret: What was given.
-            address: Where it came from.
-
         Raises:
             ThrottledError: Too many wrong ones came from there, and this one is wrong or was not looked at.
         """
@@ -170,14 +137,14 @@ class Keyring:
         found = None if seconds and not _MADE.fullmatch(secret) else self._of_hash(session, hashed)
         if found or not seconds:
             self._throttle.note(address, hashed, is_right=found is not None)
-        elif seconds:
+        else:
             raise ThrottledError(seconds)
         return found
 
     def of_session(self, session: Session, secret: str) -> Identity | None:
         """Who opened the session ``secret``, or None when it has ended or its token is no longer valid."""
         wanted = select(AccessSession.token_hash).where(
-            AccessSession.hash == hash_of(secret), AccessSession.expires_at > _now()
+            AccessSession.hash == hash_of(secret), AccessSession.expires_at > datetime.now(timezone.utc)
         )
         token_hash = session.scalar(wanted)
         return None if token_hash is None else self._of_hash(session, token_hash)

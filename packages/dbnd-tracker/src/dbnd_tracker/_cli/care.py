@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dbnd_tracker._cli.databases import database_option, duration, json_option, open_configured
+from dbnd_tracker._cli.databases import configured_database, database_option, duration_of, json_option
 
 
 @click.command()
@@ -28,36 +28,27 @@ def gc(
     from dbnd_tracker._format import local_time
     from dbnd_tracker._storage.deletion import delete_client_errors, delete_expired, expired_runs
 
-    before = datetime.now(timezone.utc) - duration(older_than, "--older-than")
-    opened = open_configured(database)
+    before = datetime.now(timezone.utc) - duration_of(older_than, "--older-than")
+    opened = configured_database(database)
     with opened.read() as session:
         found = expired_runs(session, before, jobs)
-    runs = sum(len(expired.uids) for expired in found)
-    points = sum(expired.points for expired in found)
     if as_json:
-        facts = [
-            {
-                "job": expired.job,
-                "run_uids": list(expired.uids),
-                "points": expired.points,
-                "first": expired.first.isoformat(),
-                "last": expired.last.isoformat(),
-            }
-            for expired in found
-        ]
-        console.json_result(facts)
+        console.json_result(
+            [
+                {
+                    "job": expired.job,
+                    "run_uids": list(expired.uids),
+                    "points": expired.points,
+                    "first": expired.first.isoformat(),
+                    "last": expired.last.isoformat(),
+                }
+                for expired in found
+            ]
+        )
     elif found:
-        rows = [
-            (
-                expired.job or "",
-                str(len(expired.uids)),
-                str(expired.points),
-                local_time(expired.first),
-                local_time(expired.last),
-            )
-            for expired in found
-        ]
+        rows = [(x.job or "", str(len(x.uids)), str(x.points), local_time(x.first), local_time(x.last)) for x in found]
         console.result(console.table(("JOB", "RUNS", "POINTS", "FIRST", "LAST"), rows))
+    runs, points = sum(len(expired.uids) for expired in found), sum(expired.points for expired in found)
     what = f"{runs} {'run' if runs == 1 else 'runs'} with {points} {'point' if points == 1 else 'points'}"
     if dry_run:
         console.info(f"{what} would be deleted from {opened.name}.")
@@ -84,12 +75,11 @@ def backup(*, file: Path, database: str | None, as_json: bool) -> None:
     from dbnd.plugins import console
     from dbnd_tracker._storage.backup import back_up
 
-    opened = open_configured(database, create=False)
+    opened = configured_database(database, create=False)
     if opened.path is None:
-        msg = f"The database {opened.name} is PostgreSQL's: back it up with pg_dump."
-        raise UsageError(msg)
+        raise UsageError(f"The database {opened.name} is PostgreSQL's: back it up with pg_dump.")
     back_up(opened.path, file)
+    size = file.stat().st_size
     if as_json:
-        facts = {"file": str(file), "database": opened.name, "bytes": file.stat().st_size}
-        console.json_result(facts)
-    console.success(f"{file} holds what {opened.name} held ({file.stat().st_size} bytes).")
+        console.json_result({"file": str(file), "database": opened.name, "bytes": size})
+    console.success(f"{file} holds what {opened.name} held ({size} bytes).")

@@ -1,4 +1,4 @@
-"""The database that commands of the tracker work on, and how they are told times."""
+"""The database that commands of the tracker work on, and the options that they share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def database_url(given: str | None, settings: TrackerSettings) -> str:
     return url
 
 
-def open_configured(given: str | None, *, create: bool = True) -> Database:
+def configured_database(given: str | None, *, create: bool = True) -> Database:
     """The database of ``database_url``, open until the command ends.
 
     Raises:
@@ -38,28 +38,22 @@ def open_configured(given: str | None, *, create: bool = True) -> Database:
     settings = load_config().settings(TrackerSettings)
     database = Database(database_url(given, settings), heartbeat_timeout_s=settings.heartbeat_timeout_s)
     if not create and database.path is not None and not database.path.exists():
-        msg = f"The database {database.name} does not exist."
-        raise UsageError(msg)
+        raise UsageError(f"The database {database.name} does not exist.")
     click.get_current_context().call_on_close(database.close)
     database.open()
     return database
 
 
-def duration(text: str, option: str) -> timedelta:
-    """A time such as 30m, 12h, 90d or 2w.
-
-    Args:
-        text: What the user gave.
-        option: For what.
+def duration_of(text: str, option: str) -> timedelta:
+    """The duration that an option says, such as 30m, 12h, 90d or 2w.
 
     Raises:
-        UsageError: It is no time.
+        UsageError: It says none.
     """
     from dbnd import UsageError
     from dbnd.plugins import parse_duration
 
     span = parse_duration(text)
     if not span:
-        msg = f"{option} {text!r} is no time such as 30m, 12h, 90d or 2w."
-        raise UsageError(msg)
+        raise UsageError(f"{option} {text!r} is no time such as 30m, 12h, 90d or 2w.")
     return span

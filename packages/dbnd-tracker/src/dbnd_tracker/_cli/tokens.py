@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dbnd_tracker._cli.databases import database_option, duration, json_option, open_configured
+from dbnd_tracker._cli.databases import configured_database, database_option, duration_of, json_option
 
 if TYPE_CHECKING:
     from dbnd_tracker._storage.models import AccessToken
@@ -39,8 +39,8 @@ def create(*, label: str, role: str, expires: str | None, database: str | None, 
     from dbnd_tracker._access.roles import Role
     from dbnd_tracker._access.tokens import create_token
 
-    lifespan = None if expires is None else duration(expires, "--expires")
-    made, secret = open_configured(database).write(
+    lifespan = None if expires is None else duration_of(expires, "--expires")
+    made, secret = configured_database(database).write(
         lambda writer: create_token(writer, label=label, role=Role(role), lifespan=lifespan)
     )
     if as_json:
@@ -62,7 +62,7 @@ def list_(*, database: str | None, as_json: bool) -> None:
     from dbnd_tracker._access.tokens import list_tokens
     from dbnd_tracker._format import local_time
 
-    with open_configured(database).read() as session:
+    with configured_database(database).read() as session:
         found = list_tokens(session)
     if as_json:
         console.json_result([_facts(one) for one in found])
@@ -88,10 +88,9 @@ def revoke(*, uid: str, database: str | None, as_json: bool) -> None:
     from dbnd_tracker._errors import MissingError
 
     try:
-        revoked = open_configured(database).write(lambda writer: revoke_token(writer, uid.lower()))
+        revoked = configured_database(database).write(lambda writer: revoke_token(writer, uid.lower()))
     except MissingError as error:
-        msg = f"{error} `dbnd tracker token list` shows all."
-        raise UsageError(msg) from None
+        raise UsageError(f"{error} `dbnd tracker token list` shows all.") from None
     if as_json:
         console.json_result(_facts(revoked))
     console.success(f"The token {revoked.label!r} is revoked.")
@@ -105,10 +104,5 @@ def _state(one: AccessToken) -> str:
 
 def _facts(one: AccessToken) -> dict[str, str | None]:
     times = {"created_at": one.created_at, "expires_at": one.expires_at, "revoked_at": one.revoked_at}
-    return {
-        "uid": one.uid,
-        "label": one.label,
-        "role": one.role,
-        "state": _state(one),
-        **{name: None if time is None else time.isoformat() for name, time in times.items()},
-    }
+    shown = {name: None if time is None else time.isoformat() for name, time in times.items()}
+    return {"uid": one.uid, "label": one.label, "role": one.role, "state": _state(one), **shown}

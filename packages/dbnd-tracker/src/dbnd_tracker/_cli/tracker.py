@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dbnd_tracker._cli.care import backup, gc
+from dbnd_tracker._cli.databases import database_option
 from dbnd_tracker._cli.tokens import token
 
 if TYPE_CHECKING:
@@ -26,23 +27,13 @@ for _command in (token, gc, backup):
 @tracker.command()
 @click.option("--host", help="Address to listen on (tracker.host); anything but the loopback needs a token.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (tracker.port); 0 takes a free one.")
-@click.option("--database", help="File, sqlite:///file or postgresql://… (tracker.database).")
-@click.option(
-    "--token", "secret", help="A token for everything (tracker.token); other users of the machine can see it."
-)
+@database_option
+@click.option("--token", help="A token for everything (tracker.token); other users of the machine can see it.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Server processes, over PostgreSQL (tracker.workers).")
 @click.option(
     "--access-log", help="File for a line of JSON for each request; - is standard error (tracker.access_log)."
 )
-def start(
-    *,
-    host: str | None,
-    port: int | None,
-    database: str | None,
-    secret: str | None,
-    workers: int | None,
-    access_log: str | None,
-) -> None:
+def start(*, database: str | None, **given: Any) -> None:
     """Serve the HTTP API and the web page until Ctrl-C.
 
     Unless told otherwise, the database is the file that runs without a tracker write to.
@@ -50,38 +41,20 @@ def start(
     from dbnd import load_config
     from dbnd.plugins import console
     from dbnd_tracker._cli.databases import database_url
-    from dbnd_tracker._middleware.hosts import is_loopback
+    from dbnd_tracker._server.app import create_app
     from dbnd_tracker._server.process import listen, serve
-    from dbnd_tracker._server.workers import WorkerPlan, serve_workers
+    from dbnd_tracker._server.workers import serve_workers
     from dbnd_tracker._settings import TrackerSettings
     from dbnd_tracker._storage.database import open_database
 
-    config = load_config()
-    settings = config.settings(TrackerSettings)
-    secret = secret or (settings.token.get_secret_value() if settings.token else None)
-    given = {"host": host, "port": port, "workers": workers, "access_log": access_log, "token": None}
-    settings = settings.model_copy(
-        update={name: value for name, value in given.items() if value is not None or name == "token"}
-    )
-    url = database_url(database, settings)
+    conf = {f"tracker.{key}": value for key, value in given.items() if value is not None}
+    settings = load_config(conf=conf).settings(TrackerSettings)
+    settings = settings.model_copy(update={"database": database_url(database, settings)})
     _check_log(settings)
     with listen(settings.host, settings.port) as listening:
-        opened = open_database(url, heartbeat_timeout_s=settings.heartbeat_timeout_s)
-        plan = WorkerPlan(
-            url=url,
-            host=settings.host,
-            token=secret,
-            guarded=_is_guarded(opened, settings, secret, config.source("tracker", "host")),
-            settings=settings,
-        )
-        shown = (
-            "localhost"
-            if is_loopback(settings.host)
-            else f"[{settings.host}]"
-            if ":" in settings.host
-            else settings.host
-        )
-        address = f"http://{shown}:{listening.getsockname()[1]}"
+        opened = open_database(str(settings.database), heartbeat_timeout_s=settings.heartbeat_timeout_s)
+        guarded = _is_guarded(opened, settings)
+        address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}"
 
         def started() -> None:
             console.result(f"Tracker at {address} over {opened.name}.")
@@ -89,13 +62,21 @@ def start(
         if settings.workers > 1:
             _check_workers(opened, settings)
             opened.close()  # each process has connections of its own
-            serve_workers(plan, listening, started)
+            serve_workers(settings, listening, started, guarded=guarded)
         else:
-            serve(plan.app(opened), listening, started, settings)
+            serve(create_app(opened, settings, guarded=guarded), listening, started, settings)
             opened.close()
 
 
-def _is_guarded(database: Database, settings: TrackerSettings, secret: str | None, source: str) -> bool:
+def _shown(host: str) -> str:
+    from dbnd_tracker._middleware.hosts import is_loopback
+
+    if is_loopback(host):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_guarded(database: Database, settings: TrackerSettings) -> bool:
     """Whether every request must carry a token.
 
     Raises:
@@ -106,18 +87,19 @@ def _is_guarded(database: Database, settings: TrackerSettings, secret: str | Non
     from dbnd_tracker._middleware.hosts import is_loopback
 
     with database.read() as session:
-        guarded = secret is not None or is_guarded(session)
-    if guarded or (is_loopback(settings.host) and not settings.allowed_hosts):
-        return guarded
-    if is_loopback(settings.host):
+        guarded = bool(settings.token) or is_guarded(session)
+    if not is_loopback(settings.host):
+        what = f"listen on {settings.host} (tracker.host)"
+    elif settings.allowed_hosts:
         what = f"go by the name {settings.allowed_hosts[0]} (tracker.allowed_hosts)"
     else:
-        what = f"listen on {settings.host} ({source})"
-    msg = (
-        f"The tracker does not {what} without a token, because everyone there could read and write runs: make one with "
-        "`dbnd tracker token create`, set tracker.token, or leave tracker.host at 127.0.0.1."
-    )
-    raise ConfigError(msg)
+        return guarded
+    if not guarded:
+        raise ConfigError(
+            f"The tracker does not {what} without a token, because everyone there could read and write runs: make one "
+            "with `dbnd tracker token create`, set tracker.token, or leave tracker.host at 127.0.0.1."
+        )
+    return True
 
 
 def _check_workers(database: Database, settings: TrackerSettings) -> None:
@@ -129,11 +111,10 @@ def _check_workers(database: Database, settings: TrackerSettings) -> None:
     from dbnd import ConfigError
 
     if database.path:
-        msg = (
+        raise ConfigError(
             f"tracker.workers = {settings.workers} needs PostgreSQL: the SQLite file {database.name} has one writer at "
             "a time, and more processes would only wait for each other. Leave it at 1, or set tracker.database."
         )
-        raise ConfigError(msg)
 
 
 def _check_log(settings: TrackerSettings) -> None:
@@ -151,5 +132,6 @@ def _check_log(settings: TrackerSettings) -> None:
     try:
         Path(str(settings.access_log)).expanduser().open("a").close()
     except OSError as error:
-        msg = f"tracker.access_log = {settings.access_log!r} cannot be written to: {error.strerror}."
-        raise ConfigError(msg) from None
+        raise ConfigError(
+            f"tracker.access_log = {settings.access_log!r} cannot be written to: {error.strerror}."
+        ) from None

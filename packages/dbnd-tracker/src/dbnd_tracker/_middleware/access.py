@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote
 
 from anyio import CapacityLimiter
@@ -12,16 +12,13 @@ from anyio.to_thread import run_sync
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dbnd_tracker._access.roles import API, LOGIN_PAGE, Role, role_needed
 from dbnd_tracker._access.tokens import ANYONE, SESSION_LIFESPAN, Identity, Keyring, ThrottledError
 from dbnd_tracker._errors import StorageError
 from dbnd_tracker._middleware.hosts import SAFE_METHODS
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-    from dbnd_tracker._storage.database import Database
+from dbnd_tracker._storage.database import Database
 
 CSRF_COOKIE: Final = "X-CSRF-TOKEN"
 SESSION_COOKIE: Final = "databand_session"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fastapi.responses import JSONResponse, Response
+from starlette.requests import Request
 from starlette.routing import Match
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 POINTS_HEADER: Final = "X-Databand-Points"
 """In an answer: the form of points that log_metrics takes beside the protocol's. In a request: the form it has."""

@@ -9,18 +9,16 @@ import asyncio
 import contextlib
 import zlib
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dbnd_tracker._access.roles import Role, role_needed
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SMALL: Final = 1 << 16
 """Largest body of a request that needs no token, or whose method has no body, in bytes."""
@@ -43,6 +41,8 @@ _THREADS: Final = 4
 _PATIENCE: Final = 5.0
 _MOST: Final = 1 << 26
 
+_WRONG: Final = HTTPStatus.BAD_REQUEST
+_TOO_LARGE: Final = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -109,7 +109,7 @@ class BodyMiddleware:
             if bound <= _LARGE:
                 return await run_sync(gunzip, packed, bound, limiter=self._threads)
         except HTTPException as error:
-            if error.status_code != HTTPStatus.REQUEST_ENTITY_TOO_LARGE or bound == limit:
+            if error.status_code != _TOO_LARGE or bound == limit:
                 raise
         await stack.enter_async_context(self._large)
         return await run_sync(gunzip, packed, limit, limiter=self._threads)
@@ -138,8 +138,8 @@ def _says_gzip(scope: Scope) -> bool:
     said = ",".join(Headers(scope=scope).getlist("content-encoding"))
     names = [name for part in said.split(",") if (name := part.strip().lower()) not in _PLAIN]
     if len(names) > 1 or not _GZIP.issuperset(names):
-        msg = f"The body is said to be packed by {said[:80]!r}; this tracker knows gzip alone."
-        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, msg, {"Accept-Encoding": "gzip"})
+        detail = f"The body is said to be packed by {said[:80]!r}; this tracker knows gzip alone."
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept-Encoding": "gzip"})
     return bool(names)
 
 
@@ -174,8 +174,7 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
         size = max(size, len(body))
     if size > limit:
         what = f"The body of {size:,} bytes" if declared_size(scope) else "The body"
-        msg = f"{what} is larger than {limit:,} bytes."
-        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, msg)
+        raise HTTPException(_TOO_LARGE, f"{what} is larger than {limit:,} bytes.")
     return bytes(body)
 
 
@@ -194,22 +193,17 @@ def gunzip(packed: bytes, limit: int) -> bytes:
                 if member.eof:
                     member, members = zlib.decompressobj(_GZIP_WINDOW), members + 1
                 if members > _MEMBERS:
-                    msg = f"The body's gzip has more than {_MEMBERS} members."
-                    raise HTTPException(HTTPStatus.BAD_REQUEST, msg)
+                    raise HTTPException(_WRONG, f"The body's gzip has more than {_MEMBERS} members.")
                 unpacked += member.decompress(rest, limit - len(unpacked) + 1)
                 if len(unpacked) > limit:
-                    msg = f"The body is larger than {limit:,} bytes after gunzip."
-                    raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, msg)
+                    raise HTTPException(_TOO_LARGE, f"The body is larger than {limit:,} bytes after gunzip.")
                 rest = member.unused_data
             if len(unpacked) > max(_FREE, _RATIO * (start + _SLICE)):
-                msg = f"The body grows to more than {_RATIO} times its size by gunzip."
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, msg)
+                raise HTTPException(_TOO_LARGE, f"The body grows to more than {_RATIO} times its size by gunzip.")
     except zlib.error as error:
-        msg = f"The body says that it is gzip and is not: {error}."
-        raise HTTPException(HTTPStatus.BAD_REQUEST, msg) from None
+        raise HTTPException(_WRONG, f"The body says that it is gzip and is not: {error}.") from None
     if not member.eof:
-        msg = "The body ends before its gzip does."
-        raise HTTPException(HTTPStatus.BAD_REQUEST, msg)
+        raise HTTPException(_WRONG, "The body ends before its gzip does.")
     return bytes(unpacked)
 
 

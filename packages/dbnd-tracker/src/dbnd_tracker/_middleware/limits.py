@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dbnd_tracker._middleware.bodies import declared_size
 from dbnd_tracker._storage.deadline import DEADLINE, Deadline
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _RETRY_AFTER: Final = {"Retry-After": "1"}
 _CLOSE: Final = {"Connection": "close"}

@@ -10,18 +10,16 @@ import threading
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dbnd_tracker._access.roles import API
 from dbnd_tracker._middleware.access import identity_of
 from dbnd_tracker._middleware.answers import POINTS_FORM, POINTS_HEADER
 from dbnd_tracker._schemas.validation import UNKNOWN_KEYS
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable by which the workers of one server find each other's counters."""

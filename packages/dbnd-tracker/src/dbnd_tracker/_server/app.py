@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.requests import Request
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from dbnd import __version__
@@ -33,34 +34,22 @@ from dbnd_tracker._pages.static import static_router
 from dbnd_tracker._queries.arrays import SeriesCache
 from dbnd_tracker._queries.expressions import ExpressionError, QueryError
 from dbnd_tracker._settings import TrackerSettings
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from dbnd_tracker._storage.database import Database
+from dbnd_tracker._storage.database import Database
 
 
-def create_app(
-    database: Database,
-    *,
-    host: str = "127.0.0.1",
-    token: str | None = None,
-    guarded: bool = False,
-    settings: TrackerSettings | None = None,
-) -> FastAPI:
+def create_app(database: Database, settings: TrackerSettings | None = None, *, guarded: bool = False) -> FastAPI:
     """The tracker as an ASGI application.
 
     Args:
         database: Where runs are kept.
-        host: The address that it is served on; requests for others are refused.
-        token: A token for everything, besides those of the database.
-        guarded: Whether every request must carry a token also without ``token``; else everyone may come in.
-        settings: Limits, further host names and the log; its address and token are not looked at.
+        settings: Address, token, limits, further host names and the log; its database is not looked at.
+        guarded: Whether every request must carry a token of the database also where the settings have none.
     """
     settings = settings or TrackerSettings()
+    token = settings.token.get_secret_value() if settings.token else None
     metrics = ServerMetrics()
     cache = SeriesCache()
-    keyring = Keyring(token) if guarded or token is not None else None
+    keyring = Keyring(token) if guarded or token else None
     app = FastAPI(
         title="databand tracker",
         version=__version__,
@@ -94,7 +83,7 @@ def create_app(
     )
     if keyring is not None:
         app.add_middleware(AccessMiddleware, database=database, keyring=keyring)
-    app.add_middleware(HostMiddleware, host=host, allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(HostMiddleware, host=settings.host, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(TimeoutMiddleware, seconds=settings.request_timeout_s)
     app.add_middleware(UnreadMiddleware)
     app.add_middleware(CapacityMiddleware, most=settings.max_connections)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 # Connections beyond the limit, for those who ask how the server is.
 _RESERVE: Final = 32
@@ -21,22 +17,17 @@ _FILES: Final = 128
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """What a client may do with a connection.
-
-    Args:
-        head_s: Seconds from the first byte of a request, or from the connection, until the end of its head.
-        idle_s: Seconds that a connection is kept after an answer. Clients keep connections; one that is closed on them
-            just as they send costs them a retry.
-        stalled_s: Seconds without progress in taking an answer.
-        head_bytes: Size of the head of a request.
-        most: How many connections are open at once. Beyond, one that waits for a request is closed for a new one.
-    """
+    """What a client may do with a connection."""
 
     head_s: float = 20
+    """Seconds from the first byte of a request, or from the connection, until the end of its head."""
     idle_s: int = 75
+    """Seconds that it is kept after an answer; one that is closed just as its client sends costs that a retry."""
     stalled_s: float = 60
+    """Seconds without progress in taking an answer."""
     head_bytes: int = 1 << 16
     most: int = 1000
+    """How many connections are open at once. Beyond, one that waits for a request is closed for a new one."""
 
 
 def allow_files(connections: int) -> int:

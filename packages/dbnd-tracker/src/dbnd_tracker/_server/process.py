@@ -23,45 +23,35 @@ _BACKLOG: Final = 512
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens, so that a port in use is known before anything else starts.
-
-    Args:
-        host: Address or name of this machine.
-        port: Port; 0 takes a free one.
+    """A socket that listens, so that a port in use is known before anything else starts; port 0 takes a free one.
 
     Raises:
         ConfigError: The address cannot be listened on.
     """
+    where = f"The tracker cannot listen on {host}:{port}"
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # The protocol is named because asyncio sets TCP_NODELAY only on sockets that say TCP; without it, an answer
         # whose head and body are written apart waits 40 ms for an acknowledgement.
         found = socket.socket(family, kind, socket.IPPROTO_TCP)
     except (OSError, UnicodeError) as error:  # a name that cannot be one of a host
-        msg = f"The tracker cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}."
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{where}: {getattr(error, 'strerror', None) or error}.") from None
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
         found.listen(_BACKLOG)
     except OSError as error:
         found.close()
-        if error.errno == errno.EADDRINUSE:
-            msg = f"The port {port} of {host} is in use: end the program that uses it, or choose another with --port."
-        else:
-            msg = f"The tracker cannot listen on {host}:{port}: {error.strerror or error}."
-        raise ConfigError(msg) from None
+        if error.errno != errno.EADDRINUSE:
+            raise ConfigError(f"{where}: {error.strerror or error}.") from None
+        raise ConfigError(
+            f"The port {port} of {host} is in use: end the program that uses it, or choose another with --port."
+        ) from None
     return found
 
 
 def make_server(app: FastAPI, grace: int = 30, limits: ConnectionLimits | None = None) -> uvicorn.Server:
-    """A server of ``app`` that says only what goes wrong.
-
-    Args:
-        app: The tracker.
-        grace: Seconds that requests under way have to end when the server is told to.
-        limits: What clients may do with their connections.
-    """
+    """A server of ``app`` that says only what goes wrong, and ends at most ``grace`` seconds after it is told to."""
     limits = limits or ConnectionLimits()
     config = uvicorn.Config(
         app,
