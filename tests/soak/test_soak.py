@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 from kit import faults
 from kit.faults import Proxy
+from kit.letters import letters
 from kit.trackers import Tracker, reading
 from kit.warm import Warm, WarmProcess
 from soak.ledger import Ledger, Point, points_of
@@ -241,8 +242,6 @@ class Soak:
 
     def dead_letters(self) -> Counter[Point]:
         """The points that the tracker has refused, and that are kept."""
-        from dbnd._journal.dead_letters import letters
-
         found: Counter[Point] = Counter()
         for path in (path for home in self.homes for path in home.glob("journal/*.dead")):
             for call, body, *_ in letters(path):

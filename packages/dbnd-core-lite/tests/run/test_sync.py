@@ -314,7 +314,8 @@ def test_files_that_were_delivered_before_their_process_was_killed_are_removed(s
     leave(server.url, *range(5))
     (path,) = journal_folder().glob("*.journal")
     ack = path.with_name(f"{path.name}.ack")
-    ack.write_bytes(b"%020d %020d\n" % (5, path.stat().st_size))
+    position = b"%020d %020d" % (5, path.stat().st_size)
+    ack.write_bytes(b"%b %08x\n" % (position, zlib.crc32(position)))
     owned = Journal(journal_folder(), server.url)
     assert "Nothing waits" in sync().stderr
     assert server.requests == []

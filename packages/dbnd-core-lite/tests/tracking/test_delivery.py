@@ -3,9 +3,11 @@ from __future__ import annotations
 import zlib
 
 import pytest
+from kit.letters import letters
 
-from dbnd._journal import dead_letters, records
-from dbnd._journal.file import Header, JournalFile, read_header, unsent_of
+from dbnd._journal import records
+from dbnd._journal.file import JournalFile, unsent_of
+from dbnd._journal.header import Header, read_header
 from dbnd._tracking.contracts import BusyError, PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
 from dbnd._tracking.delivery import MAX_POINTS, Delivery
 
@@ -111,7 +113,7 @@ def test_what_is_refused_for_good_is_kept_aside_and_blocks_nothing(start, tmp_pa
     assert transport.batches[-1].call == "set_run_state"
     ((record, reason, path),) = buried
     assert (record.sequence, reason, path) == (3, "it answered 400: n is wrong", tmp_path / f"{'1' * 32}.dead")
-    assert list(dead_letters.letters(path)) == [("log_metrics", metrics(66), "it answered 400: n is wrong", 3)]
+    assert list(letters(path)) == [("log_metrics", metrics(66), "it answered 400: n is wrong", 3)]
 
 
 def test_an_event_is_buried_once_even_if_the_process_was_killed_before_it_went_on(start, monkeypatch):
@@ -123,7 +125,7 @@ def test_an_event_is_buried_once_even_if_the_process_was_killed_before_it_went_o
             delivery.step()
     deliver(delivery)
     assert len(buried) == 2
-    assert [call for call, *_ in dead_letters.letters(buried[0][2])] == ["a", "b"]
+    assert [call for call, *_ in letters(buried[0][2])] == ["a", "b"]
 
 
 @pytest.mark.parametrize("check", [RefusedError("it answered 404"), UnreachableError("gone"), ValueError("mine")])
@@ -165,7 +167,7 @@ def test_dead_letters_that_somebody_delivers_are_left_to_him(start):
     log(file, "b")
     deliver(delivery)
     assert buried[1][2] != buried[0][2]
-    assert [call for call, *_ in dead_letters.letters(buried[1][2])] == ["b"]
+    assert [call for call, *_ in letters(buried[1][2])] == ["b"]
     taken.close()
 
 

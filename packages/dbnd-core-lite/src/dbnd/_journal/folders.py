@@ -16,14 +16,14 @@ from dbnd._base.paths import temporary_folder
 
 def folders_of(home: Path) -> list[Path]:
     """``home``, and those of the others that exist and are this user's alone."""
-    return [home, *(folder for folder in spares_of(home) if is_private(folder.parent) and folder.is_dir())]
+    return [home, *(folder for folder in spares_of(home) if _is_private(folder.parent) and folder.is_dir())]
 
 
 def spares_of(home: Path) -> Iterator[Path]:
     """Folders that may take the journals of ``home``: in the run-time folder, the temporary one, and shared memory."""
     user = os.geteuid()
     key = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-    bases = [os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}", temporary_folder(), "/dev/shm"]  # noqa: S108  see is_private
+    bases = [os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}", temporary_folder(), "/dev/shm"]  # noqa: S108  see _is_private
     for base in dict.fromkeys(bases):
         if Path(base).is_dir():
             yield Path(base) / f"dbnd-{user}" / key
@@ -36,12 +36,11 @@ def make_private(folder: Path) -> None:
         OSError: It cannot be made, or is somebody else's.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
-    if not is_private(folder):
-        msg = f"{folder} is not a folder that only you can read"
-        raise PermissionError(msg)
+    if not _is_private(folder):
+        raise PermissionError(f"{folder} is not a folder that only you can read")
 
 
-def is_private(folder: Path) -> bool:
+def _is_private(folder: Path) -> bool:
     """Whether nobody else can have put anything there: it is this user's own folder, and no link to one."""
     try:
         found = folder.lstat()

@@ -1,6 +1,6 @@
 """The journal: where the events of one process for one tracker are kept before a log call returns.
 
-It is a chain of files (see ``journal_file``). Events are appended to the last one; once that has its size, the journal
+It is a chain of files (see ``file``). Events are appended to the last one; once that has its size, the journal
 rolls on into a further file, and the files before are removed as they are delivered. So the disk holds little more than
 what the tracker has not taken, and never more than the cap: past it, events are refused, and the client counts them.
 
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from dbnd._journal import records
-from dbnd._journal.file import JOURNAL, Header, JournalFile
+from dbnd._journal.file import JOURNAL, JournalFile
+from dbnd._journal.header import Header
 from dbnd._model.parts import parts_of
 
 # A file goes on in a further one at this size in bytes, or at this part of the cap.
@@ -108,8 +109,7 @@ class Journal:
         current = self._current
         following = wanted + current.header_size + _MORE_DIGITS
         if self._size() + (following if current.last else wanted) > self._max_bytes:
-            msg = f"the journal has reached core.journal_max_bytes = {self._max_bytes}"
-            raise JournalFullError(msg)
+            raise JournalFullError(f"the journal has reached core.journal_max_bytes = {self._max_bytes}")
         if not current.last:  # one event larger than a file should be
             return
         try:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from dbnd._journal import ownership
-from dbnd._journal.file import (
-    DAMAGED,
-    DEAD,
-    JOURNAL,
-    Header,
-    JournalFile,
-    JournalFormatError,
-    read_header,
-    unsent_of,
-)
+from dbnd._journal.file import DAMAGED, DEAD, JOURNAL, JournalFile, remove, unsent_of
 from dbnd._journal.folders import folders_of
+from dbnd._journal.header import Header, JournalFormatError, read_header
 from dbnd._journal.opening import open_file
 
 # A file that has not got its name after so many seconds was left by a process that was killed.
@@ -51,6 +43,11 @@ class Leftover:
         return self.path.suffix == DEAD
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether it keeps bytes of damaged events, which nobody can deliver."""
+        return self.path.suffix == DAMAGED
+
+    @property
     def is_in_use(self) -> bool:
         """Whether the process that owns it is the one that writes it, as far as can be told: it delivers it itself."""
         return self.is_owned and self.header is not None and ownership.is_alive(self.header.host, self.header.pid)
@@ -59,11 +56,6 @@ class Leftover:
     def age(self) -> float:
         """Seconds since it was begun."""
         return time.time() - (self.header.created / 1e9 if self.header else self.path.stat().st_mtime)
-
-    @property
-    def is_damaged(self) -> bool:
-        """Whether it keeps bytes of damaged events, which nobody can deliver."""
-        return self.path.suffix == DAMAGED
 
     @property
     def state(self) -> str:
@@ -91,7 +83,7 @@ def is_empty(folder: Path) -> bool:
 
 def _files(folder: Path, *suffixes: str) -> list[Path]:
     """Files of ``folder``, and of those that stand in for it where it cannot be written."""
-    return [path for place in folders_of(folder) for suffix in suffixes for path in place.glob(f"*{suffix}")]
+    return [path for each in folders_of(folder) for suffix in suffixes for path in each.glob(f"*{suffix}")]
 
 
 def look_at(path: Path) -> Leftover | None:
@@ -120,8 +112,7 @@ def discard(path: Path) -> bool:
     try:
         if not ownership.own(fd, path):
             return False
-        path.unlink(missing_ok=True)
-        path.with_name(f"{path.name}.ack").unlink(missing_ok=True)
+        remove(path)
     finally:
         os.close(fd)
     ownership.disown(path)
@@ -131,21 +122,11 @@ def discard(path: Path) -> bool:
 def tidy(folder: Path) -> None:
     """Remove what killed processes have left in the folder, and nothing that holds an event which is not delivered."""
     for path in _files(folder, JOURNAL, DEAD):
-        _remove_if_delivered(path)
+        with suppress(JournalFormatError, OSError):  # not ours to judge, or gone since
+            if not ownership.is_owned(path) and not unsent_of(path) and (file := JournalFile.adopt(path)) is not None:
+                file.close()
     for path in _files(folder, ".ack", ".owner", ".new"):
-        with contextlib.suppress(OSError):  # it has got its name since; or it is no file of ours
+        with suppress(OSError):  # it has got its name since; or it is no file of ours
             is_new = path.suffix == ".new"
             if time.time() - path.stat().st_mtime > _NEWBORN if is_new else not path.with_suffix("").exists():
                 path.unlink()
-
-
-def _remove_if_delivered(path: Path) -> None:
-    """Remove a file whose process was killed, or has left by ``os._exit``, after the tracker had taken all of it."""
-    try:
-        if ownership.is_owned(path) or unsent_of(path):
-            return
-        file = JournalFile.adopt(path)
-    except (JournalFormatError, OSError):  # not ours to judge, or gone since
-        return
-    if file is not None:
-        file.close()

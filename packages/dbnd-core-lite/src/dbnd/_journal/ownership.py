@@ -1,22 +1,19 @@
 """Ownership of a journal's file: one living process writes or delivers it, and the others can tell.
 
 The owner holds an exclusive ``flock``, which the kernel lets go of when the process dies, however it dies. Where the
-file system has no such locks, a file ``<name>.owner`` beside it names the owner instead: host, process id, and the time
+file system has no such locks, a link ``<name>.owner`` beside it names the owner instead: host, process id, and the time
 at which that process started, because ids are used again. A process of another host is taken to be alive.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
-import json
 import os
 import socket
 from pathlib import Path
 from typing import Final
 
-from dbnd._base.names import new_uid
 from dbnd._journal.opening import open_file
 
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
@@ -30,15 +27,8 @@ def own(fd: int, path: Path) -> bool:
     Raises:
         OSError: Ownership can be neither gained nor denied.
     """
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return _own_by_name(_owner_path(path))
-    return True
+    locked = _lock(fd, fcntl.LOCK_EX)
+    return _own_by_name(_owner_path(path)) if locked is None else locked
 
 
 def is_owned(path: Path) -> bool:
@@ -49,22 +39,16 @@ def is_owned(path: Path) -> bool:
     """
     fd = open_file(path, os.O_RDONLY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return _lives(_read(_owner_path(path)))
+        locked = _lock(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
-    return False
+    return _lives(_named(_owner_path(path))) if locked is None else not locked
 
 
 def disown(path: Path) -> None:
     """Let go of what ``own`` has left beside the file; the lock itself ends when the file is closed."""
     owner = _owner_path(path)
-    if owner.exists() and _read(owner) == _me():
+    if _named(owner) == _me():
         owner.unlink(missing_ok=True)
 
 
@@ -81,56 +65,59 @@ def is_alive(host: str, pid: int) -> bool:
     return True
 
 
+def _lock(fd: int, kind: int) -> bool | None:
+    """Whether the lock was gained; None where the file system has none."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return None
+    return True
+
+
 def _owner_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.owner")
 
 
 def _own_by_name(owner: Path) -> bool:
-    # Written aside and linked, so that whoever sees it sees all of it.
-    mine = owner.with_name(f"{owner.name}.{new_uid().hex}")
-    mine.write_text(json.dumps(_me()), encoding="utf-8")
+    for _ in range(2):
+        try:
+            owner.symlink_to(_me())  # whoever sees the link sees all that it says
+        except FileExistsError:
+            if _lives(_named(owner)):
+                return False
+            owner.unlink(missing_ok=True)
+        else:
+            return True
+    return False
+
+
+def _me() -> str:
+    return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+
+
+def _named(owner: Path) -> str:
     try:
-        for _ in range(2):
-            try:
-                os.link(mine, owner)
-            except FileExistsError:
-                if _lives(_read(owner)):
-                    return False
-                with contextlib.suppress(FileNotFoundError):  # another one was quicker
-                    owner.rename(mine.with_suffix(".gone"))
-            else:
-                return True
+        return str(owner.readlink())
+    except OSError:
+        return ""
+
+
+def _lives(owner: str) -> bool:
+    host, _, process = owner.partition(" ")
+    pid, _, started = process.partition(" ")
+    if not pid.isdigit() or not is_alive(host, int(pid)):
         return False
-    finally:
-        mine.unlink(missing_ok=True)
-        mine.with_suffix(".gone").unlink(missing_ok=True)
+    return host != socket.gethostname() or _started(int(pid)) in {started, ""}
 
 
-def _me() -> list[object]:
-    return [socket.gethostname(), os.getpid(), _started(os.getpid())]
-
-
-def _read(owner: Path) -> list[object] | None:
-    try:
-        found = json.loads(owner.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, list) else None
-
-
-def _lives(owner: list[object] | None) -> bool:
-    if owner is None:
-        return False
-    host, pid, started = owner
-    if host != socket.gethostname() or not isinstance(pid, int):
-        return True
-    return is_alive(host, pid) and _started(pid) in {started, None}
-
-
-def _started(pid: int) -> str | None:
-    """When a process has started, in the kernel's own count; None where there is no /proc."""
+def _started(pid: int) -> str:
+    """When a process has started, in the kernel's own count; nothing where there is no /proc."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
+        return ""
     return text.rpartition(")")[2].split()[_START]

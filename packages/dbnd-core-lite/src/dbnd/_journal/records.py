@@ -16,7 +16,6 @@ from dbnd._model.points import SIZE
 
 # Characters before the JSON of a line.
 _PREFIX: Final = 9
-_HEX: Final = 16
 # What stands in the place of a line break, and behind it the start of a record.
 _BREAK: Final = re.compile(rb"[^\n](?=[0-9a-f]{8} \[)")
 _CALL: Final = re.compile(rb'\["(\w+)",')
@@ -76,7 +75,7 @@ def content(line: bytes) -> bytes | None:
     if not data or line[-1:] != b"\n" or line[_PREFIX - 1 : _PREFIX] != b" ":
         return None
     try:
-        return data if zlib.crc32(data) == int(line[: _PREFIX - 1], _HEX) else None
+        return data if zlib.crc32(data) == int(line[: _PREFIX - 1], 16) else None
     except ValueError:
         return None
 
@@ -103,32 +102,29 @@ def parse(lines: list[bytes], sequence: int, offset: int) -> list[Record]:
 
 def _parted(line: bytes, data: bytes | None) -> list[bytes]:
     """A line; or two, where only the line break between two whole records is damaged."""
-    if data is None:
-        for found in _BREAK.finditer(line):
-            parts = [line[: found.start()] + b"\n", line[found.end() :]]
-            if None not in map(content, parts):
-                return parts
+    for found in _BREAK.finditer(line) if data is None else ():
+        parts = [line[: found.start()] + b"\n", line[found.end() :]]
+        if None not in map(content, parts):
+            return parts
     return [line]
 
 
 def _decoded(texts: list[bytes]) -> list[Any]:
-    """What ``texts`` say; in the place of one that cannot be read stands the reason."""
+    """What ``texts`` say; in the place of one that cannot be read stands the error."""
     # All at once: it takes a fraction of the time of one by one, and the interpreter is the training's.
     try:
         values: list[Any] = decode(b"[%b]" % b",".join(texts))
-    except ValueError:
-        pass
-    else:
         if len(values) == len(texts):
             return values
-    return [_decoded_alone(text) for text in texts]
-
-
-def _decoded_alone(text: bytes) -> Any:
-    try:
-        return decode(text)
-    except ValueError as error:
-        return error
+    except ValueError:
+        pass
+    values = []
+    for text in texts:
+        try:
+            values.append(decode(text))
+        except ValueError as error:
+            values.append(error)
+    return values
 
 
 def _record(number: int, end: int, line: bytes, value: Any) -> Record:

@@ -23,7 +23,8 @@ from dbnd._base.paths import journal_folder
 from dbnd._config.settings import CoreSettings
 from dbnd._context.registry import configured_url, create_transport
 from dbnd._journal import ownership
-from dbnd._journal.file import JournalFile, JournalFormatError
+from dbnd._journal.file import JournalFile
+from dbnd._journal.header import JournalFormatError
 from dbnd._journal.leftovers import Leftover, find, is_empty, look_at, tidy
 from dbnd._terminal import console
 from dbnd._tracking.backoff import Backoff

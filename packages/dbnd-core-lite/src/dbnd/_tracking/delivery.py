@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from dbnd._journal.dead_letters import DeadLetters
-from dbnd._journal.file import DAMAGED, DEAD, JournalFile
+from dbnd._journal.dead_letters import keep_aside
+from dbnd._journal.file import JournalFile
 from dbnd._journal.records import Record
 from dbnd._model.points import MAX_POINTS
 from dbnd._tracking.contracts import (
@@ -145,10 +145,9 @@ class Delivery:
             raise BusyError(reason) from None
 
     def _bury(self, record: Record, reason: str) -> None:
-        with DeadLetters(self.file, DAMAGED if record.is_damaged else DEAD) as letters:
-            letters.add(record, reason)
+        path = keep_aside(record, reason, self.file)
         self._acknowledge([record])
-        self._on_buried(record, reason, letters.path)
+        self._on_buried(record, reason, path)
 
     def _acknowledge(self, done: list[Record]) -> None:
         if not done:
