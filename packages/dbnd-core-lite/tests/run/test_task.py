@@ -20,6 +20,7 @@ from dbnd import (
     new_dbnd_context,
     task,
 )
+from dbnd._run import log
 
 
 @task
@@ -85,8 +86,8 @@ def test_outside_of_a_run_a_task_just_runs(home):
     assert not (home / "dbnd").exists()
 
 
-def test_logging_outside_of_a_run_says_so_once(capsys, monkeypatch):
-    monkeypatch.setattr("dbnd._run.log._said_untracked", False)
+def test_logging_outside_of_a_run_says_so_once(capsys):
+    log._say_untracked.cache_clear()
     log_metric("a", 1)
     log_artifact("a", "b")
     assert capsys.readouterr().err.count("outside of a run") == 1

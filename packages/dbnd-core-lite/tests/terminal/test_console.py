@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import pytest
 
+from dbnd import UsageError
 from dbnd._terminal import console
 from dbnd._terminal.logs import clean_logs
 
@@ -44,7 +45,7 @@ def show_progress(label):
 
 
 def ask(question):
-    with pytest.raises(click.Abort):
+    with pytest.raises(UsageError, match="Nobody has answered"):
         console.is_confirmed(question)
 
 

@@ -21,11 +21,9 @@ def show(name: str | None, as_json: bool) -> None:
     """Print every key, its value and where the value comes from; secrets are masked."""
     loaded = load_config()
     loaded.check()
-    rows = loaded.explain()
-    if name:
-        rows = [row for row in rows if name.lower() in {row.section, f"{row.section}.{row.key}"}]
-        if not rows:
-            raise UsageError(f"There is no section or key {name!r}; `dbnd config show` lists all.")
+    rows = [row for row in loaded.explain() if not name or name.lower() in {row.section, f"{row.section}.{row.key}"}]
+    if not rows:
+        raise UsageError(f"There is no section or key {name!r}; `dbnd config show` lists all.")
     if as_json:
         console.json_result([row._asdict() for row in rows])
         return

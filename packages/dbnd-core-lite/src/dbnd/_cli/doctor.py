@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, NamedTuple
 
 import click
 
@@ -22,25 +20,30 @@ from dbnd._journal.leftovers import find
 from dbnd._terminal import console
 from dbnd._tracking.contracts import AccessError, TransportError
 
-Status = Literal["ok", "warning", "error"]
 # Seconds that a tracker has to answer.
 _PATIENCE: Final = 10.0
 # Free bytes on the journal's disk below which something should be done.
 _LITTLE_SPACE: Final = 200 << 20
+# What is said of the files in each state.
+_STATES: Final = {
+    "in use": ("ok", "their processes deliver them"),
+    "waiting": ("warning", "`dbnd sync` or the next `dbnd run` sends them"),
+    "refused": (
+        "error",
+        "`dbnd sync --list` shows where they are kept, `dbnd sync --retry-dead` sends them again",
+    ),
+    "damaged": (
+        "error",
+        "they are lost: `dbnd sync --list` shows the files with their bytes; look at them, and remove them",
+    ),
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one look has found.
-
-    Args:
-        check: What was looked at.
-        status: "ok", "warning" (it may be as you want it) or "error" (it is wrong).
-        text: What was found, as a sentence.
-    """
+class Finding(NamedTuple):
+    """What one look has found, as a sentence; the status is "ok", "warning" (it may be as you want it) or "error"."""
 
     check: str
-    status: Status
+    status: str
     text: str
 
 
@@ -56,7 +59,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     """
     findings = list(examine())
     if as_json:
-        console.json_result([dataclasses.asdict(finding) for finding in findings])
+        console.json_result([finding._asdict() for finding in findings])
     else:
         cells = [(finding.status, finding.check, finding.text) for finding in findings]
         console.result(console.table(("", "what", "found"), cells, whole_last=True))
@@ -71,18 +74,14 @@ def examine() -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("configuration", "error", str(error))
     else:
-        yield from _configuration(config)
+        files = ", ".join(map(str, config.files))
+        yield Finding("configuration", "ok", f"It is read from {files}." if files else "No configuration file is read.")
+        for row in config.explain():
+            if row.source != "default":
+                yield Finding("configuration", "ok", f"{row.section}.{row.key} = {row.value} ({row.source}).")
         yield from _tracker(config)
     yield from _journals()
     yield _disk()
-
-
-def _configuration(config: Config) -> Iterator[Finding]:
-    files = ", ".join(map(str, config.files))
-    yield Finding("configuration", "ok", f"It is read from {files}." if files else "No configuration file is read.")
-    for row in config.explain():
-        if row.source != "default":
-            yield Finding("configuration", "ok", f"{row.section}.{row.key} = {row.value} ({row.source}).")
 
 
 def _tracker(config: Config) -> Iterator[Finding]:
@@ -122,21 +121,11 @@ def _journals() -> Iterator[Finding]:
     for leftover in found:
         if leftover.problem:
             yield Finding("journal", "error", leftover.problem)
-    for state, status, hint in (
-        ("in use", "ok", "their processes deliver them"),
-        ("waiting", "warning", "`dbnd sync` or the next `dbnd run` sends them"),
-        ("refused", "error", "`dbnd sync --list` shows where they are kept, `dbnd sync --retry-dead` sends them again"),
-        (
-            "damaged",
-            "error",
-            "they are lost: `dbnd sync --list` shows the files with their bytes; look at them, and remove them",
-        ),
-    ):
+    for state, (status, hint) in _STATES.items():
         files = [leftover for leftover in found if leftover.state == state]
         if files:
             events = sum(leftover.events for leftover in files)
-            what = f"{events} events in {len(files)} files are {state}"
-            yield Finding("journal", status, f"{what}: {hint}.")  # type: ignore[arg-type]
+            yield Finding("journal", status, f"{events} events in {len(files)} files are {state}: {hint}.")
     if not found:
         yield Finding("journal", "ok", "Nothing waits to be delivered.")
 

@@ -13,10 +13,14 @@ from dbnd._journal.leftovers import Leftover, find, tidy
 from dbnd._journal.leftovers import discard as discard_file
 from dbnd._run.sync import Report, Sync
 from dbnd._terminal import console
-from dbnd._terminal.text import duration
+from dbnd._terminal.text import Shown, duration
 
 # Seconds for which a tracker that answers, but takes nothing, is tried.
 _PATIENCE: Final = 30.0
+_ELSEWHERE: Final = (
+    "{1} events are for the tracker {0}, which is not the configured one: `dbnd sync --set-config "
+    "core.databand_url={0}` sends them, and `dbnd sync --discard` removes them."
+)
 
 
 @click.command()
@@ -26,22 +30,13 @@ _PATIENCE: Final = 30.0
 @click.option("--discard", is_flag=True, help="Deliver what can be, show what cannot, and remove that for good.")
 @click.option("-y", "--yes", is_flag=True, help="With --discard: do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
-def sync(
-    *,
-    list_: bool,
-    dry_run: bool,
-    retry_dead: bool,
-    discard: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
+def sync(*, list_: bool, dry_run: bool, retry_dead: bool, discard: bool, yes: bool, as_json: bool) -> None:
     """Deliver the events that earlier processes could not.
 
     Exit codes: 0 everything is delivered, 1 something is left or was damaged, 8 configuration, 2 usage.
     """
     if discard and (list_ or dry_run):
-        msg = "--discard removes events, and --list and --dry-run change nothing: give one of them."
-        raise UsageError(msg)
+        raise UsageError("--discard removes events, and --list and --dry-run change nothing: give one of them.")
     if list_:
         _list(find(journal_folder()), as_json=as_json)
         return
@@ -72,21 +67,17 @@ def _discard(*, yes: bool, dead_too: bool) -> bool:
     if not left:
         console.info("There is nothing to discard.")
         return True
-    cells = [
-        (str(x.events), x.state, duration(x.age), x.header.url if x.header else "", x.problem or str(x.path))
-        for x in left
-    ]
-    console.result(console.table(("events", "state", "age", "tracker", "file"), cells, whole_last=True))
+    console.result(_table(left))
     events = sum(leftover.events for leftover in left)
-    if not yes and not _is_confirmed(f"Discard these {events} events, for good?"):
+    if not yes and not console.is_confirmed(f"Discard these {events} events, for good?"):
         return False
     is_done = True
     for leftover in left:
         try:
-            is_gone, problem = discard_file(leftover.path), "another process has it now"
+            problem = None if discard_file(leftover.path) else "another process has it now"
         except OSError as error:
-            is_gone, problem = False, str(error)
-        if not is_gone:
+            problem = str(error)
+        if problem:
             events -= leftover.events
             is_done = False
             console.error(f"{leftover.path} is not discarded: {problem}.")
@@ -94,12 +85,12 @@ def _discard(*, yes: bool, dead_too: bool) -> bool:
     return is_done
 
 
-def _is_confirmed(question: str) -> bool:
-    try:
-        return console.is_confirmed(question)
-    except click.Abort:  # the end of the input, or Ctrl-C
-        msg = "Nobody has answered, and nothing was discarded: add --yes to discard without a question."
-        raise UsageError(msg) from None
+def _table(found: list[Leftover]) -> Shown:
+    cells = [
+        (str(x.events), x.state, duration(x.age), x.header.url if x.header else "", x.problem or str(x.path))
+        for x in found
+    ]
+    return console.table(("events", "state", "age", "tracker", "file"), cells, whole_last=True)
 
 
 def _list(found: list[Leftover], *, as_json: bool) -> None:
@@ -116,24 +107,17 @@ def _list(found: list[Leftover], *, as_json: bool) -> None:
             for leftover in found
         ]
         console.json_result(rows)
-        return
-    if not found:
-        console.result("Nothing waits to be delivered.")
-        return
-    cells = [(str(x.events), x.state, x.header.url if x.header else "", str(x.path), x.problem or "") for x in found]
-    console.result(console.table(("events", "state", "tracker", "file", "problem"), cells, whole_last=True))
+    else:
+        console.result(_table(found) if found else "Nothing waits to be delivered.")
 
 
 def _announce(work: Sync) -> None:
     for leftover in work.found:
-        if leftover.problem:
-            console.result(leftover.problem)
+        if leftover.problem or leftover.header is None:
+            console.result(leftover.problem or "")
             continue
-        assert leftover.header is not None
-        verb = (
-            "would be sent" if work.url_of(leftover) else "would not be sent, because it is not the configured tracker"
-        )
-        console.result(f"{leftover.events} events of {leftover.path} for {leftover.header.url} {verb}.")
+        verb = "would" if work.url_of(leftover) else "would not, because that is not the configured tracker,"
+        console.result(f"{leftover.events} events of {leftover.path} {verb} be sent to {leftover.header.url}.")
 
 
 def _say(report: Report) -> None:
@@ -145,24 +129,15 @@ def _say(report: Report) -> None:
         console.info(f"{report.dropped} of them were dropped by the tracker, because their runs were deleted.")
     if report.refused:
         console.error(f"{report.refused} events were refused ({report.reason}): `dbnd sync --list` shows all.")
-    for path, events in report.damaged.items():
-        console.error(
-            f"{events} events are damaged and lost; their bytes are kept in {path}: look at it, and remove it."
-        )
-    _say_what_is_left(report)
-
-
-def _say_what_is_left(report: Report) -> None:
-    for pid, events in report.in_use.items():
-        console.info(f"{events} events are in use by process {pid}, which delivers them itself.")
-    for path, events in report.busy.items():
-        console.error(f"{events} events of {path} are left, because another process has it now: try again later.")
     for problem in report.problems:
         console.warning(problem)
-    for name, reason in report.unreachable.items():
-        console.error(f"The tracker {name} does not take events ({reason}); they are kept: try again later.")
-    for name, events in report.elsewhere.items():
-        console.error(
-            f"{events} events are for the tracker {name}, which is not the configured one: "
-            f"`dbnd sync --set-config core.databand_url={name}` sends them, and `dbnd sync --discard` removes them."
-        )
+    for pid, events in report.in_use.items():
+        console.info(f"{events} events are in use by process {pid}, which delivers them itself.")
+    for found, sentence in (
+        (report.damaged, "{1} events are damaged and lost; their bytes are kept in {0}: look at it, and remove it."),
+        (report.busy, "{1} events of {0} are left, because another process has it now: try again later."),
+        (report.unreachable, "The tracker {0} does not take events ({1}); they are kept: try again later."),
+        (report.elsewhere, _ELSEWHERE),
+    ):
+        for where, what in found.items():
+            console.error(sentence.format(where, what))

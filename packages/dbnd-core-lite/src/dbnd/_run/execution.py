@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from dbnd._base.clock import utc_now
 from dbnd._base.errors import ConfigError
@@ -26,33 +26,16 @@ if TYPE_CHECKING:
     from dbnd._context.current import DatabandContext
 
 
-_UNTRACKED: Final = (
-    "This run is not tracked: install dbnd-tracker (pip install 'databand[tracker]') or set core.databand_url."
-)
-
-
 def new_run(
     config: Config, *, job_name: str, cmd_name: str, run_name: str | None = None, project_name: str | None = None
 ) -> Run:
-    """A run with the facts that the configuration gives.
-
-    Args:
-        config: Where ``[run_info]`` and ``[tracking]`` are read.
-        job_name: Name of the job.
-        cmd_name: How it was started (see ``Run``).
-        run_name: Name of the run, over the configuration.
-        project_name: Project, over the configuration.
+    """A run as the configuration describes it, unless its name and project are given.
 
     Raises:
         ConfigError: ``DBND_RUN_UID`` is no uid.
     """
     info, tracking = config.settings(RunInfoSettings), config.settings(TrackingSettings)
-    run = Run(
-        job_name,
-        cmd_name,
-        project_name=project_name or tracking.project,
-        description=info.description,
-    )
+    run = Run(job_name, cmd_name, project_name=project_name or tracking.project, description=info.description)
     _join(run)
     run.sends_heartbeat = not run.is_attached and config.settings(RunSettings).heartbeat_interval_s > 0
     run.name = run_name or info.name or run.name
@@ -71,8 +54,9 @@ def _join(run: Run) -> None:
     try:
         run.uid = str(uuid.UUID(uid))
     except ValueError:
-        msg = f"The environment variable DBND_RUN_UID = {uid!r} is no uid of a run, such as {new_uid()}."
-        raise ConfigError(msg) from None
+        raise ConfigError(
+            f"The environment variable DBND_RUN_UID = {uid!r} is no uid of a run, such as {new_uid()}."
+        ) from None
     if resubmit.lower() in {"true", "yes", "t", "1"}:
         run.attempt_suffix = "-resubmit"
     else:
@@ -85,17 +69,10 @@ def script_run(context: DatabandContext, run: Run) -> Iterator[TaskRun]:
 
     When a task raises through the block, the root is UPSTREAM_FAILED, since it was the task that failed.
     """
-    root, owner = run.new_task_run(TaskDefinition(run.job_name), parent=None), os.getpid()
+    root = run.new_task_run(TaskDefinition(run.job_name), parent=None)
     root.start_time = run.start_time
-    with _running(context, run, root):
-        _enter(context, root, TaskRunState.RUNNING, owner, at=run.start_time)
-        try:
-            yield root
-        except BaseException as error:
-            # Where a task run has failed with this very exception, it holds the error already.
-            _end(context, root, error, owner, blame=run.error is not error)
-            raise
-        _end(context, root, None, owner)
+    with _running(context, run, root), _reporting(context, root, is_script=True):
+        yield root
 
 
 @contextmanager
@@ -107,7 +84,7 @@ def task_as_run(
     with _running(context, run, root):
         if context.client is not None and not run.is_attached:
             context.client.set_run_state(run, RunState.RUNNING)
-        with _task_body(context, root):
+        with _reporting(context, root), plugins().task_run_context(root):
             yield root
 
 
@@ -119,7 +96,7 @@ def nested_task(
     task_run = parent.run.new_task_run(definition, parent=parent, params=params)
     if context.client is not None:
         context.client.add_task_runs(task_run.run, [task_run])
-    with _task_body(context, task_run):
+    with _reporting(context, task_run), as_current(task_run), plugins().task_run_context(task_run):
         yield task_run
 
 
@@ -144,8 +121,7 @@ def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None
     except BaseException as error:
         if context.client is not None and not is_announced:  # a signal came in between: no run ends without a name
             context.client.init_run(run, root)
-        failure = RunState.CANCELLED if _is_cancellation(error) else RunState.FAILED
-        _finish(context, run, RunState.SUCCESS if _is_success(error) else failure, owner)
+        _finish(context, run, _outcome(error), owner)
         raise
     else:
         _finish(context, run, RunState.SUCCESS, owner)
@@ -156,7 +132,9 @@ def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None
 def _announce(context: DatabandContext, run: Run, root: TaskRun) -> None:
     client = context.client
     if client is None:
-        console.info(_UNTRACKED)
+        console.info(
+            "This run is not tracked: install dbnd-tracker (pip install 'databand[tracker]') or set core.databand_url."
+        )
     else:
         run.address = page_url(client.url, run.job_name, run.uid) or f"dbnd runs show {run.uid[:8]}"
         client.init_run(run, root)
@@ -166,10 +144,10 @@ def _announce(context: DatabandContext, run: Run, root: TaskRun) -> None:
 
 def _goes_on(state: str) -> bool:
     """End the run of this process if that is what the tracker asks for."""
-    if state != RunState.SHUTDOWN.value:
-        return True
-    request_end()
-    return False
+    is_over = state == RunState.SHUTDOWN.value
+    if is_over:
+        request_end()
+    return not is_over
 
 
 @contextmanager
@@ -206,61 +184,33 @@ def _finish(context: DatabandContext, run: Run, state: RunState, owner: int) -> 
 
 
 @contextmanager
-def _task_body(context: DatabandContext, task_run: TaskRun) -> Iterator[None]:
-    owner = os.getpid()
-    _enter(context, task_run, TaskRunState.RUNNING, owner)
+def _reporting(context: DatabandContext, task_run: TaskRun, *, is_script: bool = False) -> Iterator[None]:
+    """Report the states of ``task_run`` as the block begins and ends; a forked child that leaves it does not end it."""
+    run, owner = task_run.run, os.getpid()
+
+    def enter(state: TaskRunState, time: datetime, error: ErrorInfo | None = None) -> None:
+        task_run.enter(state, time)
+        if context.client is not None and os.getpid() == owner:
+            context.client.update_task_run_attempts(task_run, state, timestamp=time, error=error)
+
+    enter(TaskRunState.RUNNING, run.start_time if is_script else utc_now())
     try:
-        with as_current(task_run), plugins().task_run_context(task_run):
-            yield
+        yield
     except BaseException as error:
-        _end(context, task_run, error, owner)
+        outcome = _outcome(error)
+        if outcome is RunState.SUCCESS:
+            enter(TaskRunState.SUCCESS, utc_now())
+        elif is_script and run.error is error:  # a task run has failed with this very exception, and holds it already
+            enter(TaskRunState.UPSTREAM_FAILED, utc_now())
+        else:
+            run.error = error
+            enter(TaskRunState[outcome.name], utc_now(), ErrorInfo.of(error))
         raise
-    else:
-        _end(context, task_run, None, owner)
+    enter(TaskRunState.SUCCESS, utc_now())
 
 
-def _end(
-    context: DatabandContext, task_run: TaskRun, error: BaseException | None, owner: int, *, blame: bool = True
-) -> None:
-    """Report the final state of a task run.
-
-    Args:
-        context: Where it ran.
-        task_run: What has ended.
-        error: What it raised, if anything.
-        owner: The process that it was begun in; a forked child that leaves the block does not end it.
-        blame: Whether the error is its own, and not that of a task that it called.
-    """
-    if error is None or _is_success(error):
-        state, info = TaskRunState.SUCCESS, None
-    elif blame:
-        state = TaskRunState.CANCELLED if _is_cancellation(error) else TaskRunState.FAILED
-        info = ErrorInfo.of(error)
-        task_run.run.error = error
-    else:
-        state, info = TaskRunState.UPSTREAM_FAILED, None
-    _enter(context, task_run, state, owner, error=info)
-
-
-def _enter(
-    context: DatabandContext,
-    task_run: TaskRun,
-    state: TaskRunState,
-    owner: int,
-    *,
-    at: datetime | None = None,
-    error: ErrorInfo | None = None,
-) -> None:
-    time = at or utc_now()
-    task_run.enter(state, time)
-    if context.client is not None and os.getpid() == owner:
-        context.client.update_task_run_attempts(task_run, state, timestamp=time, error=error)
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    return isinstance(error, (KeyboardInterrupt, TerminatedError))
-
-
-def _is_success(error: BaseException) -> bool:
-    """Whether the "error" is a ``sys.exit()`` that says that all is well."""
-    return isinstance(error, SystemExit) and error.code in {None, 0}
+def _outcome(error: BaseException) -> RunState:
+    """How what has raised ``error`` has ended: ``sys.exit()`` may say that all is well."""
+    if isinstance(error, SystemExit) and (error.code is None or error.code == 0):
+        return RunState.SUCCESS
+    return RunState.CANCELLED if isinstance(error, (KeyboardInterrupt, TerminatedError)) else RunState.FAILED

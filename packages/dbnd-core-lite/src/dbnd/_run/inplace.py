@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Tracking(ContextDecorator):
-    """A run that is tracked in place, as ``dbnd_tracking`` makes it; it shows itself in a notebook.
+class dbnd_tracking(ContextDecorator):  # noqa: N801  it is used as a function is, as contextlib's own are
+    """Track what a block does as a run of its own; ``@task`` calls in it are task runs.
+
+    Used with ``with``, which gives the run; as a decorator of a function, each of whose calls is a run; or, across the
+    cells of a notebook, by ``start()`` and ``stop()``. It shows itself in a notebook.
 
     Args:
         job_name: Name of the job; else ``tracking.job``, else the name of the script.
@@ -36,6 +39,9 @@ class Tracking(ContextDecorator):
 
     Attributes:
         run: The run, once it has started.
+
+    Raises:
+        ConfigError: The configuration cannot be used; raised when the run starts.
     """
 
     def __init__(
@@ -71,7 +77,8 @@ class Tracking(ContextDecorator):
 
     def _end_with_process(self) -> None:
         error: BaseException | None = TerminatedError.last
-        if error is None and not _is_interactive():
+        # Where somebody types in what is executed, the last error is that of some cell, and not the end.
+        if error is None and not (hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")):
             error = getattr(sys, "last_value", None)
         try:
             self.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
@@ -82,8 +89,7 @@ class Tracking(ContextDecorator):
     def __enter__(self) -> Run:
         """Start the run and return it."""
         if self._manager is not None:
-            msg = "This dbnd_tracking() has started already: call stop() first, or make another one."
-            raise UsageError(msg)
+            raise UsageError("This dbnd_tracking() has started already: call stop() first, or make another one.")
         manager = self._track()
         self.run = manager.__enter__()
         self._manager = manager
@@ -101,9 +107,10 @@ class Tracking(ContextDecorator):
     def _track(self) -> Iterator[Run]:
         job_name, run_name, project_name, conf = self._arguments
         with sigterm_cancels(), new_dbnd_context(conf) as context:
+            job_name = job_name or context.config.settings(TrackingSettings).job or script_name()
             run = new_run(
                 context.config,
-                job_name=job_name or context.config.settings(TrackingSettings).job or script_name(),
+                job_name=job_name,
                 cmd_name="inplace_tracking",
                 run_name=run_name,
                 project_name=project_name,
@@ -111,9 +118,8 @@ class Tracking(ContextDecorator):
             with script_run(context, run):
                 yield run
 
-    def _recreate_cm(self) -> Tracking:
-        """As a decorator: each call of the function is a run of its own."""
-        return Tracking(*self._arguments)
+    def _recreate_cm(self) -> dbnd_tracking:
+        return dbnd_tracking(*self._arguments)
 
     def __repr__(self) -> str:
         if self.run is None:
@@ -124,31 +130,3 @@ class Tracking(ContextDecorator):
         if self.run is None:
             return html_table("dbnd_tracking", [("State", "not started: use it with `with`, or call start()")])
         return self.run._repr_html_()
-
-
-def _is_interactive() -> bool:
-    """Whether somebody types in what is executed; the last error is then that of some cell, and not the end."""
-    return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")
-
-
-def dbnd_tracking(
-    job_name: str | None = None,
-    run_name: str | None = None,
-    project_name: str | None = None,
-    conf: Mapping[str, Any] | None = None,
-) -> Tracking:
-    """Track what a block does as a run of its own; ``@task`` calls in it are task runs.
-
-    Used with ``with``, which gives the run; as a decorator of a function; or, across the cells of a notebook, by
-    ``start()`` and ``stop()``.
-
-    Args:
-        job_name: Name of the job; else ``tracking.job``, else the name of the script.
-        run_name: Name of the run; else ``run_info.name``, else a random one.
-        project_name: Project; else ``tracking.project``.
-        conf: Configuration over all other layers.
-
-    Raises:
-        ConfigError: The configuration cannot be used; raised when the run starts.
-    """
-    return Tracking(job_name, run_name, project_name, conf)

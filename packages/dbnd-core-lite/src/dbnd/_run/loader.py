@@ -43,8 +43,7 @@ def load_task(target: str) -> Task:
     module, dot, name = target.rpartition(".")
     if not dot:
         hint = did_you_mean(target, short) or _listed("Registered names", short)
-        msg = f"There is no task {target!r}: name it as package.module.task or file.py::task.{hint}"
-        raise TaskNotFoundError(msg)
+        raise TaskNotFoundError(f"There is no task {target!r}: name it as package.module.task or file.py::task.{hint}")
     _check_exists(module, target)
     return _from_module(_import(module), name, target)
 
@@ -65,14 +64,12 @@ def _from_module(module: ModuleType, name: str, target: str) -> Task:
 
 def _import_file(path: Path, target: str) -> ModuleType:
     if not path.is_file():
-        msg = f"There is no file {str(path)!r}, which the target {target!r} names."
-        raise TaskNotFoundError(msg)
+        raise TaskNotFoundError(f"There is no file {str(path)!r}, which the target {target!r} names.")
     # As `python file.py` does, so that the file's neighbours can be imported.
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        msg = f"{str(path)!r}, which the target {target!r} names, is not a Python file."
-        raise TaskNotFoundError(msg)
+        raise TaskNotFoundError(f"{str(path)!r}, which the target {target!r} names, is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     try:
@@ -108,8 +105,7 @@ def _check_exists(module: str, target: str) -> None:
             raise TargetImportError(_failed(parts[0])) from error
         if not found:
             where = f"in the package {'.'.join(parts[: count - 1])!r}" if count > 1 else "on the path"
-            msg = f"There is no module {name!r} {where}, which the target {target!r} names."
-            raise TaskNotFoundError(msg)
+            raise TaskNotFoundError(f"There is no module {name!r} {where}, which the target {target!r} names.")
 
 
 def _listed(what: str, names: Iterable[str]) -> str:

@@ -21,8 +21,6 @@ from dbnd._model.values import of_user, preview
 from dbnd._terminal import console
 from dbnd._tracking.client import TrackingAPIClient
 
-_said_untracked = False
-
 
 def log_metric(key: str, value: object, *, step: int | None = None, timestamp: datetime | None = None) -> None:
     """Log one metric of the current task run; outside of a run it does nothing.
@@ -46,7 +44,7 @@ def log_metrics(metrics: Mapping[str, object], *, step: int | None = None, times
         step: Training step of all of them.
         timestamp: Time of all of them; now if None.
     """
-    target = _target("log_metric")
+    target = _target()
     if target is None:
         return
     client, attempt_uid = target
@@ -69,18 +67,18 @@ def log_artifact(name: str, path: str | os.PathLike[str]) -> None:
         name: Name of the artifact.
         path: A local path, made absolute, or a URI.
     """
-    target = _target("log_artifact")
+    target = _target()
     if target is None:
         return
     client, attempt_uid = target
     try:
-        place = os.fsdecode(path)
-        if "://" not in place:
-            place = readable(str(Path(working_directory() or "", place)))
+        address = os.fsdecode(path)
+        if "://" not in address:
+            address = readable(str(Path(working_directory() or "", address)))
     except Exception as error:  # noqa: BLE001  a path of the user's may raise anything; the training goes on
         client.drop("log_artifact", error)
     else:
-        client.log_artifact(attempt_uid, _text(name), place)
+        client.log_artifact(attempt_uid, _text(name), address)
 
 
 def _text(key: object) -> str:
@@ -104,7 +102,7 @@ def _micros_of(timestamp: datetime) -> int:
     return of_user(micros_of, timestamp, otherwise=now)
 
 
-def _target(call: str) -> tuple[TrackingAPIClient, str] | None:
+def _target() -> tuple[TrackingAPIClient, str] | None:
     """The client and the attempt to log into, or None when nothing is tracked."""
     task_run, context = current_task_run(), get_databand_context()
     if task_run is not None and context is not None:
@@ -113,16 +111,18 @@ def _target(call: str) -> tuple[TrackingAPIClient, str] | None:
     if starter is not None:
         client = _client_of_environment()
         return None if client is None else (client, starter.attempt_uid)
-    global _said_untracked  # noqa: PLW0603  said once per process
-    if not _said_untracked:
-        _said_untracked = True
-        console.info(f"{call} was called outside of a run, so nothing is tracked: use `dbnd run` or dbnd_tracking().")
+    _say_untracked()
     return None
 
 
 @functools.cache
+def _say_untracked() -> None:
+    console.info("Something was logged outside of a run, and is not tracked: use `dbnd run` or dbnd_tracking().")
+
+
+@functools.cache
 def _client_of_environment() -> TrackingAPIClient | None:
-    """The client of a process that a task has started, which has no context of its own."""
+    """The client of a process that a task has started and that has no context of its own."""
     try:
         config = load_config()
         url = configured_url(config)

@@ -31,36 +31,29 @@ def new_dbnd_context(
     """
     context = DatabandContext(config or load_config(conf=conf))
     context.config.check()
+    is_strict = False
     try:
-        with current_context(context), _hooks(context):
-            yield context
-    except BaseException:
-        _deliver(context, strict=False)
-        raise
-    _deliver(context, strict=context.config.settings(CoreSettings).tracker_raise_on_error)
-
-
-@contextmanager
-def _hooks(context: DatabandContext) -> Iterator[None]:
-    """Make the client, and call the plugins' hooks around the block."""
-    try:
-        url = configured_url(context.config)
-        if url is not None:
-            context.client = get_client(url, context.config)
-        plugins().call("dbnd_on_pre_init_context", ctx=context)
-        plugins().call("dbnd_on_new_context", ctx=context)
-        yield
+        with current_context(context):
+            try:
+                url = configured_url(context.config)
+                if url is not None:
+                    context.client = get_client(url, context.config)
+                plugins().call("dbnd_on_pre_init_context", ctx=context)
+                plugins().call("dbnd_on_new_context", ctx=context)
+                yield context
+            finally:
+                plugins().call("dbnd_on_exit_context", reverse=True, ctx=context)
+        is_strict = context.config.settings(CoreSettings).tracker_raise_on_error
     finally:
-        plugins().call("dbnd_on_exit_context", reverse=True, ctx=context)
+        _deliver(context, is_strict=is_strict)
 
 
-def _deliver(context: DatabandContext, *, strict: bool) -> None:
-    """Deliver what was tracked, and say what could not be delivered, or raise it if ``strict``."""
+def _deliver(context: DatabandContext, *, is_strict: bool) -> None:
     if context.client is None:
         return
     context.client.flush()
     problem = context.client.left_over()
-    if problem and strict:
+    if problem and is_strict:
         raise TrackingError(problem)
     if problem:
         console.warning(problem)

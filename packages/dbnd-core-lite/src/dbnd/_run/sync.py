@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -44,39 +45,28 @@ _LOOK: Final = 0.1
 _MOMENT: Final = 2.0
 
 
-def _ignore(left: int) -> None:
-    """Show no progress."""
-
-
 @dataclass(slots=True)
 class Report:
-    """What a sync has done.
-
-    Attributes:
-        delivered: Number of events that the trackers have taken.
-        journals: Number of files that are delivered as a whole.
-        refused: Number of events that a tracker has refused for good.
-        reason: Why it has refused the first of them, and where that is kept.
-        damaged: Number of events that are lost, by the file that their bytes are kept in.
-        unreachable: Why a tracker takes no events, by its name.
-        dropped: Number of those that a tracker has dropped because their runs were deleted.
-        busy: Number of events that another process had at the time, by the file that they are in.
-        in_use: Number of events that living processes deliver themselves, by their ids.
-        elsewhere: Number of events for trackers that are not the configured one, by their names.
-        problems: What else was wrong, as sentences.
-    """
+    """What a sync has done, in numbers of events."""
 
     delivered: int = 0
-    journals: int = 0
+    dropped: int = 0
+    """Of those that were delivered: dropped by the tracker, because their runs were deleted."""
     refused: int = 0
     reason: str = ""
-    damaged: dict[Path, int] = field(default_factory=dict)
+    """Why a tracker has refused the first of them, and where that is kept."""
+    damaged: Counter[Path] = field(default_factory=Counter)
+    """Lost, by the file that their bytes are kept in."""
     unreachable: dict[str, str] = field(default_factory=dict)
-    dropped: int = 0
-    busy: dict[Path, int] = field(default_factory=dict)
-    in_use: dict[int, int] = field(default_factory=dict)
-    elsewhere: dict[str, int] = field(default_factory=dict)
+    """Why a tracker takes no events, by its name."""
+    busy: Counter[Path] = field(default_factory=Counter)
+    """Left because another process had them at the time, by the file that they are in."""
+    in_use: Counter[int] = field(default_factory=Counter)
+    """Left to living processes, by their ids."""
+    elsewhere: Counter[str] = field(default_factory=Counter)
+    """For trackers that are not the configured one, by their names."""
     problems: list[str] = field(default_factory=list)
+    """What else was wrong, as sentences."""
 
     @property
     def is_complete(self) -> bool:
@@ -93,19 +83,34 @@ class Sync:
         config: The configured tracker and its credentials.
         retry_dead: Whether events that were refused are sent, too.
         transports: Transports that are made already, by URL.
+        deadline: Time (of ``monotonic``) at which to end whatever is left.
+        stop: Ends the delivery between two batches.
+        hurry: Until it is set, the interpreter is left to others most of the time.
     """
 
     def __init__(
-        self, folder: Path, config: Config, *, retry_dead: bool = False, transports: dict[str, Transport] | None = None
+        self,
+        folder: Path,
+        config: Config,
+        *,
+        retry_dead: bool = False,
+        transports: dict[str, Transport] | None = None,
+        deadline: float = float("inf"),
+        stop: threading.Event | None = None,
+        hurry: threading.Event | None = None,
     ) -> None:
-        self._config = config
-        self._folder = folder
+        self._config, self._folder = config, folder
         url = configured_url(config)
         self._configured = {mask_url(url): url} if url else {}
         self._transports = transports or {}
         self._all = [x for x in find(folder) if not x.is_damaged and (retry_dead or not x.is_dead)]
         self.found: Final = [leftover for leftover in self._all if not leftover.is_in_use]
         self.in_use: Final = [leftover for leftover in self._all if leftover.is_in_use]
+        self._report = Report(problems=[leftover.problem for leftover in self.found if leftover.problem])
+        self._left = sum(leftover.events for leftover in self.found)
+        self._deadline, self._stop, self._hurry = deadline, stop or threading.Event(), hurry
+        self._patience = 0.0
+        self._progress: Callable[[int], None] | None = None
 
     def url_of(self, leftover: Leftover) -> str | None:
         """Where the events of a file may be sent: to the configured tracker, or to a file, which asks for no token."""
@@ -113,67 +118,52 @@ class Sync:
         url = leftover.header.url
         return self._configured.get(url, url if url.startswith("sqlite:") else None)
 
-    def deliver(
-        self,
-        *,
-        patience: float,
-        waits: bool = True,
-        deadline: float = float("inf"),
-        stop: threading.Event | None = None,
-        hurry: threading.Event | None = None,
-        progress: Callable[[int], None] = _ignore,
-    ) -> Report:
+    def deliver(self, *, patience: float, waits: bool = True, progress: Callable[[int], None] | None = None) -> Report:
         """Send everything that was found.
 
         Args:
             patience: Seconds for which a tracker that answers, but takes nothing, is tried.
             waits: Whether to wait, as long as that, for files that other processes have at the moment.
-            deadline: Time (of ``monotonic``) at which to end whatever is left.
-            stop: Ends the delivery between two batches.
-            hurry: Until it is set, the interpreter is left to others most of the time.
             progress: Called with the number of events that are left.
         """
-        report = Report(problems=[leftover.problem for leftover in self.found if leftover.problem])
-        courier = _Courier(report, patience, deadline, stop or threading.Event(), hurry)
-        courier.left = sum(leftover.events for leftover in self.found)
-        courier.progress = progress
+        self._progress = progress
+        self._patience = patience
+        readable = [leftover for leftover in self._all if leftover.header is not None]
+        chains = [list(files) for _, files in groupby(readable, lambda found: found.header and found.header.order[:2])]
         try:
-            held = self._deliver_chains(list(self._chains()), courier)
+            held = self._deliver_chains(chains)
             give_up = monotonic() + (patience if waits else 0.0)
-            while held and monotonic() < give_up and not courier.is_over():
+            while held and monotonic() < give_up and not self._is_over():
                 if all(chain[0].is_in_use for chain in held):
                     give_up = min(give_up, monotonic() + _MOMENT)
-                courier.stop.wait(_LOOK)
-                held = self._deliver_chains(held, courier)
-            for chain in held:
-                self._note_held(chain, report)
+                self._stop.wait(_LOOK)
+                held = self._deliver_chains(held)
         finally:
             for transport in self._transports.values():
                 transport.close()
+        for chain in held:
+            self._note_held(chain)
         tidy(self._folder)
-        return report
+        return self._report
 
-    def _chains(self) -> Iterator[list[Leftover]]:
-        readable = [leftover for leftover in self._all if leftover.header is not None]
-        for _, chain in groupby(readable, key=lambda leftover: leftover.header and leftover.header.order[:2]):
-            yield list(chain)
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or monotonic() >= self._deadline
 
-    def _deliver_chains(self, chains: list[list[Leftover]], courier: _Courier) -> list[list[Leftover]]:
-        """Deliver chains; returns what of them has to wait for other processes."""
-        return [held for chain in chains if (held := self._deliver_chain(chain, courier))]
+    def _deliver_chains(self, chains: list[list[Leftover]]) -> list[list[Leftover]]:
+        """Deliver the files of processes; returns what of them has to wait for other processes."""
+        return [held for chain in chains if (held := self._deliver_chain(chain))]
 
-    def _deliver_chain(self, chain: list[Leftover], courier: _Courier) -> list[Leftover]:
-        """Deliver a chain up to the first file that another process has; returns that one and what follows."""
+    def _deliver_chain(self, chain: list[Leftover]) -> list[Leftover]:
+        """Deliver files up to the first one that another process has; returns that one and what follows."""
         for number, leftover in enumerate(chain):
             assert leftover.header is not None
-            report, name = courier.report, leftover.header.url
-            url = self.url_of(leftover)
+            name, url = leftover.header.url, self.url_of(leftover)
             if url is None:
                 if leftover.is_in_use:
                     return chain[number:]
-                report.elsewhere[name] = report.elsewhere.get(name, 0) + leftover.events
+                self._report.elsewhere[name] += leftover.events
                 continue
-            if name in report.unreachable or courier.is_over():
+            if name in self._report.unreachable or self._is_over():
                 break
             try:
                 if url not in self._transports:
@@ -181,29 +171,66 @@ class Sync:
                 file = JournalFile.adopt(leftover.path)
             except (ConfigError, JournalFormatError, OSError) as error:
                 why = error.strerror or error if isinstance(error, OSError) else None
-                report.problems.append(f"{leftover.path} cannot be opened: {why}." if why else str(error))
+                self._report.problems.append(f"{leftover.path} cannot be opened: {why}." if why else str(error))
                 break
-            if file is None:
-                if not leftover.path.exists():
-                    continue
+            if file is None and leftover.path.exists():
                 # What follows comes after what the other one delivers.
                 return [replace(leftover, is_owned=True), *chain[number + 1 :]]
-            try:
-                if not courier.carry(file, self._transports[url]):
-                    break
-            finally:
-                file.close()
+            if file is not None:
+                try:
+                    self._deliver_file(file, self._transports[url])
+                    if file.unsent:
+                        break
+                finally:
+                    file.close()
         return []
 
-    def _note_held(self, chain: list[Leftover], report: Report) -> None:
+    def _deliver_file(self, file: JournalFile, transport: Transport) -> None:
+        delivery = Delivery(file, transport, self._buried)
+        backoff, taken_at, has_answered = Backoff(), monotonic(), False
+        while file.unsent and not self._is_over():
+            started, before = time.thread_time(), file.unsent
+            transport.deadline = min(self._deadline, monotonic() + self._patience)
+            try:
+                delivery.step()
+            except (TransportError, OSError) as error:
+                backoff.failed(error)
+                turn = backoff.next_attempt(impatient=True)
+                is_hopeless = not has_answered and not isinstance(error, BusyError)
+                if is_hopeless or turn > min(self._deadline, taken_at + self._patience):
+                    self._report.unreachable[file.header.url] = str(error)
+                    return
+                self._stop.wait(max(0.0, turn - monotonic()))
+            else:
+                backoff.succeeded()
+                has_answered, taken_at = True, monotonic()
+                self._report.delivered += before - file.unsent
+                self._report.dropped += sum(delivery.dropped.values())
+                delivery.dropped.clear()
+                self._left -= before - file.unsent
+                if self._progress is not None:
+                    self._progress(self._left)
+                if self._hurry is not None:
+                    self._hurry.wait(min(_REST * (time.thread_time() - started), _LONGEST_REST))
+
+    def _buried(self, record: Record, reason: str, path: Path) -> None:
+        if record.is_damaged:
+            self._report.damaged[path] += record.points
+            self._report.delivered -= record.points
+            return
+        self._report.refused += 1
+        self._report.delivered -= 1
+        self._report.reason = self._report.reason or f"{record.call}: {reason}; kept in {path}"
+
+    def _note_held(self, chain: list[Leftover]) -> None:
         for leftover in (look_at(leftover.path) for leftover in chain):
             if leftover is None or leftover.header is None or not leftover.events:  # the other one has delivered it
                 continue
             pid = leftover.header.pid
             if ownership.is_alive(leftover.header.host, pid):
-                report.in_use[pid] = report.in_use.get(pid, 0) + leftover.events
+                self._report.in_use[pid] += leftover.events
             else:
-                report.busy[leftover.path] = leftover.events
+                self._report.busy[leftover.path] = leftover.events
 
 
 @contextmanager
@@ -212,8 +239,7 @@ def delivering_leftovers(config: Config) -> Iterator[None]:
 
     At the end of the block what is under way may use the rest of that time, unless the tracker takes nothing.
     """
-    settings, folder = config.settings(CoreSettings), journal_folder()
-    url = configured_url(config)
+    settings, folder, url = config.settings(CoreSettings), journal_folder(), configured_url(config)
     if not settings.sync_timeout or url is None or is_empty(folder):
         yield
         return
@@ -223,76 +249,17 @@ def delivering_leftovers(config: Config) -> Iterator[None]:
 
     def deliver() -> None:
         try:
-            Sync(folder, config, transports=transports).deliver(
-                patience=settings.flush_timeout, waits=False, deadline=deadline, stop=stop, hurry=hurry
-            )
+            work = Sync(folder, config, transports=transports, deadline=deadline, stop=stop, hurry=hurry)
+            work.deliver(patience=settings.flush_timeout, waits=False)
         except Exception as error:  # noqa: BLE001  it must not disturb the run; `dbnd sync` shows what is wrong
             console.warning(f"Events of earlier runs could not be sent ({type(error).__name__}: {error}).")
 
     thread = threading.Thread(target=deliver, name="dbnd-sync", daemon=True)
-    if not start(thread):  # `dbnd sync` delivers them, or the next run
-        yield
-        return
+    is_started = start(thread)  # else `dbnd sync` delivers them, or the next run
     try:
         yield
     finally:
         hurry.set()
-        thread.join(max(0.0, min(deadline - monotonic(), settings.flush_timeout)))
+        if is_started:
+            thread.join(max(0.0, min(deadline - monotonic(), settings.flush_timeout)))
         stop.set()
-
-
-@dataclass(slots=True)
-class _Courier:
-    """Carries files to their trackers within the bounds of one sync."""
-
-    report: Report
-    patience: float
-    deadline: float
-    stop: threading.Event
-    hurry: threading.Event | None
-    left: int = 0
-    progress: Callable[[int], None] = _ignore
-
-    def is_over(self) -> bool:
-        return self.stop.is_set() or monotonic() >= self.deadline
-
-    def carry(self, file: JournalFile, transport: Transport) -> bool:
-        """Deliver ``file``; False when something of it is left."""
-        delivery = Delivery(file, transport, self._buried)
-        backoff, taken_at, has_answered = Backoff(), monotonic(), False
-        while file.unsent and not self.is_over():
-            started, before = time.thread_time(), file.unsent
-            transport.deadline = min(self.deadline, monotonic() + self.patience)
-            try:
-                delivery.step()
-            except (TransportError, OSError) as error:
-                backoff.failed(error)
-                turn = backoff.next_attempt(impatient=True)
-                is_hopeless = not has_answered and not isinstance(error, BusyError)
-                if is_hopeless or turn > min(self.deadline, taken_at + self.patience):
-                    self.report.unreachable[file.header.url] = str(error)
-                    return False
-                self.stop.wait(max(0.0, turn - monotonic()))
-            else:
-                backoff.succeeded()
-                has_answered, taken_at = True, monotonic()
-                self.report.delivered += before - file.unsent
-                self.report.dropped += sum(delivery.dropped.values())
-                delivery.dropped.clear()
-                self.left -= before - file.unsent
-                self.progress(self.left)
-                if self.hurry is not None:
-                    self.hurry.wait(min(_REST * (time.thread_time() - started), _LONGEST_REST))
-        if file.unsent:
-            return False
-        self.report.journals += 1
-        return True
-
-    def _buried(self, record: Record, reason: str, path: Path) -> None:
-        if record.is_damaged:
-            self.report.damaged[path] = self.report.damaged.get(path, 0) + record.points
-            self.report.delivered -= record.points
-            return
-        self.report.refused += 1
-        self.report.delivered -= 1
-        self.report.reason = self.report.reason or f"{record.call}: {reason}; kept in {path}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast, overload
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, ParamSpec, TypeVar, cast, overload
 
 from dbnd._base.errors import UsageError
 from dbnd._context.current import current_task_run, get_databand_context
@@ -14,21 +15,13 @@ from dbnd._model.run import ParamDefinition, TaskDefinition
 from dbnd._model.values import param_text, shorten
 from dbnd._run.execution import log_result, nested_task
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 P = ParamSpec("P")
 R = TypeVar("R")
 _MAX_DEFAULT: Final = 1_000
 
 
 class Task:
-    """What dbnd knows of a decorated function.
-
-    Args:
-        function: The user's function, undecorated.
-        name: Name of the task; the function's own if None.
-    """
+    """What dbnd knows of a decorated function: ``function`` itself, undecorated, and its name and types."""
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.function: Final = function
@@ -116,33 +109,39 @@ def task(
 
 def _decorate(function: Callable[P, R], *, name: str | None) -> Callable[P, R]:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        msg = f"@task cannot decorate {function.__qualname__!r}: a generator's body does not run when it is called."
-        raise UsageError(msg)
+        raise UsageError(
+            f"@task cannot decorate {function.__qualname__!r}: a generator's body does not run when it is called."
+        )
     known = Task(function, name)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        context, parent = get_databand_context(), current_task_run()
-        if context is None or parent is None:
-            return function(*args, **kwargs)
-        with nested_task(context, parent, known.definition, known.arguments(args, kwargs)) as task_run:
+        with _called(known, args, kwargs) as report:
             result = function(*args, **kwargs)
-            log_result(context, task_run, result)
+            report(result)
         return result
 
     @functools.wraps(function)
     async def call_async(*args: P.args, **kwargs: P.kwargs) -> object:
-        context, parent = get_databand_context(), current_task_run()
-        if context is None or parent is None:
-            return await cast("Awaitable[object]", function(*args, **kwargs))
-        with nested_task(context, parent, known.definition, known.arguments(args, kwargs)) as task_run:
+        with _called(known, args, kwargs) as report:
             result = await cast("Awaitable[object]", function(*args, **kwargs))
-            log_result(context, task_run, result)
+            report(result)
         return result
 
     wrapper = cast("Callable[P, R]", call_async) if inspect.iscoroutinefunction(function) else call
     wrapper.__dbnd_task__ = known  # type: ignore[attr-defined]
     return wrapper
+
+
+@contextmanager
+def _called(known: Task, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Iterator[Callable[[object], None]]:
+    """Make of the block, within a run, a task run; gives what reports its result."""
+    context, parent = get_databand_context(), current_task_run()
+    if context is None or parent is None:
+        yield lambda _: None
+        return
+    with nested_task(context, parent, known.definition, known.arguments(args, kwargs)) as task_run:
+        yield lambda result: log_result(context, task_run, result)
 
 
 def task_of(function: object) -> Task | None:

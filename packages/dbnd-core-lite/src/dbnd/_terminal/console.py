@@ -14,20 +14,20 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final, TextIO
 
 import click
 
 from dbnd._base.clock import monotonic
+from dbnd._base.errors import UsageError
 from dbnd._terminal.text import Shown, cut, pad, plain, together, width, wrap
 
-_COLOURS = {"info": None, "success": "green", "warning": "yellow", "error": "red"}
-
-
-_verbosity = 0
-# What is still said at which verbosity: errors always, warnings unless -qq, the rest unless -q.
-_LEAST: Final = {"info": 0, "success": 0, "warning": -1, "error": -99}
+# What is said by its kind: in which colour, and from which verbosity on. Errors are said always.
+_KINDS: Final = {"info": (None, 0), "success": ("green", 0), "warning": ("yellow", -1), "error": ("red", -99)}
 _NARROWEST: Final = 8
+_verbosity = 0
+_warned: Final[set[str]] = set()
 
 
 def verbosity() -> int:
@@ -43,9 +43,7 @@ def add_verbosity(number: int) -> None:
 
 def has_colour(stream: TextIO | None) -> bool:
     """Whether text for ``stream`` is coloured; it is None where the process was started without one."""
-    if stream is None:
-        return False
-    if os.environ.get("NO_COLOR"):
+    if stream is None or os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR", "0") not in {"", "0"}:
         return True
@@ -62,22 +60,18 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 def columns(stream: TextIO | None) -> int | None:
     """Columns of the terminal that ``stream`` is, or None when it is none."""
-    if stream is None:
-        return None
     try:
-        return os.get_terminal_size(stream.fileno()).columns or None
+        return None if stream is None else os.get_terminal_size(stream.fileno()).columns or None
     except Exception:  # noqa: BLE001  a file, or something else than a stream of the system's, which may raise anything
         return None
 
 
 def is_live() -> bool:
     """Whether lines may change in place: both streams are a terminal that can do that, no machine's, and not ``-q``."""
-    if not _for_a_person():
-        return False
     from dbnd._terminal.region import is_usable
 
     try:
-        return all(is_usable(stream.fileno()) for stream in (sys.stdout, sys.stderr))
+        return _for_a_person() and all(is_usable(stream.fileno()) for stream in (sys.stdout, sys.stderr))
     except Exception:  # noqa: BLE001  no stream, or something else than one of the system's
         return False
 
@@ -89,14 +83,15 @@ def _for_a_person() -> bool:
 
 
 def _say(kind: str, text: str) -> None:
-    if verbosity() < _LEAST[kind] or sys.stderr is None:
+    colour, least = _KINDS[kind]
+    if verbosity() < least or sys.stderr is None:
         return
     label = "dbnd: " if kind in {"info", "success"} else f"dbnd: {kind}: "
     text = plain(text)
     room = columns(sys.stderr)
     if room is not None and width(label) + width(text) > room:
         text = wrap(text, room - 1, used=width(label), indent="  ")
-    _tell(click.style(label, fg=_COLOURS[kind]) + text)
+    _tell(click.style(label, fg=colour) + text)
 
 
 def _tell(text: str) -> None:
@@ -106,22 +101,14 @@ def _tell(text: str) -> None:
         click.echo(text, file=sys.stderr, color=has_colour(sys.stderr))
 
 
-def info(text: str) -> None:
-    """Say something that helps, on standard error."""
-    _say("info", text)
-
-
-def success(text: str) -> None:
-    """Say that something ended well, on standard error."""
-    _say("success", text)
-
-
-def warning(text: str) -> None:
-    """Say what is wrong but does not stop anything, on standard error."""
-    _say("warning", text)
-
-
-_warned: Final[set[str]] = set()
+info: Final = partial(_say, "info")
+"""Say something that helps, on standard error."""
+success: Final = partial(_say, "success")
+"""Say that something ended well, on standard error."""
+warning: Final = partial(_say, "warning")
+"""Say what is wrong but does not stop anything, on standard error."""
+error: Final = partial(_say, "error")
+"""Say what stopped the command, on standard error."""
 
 
 def warn_once(text: str) -> None:
@@ -144,11 +131,6 @@ def once_a_minute() -> Callable[[str], None]:
     return warn
 
 
-def error(text: str) -> None:
-    """Say what stopped the command, on standard error."""
-    _say("error", text)
-
-
 def details(text: str) -> None:
     """Add lines to what was said last, on standard error."""
     if verbosity() >= 0 and sys.stderr is not None:
@@ -164,9 +146,13 @@ def is_confirmed(question: str) -> bool:
     """Ask on standard error for yes or no.
 
     Raises:
-        click.Abort: Nobody answers.
+        UsageError: Nobody answers.
     """
-    return click.confirm(plain(question), err=True)
+    try:
+        return click.confirm(plain(question), err=True)
+    except click.Abort:  # the end of the input, or Ctrl-C
+        _tell("")
+        raise UsageError("Nobody has answered, and nothing was done: add --yes to do it without a question.") from None
 
 
 def result(text: str) -> None:
@@ -183,8 +169,6 @@ def json_result(value: Any) -> None:
 
 
 class _TerminalFile:
-    """A file that is written to a terminal: what that would obey is escaped."""
-
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
@@ -201,19 +185,14 @@ def output() -> Any:
 def progress(label: str, total: int, *, patience: float = 1.0) -> Iterator[Callable[[int], None]]:
     """Show on a terminal how far something is, once it takes longer than ``patience`` seconds.
 
-    Args:
-        label: What is being done.
-        total: How much there is to do.
-        patience: Seconds before anything is shown.
-
     Yields:
-        What is to be called with how much is left.
+        What is to be called with how much is left of ``total``.
     """
     started = monotonic()
     shown: list[Any] = []
 
     def show(left: int) -> None:
-        if not shown and _shows_progress() and monotonic() - started >= patience:
+        if not shown and _is_terminal(sys.stderr) and _for_a_person() and monotonic() - started >= patience:
             shown.append(click.progressbar(length=max(1, total), label=plain(label), file=sys.stderr))
         for bar in shown:
             bar.update(max(0, total - left - bar.pos))
@@ -223,10 +202,6 @@ def progress(label: str, total: int, *, patience: float = 1.0) -> Iterator[Calla
     finally:
         for bar in shown:
             bar.render_finish()
-
-
-def _shows_progress() -> bool:
-    return _is_terminal(sys.stderr) and _for_a_person()
 
 
 def heading(text: str) -> Shown:
@@ -246,16 +221,15 @@ def table(
     colours: Mapping[str, str] | None = None,
     whole_last: bool = False,
 ) -> Shown:
-    """``rows`` as aligned columns under ``headers``; the last column is not padded.
+    """``rows`` as aligned columns under ``headers``.
 
-    On a terminal that is too narrow, the widest columns are cut, and the last ones left out if that is not enough;
-    elsewhere nothing is.
+    On a terminal that is too narrow, the widest columns are cut, and the last ones left out if that is not enough.
 
     Args:
         headers: One title for each column.
         rows: Cells as text.
         colours: Colours of cells by their text.
-        whole_last: Cut nothing of the last column: its addresses go on in the next line of a narrow terminal.
+        whole_last: Cut nothing: what is in the last column goes on in the next line of a narrow terminal.
     """
     headers, *cells = [[plain(cell) for cell in row] for row in [headers, *rows]]
     widths = [max(width(row[column]) for row in [headers, *cells]) for column in range(len(headers))]

@@ -205,7 +205,7 @@ def delete(*, runs: tuple[str, ...], yes: bool, force: bool, as_json: bool) -> N
         msg = f"The run {going[0].name} ({going[0].run_uid[:8]}) still goes on: wait for its end, or add --force."
         raise UsageError(msg)
     named = ", ".join(f"{run.name} ({run.run_uid[:8]})" for run in found)
-    if not yes and not _is_confirmed(f"Delete {named} from {reader.name}, for good?"):
+    if not yes and not console.is_confirmed(f"Delete {named} from {reader.name}, for good?"):
         msg = "Nothing was deleted."
         raise TrackerError(msg)
     deleted = [run.run_uid for run in found if reader.delete(run.run_uid)]
@@ -213,15 +213,3 @@ def delete(*, runs: tuple[str, ...], yes: bool, force: bool, as_json: bool) -> N
         console.json_result({"deleted": deleted})
     else:
         console.success(f"Deleted {named}.")
-
-
-def _is_confirmed(question: str) -> bool:
-    from dbnd import UsageError
-    from dbnd.plugins import console
-
-    try:
-        return console.is_confirmed(question)
-    except click.Abort:  # the end of the input, or Ctrl-C
-        click.echo(err=True)
-        msg = "Nobody has answered, and nothing was deleted: add --yes to delete without a question."
-        raise UsageError(msg) from None
