@@ -15,8 +15,8 @@ from dbnd._context.registry import (
     embedded_url,
     get_client,
 )
-from dbnd._http.connection import Answer
-from dbnd._http.session import Session, document, not_a_tracker, raise_for_redirect
+from dbnd._http.answer import Answer
+from dbnd._http.session import Session
 from dbnd._model import wire
 from dbnd._model.addresses import PATH_STEPS, page_path, page_url
 from dbnd._model.error_info import ErrorInfo
@@ -99,18 +99,15 @@ __all__ = [
     "create_transport",
     "current_config",
     "deleted_point",
-    "document",
     "embedded_url",
     "get_client",
     "group",
     "micros",
     "monotonic",
     "new_uid",
-    "not_a_tracker",
     "page_path",
     "page_url",
     "point",
-    "raise_for_redirect",
     "storable",
     "text_point",
     "utc_now",

@@ -21,10 +21,7 @@ from dbnd.tracking import (
     Session,
     TransportError,
     configured_url,
-    document,
-    not_a_tracker,
     page_url,
-    raise_for_redirect,
 )
 from dbnd_tracker._errors import RemoteError
 from dbnd_tracker._queries.comparison import compare_runs
@@ -201,7 +198,7 @@ class HttpReader(RunReader):
             return model.model_validate_json(answer.body)
         except ValidationError:
             with self._naming_itself():
-                document(answer)
+                answer.document()
             text = f"The tracker {self.name} did not answer as the databand tracker of this version does."
             raise RemoteError(text) from None
 
@@ -210,7 +207,7 @@ class HttpReader(RunReader):
         answer = self._request("DELETE", f"runs/{quote(uid, safe='')}")
         if answer is not None and answer.status != HTTPStatus.NO_CONTENT:
             with self._naming_itself():
-                raise not_a_tracker(answer)
+                raise answer.not_a_tracker()
         return answer is not None
 
     def page_url(self, run: RunSummary) -> str | None:
@@ -225,9 +222,8 @@ class HttpReader(RunReader):
         """The answer, or None where there is nothing by this name."""
         with self._naming_itself():
             answer = self._session.request(method, path)
-            raise_for_redirect(answer)
             if answer.status == HTTPStatus.NOT_FOUND:
-                document(answer)  # a page says nothing of runs
+                answer.document()  # a page says nothing of runs
                 return None
         if answer.status == HTTPStatus.UNAUTHORIZED:
             msg = f"The tracker {self.name} refuses the token: set core.databand_access_token to the tracker's own."

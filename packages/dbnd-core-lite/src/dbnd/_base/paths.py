@@ -42,10 +42,7 @@ def temporary_folder() -> str:
 
 
 def sqlite_url(path: Path, query: str = "") -> str:
-    """The URL of an SQLite file; ``sqlite_path`` is its inverse.
-
-    Blanks and letters of any alphabet stay as they are, as people write such URLs.
-    """
+    """The URL of an SQLite file, in which blanks and letters of any alphabet stay as people write them."""
     escaped = _NOT_IN_URL.sub(lambda found: quote(os.fsencode(found[0])), str(path))
     return f"{SQLITE}{escaped}{query and '?'}{query}"
 

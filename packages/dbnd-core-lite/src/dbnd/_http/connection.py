@@ -12,14 +12,14 @@ import select
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
-from http.client import HTTPException, HTTPMessage, HTTPResponse, IncompleteRead, LineTooLong
+from http.client import HTTPException, HTTPResponse, IncompleteRead, LineTooLong
 from io import BufferedReader, RawIOBase
 from socket import socket
-from typing import TYPE_CHECKING, Final, cast
+from typing import Any, Final, cast
 from urllib.parse import SplitResult
 
 from dbnd._base.clock import monotonic
+from dbnd._http.answer import Answer
 from dbnd._http.route import (
     PORTS,
     not_connected,
@@ -30,9 +30,6 @@ from dbnd._http.route import (
     time_left,
 )
 from dbnd._tracking.contracts import BusyError, NotATrackerError, UnreachableError
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _TUNNEL: Final = "CONNECT"
 # Bytes of status line, headers and what chunks cost, and bytes that are read at once.
@@ -58,33 +55,6 @@ class Limits:
     answer: float
     transfer: float
     size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server has answered.
-
-    Args:
-        status: The status.
-        headers: The headers; their names are found in any case.
-        body: The body, unpacked; of one that is too long or breaks off, its beginning.
-        is_whole: Whether that is all of it.
-    """
-
-    status: int
-    headers: HTTPMessage
-    body: bytes
-    is_whole: bool
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the status is one of the 200s."""
-        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
-
-    @property
-    def text(self) -> str:
-        """The body as text, whatever it is."""
-        return self.body.decode("utf-8", "replace")
 
 
 class Connection:
@@ -169,8 +139,7 @@ class Connection:
         answer, _ = _exchange(opened, _TUNNEL, self._authority, headers, b"", limits)
         if not answer.is_success:
             assert self._proxy is not None
-            msg = f"the proxy {self._proxy.hostname}:{self._proxy.port} answered {answer.status}"
-            raise UnreachableError(msg)
+            raise UnreachableError(f"the proxy {self._proxy.hostname}:{self._proxy.port} answered {answer.status}")
 
 
 class _Source(RawIOBase):
@@ -184,15 +153,14 @@ class _Source(RawIOBase):
         self._room = 2 * limits.size + _OVERHEAD
         self.has_begun = False
 
-    def makefile(self, mode: str) -> BufferedReader:
+    def makefile(self, _: str) -> BufferedReader:
         """What ``http.client`` asks of a socket."""
-        del mode
         return BufferedReader(self)
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         if not self._room:
             raise LineTooLong("answer")
         self._socket.settimeout(time_left(self._deadline))
@@ -221,16 +189,13 @@ def _exchange(
         content, is_whole = (b"", True) if method == _TUNNEL else _read(response, limits.size)
     except TimeoutError:
         if source.has_begun:
-            msg = f"its answer did not end within {round(limits.transfer, 1):g} s"
-            raise UnreachableError(msg) from None
-        msg = f"no answer within {round(limits.answer, 1):g} s"
-        raise BusyError(msg) from None
+            raise UnreachableError(f"its answer did not end within {round(limits.transfer, 1):g} s") from None
+        raise BusyError(f"no answer within {round(limits.answer, 1):g} s") from None
     except (OSError, IncompleteRead) as error:
-        msg = f"the connection broke: {str(error) or type(error).__name__}"
-        raise BusyError(msg) from None
+        raise BusyError(f"the connection broke: {str(error) or type(error).__name__}") from None
     except HTTPException as error:
-        msg = f"it does not answer as a tracker does: {type(error).__name__} {str(error)[:_EXCERPT]!r}"
-        raise NotATrackerError(msg) from None
+        what = f"{type(error).__name__} {str(error)[:_EXCERPT]!r}"
+        raise NotATrackerError(f"it does not answer as a tracker does: {what}") from None
     finally:
         response.close()
     answer = Answer(response.status, response.headers, content, is_whole)
@@ -241,8 +206,7 @@ def _head(method: str, target: str, headers: Mapping[str, str], body: bytes) -> 
     lines = [f"{method} {target} HTTP/1.1"]
     for name, value in headers.items():
         if not name.isprintable() or not value.isprintable() or not value.isascii():
-            msg = f"the header {name!r} cannot be sent: its value is no plain text of one line"
-            raise UnreachableError(msg)
+            raise UnreachableError(f"the header {name!r} cannot be sent: its value is no plain text of one line")
         lines.append(f"{name}: {value}")
     if body:
         lines.append(f"Content-Length: {len(body)}")

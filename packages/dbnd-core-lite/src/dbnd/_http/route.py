@@ -31,24 +31,15 @@ _wrap: Final = SSLContext.wrap_socket
 
 
 def server_of(url: str) -> SplitResult:
-    """``url`` in its parts.
-
-    Raises:
-        ValueError: Scheme, host or port cannot be used.
-    """
+    """``url`` in its parts; ValueError where scheme, host or port cannot be used."""
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname or parts.port == 0:
-        msg = "http(s)://host:port is needed"
-        raise ValueError(msg)
+        raise ValueError("http(s)://host:port is needed")
     return parts
 
 
 def open_socket(host: str, port: int, deadline: float) -> socket:
-    """A socket that is connected to the first address of ``host`` that takes it.
-
-    Raises:
-        OSError: None does.
-    """
+    """A socket that is connected to the first address of ``host`` that takes it; OSError where none does."""
     failure: OSError = gaierror(f"{host} has no address")
     try:
         found = getaddrinfo(host, port, 0, SOCK_STREAM)
@@ -79,11 +70,7 @@ def secured(opened: socket, host: str, deadline: float, *, verifies: bool) -> so
 
 
 def time_left(deadline: float) -> float:
-    """Seconds until ``deadline`` (of ``monotonic``).
-
-    Raises:
-        TimeoutError: It is over.
-    """
+    """Seconds until ``deadline`` (of ``monotonic``); TimeoutError when it is over."""
     left = deadline - monotonic()
     if left <= 0:
         raise TimeoutError
@@ -118,29 +105,23 @@ def _tls(*, verifies: bool) -> SSLContext:
     try:
         context.load_verify_locations(**{"capath" if Path(path).is_dir() else "cafile": path})
     except OSError as error:
-        msg = f"the certificates of {named} = {path!r} cannot be read: {error}"
-        raise UnreachableError(msg) from None
+        raise UnreachableError(f"the certificates of {named} = {path!r} cannot be read: {error}") from None
     return context
 
 
 def proxy_for(scheme: str, host: str, port: int) -> SplitResult | None:
-    """The proxy that the environment names for a server, or None.
-
-    Raises:
-        UnreachableError: It is of a kind that cannot be used.
-    """
+    """The proxy that the environment names for a server, or None; UnreachableError where it cannot be used."""
     proxies = getproxies()
     url = proxies.get(scheme) or proxies.get("all")
     if not url or _is_direct(host, port, proxies.get("no", "")):
         return None
+    trouble = f"the proxy {mask_url(url)!r} of the environment cannot be used"
     try:
         proxy = server_of(url if "://" in url else f"http://{url}")
     except ValueError:
-        msg = f"the proxy {mask_url(url)!r} of the environment cannot be used: http://host:port is needed"
-        raise UnreachableError(msg) from None
+        raise UnreachableError(f"{trouble}: http://host:port is needed") from None
     if proxy.scheme == scheme == "https":
-        msg = f"the proxy {mask_url(url)!r} of the environment cannot be used for https: one that speaks http is needed"
-        raise UnreachableError(msg)
+        raise UnreachableError(f"{trouble} for https: one that speaks http is needed")
     return proxy
 
 

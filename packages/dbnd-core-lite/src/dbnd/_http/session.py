@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import json
-import math
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
@@ -16,29 +11,24 @@ from dbnd._base.clock import monotonic
 from dbnd._base.environment import version
 from dbnd._base.masking import mask_url
 from dbnd._base.names import new_uid
-from dbnd._http.connection import Answer, Connection, Limits
+from dbnd._http.answer import Answer
+from dbnd._http.connection import Connection, Limits
 from dbnd._http.route import server_of
 from dbnd._model.encoding import encode
 from dbnd._model.wire import PROTOCOL_VERSION
-from dbnd._tracking.contracts import AccessError, BusyError, NotATrackerError, UnreachableError
+from dbnd._tracking.contracts import AccessError, UnreachableError
 
 if TYPE_CHECKING:
     from dbnd._config.settings import CoreSettings
 
 _TRACE_ID: Final = new_uid().hex
-# Statuses after which the same request may be taken later.
-_RETRIED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
-_NO_ACCESS: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-# Seconds: the least time-out of a request near its deadline, and the longest that a tracker can ask to be left alone.
+# The least time-out of a request near its deadline, in seconds.
 _LEAST_TIMEOUT: Final = 0.1
-_LONGEST_WAIT: Final = 3600.0
 # An answer to a call is short: seconds from its first byte to its last, and bytes.
 _TRANSFER: Final = 5.0
 _SIZE: Final = 1 << 18
 # Cookies that are kept; a tracker sets two.
 _MOST_COOKIES: Final = 20
-# Characters of an answer that messages show.
-_EXCERPT: Final = 100
 
 POINTS: Final = "X-Databand-Points"
 """By this header a server says that it takes points as the journal has them, and a request that it has some."""
@@ -60,10 +50,10 @@ class Session:
 
     def __init__(self, url: str, settings: CoreSettings, *, transfer: float = _TRANSFER, size: int = _SIZE) -> None:
         self._url = url
-        self._connection: Connection | None = None
         self._settings = settings
         self._transfer = transfer
         self._size = size
+        self._connection: Connection | None = None
         self._is_open = False
         self._login_headers: dict[str, str] = {}
         self._cookies: dict[str, str] = {}
@@ -89,13 +79,12 @@ class Session:
             query: Values of the query.
 
         Raises:
-            UnreachableError: There is no answer.
-            AccessError: The server refuses the credentials.
+            UnreachableError: There is no answer, or it is a redirection.
+            AccessError: The server refuses the login.
         """
         self.open()
-        target = f"{path}?{urlencode(query)}" if query else path
-        answer = self._request(method, target, body, headers or {})
-        if answer.status in _NO_ACCESS:
+        answer = self._request(method, f"{path}?{urlencode(query)}" if query else path, body, headers or {})
+        if answer.refuses_access:
             self.close()  # a session cookie may have run out: log in anew at the next attempt
         return answer
 
@@ -107,12 +96,7 @@ class Session:
         self._login_headers, self._cookies = {}, {}
 
     def open(self) -> None:
-        """Log in where that is needed and has not been done.
-
-        Raises:
-            UnreachableError: There is no answer.
-            AccessError: The server refuses the login.
-        """
+        """Log in where that is needed and has not been done (see ``request``)."""
         if self._is_open:
             return
         token = self._settings.databand_access_token
@@ -132,14 +116,11 @@ class Session:
 
     @staticmethod
     def _check_login(answer: Answer) -> None:
-        if answer.is_success:
-            if answer.body:  # it may be empty, as the protocol has it; a page it may not be
-                document(answer)
-            return
-        raise_for_redirect(answer)
-        raise_if_busy(answer)
-        msg = f"its login answered {answer.status}; set core.databand_access_token or core.dbnd_user"
-        raise AccessError(msg)
+        if not answer.is_success:
+            answer.raise_if_busy()
+            raise AccessError(f"its login answered {answer.status}; set core.databand_access_token or core.dbnd_user")
+        if answer.body:  # it may be empty, as the protocol has it; a page it may not be
+            answer.document()
 
     def _request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
         all_headers = {
@@ -158,12 +139,13 @@ class Session:
         packed = b"" if body is None else gzip.compress(body, compresslevel=1, mtime=0)
         try:
             answer = self._connect().request(method, f"/api/v1/{path}", all_headers, packed, self._limits())
+            answer.raise_for_redirect()
         except UnreachableError:
             self.close()
             raise
         for cookie in answer.headers.get_all("Set-Cookie", [])[:_MOST_COOKIES]:
-            name, _, value = pair = cookie.partition(";")[0].strip().partition("=")
-            can_be_sent = "".join(pair).isascii() and "".join(pair).isprintable()
+            name, _, value = cookie.partition(";")[0].strip().partition("=")
+            can_be_sent = (name + value).isascii() and (name + value).isprintable()
             if can_be_sent and (name in self._cookies or len(self._cookies) < _MOST_COOKIES):
                 self._cookies[name] = value
         self.takes_points = self.takes_points or answer.headers.get(POINTS) == "1"
@@ -174,8 +156,9 @@ class Session:
             try:
                 self._connection = Connection(server_of(self._url), verifies=not self._settings.ignore_ssl_errors)
             except ValueError as error:  # also what no name of a host can be
-                msg = f"the address {mask_url(self._url)!r} (core.databand_url) cannot be used: {error}"
-                raise UnreachableError(msg) from None
+                raise UnreachableError(
+                    f"the address {mask_url(self._url)!r} (core.databand_url) cannot be used: {error}"
+                ) from None
         return self._connection
 
     def _limits(self) -> Limits:
@@ -184,71 +167,3 @@ class Session:
             left = max(_LEAST_TIMEOUT, self.deadline - monotonic())
             connect, read = min(connect, left), min(read, left)
         return Limits(connect, read, self._transfer, self._size)
-
-
-def document(answer: Answer) -> object:
-    """The JSON document that a tracker has answered.
-
-    Raises:
-        NotATrackerError: It is none.
-    """
-    kind = answer.headers.get_content_type() if "Content-Type" in answer.headers else ""
-    if answer.is_whole and kind in {"", "application/json"}:
-        try:
-            found: object = json.loads(answer.body)
-        except (ValueError, RecursionError):
-            pass
-        else:
-            return found
-    raise not_a_tracker(answer)
-
-
-def not_a_tracker(answer: Answer) -> NotATrackerError:
-    """The error that says what has answered."""
-    kind = answer.headers.get_content_type() if "Content-Type" in answer.headers else "text"
-    what = f"with {kind}, and not as a tracker does" if answer.body else "with nothing, and a tracker says something"
-    text = " ".join(answer.text[: 2 * _EXCERPT].split())[:_EXCERPT]
-    return NotATrackerError(f"it answered {answer.status} {what}" + (f": {text!r}" if text else ""))
-
-
-def raise_for_redirect(answer: Answer) -> None:
-    """Refuse a redirection, which could turn a POST into a GET.
-
-    Raises:
-        UnreachableError: The answer is one.
-    """
-    if HTTPStatus.MULTIPLE_CHOICES <= answer.status < HTTPStatus.BAD_REQUEST:
-        location = mask_url(answer.headers.get("Location", "nowhere"))[: 3 * _EXCERPT]
-        msg = f"it redirects to {location}: set core.databand_url to that"
-        raise UnreachableError(msg)
-
-
-def raise_if_busy(answer: Answer) -> None:
-    """Tell the statuses after which the same request may be taken later.
-
-    Raises:
-        BusyError: The answer has one of them.
-    """
-    if answer.status in _RETRIED or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        msg = f"it answered {answer.status}"
-        raise BusyError(msg, _retry_after(answer))
-
-
-def is_no_access(answer: Answer) -> bool:
-    """Whether the server refuses the credentials."""
-    return answer.status in _NO_ACCESS
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """Seconds of a Retry-After header, which has a number of seconds or a date; None where it says neither."""
-    text = answer.headers.get("Retry-After", "")
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(text)
-        except ValueError:
-            return None
-        date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
-        seconds = (date - datetime.now(timezone.utc)).total_seconds()
-    return min(max(seconds, 0.0), _LONGEST_WAIT) if math.isfinite(seconds) else None

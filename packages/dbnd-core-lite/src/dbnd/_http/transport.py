@@ -5,18 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from dbnd._http.connection import Answer
-from dbnd._http.session import (
-    POINTS,
-    Session,
-    document,
-    is_no_access,
-    not_a_tracker,
-    raise_for_redirect,
-    raise_if_busy,
-)
+from dbnd._http.answer import Answer
+from dbnd._http.session import POINTS, Session
 from dbnd._model.encoding import encode
 from dbnd._tracking.contracts import (
     AccessError,
@@ -30,9 +22,9 @@ from dbnd._tracking.contracts import (
 if TYPE_CHECKING:
     from dbnd._config.settings import CoreSettings
 
-# Our tracker says with this header how far it has applied the journal.
+# Our tracker says with these headers how far it has applied the journal, and what it has dropped of a batch because it
+# was of runs that were deleted.
 _APPLIED: Final = "X-Databand-Applied"
-# And with this one, what it has dropped of a batch because it was of runs that were deleted.
 _DROPPED: Final = "X-Databand-Dropped"
 _COUNT: Final = re.compile("([0-9a-f-]{32,36})=([0-9]{1,18})")
 _NUMBER: Final = re.compile("[0-9]{1,18}")
@@ -58,7 +50,7 @@ _OF_THE_WAY: Final = frozenset(
 
 
 class HttpTransport:
-    """Posts batches to ``/api/v1/tracking/<call>`` of a server.
+    """Posts batches to ``/api/v1/tracking/<call>`` of a server (see ``Transport``).
 
     Only an answer that a tracker gives is a delivery. Ours says what it has applied; a Databand server is known by its
     JSON. A page, an empty answer or half of one comes from something else, and the events are kept.
@@ -73,7 +65,7 @@ class HttpTransport:
         # Whether a tracker of ours has answered: what answers otherwise from then on, a mock or a portal, is none.
         self._is_ours = False
         self._is_foreign = False
-        self._has_token = settings.databand_access_token is not None
+        self._credentials = "dbnd_user" if settings.databand_access_token is None else "databand_access_token"
 
     @property
     def deadline(self) -> float | None:
@@ -85,50 +77,43 @@ class HttpTransport:
         self._session.deadline = deadline
 
     def send(self, batch: Batch) -> Mapping[str, int]:
-        """Deliver one batch (see ``Transport.send``)."""
-        headers = {"X-Databand-Batch": f"{batch.journal}:{batch.first}-{batch.last}"}
-        path = f"tracking/{batch.call}"
-        self._session.open()  # the login may say, too, that it takes points
-        if isinstance(batch.body, list) and self._session.takes_points:
-            body = encode({"points": batch.body})
-            answer = self._session.request("POST", path, body, headers={**headers, POINTS: "1"})
-            if answer.status not in _NOT_UNDERSTOOD:
-                return self._dropped_of(answer, batch)
-            # Behind one address there may be servers of several versions.
-            self._session.takes_points = False
-        body = batch.wire_text().encode("ascii")
-        return self._dropped_of(self._session.request("POST", path, body, headers=headers), batch)
+        """Deliver one batch."""
+        answer = self._posted(batch)
+        self._check_delivery(answer, batch)
+        return {run_uid: int(events) for run_uid, events in _COUNT.findall(answer.headers.get(_DROPPED, ""))}
 
     def heartbeat(self, run_uid: str) -> str | None:
-        """Say that a run is alive (see ``Transport.heartbeat``)."""
-        answer = self._session.request("POST", "tracking/heartbeat", encode({"run_uid": run_uid}))
-        self._raise_for_status(answer)
-        state = _document_of(answer)
+        """Say that a run is alive."""
+        state = self._document_of(self._session.request("POST", "tracking/heartbeat", encode({"run_uid": run_uid})))
         return state if isinstance(state, str) else None
 
     def check(self) -> None:
-        """Log no metrics: a call like any other, with nothing in it (see ``Transport.check``)."""
-        answer = self._session.request("POST", "tracking/log_metrics", b'{"metrics_info": []}')
-        self._raise_for_status(answer)
-        _document_of(answer)
+        """Log no metrics: a call like any other, with nothing in it."""
+        self._document_of(self._session.request("POST", "tracking/log_metrics", b'{"metrics_info": []}'))
 
     def close(self) -> None:
         """Close the connection; the next ``send`` makes a new one."""
         self._session.close()
 
-    def _dropped_of(self, answer: Answer, batch: Batch) -> dict[str, int]:
-        """What the tracker has dropped of the batch, which it has taken."""
-        self._check_delivery(answer, batch)
-        return {run_uid: int(events) for run_uid, events in _COUNT.findall(answer.headers.get(_DROPPED, ""))}
+    def _posted(self, batch: Batch) -> Answer:
+        headers = {"X-Databand-Batch": f"{batch.journal}:{batch.first}-{batch.last}"}
+        path = f"tracking/{batch.call}"
+        self._session.open()  # the login may say, too, that it takes points
+        if isinstance(batch.body, list) and self._session.takes_points:
+            points = encode({"points": batch.body})
+            answer = self._session.request("POST", path, points, headers={**headers, POINTS: "1"})
+            if answer.status not in _NOT_UNDERSTOOD:
+                return answer
+            # Behind one address there may be servers of several versions.
+            self._session.takes_points = False
+        return self._session.request("POST", path, batch.wire_text().encode("ascii"), headers=headers)
 
     def _check_delivery(self, answer: Answer, batch: Batch) -> None:
         applied = answer.headers.get(_APPLIED)
         if applied is None:
-            self._raise_for_status(answer)
-            _document_of(answer)
+            self._document_of(answer)
             if self._is_ours:
-                msg = "it answered in JSON, and not as the tracker that was there before"
-                raise NotATrackerError(msg)
+                raise NotATrackerError("it answered in JSON, and not as the tracker that was there before")
             self._is_foreign = True
             return
         number = int(applied) if _NUMBER.fullmatch(applied) else None
@@ -140,40 +125,33 @@ class HttpTransport:
             if number == batch.last:
                 self._is_ours = True
                 return
-        msg = f"it answered that it has events up to {applied[:20]!r}, to events {batch.first} to {batch.last}"
-        raise NotATrackerError(msg)
+        raise NotATrackerError(
+            f"it answered that it has events up to {applied[:20]!r}, to events {batch.first} to {batch.last}"
+        )
+
+    def _document_of(self, answer: Answer) -> Any:
+        """The JSON of a success that is one: some servers answer 200 to everything, and name the error in the body."""
+        self._raise_for_status(answer)
+        found = answer.document()
+        if isinstance(found, dict) and _names_error(found):
+            raise answer.not_a_tracker()
+        return found
 
     def _raise_for_status(self, answer: Answer) -> None:
         if answer.is_success:
             return
         status = answer.status
-        if is_no_access(answer):
-            what = "core.databand_access_token" if self._has_token else "core.dbnd_user"
-            msg = f"it answered {status} and so refuses the credentials of {what}"
-            raise AccessError(msg)
-        raise_for_redirect(answer)
-        raise_if_busy(answer)
+        if answer.refuses_access:
+            raise AccessError(f"it answered {status} and so refuses the credentials of core.{self._credentials}")
+        answer.raise_if_busy()
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            msg = "it answered 413"
-            raise TooLargeError(msg)
+            raise TooLargeError("it answered 413")
         # A page refuses nothing, but where a foreign tracker has answered: that one may refuse with a page.
-        is_page = answer.headers.get_content_type() == "text/html" and not self._is_foreign
+        is_page = answer.content_type == "text/html" and not self._is_foreign
         if status < HTTPStatus.OK or status in _OF_THE_WAY or is_page:
-            raise not_a_tracker(answer)
+            raise answer.not_a_tracker()
         text = " ".join(answer.text[:_EXCERPT].split())
         raise RefusedError(f"it answered {status}" + (f": {text}" if text else ""))
-
-
-def _document_of(answer: Answer) -> object:
-    """The JSON of a success that is one: some servers answer 200 to everything, and name the error in the body.
-
-    Raises:
-        NotATrackerError: It is no JSON, or names an error.
-    """
-    found = document(answer)
-    if isinstance(found, dict) and _names_error(found):
-        raise not_a_tracker(answer)
-    return found
 
 
 def _names_error(found: dict[str, object]) -> bool:

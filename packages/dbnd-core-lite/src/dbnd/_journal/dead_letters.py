@@ -20,12 +20,9 @@ from dbnd._journal.records import Record, extended, frame
 
 
 def keep_aside(record: Record, reason: str, of: JournalFile) -> Path:
-    """Keep an event of the file ``of`` beside it, and return where.
+    """Keep an event of the file ``of`` beside it, and return where; OSError where that cannot be written.
 
     One that is kept already, because the process was killed before it went on, is not kept twice.
-
-    Raises:
-        OSError: It could not be written.
     """
     if record.is_damaged:
         suffix, line = DAMAGED, b"%d %b\n" % (record.sequence, record.line.removesuffix(b"\n"))

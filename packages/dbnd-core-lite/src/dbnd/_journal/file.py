@@ -44,9 +44,6 @@ class JournalFile:
     """An open file that this process owns; made by ``create`` and ``adopt``.
 
     Any number of threads may append; one reads and acknowledges.
-
-    Attributes:
-        acknowledged: Number of the last event that is delivered.
     """
 
     def __init__(self, path: Path, fd: int, header: Header, header_size: int, *, fsync: bool = False) -> None:
@@ -66,11 +63,7 @@ class JournalFile:
 
     @classmethod
     def create(cls, path: Path, header: Header, *, fsync: bool = False) -> JournalFile:
-        """Make a file; it gets its name only once it is owned and has its header.
-
-        Raises:
-            OSError: It cannot be made.
-        """
+        """Make a file; it gets its name only once it is owned and has its header."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may have been removed meanwhile
         unnamed, line = path.with_name(f"{path.name}.new"), header.line()
         fd = open_file(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
@@ -89,11 +82,8 @@ class JournalFile:
     def adopt(cls, path: Path) -> JournalFile | None:
         """Take over a file whose process is gone; None when it has an owner, or is no more.
 
-        A torn last record is cut off.
-
         Raises:
             JournalFormatError: It was written by a newer dbnd, or has no header.
-            OSError: It cannot be opened.
         """
         try:
             fd = open_file(path, os.O_RDWR | os.O_APPEND)
@@ -112,11 +102,7 @@ class JournalFile:
         return made
 
     def append(self, line: bytes) -> None:
-        """Keep a record; when this returns, it survives the death of the process.
-
-        Raises:
-            OSError: It could not be written; nothing of it is left in the file.
-        """
+        """Keep a record, which then survives the death of the process; of one that raises OSError nothing is left."""
         size = len(line)
         with self._lock:
             if self._pending is not None:
@@ -230,11 +216,7 @@ class JournalFile:
         self._state = (size, number)
 
     def restore(self) -> None:
-        """Write the file anew if it has been removed, or another one put in its place.
-
-        Raises:
-            OSError: It could not be written.
-        """
+        """Write the file anew if it has been removed, or another one put in its place."""
         with suppress(OSError):
             if os.path.samestat(self.path.stat(), os.fstat(self._fd)):
                 return
@@ -278,11 +260,7 @@ class JournalFile:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, with what is noted of its delivery.
-
-    Raises:
-        OSError: It cannot be removed.
-    """
+    """Remove a file, with what is noted of its delivery."""
     path.unlink(missing_ok=True)
     ack_of(path).unlink(missing_ok=True)
 

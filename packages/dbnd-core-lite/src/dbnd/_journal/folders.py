@@ -30,11 +30,7 @@ def spares_of(home: Path) -> Iterator[Path]:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder of this user's.
-
-    Raises:
-        OSError: It cannot be made, or is somebody else's.
-    """
+    """Make a folder of this user's; OSError where it cannot be made, or is somebody else's."""
     folder.mkdir(mode=0o700, exist_ok=True)
     if not _is_private(folder):
         raise PermissionError(f"{folder} is not a folder that only you can read")

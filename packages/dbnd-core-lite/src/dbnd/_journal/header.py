@@ -69,7 +69,6 @@ def read_header(path: Path) -> Header:
 
     Raises:
         JournalFormatError: It was written by a newer dbnd, or has no header.
-        OSError: It cannot be read.
     """
     fd = open_file(path, os.O_RDONLY)
     try:

@@ -101,11 +101,7 @@ class Journal:
             self._current.append(line)
 
     def _make_room(self, wanted: int) -> None:
-        """Go on in a further file, if the cap allows it.
-
-        Raises:
-            JournalFullError: It does not.
-        """
+        """Go on in a further file, if the cap allows it."""
         current = self._current
         following = wanted + current.header_size + _MORE_DIGITS
         if self._size() + (following if current.last else wanted) > self._max_bytes:
@@ -172,11 +168,7 @@ class Journal:
             return sum(file.unsent_bytes for file in self._files)
 
     def restore(self) -> None:
-        """Write files anew that somebody has removed, as far as they hold events that are not delivered.
-
-        Raises:
-            OSError: One could not be written.
-        """
+        """Write files anew that somebody has removed, as far as they hold events that are not delivered."""
         with self._lock:
             for file in self._files:
                 if file.unsent:

@@ -100,11 +100,7 @@ def look_at(path: Path) -> Leftover | None:
 
 
 def discard(path: Path) -> bool:
-    """Remove a file with all that is in it; False when a process has taken it since, and nothing is done.
-
-    Raises:
-        OSError: It cannot be removed.
-    """
+    """Remove a file with all that is in it; False when a process has taken it since, and nothing is done."""
     try:
         fd = open_file(path, os.O_RDWR)
     except FileNotFoundError:

@@ -16,8 +16,7 @@ _LEAST: Final = 3
 def open_file(path: Path, flags: int) -> int:
     """Open a regular file; one that is made can be read by its owner only.
 
-    Raises:
-        OSError: It cannot be opened, or is something else: a pipe would be waited for, and a device need not end.
+    Anything else raises OSError: a pipe would be waited for, and a device need not end.
     """
     fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -27,13 +26,10 @@ def open_file(path: Path, flags: int) -> int:
 
 
 def above_streams(fd: int) -> int:
-    """The same file under a number that no standard stream has.
+    """The same file under a number that no standard stream has; where there is none, it is closed.
 
     Where a process was started without them, whatever it opens first gets their numbers, and what C code says on
     standard error would go into it.
-
-    Raises:
-        OSError: There is no further number; the file is closed.
     """
     if fd >= _LEAST:
         return fd

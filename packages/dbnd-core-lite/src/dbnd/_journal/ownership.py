@@ -22,21 +22,13 @@ _START: Final = 19
 
 
 def own(fd: int, path: Path) -> bool:
-    """Become the owner of the file ``path``, open as ``fd``, until that is closed; False when another one lives.
-
-    Raises:
-        OSError: Ownership can be neither gained nor denied.
-    """
+    """Become the owner of the file ``path``, open as ``fd``, until that is closed; False when another one lives."""
     locked = _lock(fd, fcntl.LOCK_EX)
     return _own_by_name(_owner_path(path)) if locked is None else locked
 
 
 def is_owned(path: Path) -> bool:
-    """Whether a living process owns the file; it may have changed by the time that this returns.
-
-    Raises:
-        OSError: The file cannot be opened.
-    """
+    """Whether a living process owns the file; it may have changed by the time that this returns."""
     fd = open_file(path, os.O_RDONLY)
     try:
         locked = _lock(fd, fcntl.LOCK_SH)

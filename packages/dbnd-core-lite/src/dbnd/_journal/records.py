@@ -54,11 +54,7 @@ def damaged(sequence: int, end: int, line: bytes, events: int = 1) -> Record:
 
 
 def frame(value: object) -> bytes:
-    """``value`` as a line.
-
-    Raises:
-        ValueError: It contains itself, or is nested too deep.
-    """
+    """``value`` as a line; ValueError where it contains itself, or is nested too deep."""
     data = encode(value)
     return b"%08x %b\n" % (zlib.crc32(data), data)
 
@@ -81,12 +77,9 @@ def content(line: bytes) -> bytes | None:
 
 
 def parse(lines: list[bytes], sequence: int, offset: int) -> list[Record]:
-    """The events of consecutive lines; one that is damaged, or that cannot be read, is a record with a trouble.
+    """The events of consecutive whole lines, the first of which has the number ``sequence`` and starts at ``offset``.
 
-    Args:
-        lines: Whole lines.
-        sequence: Number of the first one.
-        offset: Byte offset at which it starts.
+    One that is damaged, or that cannot be read, is a record with a trouble.
     """
     contents = [content(line) for line in lines]
     if None in contents:
@@ -144,10 +137,7 @@ def _record(number: int, end: int, line: bytes, value: Any) -> Record:
 
 
 def _flatten(groups: list[Any]) -> None:
-    """Bring the points of each group into one list.
-
-    In journals of dbnd 2.0 each point is a list of its own, and ends where it has no step or mark.
-    """
+    """Bring the points of each group into one list: in journals of dbnd 2.0 each is a list, without trailing nulls."""
     for group in groups:
         _, _, points = group
         if points and isinstance(points[0], list):

@@ -128,12 +128,9 @@ class Delivery:
             self._batch = []
 
     def _see_that_others_are_taken(self, reason: str) -> None:
-        """See that it is the fault of the event, and not of what answers, or of what sends.
+        """Raise UnreachableError if not even a call with nothing in it is taken: then it is not the fault of the event.
 
         A gateway whose tracker is being replaced, or another service at its address, refuses every call.
-
-        Raises:
-            UnreachableError: Not even a call with nothing in it is taken.
         """
         try:
             self._transport.check()

@@ -242,11 +242,7 @@ class Outbox:
 
 
 def _open_journal(name: str, settings: CoreSettings) -> Journal:
-    """A journal in the home, or in another folder where that cannot be written, which is said once.
-
-    Raises:
-        OSError: It cannot be made anywhere.
-    """
+    """A journal in the home, or in another folder where that cannot be written, which is said once."""
 
     def make(folder: Path) -> Journal:
         return Journal(folder, name, max_bytes=settings.journal_max_bytes, fsync=settings.journal_fsync)
