@@ -9,20 +9,21 @@ from urllib.parse import quote
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dbnd_tracker._access.roles import API, LOGIN_PAGE, Role, role_needed
-from dbnd_tracker._access.tokens import ANYONE, SESSION_LIFESPAN, Identity, Keyring, ThrottledError
-from dbnd_tracker._errors import StorageError
+from dbnd_tracker._access.roles import API, LOGIN_PAGE, role_needed
+from dbnd_tracker._access.tokens import ANYONE, SESSION_LIFESPAN, Identity, Keyring
 from dbnd_tracker._middleware.hosts import SAFE_METHODS
 from dbnd_tracker._storage.database import Database
 
 CSRF_COOKIE: Final = "X-CSRF-TOKEN"
 SESSION_COOKIE: Final = "databand_session"
 _CSRF_HEADERS: Final = ("x-csrftoken", "x-csrf-token")  # of the Python client, and of the Java client
+_NO_CSRF: Final = f"A session must repeat the cookie {CSRF_COOKIE} (GET /api/v1/auth/csrf) as header X-CSRFToken."
 # Threads of its own, so that calls are not kept waiting by what others read.
 _THREADS: Final = 4
 _IDENTITY: Final = "dbnd_identity"
@@ -37,13 +38,6 @@ def identity_of(scope: Scope) -> Identity:
 def address_of(request: Request) -> str:
     """Where a request comes from: what ``tracker.allowed_hosts`` lets a proxy on this machine say (X-Forwarded-For)."""
     return request.client.host if request.client else ""
-
-
-def answer_throttled(_: Request, error: Exception) -> JSONResponse:
-    """The answer to an address that guesses."""
-    assert isinstance(error, ThrottledError)
-    headers = {"Retry-After": str(error.seconds)}
-    return JSONResponse({"detail": str(error)}, HTTPStatus.TOO_MANY_REQUESTS, headers)
 
 
 def set_session_cookie(request: Request, response: Response, secret: str) -> None:
@@ -78,22 +72,20 @@ class AccessMiddleware:
         self._threads = CapacityLimiter(_THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        needed = role_needed(scope["method"], scope["path"]) if scope["type"] == "http" else None
-        if needed is None:
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope)
-        try:
+        needed = role_needed(scope["method"], scope["path"])
+        if needed is not None:
+            request = Request(scope)
             identity = await run_sync(self._identify, request, limiter=self._threads)
-        except ThrottledError as error:
-            refusal: Response | None = answer_throttled(request, error)
-        except StorageError as error:
-            refusal = JSONResponse({"detail": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
-        else:
-            refusal = _refusal(request, identity, needed)
-            if refusal is None:
-                scope[_IDENTITY] = identity
-        await (refusal or self._app)(scope, receive, send)
+            if identity is None:
+                raise _unknown(request)
+            if not identity.role.allows(needed):
+                role = identity.role.value
+                detail = f"The token {identity.label!r} is for {role}; this needs one for {needed.value}."
+                raise HTTPException(HTTPStatus.FORBIDDEN, detail)
+            if not _has_bearer(scope) and request.method not in SAFE_METHODS and not _repeats_csrf(request):
+                raise HTTPException(HTTPStatus.FORBIDDEN, _NO_CSRF)
+            scope[_IDENTITY] = identity
+        await self._app(scope, receive, send)
 
     def _identify(self, request: Request) -> Identity | None:
         with self._database.read() as session:
@@ -108,30 +100,19 @@ def _has_bearer(scope: Scope) -> bool:
     return Headers(scope=scope).get("authorization", "").lower().startswith("bearer ")
 
 
-def _refusal(request: Request, identity: Identity | None, needed: Role) -> Response | None:
-    if identity is None:
-        return _unknown(request)
-    if not identity.role.allows(needed):
-        detail = f"The token {identity.label!r} is for {identity.role.value}; this needs one for {needed.value}."
-    elif not _has_bearer(request.scope) and request.method not in SAFE_METHODS and not _repeats_csrf(request):
-        detail = f"A session must repeat the cookie {CSRF_COOKIE} (GET /api/v1/auth/csrf) as header X-CSRFToken."
-    else:
-        return None
-    return JSONResponse({"detail": detail}, HTTPStatus.FORBIDDEN)
-
-
 def _repeats_csrf(request: Request) -> bool:
     cookie = request.cookies.get(CSRF_COOKIE, "")
     given = next((request.headers[name] for name in _CSRF_HEADERS if name in request.headers), "")
     return bool(cookie) and secrets.compare_digest(cookie.encode(), given.encode())
 
 
-def _unknown(request: Request) -> Response:
+def _unknown(request: Request) -> HTTPException:
     """The answer to nobody: a form for browsers that want a page, a sentence for all others."""
     is_page = request.method == "GET" and not request.url.path.startswith(API)
     if is_page and "text/html" in request.headers.get("accept", ""):
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return RedirectResponse(f"{LOGIN_PAGE}?next={quote(wanted, safe='/')}", HTTPStatus.SEE_OTHER)
+        login = {"Location": f"{LOGIN_PAGE}?next={quote(wanted, safe='/')}"}
+        return HTTPException(HTTPStatus.SEE_OTHER, headers=login)
     detail = 'This tracker needs a token, as "Authorization: Bearer <token>"; clients take it from '
     detail += "core.databand_access_token. `dbnd tracker token create` makes one."
-    return JSONResponse({"detail": detail}, HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
+    return HTTPException(HTTPStatus.UNAUTHORIZED, detail, {"WWW-Authenticate": "Bearer"})

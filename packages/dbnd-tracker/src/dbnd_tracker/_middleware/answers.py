@@ -26,7 +26,7 @@ class HeadMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("method") != "HEAD":
+        if scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
         inner = {**scope, "method": "GET"}  # the server looks at the method of its own scope
@@ -36,7 +36,7 @@ class HeadMiddleware:
             scope["route"] = inner.get("route")
 
 
-def answer_other_method(request: Request, _: Exception) -> Response:
+async def answer_other_method(request: Request, _: Exception) -> Response:
     """Answer OPTIONS, or refuse a method, with those that the routes of an address have together."""
     asked = [(method, {**request.scope, "method": method}) for method in ("DELETE", "GET", "PATCH", "POST", "PUT")]
     routes = request.app.routes
@@ -87,4 +87,4 @@ class LargeMiddleware:
             finally:
                 self._kept -= size
 
-        await self._app(scope, receive, slicing if scope["type"] == "http" else send)
+        await self._app(scope, receive, slicing)

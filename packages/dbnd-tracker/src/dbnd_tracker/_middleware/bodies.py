@@ -13,7 +13,6 @@ from typing import Final
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,15 +68,8 @@ class BodyMiddleware:
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         async with contextlib.AsyncExitStack() as stack:
-            try:
-                body = await self._body(scope, receive, stack)
-            except HTTPException as error:
-                await JSONResponse({"detail": error.detail}, error.status_code, error.headers)(scope, receive, send)
-                return
+            body = await self._body(scope, receive, stack)
             if body is not None:
                 await self._app(scope, _replayed(body, receive), send)
 
@@ -217,7 +209,7 @@ class UnreadMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        size = declared_size(scope) if scope["type"] == "http" else 0
+        size = declared_size(scope)
         if size == 0:
             await self._app(scope, receive, send)
             return

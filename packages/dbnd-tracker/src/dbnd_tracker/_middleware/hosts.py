@@ -8,8 +8,8 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -48,29 +48,24 @@ class HostMiddleware:
         self._hosts = {*_LOCAL_HOSTS, *bound, *names} if names or bound else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
-        if detail := _ambiguity([name for name, _ in scope["headers"]]):
-            return JSONResponse({"detail": detail}, HTTPStatus.BAD_REQUEST, {"Connection": "close"})
+        _check_ambiguity([name for name, _ in scope["headers"]])
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self._hosts is not None and _host_name(host) not in self._hosts:
             detail = f"This tracker is not the host {host[:80]!r}; tracker.allowed_hosts names those that it is."
-            return JSONResponse({"detail": detail}, HTTPStatus.BAD_REQUEST)
+            raise HTTPException(HTTPStatus.BAD_REQUEST, detail)
         if scope["method"] not in SAFE_METHODS and _is_of_another_site(headers, host):
-            detail = "A page of another site may not write to this tracker."
-            return JSONResponse({"detail": detail}, HTTPStatus.FORBIDDEN)
-        return None
+            raise HTTPException(HTTPStatus.FORBIDDEN, "A page of another site may not write to this tracker.")
+        await self._app(scope, receive, send)
 
 
-def _ambiguity(names: list[bytes]) -> str | None:
-    """What a proxy before the tracker may have understood otherwise in a head with these names, if anything."""
+def _check_ambiguity(names: list[bytes]) -> None:
+    """Refuse a head with these names if a proxy before the tracker may have understood it otherwise."""
+    found = next((f"{name.decode()} stands twice" for name in _SINGLE if names.count(name) > 1), None)
     if b"transfer-encoding" in names and b"content-length" in names:
-        return "The headers content-length and transfer-encoding contradict each other."
-    twice = next((name for name in _SINGLE if names.count(name) > 1), None)
-    return None if twice is None else f"The header {twice.decode()} stands twice."
+        found = "content-length contradicts transfer-encoding"
+    if found:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, f"The header {found}.", {"Connection": "close"})
 
 
 def _is_of_another_site(headers: Headers, host: str) -> bool:

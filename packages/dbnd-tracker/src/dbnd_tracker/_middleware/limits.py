@@ -6,20 +6,18 @@ import asyncio
 from http import HTTPStatus
 from typing import Final
 
-from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dbnd_tracker._middleware.bodies import declared_size
 from dbnd_tracker._storage.deadline import DEADLINE, Deadline
 
-_RETRY_AFTER: Final = {"Retry-After": "1"}
-_CLOSE: Final = {"Connection": "close"}
 # Seconds beyond the time-out for a commit that has begun before.
 _COMMIT: Final = 10.0
 
 
 class CapacityMiddleware:
-    """Answers 503 when too many requests are under way already; `/healthz` is answered still.
+    """Refuses requests when too many are under way already; `/healthz` is answered still.
 
     Args:
         app: What handles the request.
@@ -32,18 +30,14 @@ class CapacityMiddleware:
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] == "/healthz":
-            await self._app(scope, receive, send)
-        elif self._running >= self._most:
+        if self._running >= self._most and scope["path"] != "/healthz":
             detail = f"{self._most} requests are under way already (tracker.max_connections)."
-            headers = {**_RETRY_AFTER, **_CLOSE}
-            await JSONResponse({"detail": detail}, HTTPStatus.SERVICE_UNAVAILABLE, headers)(scope, receive, send)
-        else:
-            self._running += 1
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._running -= 1
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "1", "Connection": "close"})
+        self._running += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running -= 1
 
 
 class TimeoutMiddleware:
@@ -63,9 +57,6 @@ class TimeoutMiddleware:
         self._left: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         deadline = Deadline()
         has_begun = is_taken_over = False
         is_read = declared_size(scope) == 0
@@ -97,7 +88,7 @@ class TimeoutMiddleware:
             else:
                 is_taken_over = True
                 self._leave(task)
-                await self._refusal(is_known=is_known, is_read=is_read)(scope, receive, send)
+                raise self._refusal(is_known=is_known, is_read=is_read)
         except asyncio.CancelledError:
             task.cancel()
             raise
@@ -110,11 +101,11 @@ class TimeoutMiddleware:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         task.cancel()
 
-    def _refusal(self, *, is_known: bool, is_read: bool) -> JSONResponse:
+    def _refusal(self, *, is_known: bool, is_read: bool) -> HTTPException:
         limit = f"{self._seconds:g} seconds (tracker.request_timeout_s)"
         if not is_read:
             detail = f"The body did not arrive within {limit}, and nothing of it was applied."
-            return JSONResponse({"detail": detail}, HTTPStatus.REQUEST_TIMEOUT, _CLOSE)
+            return HTTPException(HTTPStatus.REQUEST_TIMEOUT, detail, {"Connection": "close"})
         what = "nothing of it was applied" if is_known else "the database has not said yet whether it is applied"
         detail = f"The request took longer than {limit}, and {what}."
-        return JSONResponse({"detail": detail}, HTTPStatus.SERVICE_UNAVAILABLE, _RETRY_AFTER)
+        return HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "1"})

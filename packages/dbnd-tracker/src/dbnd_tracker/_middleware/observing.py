@@ -99,9 +99,6 @@ class ObservingMiddleware:
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         start, status, received = time.perf_counter(), 0, 0
 
         async def counting_receive() -> Message:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from http import HTTPStatus
-from typing import Any
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -23,7 +24,7 @@ from dbnd_tracker._api.pages import pages_router
 from dbnd_tracker._api.runs import runs_router
 from dbnd_tracker._api.tracking import tracking_router
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
-from dbnd_tracker._middleware.access import AccessMiddleware, answer_throttled
+from dbnd_tracker._middleware.access import AccessMiddleware
 from dbnd_tracker._middleware.answers import HeadMiddleware, LargeMiddleware, answer_other_method
 from dbnd_tracker._middleware.bodies import BodyMiddleware, UnreadMiddleware
 from dbnd_tracker._middleware.hosts import HostMiddleware
@@ -58,10 +59,9 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
         docs_url=None,
         redoc_url=None,
     )
-    for error, status in _STATUSES.items():
-        app.add_exception_handler(error, _handler(status))
-    app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(ThrottledError, answer_throttled)
+    app.exception_handlers |= dict.fromkeys(_STATUSES, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(ThrottledError, _answer_throttled)
     app.add_exception_handler(HTTPStatus.METHOD_NOT_ALLOWED, answer_other_method)
     app.include_router(auth_router(database, keyring))
     app.include_router(tracking_router(database, metrics))
@@ -85,15 +85,16 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
         app.add_middleware(AccessMiddleware, database=database, keyring=keyring)
     app.add_middleware(HostMiddleware, host=settings.host, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(TimeoutMiddleware, seconds=settings.request_timeout_s)
-    app.add_middleware(UnreadMiddleware)
     app.add_middleware(CapacityMiddleware, most=settings.max_connections)
+    app.add_middleware(ExceptionMiddleware, handlers=app.exception_handlers)  # what those above raise is answered
+    app.add_middleware(UnreadMiddleware)
     app.add_middleware(ObservingMiddleware, metrics=metrics, log=access_log(settings.access_log))
     if settings.allowed_hosts:  # there is a proxy; without one, anybody on this machine could give himself any address
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
     return app
 
 
-_STATUSES = {
+_STATUSES: Final = {
     MissingError: HTTPStatus.NOT_FOUND,
     UnknownCallError: HTTPStatus.NOT_FOUND,
     TooMuchError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -104,14 +105,18 @@ _STATUSES = {
 }
 
 
-def _handler(status: HTTPStatus) -> Any:
-    def handle(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status)
-
-    return handle
+async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+    status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
+    return JSONResponse({"detail": str(error)}, status)
 
 
-def _invalid_request(_: Request, error: Exception) -> JSONResponse:
+async def _answer_throttled(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ThrottledError)
+    headers = {"Retry-After": str(error.seconds)}
+    return JSONResponse({"detail": str(error)}, HTTPStatus.TOO_MANY_REQUESTS, headers)
+
+
+async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
     place, *path = problem["loc"]
