@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from dbnd import ConfigError
-from dbnd.tracking import BusyError, PartlyAppliedError, RefusedError, TooLargeError, UnreachableError
+from dbnd.tracking import BusyError, RefusedError, TooLargeError, UnreachableError
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError, TooMuchError
-from dbnd_tracker._ingest import PartlyApplied, apply_batch, apply_call, apply_raw
+from dbnd_tracker._ingest import apply_batch, apply_call, apply_raw
 
 # Imported here and not in `send`: the thread that makes the client imports, the sender's thread only works.
 from dbnd_tracker._storage.database import Database
@@ -84,8 +84,6 @@ class EmbeddedTransport:
 def _as_transport_errors() -> Iterator[None]:
     try:
         yield
-    except PartlyApplied as error:
-        raise PartlyAppliedError(error.last) from None
     except TooMuchError as error:
         raise TooLargeError(_as_reason(error)) from error
     except PayloadError as error:

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from dbnd._tracking.contracts import Batch
+from dbnd._tracking.contracts import Batch, PartlyAppliedError
 from dbnd_tracker._errors import PayloadError
-from dbnd_tracker._ingest import BatchId, PartlyApplied, apply_batch, ingest
+from dbnd_tracker._ingest import BatchId, apply_batch
+from dbnd_tracker._ingest.metrics import log_points
+from dbnd_tracker._ingest.points import from_groups
 
 
 def _batch(journal: str, first: int, last: int, body: Any) -> Batch:
@@ -30,7 +32,7 @@ def test_a_batch_that_overlaps_says_where_to_go_on(tracker: Any) -> None:
     journal = uuid.uuid4().hex
     apply_batch(tracker.database, _batch(journal, 1, 3, task.floats("m", 3)))
 
-    with pytest.raises(PartlyApplied) as caught:
+    with pytest.raises(PartlyAppliedError) as caught:
         apply_batch(tracker.database, _batch(journal, 2, 5, task.floats("m", 4)))
 
     assert caught.value.last == 3
@@ -52,7 +54,7 @@ def test_ids_of_a_transaction_that_failed_are_forgotten(tracker: Any) -> None:
     _, task = tracker.started()
 
     def fail(writer: Any) -> None:
-        ingest(writer, "log_metrics", task.floats("m", 2))
+        log_points(writer, from_groups([[task.attempt, "user", ["m", 1.0, 5, None, None]]]))
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -12,24 +12,35 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dbnd._model.points import LATEST, deleted_point, group, point, text_point, wire_text
+from dbnd._model.points import DELETED, LATEST, deleted_point, group, point, text_point, wire_text
+from dbnd._model.values import storable
 from dbnd_tracker._errors import PayloadError
-from dbnd_tracker._ingest.compact import from_groups
-from dbnd_tracker._ingest.points import Points
-from dbnd_tracker._ingest.wire import from_wire, plain
+from dbnd_tracker._ingest.points import TEXT_SOURCES, Group, from_groups
+from dbnd_tracker._ingest.wire import of_metrics, plain
+from dbnd_tracker._schemas.logged import LogMetrics
+from dbnd_tracker._schemas.validation import validated
 from dbnd_tracker._storage.encoding import encode
 
 UID = "0a1b2c3d-0000-4000-8000-0123456789ab"
 TIME = 1_772_600_767_123_456
 
 
-def _contents(points: Points) -> Any:
-    """What is stored of ``points``."""
-    series: dict[Any, list[Any]] = {name: [] for name in points.series}
-    names = {place: name for name, place in points.series.items()}
-    for member, time_us, step, value in zip(points.members, points.times, points.steps, points.values, strict=True):
-        series[names[member]].append((time_us, step, encode(value)))
-    return series, [(text.attempt_uid, text.source, text.name, text.value) for text in points.texts]
+def _contents(groups: list[Group]) -> Any:
+    """What is stored of ``groups``."""
+    series: dict[Any, list[Any]] = {}
+    for some in groups:
+        for key, value, time_us, step, mark in zip(
+            some.keys, some.values, some.times, some.steps, some.marks, strict=True
+        ):
+            is_text = some.source in TEXT_SOURCES
+            point = (storable(value), mark == DELETED) if is_text else (time_us, step, encode(value))
+            series.setdefault((some.attempt_uid, key, some.source), []).append(point)
+    return series
+
+
+def from_wire(body: Any) -> list[Group]:
+    """What the schema makes of a body."""
+    return of_metrics(validated("log_metrics", LogMetrics, body).metrics_info)
 
 
 _VALUES = st.one_of(st.floats(), st.integers(-(10**15), 10**15), st.text(), st.none(), st.lists(st.integers()))

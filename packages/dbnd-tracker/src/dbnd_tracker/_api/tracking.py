@@ -11,8 +11,9 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from dbnd.tracking import PartlyAppliedError
 from dbnd_tracker._errors import PayloadError
-from dbnd_tracker._ingest import CALLS, BatchId, PartlyApplied, apply_points, apply_raw, parse_json
+from dbnd_tracker._ingest import CALLS, BatchId, apply_points, apply_raw, parse_json
 from dbnd_tracker._ingest.limits import check_json
 from dbnd_tracker._middleware.answers import POINTS_FORM, POINTS_HEADER
 
@@ -95,8 +96,9 @@ def _apply(database: Database, metrics: ServerMetrics, name: str, raw: bytes, he
         # Whoever asks takes only an answer that says this for a delivery: a proxy's page may be a 200, too.
         said = {} if batch is None else {APPLIED_HEADER: str(batch.last)}
         return JSONResponse(applied.answer, headers={**said, **_dropped(applied.dropped)})
-    except PartlyApplied as error:
-        return JSONResponse({"detail": str(error)}, HTTPStatus.CONFLICT, {APPLIED_HEADER: str(error.last)})
+    except PartlyAppliedError as error:
+        detail = f"Events up to {error.last} are applied already; send the others in a batch of their own."
+        return JSONResponse({"detail": detail}, HTTPStatus.CONFLICT, {APPLIED_HEADER: str(error.last)})
 
 
 def _dropped(dropped: Mapping[str, int]) -> dict[str, str]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from pydantic_core import from_json
 from sqlalchemy import bindparam, insert, select, update
 
-from dbnd_tracker._errors import PayloadError, TrackerError, UnknownCallError
-from dbnd_tracker._ingest import compact, limits, logged, metrics, runs, tasks, wire
+from dbnd.tracking import PartlyAppliedError
+from dbnd_tracker._errors import PayloadError, UnknownCallError
+from dbnd_tracker._ingest import limits, logged, metrics, runs, tasks, wire
+from dbnd_tracker._ingest.points import from_groups
 from dbnd_tracker._schemas import logged as logged_bodies
 from dbnd_tracker._schemas import runs as run_bodies
 from dbnd_tracker._schemas import tasks as task_bodies
@@ -43,14 +45,12 @@ class Call:
     Args:
         body: The schema of its body.
         apply: Writes the body and returns the answer, a JSON value; most have nothing to answer but ``{}``.
-        parse: What makes of the body, as parsed from JSON, what ``apply`` takes; without it, the schema does.
-        plain: What makes that of a body as it came, faster, or None of one that is not as plain as most.
+        groups: The points that a body holds; ``apply`` takes them in place of the body.
     """
 
     body: type[BaseModel]
     apply: Callable[[Writer, Any], object]
-    parse: Callable[[object], object] | None = None
-    plain: Callable[[bytes], object | None] | None = None
+    groups: Callable[[Any], object] | None = None
 
 
 CALLS: Final = {
@@ -63,8 +63,8 @@ CALLS: Final = {
     "set_task_reused": Call(task_bodies.SetTaskReused, tasks.set_task_reused),
     "save_task_run_log": Call(task_bodies.SaveTaskRunLog, tasks.save_task_run_log),
     "save_external_links": Call(task_bodies.SaveExternalLinks, tasks.save_external_links),
-    "log_metrics": Call(logged_bodies.LogMetrics, metrics.log_points, wire.from_wire, wire.plain),
-    "log_metric": Call(logged_bodies.MetricInfo, metrics.log_points, wire.from_wire_metric),
+    "log_metrics": Call(logged_bodies.LogMetrics, metrics.log_points, lambda body: wire.of_metrics(body.metrics_info)),
+    "log_metric": Call(logged_bodies.MetricInfo, metrics.log_points, lambda body: wire.of_metrics([body])),
     "log_artifact": Call(logged_bodies.LogArtifact, logged.log_artifact),
     "log_targets": Call(logged_bodies.LogTargets, logged.log_targets),
     "log_datasets": Call(logged_bodies.LogDatasets, logged.log_datasets),
@@ -76,8 +76,7 @@ CALLS: Final = {
 """Every call under ``/api/v1/tracking/``, and ``log_exception``."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchId:
+class BatchId(NamedTuple):
     """Which events of which journal a call is made of.
 
     Args:
@@ -104,20 +103,7 @@ class BatchId:
         return cls(found[1], int(found[2]), int(found[3]))
 
 
-class PartlyApplied(TrackerError):  # noqa: N818  no failure: the sender is told where to go on
-    """The first events of the batch were applied with an earlier one; none of the others are now.
-
-    Args:
-        last: Sequence number of the last event that was applied.
-    """
-
-    def __init__(self, last: int) -> None:
-        super().__init__(f"Events up to {last} are applied already; send the others in a batch of their own.")
-        self.last = last
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(NamedTuple):
     """What came of a call.
 
     Args:
@@ -130,37 +116,15 @@ class Applied:
 
 
 def apply_batch(database: Database, batch: Batch) -> Applied:
-    """Apply a batch of the durable client, once however often it comes.
-
-    Raises:
-        PayloadError: The batch is wrong for good.
-        PartlyApplied: The first events of the batch were applied with an earlier one.
-        StorageError: The database cannot take it now.
-    """
+    """Apply a batch of the durable client, once however often it comes (see ``apply_call``)."""
     batch_id = BatchId(batch.journal, batch.first, batch.last)
     if isinstance(batch.body, list):
         return apply_points(database, batch.body, batch_id)
     return apply_call(database, batch.call, batch.body, batch_id)
 
 
-def apply_points(database: Database, groups: object, batch: BatchId | None = None) -> Applied:
-    """Apply points in our own client's form (see ``dbnd._model.points``) as ``apply_call`` does others.
-
-    Args:
-        database: Where to.
-        groups: The list of groups.
-        batch: The events that they are made of, when they are numbered.
-
-    Raises:
-        PayloadError: ``groups`` is not of that form.
-        PartlyApplied: The first events of the batch were applied with an earlier one.
-        StorageError: The database cannot take it now.
-    """
-    return _apply(database, metrics.log_points, compact.from_groups(groups), batch)
-
-
 def apply_call(database: Database, name: str, body: object, batch: BatchId | None = None) -> Applied:
-    """Validate one call and apply it in one transaction, and return its answer.
+    """Validate one call and apply it in one transaction.
 
     Args:
         database: Where to.
@@ -170,26 +134,29 @@ def apply_call(database: Database, name: str, body: object, batch: BatchId | Non
 
     Raises:
         PayloadError: The body is wrong for good.
-        PartlyApplied: The first events of the batch were applied with an earlier one.
+        PartlyAppliedError: The first events of the batch were applied with an earlier one.
         StorageError: The database cannot take it now.
     """
-    return _apply(database, _call(name).apply, _parse(name, body), batch)
+    call = CALLS.get(name)
+    if call is None:
+        msg = f"There is no tracking call {name[:80]!r}."
+        raise UnknownCallError(msg)
+    valid = validated(name, call.body, body)
+    return _apply(database, call.apply, call.groups(valid) if call.groups else valid, batch)
 
 
 def apply_raw(database: Database, name: str, raw: bytes, batch: BatchId | None = None) -> Applied:
-    """Do what ``apply_call`` does with a body as it came: JSON, with or without bare NaN and Infinity.
-
-    Raises:
-        PayloadError: The body is wrong for good.
-        PartlyApplied: The first events of the batch were applied with an earlier one.
-        StorageError: The database cannot take it now.
-    """
+    """Do what ``apply_call`` does with a body as it came: JSON, with or without bare NaN and Infinity."""
     limits.check_json(raw)
-    call = _call(name)
-    parsed = call.plain(raw) if call.plain else None
-    if parsed is None:
-        parsed = _parse(name, parse_json(name, raw))
-    return _apply(database, call.apply, parsed, batch)
+    groups = wire.plain(raw) if name == "log_metrics" else None
+    if groups is not None:
+        return _apply(database, metrics.log_points, groups, batch)
+    return apply_call(database, name, parse_json(name, raw), batch)
+
+
+def apply_points(database: Database, groups: object, batch: BatchId | None = None) -> Applied:
+    """Do what ``apply_call`` does with points in our own client's form (see ``dbnd._model.points``)."""
+    return _apply(database, metrics.log_points, from_groups(groups), batch)
 
 
 def parse_json(name: str, raw: bytes) -> Any:
@@ -224,28 +191,6 @@ def _apply(
     return database.write(work)
 
 
-def ingest(writer: Writer, name: str, body: object) -> object:
-    """Validate one call and apply it within the transaction of ``writer``.
-
-    Raises:
-        PayloadError: The body is wrong for good.
-    """
-    return _call(name).apply(writer, _parse(name, body))
-
-
-def _call(name: str) -> Call:
-    call = CALLS.get(name)
-    if call is None:
-        msg = f"There is no tracking call {name[:80]!r}."
-        raise UnknownCallError(msg)
-    return call
-
-
-def _parse(name: str, body: object) -> object:
-    call = _call(name)
-    return call.parse(body) if call.parse else validated(name, call.body, body)
-
-
 def _advance(writer: Writer, batch: BatchId) -> bool:
     """Note that ``batch`` is applied; False when it was before."""
     connection = writer.connection
@@ -258,7 +203,7 @@ def _advance(writer: Writer, batch: BatchId) -> bool:
     elif batch.last <= last:
         return False
     elif batch.first <= last:
-        raise PartlyApplied(last)
+        raise PartlyAppliedError(last)
     else:
         connection.execute(_ADVANCE, {"of": batch.journal, **values})
     return True

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from dbnd_tracker._errors import TooMuchError
-from dbnd_tracker._ingest.points import Points
+from dbnd_tracker._ingest.points import Group
 
 MAX_VALUES: Final = 1_000_000
 """Values in one body of JSON: some 100 MB when it is parsed, and no other thread does anything meanwhile."""
@@ -24,9 +24,6 @@ MAX_ENTRIES: Final = 50_000
 
 # A text without escapes; one that is not closed goes on to the end, so that no place is looked at twice.
 _TEXT: Final = re.compile(rb'"[^"]*"?')
-# Bytes that are counted in one go, while no other thread of Python does anything.
-_PIECE: Final = 1 << 16
-_BEFORE_VALUES: Final = (b",", b"[", b"{")
 
 
 def check_json(raw: bytes) -> None:
@@ -35,43 +32,28 @@ def check_json(raw: bytes) -> None:
     Raises:
         TooMuchError: It does.
     """
-    if len(raw) <= MAX_VALUES or _values(raw, 0, len(raw)) <= MAX_VALUES:
+    if len(raw) <= MAX_VALUES or _values(raw) <= MAX_VALUES:
         return
-    count, start = 0, 0  # now without those within texts
-    raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    for texts, text in enumerate(_TEXT.finditer(raw)):
-        count = max(count + _values(raw, start, text.start()), texts // 2)  # each text is a value or the key of one
-        start = text.end()
-        if count > MAX_VALUES:
-            break
-    _check("values", count + _values(raw, start, len(raw)), MAX_VALUES)
+    # Now without what stands in texts, each of which is a value or the key of one.
+    unescaped = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    bare, texts = _TEXT.subn(b"", unescaped, count=2 * MAX_VALUES + 2)
+    _check("values", max(_values(bare), texts // 2), MAX_VALUES)
 
 
-def _values(raw: bytes, start: int, end: int) -> int:
-    """How many values begin in a part of ``raw``, counted as far as there are too many."""
-    count = 0
-    for first in range(start, end, _PIECE):
-        last = min(end, first + _PIECE)
-        count += sum(raw.count(mark, first, last) for mark in _BEFORE_VALUES)
-        if count > MAX_VALUES:
-            break
-    return count
+def _values(raw: bytes) -> int:
+    return sum(map(raw.count, (b",", b"[", b"{")))
 
 
 def check(parsed: object) -> None:
-    """See that what a call says is not too much for one transaction.
-
-    Args:
-        parsed: What the body of a call is parsed to.
+    """See that what a call says, a body or groups of points, is not too much for one transaction.
 
     Raises:
         TooMuchError: It is.
     """
-    if isinstance(parsed, Points):
-        _check("points", len(parsed.times), MAX_POINTS)
-        _check("metrics, params and tags", len(parsed.series) + len(parsed.texts), MAX_NAMES)
-    else:
-        _check("entries in its lists", _entries(parsed), MAX_ENTRIES)
+    groups = [group for group in parsed if isinstance(group, Group)] if isinstance(parsed, list) else []
+    _check("points", sum(len(group.keys) for group in groups), MAX_POINTS)
+    _check("metrics, params and tags", sum(len(group.names) for group in groups), MAX_NAMES)
+    _check("entries in its lists", _entries(parsed), MAX_ENTRIES)
 
 
 def _entries(value: object) -> int:

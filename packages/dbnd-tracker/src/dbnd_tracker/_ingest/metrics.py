@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import delete
 
-from dbnd.tracking import METRIC_SOURCE, PARAM_SOURCE, TAG_SOURCE
+from dbnd.tracking import DELETED, METRIC_SOURCE, PARAM_SOURCE, storable
+from dbnd_tracker._ingest.points import TEXT_SOURCES
 from dbnd_tracker._storage.bulk import insert_points, insert_rows, value_rows
-from dbnd_tracker._storage.encoding import Encoded, Kind, encode_all
+from dbnd_tracker._storage.encoding import Kind, encode_all
 from dbnd_tracker._storage.models import Param, Tag
 from dbnd_tracker._storage.repeats import Known
 from dbnd_tracker._storage.writer import StaleIdsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
-    from dbnd_tracker._ingest.points import Points, Text
+    from dbnd_tracker._ingest.points import Group
     from dbnd_tracker._storage.repeats import Identity
     from dbnd_tracker._storage.writer import Writer
 
@@ -57,187 +59,159 @@ _SUMMING: Final = (
 )
 
 
-def log_points(writer: Writer, points: Points) -> object:
+class _Points(NamedTuple):
+    """Points as they are stored, in columns of one length, those of a series together."""
+
+    series: Sequence[int]
+    steps: Sequence[int | None]
+    times: Sequence[int]
+    numbers: Sequence[float | None]
+    kinds: Sequence[int]
+    texts: Sequence[str | None]
+
+    def only(self, places: Sequence[int]) -> _Points:
+        return _Points(*(_at(column, places) for column in self))
+
+
+def _at(column: Sequence[Any], places: Iterable[int]) -> list[Any]:
+    """What stands at these places of a column."""
+    return list(map(column.__getitem__, places))
+
+
+def log_points(writer: Writer, groups: list[Group]) -> object:
     """Add points to metrics; params and tags among them replace those of the same name."""
-    uids = {uid for uid, _, _ in points.series} | {text.attempt_uid for text in points.texts}
-    attempts = writer.attempt_ids(uids)
-    if len(attempts) < len(uids):
-        points = _without_deleted(writer, points, attempts)
-    if points.texts:
-        _add_texts(writer, points.texts, attempts)
-    for part in points.by_source():
-        if part.series:
-            _add_points(writer, part, attempts)
+    attempts = writer.attempt_ids({group.attempt_uid for group in groups})
+    by_source: dict[str | None, list[Group]] = {}
+    for group in groups:
+        if group.attempt_uid in attempts:
+            by_source.setdefault(group.source, []).append(group)
+        else:
+            writer.deleted.drop(group.attempt_uid, len(group.keys))
+    for source, some in by_source.items():
+        if source in TEXT_SOURCES:
+            _add_texts(writer, source, some, attempts)
+        else:
+            _add_points(writer, source, some, attempts)
     return {}
 
 
-def _without_deleted(writer: Writer, points: Points, attempts: Mapping[str, int]) -> Points:
-    """Those points whose attempts were not deleted; the others are dropped and counted."""
-    names = list(points.series)
-    dropped = Counter(names[place][0] for place in points.members) + Counter(text.attempt_uid for text in points.texts)
-    for uid, events in dropped.items():
-        if uid not in attempts:
-            writer.deleted.drop(uid, events)
-    return points.only(lambda uid, _: uid in attempts)
-
-
-def _add_texts(writer: Writer, texts: list[Text], attempts: Mapping[str, int]) -> None:
+def _add_texts(writer: Writer, source: str | None, groups: Iterable[Group], attempts: Mapping[str, int]) -> None:
     """Params and tags: of those of one name the last one counts."""
-    latest = {(text.source, text.attempt_uid, text.name): text for text in texts}.values()
-    params = [
-        {
-            "attempt_id": attempts[text.attempt_uid],
-            "source": PARAM_SOURCE,
-            "name": text.name,
-            "value": text.value,
-            "origin": None,
-        }
-        for text in latest
-        if text.source == PARAM_SOURCE and text.value is not None
-    ]
-    writer.upsert(Param, params, "attempt_id", "source", "name")
-    tags = [text for text in latest if text.source == TAG_SOURCE]
-    gone: dict[int, list[str]] = {}
-    for text in tags:
-        if text.value is None:
-            gone.setdefault(attempts[text.attempt_uid], []).append(text.name)
-    for attempt_id, names in gone.items():
-        for start in range(0, len(names), _CHUNK):
-            part = names[start : start + _CHUNK]
-            writer.session.execute(delete(Tag).where(Tag.attempt_id == attempt_id, Tag.name.in_(part)))
+    texts: dict[tuple[int, str], str | None] = {}
+    for group in groups:
+        for name, value, mark in zip(group.keys, group.values, group.marks, strict=True):
+            whole = value if isinstance(value, str) else json.dumps(value)
+            texts[attempts[group.attempt_uid], name] = None if mark == DELETED else storable(whole)
     rows = [
-        {"attempt_id": attempts[text.attempt_uid], "name": text.name, "value": text.value}
-        for text in tags
-        if text.value is not None
+        {"attempt_id": attempt_id, "name": name, "value": text}
+        for (attempt_id, name), text in texts.items()
+        if text is not None
     ]
+    if source == PARAM_SOURCE:
+        params = [{**row, "source": source, "origin": None} for row in rows]
+        writer.upsert(Param, params, "attempt_id", "source", "name")
+        return
+    gone: dict[int, list[str]] = {}
+    for (attempt_id, name), text in texts.items():
+        if text is None:
+            gone.setdefault(attempt_id, []).append(name)
+    for attempt_id, names in gone.items():
+        writer.session.execute(delete(Tag).where(Tag.attempt_id == attempt_id, Tag.name.in_(names)))
     writer.upsert(Tag, rows, "attempt_id", "name")
 
 
-def _add_points(writer: Writer, added: Points, attempts: Mapping[str, int]) -> None:
-    keys = writer.key_ids({key for _, key, _ in added.series})
-    pairs = [(attempts[uid], keys[key]) for uid, key, _ in added.series]
-    by_pair = writer.series_ids(pairs)
-    ids = [by_pair[pair] for pair in pairs]
-    connection = writer.connection
-    series = [ids[place] for place in added.members]
-    counts = Counter(series)
-    found = _lock(connection, sorted(counts))
-    times, steps, values = added.times, added.steps, added.values
-    if len(counts) > 1:  # points of a series together, so that they are written to the same pages
+def _add_points(writer: Writer, source: str | None, groups: Iterable[Group], attempts: Mapping[str, int]) -> None:
+    """Add points of one source to their series, and to the sums of these."""
+    keys = writer.key_ids(set().union(*(group.names for group in groups)))
+    ids = writer.series_ids({(attempts[group.attempt_uid], keys[name]) for group in groups for name in group.names})
+    found = _lock(writer.connection, sorted(ids.values()))
+    series: list[int] = []
+    steps: list[int | None] = []
+    times: list[int] = []
+    values: list[Any] = []
+    for group in groups:
+        by_name = {name: ids[attempts[group.attempt_uid], keys[name]] for name in group.names}
+        series += map(by_name.__getitem__, group.keys)
+        steps += group.steps
+        times += group.times
+        values += group.values
+    if len(found) > 1:  # points of a series together, so that they are written to the same pages
         order = sorted(range(len(series)), key=series.__getitem__)
-        series = [series[place] for place in order]
-        times = [times[place] for place in order]
-        steps = [steps[place] for place in order]
-        values = [values[place] for place in order]
-    zeros = [step or 0 for step in steps]
-    encoded = encode_all(values)
-    sources = {each: source for each, (_, _, source) in zip(ids, added.series, strict=True)}
-    # MLflow's own database keeps one point of a key, time, step and value.
-    once = {each for each, source in sources.items() if source == METRIC_SOURCE}
-    repeats = _repeats(writer, once, found, counts, times, zeros, encoded) if once else set()
-    if repeats:
-        kept = [place for place in range(len(series)) if place not in repeats]
-        series = [series[place] for place in kept]
-        times = [times[place] for place in kept]
-        steps = [steps[place] for place in kept]
-        zeros = [zeros[place] for place in kept]
-        encoded = encoded.only(kept)
-        counts = Counter(series)
+        series, steps, times, values = _at(series, order), _at(steps, order), _at(times, order), _at(values, order)
+    points = _Points(series, steps, times, *encode_all(values))
+    counts = Counter(series)
+    if source == METRIC_SOURCE and (repeats := _repeats(writer, found, counts, points)):
+        points = points.only([place for place in range(len(series)) if place not in repeats])
+        counts = Counter(points.series)
     numbers: list[int] = []
-    for each, known in found.items():
-        numbers += range(known.points + 1, known.points + 1 + counts[each])
-    insert_points(connection, (series, numbers, steps, times, encoded.numbers, encoded.kinds, encoded.texts))
-    names = {each: (*pair, sources[each]) for each, pair in zip(ids, pairs, strict=True)}
     sums: list[Any] = []
     start = 0
-    for each in found:
-        stop = start + counts[each]
-        if start < stop:
-            sums += (each, *names[each], stop - start, *_sums(times, steps, zeros, encoded, start, stop))
-        start = stop
-    insert_rows(connection, "metric_series", _SUMMED, sums, _SUMMING)
-
-
-def _repeats(
-    writer: Writer,
-    once: set[int],
-    found: Mapping[int, Known],
-    counts: Mapping[int, int],
-    times: list[int],
-    steps: list[int],
-    encoded: Encoded,
-) -> set[int]:
-    """Places of points that their series has already, or that stand before in the batch, of the series ``once``."""
-    repeats: set[int] = set()
-    stop = 0
+    names = {each: pair for pair, each in ids.items()}
     for each, known in found.items():
-        start, stop = stop, stop + counts[each]
-        if each not in once or known.are_new(times[start:stop], steps[start:stop]):
-            continue
-        columns = (times, steps, encoded.numbers, encoded.texts)
-        identities: list[Identity] = list(zip(*(column[start:stop] for column in columns), strict=True))
-        doubtful = known.doubtful(identities)
-        if not doubtful and len(set(identities)) == len(identities):
-            continue
-        kept: dict[Identity, None] = {}
-        seen = writer.seen(each) if doubtful else None
-        there = set() if seen is None else seen.find(writer.connection, known, doubtful)
-        for place, identity in enumerate(identities, start):
-            if identity in there or identity in kept:
-                repeats.add(place)
-            else:
-                kept[identity] = None
-        if seen is not None:
-            seen.add(kept)
+        count = counts[each]
+        numbers += range(known.points + 1, known.points + 1 + count)
+        if count:
+            sums += (each, *names[each], source, count, *_sums(points, start, start + count))
+        start += count
+    insert_points(writer.connection, (points.series, numbers, *points[1:]))
+    insert_rows(writer.connection, "metric_series", _SUMMED, sums, _SUMMING)
+
+
+def _repeats(writer: Writer, found: Mapping[int, Known], counts: Mapping[int, int], points: _Points) -> set[int]:
+    """Places of points that their series has already, or that stand before in the batch."""
+    repeats: set[int] = set()
+    start = 0
+    for each, known in found.items():
+        stop = start + counts[each]
+        times, steps = points.times[start:stop], [step or 0 for step in points.steps[start:stop]]
+        if not known.are_new(times, steps):
+            identities = list(zip(times, steps, points.numbers[start:stop], points.texts[start:stop], strict=True))
+            doubtful = known.doubtful(identities)
+            seen = writer.seen(each) if doubtful else None
+            there = seen.find(writer.connection, known, doubtful) if seen else set()
+            kept: dict[Identity, None] = {}
+            for place, identity in enumerate(identities, start):
+                if identity in there or identity in kept:
+                    repeats.add(place)
+                else:
+                    kept[identity] = None
+            if seen:
+                seen.add(kept)
+        start = stop
     return repeats
 
 
-def _sums(
-    times: list[int], steps: list[int | None], zeros: list[int], encoded: Encoded, start: int, stop: int
-) -> tuple[int, int, int | None, int, float | None, str | None, float | None, float | None, bool]:
-    """The sums of the points from ``start`` to ``stop``: what they change, in the order of ``_CHANGES``."""
+def _sums(points: _Points, start: int, stop: int) -> tuple[Any, ...]:
+    """The sums of the points of a series: what they change, in the order of ``_CHANGES`` after the number of points."""
+    _, steps, times, numbers, kinds, texts = points
     if stop - start == 1:  # as where each step logs its metrics
-        time_us, number, kind = times[start], encoded.numbers[start], encoded.kinds[start]
-        return time_us, time_us, steps[start], kind, number, encoded.texts[start], number, number, kind == Kind.INT
-    last = _last(times, zeros, encoded, start, stop)
-    bounds = [number for number in encoded.numbers[start:stop] if number is not None]
-    only_ints = encoded.kinds[start:stop].count(Kind.INT) == stop - start
+        time_us, number, kind = times[start], numbers[start], kinds[start]
+        return time_us, time_us, steps[start], kind, number, texts[start], number, number, kind == Kind.INT
+    last = _last(points, start, stop)
+    bounds = [number for number in numbers[start:stop] if number is not None]
     return (
         max(times[start:stop]),
         times[last],
         steps[last],
-        encoded.kinds[last],
-        encoded.numbers[last],
-        encoded.texts[last],
+        kinds[last],
+        numbers[last],
+        texts[last],
         min(bounds, default=None),
         max(bounds, default=None),
-        only_ints,
+        kinds[start:stop].count(Kind.INT) == stop - start,
     )
 
 
-def _last(times: list[int], steps: list[int], encoded: Encoded, start: int, stop: int) -> int:
-    """The place of the last value among the points from ``start`` to ``stop``, by the rule of ``_LATER``."""
-    part = steps[start:stop]
-    if part[-1] > part[-2] and sorted(part) == part:  # as nearly always, and seen quickly
+def _last(points: _Points, start: int, stop: int) -> int:
+    """The place of the last value, by the rule of ``_LATER``."""
+    steps = [step or 0 for step in points.steps[start:stop]]
+    if steps[-1] > steps[-2] and sorted(steps) == steps:  # as nearly always, and seen quickly
         return stop - 1
-    places: Sequence[int] = _places_of(max(part), part, range(start, stop))
-    if len(places) > 1:
-        part = [times[place] for place in places]
-        places = _places_of(max(part), part, places)
-    last, *others = places
-    for place in others:
-        new, old = encoded.numbers[place] or 0.0, encoded.numbers[last] or 0.0
-        if new > old or (new == old and encoded.kinds[place] >= Kind.STR):
-            last = place
-    return last
-
-
-def _places_of(value: int, part: Sequence[int], places: Sequence[int]) -> Sequence[int]:
-    """Those of ``places`` where ``value`` stands in ``part``, which is as long; nearly always one, or all."""
-    count = part.count(value)
-    if count == 1:
-        return [places[part.index(value)]]
-    return places if count == len(part) else [place for place, each in zip(places, part, strict=True) if each == value]
+    numbers = [number or 0 for number in points.numbers[start:stop]]
+    ranks = list(zip(steps, points.times[start:stop], numbers, strict=True))
+    highest = max(ranks)
+    first, *others = (place for place, rank in enumerate(ranks, start) if rank == highest)
+    return next((place for place in reversed(others) if points.kinds[place] >= Kind.STR), first)
 
 
 def _lock(connection: Connection, ids: list[int]) -> dict[int, Known]:

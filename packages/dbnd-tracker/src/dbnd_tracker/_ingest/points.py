@@ -1,111 +1,122 @@
-"""What one call adds: points of metrics in columns, and params and tags."""
+"""Points in our own client's form (see ``dbnd._model.points``): checked by columns, for there are many of them."""
 
 from __future__ import annotations
 
 import functools
-import json
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from dbnd.tracking import PARAM_SOURCE, TAG_SOURCE, storable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-SOURCE_LENGTH: Final = 64
-"""Longest source that is kept, in characters."""
+from dbnd.tracking import (
+    DELETED,
+    EARLIEST,
+    JSON,
+    LARGEST_STEP,
+    LATEST,
+    PARAM_SOURCE,
+    SIZE,
+    TAG_SOURCE,
+    TEXT,
+    storable,
+)
+from dbnd_tracker._errors import PayloadError
+from dbnd_tracker._schemas.fields import SOURCE_LENGTH, canonical_uid, cut
 
 TEXT_SOURCES: Final = frozenset({PARAM_SOURCE, TAG_SOURCE})
 """Sources whose points are params and tags."""
 
+_STRINGS: Final = frozenset({TEXT, DELETED})
+_NUMBERS: Final = frozenset({int, float})
+# Types of the keys, times, steps and marks.
+_TYPES: Final = (frozenset({str}), frozenset({int}), frozenset({int, type(None)}), frozenset({str, type(None)}))
+_GROUP_FORM: Final = "a group is [attempt uid, source, points]"
+_POINT_FORM: Final = "a point is key, value, time in µs, step or null, and mark (s, j or d) or null"
+
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """A param or a tag.
+class Group:
+    """Points of one attempt and source, in columns of one length.
+
+    The embedded tracker works in the process of a training: an object for each point, which Python's garbage collector
+    would have to look at, would make the training slower, too.
 
     Args:
-        attempt_uid: The attempt that it belongs to.
-        source: ``PARAM_SOURCE`` or ``TAG_SOURCE``.
-        name: Its name.
-        value: Its text, or None for a tag that is taken back.
+        attempt_uid: The attempt.
+        source: Who says so, such as ``user``.
+        keys: Names of metrics; those of params or tags when the source is one of ``TEXT_SOURCES``.
+        values: Any JSON values.
+        times: In µs since the epoch.
+        steps: Training steps, of 64 bits.
+        marks: What values are that are no numbers: ``TEXT``, ``JSON`` or ``DELETED``.
+        names: Each of ``keys`` once.
     """
 
     attempt_uid: str
-    source: str
-    name: str
-    value: str | None
+    source: str | None
+    keys: list[str]
+    values: list[Any]
+    times: list[int]
+    steps: list[int | None]
+    marks: list[str | None]
+    names: set[str]
 
 
-class Points:
-    """What one call adds: points of metrics, and params and tags, in the order in which they came.
+def from_groups(groups: object) -> list[Group]:
+    """Points as our own client sends them: a list of groups.
 
-    Points stand in columns, not in an object each: the embedded tracker works in the process of a training, and every
-    object that Python's garbage collector has to look at makes the training slower, too.
-
-    Attributes:
-        now_us: The time of points that say none: that of receipt, in µs since the epoch.
-        series: Places by attempt uid, key and source (who says so, such as ``user``): what points are added to.
-        members: For each point the place of its series; this column and the next three are of one length.
-        times: For each point its time in µs since the epoch.
-        steps: For each point its training step, of 64 bits.
-        values: For each point its value, any JSON value.
-        texts: Params and tags.
+    Raises:
+        PayloadError: ``groups`` is not of that form.
     """
+    if not isinstance(groups, list):
+        msg = f"The points are no list of groups: {_GROUP_FORM}."
+        raise PayloadError(msg)
+    found = []
+    for number, group in enumerate(groups):
+        try:
+            found.append(_group(group))
+        except (TypeError, ValueError) as error:
+            msg = f"The group {number} of points is wrong: {error}."
+            raise PayloadError(msg) from None
+    return [group for group in found if group.keys]
 
-    def __init__(self) -> None:
-        self.now_us = time.time_ns() // 1000
-        self.series: dict[tuple[str, str, str | None], int] = {}
-        self.members: list[int] = []
-        self.times: list[int] = []
-        self.steps: list[int | None] = []
-        self.values: list[Any] = []
-        self.texts: list[Text] = []
 
-    def place(self, attempt_uid: str, key: str, source: str | None) -> int:
-        """The place of the series of ``key``."""
-        return self.series.setdefault((attempt_uid, key, source), len(self.series))
+def _group(group: object) -> Group:
+    """A group, checked by whole columns.
 
-    def add(
-        self, attempt_uid: str, source: str | None, key: str, value: object, time_us: int, step: int | None
-    ) -> None:
-        """Add one point, param or tag."""
-        if source in TEXT_SOURCES:
-            text = storable(value if isinstance(value, str) else json.dumps(value))
-            self.texts.append(Text(attempt_uid, str(source), key, text))
-            return
-        self.members.append(self.place(attempt_uid, key, source))
-        self.times.append(time_us)
-        self.steps.append(step)
-        self.values.append(value)
+    Raises:
+        TypeError: It is not of that form.
+        ValueError: Its uid is none, or a step is too large.
+    """
+    if not isinstance(group, list) or len(group) != 3:
+        raise TypeError(_GROUP_FORM)
+    uid, source, members = group
+    if not isinstance(uid, str) or not isinstance(source, (str, type(None))) or not isinstance(members, list):
+        raise TypeError(_GROUP_FORM)
+    if len(members) % SIZE:
+        raise TypeError(_POINT_FORM)
+    keys, values, times, steps, marks = (members[part::SIZE] for part in range(SIZE))
+    for column, types in zip((keys, times, steps, marks), _TYPES, strict=True):
+        if not types.issuperset(map(type, column)):
+            raise TypeError(_POINT_FORM)
+    is_numbers = marks.count(None) == len(marks) and _NUMBERS.issuperset(map(type, values))
+    if not (is_numbers or all(map(_is_value, values, marks))):
+        raise TypeError(_POINT_FORM)
+    known = [step for step in steps if step is not None]
+    if known and (min(known) < -LARGEST_STEP - 1 or max(known) > LARGEST_STEP):
+        msg = "a step has more than 64 bits"
+        raise ValueError(msg)
+    if times and (min(times) < EARLIEST or max(times) > LATEST):
+        times = [min(max(time_us, EARLIEST), LATEST) for time_us in times]
+    names = {key: cut(storable(key)) for key in dict.fromkeys(keys)}
+    keys = list(map(names.__getitem__, keys))
+    return Group(canonical_uid(uid), _stored_source(source), keys, values, times, steps, marks, set(names.values()))
 
-    def only(self, is_wanted: Callable[[str, str | None], bool]) -> Points:
-        """Those points, params and tags of whose attempt uid and source ``is_wanted`` is true."""
-        part = Points()
-        names = [name if is_wanted(name[0], name[2]) else None for name in self.series]
-        for member, time_us, step, value in zip(self.members, self.times, self.steps, self.values, strict=True):
-            name = names[member]
-            if name is not None:
-                part.members.append(part.place(*name))
-                part.times.append(time_us)
-                part.steps.append(step)
-                part.values.append(value)
-        part.texts = [text for text in self.texts if is_wanted(text.attempt_uid, text.source)]
-        return part
 
-    def by_source(self) -> Iterable[Points]:
-        """Points in parts, none of which has two sources for one series; nearly always one part."""
-        if len({name[:2] for name in self.series}) == len(self.series):
-            return [self]
-        sources = dict.fromkeys(source for _, _, source in self.series)
-
-        def has(wanted: str | None) -> Callable[[str, str | None], bool]:
-            return lambda _, source: source == wanted
-
-        return [self.only(has(source)) for source in sources]
+def _is_value(value: object, mark: str | None) -> bool:
+    if mark is None:
+        return type(value) in _NUMBERS
+    return mark == JSON or (mark in _STRINGS and type(value) is str)
 
 
 @functools.lru_cache(maxsize=256)
-def source_of(text: str | None) -> str | None:
-    """A source as it is kept."""
+def _stored_source(text: str | None) -> str | None:
     return None if text is None else storable(text)[:SOURCE_LENGTH]

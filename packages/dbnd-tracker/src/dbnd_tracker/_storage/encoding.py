@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from dbnd.tracking import storable
 
@@ -54,31 +54,18 @@ def encode(value: object) -> tuple[int, float | None, str | None]:
     return 3, None, json.dumps(readable(value))
 
 
-class Encoded(NamedTuple):
-    """Values as they are stored, in columns of one length (see ``encode``)."""
-
-    kinds: Sequence[int]
-    numbers: Sequence[float | None]
-    texts: Sequence[str | None]
-
-    def only(self, places: Sequence[int]) -> Encoded:
-        """Those that stand at these places."""
-        return Encoded(
-            [self.kinds[place] for place in places],
-            [self.numbers[place] for place in places],
-            [self.texts[place] for place in places],
-        )
-
-
-def encode_all(values: Sequence[Any]) -> Encoded:
-    """``values`` as they are stored; those that are all floats or all ints are not looked at one by one."""
+def encode_all(
+    values: Sequence[Any],
+) -> tuple[Sequence[float | None], Sequence[int], Sequence[str | None]]:
+    """Numbers, kinds and texts of ``values``; those that are all floats or all ints are not looked at one by one."""
     types = set(map(type, values))
+    nothing = [None] * len(values)
     if types == {float} and not any(map(math.isnan, values)):
-        return Encoded([Kind.FLOAT.value] * len(values), values, [None] * len(values))
+        return values, [Kind.FLOAT.value] * len(values), nothing
     if types == {int} and min(values) >= -_EXACT and max(values) <= _EXACT:
-        return Encoded([Kind.INT.value] * len(values), list(map(float, values)), [None] * len(values))
+        return list(map(float, values)), [Kind.INT.value] * len(values), nothing
     kinds, numbers, texts = zip(*map(encode, values), strict=True)
-    return Encoded(kinds, numbers, texts)
+    return numbers, kinds, texts
 
 
 def decode(kind: int, number: float | None, text: str | None) -> Any:

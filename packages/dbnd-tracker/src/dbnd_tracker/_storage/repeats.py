@@ -73,7 +73,7 @@ class Known:
         self._latest: float = -math.inf if latest_us is None else latest_us
         self._last = (-math.inf, -math.inf) if last_us is None else (last_step or 0, last_us)
 
-    def are_new(self, times: list[int], steps: list[int]) -> bool:
+    def are_new(self, times: Sequence[int], steps: Sequence[int]) -> bool:
         """Whether these points are new and different for sure, because their steps or their times rise."""
         return (steps[0] > self._last[0] and _rise(steps)) or (times[0] > self._latest and _rise(times))
 
@@ -83,7 +83,7 @@ class Known:
         return [each for each in identities if each[0] <= latest and (each[1], each[0]) <= last]
 
 
-def _rise(values: list[int]) -> bool:
+def _rise(values: Sequence[int]) -> bool:
     """Whether each is greater than the one before; quicker than to compare them one by one."""
     return len(values) == 1 or (sorted(values) == values and len(set(values)) == len(values))
 
