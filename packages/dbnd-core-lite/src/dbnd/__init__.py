@@ -35,32 +35,22 @@ if TYPE_CHECKING:
     from dbnd._tracking.contracts import Transport as Transport
 
 # Imported on first use: `dbnd --help` and `import mlflow` must not pay for pydantic and the tracker's client.
-_HOME = {
-    "Batch": "dbnd._tracking.contracts",
-    "Command": "dbnd._context.hooks",
-    "Config": "dbnd._config.config",
-    "ConfigError": "dbnd._base.errors",
-    "DatabandContext": "dbnd._context.current",
-    "DatabandError": "dbnd._base.errors",
-    "Settings": "dbnd._config.settings",
-    "TaskNotFoundError": "dbnd._base.errors",
-    "TaskRun": "dbnd._model.run",
-    "TrackingAPIClient": "dbnd._tracking.client",
-    "TrackingError": "dbnd._base.errors",
-    "Transport": "dbnd._tracking.contracts",
-    "UsageError": "dbnd._base.errors",
-    "config": "dbnd._context.registry",
-    "current_task_run": "dbnd._context.current",
-    "dbnd_tracking": "dbnd._run.inplace",
-    "get_databand_context": "dbnd._context.current",
-    "hookimpl": "dbnd._context.hooks",
-    "load_config": "dbnd._context.registry",
-    "log_artifact": "dbnd._run.log",
-    "log_metric": "dbnd._run.log",
-    "log_metrics": "dbnd._run.log",
-    "new_dbnd_context": "dbnd._run.session",
-    "task": "dbnd._run.task",
+_HOMES = {
+    "dbnd._base.errors": "ConfigError DatabandError TaskNotFoundError TrackingError UsageError",
+    "dbnd._config.config": "Config",
+    "dbnd._config.settings": "Settings",
+    "dbnd._context.current": "DatabandContext current_task_run get_databand_context",
+    "dbnd._context.hooks": "Command hookimpl",
+    "dbnd._context.registry": "config load_config",
+    "dbnd._model.run": "TaskRun",
+    "dbnd._run.inplace": "dbnd_tracking",
+    "dbnd._run.log": "log_artifact log_metric log_metrics",
+    "dbnd._run.session": "new_dbnd_context",
+    "dbnd._run.task": "task",
+    "dbnd._tracking.client": "TrackingAPIClient",
+    "dbnd._tracking.contracts": "Batch Transport",
 }
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __version__ = "2.0.0"
 __all__ = sorted(_HOME)  # noqa: PLE0605  the table above is the one list of names

@@ -8,16 +8,7 @@ from dbnd._base.paths import SQLITE, sqlite_path, sqlite_url
 from dbnd._config.settings import CoreSettings
 from dbnd._terminal import console
 from dbnd._terminal.logs import clean_logs
-from dbnd._terminal.text import (
-    Shown,
-    did_you_mean,
-    duration,
-    first_problem,
-    parse_duration,
-    plain,
-    together,
-    width,
-)
+from dbnd._terminal.text import Shown, did_you_mean, duration, first_problem, parse_duration, plain, together, width
 
 __all__ = [
     "SQLITE",

@@ -28,10 +28,7 @@ _LITTLE_SPACE: Final = 200 << 20
 _STATES: Final = {
     "in use": ("ok", "their processes deliver them"),
     "waiting": ("warning", "`dbnd sync` or the next `dbnd run` sends them"),
-    "refused": (
-        "error",
-        "`dbnd sync --list` shows where they are kept, `dbnd sync --retry-dead` sends them again",
-    ),
+    "refused": ("error", "`dbnd sync --list` shows where they are kept, `dbnd sync --retry-dead` sends them again"),
     "damaged": (
         "error",
         "they are lost: `dbnd sync --list` shows the files with their bytes; look at them, and remove them",

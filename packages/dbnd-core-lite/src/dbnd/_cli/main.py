@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from dbnd._base.environment import version
 from dbnd._base.errors import DatabandError
@@ -69,18 +68,14 @@ class _Commands(click.Group):
     def _known(self) -> dict[str, Command]:
         return {command.name: command for found in plugins().call("dbnd_commands") for command in found}
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all commands."""
-        del ctx
+    def list_commands(self, _: click.Context) -> list[str]:
         return sorted(self._known())
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command."""
-        del ctx
+    def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
         command = self._known().get(cmd_name)
         if command is None:
             return None
-        module, _, attribute = command.target.partition(":")
+        module, attribute = command.target.split(":")
         found = getattr(import_module(module), attribute)
         assert isinstance(found, click.Command), f"{command.target} is no click command"
         add_common_options(found)
@@ -89,25 +84,13 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that ``args`` begin with."""
         if not ctx.resilient_parsing and args[0][:1] != "-" and args[0] not in self._known():
             ctx.fail(f"No such command {args[0]!r}.{did_you_mean(args[0], self._known())}")
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        del ctx
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(command.name, command.help) for _, command in sorted(self._known().items())])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete a command's name, without importing the commands."""
-        commands = [
-            CompletionItem(name, help=command.help)
-            for name, command in sorted(self._known().items())
-            if name.startswith(incomplete)
-        ]
-        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dbnd._model.run import Run, TaskRun
     from dbnd._tracking.client import TrackingAPIClient
 
-# Of a run with more task runs than this, those that have ended are counted and no longer listed, oldest first.
+# Of more task runs that have ended, the oldest that have logged nothing are counted and no longer listed.
 MAX_TASKS: Final = 500
 _HISTORY: Final = 64
 
@@ -66,22 +66,17 @@ class TaskProgress:
     task_run: TaskRun
     params: dict[str, str]
     series: dict[str, Series] = field(default_factory=dict)
-    children: int = 0
     has_ended: bool = False
 
 
 class RunProgress:
-    """What a run has done so far.
+    """What a run has done so far; made before its first task run.
 
     Task runs and points arrive in two queues, to which the user's threads append; that is all that a log call pays.
     ``update`` takes them out and is called by one thread at a time.
 
-    Args:
-        run: The run, before its first task run.
-        client: Its tracking client, or None when it is not tracked: then there are no points.
-
     Attributes:
-        tasks: Task runs by attempt uid, in the order of their start; at most ``MAX_TASKS`` that have ended.
+        tasks: Task runs by attempt uid, in the order of their start.
         started: Number of all task runs.
     """
 
@@ -108,7 +103,9 @@ class RunProgress:
         # Counted first: the task run of a point that is there now is there, too.
         count = len(self._logged)
         while self._new:
-            self._add(self._new.popleft())
+            task_run = self._new.popleft()
+            self.tasks[task_run.attempt_uid] = TaskProgress(task_run, dict(task_run.params))
+            self.started += 1
         for _ in range(count):
             for group in self._logged.popleft():
                 self._take(group)
@@ -118,7 +115,11 @@ class RunProgress:
             if is_final and not task.has_ended:
                 done.append(task)
             task.has_ended = is_final  # a task run may be reopened
-        self._forget()
+        ended = [task for task in self.tasks.values() if task.has_ended]
+        if len(ended) > MAX_TASKS:
+            for task in [task for task in ended if not task.series][: len(ended) - MAX_TASKS // 2]:
+                self._forgotten[task.task_run.state] += 1
+                del self.tasks[task.task_run.attempt_uid]
         return sorted(done, key=lambda task: task.task_run.end_time or task.task_run.start_time)
 
     @property
@@ -138,14 +139,6 @@ class RunProgress:
             branch.append(parent)
         return branch
 
-    def _add(self, task_run: TaskRun) -> None:
-        task = TaskProgress(task_run, dict(task_run.params))
-        self.started += 1
-        self.tasks[task_run.attempt_uid] = task
-        parent = self.parent_of(task)
-        if parent is not None:
-            parent.children += 1
-
     def _take(self, group: Group) -> None:
         attempt, source, _ = group
         task = self.tasks.get(attempt)
@@ -157,21 +150,6 @@ class RunProgress:
         for point in points_of(group):
             if point[-1] != DELETED:
                 key = point[0]
-                series = task.series.get(key)
-                if series is None:
-                    series = task.series[key] = Series(key)
-                series.add(point)
-
-    def _forget(self) -> None:
-        """Count, of too many that have ended, those that have logged nothing and have no listed children."""
-        excess = sum(task.has_ended for task in self.tasks.values()) - MAX_TASKS // 2
-        if excess <= MAX_TASKS // 2:
-            return
-        for uid, task in reversed(list(self.tasks.items())):  # children stand behind their parents
-            if excess > 0 and task.has_ended and not task.children and not task.series:
-                excess -= 1
-                parent = self.parent_of(task)
-                if parent is not None:
-                    parent.children -= 1
-                self._forgotten[task.task_run.state] += 1
-                del self.tasks[uid]
+                if key not in task.series:
+                    task.series[key] = Series(key)
+                task.series[key].add(point)

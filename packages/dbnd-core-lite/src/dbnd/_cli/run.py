@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Awaitable
 from typing import Any, Final
 
 import click
@@ -101,8 +100,8 @@ def _execute(context: DatabandContext, run: Run, task: Task, arguments: dict[str
     try:
         with task_as_run(context, run, task.definition, task.arguments((), arguments)) as root:
             result = task.function(**arguments)
-            if inspect.isawaitable(result):
-                result = asyncio.run(_finish(result))
+            if inspect.iscoroutine(result):
+                result = asyncio.run(result)
             log_result(context, root, result)
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  whatever the user's code raises
         if run.state is RunState.SUCCESS:  # sys.exit() that says that all is well
@@ -110,10 +109,6 @@ def _execute(context: DatabandContext, run: Run, task: Task, arguments: dict[str
         console.excerpt(user_traceback(error))
         return error
     return None
-
-
-async def _finish(value: Awaitable[object]) -> object:
-    return await value
 
 
 def _show_help(ctx: click.Context, target: str | None) -> None:

@@ -7,6 +7,7 @@ A section is a pydantic model that a package declares next to what it configures
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -33,16 +34,12 @@ class Settings(BaseModel):
         """Read the text of INI files and of the environment: JSON for lists and dicts, empty for unset."""
         if not isinstance(values, dict):
             return values
-        return {key: _from_text(value) for key, value in values.items() if value != ""}
-
-
-def _from_text(value: object) -> object:
-    if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
+        found = {key: value for key, value in values.items() if value != ""}
+        for key, value in found.items():
+            if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
+                with suppress(ValueError):
+                    found[key] = json.loads(value)
+        return found
 
 
 class CoreSettings(Settings):
@@ -81,16 +78,14 @@ class CoreSettings(Settings):
     @classmethod
     def _has_scheme(cls, value: str | None) -> str | None:
         if value is not None and "://" not in value:
-            message = "a URL such as http://localhost:8080 is needed"
-            raise ValueError(message)
+            raise ValueError("a URL such as http://localhost:8080 is needed")
         if value and value.startswith(SQLITE):  # the same file whatever the working directory
             path, query = sqlite_path(value)
             return sqlite_url(path.expanduser().absolute(), query)
         if value and value.startswith("http"):
             server = urlsplit(value)  # raises where the host or the port is none
             if not server.hostname or server.port == 0 or any(map(str.isspace, value)):
-                message = "http(s)://host:port is needed"
-                raise ValueError(message)
+                raise ValueError("http(s)://host:port is needed")
             return value.rstrip("/")
         return value
 

@@ -39,13 +39,12 @@ def load_task(target: str) -> Task:
     short = {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
     if target in short:
         module, _, name = short[target].value.partition(":")
-        return _from_module(_import(module), name, target)
+        return _from_module(_import(module, target), name, target)
     module, dot, name = target.rpartition(".")
     if not dot:
         hint = did_you_mean(target, short) or _listed("Registered names", short)
         raise TaskNotFoundError(f"There is no task {target!r}: name it as package.module.task or file.py::task.{hint}")
-    _check_exists(module, target)
-    return _from_module(_import(module), name, target)
+    return _from_module(_import(module, target), name, target)
 
 
 def _from_module(module: ModuleType, name: str, target: str) -> Task:
@@ -75,37 +74,18 @@ def _import_file(path: Path, target: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise TargetImportError(_failed(str(path))) from error
+        raise TargetImportError(f"The module {str(path)!r} cannot be imported; the error above is its own.") from error
     return module
 
 
-def _import(name: str) -> ModuleType:
+def _import(name: str, target: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:
-        raise TargetImportError(_failed(name)) from error
-
-
-def _failed(module: str) -> str:
-    return f"The module {module!r} cannot be imported; the error above is its own."
-
-
-def _check_exists(module: str, target: str) -> None:
-    """Tell a module that does not exist from one that fails."""
-    parts = module.split(".")
-    for count in range(1, len(parts) + 1):
-        name = ".".join(parts[:count])
-        try:
-            found = importlib.util.find_spec(name) is not None
-        except ModuleNotFoundError as error:
-            if error.name is not None and not name.startswith(error.name):
-                raise TargetImportError(_failed(name)) from error
-            found = False
-        except Exception as error:  # importing the parent package runs its code
-            raise TargetImportError(_failed(parts[0])) from error
-        if not found:
-            where = f"in the package {'.'.join(parts[: count - 1])!r}" if count > 1 else "on the path"
-            raise TaskNotFoundError(f"There is no module {name!r} {where}, which the target {target!r} names.")
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{name}.".startswith(f"{missing}."):
+            raise TaskNotFoundError(f"There is no module {missing!r}, which the target {target!r} names.") from None
+        raise TargetImportError(f"The module {name!r} cannot be imported; the error above is its own.") from error
 
 
 def _listed(what: str, names: Iterable[str]) -> str:

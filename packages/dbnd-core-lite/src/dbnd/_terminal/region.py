@@ -10,6 +10,7 @@ import os
 import select
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from dbnd._base.forks import in_children
@@ -24,6 +25,14 @@ _DOWN: Final = "\x1bD"
 _LEFT_FREE: Final = 4
 # Waits for the end of the process, and gives the terminal back if no line has said that this was done.
 _GUARD: Final = r"""exec 3<&0; { read -r done <&3 || printf '\0337\033[r\0338\033[J'; } &"""
+_guards: Final[set[int]] = set()
+
+
+@in_children
+def _close_guards() -> None:
+    """In a forked child: only the end of the process that draws is to be noticed."""
+    while _guards:
+        os.close(_guards.pop())
 
 
 def is_usable(fd: int) -> bool:
@@ -35,11 +44,7 @@ def is_usable(fd: int) -> bool:
 
 
 class Region:
-    """The lines of one terminal. Used by one thread at a time.
-
-    Args:
-        fd: The terminal; it is duplicated, so that it stays even when the user's code redirects its streams.
-    """
+    """The lines of the terminal ``fd``, which is duplicated: it stays when the user's code redirects its streams."""
 
     def __init__(self, fd: int) -> None:
         self._fd: Final = os.dup(fd)
@@ -49,28 +54,23 @@ class Region:
         self._guard: int | None = None
 
     def size(self) -> tuple[int, int]:
-        """Columns that a line may have, and lines that ``draw`` takes at the moment.
-
-        Raises:
-            OSError: The terminal is gone.
-        """
+        """Columns that a line may have, and lines that ``draw`` takes at the moment; an OSError without a terminal."""
         size = os.get_terminal_size(self._fd)
         # The last column stays free: a terminal that has written there wraps in ways of its own.
         return size.columns - 1, size.lines - _LEFT_FREE
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Show ``lines``, the last of them on the terminal's last line.
+        """Show ``lines`` (no more and no wider than ``size`` says), the last of them on the terminal's last line.
 
         The region grows with the lines and does not shrink. Nothing is drawn while the process is in the background.
-
-        Args:
-            lines: At most as many, and each at most as wide, as ``size`` says.
 
         Raises:
             OSError: The terminal is gone.
         """
-        if not _in_foreground(self._fd):
-            return
+        # A terminal that does not control this process puts nothing into the background.
+        with suppress(OSError):
+            if os.tcgetpgrp(self._fd) != os.getpgrp():
+                return
         size = os.get_terminal_size(self._fd)
         parts = []
         if size != self._size:
@@ -88,19 +88,20 @@ class Region:
         parts += [_SAVE, f"\x1b[1;{top}r"]
         shown = [""] * (height - len(lines)) + list(lines[-height:])
         parts += [f"\x1b[{top + i};1H\x1b[0m{line}{_CLEAR_REST}" for i, line in enumerate(shown, 1)]
-        parts.append(_RESTORE)
         if self._guard is None:
             self._guard = _start_guard(self._fd)
-        self._write("".join(parts))
+        self._write("".join([*parts, _RESTORE]))
 
     def close(self) -> None:
         """Give the lines back; what was written above them stays, and the next output follows it."""
         if os.getpid() != self._process:  # a forked child, in whose parent the run goes on
             return
-        self._write(self._leave(os.get_terminal_size(self._fd)))
+        with suppress(OSError):  # the terminal is gone, with what stood there
+            self._write(self._leave(os.get_terminal_size(self._fd)))
         if self._guard is not None:
             _guards.discard(self._guard)
-            os.write(self._guard, b"done\n")
+            with suppress(OSError):
+                os.write(self._guard, b"done\n")
             os.close(self._guard)
         os.close(self._fd)
 
@@ -121,13 +122,6 @@ class Region:
                 select.select([], [self._fd], [])
 
 
-def _in_foreground(fd: int) -> bool:
-    try:
-        return os.tcgetpgrp(fd) == os.getpgrp()
-    except OSError:  # a terminal that does not control this process puts nothing into the background
-        return True
-
-
 def _start_guard(fd: int) -> int:
     """Start what frees the terminal if this process is killed; returns the pipe whose end tells it.
 
@@ -141,13 +135,3 @@ def _start_guard(fd: int) -> int:
         os.close(read)
     _guards.add(write)
     return write
-
-
-_guards: Final[set[int]] = set()
-
-
-@in_children
-def _close_guards() -> None:
-    """In a forked child: only the end of the process that draws is to be noticed."""
-    while _guards:
-        os.close(_guards.pop())

@@ -43,10 +43,7 @@ def _columns(character: str) -> int:
 
 
 class Shown(str):
-    """Text that may be printed as it is: what others wrote in it is cleaned, and its colours are ours.
-
-    Whatever is made of it in the usual ways is an ordinary string, which is cleaned again before it is printed.
-    """
+    """Text that may be printed as it is; what is made of it is an ordinary string, which is cleaned once more."""
 
     __slots__ = ()
 
@@ -59,38 +56,25 @@ def plain(text: str, *, lines: bool = False) -> Shown:
     r"""``text`` with all in it that a terminal would obey, or that nobody would see, as escapes such as ``\x1b``.
 
     These are control and format characters, those that change the direction of text, the invisible ones, surrogates and
-    what has no meaning in Unicode. Letters, accents, blanks and emoji of several characters stay.
-
-    Args:
-        text: What somebody else wrote.
-        lines: Whether line breaks and tabs stay, as in a log or a traceback.
+    what has no meaning in Unicode. Letters, accents, blanks and emoji of several characters stay; with ``lines``, also
+    line breaks and tabs, as in a log or a traceback.
     """
     if isinstance(text, Shown):
         return text
     if text.isascii() and text.isprintable():
         return Shown(text)
-    return Shown(_PARTS.sub(_whole if lines else _visible, text))
+    return Shown(_PARTS.sub(lambda found: _visible(found[0], "\n\t" if lines else ""), text))
 
 
-def _whole(found: re.Match[str]) -> str:
-    return found[0] if found[0] in "\n\t" else _visible(found)
-
-
-def _visible(found: re.Match[str]) -> str:
-    text = found[0]
-    if len(text) > 1:
-        return text
-    is_shown = (text.isprintable() or unicodedata.category(text) == "Zs") and not _INVISIBLE.match(text)
-    return text if is_shown else text.encode("unicode_escape").decode()
+def _visible(part: str, kept: str) -> str:
+    if len(part) > 1 or part in kept:
+        return part
+    is_shown = (part.isprintable() or unicodedata.category(part) == "Zs") and not _INVISIBLE.match(part)
+    return part if is_shown else part.encode("unicode_escape").decode()
 
 
 def together(parts: Iterable[str], by: str = "") -> Shown:
-    """``parts`` in a row, each of them cleaned if it is not yet.
-
-    Args:
-        parts: Texts, with colours or of others.
-        by: What we put between them, such as a line break.
-    """
+    """``parts``, each of them cleaned if it is not yet, with ``by`` between them."""
     return Shown(by.join(map(plain, parts)))
 
 
@@ -110,16 +94,12 @@ def cut(text: str, columns: int) -> str:
 def wrap(text: str, columns: int, *, used: int = 0, indent: str = "") -> str:
     """``text`` broken at blanks into lines of at most ``columns``; a longer word stays whole, as links must.
 
-    Args:
-        text: What is to be broken; lines that it has already stay.
-        columns: Widest line.
-        used: Columns that stand before the first line already.
-        indent: Start of all lines but the first.
+    Before the first line there are ``used`` columns already; the others start with ``indent``.
     """
     lines: list[str] = []
     for line in text.split("\n"):
-        words = iter(line.split(" "))
-        lines.append((indent if lines else "") + next(words))
+        first, *words = line.split(" ")
+        lines.append((indent if lines else "") + first)
         for word in words:
             before = used if len(lines) == 1 else 0
             if before + width(lines[-1]) + 1 + width(word) > columns:
@@ -169,13 +149,7 @@ def parse_duration(text: str) -> timedelta | None:
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """A sentence with the name among ``known`` that is most like ``name``; empty when none is like it.
-
-    Args:
-        name: What is unknown.
-        known: The names that exist.
-        prefix: What stands before the name in the sentence.
-    """
+    """A sentence with ``prefix`` and the one of ``known`` that is most like ``name``; empty when none is like it."""
     import difflib
 
     near = difflib.get_close_matches(name, list(known), 1)
@@ -190,29 +164,17 @@ def first_problem(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
 
 
 def sparkline(values: Sequence[float], columns: int) -> str:
-    """A series as a line of bars, the lowest value as the lowest bar; infinities and NaN are blanks.
-
-    Args:
-        values: The series; means of neighbours are shown when it is longer than ``columns``.
-        columns: Widest line.
-    """
+    """A series, or the means of neighbours in a longer one, as a line of bars; infinities and NaN are blanks."""
     count = min(len(values), columns)
-    if count == 0:
-        return ""
-    edges = [len(values) * i // count for i in range(count + 1)]
-    means = [_mean(values[a:b]) for a, b in itertools.pairwise(edges)]
-    finite = [mean for mean in means if mean is not None]
-    if not finite:
-        return " " * count
-    low, high = min(finite), max(finite)
+    edges = [len(values) * i // count for i in range(count + 1)] if count else []
+    groups = [[value for value in values[a:b] if math.isfinite(value)] for a, b in itertools.pairwise(edges)]
     # Halves, because the difference of the largest floats is none.
-    span = (high / 2 - low / 2) or 1.0
-    return "".join(
-        " " if mean is None else _BARS[min(int((mean / 2 - low / 2) / span * len(_BARS)), len(_BARS) - 1)]
-        for mean in means
+    halves = [sum(value / len(group) / 2 for value in group) for group in groups]
+    low, high = (
+        pick((h for h, group in zip(halves, groups, strict=True) if group), default=0.0) for pick in (min, max)
     )
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    finite = [value for value in values if math.isfinite(value)]
-    return sum(value / len(finite) for value in finite) if finite else None
+    span = (high - low) or 1.0
+    return "".join(
+        _BARS[min(int((half - low) / span * len(_BARS)), len(_BARS) - 1)] if group else " "
+        for half, group in zip(halves, groups, strict=True)
+    )
