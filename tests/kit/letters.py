@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dbnd._journal.opening import open_file
+from dbnd._base.paths import open_file
 from dbnd._journal.records import content
 from dbnd._model.encoding import decode
 

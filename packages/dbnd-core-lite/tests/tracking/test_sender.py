@@ -170,7 +170,7 @@ def test_what_is_refused_is_said_and_counted(start, capsys):
 
 
 def test_a_tracker_that_is_down_is_said_once_a_minute(start, capsys, monkeypatch):
-    monkeypatch.setattr("dbnd._tracking.backoff._LEAST", 0.001)
+    monkeypatch.setattr("dbnd._tracking.delivery._LEAST", 0.001)
     journal, sender, transport = start(*[UnreachableError("refused")] * 5)
     journal.append("call", {})
     sender.notify()

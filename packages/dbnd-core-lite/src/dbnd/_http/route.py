@@ -18,7 +18,7 @@ import certifi
 
 from dbnd._base.clock import monotonic
 from dbnd._base.masking import mask_url
-from dbnd._journal.opening import above_streams
+from dbnd._base.paths import above_streams
 from dbnd._tracking.contracts import BusyError, UnreachableError
 
 PORTS: Final = {"http": 80, "https": 443}

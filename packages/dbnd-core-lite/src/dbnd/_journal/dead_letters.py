@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dbnd._base.paths import open_file
 from dbnd._journal.file import DAMAGED, DEAD, JournalFile
 from dbnd._journal.header import Header, JournalFormatError
-from dbnd._journal.opening import open_file
 from dbnd._journal.records import Record, extended, frame
 
 

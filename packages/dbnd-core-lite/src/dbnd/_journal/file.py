@@ -26,9 +26,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from dbnd._base.paths import open_file
 from dbnd._journal import ownership, records
 from dbnd._journal.header import Header, header_of
-from dbnd._journal.opening import open_file
 from dbnd._journal.records import Record
 
 JOURNAL: Final = ".journal"

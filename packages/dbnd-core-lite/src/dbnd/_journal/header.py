@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from dbnd._base.errors import DatabandError
 from dbnd._base.names import new_uid
+from dbnd._base.paths import open_file
 from dbnd._journal import records
-from dbnd._journal.opening import open_file
 from dbnd._model.encoding import decode
 
 FORMAT: Final = 1

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dbnd._base.paths import open_file
 from dbnd._journal import ownership
 from dbnd._journal.file import DAMAGED, DEAD, JOURNAL, JournalFile, remove, unsent_of
 from dbnd._journal.folders import folders_of
 from dbnd._journal.header import Header, JournalFormatError, read_header
-from dbnd._journal.opening import open_file
 
 # A file that has not got its name after so many seconds was left by a process that was killed.
 _NEWBORN: Final = 3600

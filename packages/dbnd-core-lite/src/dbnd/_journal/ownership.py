@@ -14,7 +14,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from dbnd._journal.opening import open_file
+from dbnd._base.paths import open_file
 
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 # Field of /proc/<pid>/stat, counted behind the name, that holds the start of the process.

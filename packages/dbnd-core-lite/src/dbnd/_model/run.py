@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import uuid
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from itertools import count
 from typing import Final
 
 from dbnd._base.clock import utc_now
 from dbnd._base.environment import current_user
-from dbnd._base.forks import in_children
 from dbnd._base.names import new_uid, random_name
 from dbnd._model.values import storable
 from dbnd._terminal import console
@@ -53,17 +51,7 @@ class TaskRunState(str, Enum):
     @property
     def is_final(self) -> bool:
         """Whether a task run stays in this state."""
-        return self in _FINAL
-
-
-_FINAL: Final = {
-    TaskRunState.SUCCESS,
-    TaskRunState.FAILED,
-    TaskRunState.CANCELLED,
-    TaskRunState.UPSTREAM_FAILED,
-    TaskRunState.SKIPPED,
-    TaskRunState.REMOVED,
-}
+        return self.name in {"SUCCESS", "FAILED", "CANCELLED", "UPSTREAM_FAILED", "SKIPPED", "REMOVED"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +107,6 @@ def _parent_of(values: tuple[str, ...]) -> ParentTaskRun | None:
         return None
 
 
-_naming = threading.Lock()
-
-
-@in_children
-def _name_anew() -> None:
-    global _naming  # noqa: PLW0603  another thread of the parent may hold it
-    _naming = threading.Lock()
-
-
 @dataclass(slots=True)
 class Run:
     """One execution of a job, made of task runs.
@@ -172,7 +151,7 @@ class Run:
     is_known: Callable[[], bool] = lambda: False
     watch: Callable[[TaskRun], object] | None = None
     attempt_suffix: str = ""
-    _names: Counter[str] = field(default_factory=Counter)
+    _numbers: dict[str, count[int]] = field(default_factory=dict)
     _pid: int = field(default_factory=os.getpid)
     _process_suffix: str = ""
 
@@ -235,15 +214,13 @@ class Run:
             definition: What is run.
             parent: The task run that called it.
             params: Parameters by name, in text form and already masked.
-            uid: Uid of the task run, where it is derived from something else.
-            attempt_uid: Uid of its attempt; else derived from the run's as the original client does.
-            start_time: When it started, where that is not now.
+            uid: Uid of the task run; a new one if None.
+            attempt_uid: Uid of its attempt; if None, it is derived from the run's as the original client does.
+            start_time: When it started; now if None.
         """
         name = storable(definition.name)
-        with _naming:
-            self._names[name] += 1
-            count = self._names[name]
-        af_id = (name if count == 1 else f"{name}_{count}") + self._suffix()
+        number = next(self._numbers.setdefault(name, count(1)))  # both steps are atomic
+        af_id = (name if number == 1 else f"{name}_{number}") + self._suffix()
         task_run = TaskRun(
             run=self,
             definition=definition,

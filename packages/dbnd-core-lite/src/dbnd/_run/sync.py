@@ -28,9 +28,8 @@ from dbnd._journal.file import JournalFile
 from dbnd._journal.header import JournalFormatError
 from dbnd._journal.leftovers import Leftover, find, is_empty, look_at, tidy
 from dbnd._terminal import console
-from dbnd._tracking.backoff import Backoff
 from dbnd._tracking.contracts import BusyError, Transport, TransportError
-from dbnd._tracking.delivery import Delivery
+from dbnd._tracking.delivery import Backoff, Delivery
 
 if TYPE_CHECKING:
     from dbnd._config.config import Config

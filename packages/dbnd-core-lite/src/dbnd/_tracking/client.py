@@ -141,13 +141,13 @@ class TrackingAPIClient(Outbox):
             run: The run.
             goes_on: Called, in another thread, with the state that the tracker answers: whether to go on.
         """
-        if self._sender is not None and self.heartbeats:
-            self._sender.beat(run.uid, self._heartbeat_interval(), goes_on)
+        if (sender := self._sender) and self.heartbeats:
+            sender.beat(run.uid, self._heartbeat_interval(), goes_on)
 
     def stop_heartbeat(self, run: Run) -> None:
         """Send no more heartbeats of ``run``."""
-        if self._sender is not None:
-            self._sender.end_beat(run.uid)
+        if sender := self._sender:
+            sender.end_beat(run.uid)
 
     def after_fork(self) -> None:
         """Leave journal, sender, connections and whoever watches to the parent (see ``ForkAware``)."""

@@ -1,14 +1,4 @@
-"""What carries events to a tracker and reads them back: the contracts of transports and readers, and their errors.
-
-TransportError
-├── UnreachableError        what is unsent stays unsent for now
-│   ├── BusyError           there is a tracker, which is overloaded or just starting
-│   ├── NotATrackerError    something else answers at its address
-│   └── AccessError         it refuses the credentials
-├── RefusedError            this batch is wrong: sending it again would change nothing
-│   └── TooLargeError       a part of it may be taken
-└── PartlyAppliedError      the tracker has the first events of it already
-"""
+"""What carries events to a tracker and reads them back: the contracts of transports and readers, and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delivery: which events of a file make a batch, and what becomes of a batch.
+"""Delivery: which events of a file make a batch, what becomes of a batch, and when one that failed may be tried again.
 
 It neither waits nor retries; the sender and `dbnd sync` do. States of a batch::
 
@@ -13,10 +13,12 @@ An event that cannot be read is buried, too, and the bytes of a damaged one are 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from dbnd._base.clock import monotonic
 from dbnd._journal.dead_letters import keep_aside
 from dbnd._journal.file import JournalFile
 from dbnd._journal.records import Record
@@ -36,6 +38,15 @@ from dbnd._tracking.contracts import (
 # A batch is of about so many bytes of the file.
 MAX_BYTES: Final = 1 << 18
 _METRICS: Final = "log_metrics"
+
+# Seconds after the first failure, doubled by each further one, up to the most.
+_LEAST: Final = 0.5
+_MOST: Final = 60.0
+_MOST_DOUBLINGS: Final = 10
+# While somebody waits, a tracker that may be starting up is tried as often as this, in seconds.
+_IMPATIENT: Final = 1.0
+# Our own, so that the numbers that a training has seeded stay what they are.
+_random: Final = random.SystemRandom()
 
 Buried = Callable[[Record, str, Path], None]
 
@@ -164,3 +175,35 @@ def _merged(batch: list[Record]) -> list[Any]:
             else:
                 merged.append([attempt, source, list(points)])
     return merged
+
+
+class Backoff:
+    """Exponential, with jitter, and never before a tracker's Retry-After."""
+
+    def __init__(self) -> None:
+        self.succeeded()
+
+    def succeeded(self) -> None:
+        """Forget all failures."""
+        self._failures = 0
+        self._failed_at = self._until = self._asked_until = 0.0
+
+    def failed(self, error: Exception) -> None:
+        """Note a failure."""
+        wait = min(_MOST, _LEAST * 2 ** min(self._failures, _MOST_DOUBLINGS))
+        wait *= _random.uniform(1, 1.5)  # jitter: many clients must not come back at the same time
+        asked = error.retry_after if isinstance(error, UnreachableError) else None
+        self._failures += 1
+        self._failed_at = monotonic()
+        self._asked_until = self._failed_at + asked if asked else 0.0
+        self._until = self._asked_until or self._failed_at + wait
+
+    def next_attempt(self, *, impatient: bool) -> float:
+        """The time (of ``monotonic``) of the next attempt.
+
+        Args:
+            impatient: Whether somebody waits for it. What the tracker has asked for holds all the same.
+        """
+        if not impatient:
+            return self._until
+        return max(self._asked_until, min(self._until, self._failed_at + _IMPATIENT))

@@ -80,17 +80,17 @@ class Outbox:
     @property
     def unsent(self) -> int:
         """Number of events that the tracker has not taken yet."""
-        return 0 if self._sender is None else self._sender.journal.unsent
+        return sender.journal.unsent if (sender := self._sender) else 0
 
     @property
     def refused(self) -> int:
         """Number of events that the tracker refused for good; they are kept as dead letters."""
-        return 0 if self._sender is None else self._sender.losses.dead
+        return sender.losses.dead if (sender := self._sender) else 0
 
     @property
     def trouble(self) -> str | None:
         """Why the tracker does not take events at the moment, or None while it does."""
-        return None if self._sender is None else self._sender.trouble
+        return sender.trouble if (sender := self._sender) else None
 
     def reconfigure(self, config: Config) -> None:
         """Use other credentials and time-outs from now on, also for what is unsent; the tracker is the same."""
@@ -155,7 +155,8 @@ class Outbox:
         Returns:
             Whether all of it is delivered; what is not stays in the journal.
         """
-        return self._sender is None or self._deliver(self._sender, timeout)
+        sender = self._sender
+        return sender is None or self._deliver(sender, timeout)
 
     def _deliver(self, sender: Sender, timeout: float | None = None) -> bool:
         if timeout is not None:

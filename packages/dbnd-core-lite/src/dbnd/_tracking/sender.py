@@ -24,9 +24,8 @@ from dbnd._base.clock import monotonic
 from dbnd._base.forks import start
 from dbnd._journal.journal import Journal
 from dbnd._terminal import console
-from dbnd._tracking.backoff import Backoff
 from dbnd._tracking.contracts import BusyError, Transport, TransportError
-from dbnd._tracking.delivery import Delivery
+from dbnd._tracking.delivery import Backoff, Delivery
 from dbnd._tracking.losses import Losses
 
 # Events are given this long to gather into a batch, in seconds.
