@@ -186,7 +186,11 @@ class Backoff:
     def succeeded(self) -> None:
         """Forget all failures."""
         self._failures = 0
-        self._failed_at = self._until = self._asked_until = 0.0
+        self.failed_at = self._until = self._asked_until = 0.0
+
+    def hurry(self) -> None:
+        """Let the next attempt be at once, if the tracker has not asked for more time."""
+        self._until = self._asked_until
 
     def failed(self, error: Exception) -> None:
         """Note a failure."""
@@ -194,9 +198,9 @@ class Backoff:
         wait *= _random.uniform(1, 1.5)  # jitter: many clients must not come back at the same time
         asked = error.retry_after if isinstance(error, UnreachableError) else None
         self._failures += 1
-        self._failed_at = monotonic()
-        self._asked_until = self._failed_at + asked if asked else 0.0
-        self._until = self._asked_until or self._failed_at + wait
+        self.failed_at = monotonic()
+        self._asked_until = self.failed_at + asked if asked else 0.0
+        self._until = self._asked_until or self.failed_at + wait
 
     def next_attempt(self, *, impatient: bool) -> float:
         """The time (of ``monotonic``) of the next attempt.
@@ -206,4 +210,4 @@ class Backoff:
         """
         if not impatient:
             return self._until
-        return max(self._asked_until, min(self._until, self._failed_at + _IMPATIENT))
+        return max(self._asked_until, min(self._until, self.failed_at + _IMPATIENT))

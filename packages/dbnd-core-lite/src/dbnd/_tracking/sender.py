@@ -86,17 +86,16 @@ class Sender:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._delivering = threading.Lock()
-        # Those who wait in flush: how many, until when at most, and how often waiting has turned out to be in vain.
-        self._progress = threading.Condition()
+        # Whoever waits in flush is told of each attempt.
+        self._attempted = threading.Condition()
         self._draining = threading.Event()
         self._waiting = 0
-        self._deadline = _FOREVER
-        self._given_up = 0
         # A tracker that is not there gets one attempt while somebody waits; one that has answered before gets more.
         self._has_answered = self._is_absent = False
-        self._may_try = True
         # When last everything was sent that had been logged before its batch began.
         self._caught_up_at = monotonic()
+        # Seconds to leave the interpreter to the training after the last batch.
+        self._rest = 0.0
 
     def notify(self) -> None:
         """Say that the journal has grown; starts the thread at the first call."""
@@ -107,7 +106,7 @@ class Sender:
             self._wake.set()
 
     def _start(self) -> None:
-        with self._progress:
+        with self._attempted:
             thread = threading.Thread(target=self._run, name="dbnd-sender", daemon=True)
             if self._thread is None and start(thread):  # without one, flush delivers itself
                 self._thread = thread
@@ -156,51 +155,53 @@ class Sender:
         target, first, end = journal.accepted, journal.settled, started + max(timeout, longest)
         settled, deadline = first, started + timeout
         self.outcome = "the wait for it was interrupted"
-        given_up = self._begin_to_wait(deadline)
+        self._begin_to_wait()
         try:
-            self._awake = False
-            self.notify()
-            while journal.settled < target and self._given_up == given_up:
+            while journal.settled < target and not self._stop.is_set():
                 if journal.settled > settled:
-                    settled = journal.settled
-                    deadline = min(monotonic() + timeout, end)
-                    self._deadline = max(deadline, self._deadline)
-                if monotonic() >= deadline:
+                    settled, deadline = journal.settled, min(monotonic() + timeout, end)
+                if monotonic() >= deadline or self._is_in_vain(started, deadline):
                     break
                 if self._thread is None or not self._thread.is_alive():
-                    self._deliver_here(deadline)
-                    if journal.settled == settled:
-                        break
-                    continue
-                with self._progress:
-                    self._progress.wait(min(max(0.0, deadline - monotonic()), _LOOK))
+                    self._attempt_here(deadline)
+                else:
+                    with self._attempted:
+                        self._attempted.wait(min(max(0.0, deadline - monotonic()), _LOOK))
                 if progress is not None:
                     progress(max(0, target - journal.settled))
             self.outcome = _outcome(timeout, journal.settled - first, monotonic() - started, at_end=deadline == end)
             return journal.settled >= target
         finally:
-            with self._progress:
-                self._waiting -= 1
-                if not self._waiting:
-                    self._draining.clear()
+            self._end_to_wait()
 
-    def _begin_to_wait(self, deadline: float) -> int:
-        with self._progress:
+    def _begin_to_wait(self) -> None:
+        with self._attempted:
             self._waiting += 1
             if self._waiting == 1:
-                self._may_try = True
-                self._deadline = deadline
-            self._deadline = max(deadline, self._deadline)
+                self._backoff.hurry()
             self._draining.set()
-            return self._given_up
+        self._awake = False
+        self.notify()
 
-    def _deliver_here(self, deadline: float) -> None:
+    def _end_to_wait(self) -> None:
+        with self._attempted:
+            self._waiting -= 1
+            if not self._waiting:
+                self._draining.clear()
+
+    def _is_in_vain(self, since: float, deadline: float) -> bool:
+        """Whether the tracker asks for more time than there is, or is not there, as an attempt since then has shown."""
+        is_gone = self._is_absent and self._backoff.failed_at >= since
+        return is_gone or self._backoff.next_attempt(impatient=True) > deadline
+
+    def _attempt_here(self, deadline: float) -> None:
         """Deliver in the thread of whoever waits: there is none of our own, at the end of the interpreter."""
         if not self._delivering.acquire(timeout=max(0.0, deadline - monotonic())):
             return
         try:
             self._transport.deadline = deadline
-            self._deliver(deadline)
+            if self._await_turn(deadline):
+                self._attempt()
         finally:
             self._transport.deadline = None
             self._delivering.release()
@@ -213,36 +214,44 @@ class Sender:
             self._wake.clear()
             self._awake = False
             with self._delivering:
-                self._deliver(_FOREVER)
+                while self._await_turn(_FOREVER) and self._attempt():
+                    self._send_heartbeats()
+                    self._draining.wait(self._rest)
                 self._send_heartbeats()
-            if self.journal.unsent:  # it has given up for now; there may be a later time
-                self._wake.set()
-                self._stop.wait(LINGER)
 
-    def _deliver(self, deadline: float) -> None:
-        """Send until the journal is empty, waiting is in vain, or ``deadline`` (monotonic seconds) is reached."""
-        while self._await_turn() and monotonic() < deadline:
-            started, logged, is_first = time.thread_time(), self.journal.accepted, not self._has_answered
-            try:
-                has_sent = self._step()
-                if self.journal.settled >= logged:
-                    self._caught_up_at = monotonic()
-                if not has_sent:
-                    break
-            except Exception as error:  # noqa: BLE001  a transport may come from a plugin: the thread outlives it
-                if not self._failed(error):
-                    break
-            else:
-                self._backoff.succeeded()
-                self.trouble, self._has_answered, self._is_absent = None, True, False
-                self._tell()
-                self._send_heartbeats()
-                # What it takes to connect, or to make a database, is spent once.
-                self._draining.wait(self._rest_after(0.0 if is_first else time.thread_time() - started))
-        self._tell()
+    def _await_turn(self, deadline: float) -> bool:
+        """Wait until the tracker may be tried; False when that is after ``deadline``, or at the end."""
+        while not self._stop.is_set():
+            impatient = self._draining.is_set()
+            turn = self._backoff.next_attempt(impatient=impatient)
+            left = turn - monotonic()
+            if left <= 0 or turn > deadline:
+                return left <= 0
+            (self._stop if impatient else self._draining).wait(left)
+        return False
+
+    def _attempt(self) -> bool:
+        """Send one batch, and note what has become of it; False when there is none."""
+        started, logged, is_first = time.thread_time(), self.journal.accepted, not self._has_answered
+        self._rest = 0.0
+        try:
+            has_sent = self._step()
+        except Exception as error:  # noqa: BLE001  a transport may come from a plugin: the thread outlives it
+            self._failed(error)
+            return True
+        finally:
+            with self._attempted:
+                self._attempted.notify_all()
+        if self.journal.settled >= logged:
+            self._caught_up_at = monotonic()
+        if has_sent:
+            self._backoff.succeeded()
+            self.trouble, self._has_answered, self._is_absent = None, True, False
+            # What it takes to connect, or to make a database, is spent once.
+            self._rest = self._rest_after(0.0 if is_first else time.thread_time() - started)
+        return has_sent
 
     def _step(self) -> bool:
-        """Send one batch; False when there is none."""
         file = self.journal.front()
         if file is None:
             return False
@@ -257,42 +266,12 @@ class Sender:
         self._delivery.dropped.clear()
         return True
 
-    def _await_turn(self) -> bool:
-        """Wait until the tracker may be tried; False when that is too late for whoever waits, or at the end."""
-        while not self._stop.is_set():
-            impatient = self._draining.is_set()
-            if impatient and self._is_absent and self._may_try:
-                return True
-            turn = self._backoff.next_attempt(impatient=impatient)
-            left = turn - monotonic()
-            if left <= 0:
-                return True
-            if impatient and (self._is_absent or turn > self._deadline):
-                self._give_up()
-                return False
-            (self._stop if impatient else self._draining).wait(left)
-        return False
-
-    def _failed(self, error: Exception) -> bool:
-        """Note a failure; False when there is to be no further attempt for now."""
-        self._backoff.failed(error)
+    def _failed(self, error: Exception) -> None:
         self.trouble = str(error) if isinstance(error, TransportError) else f"{type(error).__name__}: {error}"
         self._is_absent = not (self._has_answered or isinstance(error, BusyError))
+        self._backoff.failed(error)
         if not self._draining.is_set():
             self._warn(f"The tracker {self._name} does not take events ({self.trouble}); they are kept and sent later.")
-            return True
-        self._may_try = False
-        if self._is_absent:
-            self._give_up()
-        return not self._is_absent
-
-    def _give_up(self) -> None:
-        self._given_up += 1
-        self._tell()
-
-    def _tell(self) -> None:
-        with self._progress:
-            self._progress.notify_all()
 
     def _rest_after(self, busy: float) -> float:
         """Seconds to leave the interpreter to the training, after ``busy`` seconds of processor time."""
