@@ -24,8 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dbnd._model.points import SIZE
-from dbnd_tracker._cli.comparison import comparison_json, comparison_text
-from dbnd_tracker._cli.run_text import run_text
+from dbnd_tracker._cli.text import comparison_json, comparison_text, run_text
 from dbnd_tracker._exports import WRITERS
 from dbnd_tracker._ingest import CALLS
 from dbnd_tracker._middleware.answers import POINTS_HEADER

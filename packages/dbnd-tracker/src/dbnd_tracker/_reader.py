@@ -142,7 +142,6 @@ class DatabaseReader(RunReader):
     def __init__(self, database: Database | None, name: str) -> None:
         super().__init__(name)
         self._database = database
-        self.exists = database is not None
 
     def _ask(
         self, model: type[V], path: str, query: dict[str, Any], question: Callable[..., V | None], *args: Any
@@ -269,6 +268,6 @@ def open_run_reader(config: Config) -> RunReader:
         return HttpReader(url, settings)
     database = Database(url, heartbeat_timeout_s=config.settings(TrackerSettings).heartbeat_timeout_s)
     if database.path and not database.path.exists():
-        return DatabaseReader(None, database.name)
+        return DatabaseReader(None, f"{database.name}, which does not exist yet")
     database.open()
     return DatabaseReader(database, database.name)

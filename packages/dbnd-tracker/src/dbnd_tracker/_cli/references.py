@@ -1,4 +1,4 @@
-"""The tracker that a command reads, and the runs that its words name."""
+"""The tracker that a command reads, the runs that its words name, and where their pages are."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ _UID_PREFIX: Final = re.compile(r"[0-9a-f]{4,32}")
 _DASHES: Final = (8, 12, 16, 20)
 _CANDIDATES: Final = 5
 _COMPLETIONS: Final = 50
+# Seconds for a server on this machine to answer.
+_PATIENCE: Final = 3
 
 
-def open_configured() -> RunReader:
+def configured_reader() -> RunReader:
     """The configured tracker, open until the command ends."""
     from dbnd import load_config
     from dbnd_tracker._reader import open_run_reader
@@ -29,14 +31,6 @@ def open_configured() -> RunReader:
     reader = open_run_reader(load_config())
     click.get_current_context().call_on_close(reader.close)
     return reader
-
-
-def where(reader: RunReader) -> str:
-    """The tracker as sentences about missing runs name it."""
-    from dbnd_tracker._reader import DatabaseReader
-
-    is_missing = isinstance(reader, DatabaseReader) and not reader.exists
-    return f"{reader.name}, which does not exist yet" if is_missing else reader.name
 
 
 def resolve(reader: RunReader, text: str) -> RunSummary:
@@ -51,12 +45,10 @@ def resolve(reader: RunReader, text: str) -> RunSummary:
     if len(candidates) > 1:
         shown = ", ".join(run.run_uid for run in candidates[:_CANDIDATES])
         more = ", …" if len(candidates) > _CANDIDATES else ""
-        msg = f"{text!r} names more than one run: {shown}{more}. Give more of the uid."
-        raise UsageError(msg)
+        raise UsageError(f"{text!r} names more than one run: {shown}{more}. Give more of the uid.")
     if not candidates:
         what = "There is no run" if text == LATEST else f"There is no run {text!r}"
-        msg = f"{what} in {where(reader)}; `dbnd runs list` shows those that there are."
-        raise UsageError(msg)
+        raise UsageError(f"{what} in {reader.name}; `dbnd runs list` shows those that there are.")
     return candidates[0]
 
 
@@ -66,18 +58,17 @@ def resolve_all(reader: RunReader, texts: Sequence[str]) -> list[RunSummary]:
     return list(found.values())
 
 
-def resolve_whole(reader: RunReader, text: str) -> RunDetail:
-    """The one run that ``text`` names, with everything in it.
+def read_whole(reader: RunReader, run: RunSummary) -> RunDetail:
+    """A run with everything in it.
 
     Raises:
-        UsageError: No run has this name, or several have.
+        UsageError: It was deleted meanwhile.
     """
     from dbnd import UsageError
 
-    found = reader.run(resolve(reader, text).run_uid)
+    found = reader.run(run.run_uid)
     if found is None:
-        msg = f"The run {text!r} was deleted just now."
-        raise UsageError(msg)
+        raise UsageError(f"The run {run.run_uid} was deleted just now.")
     return found
 
 
@@ -93,6 +84,42 @@ def _candidates(reader: RunReader, text: str) -> list[RunSummary]:
         wanted.append(condition("uid", "like", f"{dashed}%"))
     found = {run.run_uid: run for each in wanted for run in reader.runs(each, _CANDIDATES + 1).data}
     return list(found.values())
+
+
+def page_of(reader: RunReader, run: RunSummary) -> str:
+    """The address of the run's page: on the configured tracker, or on one that serves the same database here.
+
+    Raises:
+        RemoteError: No tracker serves it.
+    """
+    from dbnd import DatabandError, load_config
+    from dbnd.plugins import CoreSettings
+    from dbnd.tracking import page_path
+    from dbnd_tracker._errors import RemoteError
+    from dbnd_tracker._reader import HttpReader
+    from dbnd_tracker._settings import TrackerSettings
+
+    url = reader.page_url(run)
+    if url is not None:
+        return url
+    settings = load_config().settings(TrackerSettings)
+    root = f"http://localhost:{settings.port}"
+    url = f"{root}{page_path(run.job_name, run.run_uid)}"
+    core = CoreSettings(
+        databand_access_token=settings.token, connect_timeout=_PATIENCE, api_request_timeout_sec=_PATIENCE
+    )
+    here = HttpReader(root, core)
+    try:
+        is_served = here.run_summary(run.run_uid) is not None
+    except DatabandError:
+        is_served = False
+    finally:
+        here.close()
+    if not is_served:
+        raise RemoteError(
+            f"No tracker on {root} serves {reader.name}: start one with `dbnd tracker start`, and the page is {url}"
+        )
+    return url
 
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

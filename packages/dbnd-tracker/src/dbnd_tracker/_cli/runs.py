@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import click
 
 from dbnd_tracker._cli.databases import json_option
-from dbnd_tracker._cli.references import complete_run, open_configured, resolve, resolve_all, resolve_whole, where
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from dbnd_tracker._cli.references import complete_run, configured_reader, page_of, read_whole, resolve, resolve_all
 
 _RUN = click.argument("run", shell_complete=complete_run)
 _RUNS = click.argument("runs", nargs=-1, required=True, shell_complete=complete_run, metavar="RUN...")
@@ -41,65 +36,72 @@ def runs() -> None:
     help="Such as 'metrics.loss < 0.5 and params.lr = 0.1'; may be given more than once.",
 )
 @json_option
-def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: Any) -> None:
+def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: str | None) -> None:
     """List runs, newest first."""
     from dbnd.plugins import console
-    from dbnd_tracker._cli.run_text import STATE_COLOURS
-    from dbnd_tracker._format import duration_text, local_time
+    from dbnd_tracker._cli.text import list_text
     from dbnd_tracker._queries.grammar import joined
 
     conditions = _conditions(wheres, **filters)
-    reader = open_configured()
+    reader = configured_reader()
     page = reader.runs(joined(conditions), limit)
     if as_json:
         console.json_result([run.model_dump(mode="json") for run in page.data])
         return
     if not page.data:
-        console.info(f"No run {'matches' if conditions else 'has been tracked yet'} in {where(reader)}.")
+        console.info(f"No run {'matches' if conditions else 'has been tracked yet'} in {reader.name}.")
         return
-    rows = [
-        (
-            run.run_uid[:8],
-            run.name or "",
-            run.job_name or "",
-            run.state or "unknown",
-            local_time(run.start_time),
-            duration_text(run.duration),
-            run.user or "",
-        )
-        for run in page.data
-    ]
-    headers = ("RUN", "NAME", "JOB", "STATE", "STARTED", "TOOK", "USER")
-    console.result(console.table(headers, rows, colours=STATE_COLOURS))
-    if page.meta.total > len(rows):
-        console.info(f"{page.meta.total - len(rows)} more; --limit shows more.")
+    console.result(list_text(page.data))
+    if page.meta.total > len(page.data):
+        console.info(f"{page.meta.total - len(page.data)} more; --limit shows more.")
 
 
-def _conditions(
-    wheres: tuple[str, ...],
-    *,
-    job: str | None,
-    project: str | None,
-    state: str | None,
-    user: str | None,
-    name: str | None,
-    since: str | None,
-    until: str | None,
-) -> list[str]:
-    from dbnd_tracker._cli.filters import checked, time_condition
-    from dbnd_tracker._queries.grammar import condition
+def _conditions(wheres: tuple[str, ...], *, since: str | None, until: str | None, **filters: str | None) -> list[str]:
+    """The conditions that the options say.
 
-    found = [checked("--where", text) for text in wheres]
-    for option, value in {"job": job, "project": project, "state": state, "user": user}.items():
+    Raises:
+        UsageError: One cannot be understood, or compares with what does not exist, such as a state.
+    """
+    from dbnd import UsageError
+    from dbnd.plugins import together
+    from dbnd_tracker._queries.expressions import ExpressionError
+    from dbnd_tracker._queries.grammar import condition, parse_expression
+
+    found = [("where", text) for text in wheres]
+    for option, value in filters.items():
         if value is not None:
-            found.append(checked(f"--{option}", condition(option, "=", value)))
-    if name is not None:
-        found.append(checked("--name", condition("name", "like", name)))
-    if since is not None:
-        found.append(time_condition("--since", ">=", since))
-    if until is not None:
-        found.append(time_condition("--until", "<", until))
-    return found
+            found.append((option, condition(option, "like" if option == "name" else "=", value)))
+    for option, sign, value in (("since", ">=", since), ("until", "<", until)):
+        if value is not None:
+            found.append((option, condition("start_time", sign, _moment(option, value))))
+    for option, text in found:
+        try:
+            if parse_expression(text) is None:
+                raise UsageError(f"--{option} is empty; it needs a condition such as 'metrics.loss < 0.5'.")
+        except ExpressionError as error:
+            raise UsageError(together(f"--{option}: {error}".split("\n"), "\n")) from None
+    return [text for _, text in found]
+
+
+def _moment(option: str, text: str) -> str:
+    """The time that an option gives: an age such as 90m or 2w, or ISO 8601, in local time unless it says otherwise.
+
+    Raises:
+        UsageError: It gives neither.
+    """
+    from datetime import datetime, timezone
+
+    from dbnd import UsageError
+    from dbnd.plugins import parse_duration
+
+    age = parse_duration(text)
+    try:
+        time = datetime.fromisoformat(text.strip()) if age is None else datetime.now(timezone.utc) - age
+        return time.astimezone(timezone.utc).isoformat()
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"--{option} {text!r} is neither an age, such as 12h or 7d, nor a time, such as 2026-03-04T05:06."
+        ) from None
 
 
 @runs.command()
@@ -108,10 +110,10 @@ def _conditions(
 def show(run: str, *, as_json: bool) -> None:
     """Show a run with its tasks, params, metrics and artifacts."""
     from dbnd.plugins import console
-    from dbnd_tracker._cli.run_text import run_text
+    from dbnd_tracker._cli.text import run_text
 
-    reader = open_configured()
-    found = resolve_whole(reader, run)
+    reader = configured_reader()
+    found = read_whole(reader, resolve(reader, run))
     if as_json:
         console.json_result(found.model_dump(mode="json"))
     else:
@@ -126,13 +128,12 @@ def compare(*, runs: tuple[str, ...], everything: bool, as_json: bool) -> None:
     """Compare runs: the params that differ, and the last values of all metrics."""
     from dbnd import UsageError
     from dbnd.plugins import console
-    from dbnd_tracker._cli.comparison import comparison_json, comparison_text
+    from dbnd_tracker._cli.text import comparison_json, comparison_text
 
-    reader = open_configured()
+    reader = configured_reader()
     found = resolve_all(reader, runs)
     if len(found) < 2:
-        msg = "A comparison needs at least two runs; `dbnd runs list` shows those that there are."
-        raise UsageError(msg)
+        raise UsageError("A comparison needs at least two runs; `dbnd runs list` shows those that there are.")
     comparison = reader.compare([run.run_uid for run in found])
     if as_json:
         console.json_result(comparison_json(comparison))
@@ -153,16 +154,12 @@ def export(*, runs: tuple[str, ...], form: str | None, path: str | None) -> None
     from dbnd.plugins import console
     from dbnd_tracker._cli.export import export_runs
 
-    reader = open_configured()
+    reader = configured_reader()
     file = None if path is None or path == "-" else Path(path)
-    found = {each.run_uid: each for each in (resolve_whole(reader, run) for run in runs)}
-    count = export_runs(reader, list(found.values()), form or _form_of(file), file)
+    found = [read_whole(reader, run) for run in resolve_all(reader, runs)]
+    count = export_runs(reader, found, form, file)
     if file is not None:
         console.info(f"Wrote {file} with {count} points.")
-
-
-def _form_of(file: Path | None) -> str:
-    return {".csv": "csv", ".parquet": "parquet"}.get(file.suffix.lower() if file else "", "json")
 
 
 @runs.command("open")
@@ -175,9 +172,8 @@ def open_(run: str, *, only_print: bool, as_json: bool) -> None:
     import webbrowser
 
     from dbnd.plugins import console
-    from dbnd_tracker._cli.pages import page_of
 
-    reader = open_configured()
+    reader = configured_reader()
     url = page_of(reader, resolve(reader, run))
     if as_json:
         console.json_result({"url": url})
@@ -198,16 +194,15 @@ def delete(*, runs: tuple[str, ...], yes: bool, force: bool, as_json: bool) -> N
     from dbnd.plugins import console
     from dbnd_tracker._errors import TrackerError
 
-    reader = open_configured()
+    reader = configured_reader()
     found = resolve_all(reader, runs)
     going = [run for run in found if run.state == "running"]
     if going and not force:
-        msg = f"The run {going[0].name} ({going[0].run_uid[:8]}) still goes on: wait for its end, or add --force."
-        raise UsageError(msg)
+        which = f"{going[0].name} ({going[0].run_uid[:8]})"
+        raise UsageError(f"The run {which} still goes on: wait for its end, or add --force.")
     named = ", ".join(f"{run.name} ({run.run_uid[:8]})" for run in found)
     if not yes and not console.is_confirmed(f"Delete {named} from {reader.name}, for good?"):
-        msg = "Nothing was deleted."
-        raise TrackerError(msg)
+        raise TrackerError("Nothing was deleted.")
     deleted = [run.run_uid for run in found if reader.delete(run.run_uid)]
     if as_json:
         console.json_result({"deleted": deleted})
