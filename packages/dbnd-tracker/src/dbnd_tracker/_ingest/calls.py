@@ -44,7 +44,7 @@ class Call:
 
     Args:
         body: The schema of its body.
-        apply: Writes the body and returns the answer, a JSON value; most have nothing to answer but ``{}``.
+        apply: Writes the body and returns the answer, a JSON value; None is ``{}``, as most answer.
         groups: The points that a body holds; ``apply`` takes them in place of the body.
     """
 
@@ -186,7 +186,7 @@ def _apply(
             return Applied({}, {})
         answer = apply(writer, parsed)
         writer.deleted.note()
-        return Applied(answer, writer.deleted.dropped)
+        return Applied({} if answer is None else answer, writer.deleted.dropped)
 
     return database.write(work)
 

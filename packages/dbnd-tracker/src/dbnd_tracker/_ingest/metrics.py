@@ -78,7 +78,7 @@ def _at(column: Sequence[Any], places: Iterable[int]) -> list[Any]:
     return list(map(column.__getitem__, places))
 
 
-def log_points(writer: Writer, groups: list[Group]) -> object:
+def log_points(writer: Writer, groups: list[Group]) -> None:
     """Add points to metrics; params and tags among them replace those of the same name."""
     attempts = writer.attempt_ids({group.attempt_uid for group in groups})
     by_source: dict[str | None, list[Group]] = {}
@@ -92,7 +92,6 @@ def log_points(writer: Writer, groups: list[Group]) -> object:
             _add_texts(writer, source, some, attempts)
         else:
             _add_points(writer, source, some, attempts)
-    return {}
 
 
 def _add_texts(writer: Writer, source: str | None, groups: Iterable[Group], attempts: Mapping[str, int]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
 from dbnd.tracking import RunState
 from dbnd_tracker._errors import MissingError
-from dbnd_tracker._ingest.places import current_runs, detach
+from dbnd_tracker._ingest.moves import current_runs, detach
 from dbnd_tracker._ingest.tasks import add_infos, is_reopened
 from dbnd_tracker._storage.models import Attempt, Run, ScheduledJob, TaskRun
 from dbnd_tracker._storage.states import FINAL_STATES, next_run_state, next_task_state
@@ -25,19 +25,12 @@ if TYPE_CHECKING:
     )
     from dbnd_tracker._storage.writer import Writer
 
+# What is said of a run by the names of the columns that keep it; what comes empty leaves what was there.
+_COLUMNS: Final = ("job_name", "project_name", "name", "user", "execution_date")
 # What RunInfo says beyond the columns of a run.
-_FACTS = {
-    "target_date",
-    "dag_id",
-    "cmd_name",
-    "version",
-    "driver_name",
-    "cloud_type",
-    "env_name",
-    "task_executor",
-    "trigger",
-    "root_run",
-    "scheduled_run",
+_FACTS: Final = {
+    *("target_date", "dag_id", "cmd_name", "version", "driver_name", "cloud_type", "env_name", "task_executor"),
+    *("trigger", "root_run", "scheduled_run"),
 }
 
 
@@ -56,10 +49,10 @@ def _run(writer: Writer, uid: str) -> Run | None:
     return found
 
 
-def init_run(writer: Writer, body: InitRun) -> object:
+def init_run(writer: Writer, body: InitRun) -> None:
     """Make a run, or add to one that exists; said again it changes nothing, and what is said anew replaces the old.
 
-    A run that has become a task run of another one (see ``places``) stays that, unless it is ``detached``: only its
+    A run that has become a task run of another one (see ``moves``) stays that, unless it is ``detached``: only its
     task runs are described. A run that was deleted, and one that is started below such a run, is not made, unless
     ``recreate`` of its task runs says that a person wants it again.
     """
@@ -68,7 +61,7 @@ def init_run(writer: Writer, body: InitRun) -> object:
     if infos.recreate:
         writer.deleted.forget(args.run_uid, [args.run_uid])
     elif _is_below_deleted(writer, args):
-        return {}
+        return
     if infos.detached:
         detach(writer, args.run_uid)
     run = _run(writer, args.run_uid)
@@ -85,7 +78,6 @@ def init_run(writer: Writer, body: InitRun) -> object:
         if facts:
             run.facts = {**(run.facts or {}), **facts}
     add_infos(writer, infos)
-    return {}
 
 
 def _is_below_deleted(writer: Writer, args: InitArgs) -> bool:
@@ -107,12 +99,9 @@ def _describe(writer: Writer, run: Run, info: RunInfo) -> None:
     is_first = run.job_name is None and run.name is None
     if info.start_time and (is_first or info.start_time < run.start_time):
         run.start_time = info.start_time
-    run.job_name = info.job_name or run.job_name
-    run.project_name = info.project_name or run.project_name
-    run.name = info.name or run.name
-    run.user = info.user or run.user
+    for name in _COLUMNS:
+        setattr(run, name, getattr(info, name) or getattr(run, name))
     run.description = run.description if info.description is None else info.description
-    run.execution_date = info.execution_date or run.execution_date
     run.end_time = run.end_time or info.end_time
     run.is_archived = info.is_archived
     if info.sends_heartbeat:
@@ -132,23 +121,22 @@ def _facts(args: InitArgs) -> dict[str, object]:
     return {**facts, **{name: value for name, value in extra.items() if value}}
 
 
-def set_run_state(writer: Writer, body: SetRunState) -> object:
+def set_run_state(writer: Writer, body: SetRunState) -> None:
     """Change the state of a run; a final state ends it."""
     run = _run(writer, body.run_uid)
     if run is None:
         writer.deleted.drop(body.run_uid)
-        return {}
+        return
     if current_runs(writer, {run.uid})[run.uid] != run.uid:
-        return {}
+        return
     if body.state == RunState.RUNNING.value and is_reopened(run, body.timestamp):
         run.state, run.end_time = body.state, None
     run.state = next_run_state(run.state, body.state)
     if run.state == body.state and run.state in FINAL_STATES:
         run.end_time = body.timestamp or writer.now
-    return {}
 
 
-def set_unfinished_tasks_state(writer: Writer, body: SetUnfinishedTasksState) -> object:
+def set_unfinished_tasks_state(writer: Writer, body: SetUnfinishedTasksState) -> None:
     """Give every attempt of a run that is in no final state this one."""
     writer.deleted.find({body.run_uid})
     writer.deleted.drop(body.run_uid)
@@ -160,19 +148,15 @@ def set_unfinished_tasks_state(writer: Writer, body: SetUnfinishedTasksState) ->
             attempt.state = next_task_state(attempt.state, body.state)
             if attempt.state in FINAL_STATES:
                 attempt.end_time = body.timestamp or writer.now
-    return {}
 
 
-def init_scheduled_job(writer: Writer, body: InitScheduledJob) -> object:
+def init_scheduled_job(writer: Writer, body: InitScheduledJob) -> None:
     """Note a job that a scheduler runs; one that is known is changed only when the body says so."""
     args = body.scheduled_job_args
-    if (
-        body.update_existing
-        or writer.session.scalar(select(ScheduledJob.id).where(ScheduledJob.uid == args.uid)) is None
-    ):
+    known = select(ScheduledJob.id).where(ScheduledJob.uid == args.uid)
+    if body.update_existing or writer.session.scalar(known) is None:
         row = {"uid": args.uid, "name": args.name, "facts": args.model_dump(mode="json")}
         writer.upsert(ScheduledJob, [row], "uid")
-    return {}
 
 
 def heartbeat(writer: Writer, body: Heartbeat) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 
@@ -168,7 +168,7 @@ class DatasetLogged(Body):
     digest: Text | None = None
 
     @property
-    def schema_and_version(self) -> object:
+    def schema_and_version(self) -> dict[str, Any] | None:
         """The schema with name and digest, as it is kept; clients of 2.0 wrote them there themselves."""
         version = {key: value for key, value in (("name", self.name), ("digest", self.digest)) if value}
         return {**(self.data_schema or {}), **version} if version else self.data_schema

@@ -15,6 +15,8 @@ from dbnd_tracker._storage.models import CHILD, UPSTREAM, Run, TaskRelation, Tas
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from sqlalchemy import Select
+
     from dbnd_tracker._storage.writer import Writer
 
 _QUIET: Final = {"synchronize_session": False}
@@ -22,22 +24,14 @@ _QUIET: Final = {"synchronize_session": False}
 
 def current_runs(writer: Writer, uids: Collection[str]) -> dict[str, str]:
     """For each uid of a run that of the run in which it is now: itself, unless it has become a task run of another."""
-    above: dict[str, str] = {}
+    found = {uid: uid for uid in uids}
     asked: set[str] = set()
-    pending = set(uids)
-    while pending:
+    while pending := set(found.values()) - asked:
+        asked |= pending
         # Not locked: runs are locked before their task runs everywhere.
         rows = writer.session.execute(select(TaskRun.uid, TaskRun.run_uid).where(TaskRun.uid.in_(sorted(pending))))
-        above |= {row.uid: row.run_uid for row in rows if row.run_uid not in {None, row.uid}}
-        asked |= pending
-        pending = set(above.values()) - asked
-    found = {}
-    for uid in uids:
-        top, passed = uid, set()
-        while top in above and top not in passed:
-            passed.add(top)
-            top = above[top]
-        found[uid] = top
+        above = {row.uid: row.run_uid for row in rows if row.run_uid is not None}
+        found = {uid: above.get(top, top) for uid, top in found.items()}
     return found
 
 
@@ -54,12 +48,23 @@ def move(writer: Writer, uid: str, old: str, new: str) -> None:
     """
     session = writer.session
     session.flush()
-    below = _below(writer, uid, old)
+    below = session.scalars(_below(uid, old)).all()
     session.execute(update(TaskRun).where(TaskRun.uid.in_(below)).values(run_uid=new), execution_options=_QUIET)
     writer.link_attempts({uid, *below})
     if old == uid and session.scalar(select(TaskRun.id).where(TaskRun.run_uid == old).limit(1)) is None:
         session.execute(update(Run).where(Run.root_run_uid == old).values(root_run_uid=new), execution_options=_QUIET)
-        session.execute(delete(Run).where(Run.uid == old).execution_options(**_QUIET))
+        session.execute(delete(Run).where(Run.uid == old), execution_options=_QUIET)
+
+
+def _below(uid: str, run_uid: str) -> Select[Any]:
+    """The task runs below another one in a run; all others of a run that it was alone at the top of."""
+    others = select(TaskRun.uid).where(TaskRun.run_uid == run_uid, TaskRun.uid != uid)
+    if run_uid == uid:
+        return others
+    arrows = select(TaskRelation.to_uid).where(TaskRelation.kind == CHILD)
+    top: Any = arrows.where(TaskRelation.from_uid == uid).cte("below", recursive=True)
+    below = top.union(arrows.join(top, TaskRelation.from_uid == top.c.to_uid))
+    return others.where(TaskRun.uid.in_(select(below.c.to_uid)))
 
 
 def detach(writer: Writer, uid: str) -> None:
@@ -78,7 +83,7 @@ def detach(writer: Writer, uid: str) -> None:
         (TaskRelation.kind == CHILD) & (TaskRelation.to_uid == uid),
         (TaskRelation.kind == UPSTREAM) & (TaskRelation.from_uid == uid),
     )
-    writer.session.execute(delete(TaskRelation).where(above).execution_options(**_QUIET))
+    writer.session.execute(delete(TaskRelation).where(above), execution_options=_QUIET)
     move(writer, uid, old, uid)
 
 
@@ -90,35 +95,15 @@ def replace_parents(writer: Writer, arrows: Iterable[tuple[str, str]]) -> None:
         arrows: Parents and children, as they are said now.
     """
     said = set(arrows)
-    children = {child for _, child in said}
+    if not said:
+        return
+    children = sorted({child for _, child in said})
     former = select(TaskRelation.from_uid, TaskRelation.to_uid).where(
-        TaskRelation.kind == CHILD, TaskRelation.to_uid.in_(sorted(children))
+        TaskRelation.kind == CHILD, TaskRelation.to_uid.in_(children)
     )
-    found = [(row.from_uid, row.to_uid) for row in writer.session.execute(former)] if children else []
-    for parent, child in sorted(found):
-        if (parent, child) not in said:
-            below = (TaskRelation.kind == CHILD) & (TaskRelation.from_uid == parent) & (TaskRelation.to_uid == child)
-            # A parent waits for its children.
-            waits = (TaskRelation.kind == UPSTREAM) & (TaskRelation.from_uid == child) & (TaskRelation.to_uid == parent)
-            writer.session.execute(delete(TaskRelation).where(or_(below, waits)).execution_options(**_QUIET))
-
-
-def _below(writer: Writer, uid: str, run_uid: str) -> list[str]:
-    """The task runs below another one in a run; all others of a run that it was alone at the top of."""
-    mine: Any = select(TaskRun.uid).where(TaskRun.run_uid == run_uid, TaskRun.uid != uid)
-    members = set(writer.session.scalars(mine))
-    if run_uid == uid:
-        return sorted(members)
-    arrows = select(TaskRelation.from_uid, TaskRelation.to_uid).where(
-        TaskRelation.kind == CHILD, TaskRelation.to_uid.in_(mine)
-    )
-    children: dict[str, list[str]] = {}
-    for start, end in writer.session.execute(arrows):
-        children.setdefault(start, []).append(end)
-    found: set[str] = set()
-    pending = [uid]
-    while pending:
-        new = set(children.get(pending.pop(), ())) & members - found
-        found |= new
-        pending += new
-    return sorted(found)
+    found = {(row.from_uid, row.to_uid) for row in writer.session.execute(former)}
+    for parent, child in sorted(found - said):
+        below = (TaskRelation.kind == CHILD) & (TaskRelation.from_uid == parent) & (TaskRelation.to_uid == child)
+        # A parent waits for its children.
+        waits = (TaskRelation.kind == UPSTREAM) & (TaskRelation.from_uid == child) & (TaskRelation.to_uid == parent)
+        writer.session.execute(delete(TaskRelation).where(or_(below, waits)), execution_options=_QUIET)
