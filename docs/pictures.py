@@ -52,9 +52,9 @@ def main() -> None:
         (Path(home) / "bin/dbnd").symlink_to(Path(sysconfig.get_path("scripts")) / "dbnd")
         browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
         for rate in ("0.05", "0.1", "0.2"):
-            _screen(["run", "mlflow_example", "--epochs", "60", "--learning-rate", rate, *_SWITCH], home, env)
+            _screen(["run", "task_with_mflow", "--epochs", "60", "--learning-rate", rate, *_SWITCH], home, env)
         _screen(["run", "sklearn_autolog_example", *_SWITCH], home, env)
-        _terminal(browser, "run", ["run", "mlflow_example", "--epochs", "60", *_SWITCH], home, env)
+        _terminal(browser, "run", ["run", "task_with_mflow", "--epochs", "60", *_SWITCH], home, env)
         _terminal(browser, "runs", ["runs", "list"], home, env)
         _screen(["mlflow", "verify", "--record"], home, env)
         with _tracker(env) as url:

@@ -118,7 +118,7 @@ def test_after_the_run_the_original_uri_is_back(python, store_uri, fail, code):
     assert "RESTORED True None" in done.stdout
 
 
-@pytest.mark.parametrize("target", [TASK, "mlflow_example"])
+@pytest.mark.parametrize("target", [TASK, "task_with_mflow"])
 def test_both_places_hold_the_same_run(dbnd, show, store_uri, target):
     done = dbnd("run", target, *SWITCH, "-c", f"mlflow_tracking.duplicate_tracking_to={store_uri}")
     assert done.returncode == 0, done.stderr
@@ -130,6 +130,16 @@ def test_both_places_hold_the_same_run(dbnd, show, store_uri, target):
     assert "epochs=" in summary["params"]
     names = {file.path for file in MlflowClient(tracking_uri=store_uri).list_artifacts(stored.info.run_id)}
     assert names == {"summary.md", "config"}
+
+
+def test_the_short_example_logs_two_params_and_two_metrics(dbnd, show, store_uri):
+    done = dbnd("run", "mlflow_example", *SWITCH, "-c", f"mlflow_tracking.duplicate_tracking_to={store_uri}")
+    assert done.returncode == 0, done.stderr
+    (stored,) = MlflowClient(tracking_uri=store_uri).search_runs(["0"])
+    assert (stored.data.params, stored.data.metrics) == ({"param1": "5", "param2": "sgd"}, {"foo1": 1.0, "foo2": 0.0})
+    task_run = only_task_run(show())
+    assert {param["name"]: param["value"] for param in task_run["params"]} == stored.data.params
+    assert {metric["key"]: metric["last_value"] for metric in task_run["metrics"]} == stored.data.metrics
 
 
 def test_a_server_and_the_embedded_tracker_hold_the_same_rows(dbnd, show, store_uri, tracker_server):

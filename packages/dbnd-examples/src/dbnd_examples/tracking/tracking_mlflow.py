@@ -1,6 +1,6 @@
 """MLflow code as it is anywhere; run as a dbnd task, it stands in the tracker, too.
 
-Run it with ``dbnd run mlflow_example --set-config mlflow_tracking.databand_tracking=True``.
+Run it with ``dbnd run mlflow_example --set-config mlflow_tracking.databand_tracking=True``, or ``task_with_mflow``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,18 @@ import mlflow
 from mlflow import MlflowClient
 
 from dbnd import task
+
+
+@task
+def mlflow_example() -> None:
+    """Log two params and two metrics."""
+    mlflow.start_run()
+    mlflow.log_param("param1", 5)
+    mlflow.log_param("param2", "sgd")
+    for step in range(3):
+        mlflow.log_metric("foo1", step / 2, step=step)
+        mlflow.log_metric("foo2", 1 - step / 2, step=step)
+    mlflow.end_run()
 
 
 @task
