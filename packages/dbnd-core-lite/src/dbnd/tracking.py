@@ -5,7 +5,7 @@ A package that brings a transport or reader of its own, or logs for another libr
 
 from __future__ import annotations
 
-from dbnd._base.clock import micros, monotonic, utc_now
+from dbnd._base.clock import EARLIEST, LATEST, micros, monotonic, time_of, utc_now
 from dbnd._base.names import new_uid
 from dbnd._context.registry import (
     configured_url,
@@ -22,10 +22,8 @@ from dbnd._model.addresses import PATH_STEPS, page_path, page_url
 from dbnd._model.error_info import ErrorInfo
 from dbnd._model.points import (
     DELETED,
-    EARLIEST,
     JSON,
     LARGEST_STEP,
-    LATEST,
     METRIC_SOURCE,
     PARAM_SOURCE,
     SIZE,
@@ -110,6 +108,7 @@ __all__ = [
     "point",
     "storable",
     "text_point",
+    "time_of",
     "utc_now",
     "wire",
 ]

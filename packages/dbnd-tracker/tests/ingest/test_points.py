@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dbnd._model.points import DELETED, LATEST, deleted_point, group, point, text_point, wire_text
+from dbnd._base.clock import LATEST
+from dbnd._model.points import DELETED, deleted_point, group, point, text_point, wire_text
 from dbnd._model.values import storable
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest.points import TEXT_SOURCES, Group, from_groups

@@ -19,6 +19,16 @@ def micros(time: datetime) -> int:
     return (time - EPOCH) // timedelta(microseconds=1)
 
 
+# The first and the last time of the calendar, in µs since the epoch.
+EARLIEST: Final = micros(datetime.min.replace(tzinfo=timezone.utc))
+LATEST: Final = micros(datetime.max.replace(tzinfo=timezone.utc))
+
+
+def time_of(time_us: float) -> datetime:
+    """A time in µs since the epoch, with its zone; one beyond the calendar becomes its nearest day."""
+    return EPOCH + timedelta(microseconds=min(max(int(time_us), EARLIEST), LATEST))
+
+
 def monotonic() -> float:
     """Seconds that only go on.
 

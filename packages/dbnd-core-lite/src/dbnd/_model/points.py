@@ -14,11 +14,10 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta, timezone
 from itertools import chain
 from typing import Any, Final
 
-from dbnd._base.clock import EPOCH, micros
+from dbnd._base.clock import EARLIEST, LATEST, time_of
 from dbnd._model.values import MAX_TEXT, metric_value, shorten, whole_step
 
 Point = tuple[str, Any, int, int | None, str | None]
@@ -44,9 +43,6 @@ JSON: Final = "j"
 DELETED: Final = "d"
 _MARKS: Final = {"value_str": TEXT, "value_json": JSON}
 _SECOND: Final = 1_000_000
-# The first and the last time that ISO-8601 can write, in µs.
-EARLIEST: Final = micros(datetime.min.replace(tzinfo=timezone.utc))
-LATEST: Final = micros(datetime.max.replace(tzinfo=timezone.utc))
 _encode: Final = json.JSONEncoder().encode
 
 
@@ -147,4 +143,4 @@ def time_text(time_us: int) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _second_text(seconds: int) -> str:
-    return (EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
+    return time_of(seconds * _SECOND).isoformat()[:19]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import PurePath
 from typing import Any, Final, overload
 
 from dbnd import TaskRun
 from dbnd.plugins import mask_text, script_name
-from dbnd.tracking import Run, TaskDefinition, storable
+from dbnd.tracking import Run, TaskDefinition, storable, time_of, utc_now
 
 from .tags import Link
 
@@ -18,7 +18,6 @@ PARENT: Final = "mlflow.parentRunId"
 RUN_NAME: Final = "mlflow.runName"
 _SOURCE_NAME: Final = "mlflow.source.name"
 USER: Final = "mlflow.user"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 NOTE: Final = "mlflow.note.content"
 FINAL_STATUSES: Final = frozenset({"FINISHED", "FAILED", "KILLED"})
 FACTS: Final = frozenset({RUN_NAME, PARENT, _SOURCE_NAME, USER, NOTE})
@@ -26,13 +25,8 @@ FACTS: Final = frozenset({RUN_NAME, PARENT, _SOURCE_NAME, USER, NOTE})
 
 
 def moment(milliseconds: int | None) -> datetime:
-    """A time of MLflow (ms since the epoch, UTC); now for None."""
-    if milliseconds is None:
-        return datetime.now(timezone.utc)
-    try:
-        return _EPOCH + timedelta(milliseconds=milliseconds)
-    except OverflowError:  # MLflow takes any integer, such as one in ns; the point counts more than its time
-        return datetime.max.replace(tzinfo=timezone.utc) if milliseconds > 0 else _EPOCH
+    """A time of MLflow (ms since the epoch, UTC), which may be any number; now for None."""
+    return utc_now() if milliseconds is None else time_of(milliseconds * 1000)
 
 
 def uid_of(run_id: str) -> str:

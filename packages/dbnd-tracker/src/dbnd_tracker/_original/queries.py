@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, func, select
 
+from dbnd.tracking import time_of
 from dbnd_tracker._queries.datasets import dataset_operations
 from dbnd_tracker._queries.details import read_task_runs, run_detail
 from dbnd_tracker._queries.expressions import Expression, QueryError
@@ -249,13 +250,9 @@ def tasks_metrics(session: Session, uids: Sequence[str], limit: int) -> dict[str
             points[row.series_id].append(row)
         for series_id, source, key, task_id in part:
             found[task_id][key] = [
-                [_time(row.timestamp_us), decode(row.kind, row.value, row.text), source] for row in points[series_id]
+                [time_of(row.timestamp_us), decode(row.kind, row.value, row.text), source] for row in points[series_id]
             ]
     return found
-
-
-def _time(microseconds: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=microseconds)
 
 
 def attempt_logs(session: Session, attempt_id: int) -> list[dict[str, Any]]:
@@ -297,7 +294,7 @@ def attempt_metrics(session: Session, attempt_uid: str, source: str | None) -> l
         {
             "key": key,
             "value": decode(series.last_kind, series.last_value, series.last_text),
-            "timestamp": _time(series.last_timestamp_us),
+            "timestamp": time_of(series.last_timestamp_us),
             "source": series.source,
         }
         for series, key in session.execute(query.order_by(MetricKey.name))
