@@ -30,11 +30,9 @@ _TOKEN_HINTS: Final = (
 
 
 def mask_text(text: str, limit: int | None = None) -> str:
-    """``text`` with its passwords and tokens replaced; masking once more changes nothing.
+    """``text``, such as a URL, with its passwords and tokens replaced; masking once more changes nothing.
 
-    Args:
-        text: Any text, or a URL.
-        limit: Characters that the caller keeps. What stands far beyond them is left out.
+    ``limit`` is how many characters the caller keeps: what stands far beyond them is left out.
     """
     if limit is not None:
         text = text[: limit + MARGIN]
@@ -48,13 +46,7 @@ def mask_text(text: str, limit: int | None = None) -> str:
 
 
 def mask_value(name: str, text: str, limit: int | None = None) -> str:
-    """``text`` as it may be shown under ``name``: all of it is a secret where the name says so.
-
-    Args:
-        name: Name of a param, a tag or a key.
-        text: Its value.
-        limit: As of ``mask_text``.
-    """
+    """``text`` as it may be shown under ``name``: all of it is a secret where the name says so (see ``mask_text``)."""
     if is_secret_name(name) and not _tells_nothing(text, is_token="token" in name.lower()):
         return MASK
     return mask_text(text, limit)

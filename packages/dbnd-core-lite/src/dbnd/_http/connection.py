@@ -61,10 +61,6 @@ class Connection:
     """A connection to one server, made by the first request, and again by one that finds it closed.
 
     A proxy is taken from the environment (``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``).
-
-    Args:
-        root: ``http(s)://host:port``.
-        verifies: Whether the server's certificate is checked.
     """
 
     def __init__(self, root: SplitResult, *, verifies: bool) -> None:

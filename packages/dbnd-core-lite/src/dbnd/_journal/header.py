@@ -31,7 +31,7 @@ class Header:
 
     Args:
         url: The tracker that the events are for, without credentials.
-        id: Id of the file, 32 hex digits: the tracker knows events by it and their number.
+        id: 32 hex digits: the tracker knows events by it and their number.
         chain: Id of the first file of the same process and tracker.
         part: Place in that chain, from 0.
         created: When the chain was begun, in ns since the epoch.

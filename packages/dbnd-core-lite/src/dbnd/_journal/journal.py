@@ -45,18 +45,13 @@ class JournalFullError(OSError):
 
 
 class Journal:
-    """The journal of this process for one tracker.
-
-    Any number of threads may append; one delivers.
+    """The journal of this process for one tracker. Any number of threads may append; one delivers.
 
     Args:
         directory: Folder of the journals, made if need be (readable by its owner only).
         url: The tracker the events are for, without credentials.
         max_bytes: The cap: bytes that its files may take together.
         fsync: Whether each event is to survive a power cut too.
-
-    Raises:
-        OSError: The folder or the file cannot be made.
     """
 
     def __init__(self, directory: Path, url: str, *, max_bytes: int = 1 << 30, fsync: bool = False) -> None:
@@ -86,7 +81,6 @@ class Journal:
         Raises:
             OSError: It could not be written (a full disk, or the cap); nothing of it is left.
             JournalClosedError: The journal was closed.
-            ValueError: ``body`` contains itself, or is nested too deep.
         """
         line = records.frame((call, body))
         if len(line) > _LARGE and (parts := parts_of(call, body, len(line))):

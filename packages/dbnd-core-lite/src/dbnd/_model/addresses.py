@@ -12,10 +12,7 @@ PATH_STEPS: Final = frozenset({".", ".."})
 def page_url(tracker_url: str, job_name: str | None, *uids: str) -> str | None:
     """The address of a page on a tracker, without credentials; None where no server serves one.
 
-    Args:
-        tracker_url: URL of the tracker.
-        job_name: Name of the job.
-        uids: Uid of the run, and of the task run, if the page is one of these.
+    ``uids`` are those of the run, and of the task run, if the page is one of these.
     """
     parts = urlsplit(tracker_url)
     if parts.scheme not in {"http", "https"}:

@@ -22,10 +22,8 @@ _NUL: Final = b"\\u0000"
 def encode(value: object) -> bytes:
     """``value`` as JSON: UTF-8, without spaces and line breaks; NaN and infinities by the names that ``json`` knows.
 
-    Text becomes what a database can keep (see ``storable``), and what JSON has no type for gets its text form.
-
-    Raises:
-        ValueError: It contains itself, or is nested too deep.
+    Text becomes what a database can keep (see ``storable``), and what JSON has no type for gets its text form. It
+    raises ValueError for what contains itself, or is nested too deep.
     """
     try:
         data = to_json(value, inf_nan_mode="constants")
@@ -39,11 +37,7 @@ def encode(value: object) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """What ``data`` says.
-
-    Raises:
-        ValueError: It is not JSON, or cannot be read: it is nested too deep, or has a number of too many digits.
-    """
+    """What ``data`` says; ValueError where it is not JSON, is nested too deep, or has a number of too many digits."""
     try:
         return from_json(data)
     except ValueError:

@@ -18,10 +18,7 @@ _LONGEST_TEXT: Final = 100_000
 def parts_of(call: str, body: Any, size: int) -> list[Any]:
     """The bodies of two calls that say what one does, or of a shorter one; none when it may stay as it is.
 
-    Args:
-        call: Name of the wire call.
-        body: Its body.
-        size: Bytes that it takes in the journal.
+    ``size`` is the number of bytes that the body takes in the journal.
     """
     if call == "log_metrics" and isinstance(body, list):
         points = sum(len(members) for _, _, members in body) // SIZE

@@ -47,14 +47,7 @@ _encode: Final = json.JSONEncoder().encode
 
 
 def point(key: str, value: object, time_us: int, step: int | None = None) -> Point:
-    """A value of a metric.
-
-    Args:
-        key: Name of the metric.
-        value: Any value (see ``metric_value``).
-        time_us: Its time in µs since the epoch.
-        step: Training step.
-    """
+    """A value of a metric (see ``metric_value``), with its time in µs since the epoch and its training step."""
     if type(step) is not int or not _LEAST_STEP <= step <= LARGEST_STEP:
         step = whole_step(step)
     if type(value) is not float:

@@ -60,8 +60,7 @@ def storable(text: str) -> str:
 def metric_value(value: object) -> tuple[str, Any]:
     """The member of a metric that holds ``value``, and ``value`` as JSON can carry it.
 
-    Returns:
-        One of "value_int", "value_float", "value_str" and "value_json", and the value.
+    The member is one of "value_int", "value_float", "value_str" and "value_json".
     """
     kind = type(value)
     if kind is float:
@@ -144,13 +143,8 @@ def _json(value: object) -> tuple[str, Any]:
 def plain(value: object, *, most: float = math.inf, depth: int = MAX_DEPTH) -> Any:
     """``value`` made of the types that JSON has, of texts that can be stored, and of numbers that can be read back.
 
-    Args:
-        value: Any value; what JSON has no type for gets its text form.
-        most: How many elements it may have, all levels together.
-        depth: How deep its containers may stand in each other.
-
-    Raises:
-        UnfitError: There is no such form.
+    What JSON has no type for gets its text form. It raises UnfitError where there are more than ``most`` elements, all
+    levels together, where containers stand in each other deeper than ``depth``, and for huge integers.
     """
     left = most
 
@@ -275,13 +269,7 @@ class _ShortForm(reprlib.Repr):
 
 
 def shorten(text: str, limit: int, *, left_out: int = 0) -> str:
-    """``text``, cut to ``limit`` characters with a note of how much of it is shown.
-
-    Args:
-        text: What is to be shortened.
-        limit: Longest result.
-        left_out: Characters that stood behind ``text``.
-    """
+    """``text``, cut to ``limit`` characters with a note of how much is shown; ``left_out`` more stood behind it."""
     length = len(text) + left_out
     if length <= limit:
         return text

@@ -48,13 +48,7 @@ class TrackingAPIClient(Outbox):
         self.watch: Callable[[list[Group]], object] | None = None
 
     def init_run(self, run: Run, root: TaskRun, *, detached: bool = False) -> None:
-        """Report a new run with its root task run.
-
-        Args:
-            run: The run.
-            root: Its root task run.
-            detached: Whether it was a task run of another run.
-        """
+        """Report a new run with its root task run; ``detached`` says that it was a task run of another run."""
         sender = self._report("init_run", lambda: wire.init_run(run, root, databand_url=self.name, detached=detached))
         if sender is not None:
             run.is_known = functools.partial(sender.has_taken, sender.journal.accepted, run.uid)
@@ -86,11 +80,7 @@ class TrackingAPIClient(Outbox):
         self._report("set_unfinished_tasks_state", lambda: wire.run_state(run.uid, state, timestamp or utc_now()))
 
     def log_metrics(self, groups: list[Group]) -> None:
-        """Report metrics, params and tags, in one event.
-
-        Args:
-            groups: As ``dbnd.tracking.group`` makes them.
-        """
+        """Report metrics, params and tags, in one event: groups that ``dbnd.tracking.group`` has made."""
         if groups:
             self._keep("log_metrics", groups)
             if self.watch is not None:
@@ -137,9 +127,7 @@ class TrackingAPIClient(Outbox):
     def start_heartbeat(self, run: Run, goes_on: Callable[[str], bool]) -> None:
         """Tell the tracker at regular times that ``run`` is alive, until ``stop_heartbeat``.
 
-        Args:
-            run: The run.
-            goes_on: Called, in another thread, with the state that the tracker answers: whether to go on.
+        ``goes_on`` is called, in another thread, with the state that the tracker answers: whether to go on.
         """
         if (sender := self._sender) and self.heartbeats:
             sender.beat(run.uid, self._heartbeat_interval(), goes_on)

@@ -203,11 +203,7 @@ class Backoff:
         self._until = self._asked_until or self.failed_at + wait
 
     def next_attempt(self, *, impatient: bool) -> float:
-        """The time (of ``monotonic``) of the next attempt.
-
-        Args:
-            impatient: Whether somebody waits for it. What the tracker has asked for holds all the same.
-        """
+        """The time (of ``monotonic``) of the next attempt; while somebody waits for it, it is soon."""
         if not impatient:
             return self._until
         return max(self._asked_until, min(self._until, self.failed_at + _IMPATIENT))

@@ -12,10 +12,6 @@ from dbnd._journal.records import Record
 class Losses:
     """What one sender could not deliver for good.
 
-    Args:
-        tracker: The tracker as messages name it.
-        warn: Says a sentence, at most once a minute.
-
     Attributes:
         dead: Number of events that the tracker has refused, or that cannot be read.
         damaged: Number of events that are lost, because their bytes in the journal have been changed.

@@ -146,14 +146,11 @@ class Outbox:
             return self._sender
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything logged so far is delivered.
+        """Wait until everything logged so far is delivered, and return whether it is; what is not stays in the journal.
 
         Args:
             timeout: Seconds to wait at most. None for a tracker that takes nothing is what is left of
                 ``core.flush_timeout`` after earlier waits in vain; then a terminal shows how far it is.
-
-        Returns:
-            Whether all of it is delivered; what is not stays in the journal.
         """
         sender = self._sender
         return sender is None or self._deliver(sender, timeout)

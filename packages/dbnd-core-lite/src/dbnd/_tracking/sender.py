@@ -58,11 +58,6 @@ class _Heartbeat:
 class Sender:
     """Delivers one journal through one transport, and closes both.
 
-    Args:
-        journal: Where the events stand.
-        transport: How they reach the tracker.
-        name: The tracker as messages name it, without credentials.
-
     Attributes:
         losses: What could not be delivered for good.
         trouble: Why the tracker does not take events at the moment, or None while it does.
