@@ -12,7 +12,6 @@ import mlflow
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from dbnd.cli.sync import sync
 from kit.reports import deliver
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag, ViewType
@@ -20,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.search_utils import SearchUtils
 
 from dbnd import dbnd_tracking
+from dbnd._cli.sync import sync
 from dbnd._context.registry import create_reader, create_transport, load_config
 from dbnd._tracking.contracts import UnreachableError
 from dbnd_mlflow import build_composite_uri
