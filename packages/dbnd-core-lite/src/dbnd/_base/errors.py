@@ -1,11 +1,4 @@
-"""The error classes of the core: one base, finished sentences, an exit code each.
-
-DatabandError
-├── ConfigError             exit 8, configuration that cannot be used
-├── UsageError              exit 2, a command typed wrongly
-│   └── TaskNotFoundError   TARGET names no task
-└── TrackingError           events that the tracker did not take (``core.tracker_raise_on_error``)
-"""
+"""The error classes of the core: one base, finished sentences, an exit code each."""
 
 from __future__ import annotations
 

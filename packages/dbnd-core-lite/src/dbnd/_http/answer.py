@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from http.client import HTTPMessage
 from typing import Any, Final
 
@@ -15,8 +14,6 @@ from dbnd._base.clock import utc_now
 from dbnd._base.masking import mask_url
 from dbnd._tracking.contracts import BusyError, NotATrackerError, UnreachableError
 
-# Statuses after which the same request may be taken later.
-_RETRIED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 # Seconds for which a tracker can ask to be left alone, at most.
 _LONGEST_WAIT: Final = 3600.0
 # Characters of an answer that messages show.
@@ -42,12 +39,12 @@ class Answer:
     @property
     def is_success(self) -> bool:
         """Whether the status is one of the 200s."""
-        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
+        return 200 <= self.status < 300
 
     @property
     def refuses_access(self) -> bool:
         """Whether the server refuses the credentials."""
-        return self.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+        return self.status in {401, 403}
 
     @property
     def content_type(self) -> str:
@@ -77,13 +74,13 @@ class Answer:
 
     def raise_for_redirect(self) -> None:
         """Refuse a redirection (UnreachableError), which could turn a POST into a GET."""
-        if HTTPStatus.MULTIPLE_CHOICES <= self.status < HTTPStatus.BAD_REQUEST:
+        if 300 <= self.status < 400:
             location = mask_url(self.headers.get("Location", "nowhere"))[: 3 * _EXCERPT]
             raise UnreachableError(f"it redirects to {location}: set core.databand_url to that")
 
     def raise_if_busy(self) -> None:
         """Raise BusyError for the statuses after which the same request may be taken later."""
-        if self.status in _RETRIED or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if self.status in {408, 429} or self.status >= 500:
             raise BusyError(f"it answered {self.status}", _seconds(self.headers.get("Retry-After", "")))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from dbnd._http.answer import Answer
@@ -35,18 +34,9 @@ _BAD_STATES: Final = ("error", "fail", "failed", "failure")
 # Characters of a refusal that are kept.
 _EXCERPT: Final = 300
 # Statuses by which a server may say that it does not know points as the journal has them.
-_NOT_UNDERSTOOD: Final = frozenset(
-    {HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY}
-)
+_NOT_UNDERSTOOD: Final = frozenset({400, 415, 422})
 # Statuses of a proxy, or of a server that is spoken to in the wrong way: they say nothing of an event.
-_OF_THE_WAY: Final = frozenset(
-    {
-        HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
-        HTTPStatus.MISDIRECTED_REQUEST,
-        HTTPStatus.TOO_EARLY,
-        HTTPStatus.UPGRADE_REQUIRED,
-    }
-)
+_OF_THE_WAY: Final = frozenset({407, 421, 425, 426})
 
 
 class HttpTransport:
@@ -117,7 +107,7 @@ class HttpTransport:
             self._is_foreign = True
             return
         number = int(applied) if _NUMBER.fullmatch(applied) else None
-        if answer.status == HTTPStatus.CONFLICT:
+        if answer.status == 409:
             if number is not None and batch.first <= number < batch.last:
                 raise PartlyAppliedError(number)
         else:
@@ -144,11 +134,11 @@ class HttpTransport:
         if answer.refuses_access:
             raise AccessError(f"it answered {status} and so refuses the credentials of core.{self._credentials}")
         answer.raise_if_busy()
-        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        if status == 413:
             raise TooLargeError("it answered 413")
         # A page refuses nothing, but where a foreign tracker has answered: that one may refuse with a page.
         is_page = answer.content_type == "text/html" and not self._is_foreign
-        if status < HTTPStatus.OK or status in _OF_THE_WAY or is_page:
+        if status < 200 or status in _OF_THE_WAY or is_page:
             raise answer.not_a_tracker()
         text = " ".join(answer.text[:_EXCERPT].split())
         raise RefusedError(f"it answered {status}" + (f": {text}" if text else ""))

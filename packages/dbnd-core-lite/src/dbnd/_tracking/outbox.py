@@ -7,7 +7,7 @@ import sys
 import threading
 import weakref
 from contextlib import suppress
-from pathlib import Path
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from dbnd._base.clock import monotonic
@@ -241,26 +241,23 @@ class Outbox:
 
 def _open_journal(name: str, settings: CoreSettings) -> Journal:
     """A journal in the home, or in another folder where that cannot be written, which is said once."""
-
-    def make(folder: Path) -> Journal:
-        return Journal(folder, name, max_bytes=settings.journal_max_bytes, fsync=settings.journal_fsync)
-
     home = journal_folder()
-    try:
-        return make(home)
-    except OSError as error:
-        trouble = error
-    for folder in spares_of(home):
+    trouble: OSError | None = None
+    for folder in chain([home], spares_of(home)):
         try:
-            make_private(folder.parent)
-            journal = make(folder)
-        except OSError:
+            if trouble is not None:
+                make_private(folder.parent)
+            journal = Journal(folder, name, max_bytes=settings.journal_max_bytes, fsync=settings.journal_fsync)
+        except OSError as error:
+            trouble = trouble or error
             continue
-        console.warn_once(
-            f"Events cannot be kept in {home} ({trouble}); they are kept in {folder}, and `dbnd sync` looks there, "
-            "too. Set DBND_HOME to a folder that can be written."
-        )
+        if trouble is not None:
+            console.warn_once(
+                f"Events cannot be kept in {home} ({trouble}); they are kept in {folder}, and `dbnd sync` looks there, "
+                "too. Set DBND_HOME to a folder that can be written."
+            )
         return journal
+    assert trouble is not None
     raise trouble
 
 
