@@ -10,7 +10,7 @@ from sqlalchemy import delete
 
 from dbnd.tracking import DELETED, METRIC_SOURCE, PARAM_SOURCE, storable
 from dbnd_tracker._ingest.points import TEXT_SOURCES
-from dbnd_tracker._storage.bulk import insert_points, insert_rows, value_rows
+from dbnd_tracker._storage.bulk import chunks, insert_points, insert_rows, value_rows
 from dbnd_tracker._storage.encoding import Kind, encode_all
 from dbnd_tracker._storage.models import Param, Tag
 from dbnd_tracker._storage.repeats import Known
@@ -30,8 +30,6 @@ _LOCKED: Final = (
     "FROM ({rows}) AS wanted JOIN metric_series AS series ON series.id = wanted.column1 ORDER BY series.id"
 )
 _LOCK: Final = {"sqlite": "", "postgresql": " FOR NO KEY UPDATE OF series"}
-# Series of one statement.
-_CHUNK: Final = 1_000
 # What a batch of points changes in the sums of a series, by its column: the row that is there, and what is added.
 # The last value is MLflow's: that of the highest step, then of the latest time, then the greatest one; no step is the
 # step 0, and NaN counts as 0. Of texts of one step and time the one that came last counts.
@@ -220,10 +218,9 @@ def _lock(connection: Connection, ids: list[int]) -> dict[int, Known]:
     """
     dialect = connection.dialect.name
     found: dict[int, Known] = {}
-    for start in range(0, len(ids), _CHUNK):
-        part = tuple(ids[start : start + _CHUNK])
+    for part in chunks(ids):
         text = _LOCKED.format(rows=value_rows(dialect, 1, len(part))) + _LOCK[dialect]
-        found.update((row[0], Known(*row)) for row in connection.exec_driver_sql(text, part))
+        found.update((row[0], Known(*row)) for row in connection.exec_driver_sql(text, tuple(part)))
     if len(found) != len(ids):
         msg = "metrics are deleted as they are written"
         raise StaleIdsError(msg)

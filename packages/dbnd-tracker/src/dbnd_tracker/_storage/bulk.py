@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    T = TypeVar("T")
+
+CHUNK: Final = 1_000
+"""Values of one IN list or VALUES clause; SQLite takes some 32,000 variables."""
 # Rows of one statement.
 _ROWS: Final = 100
 _POINT: Final = tuple(column.name for column in Metric.__table__.columns)
@@ -26,6 +30,12 @@ _COPY: Final = f"COPY metrics ({', '.join(_POINT)}) FROM STDIN"
 _NULL: Final = r"\N"
 # What COPY's text form writes with a backslash.
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+
+
+def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """``values`` in parts for one statement each."""
+    for start in range(0, len(values), CHUNK):
+        yield values[start : start + CHUNK]
 
 
 def insert_rows(
@@ -74,15 +84,11 @@ def insert_points(connection: Connection, columns: Sequence[Sequence[Any]]) -> N
         _copy(connection, columns)
         return
     # Columns of nothing but None are left out: SQLite's driver looks long for what each None is to be written as.
-    given = {name: column for name, column in zip(_POINT, columns, strict=True) if any(map(_is_given, column))}
+    given = {name: column for name, column in zip(_POINT, columns, strict=True) if column.count(None) < len(column)}
     values: list[Any] = [None] * (len(columns[0]) * len(given))
     for place, column in enumerate(given.values()):
         values[place :: len(given)] = column
     insert_rows(connection, "metrics", tuple(given), values)
-
-
-def _is_given(value: object) -> bool:
-    return value is not None
 
 
 def _copy(connection: Connection, columns: Sequence[Sequence[Any]]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, or_, select, update
 
+from dbnd_tracker._storage.bulk import chunks
 from dbnd_tracker._storage.models import Deleted
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy.orm import Session
-
-# Values in one IN list.
-_CHUNK: Final = 1_000
 
 
 class DeletedUids:
@@ -38,29 +36,23 @@ class DeletedUids:
 
     def find(self, uids: Iterable[str | None]) -> set[str]:
         """Those of these uids that were deleted."""
-        wanted = sorted({uid for uid in uids if uid is not None})
-        for start in range(0, len(wanted), _CHUNK):
-            part = wanted[start : start + _CHUNK]
+        wanted = {uid for uid in uids if uid is not None}
+        for part in chunks(sorted(wanted)):
             found = self._session.execute(select(Deleted.uid, Deleted.run_uid).where(Deleted.uid.in_(part)))
             self._runs.update((row.uid, row.run_uid) for row in found)
-        return {uid for uid in wanted if uid in self._runs}
+        return wanted & self._runs.keys()
 
     def drop(self, uid: str, events: int = 1) -> None:
         """Count events that name ``uid``, if ``find`` has found it."""
         if uid in self._runs:
             self.dropped[self._runs[uid]] += events
 
-    def add(self, uids: Iterable[str], owner: str) -> None:
-        """Note that what was started below a deleted run is deleted, too.
-
-        Args:
-            uids: What was started.
-            owner: Uid of what ``find`` has found above it.
-        """
-        new = sorted(set(uids) - self.find(uids))
+    def add(self, uids: Collection[str], owner: str) -> None:
+        """Note that ``uids``, started below ``owner``, which ``find`` has found, are deleted, too."""
         run_uid = self._runs[owner]
-        rows = [{"uid": uid, "run_uid": run_uid, "deleted_at": self._now, "dropped": 0} for uid in new]
-        if rows:
+        new = sorted(set(uids) - self.find(uids))
+        if new:
+            rows = [{"uid": uid, "run_uid": run_uid, "deleted_at": self._now, "dropped": 0} for uid in new]
             self._session.execute(insert(Deleted), rows)
             self._runs.update(dict.fromkeys(new, run_uid))
 

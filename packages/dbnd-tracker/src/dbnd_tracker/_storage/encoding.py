@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dbnd.tracking import storable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 class Kind(IntEnum):
@@ -109,28 +109,33 @@ def readable(value: Any, depth: int = MAX_DEPTH) -> Any:  # noqa: PLR0911  any J
     return [readable(each, depth - 1) for each in value]
 
 
+class _Written(str):
+    """Text that stands in JSON as it is."""
+
+    __slots__ = ()
+
+
 def _json_text(value: object) -> str:
-    """The JSON of ``value``, however deep it is nested."""
-    # What is still to be written, the next last: values, and texts to be written as they are.
-    pending: list[tuple[bool, Any]] = [(True, value)]
-    parts = []
+    """The JSON of ``value``, however deep it is nested, where ``json`` would run out of stack."""
+    pending: list[Any] = [value]  # the next last
+    parts: list[str] = []
     while pending:
-        is_value, each = pending.pop()
-        if not is_value:
+        each = pending.pop()
+        if isinstance(each, _Written):
             parts.append(each)
         elif isinstance(each, dict):
-            members = [[(False, f"{json.dumps(key)}: "), (True, member)] for key, member in each.items()]
-            pending += _between("{", members, "}")
+            names = [f"{json.dumps(key)}: " for key in each]
+            pending += _between("{", zip(names, each.values(), strict=True), "}")
         elif isinstance(each, (list, tuple)):
-            pending += _between("[", [[(True, member)] for member in each], "]")
+            pending += _between("[", (("", member) for member in each), "]")
         else:
             parts.append(json.dumps(readable(each)))
     return "".join(parts)
 
 
-def _between(start: str, members: list[list[tuple[bool, Any]]], end: str) -> list[tuple[bool, Any]]:
+def _between(start: str, members: Iterable[tuple[str, object]], end: str) -> list[Any]:
     """What a list or an object is written as, the first last."""
-    found: list[tuple[bool, Any]] = [(False, start)]
-    for place, member in enumerate(members):
-        found += [(False, ", "), *member] if place else member
-    return [*found, (False, end)][::-1]
+    parts: list[Any] = [_Written(start)]
+    for place, (name, member) in enumerate(members):
+        parts += (_Written(f", {name}" if place else name), member)
+    return [*parts, _Written(end)][::-1]

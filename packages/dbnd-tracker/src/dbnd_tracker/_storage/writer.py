@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from dbnd_tracker._storage.base import Base
-from dbnd_tracker._storage.bulk import insert_rows, value_rows
+from dbnd_tracker._storage.bulk import chunks, insert_rows, value_rows
 from dbnd_tracker._storage.deleted import DeletedUids
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
 from dbnd_tracker._storage.repeats import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy.orm import Session
+
+    from dbnd_tracker._storage.base import Base
 
     Row = TypeVar("Row", Run, TaskRun, Attempt, TaskDefinition)
     A = TypeVar("A")
 
-# Ids of so many attempts, keys and series are remembered; past it all are forgotten and looked up again.
+# Ids of so many rows are remembered; past it all are forgotten and looked up again.
 _REMEMBERED: Final = 200_000
 # Points of which marks are kept, 8 bytes of each, before those of another series take their place.
 _MARKS: Final = 2_000_000
-# Values in one IN list; SQLite takes some 32,000 variables.
-_CHUNK: Final = 1_000
 
 
 class StaleIdsError(Exception):
@@ -38,16 +38,15 @@ class IdCache:
     """Ids that committed transactions have seen, of one database."""
 
     def __init__(self) -> None:
-        self.attempts: dict[str, int] = {}
-        self.keys: dict[str, int] = {}
-        self.series: dict[tuple[int, int], int] = {}
+        self.ids: defaultdict[type[Base], dict[Any, int]] = defaultdict(dict)
+        """By model, and by what names a row of it: uid, name, or a tuple of ids."""
         self.seen: dict[int, Seen] = {}
         """What is known of the points of series that had to be looked through, by id."""
 
     def clear(self) -> None:
         """Forget all ids."""
-        for ids in (self.attempts, self.keys, self.series, self.seen):
-            ids.clear()
+        self.ids.clear()
+        self.seen.clear()
 
 
 class Writer:
@@ -65,18 +64,16 @@ class Writer:
         self.now = datetime.now(timezone.utc)
         """Time of receipt, which stands in for missing timestamps."""
         self._cache = cache
-        self._new = IdCache()
+        self._new: defaultdict[type[Base], dict[Any, int]] = defaultdict(dict)
         self.deleted = DeletedUids(session, self.now)
-        dialect = session.get_bind().dialect.name
-        self._insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+        self._insert = postgresql.insert if self.connection.dialect.name == "postgresql" else sqlite.insert
 
     def keep_ids(self) -> None:
         """Remember the ids of this transaction, which is committed."""
-        if len(self._cache.attempts) + len(self._cache.series) + len(self._cache.keys) > _REMEMBERED:
+        if sum(map(len, tuple(self._cache.ids.values()))) > _REMEMBERED:
             self._cache.clear()
-        self._cache.attempts |= self._new.attempts
-        self._cache.keys |= self._new.keys
-        self._cache.series |= self._new.series
+        for model, ids in self._new.items():
+            self._cache.ids[model] |= ids
 
     def forget_ids(self) -> None:
         """Look all ids up again: those that are remembered may be of another database."""
@@ -90,7 +87,7 @@ class Writer:
     def rows(self, model: type[Row], uids: Iterable[str]) -> dict[str, Row]:
         """The rows of ``model`` with these uids, by uid, locked as by ``row`` in one order everywhere."""
         found: dict[str, Row] = {}
-        for chunk in _chunks(sorted(set(uids))):
+        for chunk in chunks(sorted(set(uids))):
             wanted = select(model).where(model.uid.in_(chunk)).order_by(model.uid).with_for_update(key_share=True)
             found.update((row.uid, row) for row in self.session.scalars(wanted))
         return found
@@ -116,37 +113,34 @@ class Writer:
 
     def attempt_ids(self, uids: Collection[str]) -> Mapping[str, int]:
         """Ids of attempts by uid; those that no event has named before get their rows, but no deleted ones."""
-        return self._ids(self._cache.attempts, self._new.attempts, uids, Attempt, "uid")
+        return self._ids(Attempt, uids, "uid")
 
     def key_ids(self, names: Collection[str]) -> Mapping[str, int]:
         """Ids of metric keys by name."""
-        return self._ids(self._cache.keys, self._new.keys, names, MetricKey, "name")
+        return self._ids(MetricKey, names, "name")
 
     def series_ids(self, pairs: Collection[tuple[int, int]]) -> Mapping[tuple[int, int], int]:
         """Ids of metric series by the ids of attempt and key."""
-        return self._ids(self._cache.series, self._new.series, pairs, MetricSeries, "attempt_id", "key_id")
+        return self._ids(MetricSeries, pairs, "attempt_id", "key_id")
 
-    def _ids(
-        self, known: dict[A, int], new: dict[A, int], wanted: Collection[A], model: type[Base], *names: str
-    ) -> Mapping[A, int]:
+    def _ids(self, model: type[Base], wanted: Collection[A], *names: str) -> Mapping[A, int]:
         """Ids of the rows of ``model`` with the wanted values in ``names``; those that are missing are made."""
-        ids = {value: found for value in wanted if (found := known.get(value, new.get(value))) is not None}
+        known, new = self._cache.ids[model], self._new[model]
+        ids: dict[Any, int] = {value: one for value in wanted if (one := known.get(value) or new.get(value))}
         missing = [value for value in wanted if value not in ids]
         if missing:
             self.session.flush()  # a row may be one of its objects as yet
-        for insert_missing in (False, True):
-            if not missing:
-                break
-            if insert_missing:
-                if model is Attempt:
-                    gone = self.deleted.find(map(str, missing))
-                    missing = [value for value in missing if value not in gone]
-                # In one order everywhere, so that two transactions cannot wait for each other.
-                self._insert_missing(model, names, sorted(missing))
-            for chunk in _chunks(missing):
-                new.update(self._look_up(model, names, chunk))
-            ids |= {value: new[value] for value in missing if value in new}
-            missing = [value for value in missing if value not in new]
+            found = self._look_up(model, names, missing)
+            # In one order everywhere, so that two transactions cannot wait for each other.
+            absent: list[Any] = sorted(set(missing) - found.keys())
+            if absent and model is Attempt:
+                gone = self.deleted.find(absent)
+                absent = [uid for uid in absent if uid not in gone]
+            if absent:
+                self._insert_missing(model, names, absent)
+                found |= self._look_up(model, names, absent)
+            new |= found
+            ids |= found
         return ids
 
     def _insert_missing(self, model: type[Base], names: tuple[str, ...], values: Sequence[Any]) -> None:
@@ -159,14 +153,16 @@ class Writer:
         insert_rows(self.connection, model.__tablename__, (*names, *defaults), rows, "ON CONFLICT DO NOTHING")
 
     def _look_up(self, model: type[Base], names: tuple[str, ...], values: Sequence[Any]) -> dict[Any, int]:
-        connection = self.connection
-        rows = value_rows(connection.dialect.name, len(names), len(values))
         columns = ", ".join(f"known.{name}" for name in names)
         same = " AND ".join(f"known.{name} = wanted.column{place}" for place, name in enumerate(names, 1))
-        # A join: SQLite reads the whole table for (a, b) IN (VALUES …).
-        text = f"SELECT known.id, {columns} FROM ({rows}) AS wanted JOIN {model.__tablename__} AS known ON {same}"  # noqa: S608  our own
-        found = connection.exec_driver_sql(text, tuple(part for value in values for part in _parts(value)))
-        return {(row[1] if len(names) == 1 else tuple(row[1:])): row[0] for row in found}
+        ids: dict[Any, int] = {}
+        for chunk in chunks(values):
+            rows = value_rows(self.connection.dialect.name, len(names), len(chunk))
+            # A join: SQLite reads the whole table for (a, b) IN (VALUES …).
+            text = f"SELECT known.id, {columns} FROM ({rows}) AS wanted JOIN {model.__tablename__} AS known ON {same}"  # noqa: S608  our own
+            found = self.connection.exec_driver_sql(text, tuple(part for value in chunk for part in _parts(value)))
+            ids.update((row[1] if len(names) == 1 else tuple(row[1:]), row[0]) for row in found)
+        return ids
 
     def seen(self, series_id: int) -> Seen:
         """What is known of the points of a series; forgotten when a transaction fails."""
@@ -181,7 +177,7 @@ class Writer:
         run_id = (
             select(Run.id).join(TaskRun, TaskRun.run_uid == Run.uid).where(TaskRun.uid == Attempt.task_run_uid)
         ).scalar_subquery()
-        for chunk in _chunks(sorted(task_run_uids)):
+        for chunk in chunks(sorted(task_run_uids)):
             unlinked = update(Attempt).where(Attempt.task_run_uid.in_(chunk), Attempt.run_id.is_distinct_from(run_id))
             self.session.execute(unlinked.values(run_id=run_id), execution_options={"synchronize_session": False})
 
@@ -207,8 +203,3 @@ class Writer:
 
 def _parts(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
-
-
-def _chunks(values: Sequence[A]) -> Iterator[Sequence[A]]:
-    for start in range(0, len(values), _CHUNK):
-        yield values[start : start + _CHUNK]
