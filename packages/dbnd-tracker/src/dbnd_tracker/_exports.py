@@ -1,19 +1,24 @@
-"""Runs as files, for the terminal and the read API: as JSON with everything, as CSV and Parquet with their points."""
+"""Runs as files, for the terminal and the read API: as JSON with everything, as CSV and Parquet with their points.
+
+Each form is made a part at a time, so that a run of any length takes little memory: text or bytes, and how many points
+they hold.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dbnd import UsageError
 
 if TYPE_CHECKING:
     from dbnd_tracker._reader import RunReader
-    from dbnd_tracker._views import RunDetail, TaskRunView
+    from dbnd_tracker._views import RunDetail
 
 COLUMNS: Final = ("run_uid", "run_name", "job_name", "task", "metric", "step", "timestamp", "value", "text")
 """Columns of CSV and Parquet: the time in UTC; a value that is no number stands in ``text``."""
@@ -22,59 +27,44 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\u
 """Starts of what spreadsheets compute, those in full width included, as OWASP lists them."""
 
 
-def write_run(reader: RunReader, run: RunDetail, stream: IO[str]) -> Iterator[int]:
-    """Write a run as JSON, a part at a time, and yield how many points each part has.
-
-    It is the run as the read API has it, each task run with its ``log_body`` and, by metric, all ``points``.
-    """
+def run_json(reader: RunReader, run: RunDetail) -> Iterator[tuple[str, int]]:
+    """A run as the read API has it, each task run with its ``log_body`` and, by metric, all ``points``."""
     tasks = [task.model_dump(mode="json") for task in run.task_runs]
-    stream.write(f'{run.model_dump_json(exclude={"task_runs"})[:-1]}, "task_runs": [')
+    yield f'{run.model_dump_json(exclude={"task_runs"})[:-1]}, "task_runs": [', 0
     for number, task in enumerate(tasks):
         task["log_body"] = reader.log(task["task_run_uid"])
-        stream.write(f'{", " if number else ""}{json.dumps(task)[:-1]}, "points": {{')
+        yield f'{", " if number else ""}{json.dumps(task)[:-1]}, "points": {{', 0
         for place, metric in enumerate(task["metrics"]):
-            stream.write(f"{', ' if place else ''}{json.dumps(metric['key'])}: [")
-            yield 0
+            yield f"{', ' if place else ''}{json.dumps(metric['key'])}: [", 0
             for count, point in enumerate(reader.points(task["task_run_uid"], metric["key"])):
-                stream.write(f"{', ' if count else ''}{json.dumps(point)}")
-                yield 1
-            stream.write("]")
-        stream.write("}}")
-    stream.write("]}")
-    yield 0
+                yield f"{', ' if count else ''}{json.dumps(point)}", 1
+            yield "]", 0
+        yield "}}", 0
+    yield "]}", 0
 
 
-def write_json(reader: RunReader, runs: Sequence[RunDetail], stream: IO[str]) -> Iterator[int]:
-    """Write an array of runs (see ``write_run``)."""
-    stream.write("[")
+def runs_json(reader: RunReader, runs: Sequence[RunDetail]) -> Iterator[tuple[str, int]]:
+    """An array of runs."""
+    yield "[", 0
     for number, run in enumerate(runs):
-        stream.write(",\n" if number else "\n")
-        yield from write_run(reader, run, stream)
-    stream.write("\n]\n")
+        yield ",\n" if number else "\n", 0
+        yield from run_json(reader, run)
+    yield "\n]\n", 0
 
 
-class _Lines:
-    """Ends the lines of CSV as Unix does; the writer itself ends them otherwise, so that it quotes both characters."""
+class _Line:
+    """Makes ``writerow`` return its line, which ends as in Unix; only with its own end both characters are quoted."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def write(self, line: str) -> int:
-        """Write one line."""
-        return self._stream.write(line.removesuffix("\r\n") + "\n")
+    def write(self, line: str) -> str:
+        return line.removesuffix("\r\n") + "\n"
 
 
-def write_csv(reader: RunReader, runs: Sequence[RunDetail], stream: IO[str]) -> Iterator[int]:
-    """Write all points of ``runs`` as CSV, and yield how many were written since the last time, at first none.
-
-    Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay numbers.
-    """
-    writer = csv.writer(_Lines(stream))
-    writer.writerow(COLUMNS)
-    yield 0
+def points_csv(reader: RunReader, runs: Sequence[RunDetail]) -> Iterator[tuple[str, int]]:
+    """All points of runs; text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    writer: Any = csv.writer(_Line())
+    yield writer.writerow(COLUMNS), 0
     for row in _rows(reader, runs):
-        writer.writerow([_cell(value) for value in row])
-        yield 1
+        yield writer.writerow([_cell(value) for value in row]), 1
 
 
 def _cell(value: Any) -> Any:
@@ -83,8 +73,8 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def write_parquet(reader: RunReader, runs: Sequence[RunDetail], stream: IO[bytes]) -> Iterator[int]:
-    """Write all points of ``runs`` as Parquet, and yield how many were written since the last time, at first none.
+def points_parquet(reader: RunReader, runs: Sequence[RunDetail]) -> Iterator[tuple[bytes, int]]:
+    """All points of runs.
 
     Raises:
         UsageError: There is no pyarrow.
@@ -93,41 +83,65 @@ def write_parquet(reader: RunReader, runs: Sequence[RunDetail], stream: IO[bytes
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
-        msg = "Parquet needs the Python package pyarrow: `pip install 'dbnd-tracker[parquet]'`, or export to CSV."
-        raise UsageError(msg) from None
+        text = "Parquet needs the Python package pyarrow: `pip install 'dbnd-tracker[parquet]'`, or export to CSV."
+        raise UsageError(text) from None
     kinds = {"step": pa.int64(), "timestamp": pa.timestamp("ms", tz="UTC"), "value": pa.float64()}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
-    with parquet.ParquetWriter(stream, schema) as writer:
-        yield 0
+    sink = _Sink()
+    with parquet.ParquetWriter(sink, schema) as writer:
+        yield sink.take(), 0
         rows = _rows(reader, runs)
         while chunk := list(islice(rows, _CHUNK)):
             columns = zip(zip(*chunk, strict=True), schema, strict=True)
             writer.write_table(pa.Table.from_arrays([pa.array(values, f.type) for values, f in columns], schema=schema))
-            yield len(chunk)
+            yield sink.take(), len(chunk)
+    yield sink.take(), 0
 
 
-WRITERS: Final[dict[str, Callable[[RunReader, Sequence[RunDetail], IO[Any]], Iterator[int]]]] = {
-    "json": write_json,
-    "csv": write_csv,
-    "parquet": write_parquet,
+class _Sink(io.BytesIO):
+    """A file that is taken away as it is written."""
+
+    taken = 0
+
+    def tell(self) -> int:
+        """Where the file ends; formats note where their parts begin."""
+        return self.taken + super().tell()
+
+    def seekable(self) -> bool:
+        """What was taken cannot be written again."""
+        return False
+
+    def close(self) -> None:
+        """Stay open: what was written last is taken when the writer has ended."""
+
+    def take(self) -> bytes:
+        """What was written since the last time."""
+        part = self.getvalue()
+        self.taken += len(part)
+        self.seek(0)
+        self.truncate()
+        return part
+
+
+FORMS: Final[dict[str, Callable[[RunReader, Sequence[RunDetail]], Iterator[tuple[Any, int]]]]] = {
+    "json": runs_json,
+    "csv": points_csv,
+    "parquet": points_parquet,
 }
 
 
 def _rows(reader: RunReader, runs: Sequence[RunDetail]) -> Iterator[tuple[Any, ...]]:
     for run in runs:
         for task in run.task_runs:
+            name = task.task_af_id or task.name or task.task_run_uid
             for metric in task.metrics:
                 for point in reader.points(task.task_run_uid, metric.key):
-                    yield _row(run, task, metric.key, point)
+                    place = (run.run_uid, run.name, run.job_name, name, metric.key, point["step"])
+                    time = datetime.fromtimestamp(point["timestamp"] / 1000, timezone.utc)
+                    yield *place, time, *_number_and_text(point["value"], point["type"])
 
 
-def _row(run: RunDetail, task: TaskRunView, key: str, point: dict[str, Any]) -> tuple[Any, ...]:
-    value, kind = point["value"], point["type"]
-    number, text = None, None
+def _number_and_text(value: Any, kind: str) -> tuple[float | None, str | None]:
     if kind in {"float", "int"}:  # NaN and infinities are read as their names
-        number = value if isinstance(value, int) else float(value)
-    else:
-        text = value if kind == "str" else json.dumps(value, ensure_ascii=False)
-    name = task.task_af_id or task.name or task.task_run_uid
-    time = datetime.fromtimestamp(point["timestamp"] / 1000, timezone.utc)
-    return (run.run_uid, run.name, run.job_name, name, key, point["step"], time, number, text)
+        return (value if isinstance(value, int) else float(value)), None
+    return None, value if kind == "str" else json.dumps(value, ensure_ascii=False)
