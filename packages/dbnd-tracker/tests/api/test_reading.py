@@ -443,8 +443,10 @@ def test_a_run_is_found_by_what_any_of_its_task_runs_logged(tracker: Any, server
         assert sorted(_names(server, expression=expression)) == names
         page = server.get("/", params={"where": expression}).text
         assert sorted(name for name in ("both", "small", "large") if f">{name}<" in page) == names
-    by_metric = json.dumps([{"name": "metrics.loss", "op": "lt", "val": 1}])
-    assert server.get("/api/v1/jobs", params={"filter": by_metric}).status_code == 400
+    for value, jobs in ((1, ["nightly"]), (0.1, [])):
+        by_metric = json.dumps([{"name": "metrics.loss", "op": "lt", "val": value}])
+        found = server.get("/api/v1/jobs", params={"filter": by_metric}).json()["data"]
+        assert [job["name"] for job in found] == jobs
 
 
 def test_values_of_every_kind_are_compared_with_bounds(tracker: Any, server: Any) -> None:

@@ -1,4 +1,4 @@
-"""Login, readiness and tokens, as the clients of the protocol ask for them."""
+"""Tokens and logins: of clients, as they ask for them, and of people, by a form of the web page."""
 
 from __future__ import annotations
 
@@ -7,23 +7,42 @@ import secrets
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import parse_qs
 
 from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, BeforeValidator, Field
+from starlette.concurrency import run_in_threadpool
 
 from dbnd_tracker._access.roles import Role
-from dbnd_tracker._access.tokens import ANYONE, LABEL_LENGTH, create_token, open_session
-from dbnd_tracker._middleware.access import CSRF_COOKIE, address_of, identity_of, set_session_cookie
+from dbnd_tracker._access.tokens import (
+    ANYONE,
+    LABEL_LENGTH,
+    ThrottledError,
+    close_session,
+    create_token,
+    open_session,
+)
+from dbnd_tracker._api.pages import HEADERS
+from dbnd_tracker._middleware.access import (
+    CSRF_COOKIE,
+    SESSION_COOKIE,
+    address_of,
+    identity_of,
+    set_session_cookie,
+)
+from dbnd_tracker._pages.templates import make_templates
 from dbnd_tracker._schemas.fields import from_digits
 
 if TYPE_CHECKING:
-    from dbnd_tracker._access.tokens import Identity, Keyring
+    from dbnd_tracker._access.tokens import Keyring
     from dbnd_tracker._storage.database import Database
     from dbnd_tracker._storage.writer import Writer
 
 _LOGIN: Final = {"username": "databand", "password": "a token"}
+_FORM_HEADERS: Final = {**HEADERS, "Cache-Control": "no-store"}
+_MOST_FIELDS: Final = 10
 _LONGEST_LIFESPAN: Final = 100 * 365 * 24 * 3600
-
 
 _Lifespan = Annotated[int, Field(gt=0, le=_LONGEST_LIFESPAN)]
 
@@ -43,10 +62,7 @@ class TokenWanted(BaseModel):
     """
 
     label: Annotated[str, Field(min_length=1, max_length=LABEL_LENGTH)]
-    lifespan: Annotated[
-        _Lifespan | None,
-        BeforeValidator(from_digits, json_schema_input_type=_Lifespan | None),
-    ] = None
+    lifespan: Annotated[_Lifespan | None, BeforeValidator(from_digits, json_schema_input_type=_Lifespan | None)] = None
 
 
 class TokenMade(BaseModel):
@@ -57,21 +73,15 @@ class TokenMade(BaseModel):
 
 
 def auth_router(database: Database, keyring: Keyring | None) -> APIRouter:
-    """Routes under ``/api/v1/auth``.
-
-    Args:
-        database: Where tokens and sessions stand.
-        keyring: What tells whose they are; None where the tracker asks for no token.
-    """
+    """Routes under ``/api/v1/auth``; without ``keyring`` the tracker asks for no token."""
     router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
 
     @router.get("/csrf")
     def csrf(request: Request, response: Response) -> Status:
         """Set the cookie whose value clients repeat as a header."""
         if CSRF_COOKIE not in request.cookies:
-            response.set_cookie(
-                CSRF_COOKIE, secrets.token_hex(16), samesite="strict", secure=request.url.scheme == "https"
-            )
+            is_secure = request.url.scheme == "https"
+            response.set_cookie(CSRF_COOKIE, secrets.token_hex(16), samesite="strict", secure=is_secure)
         return Status()
 
     @router.post(
@@ -82,10 +92,12 @@ def auth_router(database: Database, keyring: Keyring | None) -> APIRouter:
     async def login(request: Request, response: Response) -> Status:
         """Open a session: the password is a token, of any user. Without tokens, everyone may come in."""
         if keyring is not None:
-            password = _password(await request.body())
-            secret = (
-                None if password is None else await open_session_of(database, keyring, password, address_of(request))
-            )
+            try:
+                password = json.loads(await request.body())["password"]
+            except (ValueError, TypeError, KeyError, RecursionError):
+                password = None
+            is_text = isinstance(password, str)
+            secret = await _open_session(database, keyring, password, address_of(request)) if is_text else None
             if secret is None:
                 detail = "The password is no token of this tracker; clients take it from core.dbnd_password."
                 raise HTTPException(HTTPStatus.UNAUTHORIZED, detail)
@@ -113,25 +125,69 @@ def auth_router(database: Database, keyring: Keyring | None) -> APIRouter:
     return router
 
 
-async def open_session_of(database: Database, keyring: Keyring, password: str, address: str) -> str | None:
+def login_router(database: Database, keyring: Keyring | None) -> APIRouter:
+    """Routes of the form; without ``keyring`` there is nothing to ask for, and they lead to the page."""
+    router = APIRouter(include_in_schema=False)
+    template = make_templates().get_template("login.html")
+
+    def form(request: Request, wanted: str, problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
+        is_open = SESSION_COOKIE in request.cookies and not problem
+        return HTMLResponse(template.render(problem=problem, next=wanted, is_open=is_open), status, _FORM_HEADERS)
+
+    @router.get("/login")
+    def show(request: Request) -> Response:
+        wanted = _local(request.query_params.get("next", "/"))
+        return form(request, wanted) if keyring else RedirectResponse("/", HTTPStatus.SEE_OTHER)
+
+    @router.post("/login")
+    async def log_in(request: Request) -> Response:
+        try:
+            fields = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS)
+        except ValueError:
+            fields = {}
+        wanted = _local(fields.get("next", ["/"])[-1])
+        answer = RedirectResponse(wanted, HTTPStatus.SEE_OTHER)
+        if keyring:
+            token = fields.get("token", [""])[-1].strip()
+            try:
+                secret = await _open_session(database, keyring, token, address_of(request))
+            except ThrottledError as error:
+                answered = form(request, wanted, str(error), HTTPStatus.TOO_MANY_REQUESTS)
+                answered.headers["Retry-After"] = str(error.seconds)
+                return answered
+            if secret is None:
+                return form(request, wanted, "This is no token of this tracker.", HTTPStatus.UNAUTHORIZED)
+            set_session_cookie(request, answer, secret)
+        return answer
+
+    @router.post("/logout")
+    def log_out(request: Request) -> Response:
+        secret = request.cookies.get(SESSION_COOKIE)
+        if keyring and secret:
+            database.write(lambda writer: close_session(writer, secret))
+        answer = RedirectResponse("/login", HTTPStatus.SEE_OTHER)
+        answer.delete_cookie(SESSION_COOKIE)
+        return answer
+
+    return router
+
+
+async def _open_session(database: Database, keyring: Keyring, password: str, address: str) -> str | None:
     """The secret of a new session for whose token ``password`` is, or None when it is none.
 
     Raises:
         ThrottledError: Too many wrong ones came from ``address``.
     """
-    from starlette.concurrency import run_in_threadpool
 
     def work() -> str | None:
         with database.read() as session:
-            identity: Identity | None = keyring.of_token(session, password, address)
+            identity = keyring.of_token(session, password, address)
         return None if identity is None else database.write(lambda writer: open_session(writer, identity))
 
     return await run_in_threadpool(work)
 
 
-def _password(body: bytes) -> str | None:
-    try:
-        found = json.loads(body)["password"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return found if isinstance(found, str) else None
+def _local(wanted: str) -> str:
+    """``wanted`` if it is a page of this tracker, else its first page: a link must not lead elsewhere after a login."""
+    is_local = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isprintable()
+    return wanted if is_local and wanted.isascii() else "/"

@@ -23,7 +23,7 @@ def export_runs(reader: RunReader, runs: Sequence[RunDetail], form: str | None, 
     Args:
         reader: Where the points are read.
         runs: What is written.
-        form: One of ``WRITERS``; None is what the name of the file says, or else JSON.
+        form: One of ``FORMS``; None is what the name of the file says, or else JSON.
         file: The file, or None for standard output.
 
     Raises:

@@ -79,5 +79,5 @@ def _operations() -> Any:
 
 
 def _view(row: Any) -> views.DatasetOperationView:
-    owner = {name: value for name, value in row._mapping.items() if name != "DatasetOperation"}  # noqa: SLF001  SQLAlchemy's public name
-    return views.view_of(views.DatasetOperationView, row.DatasetOperation, **owner)
+    owner = row._asdict()
+    return views.view_of(views.DatasetOperationView, owner.pop("DatasetOperation"), **owner)

@@ -1,14 +1,12 @@
 """The table of runs: found, sorted and paged by anything that a run has or has logged.
 
-Newest first, the database finds a page by its key. Other orders and conditions on what was logged are settled here,
-over one slim row for each run that the other conditions leave: SQLite and PostgreSQL agree neither on how texts sort
-nor on which texts are numbers, and ten thousand such rows take some hundredths of a second.
+Newest first, the database finds a page by its key. Other orders are made here, over one slim row for each run: SQLite
+and PostgreSQL agree neither on how texts sort nor on which texts are numbers, and ten thousand such rows take some
+hundredths of a second.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -16,19 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, func, or_, select
 
 from dbnd_tracker._queries.expressions import (
-    Attribute,
-    Both,
-    Comparison,
-    Either,
     Expression,
     Field,
-    Not,
     QueryError,
     as_number,
 )
-from dbnd_tracker._queries.logged import TABLES, logged_values, select_logged, value_of
-from dbnd_tracker._queries.runs import SUMMARY, clause, column_of, runs_by_uid, summary
-from dbnd_tracker._storage.models import Attempt, MetricSeries, Run
+from dbnd_tracker._queries.logged import logged_values
+from dbnd_tracker._queries.runs import SUMMARY, clause, runs_by_uid, summary
+from dbnd_tracker._storage.models import Run
 from dbnd_tracker._views import ListMeta, RunList, RunSummary
 
 if TYPE_CHECKING:
@@ -46,12 +39,6 @@ _ORDERS: Final[dict[str, Any]] = {
 }
 ORDERS: Final = tuple(_ORDERS)
 """What runs can be sorted by, besides what they logged."""
-_BOUNDS: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "<": operator.le,
-    "<=": operator.le,
-    ">": operator.ge,
-    ">=": operator.ge,
-}
 _MAX_CHOICES: Final = 200
 
 
@@ -94,7 +81,7 @@ def run_table(
 
     Args:
         session: Where to read.
-        conditions: What holds for the runs. One on what was logged holds where it does for any task run.
+        conditions: What holds for the runs.
         search: A part of the run's name, job, project, user or description, or the start of its uid.
         order: One of ``ORDERS``, or something logged. Runs without a value come last.
         descending: Largest first.
@@ -103,14 +90,14 @@ def run_table(
         before: Uid of the run after the page.
         offset: How many runs to leave out at the start, where neither of those two is given.
     """
-    clauses, others = _split(session, conditions)
+    clauses = [clause(session, condition) for condition in conditions if condition is not None]
     if search:
         columns = (Run.name, Run.job_name, Run.project_name, Run.user, Run.description)
         contained = [func.lower(column).contains(search.lower(), autoescape=True) for column in columns]
         clauses.append(or_(*contained, Run.uid.startswith(search.lower(), autoescape=True)))
-    if order == STARTED and not others:
+    if order == STARTED:
         return _by_time(session, clauses, descending=descending, limit=limit, after=after, before=before, offset=offset)
-    uids = _sorted(session, clauses, others, order, descending=descending)
+    uids = _sorted(session, clauses, order, descending=descending)
     places = {uid: place for place, uid in enumerate(uids)}
     start = offset
     if after in places:
@@ -119,21 +106,6 @@ def run_table(
         start = max(places[before] - limit, 0)
     runs = runs_by_uid(session, uids[start : start + limit])
     return RunTable(runs, len(uids), start > 0, start + limit < len(uids), start + 1)
-
-
-def _split(
-    session: Session, conditions: Iterable[Expression | None]
-) -> tuple[list[ColumnElement[bool]], list[Expression]]:
-    """What the database finds, as SQL, and the conditions that are settled here."""
-    clauses, others = [], []
-    for condition in conditions:
-        for part in condition.parts if isinstance(condition, Both) else [condition] if condition else []:
-            sql = clause(session, part)
-            if sql is None:
-                others.append(part)
-            else:
-                clauses.append(sql)
-    return clauses, others
 
 
 def list_runs(
@@ -200,25 +172,17 @@ def _time_order(is_falling: bool) -> list[ColumnElement[Any]]:
 def _sorted(
     session: Session,
     clauses: list[ColumnElement[bool]],
-    others: list[Expression],
     order: str | Field,
     *,
     descending: bool,
 ) -> list[str]:
     """Uids of all runs found, in their order."""
-    tests = [_test(session, expression) for expression in others]
-    if order == STARTED:
-        # Times, which take long to read, are left to the database.
-        uids = session.scalars(select(Run.uid).where(*clauses).order_by(*_time_order(descending)))
-        return [uid for uid in uids if all(test(uid) for test in tests)]
     column = Run.start_time if isinstance(order, Field) else _ORDERS[order]
     query = select(Run.uid, Run.start_time, column.label("key")).where(*clauses)
     rows = session.execute(query.order_by(*_time_order(is_falling=True))).all()
     values = logged_values(session, [order]) if isinstance(order, Field) else {}
     found = []
     for row in rows:
-        if not all(test(row.uid) for test in tests):
-            continue
         key = values.get(row.uid, {}).get(order) if isinstance(order, Field) else row.key
         if order == "took":
             key = None if key is None else (key - row.start_time).total_seconds()
@@ -237,50 +201,6 @@ def _sort_key(run: _Slim) -> tuple[int, float, str]:
     """Numbers in their order, and after them texts in theirs."""
     number = as_number(run.key)
     return (1, 0.0, str(run.key).casefold()) if number is None else (0, number, "")
-
-
-def _test(session: Session, expression: Expression) -> Callable[[str], bool]:
-    """Whether the run with a uid meets a condition, as a function of the uid; each comparison is asked once."""
-    if isinstance(expression, Comparison):
-        found = _meeting(session, expression)
-        if isinstance(expression.operand, Field) and expression.operator == "is null":
-            return lambda uid: uid not in found
-        return found.__contains__
-    if isinstance(expression, Not):
-        inner = _test(session, expression.part)
-        return lambda uid: not inner(uid)
-    tests = [_test(session, part) for part in expression.parts]
-    if isinstance(expression, Either):
-        return lambda uid: any(test(uid) for test in tests)
-    return lambda uid: all(test(uid) for test in tests)
-
-
-def _meeting(session: Session, condition: Comparison) -> set[str]:
-    """Uids of the runs that meet ``condition``; of one on what was logged, those of which some task run does.
-
-    Of ``is null`` these are, on the contrary, the runs that have logged anything under the name. Of an argument of a
-    task and a param that it has logged under the same name, the one that came last counts.
-    """
-    if isinstance(condition.operand, Attribute):
-        sql = clause(session, condition)
-        if sql is not None:
-            return set(session.scalars(select(Run.uid).where(sql)))
-        column = column_of(session, condition.operand)
-        return {uid for uid, value in session.execute(select(Run.uid, column)) if condition.holds(value)}
-    kind = condition.operand.kind
-    table = TABLES[kind]
-    query = select_logged(kind, Run.uid, Attempt.id, *table.values).join(Run, Run.id == Attempt.run_id)
-    query = query.where(table.name == condition.operand.name)
-    if "null" in condition.operator:
-        return {row.uid for row in session.execute(query)}
-    number = as_number(condition.values[0])
-    if kind == "metrics" and number is not None and condition.operator in _BOUNDS:
-        # Numbers that are far off need not be read. What is no number stays, and the comparison decides.
-        bound = _BOUNDS[condition.operator](MetricSeries.last_value, number)
-        query = query.where(or_(MetricSeries.last_value.is_(None), bound))
-    rows = session.execute(query.order_by(table.model.id))
-    values = {(uid, attempt): value_of(kind, value) for uid, attempt, *value in rows}
-    return {uid for (uid, _), value in values.items() if condition.holds(value)}
 
 
 def choices(session: Session) -> dict[str, list[str]]:

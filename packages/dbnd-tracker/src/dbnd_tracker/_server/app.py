@@ -15,10 +15,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from dbnd import __version__
 from dbnd_tracker._access.tokens import Keyring, ThrottledError
-from dbnd_tracker._api.auth import auth_router
+from dbnd_tracker._api.auth import auth_router, login_router
 from dbnd_tracker._api.details import datasets_router, task_runs_router
 from dbnd_tracker._api.health import health_router
-from dbnd_tracker._api.login import login_router
 from dbnd_tracker._api.openapi import REFUSALS, describe_calls
 from dbnd_tracker._api.pages import pages_router
 from dbnd_tracker._api.runs import runs_router
