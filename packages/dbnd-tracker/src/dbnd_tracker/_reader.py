@@ -64,18 +64,8 @@ class RunReader(ABC):
         self.name = name
 
     @abstractmethod
-    def _ask(
-        self, model: type[V], path: str, query: dict[str, Any], question: Callable[..., V | None], *args: Any
-    ) -> V | None:
-        """The answer to a question, or None when what it asks for does not exist.
-
-        Args:
-            model: What the answer is.
-            path: The question in the read API.
-            query: The query that belongs to the path.
-            question: The same as a function of ``_queries``.
-            args: Its arguments.
-        """
+    def _ask(self, model: type[V], path: str, query: dict[str, Any], question: Callable[[Any], V | None]) -> V | None:
+        """What the read API answers to ``path``, which is what ``question`` finds in a session of the database."""
 
     @abstractmethod
     def delete(self, uid: str) -> bool:
@@ -91,14 +81,14 @@ class RunReader(ABC):
 
     def runs(self, expression: str, limit: int) -> RunList:
         """Runs that meet the condition, newest first; all when it is empty."""
+        where = parse_expression(expression)
         query = {"expression": expression, "limit": limit}
-        question = partial(list_runs, limit=limit)
-        found = self._ask(RunList, "runs", query, question, parse_expression(expression))
+        found = self._ask(RunList, "runs", query, lambda session: list_runs(session, where, limit=limit))
         return found or RunList(data=[], meta=ListMeta(total=0, after=None))
 
     def run(self, uid: str) -> RunDetail | None:
         """The run with this uid, or None."""
-        return self._ask(RunDetail, f"runs/{quote(uid, safe='')}", {}, run_detail, uid)
+        return self._ask(RunDetail, f"runs/{quote(uid, safe='')}", {}, partial(run_detail, run_uid=uid))
 
     def run_summary(self, uid: str) -> dict[str, Any] | None:
         """The run with this uid, without what is in it, as JSON, or None."""
@@ -107,17 +97,19 @@ class RunReader(ABC):
 
     def compare(self, uids: Sequence[str]) -> RunComparison:
         """Several runs side by side."""
-        found = self._ask(RunComparison, "runs/compare", {"run_uid": uids}, compare_runs, uids)
+        found = self._ask(RunComparison, "runs/compare", {"run_uid": uids}, partial(compare_runs, uids=uids))
         return found or RunComparison(runs=[], data=[])
 
     def task_run(self, uid: str) -> dict[str, Any] | None:
         """The task run with this uid as JSON, or None."""
-        found = self._ask(TaskRunView, f"task-runs/{quote(uid, safe='')}", {}, task_run_detail, uid)
+        question = partial(task_run_detail, task_run_uid=uid)
+        found = self._ask(TaskRunView, f"task-runs/{quote(uid, safe='')}", {}, question)
         return None if found is None else found.model_dump(mode="json")
 
     def log(self, task_run_uid: str) -> str | None:
         """The log of a task run, or None."""
-        found = self._ask(TaskRunLog, f"task-runs/{quote(task_run_uid, safe='')}/log", {}, task_run_log, task_run_uid)
+        question = partial(task_run_log, task_run_uid=task_run_uid)
+        found = self._ask(TaskRunLog, f"task-runs/{quote(task_run_uid, safe='')}/log", {}, question)
         return found.log_body if found else None
 
     def points(self, task_run_uid: str, key: str) -> Iterator[dict[str, Any]]:
@@ -125,8 +117,8 @@ class RunReader(ABC):
         path = f"task-runs/{quote(task_run_uid, safe='')}/metrics/history"
         after: int | None = 0
         while after is not None:
-            question = partial(metric_history, after=after)
-            page = self._ask(MetricHistory, path, {"key": key, "after": after}, question, task_run_uid, key)
+            question = partial(metric_history, task_run_uid=task_run_uid, key=key, after=after)
+            page = self._ask(MetricHistory, path, {"key": key, "after": after}, question)
             yield from page.model_dump(mode="json")["data"] if page else ()
             after = page.after if page else None
 
@@ -143,14 +135,12 @@ class DatabaseReader(RunReader):
         super().__init__(name)
         self._database = database
 
-    def _ask(
-        self, model: type[V], path: str, query: dict[str, Any], question: Callable[..., V | None], *args: Any
-    ) -> V | None:
+    def _ask(self, model: type[V], path: str, query: dict[str, Any], question: Callable[[Any], V | None]) -> V | None:
         del model, path, query
         if self._database is None:
             return None
         with self._database.read() as session:
-            return question(session, *args)
+            return question(session)
 
     def delete(self, uid: str) -> bool:
         """Delete the run with this uid, for good."""
@@ -183,10 +173,8 @@ class HttpReader(RunReader):
         self._root = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._session = Session(url, settings, transfer=_TRANSFER, size=_SIZE)
 
-    def _ask(
-        self, model: type[V], path: str, query: dict[str, Any], question: Callable[..., V | None], *args: Any
-    ) -> V | None:
-        del question, args
+    def _ask(self, model: type[V], path: str, query: dict[str, Any], question: Callable[[Any], V | None]) -> V | None:
+        del question
         answer = self._request("GET", f"{path}?{urlencode(query, doseq=True)}")
         if answer is None and "/" not in path:
             text = f"The tracker {self.name} has no list of {path}: it is not the databand tracker of this version."

@@ -17,9 +17,7 @@ def iso(time: datetime) -> str:
 
 
 Time = Annotated[datetime, PlainSerializer(iso, when_used="json-unless-none")]
-"""A point in time; as JSON, UTC in ISO 8601 with microseconds and offset."""
 Number = int | float | str
-"""A number, or the name of one that JSON cannot carry."""
 
 
 class View(BaseModel):

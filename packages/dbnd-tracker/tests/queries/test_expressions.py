@@ -16,9 +16,9 @@ from dbnd_tracker._queries.expressions import (
     Both,
     Comparison,
     Either,
-    ExpressionError,
     Field,
     Not,
+    QueryError,
     comparison,
     is_like,
 )
@@ -94,7 +94,7 @@ def test_the_language(text: str, expected: Any) -> None:
     ],
 )
 def test_what_cannot_be_understood_is_said_with_its_place(text: str, place: int, reason: str) -> None:
-    with pytest.raises(ExpressionError) as caught:
+    with pytest.raises(QueryError) as caught:
         parse_expression(text)
     sentence, shown, caret = str(caught.value).split("\n")
     assert sentence.startswith("The condition cannot be understood: ")
@@ -104,7 +104,7 @@ def test_what_cannot_be_understood_is_said_with_its_place(text: str, place: int,
 
 def test_the_place_is_shown_also_in_a_long_condition() -> None:
     text = " or ".join(["params.\u6f22 = 1"] * 20 + ["params.x ="])
-    with pytest.raises(ExpressionError) as caught:
+    with pytest.raises(QueryError) as caught:
         parse_expression(text)
     _, shown, caret = str(caught.value).split("\n")
     assert shown.startswith("  …")
@@ -125,7 +125,7 @@ def test_the_place_is_shown_also_in_a_long_condition() -> None:
     ],
 )
 def test_long_and_deep_conditions_are_refused(text: str) -> None:
-    with pytest.raises(ExpressionError):
+    with pytest.raises(QueryError):
         parse_expression(text)
     assert parse_expression("(" * MAX_DEPTH + "name = a" + ")" * MAX_DEPTH) == NAME
     assert parse_expression("  ") is None
@@ -134,7 +134,7 @@ def test_long_and_deep_conditions_are_refused(text: str) -> None:
 @SETTINGS
 @given(text=st.text("abnotrdm.(),=<>~'\"`%_ 0", max_size=25) | st.text(max_size=25))
 def test_any_text_is_a_condition_or_refused(text: str) -> None:
-    with suppress(ExpressionError):
+    with suppress(QueryError):
         assert parse_expression(text) or not text.strip()
 
 

@@ -64,7 +64,7 @@ def _conditions(wheres: tuple[str, ...], *, since: str | None, until: str | None
     """
     from dbnd import UsageError
     from dbnd.plugins import together
-    from dbnd_tracker._queries.expressions import ExpressionError
+    from dbnd_tracker._queries.expressions import QueryError
     from dbnd_tracker._queries.grammar import condition, parse_expression
 
     found = [("where", text) for text in wheres]
@@ -78,7 +78,7 @@ def _conditions(wheres: tuple[str, ...], *, since: str | None, until: str | None
         try:
             if parse_expression(text) is None:
                 raise UsageError(f"--{option} is empty; it needs a condition such as 'metrics.loss < 0.5'.")
-        except ExpressionError as error:
+        except QueryError as error:
             raise UsageError(together(f"--{option}: {error}".split("\n"), "\n")) from None
     return [text for _, text in found]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, Field
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbnd_tracker._storage.database import Database
+
+T = TypeVar("T")
 
 _MAX_UIDS: Final = 1_000
 _MAX_POINTS: Final = 10_000
@@ -51,15 +53,16 @@ class Rows(BaseModel):
 def original_router(database: Database) -> APIRouter:
     """Routes that only the original clients ask."""
     router = APIRouter(tags=["original clients"])
-
-    def ask(question: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        with database.read() as session:
-            return _with_times(question(session, *args, **options))
-
-    _add_run_routes(router, ask)
-    _add_task_routes(router, ask)
-    _add_client_routes(router, ask)
+    _add_run_routes(router, database)
+    _add_task_routes(router, database)
+    _add_client_routes(router, database)
     return router
+
+
+def _ask(database: Database, question: Callable[..., T], *args: Any, **options: Any) -> T:
+    with database.read() as session:
+        found: T = _with_times(question(session, *args, **options))
+        return found
 
 
 def _with_times(value: Any) -> Any:
@@ -71,7 +74,7 @@ def _with_times(value: Any) -> Any:
     return [_with_times(member) for member in value] if isinstance(value, (list, tuple)) else value
 
 
-def _add_run_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
+def _add_run_routes(router: APIRouter, database: Database) -> None:
     @router.get("/api/v1/jobs")
     def jobs(
         filters: _Filter = None,
@@ -83,14 +86,13 @@ def _add_run_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
     ) -> Rows:
         """Jobs with their latest runs, those that ran last first unless they are sorted otherwise."""
         asked = parse_filter(filters, _JOB_NAMES)
-        data, total = ask(queries.jobs, asked, sort=sort, limit=limit, offset=(page - 1) * limit)
+        data, total = _ask(database, queries.jobs, asked, sort=sort, limit=limit, offset=(page - 1) * limit)
         return Rows(data=data, meta={"total": total})
 
     @router.get("/api/v1/runs/{run_uid}/operations")
     def operations(run_uid: str) -> list[dict[str, Any]]:
         """The dataset operations of a run."""
-        found: list[dict[str, Any]] = ask(queries.operations, run_uid.lower())
-        return found
+        return _ask(database, queries.operations, run_uid.lower())
 
     @router.get("/api/v1/metrics/for_alerts")
     def metric_names(filters: _Filter = None) -> Rows:
@@ -98,70 +100,67 @@ def _add_run_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
         found = list(_filter(filters, "run_uid", "uid").values())
         if len(found) != 1:
             raise QueryError("The filter must name one run_uid.")
-        return Rows(data=ask(queries.metric_names, found[0].lower()))
+        return Rows(data=_ask(database, queries.metric_names, found[0].lower()))
 
     @router.get("/api/v1/scheduled_jobs")
     def scheduled_jobs(name: str | None = None) -> Rows:
         """Jobs that a scheduler has told of."""
-        return Rows(data=ask(queries.scheduled_jobs, name))
+        return Rows(data=_ask(database, queries.scheduled_jobs, name))
 
 
-def _add_task_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
+def _add_task_routes(router: APIRouter, database: Database) -> None:
     @router.get("/api/v1/task/full-graph")
     def full_graph(run_uid: str, job_name: str | None = None) -> dict[str, Any]:
         """The task runs of a run and the arrows between them."""
         del job_name
-        return _found(ask(queries.full_graph, run_uid.lower()), f"There is no run {run_uid}.")
+        return _found(_ask(database, queries.full_graph, run_uid.lower()), run_uid)
 
     @router.post("/api/v1/task/tasks")
     def tasks(asked: Uids) -> dict[str, Any]:
         """Task runs by uid; those that do not exist are left out."""
-        found: dict[str, Any] = ask(queries.tasks, asked.uids)
-        return found
+        return _ask(database, queries.tasks, asked.uids)
 
     @router.post("/api/v1/task/tasks-metrics")
     def tasks_metrics(asked: Uids) -> dict[str, Any]:
         """Points of task runs, by task id and metric."""
-        return {"metrics": ask(queries.tasks_metrics, asked.uids, _MAX_POINTS)}
+        return {"metrics": _ask(database, queries.tasks_metrics, asked.uids, _MAX_POINTS)}
 
     @router.get("/api/v1/task/tasks-logs")
     def tasks_logs(attempt_id: Annotated[int, Query(ge=0, le=_MAX_ID)]) -> list[dict[str, Any]]:
         """The log of one attempt."""
-        found: list[dict[str, Any]] = ask(queries.attempt_logs, attempt_id)
-        return found
+        return _ask(database, queries.attempt_logs, attempt_id)
 
 
-def _add_client_routes(router: APIRouter, ask: Callable[..., Any]) -> None:
+def _add_client_routes(router: APIRouter, database: Database) -> None:
     @router.get("/api/client/v1/run/{run_uid}")
     def client_run(run_uid: str) -> dict[str, Any]:
         """A run with the latest attempts of its task runs."""
-        found = ask(queries.client_run, run_uid.lower())
-        return _found(found, f"There is no run {run_uid}.")
+        return _found(_ask(database, queries.client_run, run_uid.lower()), run_uid)
 
     @router.get("/api/client/v1/run_info")
     def run_info(filters: _Filter = None) -> Rows:
         """Runs by uid, or by DAG."""
-        return Rows(data=ask(queries.run_infos, _filter(filters, "uid", "run_uid", "dag_id")))
+        return Rows(data=_ask(database, queries.run_infos, _filter(filters, "uid", "run_uid", "dag_id")))
 
     @router.get("/api/client/v1/task_run_info")
     def task_run_info(filters: _Filter = None) -> Rows:
         """Task runs by their readable ids."""
-        return Rows(data=ask(queries.task_run_infos, _filter(filters, "task_af_id", "run_uid")))
+        return Rows(data=_ask(database, queries.task_run_infos, _filter(filters, "task_af_id", "run_uid")))
 
     @router.get("/api/client/v1/scheduled_job_info")
     def scheduled_job_info(filters: _Filter = None) -> Rows:
         """Jobs that a scheduler has told of."""
-        return Rows(data=ask(queries.scheduled_jobs, _filter(filters, "name").get("name")))
+        return Rows(data=_ask(database, queries.scheduled_jobs, _filter(filters, "name").get("name")))
 
     @router.get("/api/client/v1/metrics")
     def client_metrics(task_run_attempt_uid: str, source: str | None = None) -> Rows:
         """The last values of an attempt's metrics."""
-        return Rows(data=ask(queries.attempt_metrics, task_run_attempt_uid.lower(), source))
+        return Rows(data=_ask(database, queries.attempt_metrics, task_run_attempt_uid.lower(), source))
 
 
-def _found(answer: dict[str, Any] | None, missing: str) -> dict[str, Any]:
+def _found(answer: dict[str, Any] | None, run_uid: str) -> dict[str, Any]:
     if answer is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, missing)
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no run {run_uid}.")
     return answer
 
 

@@ -51,20 +51,16 @@ _ARRAY_LENGTH: Final = 2_000_000
 
 
 class Columns:
-    """The points of a series in the order in which they came, as arrays of one length.
-
-    Args:
-        value: Values; NaN or infinite where there is no number.
-        step: Steps, 0 where there is none; None unless they were asked for, like those that follow.
-        timestamp_us: Times in µs since the epoch.
-        flags: The kind of each value and, of ``NO_STEP`` and ``NO_VALUE``, what holds.
-    """
+    """The points of a series in the order in which they came, as arrays."""
 
     def __init__(self) -> None:
         self.value: Array = np.empty(0, _TYPES["value"])
+        """NaN or infinite where there is no number."""
         self.step: Array = np.empty(0, _TYPES["step"])
+        """0 where there is none."""
         self.timestamp_us: Array = np.empty(0, _TYPES["timestamp_us"])
         self.flags: Array = np.empty(0, _TYPES["flags"])
+        """The kind of each value and, of ``NO_STEP`` and ``NO_VALUE``, what holds."""
         self.derived: dict[Any, Any] = {}
         """What was made of the arrays; forgotten when points are added."""
         self.lock = threading.Lock()

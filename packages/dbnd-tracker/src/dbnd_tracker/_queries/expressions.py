@@ -25,20 +25,13 @@ STATES: Final = (*(state.value for state in RunState), LOST)
 """Every state that a run can be shown in."""
 
 ATTRIBUTES: Final = {
-    "uid": "uid",
-    "run_uid": "uid",
-    "run_id": "uid",
+    **dict.fromkeys(("uid", "run_uid", "run_id"), "uid"),
     "root_run_uid": "root_run_uid",
-    "job": "job",
-    "job_name": "job",
-    "project": "project",
-    "project_name": "project",
-    "state": "state",
-    "status": "state",
-    "user": "user",
-    "user_id": "user",
-    "name": "name",
-    "run_name": "name",
+    **dict.fromkeys(("job", "job_name"), "job"),
+    **dict.fromkeys(("project", "project_name"), "project"),
+    **dict.fromkeys(("state", "status"), "state"),
+    **dict.fromkeys(("user", "user_id"), "user"),
+    **dict.fromkeys(("name", "run_name"), "name"),
     "start_time": "start_time",
     "end_time": "end_time",
 }
@@ -58,11 +51,7 @@ _PATTERNS: Final = ("like", "not like", "ilike", "not ilike")
 
 
 class QueryError(TrackerError):
-    """A question that cannot be answered: an unknown filter, operator or cursor."""
-
-
-class ExpressionError(QueryError):
-    """A condition that cannot be understood."""
+    """A question that cannot be answered: a condition, order or cursor that cannot be understood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +76,6 @@ class Attribute:
     """Something that runs have: one of the values of ``ATTRIBUTES``."""
 
     name: str
-
-    def __str__(self) -> str:
-        return self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +135,7 @@ Expression = Comparison | Not | Both | Either
 
 
 class NoComparisonError(ValueError):
-    """Why something is no comparison.
-
-    Args:
-        reason: What is wrong.
-        place: Which of the values that is, or None where it is the operator.
-    """
+    """Something is no comparison, because of the value at ``place``, or of the operator where that is None."""
 
     def __init__(self, reason: str, place: int | None = None) -> None:
         super().__init__(reason)

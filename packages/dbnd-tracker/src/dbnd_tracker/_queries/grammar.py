@@ -19,7 +19,6 @@ from dbnd_tracker._queries.expressions import (
     Comparison,
     Either,
     Expression,
-    ExpressionError,
     Field,
     LoggedKind,
     NoComparisonError,
@@ -37,9 +36,12 @@ MAX_COMPARISONS: Final = 100
 MAX_DEPTH: Final = 50
 """How deep parentheses and ``not`` may be nested."""
 
-_BLANKS: Final = re.compile(r"\s*")
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
-_SIGN: Final = re.compile(r"<=|>=|!=|==|=|<(?!>)|>|~")
+_AND, _OR, _NOT = (re.compile(rf"{word}(?![A-Za-z_0-9])", re.IGNORECASE) for word in ("and", "or", "not"))
+_OPEN, _CLOSE, _COMMA = (re.compile(re.escape(character)) for character in "(),")
+_OPERATOR: Final = re.compile(
+    r"<=|>=|!=|==|=|<(?!>)|>|~|(is\s+(not\s+)?null|(not\s+)?(in|like|ilike))(?![A-Za-z_0-9])", re.IGNORECASE
+)
 _QUOTES: Final = {quote: re.compile(f"{quote}((?:[^{quote}]|{quote}{quote})*){quote}") for quote in "'\"`"}
 _KINDS: Final[dict[str, LoggedKind | None]] = {
     **dict.fromkeys(("metric", "metrics"), "metrics"),
@@ -49,8 +51,6 @@ _KINDS: Final[dict[str, LoggedKind | None]] = {
 }
 _SIGNS: Final = {"eq": "=", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _ALIASES: Final = {"==": "=", "~": "like"}
-_WORDS: Final = ("is not null", "is null", "not in", "in", "not like", "like", "not ilike", "ilike")
-_JOINING: Final = frozenset({"and", "or"})
 _EXAMPLE: Final = "write it like metrics.loss < 0.5 and params.optimizer = \"sgd\" and tags.team like 'a%'"
 _SHOWN: Final = 60
 
@@ -59,12 +59,12 @@ def parse_expression(text: str) -> Expression | None:
     """The condition that ``text`` says; None for an empty one.
 
     Raises:
-        ExpressionError: It cannot be understood; the message shows where, in three lines.
+        QueryError: It cannot be understood; the message shows where, in three lines.
     """
     if not text.strip():
         return None
     if len(text) > MAX_LENGTH:
-        raise ExpressionError(f"The condition has {len(text):,} characters, and {MAX_LENGTH:,} are allowed.")
+        raise QueryError(f"The condition has {len(text):,} characters, and {MAX_LENGTH:,} are allowed.")
     return _Parser(storable(text)).parse()
 
 
@@ -115,8 +115,7 @@ class _Parser:
 
     def parse(self) -> Expression:
         found = self._either(0)
-        self._skip()
-        if self._at < len(self._text):
+        if self._next() < len(self._text):
             self._fail("`and`, `or` or the end is expected here")
         return found
 
@@ -127,60 +126,47 @@ class _Parser:
         before = "…" if start else ""
         after = "…" if start + _SHOWN < len(self._text) else ""
         caret = " " * width(before + first) + "^"
-        raise ExpressionError(f"The condition cannot be understood: {what}.\n  {before}{first}{rest}{after}\n  {caret}")
+        raise QueryError(f"The condition cannot be understood: {what}.\n  {before}{first}{rest}{after}\n  {caret}")
 
-    def _skip(self) -> None:
-        match = _BLANKS.match(self._text, self._at)
-        assert match is not None
+    def _next(self) -> int:
+        """Where the next thing begins, behind blanks."""
+        while self._text[self._at : self._at + 1].isspace():
+            self._at += 1
+        return self._at
+
+    def _take(self, pattern: re.Pattern[str]) -> str:
+        """What stands next, if it is of the form ``pattern``, in lower case; else nothing is taken."""
+        match = pattern.match(self._text, self._next())
+        if match is None:
+            return ""
         self._at = match.end()
-
-    def _word(self) -> str:
-        """The word that stands next, in lower case; it is not taken."""
-        self._skip()
-        match = _WORD.match(self._text, self._at)
-        return match[0].lower() if match else ""
-
-    def _takes(self, *words: str) -> bool:
-        """Take ``words`` if they stand next, one behind the other."""
-        start = self._at
-        for word in words:
-            if self._word() != word:
-                self._at = start
-                return False
-            self._at += len(word)
-        return True
-
-    def _next(self) -> str:
-        self._skip()
-        return self._text[self._at : self._at + 1]
+        return match[0].lower()
 
     def _either(self, depth: int) -> Expression:
         parts = [self._both(depth)]
-        while self._takes("or"):
+        while self._take(_OR):
             parts.append(self._both(depth))
         return parts[0] if len(parts) == 1 else Either(tuple(parts))
 
     def _both(self, depth: int) -> Expression:
         parts = [self._one(depth)]
-        while self._takes("and"):
+        while self._take(_AND):
             parts.append(self._one(depth))
         return parts[0] if len(parts) == 1 else Both(tuple(parts))
 
     def _one(self, depth: int) -> Expression:
         if depth > MAX_DEPTH:
             self._fail(f"it is nested more than {MAX_DEPTH} deep here")
-        if self._takes("not"):
+        if self._take(_NOT):
             return Not(self._one(depth + 1))
-        if self._next() != "(":
+        opened = self._next()
+        if not self._take(_OPEN):
             return self._comparison()
-        opened = self._at
-        self._at += 1
         found = self._either(depth + 1)
-        if self._next() != ")":
+        if not self._take(_CLOSE):
             if self._at < len(self._text):
                 self._fail("`and`, `or` or `)` is expected here")
             self._fail("this `(` is not closed", opened)
-        self._at += 1
         return found
 
     def _comparison(self) -> Comparison:
@@ -188,9 +174,11 @@ class _Parser:
         if self._comparisons > MAX_COMPARISONS:
             self._fail(f"there are more than {MAX_COMPARISONS} comparisons")
         operand = self._operand()
-        self._skip()
-        sign_at = self._at
-        sign = self._sign()
+        sign_at = self._next()
+        sign = " ".join(self._take(_OPERATOR).split())
+        if not sign:
+            self._fail("an operator is expected here: < <= > >= = != like, ilike, in or is null")
+        sign = _ALIASES.get(sign, sign)
         values = self._values(sign)
         try:
             return comparison(operand, sign, tuple(value for _, value in values))
@@ -198,18 +186,17 @@ class _Parser:
             self._fail(str(error), sign_at if error.place is None else values[error.place][0])
 
     def _operand(self) -> Field | Attribute:
-        start = self._at
-        word = self._word()
+        start = self._next()
+        word = self._take(_WORD)
         if not word:
             self._fail(f"a name such as metrics.loss is expected here; {_EXAMPLE}")
-        self._at += len(word)
         if self._text[self._at : self._at + 1] != ".":
-            return self._attribute(word, self._at - len(word))
+            return self._attribute(word, start)
         if word not in _KINDS:
-            self._fail(f"{word!r} is none of metrics, params, tags and attributes; {_EXAMPLE}", self._at - len(word))
+            self._fail(f"{word!r} is none of metrics, params, tags and attributes; {_EXAMPLE}", start)
         self._at += 1
         start = self._at
-        name = self._quoted() or self._bare("<>=!\"'`~")
+        name = self._in_quotes() or self._bare("<>=!\"'`~")
         if not name:
             self._fail(f"a name is expected here; {_EXAMPLE}", start)
         kind = _KINDS[word]
@@ -223,46 +210,32 @@ class _Parser:
             self._fail(f"{what}; {_EXAMPLE}", at)
         return Attribute(attribute)
 
-    def _sign(self) -> str:
-        match = _SIGN.match(self._text, self._at)
-        if match:
-            self._at = match.end()
-            return _ALIASES.get(match[0], match[0])
-        found = next((sign for sign in _WORDS if self._takes(*sign.split())), None)
-        if found is None:
-            self._fail("an operator is expected here: < <= > >= = != like, ilike, in or is null")
-        return found
-
     def _values(self, sign: str) -> list[tuple[int, str]]:
         """The values that stand next, each with its place."""
         if "null" in sign:
             return []
         if not sign.endswith("in"):
             return [self._value("")]
-        if self._next() != "(":
+        if not self._take(_OPEN):
             self._fail("`(` and a list of values are expected here")
-        self._at += 1
         found = [self._value(",")]
-        while self._next() == ",":
-            self._at += 1
+        while self._take(_COMMA):
             found.append(self._value(","))
-        if self._next() != ")":
+        if not self._take(_CLOSE):
             self._fail("`,` or `)` is expected here")
-        self._at += 1
         return found
 
     def _value(self, also_ends: str) -> tuple[int, str]:
-        self._skip()
-        start = self._at
-        text = self._quoted()
+        start = self._next()
+        text = self._in_quotes()
         if text is None:
             text = self._bare("\"'" + also_ends)
-            if not text or text.lower() in _JOINING:
+            if not text or text.lower() in {"and", "or"}:
                 self._fail("a value is expected here", start)
         return start, text
 
-    def _quoted(self) -> str | None:
-        """The text in quotes that stands next, if one does; a quote in it is written twice."""
+    def _in_quotes(self) -> str | None:
+        """The text in quotes that stands here, if one does; a quote in it is written twice."""
         quote = self._text[self._at : self._at + 1]
         if quote not in _QUOTES:
             return None

@@ -19,18 +19,14 @@ _CHUNK: Final = 1_000
 
 
 class Part(NamedTuple):
-    """A part of a list.
-
-    Args:
-        rows: Uid of the task run, and what it logged, for each row of the part.
-        start: How many rows stand before the part.
-        found: How many rows the search finds.
-        total: How many rows there are.
-    """
+    """A part of a list."""
 
     rows: list[tuple[str, Any]]
+    """Uids of task runs, and what they logged."""
     start: int
+    """How many rows stand before the part."""
     found: int
+    """How many rows the search finds, of all."""
     total: int
 
 
@@ -67,8 +63,7 @@ def list_part(
     wanted = find.casefold()
     found = [(uid, row_id) for (uid, name, _), row_id in known.items() if wanted in (name or "").casefold()]
     found.sort(key=lambda row: task_runs[row[0]])
-    if start >= len(found):
-        start = 0
+    start = start if start < len(found) else 0
     shown = found[start : start + limit]
     rows = _rows(session, kind, [row_id for _, row_id in shown])
     return Part([(uid, rows[row_id]) for uid, row_id in shown if row_id in rows], start, len(found), len(known))

@@ -20,16 +20,7 @@ from dbnd_tracker._storage.models import (
     Tag,
     Target,
 )
-from dbnd_tracker._views import (
-    ArtifactView,
-    DatasetView,
-    MetricView,
-    ParamView,
-    TagView,
-    TargetView,
-    View,
-    view_of,
-)
+from dbnd_tracker._views import ArtifactView, DatasetView, MetricView, ParamView, TagView, TargetView, View, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,23 +36,19 @@ BY_ATTEMPT: Final = (func.coalesce(Attempt.number, 0), Attempt.id)
 
 
 class LoggedTable(NamedTuple):
-    """A table of what attempts logged.
-
-    Args:
-        model: The table.
-        view: Makes what is shown of a row and its name.
-        name: The column of names.
-        beside: Rows of the same name and the same value of this column are one thing.
-        order: By what the rows of one attempt are ordered.
-        values: The columns that make up a value.
-    """
+    """A table of what attempts logged."""
 
     model: Any
     view: Callable[[Any, str], View]
+    """Makes what is shown of a row and its name."""
     name: Any
+    """The column of names."""
     beside: Any
+    """Rows of the same name and the same value of this column are one thing."""
     order: Any
+    """By what the rows of one attempt are ordered."""
     values: tuple[Any, ...] = ()
+    """The columns that make up a value."""
 
 
 def _metric_view(series: MetricSeries, key: str) -> MetricView:

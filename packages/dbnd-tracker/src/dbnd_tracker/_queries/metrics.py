@@ -16,17 +16,13 @@ if TYPE_CHECKING:
 
 
 class Series(NamedTuple):
-    """A series as it stands in the database.
-
-    Args:
-        id: Its number, which may come again after rows were deleted.
-        points: How many points it has.
-        first_us: Time of its first point, in µs since the epoch.
-    """
+    """A series as it stands in the database."""
 
     id: int
+    """Its number, which may come again after rows were deleted."""
     points: int
     first_us: int
+    """Time of its first point, in µs since the epoch."""
 
 
 def find_series(session: Session, task_run_uid: str, key: str) -> Series | None:

@@ -7,18 +7,12 @@ hundredths of a second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, func, or_, select
 
-from dbnd_tracker._queries.expressions import (
-    Expression,
-    Field,
-    QueryError,
-    as_number,
-)
+from dbnd_tracker._queries.expressions import Expression, Field, QueryError, as_number
 from dbnd_tracker._queries.logged import logged_values
 from dbnd_tracker._queries.runs import SUMMARY, clause, runs_by_uid, summary
 from dbnd_tracker._storage.models import Run
@@ -42,28 +36,16 @@ ORDERS: Final = tuple(_ORDERS)
 _MAX_CHOICES: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class RunTable:
-    """One page of the table.
-
-    Args:
-        runs: The runs shown.
-        total: How many are found.
-        has_previous: Whether there are runs before these.
-        has_next: Whether there are runs after these.
-        first: Number of the first run shown, counted from 1; None where nobody has counted.
-    """
+class RunTable(NamedTuple):
+    """One page of the table."""
 
     runs: list[RunSummary]
     total: int
+    """How many runs are found."""
     has_previous: bool
     has_next: bool
     first: int | None
-
-
-class _Slim(NamedTuple):
-    uid: str
-    key: Any
+    """Number of the first run shown, counted from 1; None where nobody has counted."""
 
 
 def run_table(
@@ -169,38 +151,32 @@ def _time_order(is_falling: bool) -> list[ColumnElement[Any]]:
     return [column.desc() if is_falling else column.asc() for column in columns]
 
 
-def _sorted(
-    session: Session,
-    clauses: list[ColumnElement[bool]],
-    order: str | Field,
-    *,
-    descending: bool,
-) -> list[str]:
+def _sorted(session: Session, clauses: list[ColumnElement[bool]], order: str | Field, *, descending: bool) -> list[str]:
     """Uids of all runs found, in their order."""
     column = Run.start_time if isinstance(order, Field) else _ORDERS[order]
     query = select(Run.uid, Run.start_time, column.label("key")).where(*clauses)
     rows = session.execute(query.order_by(*_time_order(is_falling=True))).all()
     values = logged_values(session, [order]) if isinstance(order, Field) else {}
-    found = []
+    valued: list[tuple[tuple[int, float, str], str]] = []
+    others = []
     for row in rows:
         key = values.get(row.uid, {}).get(order) if isinstance(order, Field) else row.key
         if order == "took":
             key = None if key is None else (key - row.start_time).total_seconds()
         elif isinstance(key, datetime):
             key = key.timestamp()
-        found.append(_Slim(row.uid, key))
-    valued = sorted((run for run in found if not _is_missing(run.key)), key=_sort_key, reverse=descending)
-    return [run.uid for run in valued + [run for run in found if _is_missing(run.key)]]
+        if key is None or (isinstance(key, str) and key in {"", "NaN"}):
+            others.append(row.uid)
+        else:
+            valued.append((_sort_key(key), row.uid))
+    valued.sort(key=lambda run: run[0], reverse=descending)
+    return [uid for _, uid in valued] + others
 
 
-def _is_missing(key: object) -> bool:
-    return key is None or (isinstance(key, str) and key in {"", "NaN"})
-
-
-def _sort_key(run: _Slim) -> tuple[int, float, str]:
+def _sort_key(value: object) -> tuple[int, float, str]:
     """Numbers in their order, and after them texts in theirs."""
-    number = as_number(run.key)
-    return (1, 0.0, str(run.key).casefold()) if number is None else (0, number, "")
+    number = as_number(value)
+    return (1, 0.0, str(value).casefold()) if number is None else (0, number, "")
 
 
 def choices(session: Session) -> dict[str, list[str]]:

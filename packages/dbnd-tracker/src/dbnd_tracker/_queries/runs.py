@@ -7,20 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    ColumnElement,
-    and_,
-    any_,
-    case,
-    false,
-    func,
-    literal,
-    not_,
-    or_,
-    select,
-)
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, and_, any_, case, false, func, literal, not_, or_, select
 
 from dbnd_tracker._queries.expressions import (
     ORDERINGS,

@@ -34,48 +34,31 @@ LEAST: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A part of a series.
-
-    Args:
-        axis: What ``x`` is: ``step``; ``index``, the number of the point, where points have no step; or ``time``,
-            milliseconds since the epoch.
-        points: How many points the whole series has.
-        texts: How many of them are no numbers.
-        extent: Smallest and largest x of the whole series, or None when it has no numbers.
-        exact: Whether the values are the points themselves; otherwise each stands for the points of a bucket.
-        x: Where the values are, rising.
-        y: The values, or the means of the buckets; None where there are only NaN and infinities.
-        low: Smallest value of each bucket; empty if ``exact``.
-        high: Largest value of each bucket; empty if ``exact``.
-        counts: Number of points in each bucket; empty if ``exact``.
-        gaps: Places of NaN and infinities, at most one of each name for each bucket, and their names.
-    """
+    """A part of a series: its points, or buckets of them."""
 
     axis: str
+    """What ``x`` is: step; index, the number of the point, where points have no step; time in ms since the epoch."""
     points: int
+    """How many points the whole series has."""
     texts: int
+    """How many of them are no numbers."""
     extent: tuple[float, float] | None
+    """Smallest and largest x of the whole series, or None when it has no numbers."""
     exact: bool
-    x: list[float] = field(default_factory=list)
-    y: list[float | None] = field(default_factory=list)
+    """Whether the values are the points themselves; otherwise each stands for the points of a bucket."""
+    x: list[float]
+    y: list[float | None]
+    """The values, or the means of the buckets; None where there are only NaN and infinities."""
+    gaps: list[tuple[float, str]]
+    """Places of NaN and infinities, at most one of each name for each bucket, and their names."""
     low: list[float | None] = field(default_factory=list)
+    """Smallest value of each bucket, if these are buckets."""
     high: list[float | None] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    gaps: list[tuple[float, str]] = field(default_factory=list)
 
 
 class _Line(NamedTuple):
-    """The numbers of a series along one axis, rising, those without a finite value apart.
-
-    Args:
-        axis: What ``x`` is.
-        points: How many points the series has.
-        texts: How many of them are no numbers.
-        x: Where there is a finite value.
-        y: The value.
-        gap_x: Where there is none.
-        gap_names: Places in ``_NAMES``.
-    """
+    """The numbers of a series along one axis, rising, those without a finite value apart."""
 
     axis: str
     points: int
@@ -84,6 +67,7 @@ class _Line(NamedTuple):
     y: Array
     gap_x: Array
     gap_names: Array
+    """Places in ``_NAMES``."""
 
 
 def _line(columns: Columns, axis: Axis) -> _Line:

@@ -32,7 +32,7 @@ from dbnd_tracker._middleware.observing import ObservingMiddleware, ServerMetric
 from dbnd_tracker._original.routes import original_router
 from dbnd_tracker._pages.static import static_router
 from dbnd_tracker._queries.arrays import SeriesCache
-from dbnd_tracker._queries.expressions import ExpressionError, QueryError
+from dbnd_tracker._queries.expressions import QueryError
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database
 
@@ -99,7 +99,6 @@ _STATUSES: Final = {
     TooMuchError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     PayloadError: HTTPStatus.BAD_REQUEST,
     QueryError: HTTPStatus.BAD_REQUEST,
-    ExpressionError: HTTPStatus.BAD_REQUEST,
     StorageError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
