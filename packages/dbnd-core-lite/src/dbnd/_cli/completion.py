@@ -8,8 +8,6 @@ from click.shell_completion import CompletionItem, get_completion_class
 from dbnd._terminal import console
 from dbnd._terminal.text import plain
 
-_VARIABLE = "_DBND_COMPLETE"
-
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -25,7 +23,7 @@ def completion(shell: str) -> None:
 
     found = get_completion_class(shell)
     assert found is not None, "click completes all three"
-    console.result(plain(found(cli, {}, "dbnd", _VARIABLE).source(), lines=True))
+    console.result(plain(found(cli, {}, "dbnd", "_DBND_COMPLETE").source(), lines=True))
 
 
 def complete_target(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

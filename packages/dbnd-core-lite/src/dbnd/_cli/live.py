@@ -82,8 +82,7 @@ def _update(progress: RunProgress) -> None:
     for task in progress.update():
         if console.verbosity() > 0:
             sign, _, word = look(task.task_run.state)
-            took = duration(_seconds(task, utc_now()))
-            console.info(f"{sign} {plain(task.task_run.af_id)} {word} after {took}")
+            console.info(f"{sign} {plain(task.task_run.af_id)} {word} after {_took(task, utc_now())}")
 
 
 def look(state: TaskRunState) -> tuple[str, str | None, str]:
@@ -91,20 +90,12 @@ def look(state: TaskRunState) -> tuple[str, str | None, str]:
     return ("●", "cyan", "running") if not state.is_final else _ENDED.get(state, ("·", None, state.value))
 
 
-def _seconds(task: TaskProgress, now: datetime) -> float:
-    return ((task.task_run.end_time or now) - task.task_run.start_time).total_seconds()
+def _took(task: TaskProgress, now: datetime) -> str:
+    return duration(((task.task_run.end_time or now) - task.task_run.start_time).total_seconds())
 
 
 def block(progress: RunProgress, size: tuple[int, int], now: datetime, *, frame: int, colour: bool) -> list[str]:
-    """The lines of the block.
-
-    Args:
-        progress: What is shown.
-        size: Columns and lines that there are.
-        now: The time.
-        frame: Counts the calls, for what moves.
-        colour: Whether there are colours.
-    """
+    """The lines of the block, for a terminal of so many columns and lines; ``frame`` moves the spinner on."""
     columns, room = size
     lines = [_header(progress, columns, now, frame)]
     client = progress.client
@@ -149,7 +140,7 @@ def _tree(progress: RunProgress, columns: int, room: int, now: datetime) -> Iter
             (prefix, {"dim": True}),
             (f"{sign} ", {"fg": colour}),
             (pad(name, name_columns - width(prefix)), {"dim": not is_running}),
-            (f" {duration(_seconds(task, now)):>{_TIME}}", {"dim": True}),
+            (f" {_took(task, now):>{_TIME}}", {"dim": True}),
         ]
         if values and is_narrow and is_running:
             yield line

@@ -139,13 +139,12 @@ def _sentence(error: click.ClickException) -> str:
 
 
 def _tell_unexpected(error: Exception) -> None:
+    import traceback
+
     is_shown = console.verbosity() > 0
     if is_shown:
-        import traceback
-
         console.excerpt("".join(traceback.format_exception(error)))
-    lines = str(error).splitlines()
-    what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    what = f"{type(error).__name__}: {error}".partition("\n")[0].removesuffix(": ")
     console.error(
         f"dbnd {version()} has stopped for a reason that it does not know ({what}). That is a mistake in dbnd: please "
         f"report it, with the traceback {'above' if is_shown else 'that -v shows'}, as an issue of the project."

@@ -21,21 +21,13 @@ _HISTORY: Final = 64
 
 @dataclass(slots=True)
 class Series:
-    """One metric of a task run, summed up: however many points it has, it takes the same memory.
-
-    Attributes:
-        last: The last value, as MLflow has it (see ``points.comes_after``).
-        low: The smallest number, or None when there is none.
-        high: The largest number, or None when there is none.
-        history: Each ``every``-th number.
-        count: Number of all numbers.
-    """
+    """One metric of a task run, summed up: however many points it has, it takes the same memory."""
 
     key: str
-    last: object = None
+    last: object = None  # the last value, as MLflow has it (see ``points.comes_after``)
     low: float | None = None
     high: float | None = None
-    history: list[float] = field(default_factory=list)
+    history: list[float] = field(default_factory=list)  # each ``every``-th number
     every: int = 1
     count: int = 0
     _latest: Point | None = None

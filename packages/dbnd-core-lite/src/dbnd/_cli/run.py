@@ -67,13 +67,8 @@ def run(
     with sigterm_cancels(), delivering_leftovers(config), new_dbnd_context(config=config) as context:
         task = _load(target)
         arguments = parse(task_command(task, target), [*words, *(f"--{text}" for text in assignments)])
-        tracked_run = new_run(
-            config,
-            job_name=job_name or config.settings(TrackingSettings).job or task.name,
-            cmd_name="run",
-            run_name=run_name,
-            project_name=project,
-        )
+        job_name = job_name or config.settings(TrackingSettings).job or task.name
+        tracked_run = new_run(config, job_name, "run", run_name=run_name, project_name=project)
         tracked_run.captures_output = True
         if context.client is not None:
             console.info(f"Run {tracked_run.name} of {tracked_run.job_name}, tracked in {context.client.name}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
@@ -46,17 +46,10 @@ class Config:
     """
 
     def __init__(
-        self,
-        entries: Iterable[Entry],
-        sections: Mapping[str, type[Settings]],
-        files: Iterable[Path] = (),
-        *,
-        lenient: bool = False,
+        self, entries: Sequence[Entry], sections: Mapping[str, type[Settings]], files: Sequence[Path], *, lenient: bool
     ) -> None:
         self.files: Final = tuple(files)
-        self._known: Final = sections
-        self._lenient: Final = lenient
-        self._written: Final = tuple(entries)
+        self._known, self._lenient, self._written = sections, lenient, entries
         self._entries: Final = {(entry.section, entry.key): entry for entry in self._written}
         self._sections: Final[dict[type[Settings], Settings]] = {}
 

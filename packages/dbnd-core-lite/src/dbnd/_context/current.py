@@ -20,17 +20,13 @@ _current: ContextVar[TaskRun | None] = ContextVar("dbnd_current_task_run", defau
 
 @dataclass(eq=False)
 class DatabandContext:
-    """What a run needs around it; ``new_dbnd_context`` enters one.
-
-    Attributes:
-        config: The configuration.
-        client: The tracking client, or None when nothing is tracked. Set while the context is entered.
-        run: The run that takes place in it, or None.
-    """
+    """What a run needs around it; ``new_dbnd_context`` enters one."""
 
     config: Config
     client: TrackingAPIClient | None = None
+    """The tracking client, set while the context is entered; None when nothing is tracked."""
     run: Run | None = None
+    """The run that takes place in it."""
 
     def _repr_html_(self) -> str:
         rows = [] if self.run is None else self.run.rows()

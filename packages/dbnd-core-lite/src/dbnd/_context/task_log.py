@@ -91,8 +91,8 @@ def captured(task_run: TaskRun) -> Iterator[None]:
     Only ``dbnd run`` captures: a script's or notebook's streams are its own.
     """
     context = get_databand_context()
-    client = context.client if context is not None and task_run.run.captures_output else None
-    settings = context.config.settings(LogSettings) if context is not None and client is not None else None
+    settings = None if context is None else context.config.settings(LogSettings)
+    client = None if context is None or not task_run.run.captures_output else context.client
     if client is None or settings is None or not settings.capture_tracking_log:
         yield
         return

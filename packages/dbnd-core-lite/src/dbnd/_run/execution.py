@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def new_run(
-    config: Config, *, job_name: str, cmd_name: str, run_name: str | None = None, project_name: str | None = None
+    config: Config, job_name: str, cmd_name: str, *, run_name: str | None = None, project_name: str | None = None
 ) -> Run:
     """A run as the configuration describes it, unless its name and project are given.
 
@@ -44,19 +44,15 @@ def new_run(
 
 
 def _join(run: Run) -> None:
-    """Take part in the run that ``DBND_RUN_UID`` names, if it does; with ``DBND_RESUBMIT_RUN``, do it once more.
-
-    Both variables are for this process alone, and not for its children.
-    """
+    """Take part in the run that ``DBND_RUN_UID`` names; with ``DBND_RESUBMIT_RUN``, do it again. Children do not."""
     uid, resubmit = os.environ.pop("DBND_RUN_UID", ""), os.environ.pop("DBND_RESUBMIT_RUN", "")
     if not uid:
         return
     try:
         run.uid = str(uuid.UUID(uid))
     except ValueError:
-        raise ConfigError(
-            f"The environment variable DBND_RUN_UID = {uid!r} is no uid of a run, such as {new_uid()}."
-        ) from None
+        what = f"The environment variable DBND_RUN_UID = {uid!r}"
+        raise ConfigError(f"{what} is no uid of a run, such as {new_uid()}.") from None
     if resubmit.lower() in {"true", "yes", "t", "1"}:
         run.attempt_suffix = "-resubmit"
     else:
@@ -112,15 +108,22 @@ def log_result(context: DatabandContext, task_run: TaskRun, result: object) -> N
 def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None]:
     """Announce ``run``, make it the context's run, and report its final state."""
     before, context.run = context.run, run
-    owner, is_announced = os.getpid(), False
+    client, owner, is_announced = context.client, os.getpid(), False
     try:
         with as_current(root), _visible_to_children(context, root):
-            _announce(context, run, root)
-            is_announced = True
+            if client is None:
+                install = "install dbnd-tracker (pip install 'databand[tracker]') or set core.databand_url"
+                console.info(f"This run is not tracked: {install}.")
+            else:
+                run.address = page_url(client.url, run.job_name, run.uid) or f"dbnd runs show {run.uid[:8]}"
+                client.init_run(run, root)
+                is_announced = True
+                if run.sends_heartbeat:
+                    client.start_heartbeat(run, _goes_on)
             yield
     except BaseException as error:
-        if context.client is not None and not is_announced:  # a signal came in between: no run ends without a name
-            context.client.init_run(run, root)
+        if client is not None and not is_announced:  # a signal came in between: no run ends without a name
+            client.init_run(run, root)
         _finish(context, run, _outcome(error), owner)
         raise
     else:
@@ -129,21 +132,8 @@ def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None
         context.run = before
 
 
-def _announce(context: DatabandContext, run: Run, root: TaskRun) -> None:
-    client = context.client
-    if client is None:
-        console.info(
-            "This run is not tracked: install dbnd-tracker (pip install 'databand[tracker]') or set core.databand_url."
-        )
-    else:
-        run.address = page_url(client.url, run.job_name, run.uid) or f"dbnd runs show {run.uid[:8]}"
-        client.init_run(run, root)
-        if run.sends_heartbeat:
-            client.start_heartbeat(run, _goes_on)
-
-
 def _goes_on(state: str) -> bool:
-    """End the run of this process if that is what the tracker asks for."""
+    """Whether the tracker lets the run of this process go on; otherwise end it."""
     is_over = state == RunState.SHUTDOWN.value
     if is_over:
         request_end()

@@ -108,13 +108,7 @@ class dbnd_tracking(ContextDecorator):  # noqa: N801  it is used as a function i
         job_name, run_name, project_name, conf = self._arguments
         with sigterm_cancels(), new_dbnd_context(conf) as context:
             job_name = job_name or context.config.settings(TrackingSettings).job or script_name()
-            run = new_run(
-                context.config,
-                job_name=job_name,
-                cmd_name="inplace_tracking",
-                run_name=run_name,
-                project_name=project_name,
-            )
+            run = new_run(context.config, job_name, "inplace_tracking", run_name=run_name, project_name=project_name)
             with script_run(context, run):
                 yield run
 

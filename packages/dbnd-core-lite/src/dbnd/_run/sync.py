@@ -49,29 +49,20 @@ class Report:
     """What a sync has done, in numbers of events."""
 
     delivered: int = 0
-    dropped: int = 0
-    """Of those that were delivered: dropped by the tracker, because their runs were deleted."""
+    dropped: int = 0  # of those that were delivered, by the tracker, because their runs were deleted
     refused: int = 0
-    reason: str = ""
-    """Why a tracker has refused the first of them, and where that is kept."""
-    damaged: Counter[Path] = field(default_factory=Counter)
-    """Lost, by the file that their bytes are kept in."""
-    unreachable: dict[str, str] = field(default_factory=dict)
-    """Why a tracker takes no events, by its name."""
-    busy: Counter[Path] = field(default_factory=Counter)
-    """Left because another process had them at the time, by the file that they are in."""
-    in_use: Counter[int] = field(default_factory=Counter)
-    """Left to living processes, by their ids."""
-    elsewhere: Counter[str] = field(default_factory=Counter)
-    """For trackers that are not the configured one, by their names."""
-    problems: list[str] = field(default_factory=list)
-    """What else was wrong, as sentences."""
+    reason: str = ""  # why a tracker has refused the first of them, and where that is kept
+    damaged: Counter[Path] = field(default_factory=Counter)  # lost, by the file that their bytes are kept in
+    unreachable: dict[str, str] = field(default_factory=dict)  # why a tracker takes no events, by its name
+    busy: Counter[Path] = field(default_factory=Counter)  # left to other processes, by the file that they are in
+    in_use: Counter[int] = field(default_factory=Counter)  # left to the living processes that log them, by their ids
+    elsewhere: Counter[str] = field(default_factory=Counter)  # for trackers that are not the configured one
+    problems: list[str] = field(default_factory=list)  # what else was wrong, as sentences
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is left that should have been delivered."""
-        left = (self.refused, self.damaged, self.unreachable, self.busy, self.elsewhere, self.problems)
-        return not any(left)
+        return not any((self.refused, self.damaged, self.unreachable, self.busy, self.elsewhere, self.problems))
 
 
 class Sync:
@@ -82,7 +73,7 @@ class Sync:
         config: The configured tracker and its credentials.
         retry_dead: Whether events that were refused are sent, too.
         transports: Transports that are made already, by URL.
-        deadline: Time (of ``monotonic``) at which to end whatever is left.
+        deadline: Time (of ``monotonic``) at which to end.
         stop: Ends the delivery between two batches.
         hurry: Until it is set, the interpreter is left to others most of the time.
     """
@@ -125,18 +116,17 @@ class Sync:
             waits: Whether to wait, as long as that, for files that other processes have at the moment.
             progress: Called with the number of events that are left.
         """
-        self._progress = progress
-        self._patience = patience
+        self._patience, self._progress = patience, progress
         readable = [leftover for leftover in self._all if leftover.header is not None]
         chains = [list(files) for _, files in groupby(readable, lambda found: found.header and found.header.order[:2])]
         try:
-            held = self._deliver_chains(chains)
+            held = list(filter(None, map(self._deliver_chain, chains)))
             give_up = monotonic() + (patience if waits else 0.0)
             while held and monotonic() < give_up and not self._is_over():
                 if all(chain[0].is_in_use for chain in held):
                     give_up = min(give_up, monotonic() + _MOMENT)
                 self._stop.wait(_LOOK)
-                held = self._deliver_chains(held)
+                held = list(filter(None, map(self._deliver_chain, held)))
         finally:
             for transport in self._transports.values():
                 transport.close()
@@ -147,10 +137,6 @@ class Sync:
 
     def _is_over(self) -> bool:
         return self._stop.is_set() or monotonic() >= self._deadline
-
-    def _deliver_chains(self, chains: list[list[Leftover]]) -> list[list[Leftover]]:
-        """Deliver the files of processes; returns what of them has to wait for other processes."""
-        return [held for chain in chains if (held := self._deliver_chain(chain))]
 
     def _deliver_chain(self, chain: list[Leftover]) -> list[Leftover]:
         """Deliver files up to the first one that another process has; returns that one and what follows."""

@@ -35,9 +35,11 @@ class Task:
             hints = typing.get_type_hints(self.function, include_extras=True)
         except (NameError, TypeError):  # an annotation that exists for type checkers only
             hints = {}
-        return {
-            name: hints.get(name, _type_of_default(param.default)) for name, param in self.signature.parameters.items()
-        }
+        types = {}
+        for name, param in self.signature.parameters.items():
+            is_unknown = param.default is None or param.default is param.empty
+            types[name] = hints.get(name, str if is_unknown else type(param.default))
+        return types
 
     @functools.cached_property
     def definition(self) -> TaskDefinition:
@@ -51,9 +53,8 @@ class Task:
             )
             for name, param in self.signature.parameters.items()
         )
-        return TaskDefinition(
-            self.name, params, result_type="object" if returns is inspect.Signature.empty else type_name(returns)
-        )
+        result_type = "object" if returns is inspect.Signature.empty else type_name(returns)
+        return TaskDefinition(self.name, params, result_type=result_type)
 
     def arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, str]:
         """The arguments of a call as params of its task run: in text form, secrets masked."""
@@ -71,10 +72,6 @@ class Task:
         return params
 
 
-def _type_of_default(default: object) -> type:
-    return str if default is None or default is inspect.Parameter.empty else type(default)
-
-
 def type_name(annotation: object) -> str:
     """A type as a person writes it."""
     if isinstance(annotation, str):
@@ -88,9 +85,7 @@ def type_name(annotation: object) -> str:
 def task(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
 def task(*, name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-def task(
-    function: Callable[P, R] | None = None, /, *, name: str | None = None
-) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
+def task(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
     """Make a function a task: each call inside a run is a task run, a call outside of one just runs.
 
     Arguments become params of the task run. Calls of tasks in tasks nest. Coroutine functions are tasks, too.
@@ -104,14 +99,13 @@ def task(
     """
     if function is None:
         return functools.partial(_decorate, name=name)
-    return _decorate(function, name=name)
+    return _decorate(function, name)
 
 
-def _decorate(function: Callable[P, R], *, name: str | None) -> Callable[P, R]:
+def _decorate(function: Callable[P, R], name: str | None) -> Callable[P, R]:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise UsageError(
-            f"@task cannot decorate {function.__qualname__!r}: a generator's body does not run when it is called."
-        )
+        what = f"@task cannot decorate {function.__qualname__!r}"
+        raise UsageError(f"{what}: a generator's body does not run when it is called.")
     known = Task(function, name)
 
     @functools.wraps(function)
