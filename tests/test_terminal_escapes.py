@@ -303,13 +303,13 @@ def test_completion_of_a_run_is_one_line(dbnd_here: Dbnd) -> None:
 
 def test_what_libraries_log_is_cleaned(python: Callable[..., Any]) -> None:
     code = (
-        "import logging, sys\nfrom dbnd._cli import main, plugins\n"
+        "import logging, sys\nfrom dbnd._cli import config, main\n"
         f"P = {POISON!r}\n"
         "def log():\n"
         "    try:\n        raise ValueError(P)\n"
         "    except ValueError:\n        logging.getLogger('some.library').exception('said %s', P)\n"
         "    raise KeyError(P)\n"
-        "plugins.plugin_manager = log\nsys.argv = ['dbnd', 'plugins', '-v']\nmain.main()\n"
+        "config.plugin_manager = log\nsys.argv = ['dbnd', 'plugins', '-v']\nmain.main()\n"
     )
     done = python(code, PYTHONIOENCODING="utf-8")
     assert is_harmless(done.stderr.replace("\t", ""))

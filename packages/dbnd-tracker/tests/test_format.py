@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from dbnd_tracker._format import cell_text, duration_text, value_text, web_url
+from dbnd.plugins import web_url
+from dbnd_tracker._format import cell_text, duration_text, value_text
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from dbnd._context.registry import config as config
     from dbnd._context.registry import load_config as load_config
     from dbnd._model.run import TaskRun as TaskRun
-    from dbnd._run.inplace import dbnd_tracking as dbnd_tracking
     from dbnd._run.log import log_artifact as log_artifact
     from dbnd._run.log import log_metric as log_metric
     from dbnd._run.log import log_metrics as log_metrics
+    from dbnd._run.session import dbnd_tracking as dbnd_tracking
     from dbnd._run.session import new_dbnd_context as new_dbnd_context
     from dbnd._run.task import task as task
     from dbnd._tracking.client import TrackingAPIClient as TrackingAPIClient
@@ -43,9 +43,8 @@ _HOMES = {
     "dbnd._context.hooks": "Command hookimpl",
     "dbnd._context.registry": "config load_config",
     "dbnd._model.run": "TaskRun",
-    "dbnd._run.inplace": "dbnd_tracking",
     "dbnd._run.log": "log_artifact log_metric log_metrics",
-    "dbnd._run.session": "new_dbnd_context",
+    "dbnd._run.session": "dbnd_tracking new_dbnd_context",
     "dbnd._run.task": "task",
     "dbnd._tracking.client": "TrackingAPIClient",
     "dbnd._tracking.contracts": "Batch Transport",

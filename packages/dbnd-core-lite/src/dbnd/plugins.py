@@ -7,6 +7,7 @@ from dbnd._base.masking import mask_text, mask_url, mask_value
 from dbnd._base.paths import SQLITE, sqlite_path, sqlite_url
 from dbnd._config.settings import CoreSettings
 from dbnd._terminal import console
+from dbnd._terminal.html import web_url
 from dbnd._terminal.logs import clean_logs
 from dbnd._terminal.text import Shown, did_you_mean, duration, first_problem, parse_duration, plain, together, width
 
@@ -28,5 +29,6 @@ __all__ = [
     "sqlite_path",
     "sqlite_url",
     "together",
+    "web_url",
     "width",
 ]

@@ -69,7 +69,7 @@ def test_a_plugin_that_cannot_be_loaded_is_listed_with_its_reason(manager, capsy
         raise ImportError("no module named nowhere")
 
     manager._load(SimpleNamespace(metadata={"Name": "broken-dist"}, version="1.0"), "broken", load)
-    (info,) = manager.infos()
+    (info,) = manager.infos
     assert (info.name, info.distribution, info.version) == ("broken", "broken-dist", "1.0")
     assert "no module named nowhere" in info.error
     assert "'broken'" in capsys.readouterr().err

@@ -195,9 +195,9 @@ def test_wrong_usage_is_one_sentence(dbnd, arguments, sentence):
 @pytest.mark.parametrize("flag", [(), ("-v",)])
 def test_a_mistake_of_ours_is_a_sentence_too(python, flag):
     code = (
-        "import sys\nfrom dbnd._cli import main, plugins\n"
+        "import sys\nfrom dbnd._cli import config, main\n"
         "def broken(): raise KeyError('within')\n"
-        "plugins.plugin_manager = broken\n"
+        "config.plugin_manager = broken\n"
         f"sys.argv = ['dbnd', *{flag!r}, 'plugins']\nmain.main()\n"
     )
     done = python(code)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
-from urllib.parse import urlsplit
 
 from dbnd.plugins import duration
 
@@ -42,11 +41,3 @@ def _text(value: object) -> str:
 
 def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def web_url(value: object) -> str | None:
-    """``value`` if it is an address that a page may link to: one of the web, and no script."""
-    try:
-        return value if isinstance(value, str) and urlsplit(value).scheme in {"http", "https"} else None
-    except ValueError:
-        return None

@@ -139,7 +139,7 @@ def _tree(progress: RunProgress, columns: int, room: int, now: datetime) -> Iter
         line: _Line = [
             (prefix, {"dim": True}),
             (f"{sign} ", {"fg": colour}),
-            (pad(name, name_columns - width(prefix)), {"dim": not is_running}),
+            (pad(name, name_columns - width(prefix)), {"dim": not is_running or None}),
             (f" {_took(task, now):>{_TIME}}", {"dim": True}),
         ]
         if values and is_narrow and is_running:

@@ -6,8 +6,8 @@ What all commands have in common is declared here: the options of the configurat
 from __future__ import annotations
 
 import sys
+from functools import partial
 from importlib import import_module
-from typing import Any
 
 import click
 
@@ -27,39 +27,29 @@ def add_common_options(command: click.Command) -> None:
     """
     for inner in getattr(command, "commands", {}).values():
         add_common_options(inner)
-    taken = {option for param in command.params for option in param.opts}
     passes_on = bool(command.context_settings.get("ignore_unknown_options"))
+    more, less = (["-v"], ["-q"]) if passes_on else (["-v", "--verbose"], ["-q", "--quiet"])
+    taken = {option for param in command.params for option in param.opts}
+    setting = partial(click.Option, multiple=True, expose_value=False, callback=_keep)
+    counter = partial(click.Option, count=True, expose_value=False, callback=_count)
     for option in (
-        _kept(SET_CONFIG, "-c", "--set-config", metavar="SECTION.KEY=VALUE", help="Set a configuration value."),
-        _kept(CONF_FILE, "--conf-file", metavar="FILE", help="Read a configuration file, over all others."),
-        _counted(1, "-v", *([] if passes_on else ["--verbose"]), help="Say more; can be repeated."),
-        _counted(
-            -1,
-            "-q",
-            *([] if passes_on else ["--quiet"]),
-            help="Say less: once only what goes wrong, twice only errors.",
-        ),
+        setting(["-c", "--set-config", SET_CONFIG], metavar="SECTION.KEY=VALUE", help="Set a configuration value."),
+        setting(["--conf-file", CONF_FILE], metavar="FILE", help="Read a configuration file, over all others."),
+        counter([*more, "say_more"], help="Say more; can be repeated."),
+        counter([*less, "say_less"], help="Say less: once only what goes wrong, twice only errors."),
     ):
         if taken.isdisjoint(option.opts):
             command.params.append(option)
 
 
-def _kept(key: str, *names: str, **options: Any) -> click.Option:
-    """An option whose values ``load_config`` finds in click's context."""
-
-    def keep(ctx: click.Context, _: click.Parameter, values: tuple[str, ...]) -> None:
-        ctx.meta[key] = (*ctx.meta.get(key, ()), *values)
-
-    return click.Option([*names, key], multiple=True, expose_value=False, callback=keep, **options)
+def _keep(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> None:
+    """Keep what was given where ``load_config`` looks for it."""
+    ctx.meta[str(param.name)] = (*ctx.meta.get(str(param.name), ()), *values)
 
 
-def _counted(step: int, *names: str, **options: Any) -> click.Option:
-    def count(ctx: click.Context, _: click.Parameter, number: int) -> None:
-        if not ctx.resilient_parsing:
-            console.add_verbosity(step * number)
-
-    name = "say_more" if step > 0 else "say_less"
-    return click.Option([*names, name], count=True, expose_value=False, callback=count, **options)
+def _count(ctx: click.Context, param: click.Parameter, number: int) -> None:
+    if not ctx.resilient_parsing:
+        console.add_verbosity(number if param.name == "say_more" else -number)
 
 
 class _Commands(click.Group):

@@ -62,7 +62,12 @@ def _parts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
     """Labels, each with its lines."""
     tasks = list(progress.tasks.values())
     yield "tasks", [_count(progress)]
-    params = [_param(task, name, value) for task in tasks for name, value in task.params.items()]
+    owners = {task: "" if task.task_run.is_root else f"{task.task_run.af_id}." for task in tasks}
+    params = [
+        f"{plain(owners[task] + name)}={cut(plain(value), _LONGEST_VALUE)}"
+        for task in tasks
+        for name, value in task.params.items()
+    ]
     if params:
         yield "params", _flow(params, room)
     metrics = [(task, series) for task in tasks for series in task.series.values()]
@@ -89,11 +94,6 @@ def _count(progress: RunProgress) -> str:
     if unfinished:
         parts.append(f"{unfinished} not ended")
     return ", ".join(parts) or "none"
-
-
-def _param(task: TaskProgress, name: str, value: str) -> str:
-    owner = "" if task.task_run.is_root else f"{task.task_run.af_id}."
-    return f"{plain(owner + name)}={cut(plain(value), _LONGEST_VALUE)}"
 
 
 def _first(items: list[str], most: int) -> list[str]:

@@ -39,12 +39,12 @@ class PluginInfo:
 
 
 class PluginManager:
-    """The plugins of this process: core's own features and those that entry points name."""
+    """The plugins of this process; ``infos`` has them in the order of registration, and those that are left out."""
 
     def __init__(self) -> None:
         self._pluggy: Final = pluggy.PluginManager("dbnd")
         self._pluggy.add_hookspecs(hooks)
-        self._infos: Final[list[PluginInfo]] = []
+        self.infos: Final[list[PluginInfo]] = []
 
     def register(self, plugin: object, name: str, distribution: str = "", version: str = "") -> None:
         """Register ``plugin`` (a module or object with hook implementations) under ``name``.
@@ -55,7 +55,7 @@ class PluginManager:
         self._pluggy.register(plugin, name)
         self._pluggy.check_pending()
         names = sorted(caller.name for caller in self._pluggy.get_hookcallers(plugin) or ())
-        self._infos.append(PluginInfo(name, distribution, version, tuple(names)))
+        self.infos.append(PluginInfo(name, distribution, version, tuple(names)))
 
     def load_entry_points(self) -> None:
         """Register what the installed distributions name in the entry-point group ``dbnd``."""
@@ -72,14 +72,9 @@ class PluginManager:
             if self._pluggy.has_plugin(name):
                 self._pluggy.unregister(name=name)
             reason = f"{type(error).__name__}: {error}"
-            self._infos.append(PluginInfo(name, *origin, hooks=(), error=reason))
-            console.warning(
-                f"The plugin {name!r} of {' '.join(origin)} is left out because it cannot be loaded ({reason})."
-            )
-
-    def infos(self) -> list[PluginInfo]:
-        """The plugins in the order of their registration, with those that could not be loaded."""
-        return list(self._infos)
+            self.infos.append(PluginInfo(name, *origin, hooks=(), error=reason))
+            what = f"The plugin {name!r} of {' '.join(origin)}"
+            console.warning(f"{what} is left out because it cannot be loaded ({reason}).")
 
     def call(self, hook: str, *, reverse: bool = False, **arguments: object) -> list[Any]:
         """Call ``hook`` in every plugin that has it and return what is not None.

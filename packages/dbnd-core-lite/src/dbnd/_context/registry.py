@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from dbnd._base.errors import ConfigError
 from dbnd._base.forks import in_children
@@ -18,10 +18,7 @@ from dbnd._context.plugins import plugins
 from dbnd._tracking.client import TrackingAPIClient
 
 if TYPE_CHECKING:
-    from dbnd._config.settings import Settings
     from dbnd._tracking.contracts import Reader, Transport
-
-    S = TypeVar("S", bound=Settings)
 
 
 def load_config(*, conf: Mapping[str, Any] | None = None, lenient: bool = False) -> Config:
@@ -50,18 +47,12 @@ def current_config(*, lenient: bool = False) -> Config:
 
 
 class _CurrentConfig:
-    """``dbnd.config``: the configuration of the current context, or the one that a context would get now."""
-
-    def get(self, section: str, key: str, default: object = None) -> Any:
-        """The value of ``section.key`` (see ``Config.get``)."""
-        return current_config().get(section, key, default)
-
-    def settings(self, model: type[S]) -> S:
-        """The validated section ``model`` (see ``Config.settings``)."""
-        return current_config().settings(model)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(current_config(), name)
 
 
-config: Final = _CurrentConfig()
+config: Final = cast("Config", _CurrentConfig())
+"""The configuration of the current context, or the one that a context would get now."""
 
 
 def configured_url(config: Config) -> str | None:

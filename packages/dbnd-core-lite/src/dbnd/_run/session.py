@@ -1,18 +1,32 @@
-"""Entering and leaving a databand context."""
+"""Databand contexts; and ``dbnd_tracking``, for a script, a part of it, or the cells of a notebook."""
 
 from __future__ import annotations
 
+import atexit
+import builtins
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ContextDecorator, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
-from dbnd._base.errors import TrackingError
+from dbnd._base.environment import script_name
+from dbnd._base.errors import TrackingError, UsageError
+from dbnd._base.signals import TerminatedError, sigterm_cancels
 from dbnd._config.config import Config
-from dbnd._config.settings import CoreSettings
+from dbnd._config.settings import CoreSettings, TrackingSettings
 from dbnd._context.current import DatabandContext, current_context
 from dbnd._context.plugins import plugins
 from dbnd._context.registry import configured_url, get_client, load_config
+from dbnd._model.run import Run
+from dbnd._run.execution import new_run, script_run
 from dbnd._terminal import console
+from dbnd._terminal.html import html_table
+from dbnd._terminal.text import plain
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
 
 
 @contextmanager
@@ -57,3 +71,100 @@ def _deliver(context: DatabandContext, *, is_strict: bool) -> None:
         raise TrackingError(problem)
     if problem:
         console.warning(problem)
+
+
+class dbnd_tracking(ContextDecorator):  # noqa: N801  it is used as a function is, as contextlib's own are
+    """Track what a block does as a run of its own; ``@task`` calls in it are task runs.
+
+    Used with ``with``, which gives the run; as a decorator of a function, each of whose calls is a run; or, across the
+    cells of a notebook, by ``start()`` and ``stop()``. It shows itself in a notebook.
+
+    Args:
+        job_name: Name of the job; else ``tracking.job``, else the name of the script.
+        run_name: Name of the run; else ``run_info.name``, else a random one.
+        project_name: Project; else ``tracking.project``.
+        conf: Configuration over all other layers.
+
+    Attributes:
+        run: The run, once it has started.
+
+    Raises:
+        ConfigError: The configuration cannot be used; raised when the run starts.
+    """
+
+    def __init__(
+        self,
+        job_name: str | None = None,
+        run_name: str | None = None,
+        project_name: str | None = None,
+        conf: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._arguments = (job_name, run_name, project_name, conf)
+        self._entered: ExitStack | None = None
+        self.run: Run | None = None
+
+    def start(self) -> Self:
+        """Start the run without a ``with`` block, such as in one cell of a notebook; ``stop`` ends it in another.
+
+        A run that is not stopped ends with its process: as failed by an exception that a script does not catch, as
+        cancelled by SIGTERM and Ctrl-C, else as succeeded. Which code ``sys.exit()`` was called with cannot be seen:
+        a script that ends by it uses ``with``, or calls ``stop``.
+
+        Raises:
+            ConfigError: The configuration cannot be used.
+            UsageError: It has started already.
+        """
+        self.__enter__()
+        atexit.register(self._end_with_process)
+        return self
+
+    def stop(self) -> None:
+        """End the run that ``start`` has started, and deliver what was logged; harmless when repeated."""
+        atexit.unregister(self._end_with_process)
+        self.__exit__(None, None, None)
+
+    def _end_with_process(self) -> None:
+        error: BaseException | None = TerminatedError.last
+        # Where somebody types in what is executed, the last error is that of some cell, and not the end.
+        if error is None and not (hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")):
+            error = getattr(sys, "last_value", None)
+        try:
+            self.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        except BaseException as raised:
+            if raised is not error:
+                raise
+
+    def __enter__(self) -> Run:
+        """Start the run and return it."""
+        if self._entered is not None:
+            raise UsageError("This dbnd_tracking() has started already: call stop() first, or make another one.")
+        job_name, run_name, project_name, conf = self._arguments
+        with ExitStack() as stack:
+            stack.enter_context(sigterm_cancels())
+            context = stack.enter_context(new_dbnd_context(conf))
+            job_name = job_name or context.config.settings(TrackingSettings).job or script_name()
+            run = new_run(context.config, job_name, "inplace_tracking", run_name=run_name, project_name=project_name)
+            stack.enter_context(script_run(context, run))
+            self.run, self._entered = run, stack.pop_all()
+        return run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run: as failed or cancelled, if ``error`` says so."""
+        entered, self._entered = self._entered, None
+        if entered is not None:
+            entered.__exit__(kind, error, trace)
+
+    def _recreate_cm(self) -> dbnd_tracking:
+        return dbnd_tracking(*self._arguments)
+
+    def __repr__(self) -> str:
+        if self.run is None:
+            return "<dbnd_tracking, not started>"
+        return plain(f"<dbnd_tracking, run {self.run.name} of {self.run.job_name}, {self.run.state.value}>")
+
+    def _repr_html_(self) -> str:
+        if self.run is None:
+            return html_table("dbnd_tracking", [("State", "not started: use it with `with`, or call start()")])
+        return self.run._repr_html_()

@@ -21,12 +21,16 @@ def html_table(title: str, rows: Iterable[Row]) -> str:
     return f"<table><caption {_CELL}>{html.escape(title)}</caption><tbody>{shown}</tbody></table>"
 
 
+def web_url(value: object) -> str | None:
+    """``value`` if it is an address that a page may link to: one of the web, and no script."""
+    try:
+        return value if isinstance(value, str) and urlsplit(value).scheme in {"http", "https"} else None
+    except ValueError:  # such as a bracket without its other half
+        return None
+
+
 def _linked(text: str) -> str:
     escaped = html.escape(text)
-    try:
-        is_address = urlsplit(text).scheme in {"http", "https"}
-    except ValueError:  # such as a bracket without its other half
-        is_address = False
-    if not is_address or not text.isprintable():
+    if not web_url(text) or not text.isprintable():
         return escaped
     return f'<a href="{escaped}" target="_blank" rel="noopener noreferrer">{escaped}</a>'

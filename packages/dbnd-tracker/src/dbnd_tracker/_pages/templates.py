@@ -11,8 +11,9 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dbnd.plugins import web_url
 from dbnd.tracking import PATH_STEPS, page_path
-from dbnd_tracker._format import duration_text, value_text, web_url
+from dbnd_tracker._format import duration_text, value_text
 from dbnd_tracker._pages.static import static_url
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
 
