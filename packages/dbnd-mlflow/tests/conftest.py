@@ -110,7 +110,7 @@ def unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
 def seen_nothing() -> Callable[[], None]:
     """Forget, when called, all that this process knows of runs: it is as new as another one."""
 
-    from dbnd_mlflow._reporting.reporter import _maps
+    from dbnd_mlflow._reporting.runs import _maps
 
     def forget() -> None:
         for runs in _maps.values():

@@ -151,9 +151,8 @@ def test_the_composite_uri_changes_nothing_and_everything_reaches_the_tracker(
     assert client.flush(100), client.trouble
     assert (client.refused, client.dropped) == (0, 0)
     client.close()
-    settings = {"core.databand_url": tracker_url, "mlflow_tracking.duplicate_tracking_to": store.uri}
-    options = [part for key, value in settings.items() for part in ("--set-config", f"{key}={value}")]
-    result = CliRunner().invoke(commands, ["verify", *options])
+    settings = {"CORE__DATABAND_URL": tracker_url, "MLFLOW_TRACKING__DUPLICATE_TRACKING_TO": store.uri}
+    result = CliRunner(env={f"DBND__{key}": value for key, value in settings.items()}).invoke(commands, ["verify"])
     assert result.exit_code == 0, result.output
 
 

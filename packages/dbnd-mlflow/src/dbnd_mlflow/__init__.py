@@ -35,8 +35,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         msg = f"module 'dbnd_mlflow' has no attribute {name!r}"
         raise AttributeError(msg)
-    value = getattr(import_module(_HOME[name], __name__), name)
-    globals()[name] = value
+    value = globals()[name] = getattr(import_module(_HOME[name], __name__), name)
     return value
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbnd import Command, hookimpl
 
@@ -14,17 +15,12 @@ if TYPE_CHECKING:
 
 @hookimpl
 def dbnd_commands() -> Iterable[Command]:
-    """Commands that compare the two sides, and that bring older runs over."""
-    return (
-        Command(
-            "mlflow", "dbnd_mlflow._commands.cli:mlflow", "Compare MLflow's runs with the tracker's; import older ones."
-        ),
-    )
+    text = "Compare MLflow's runs with the tracker's; import older ones."
+    return (Command("mlflow", "dbnd_mlflow._commands.cli:mlflow", text),)
 
 
 @hookimpl
 def dbnd_settings() -> Iterable[type[Settings]]:
-    """The section ``[mlflow_tracking]``."""
     from ._settings import MlflowTrackingSettings
 
     return (MlflowTrackingSettings,)
@@ -44,21 +40,17 @@ def dbnd_on_pre_init_context(ctx: DatabandContext) -> None:
 @hookimpl
 def dbnd_on_exit_context(ctx: DatabandContext) -> None:
     """Restore the tracking URI that was set before the context."""
-    import sys
-
-    # Never imported means never switched on.
-    switch = sys.modules.get(f"{__package__}._store.switch")
-    if switch is not None:
+    if (switch := _switch()) is not None:
         switch.switch_off(ctx)
 
 
 @hookimpl
 def dbnd_task_run_context(task_run: TaskRun) -> AbstractContextManager[None] | None:
     """End MLflow runs that the run's root task leaves open."""
-    import sys
+    switch = _switch() if task_run.is_root else None
+    return None if switch is None else switch.ending_active_runs()
 
-    switch = sys.modules.get(f"{__package__}._store.switch")
-    if switch is None or not task_run.is_root:
-        return None
-    context: AbstractContextManager[None] = switch.ending_active_runs()
-    return context
+
+def _switch() -> Any:
+    """The module that switches MLflow; None where it was never imported, and nothing is switched on."""
+    return sys.modules.get(f"{__package__}._store.switch")

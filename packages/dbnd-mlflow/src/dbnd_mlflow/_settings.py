@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from pydantic import field_validator
 
-from dbnd import ConfigError, Settings
+from dbnd import Settings
 
-from ._uri import refuse_composite
+from ._uri import is_composite_uri
 
 
 class MlflowTrackingSettings(Settings):
@@ -24,10 +24,6 @@ class MlflowTrackingSettings(Settings):
     @field_validator("duplicate_tracking_to")
     @classmethod
     def _not_composite(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                refuse_composite(value, "it")
-            except ConfigError:
-                message = "it is a databand URI itself; name your own MLflow store"
-                raise ValueError(message) from None
+        if is_composite_uri(value or ""):
+            raise ValueError("it is a databand URI itself; name your own MLflow store")
         return value

@@ -10,7 +10,6 @@ dbnd is nothing that a model needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -55,8 +54,7 @@ def build_composite_uri(databand_url: str, duplicate_tracking_to: str | None = N
     Raises:
         ConfigError: ``duplicate_tracking_to`` is a composite URI itself.
     """
-    if duplicate_tracking_to is not None:
-        refuse_composite(duplicate_tracking_to, "mlflow_tracking.duplicate_tracking_to")
+    refuse_composite(duplicate_tracking_to or "", "mlflow_tracking.duplicate_tracking_to")
     query = []
     parts = urlsplit(databand_url)
     if parts.scheme in _SCHEME_OF:
@@ -82,28 +80,26 @@ def parse_composite_uri(uri: str) -> CompositeUri:
             that is not known.
     """
     if not is_composite_uri(uri):
-        msg = f"{_masked(uri)} is not a composite URI: it starts with none of {', '.join(SCHEMES)} and '://'."
-        raise _error(msg)
+        raise _error(f"{_masked(uri)} is not a composite URI: it starts with none of {', '.join(SCHEMES)} and '://'.")
     base, _, query = uri.partition("?")
     scheme, _, rest = base.partition("://")
-    values = dict(_pairs(base, query))
+    values = _values(base, query)
     host, slash, path = rest.partition("/")
     if _TRACKER in values:
         databand_url = values[_TRACKER]
     elif "=" in host:
-        msg = f"The composite URI {_masked(uri)} has no '?' between the tracker's address and {_OWN}."
-        raise _error(msg)
+        raise _error(f"The composite URI {_masked(uri)} has no '?' between the tracker's address and {_OWN}.")
     elif host:
         databand_url = f"{_TRACKER_OF[scheme.lower()]}://{host}{slash}{path}".rstrip("/")
     elif path:
         databand_url = f"{_SQLITE}/{unquote(path)}"
     else:
-        msg = f"The composite URI {_masked(uri)} names no tracker: write dbnd://host:port or dbnd:///path/tracker.db."
-        raise _error(msg)
-    inner = values.get(_OWN) or None
-    if inner is not None and is_composite_uri(inner):
-        refuse_composite(inner, f"{_OWN} of the tracking URI {_masked(uri)}")
-    return CompositeUri(databand_url, inner)
+        raise _error(
+            f"The composite URI {_masked(uri)} names no tracker: write dbnd://host:port or dbnd:///path/tracker.db."
+        )
+    inner = values.get(_OWN, "")
+    refuse_composite(inner, _OWN)
+    return CompositeUri(databand_url, inner or None)
 
 
 def same_store(uri: str, other: str) -> bool:
@@ -124,43 +120,35 @@ def _canonical(uri: str) -> str:
     return str(Path(uri).absolute()) if is_path else f"{scheme}{colon}{rest}"
 
 
-def _pairs(base: str, query: str) -> Iterator[tuple[str, str]]:
-    """Names and values of the query: one that is mistyped would let MLflow write elsewhere without a word."""
-    seen = set()
+def _values(base: str, query: str) -> dict[str, str]:
+    """Values of the query by name. A mistyped name would let MLflow write elsewhere without a word."""
+    values: dict[str, str] = {}
     for pair in filter(None, query.split("&")):
         written, _, text = pair.partition("=")
         name, value = unquote(written), _decode(text)
         if name not in {_TRACKER, _OWN}:
-            raise _unknown(base, name)
-        if name in seen:
-            msg = f"The query of the tracking URI {_masked(base)} has {name} twice: once is enough."
-            raise _error(msg)
+            from dbnd.plugins import did_you_mean
+
+            known = f"it knows {_OWN} (the URI of your own MLflow store) and {_TRACKER}"
+            hint = did_you_mean(name, (_OWN, _TRACKER))
+            raise _bad_query(base, f"{_masked(name)}, which is unknown: {known}.{hint}")
+        if name in values:
+            raise _bad_query(base, f"{name} twice: once is enough.")
         # The original client writes the user's own half empty where there is none.
         if not value and name != _OWN:
-            msg = f"The query of the tracking URI {_masked(base)} has no value for {name}: leave it out, or give one."
-            raise _error(msg)
-        seen.add(name)
-        yield name, value
+            raise _bad_query(base, f"no value for {name}: leave it out, or give one.")
+        values[name] = value
+    return values
 
 
-def _unknown(base: str, name: str) -> ConfigError:
-    from dbnd.plugins import did_you_mean
-
-    return _error(
-        f"The query of the tracking URI {_masked(base)} has {_masked(name)}, which is unknown: it knows {_OWN} (the "
-        f"URI of your own MLflow store) and {_TRACKER}.{did_you_mean(name, (_OWN, _TRACKER))}"
-    )
+def _bad_query(base: str, has: str) -> ConfigError:
+    return _error(f"The query of the tracking URI {_masked(base)} has {has}")
 
 
 def refuse_composite(uri: str, source: str) -> None:
-    """Refuse a composite URI where the user's own MLflow URI belongs.
-
-    Raises:
-        ConfigError: ``uri`` is a composite URI.
-    """
+    """Raise a ``ConfigError`` for a composite URI where the user's own MLflow URI belongs."""
     if is_composite_uri(uri):
-        msg = f"{source} = {_masked(uri)} is a databand URI itself: name your own MLflow store there."
-        raise _error(msg)
+        raise _error(f"{source} = {_masked(uri)} is a databand URI itself: name your own MLflow store there.")
 
 
 def _error(text: str) -> ConfigError:

@@ -15,10 +15,6 @@ from typing import Any
 def get_dbnd_store(store_uri: str | None = None, artifact_uri: str | None = None, **_: Any) -> Any:
     """The tracking store of a composite URI: a ``DatabandStore`` over the user's own.
 
-    Args:
-        store_uri: The composite URI.
-        artifact_uri: Root of the artifacts, as MLflow passes it on.
-
     Raises:
         ConfigError: The URI or the configuration cannot be used.
         MlflowException: The user's own store cannot be built.
@@ -52,22 +48,22 @@ def get_workspace_store(workspace_uri: str | None = None, **_: Any) -> Any:
 
 def get_artifact_repository(*args: Any, **kwargs: Any) -> Any:
     """The repository of ``mlflow-artifacts:`` URIs, which are relative to the user's own MLflow server."""
-    from ._store.builders import artifact_repository
+    from ._store.artifacts import artifact_repository
 
     return artifact_repository(*args, **kwargs)
 
 
 def get_dbfs_repository(*args: Any, **kwargs: Any) -> Any:
     """The repository of ``dbfs:`` URIs, which belong to the workspace of the user's own tracking URI."""
-    from ._store.builders import dbfs_repository
+    from ._store.artifacts import dbfs_repository
 
     return dbfs_repository(*args, **kwargs)
 
 
 def _close_clients() -> None:
-    client = sys.modules.get("dbnd.tracking")
-    if client is not None:
-        client.close_all()
+    tracking = sys.modules.get("dbnd.tracking")
+    if tracking is not None:
+        tracking.close_all()
 
 
 # Handlers run last in, first out: this one is registered before MLflow's own, which ends the run that a script has left

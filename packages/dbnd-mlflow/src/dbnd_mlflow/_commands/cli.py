@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from contextlib import ExitStack, closing
 from datetime import datetime, timezone
@@ -31,45 +30,32 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--record", is_flag=True, help="Keep the result in the tracker, whose web page shows it.")
 @_JSON
 @click.pass_context
-def verify(
-    ctx: click.Context,
-    run_ids: tuple[str, ...],
-    experiment: str | None,
-    record: bool,
-    as_json: bool,
-) -> None:
+def verify(ctx: click.Context, run_ids: tuple[str, ...], experiment: str | None, record: bool, as_json: bool) -> None:
     """Compare MLflow runs with the tracker: params, tags, every metric point, datasets, models, and facts of the run.
 
     Without RUN_ID and --experiment, all runs are compared. Exits with 1 if anything differs.
     """
     from .families import Families
-    from .sides import OwnStore, own_tracking_uri
-    from .verdicts import record_verdict
-    from .verify import Difference, differences
+    from .mlflow_store import OwnStore, own_tracking_uri
+    from .verify import Difference, Verifier
 
     config = _config()
     store = OwnStore(own_tracking_uri(config))
-    runs = [store.run(run_id) for run_id in run_ids] if run_ids else [run for run, _ in store.runs(experiment)]
-    families = Families(store, runs)
+    runs = [store.run(run_id) for run_id in run_ids] if run_ids else store.runs(experiment)
     found: list[Difference] = []
-    compared = 0
     with ExitStack() as stack:
         reader = stack.enter_context(closing(create_reader(config)))
         url = _tracker_url(config, "keep the result in") if record else None
         transport = None if url is None else stack.enter_context(closing(create_transport(url, config)))
-        for run in stack.enter_context(_progress(runs, "Comparing")):
-            of_run = list(differences(run, store, reader, families))
-            if transport is not None:
-                try:
-                    record_verdict(run, len(of_run), reader, transport)
-                except TransportError as error:
-                    msg = f"The tracker {reader.name} does not keep the result: {error}."
-                    raise DatabandError(msg) from None
-            found += of_run
-            compared += 1
-        where = f"{compared} runs of {store.name} compared with {reader.name}"
+        verifier = Verifier(store, reader, Families(store, runs), transport)
+        try:
+            for run in stack.enter_context(_progress(runs, "Comparing")):
+                found += verifier.verify(run)
+        except TransportError as error:
+            raise DatabandError(f"The tracker {reader.name} does not keep the result: {error}.") from None
+        where = f"{len(runs)} runs of {store.name} compared with {reader.name}"
     if as_json:
-        console.json_result([dataclasses.asdict(difference) for difference in found])
+        console.json_result([difference._asdict() for difference in found])
     elif found:
         rows = [(d.run_id[:8], d.what, d.name, _cut(d.mlflow), _cut(d.tracker)) for d in found]
         console.result(console.table(("RUN", "WHAT", "NAME", "MLFLOW", "TRACKER"), rows))
@@ -85,16 +71,7 @@ def verify(
 @click.option("--since", type=click.DateTime(), help="Import runs that started at this time (UTC) or later.")
 @click.option("--recreate", is_flag=True, help="Also import runs that were deleted in the tracker.")
 @_JSON
-@click.pass_context
-def import_(
-    ctx: click.Context,
-    source: str,
-    experiment: str | None,
-    since: datetime | None,
-    *,
-    recreate: bool,
-    as_json: bool,
-) -> None:
+def import_(source: str, experiment: str | None, since: datetime | None, *, recreate: bool, as_json: bool) -> None:
     """Bring MLflow runs into the tracker, with their own ids, times, steps and nesting.
 
     What the tracker has not got of a run is sent, and what has changed; what only the tracker has stays. So an import
@@ -104,42 +81,41 @@ def import_(
     from .._uri import refuse_composite
     from .families import Families
     from .importer import Importer
-    from .sides import OwnStore
+    from .mlflow_store import OwnStore
 
     refuse_composite(source, "--from")
     config = _config()
     url = _tracker_url(config, "import into")
+    tracker = mask_url(url)
     store = OwnStore(source)
     earliest = None if since is None else int(since.replace(tzinfo=timezone.utc).timestamp() * 1000)
-    asked = [run for run, _ in store.runs(experiment, earliest)]
+    asked = store.runs(experiment, earliest)
     families = Families(store, asked)
     runs = families.with_parents(asked)
     imported = 0
-    transport = create_transport(url, config)
-    with closing(transport):
+    with closing(create_transport(url, config)) as transport:
         try:
             transport.check()  # an embedded tracker is made by that, and only what is there can be read
             with closing(create_reader(config)) as reader, _progress(runs, "Importing") as shown:
-                importer = Importer(store, families, transport, reader, mask_url(url), recreate)
+                importer = Importer(store, families, transport, reader, tracker, recreate)
                 for run in shown:
                     imported += importer.import_run(run)
         except TransportError as error:
-            msg = (
-                f"The tracker {mask_url(url)} does not take events ({error}); {imported} of {len(runs)} runs are "
-                "imported. Run the command again to go on."
+            message = (
+                f"The tracker {tracker} does not take events ({error}); {imported} of {len(runs)} runs are imported. "
+                "Run the command again to go on."
             )
-            raise DatabandError(msg) from None
-    parents, refused = len(runs) - len(asked), importer.refused
+            raise DatabandError(message) from None
+    parents, refused = len(runs) - len(asked), len(importer.refused)
     if as_json:
-        facts = {"store": store.name, "tracker": mask_url(url), "runs": len(runs), "imported": imported}
-        console.json_result({**facts, "parents": parents, "refused": len(refused)})
-    there = len(runs) - imported - len(refused)
+        counts = {"runs": len(runs), "imported": imported, "parents": parents, "refused": refused}
+        console.json_result({"store": store.name, "tracker": tracker, **counts})
+    there = len(runs) - imported - refused
     rest = f"; the other {there} were there already" if there else ""
     above = f" {parents} of the {len(runs)} are what the runs that you asked for are nested in." if parents else ""
-    console.success(f"{imported} of {len(runs)} runs of {store.name} imported into {mask_url(url)}{rest}.{above}")
+    console.success(f"{imported} of {len(runs)} runs of {store.name} imported into {tracker}{rest}.{above}")
     if refused:
-        console.warning(f"{len(refused)} runs were deleted in {mask_url(url)}: `--recreate` imports them again.")
-    ctx.exit(0)
+        console.warning(f"{refused} runs were deleted in {tracker}: `--recreate` imports them again.")
 
 
 def _config() -> Config:
@@ -151,8 +127,7 @@ def _config() -> Config:
 def _tracker_url(config: Config, purpose: str) -> str:
     url = configured_url(config)
     if url is None:
-        msg = f"There is no tracker to {purpose}: set core.databand_url, or install dbnd-tracker."
-        raise DatabandError(msg)
+        raise DatabandError(f"There is no tracker to {purpose}: set core.databand_url, or install dbnd-tracker.")
     return url
 
 

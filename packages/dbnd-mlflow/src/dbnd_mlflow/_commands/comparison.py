@@ -1,27 +1,131 @@
-"""What MLflow and the tracker say of one run, in a form in which it can be compared."""
+"""What MLflow and the tracker say of one run, in forms in which they can be compared.
+
+Each side says texts by kind and name, such as ``{("param", "lr"): "0.1"}``, and the points of its metrics. Where they
+differ, ``dbnd mlflow verify`` shows it, and ``dbnd mlflow import`` sends what MLflow says.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from dbnd.plugins import mask_value
-from dbnd.tracking import storable
+from dbnd.tracking import METRIC_SOURCE, PARAM_SOURCE, Reader, storable
 
-from .._reporting.reporter import METRIC, OWN_TAGS, PARAM
+from .._reporting.artifacts import MODEL
+from .._reporting.derived import name_of, note_of, source_of, uid_of, user_of
+from .._reporting.tags import LIFECYCLE, MADE_FOR, MODELS, OWN_TAGS, Link
 
-MODELS_TAG: Final = "mlflow.log-model.history"
-"""The tag in which stores before MLflow 3 list a run's models, by themselves; the tracker has them as artifacts."""
-_LONGEST: Final = {"param": MAX_PARAM_VAL_LENGTH, "tag": MAX_TAG_VAL_LENGTH}
-# SQL databases hold no infinity: MLflow puts the largest double in its place.
-_LARGEST: Final = 1.7976931348623157e308
-
+Key = tuple[str, str]
+"""A kind, such as "param", and a name."""
+Texts = dict[Key, str]
 Point = tuple[int, int, str]
 """Time in ms, step and value of a point."""
-Texts = dict[str, str]
+
+_LONGEST: Final = {"param": MAX_PARAM_VAL_LENGTH, "tag": MAX_TAG_VAL_LENGTH}
+_UNCOMPARED: Final = frozenset(("tag", name) for name in OWN_TAGS | {MODELS})
+# Kinds of which the tracker must not have more than MLflow.
+_ON_BOTH_SIDES: Final = frozenset({"param", "tag", "dataset", "parent"})
+# SQL databases hold no infinity: MLflow puts the largest double in its place.
+_LARGEST: Final = 1.7976931348623157e308
+# Fields of a run: their keys in the tracker's answers.
+_FIELDS: Final = {
+    "name": "name",
+    "experiment": "project_name",
+    "description": "description",
+    "user": "user",
+    "job": "job_name",
+}
+
+
+def task_run_of(run: Any, reader: Reader) -> dict[str, Any] | None:
+    """The task run that an MLflow run is reported as, with everything it logged; None if the tracker has none.
+
+    Raises:
+        DatabandError: The tracker cannot be read.
+    """
+    run_id, tags = run.info.run_id, run.data.tags
+    link = Link.of(run)
+    found = None if link is None else reader.task_run(link.task_run_uid)
+    if MADE_FOR not in tags and (unnamed := Link.in_tags(tags)) is not None:
+        # Databand 2.0 did not say for which run the tags were made; the tracker does.
+        task_run = reader.task_run(unnamed.task_run_uid)
+        if task_run is not None and str(task_run["links"].get("mlflow")).endswith(f"/runs/{run_id}"):
+            found = task_run
+    return found or reader.task_run(uid_of(run_id))
+
+
+def differences(mlflow: Texts, tracker: Texts) -> Iterator[tuple[Key, str | None, str | None]]:
+    """The keys of which the tracker says something else than MLflow, and what each side says, or None."""
+    for key in sorted({*mlflow, *(key for key in tracker if key[0] in _ON_BOTH_SIDES)}):
+        left, right = mlflow.get(key), tracker.get(key)
+        # MLflow's stores cut what is too long.
+        is_cut = left is not None and right is not None and len(left) == _LONGEST.get(key[0]) and right.startswith(left)
+        if left != right and not is_cut:
+            yield key, left, right
+
+
+def logged_to_mlflow(run: Any) -> Texts:
+    """Params, tags, datasets and models of an MLflow run, as they are reported and kept, and its lifecycle stage."""
+    found = {
+        (what, name): storable(mask_value(name, text))
+        for what, texts in (("param", run.data.params), ("tag", run.data.tags))
+        for name, text in texts.items()
+        if (what, name) not in _UNCOMPARED
+    }
+    found |= {("dataset", name): "read" for name in datasets_of(run)}
+    found |= {("model", name): "logged" for name in models_of(run)}
+    return found | {("stage", ""): run.info.lifecycle_stage}
+
+
+def logged_to_tracker(task_run: dict[str, Any]) -> Texts:
+    """The same of a task run."""
+    tags = {("tag", tag["name"]): tag["value"] for tag in task_run["tags"]}
+    found = {key: text for key, text in tags.items() if key not in _UNCOMPARED}
+    found |= {("param", p["name"]): p["value"] for p in task_run["params"] if p["source"] == PARAM_SOURCE}
+    read = [each["data_schema"] or {} for each in task_run["datasets"] if each["operation_source"] == METRIC_SOURCE]
+    for name, count in Counter(_dataset(each.get("name"), each.get("digest")) for each in read).items():
+        found["dataset", name] = "read" if count == 1 else f"read {count} times"
+    artifacts = [artifact["name"] for artifact in task_run["artifacts"]]
+    found |= {("model", name.removeprefix(MODEL)): "logged" for name in artifacts if name.startswith(MODEL)}
+    return found | {("stage", ""): tags.get(("tag", LIFECYCLE), "active")}
+
+
+def fields_of_mlflow(run: Any, experiment: str) -> Texts:
+    """Fields of an MLflow run that is a run of its own in the tracker, as far as MLflow has them."""
+    tags = run.data.tags
+    values = (name_of(run.info), storable(experiment), note_of(tags), user_of(run), source_of(tags))
+    return {(what, ""): value for what, value in zip(_FIELDS, values, strict=True) if value}
+
+
+def fields_of_tracker(summary: dict[str, Any]) -> Texts:
+    """The same of the tracker's run."""
+    return {(what, ""): summary[key] for what, key in _FIELDS.items() if summary.get(key) is not None}
+
+
+def datasets_of(run: Any) -> dict[str, Any]:
+    """The datasets that an MLflow run has read, by name and digest."""
+    inputs = getattr(run, "inputs", None)
+    datasets = [each.dataset for each in (inputs.dataset_inputs if inputs else ())]
+    return {_dataset(storable(each.name), storable(each.digest)): each for each in datasets}
+
+
+def _dataset(name: str | None, digest: str | None) -> str:
+    return f"{name} ({digest})"
+
+
+def models_of(run: Any) -> list[str]:
+    """The artifact paths of a run's models, as stores before MLflow 3 list them in a tag."""
+    try:
+        listed = json.loads(run.data.tags.get(MODELS, "[]"))
+    except ValueError:  # a tag that anyone may set
+        return []
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return sorted({str(entry["artifact_path"]) for entry in entries if "artifact_path" in entry})
 
 
 def number_of(value: object) -> float:
@@ -66,40 +170,3 @@ def points_of_tracker(points: Iterable[dict[str, Any]]) -> Counter[Point]:
 
 def _hashable(value: Any) -> Any:
     return value if isinstance(value, (int, float, str)) else repr(value)
-
-
-def texts_of_mlflow(run: Any) -> dict[str, Texts]:
-    """Params and tags of an MLflow run, as they are reported and kept."""
-    tags = {key: value for key, value in run.data.tags.items() if key not in OWN_TAGS and key != MODELS_TAG}
-    found = {"param": run.data.params, "tag": tags}
-    return {
-        what: {key: storable(mask_value(key, value)) for key, value in texts.items()} for what, texts in found.items()
-    }
-
-
-def texts_of_tracker(task_run: dict[str, Any]) -> dict[str, Texts]:
-    """Params and tags of a task run that came from MLflow."""
-    tags = {t["name"]: t["value"] for t in task_run["tags"] if t["name"] not in OWN_TAGS and t["name"] != MODELS_TAG}
-    return {"param": {p["name"]: p["value"] for p in task_run["params"] if p["source"] == PARAM}, "tag": tags}
-
-
-def is_same(what: str, mlflow: str | None, tracker: str | None) -> bool:
-    """Whether both sides have the same param or tag: a store cuts what is too long, the tracker has the whole."""
-    if mlflow == tracker:
-        return True
-    return tracker is not None and mlflow is not None and len(mlflow) == _LONGEST[what] and tracker.startswith(mlflow)
-
-
-def datasets_of_mlflow(run: Any) -> dict[tuple[str, str], Any]:
-    """The datasets that an MLflow run has read, by name and digest."""
-    inputs = getattr(run, "inputs", None)
-    return {
-        (storable(i.dataset.name), storable(i.dataset.digest)): i.dataset
-        for i in (inputs.dataset_inputs if inputs else ())
-    }
-
-
-def datasets_of_tracker(task_run: dict[str, Any]) -> Counter[tuple[str, str]]:
-    """How often a task run has read each of MLflow's datasets, by name and digest."""
-    read = [d["data_schema"] or {} for d in task_run["datasets"] if d["operation_source"] == METRIC]
-    return Counter((str(facts.get("name")), str(facts.get("digest"))) for facts in read)

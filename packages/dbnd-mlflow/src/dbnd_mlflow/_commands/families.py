@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .._reporting.derived import PARENT, uid_of
-from .._reporting.tags import Link
-
-if TYPE_CHECKING:
-    from .sides import OwnStore
+from .._reporting.derived import uid_of
+from .._reporting.tags import PARENT, Link
+from .mlflow_store import OwnStore
 
 
 class Families:
@@ -41,14 +39,6 @@ class Families:
             return link.run_uid
         return uid_of(run.info.run_id) if parent is None else self.run_uid(parent)
 
-    def _named(self, run: Any) -> Any:
-        parent_id = run.data.tags.get(PARENT)
-        if parent_id is None:
-            return None
-        if parent_id not in self._runs:
-            self._runs[parent_id] = self._store.run_or_none(parent_id)
-        return self._runs[parent_id]
-
     def with_parents(self, runs: Iterable[Any]) -> list[Any]:
         """``runs`` and those that they are nested in, each behind its parent."""
         found: dict[str, Any] = {}
@@ -60,3 +50,11 @@ class Families:
                 above = self.parent(above)
             found.update((each.info.run_id, each) for each in reversed(line))
         return list(found.values())
+
+    def _named(self, run: Any) -> Any:
+        parent_id = run.data.tags.get(PARENT)
+        if parent_id is None:
+            return None
+        if parent_id not in self._runs:
+            self._runs[parent_id] = self._store.run_or_none(parent_id)
+        return self._runs[parent_id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -10,9 +11,13 @@ from urllib.parse import unquote, urlsplit
 
 # No more artifacts than this are listed of one run; a folder of that many files is listed as a folder.
 MAX_ARTIFACTS: Final = 500
+MODEL: Final = "model:"
+"""What the names of artifacts that are models begin with."""
 _SERVED: Final = "mlflow-artifacts"
 # Where an MLflow server says where the artifacts stand that are sent to it.
 _DESTINATION: Final = "_MLFLOW_SERVER_ARTIFACT_DESTINATION"
+# The artifact root of a run, which its server makes of the ids of experiment and run, and a folder below it.
+_RUN_FOLDER: Final = re.compile(r"(?P<root>.*/(?P<run_id>[0-9a-f]{32})/artifacts)(?:/(?P<folder>.*))?$", re.DOTALL)
 
 
 def artifacts_of(uri: str | None) -> list[tuple[str, str]]:
@@ -33,6 +38,15 @@ def artifacts_of(uri: str | None) -> list[tuple[str, str]]:
     return sorted(found)
 
 
+def sent_artifact(root: str, name: str) -> tuple[str, str, str] | None:
+    """Run id, path and place of a file that was sent to a run's artifact root, or a folder below it; None elsewhere."""
+    found = _RUN_FOLDER.match(root)
+    if found is None:
+        return None
+    path = f"{found['folder'] or ''}/{name}".lstrip("/")
+    return found["run_id"], path, f"{found['root']}/{path}"
+
+
 def is_local(uri: str | None) -> bool:
     """Whether the artifacts at ``uri`` are in a folder that it names."""
     return uri is None or urlsplit(uri).scheme in {"", "file"}
@@ -46,15 +60,12 @@ def may_have_unlisted(run_id: str, uri: str) -> bool:
     """
     if _folder(uri) is not None:
         return True
-    return urlsplit(uri).scheme != _SERVED and _was_used(run_id)
-
-
-def _was_used(run_id: str) -> bool:
     client: Any = sys.modules.get("mlflow.tracking._tracking_service.client")
     utils = sys.modules.get("mlflow.tracking._tracking_service.utils")
     # MLflow keeps the repositories of runs; before 2.10 in the class of its client.
-    places = (utils, getattr(client, "TrackingServiceClient", None))
-    return any(run_id in getattr(place, "_artifact_repos_cache", ()) for place in places)
+    caches = (utils, getattr(client, "TrackingServiceClient", None))
+    was_used = any(run_id in getattr(cache, "_artifact_repos_cache", ()) for cache in caches)
+    return was_used and urlsplit(uri).scheme != _SERVED
 
 
 def _folder(uri: str) -> Path | None:
@@ -69,5 +80,5 @@ def _folder(uri: str) -> Path | None:
     if parts.scheme != _SERVED or handlers is None or _DESTINATION not in os.environ:
         return None
     # This is the server that they are sent to; only a folder has this attribute.
-    folder = getattr(handlers._get_artifact_repo_mlflow_artifacts(), "artifact_dir", None)  # noqa: SLF001
+    folder = getattr(handlers._get_artifact_repo_mlflow_artifacts(), "artifact_dir", None)
     return None if folder is None else Path(folder, path.lstrip("/"))

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from dbnd.plugins import mask_text, mask_url
-from dbnd.tracking import DatasetOperation
+from dbnd.tracking import METRIC_SOURCE, DatasetOperation
 
 # Where sources of MLflow's own, and those that are like them, say what they are. The first one counts.
 _PLACES: Final = ("uri", "url", "path", "delta_table_name", "table_name", "dataset_name", "dataset_id")
@@ -25,21 +25,27 @@ _ROWS: Final = ("num_rows", "approx_count", "features_cardinality")
 def dataset_operation(dataset: Any, timestamp: datetime) -> DatasetOperation:
     """The reading of an MLflow dataset at a time."""
     schema, profile = _object(dataset.schema), _object(dataset.profile)
-    columns = _columns(schema)
-    shape = _shape(profile, len(columns) or None)
-    facts: dict[str, Any] = {
-        "type": dataset.source_type,
-        "columns": list(columns),
-        "dtypes": columns,
-        "shape": shape,
-        # As the original: of a table in memory it says how many cells there are.
-        "size.bytes": _total(next((profile[name] for name in _BYTES if profile.get(name) is not None), None)),
-    }
+    # Tensors have another spec than columns.
+    spec = schema.get("mlflow_colspec")
+    columns = spec if isinstance(spec, list) else []
+    dtypes = {str(column.get("name", number)): str(column.get("type")) for number, column in enumerate(columns)}
+    shape = profile.get("features_shape")
+    if not (isinstance(shape, list) and shape and all(isinstance(size, int) for size in shape)):
+        rows = next((profile[name] for name in _ROWS if isinstance(profile.get(name), int)), None)
+        shape = [rows, len(dtypes) or None]
+    size = next((profile[name] for name in _BYTES if profile.get(name) is not None), None)
     return DatasetOperation(
         path=path_of(dataset),
         operation="read",
-        source="mlflow",
-        schema=facts,
+        source=METRIC_SOURCE,
+        schema={
+            "type": dataset.source_type,
+            "columns": list(dtypes),
+            "dtypes": dtypes,
+            "shape": shape,
+            # As the original: of a table in memory it says how many cells there are.
+            "size.bytes": _total(size),
+        },
         rows=shape[0],
         columns=shape[1] if len(shape) == 2 else None,
         preview=None,
@@ -67,10 +73,8 @@ def path_of(dataset: Any) -> str:
         if isinstance(known.get("sql"), str):
             return _short(mask_text(" ".join(known["sql"].split())))
         # The code that has made it: its tags tell which.
-        source = None if dataset.source_type == "code" or not known else known
-    if source:
-        return _short(mask_text(_text(source)))
-    return f"{dataset.name}#{dataset.digest}"
+        source = None if dataset.source_type == "code" else known
+    return _short(mask_text(_text(source))) if source else f"{dataset.name}#{dataset.digest}"
 
 
 def _text(value: object) -> str:
@@ -93,23 +97,6 @@ def _json(text: str | None) -> Any:
 def _object(text: str | None) -> dict[str, Any]:
     value = _json(text)
     return value if isinstance(value, dict) else {}
-
-
-def _columns(schema: dict[str, Any]) -> dict[str, str]:
-    """Columns and types of MLflow's column spec; of tensors and others none."""
-    spec = schema.get("mlflow_colspec")
-    if not isinstance(spec, list):
-        return {}
-    return {str(column.get("name", number)): str(column.get("type")) for number, column in enumerate(spec)}
-
-
-def _shape(profile: dict[str, Any], columns: int | None) -> list[int | None]:
-    """Rows and columns of a table, or the dimensions of a tensor, as far as they are known."""
-    shape = profile.get("features_shape")
-    if isinstance(shape, list) and shape and all(isinstance(size, int) for size in shape):
-        return shape
-    rows = next((profile[name] for name in _ROWS if isinstance(profile.get(name), int)), None)
-    return [rows, columns]
 
 
 def _total(size: object) -> int | None:

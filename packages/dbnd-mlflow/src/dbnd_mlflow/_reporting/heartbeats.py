@@ -1,9 +1,8 @@
 """Heartbeats of MLflow runs outside of tasks, by which a tracker tells a run that goes on from one that has died.
 
-A process sends them for the runs that it has started, or started again, until they end or it does; and for those that
-others have started and it logs to, for others may have left them to it. A server does so for its clients, of which it
-cannot know whether they live. Where a process speaks for others, it stops when it has heard nothing of a run for a day,
-so that neither a quiet training is shown as lost nor a dead one as running for ever.
+A process sends them for the runs that it has started, until they end or it does, and for runs of other processes that
+it logs to: an MLflow server does so for its clients. Whether those processes are alive it cannot know. So it stops when
+it has heard nothing of a run for a day: a quiet training is not shown as lost, nor a dead one as running for ever.
 """
 
 from __future__ import annotations
@@ -11,54 +10,42 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from dbnd import TrackingAPIClient
 from dbnd.plugins import console
-from dbnd.tracking import RunState, monotonic
+from dbnd.tracking import Run, RunState, monotonic
 
-if TYPE_CHECKING:
-    from dbnd import TrackingAPIClient
-    from dbnd.tracking import Run
+from .tracked import TrackedRun
 
-    from .tracked import TrackedRun
-
-# Each heartbeat is a request: of more runs at once the others are not expected to send any, and never shown as lost.
+# Each heartbeat is a request. Further runs announce that they send none, and are never shown as lost.
 MAX_HEARTS: Final = 100
-# How long a process speaks for another one that says nothing, in seconds.
+# Seconds for which a process sends heartbeats of a run of another process without hearing of it.
 PATIENCE: Final = 24 * 60 * 60.0
 _FINAL: Final = frozenset({RunState.SUCCESS.value, RunState.FAILED.value, RunState.CANCELLED.value})
 # Where an MLflow server says what it serves.
 _SERVES: Final = "_MLFLOW_SERVER_FILE_STORE"
 
 
-class Hearts:
-    """The runs that this process sends heartbeats of, to one tracker.
-
-    Args:
-        client: The tracker's client.
-    """
+class Heartbeats:
+    """The runs that this process sends heartbeats of, to one tracker."""
 
     def __init__(self, client: TrackingAPIClient) -> None:
         self._client = client
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Send none: in a forked child, whose parent does for its runs."""
+        """Send none in a forked child: its parent does."""
         self._lock = threading.Lock()
         self._beating: dict[TrackedRun, Run] = {}
 
     def expect(self, tracked: TrackedRun) -> None:
-        """Say in what is about to be reported of a new run whether heartbeats are to be expected."""
+        """Note in a new run, before it is announced, whether the tracker is to expect heartbeats."""
         if tracked.is_dbnd_run and self._client.heartbeats:
             tracked.task_run.run.sends_heartbeat = len(self._beating) < MAX_HEARTS
 
     def begin(self, tracked: TrackedRun, *, is_started: bool = True) -> None:
-        """Send heartbeats of a run; of a run below another one its root's tell.
-
-        Args:
-            tracked: The run.
-            is_started: Whether this process has started it, and does not only log to it.
-        """
+        """Send heartbeats of a run that this process has started, or only logs to; a nested run needs none."""
         tracked.beats = True
         if not tracked.is_dbnd_run or tracked.is_guess or not self._client.heartbeats:
             return
@@ -67,12 +54,12 @@ class Hearts:
                 return
             self._beating[tracked] = run = tracked.task_run.run
         is_told = False
-        speaks_for_another = not is_started or _is_server()
+        is_of_another = not is_started or _is_server()
 
         def goes_on(state: str) -> bool:
             nonlocal is_told
-            is_silent = speaks_for_another and monotonic() - tracked.heard_at > PATIENCE
-            tracked.beats = not is_silent  # the next that is logged begins again
+            is_silent = is_of_another and monotonic() - tracked.heard_at > PATIENCE
+            tracked.beats = not is_silent  # what is logged next starts them again
             # Another process may have ended it, or moved it below another one.
             if state in _FINAL or is_silent or tracked.task_run.run is not run:
                 self.end(tracked)
@@ -87,7 +74,6 @@ class Hearts:
         self._client.start_heartbeat(run, goes_on=goes_on)
 
     def end(self, tracked: TrackedRun) -> None:
-        """Send no more heartbeats of a run."""
         with self._lock:
             run = self._beating.pop(tracked, None)
         if run is not None:

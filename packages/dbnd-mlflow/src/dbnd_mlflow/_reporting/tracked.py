@@ -19,16 +19,14 @@ class TrackedRun:
         is_own: Whether ``task_run`` is the user's own task, whose state is not MLflow's to say.
         is_guess: Whether the task run follows from nothing but the run's id, and may turn out to be another.
         is_announced: Whether this process has announced it, and so knows all that there is to know of it.
+        is_detached: Whether it was nested in another one, and is no more.
         has_ended: Whether MLflow gave it a final status last.
-        artifact_uri: Root of its artifacts, once known.
-        datasets: Name and digest of the datasets that were reported.
-        artifacts: Names of the artifacts that were reported.
-        links: The link tags of the run; none outside of tasks.
         info: MLflow's RunInfo, once known.
-        facts: Those of its tags that are facts of the run.
+        fields: Those of its tags that are fields of the run.
+        links: Its link tags; none outside of tasks.
+        datasets: Name and digest of the datasets that were reported.
         heard_at: When something was last reported of it, in monotonic seconds.
         beats: Whether heartbeats of it are sent from here, or by the process that this one is a fork of.
-        is_detached: Whether it was nested in another one, and is no more.
     """
 
     task_run: TaskRun
@@ -36,16 +34,16 @@ class TrackedRun:
     is_own: bool
     is_guess: bool = False
     is_announced: bool = False
+    is_detached: bool = False
     has_ended: bool = False
-    artifact_uri: str | None = None
-    datasets: set[tuple[str, str]] = field(default_factory=set)
-    artifacts: set[str] = field(default_factory=set)
-    links: dict[str, str] = field(default_factory=dict)
     info: Any = None
-    facts: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    artifact_uri: str | None = None
+    artifacts: set[str] = field(default_factory=set)
+    datasets: set[tuple[str, str]] = field(default_factory=set)
     heard_at: float = field(default_factory=monotonic)
     beats: bool = False
-    is_detached: bool = False
 
     @property
     def is_dbnd_run(self) -> bool:

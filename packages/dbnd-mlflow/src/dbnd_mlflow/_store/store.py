@@ -11,14 +11,14 @@ from collections.abc import Callable
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final
 
-from .taps import TAPS, tapped
+from .taps import TAPPED, tapped
 
 if TYPE_CHECKING:
     from .._reporting.reporter import Reporter
 
 Origin = tuple[Callable[..., Any], tuple[str | None, ...]]
 
-# What is the proxy's own, and not the inner store's: how it is copied and pickled, and what it is made of.
+# The proxy's own attributes; all others are the inner store's.
 _OWN: Final = frozenset({"_databand_inner", "_databand_reporter", "_databand_origin", "__reduce_ex__", "__reduce__"})
 
 
@@ -49,7 +49,7 @@ class DatabandStore:
         # Fetched first, so that hasattr() answers for this MLflow version's store and no table of versions is needed.
         found = getattr(inner, name)
         # A method of the store itself, and not what somebody has put in its place, such as a mock.
-        if name in TAPS and type(found) is MethodType and found.__self__ is inner:
+        if name in TAPPED and type(found) is MethodType and found.__self__ is inner:
             return MethodType(tapped(name, found.__func__), self)
         return found
 

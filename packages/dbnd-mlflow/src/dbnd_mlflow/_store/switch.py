@@ -6,34 +6,25 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import mlflow
 from mlflow.tracking._tracking_service import utils as mlflow_tracking
 
+from dbnd import Config, DatabandContext
 from dbnd.tracking import configured_url, current_config
 
-from .._reporting.reporter import is_reported
+from .._reporting.runs import is_reported
 from .._settings import MlflowTrackingSettings
 from .._uri import build_composite_uri, is_composite_uri, parse_composite_uri
-from . import explicit as _explicit
-
-if TYPE_CHECKING:
-    from dbnd import Config, DatabandContext
+from . import explicit
 
 _ENVIRONMENT: Final = "MLFLOW_TRACKING_URI"
 
 
-@dataclass(frozen=True, slots=True)
-class _Before:
-    """What MLflow was set to: set_tracking_uri() changes the process' environment as well as its own state."""
-
-    uri: str | None
-    environment: str | None
-
-
-_before: Final[dict[int, _Before]] = {}
+# The tracking URIs that MLflow and the environment were set to, by the owner of those in their place:
+# set_tracking_uri() changes both.
+_before: Final[dict[int, tuple[str | None, str | None]]] = {}
 # The key of what enable_dbnd_for_mlflow_tracking() has replaced: no context's id.
 _BY_HAND: Final = 0
 
@@ -92,27 +83,27 @@ def _set(owner: int, config: Config) -> bool:
     url = configured_url(config)
     if url is None:
         return False
-    configured = config.settings(MlflowTrackingSettings).duplicate_tracking_to
-    if configured is None:
-        configured = mlflow.get_tracking_uri()
-        if is_composite_uri(configured):  # inherited from a process that is tracked
-            configured = parse_composite_uri(configured).duplicate_tracking_to
+    own = config.settings(MlflowTrackingSettings).duplicate_tracking_to
+    if own is None:
+        own = mlflow.get_tracking_uri()
+        if is_composite_uri(own):  # inherited from a process that is tracked
+            own = parse_composite_uri(own).duplicate_tracking_to
     # A second call without a restore between keeps what was there first.
-    _before.setdefault(owner, _Before(getattr(mlflow_tracking, "_tracking_uri", None), os.environ.get(_ENVIRONMENT)))
-    uri = build_composite_uri(url, configured)
+    _before.setdefault(owner, (getattr(mlflow_tracking, "_tracking_uri", None), os.environ.get(_ENVIRONMENT)))
+    uri = build_composite_uri(url, own)
     mlflow.set_tracking_uri(uri)
     os.environ[_ENVIRONMENT] = uri  # for child processes; MLflow 2.9 does not do so itself
-    _explicit.begin(owner, uri)
+    explicit.begin(owner, uri)
     return True
 
 
 def _restore(owner: int) -> None:
-    before = _before.pop(owner, None)
-    if before is None:
+    if owner not in _before:
         return
-    _explicit.end(owner)
-    mlflow.set_tracking_uri(before.uri)  # type: ignore[arg-type]  # None is how MLflow itself unsets it
-    if before.environment is None:
+    uri, environment = _before.pop(owner)
+    explicit.end(owner)
+    mlflow.set_tracking_uri(uri)  # type: ignore[arg-type]  # None is how MLflow itself unsets it
+    if environment is None:
         os.environ.pop(_ENVIRONMENT, None)
     else:
-        os.environ[_ENVIRONMENT] = before.environment
+        os.environ[_ENVIRONMENT] = environment

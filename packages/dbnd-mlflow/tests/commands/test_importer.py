@@ -23,7 +23,7 @@ from dbnd._cli.sync import sync
 from dbnd._context.registry import create_reader, create_transport, load_config
 from dbnd._tracking.contracts import UnreachableError
 from dbnd_mlflow import build_composite_uri
-from dbnd_mlflow._commands import cli, importer, sides
+from dbnd_mlflow._commands import cli, importer, mlflow_store
 from dbnd_mlflow._reporting.derived import uid_of
 
 pytest.importorskip("dbnd_tracker")
@@ -270,7 +270,7 @@ def test_an_import_that_finds_nothing_new_reads_no_point(own, import_, monkeypat
         raise AssertionError
 
     if has_pages(own, run_id):
-        monkeypatch.setattr(sides.OwnStore, "history", reads)
+        monkeypatch.setattr(mlflow_store.OwnStore, "history", reads)
     monkeypatch.setattr("dbnd_tracker._reader.DatabaseReader.points", reads)
     assert import_() == (0, 3)
 

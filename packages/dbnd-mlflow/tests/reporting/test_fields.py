@@ -10,7 +10,7 @@ from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd import dbnd_tracking, task
 from dbnd_mlflow import build_composite_uri
-from dbnd_mlflow._reporting.reporter import _maps
+from dbnd_mlflow._reporting.runs import _maps
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from dbnd import dbnd_tracking
 from dbnd._model.run import Run
 from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._reporting import heartbeats
-from dbnd_mlflow._reporting.reporter import _maps
+from dbnd_mlflow._reporting.runs import _maps
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_run_that_was_left_to_this_process_beats_from_what_is_logged_to_it_on(
     run_id = client.create_run("0").info.run_id
     for runs in _maps.values():
         runs._runs.clear()
-        runs.hearts.after_fork()
+        runs.heartbeats.after_fork()
     _get_store(client.tracking_uri)._databand_reporter._client._sender.end_beat(str(uuid.UUID(run_id)))
     client.set_tag(run_id, "reviewed", "yes")
     assert beating() == set()

@@ -20,7 +20,7 @@ from dbnd import dbnd_tracking
 from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._reporting import derived
 from dbnd_mlflow._reporting import runs as mlflow_runs
-from dbnd_mlflow._reporting.reporter import _maps
+from dbnd_mlflow._reporting.runs import _maps
 
 
 @pytest.fixture
@@ -221,7 +221,6 @@ def test_runs_that_have_ended_are_forgotten_in_time(store, monkeypatch, journall
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_fork_while_another_thread_holds_our_locks_leaves_the_child_working(store, uri, tmp_path):
     """The child logs into a run of its parent's, with every lock of ours held by a thread that it does not have."""
-    from dbnd_mlflow._reporting import reporter
     from dbnd_mlflow._store import builders
 
     run_id = store.create_run("0", "u", 1, [], "r").info.run_id
@@ -229,7 +228,7 @@ def test_a_fork_while_another_thread_holds_our_locks_leaves_the_child_working(st
     held, done = threading.Event(), threading.Event()
 
     def hold():
-        with builders._lock, reporter._making, runs._lock:
+        with builders._lock, runs._lock:
             held.set()
             done.wait(60)
 

@@ -17,7 +17,7 @@ from mlflow.tracking._model_registry.utils import _get_store_registry
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd_mlflow import DatabandStore, build_composite_uri
-from dbnd_mlflow._store.taps import TAPS
+from dbnd_mlflow._store.taps import TAPPED
 
 
 @pytest.fixture(params=["sqlite", "file", "http", "registry sqlite", "registry file", "registry http"])
@@ -58,7 +58,7 @@ def test_every_member_is_that_of_the_inner_store(pair):
     store, inner = pair
     for name in members(inner):
         expected, found = look_up(inner, name), look_up(store, name)
-        if name in TAPS:
+        if name in TAPPED:
             assert found.__func__.__wrapped__ is expected.__func__, name
             assert found.__name__ == expected.__name__
             assert found.__doc__ == expected.__doc__
@@ -276,7 +276,7 @@ OF_DELETED = {"_hard_delete_experiment", "restore_experiment"}
 TESTED_ELSEWHERE = {"create_logged_model", "create_model_version", "record_logged_model", "restore_run"}
 
 
-@pytest.mark.parametrize("name", sorted(set(TAPS) - TESTED_ELSEWHERE))
+@pytest.mark.parametrize("name", sorted(TAPPED - TESTED_ELSEWHERE))
 def test_each_way_of_calling_a_method_is_reported_once(name, store, journalled, capsys):
     for positional in range(6):
         run = store.create_run(store.create_experiment(f"e{positional}", None, []), "u", 1, [RunTag("t", "v")], "r")
