@@ -82,7 +82,7 @@ def reader(tracker):
 
 
 def names(reader):
-    return sorted(run.name for run in reader.runs((), 100).data)
+    return sorted(run.name for run in reader.runs("", 100).data)
 
 
 def log(client, run_id, steps, timestamp=FIRST, key="loss"):
@@ -167,12 +167,12 @@ def test_what_has_changed_is_brought_up_to_date_and_what_only_the_tracker_has_st
     assert import_() == (1, 1)
     (difference,) = verify()
     assert (difference["what"], difference["name"], difference["mlflow"]) == ("tag", "only", "(none)")
-    (run,) = reader.runs((), 10).data
+    (run,) = reader.runs("", 10).data
     assert (run.name, run.description, run.job_name, run.state) == ("new", "described", "train.py", "success")
     own.set_tag(run_id, "mlflow.source.name", "/code/other.py")
     assert {d["what"] for d in verify()} == {"tag", "job"}
     assert import_() == (1, 1)
-    (run,) = reader.runs((), 10).data
+    (run,) = reader.runs("", 10).data
     assert run.job_name == "other.py"
     # Reopened, and ended in another way.
     own.update_run(run_id, status="RUNNING")
@@ -302,7 +302,7 @@ def test_a_run_of_a_task_is_brought_to_where_its_late_events_go(tracker, inner_u
     assert CliRunner().invoke(sync, []).exit_code == 0  # what waited in the journal
     assert reader.task_run(tags["dbnd.task_run_uid"])["name"] == "job"
     assert verify() == []
-    (run,) = reader.runs((), 10).data
+    (run,) = reader.runs("", 10).data
     assert (run.run_uid, run.name, run.state) == (tags["dbnd.run_uid"], run.name, "success")
     assert import_() == (0, 1)
 
@@ -324,7 +324,7 @@ class TestParents:
         for run_id in run_ids:
             (at,) = [
                 (run.name, {t.task_run_uid: t.name for t in detail.task_runs}.get(task.parent_task_run_uid))
-                for run in reader.runs((), 100).data
+                for run in reader.runs("", 100).data
                 for detail in [reader.run(run.run_uid)]
                 for task in detail.task_runs
                 if task.task_run_uid == uid_of(run_id)
@@ -493,7 +493,7 @@ def test_texts_that_no_database_keeps_are_the_same_on_both_sides(own, live, impo
     deliver()
     import_()
     assert (verify(), import_()) == ([], (0, 2))
-    assert {run.name for run in reader.runs((), 10).data} == {"runName\N{REPLACEMENT CHARACTER}"}
+    assert {run.name for run in reader.runs("", 10).data} == {"runName\N{REPLACEMENT CHARACTER}"}
 
 
 def test_a_run_without_views_of_deleted_ones_is_found_by_its_id(own, import_):
