@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from dbnd import ConfigError
-from dbnd.tracking import BusyError, RefusedError, TooLargeError, UnreachableError
+from dbnd.tracking import BusyError, RefusedError, TooLargeError, TransportError, UnreachableError
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError, TooMuchError
 from dbnd_tracker._ingest import apply_batch, apply_call, apply_raw
 
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 # Calls without which nobody finds what is logged, and how many of them are remembered.
 _ANNOUNCING: Final = frozenset({"init_run", "add_task_runs"})
 _ANNOUNCEMENTS: Final = 100
+# What errors of the tracker mean to the sender, the closest class first. A database of another version keeps events
+# waiting like one that is down: they stay in the journal.
+_MEANINGS: Final[tuple[tuple[type[Exception], type[TransportError]], ...]] = (
+    (TooMuchError, TooLargeError),
+    (PayloadError, RefusedError),
+    (LockedError, BusyError),
+    (Exception, UnreachableError),
+)
 # The longest time that a fork waits for a batch to be applied, in seconds.
 _FORK_WAIT: Final = 5.0
 
@@ -84,21 +92,10 @@ class EmbeddedTransport:
 def _as_transport_errors() -> Iterator[None]:
     try:
         yield
-    except TooMuchError as error:
-        raise TooLargeError(_as_reason(error)) from error
-    except PayloadError as error:
-        raise RefusedError(_as_reason(error)) from error
-    except LockedError as error:
-        raise BusyError(_as_reason(error)) from error
-    # A database of another version keeps events waiting like one that is down: they stay in the journal.
-    except (StorageError, ConfigError) as error:
-        raise UnreachableError(_as_reason(error)) from error
-
-
-def _as_reason(error: Exception) -> str:
-    """The sentence of ``error`` as the end of another one."""
-    text = str(error).removesuffix(".")
-    return f"{text[:1].lower()}{text[1:]}"
+    except (PayloadError, StorageError, ConfigError) as error:
+        text = str(error).removesuffix(".")
+        meaning = next(meaning for kind, meaning in _MEANINGS if isinstance(error, kind))
+        raise meaning(f"{text[:1].lower()}{text[1:]}") from error
 
 
 _transports: Final[weakref.WeakSet[EmbeddedTransport]] = weakref.WeakSet()

@@ -24,7 +24,7 @@ from dbnd_tracker._middleware.bodies import gunzip
 from dbnd_tracker._middleware.limits import TimeoutMiddleware
 from dbnd_tracker._server.connections import _RESERVE, ConnectionLimits
 from dbnd_tracker._settings import TrackerSettings
-from dbnd_tracker._storage.deadline import DEADLINE
+from dbnd_tracker._storage.writer import DEADLINE
 
 _TRACKING = "/api/v1/tracking/log_metrics"
 

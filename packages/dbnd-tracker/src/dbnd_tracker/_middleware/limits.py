@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dbnd_tracker._middleware.bodies import declared_size
-from dbnd_tracker._storage.deadline import DEADLINE, Deadline
+from dbnd_tracker._storage.writer import DEADLINE, Deadline
 
 # Seconds beyond the time-out for a commit that has begun before.
 _COMMIT: Final = 10.0

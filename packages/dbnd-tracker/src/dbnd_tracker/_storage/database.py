@@ -26,12 +26,11 @@ from sqlalchemy.orm import Session
 from dbnd import ConfigError
 from dbnd.plugins import SQLITE, console, mask_url, sqlite_path, sqlite_url
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError
-from dbnd_tracker._storage.deadline import DEADLINE
 from dbnd_tracker._storage.encoding import from_json_text, readable
 from dbnd_tracker._storage.migrations import REVISIONS, VERSION_TABLE, upgrade
 from dbnd_tracker._storage.sqlite import FileConnection, identity, make_file, settle
 from dbnd_tracker._storage.states import HEARTBEAT_TIMEOUT
-from dbnd_tracker._storage.writer import IdCache, StaleIdsError, Writer
+from dbnd_tracker._storage.writer import DEADLINE, IdCache, StaleIdsError, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,10 +1,8 @@
 """Points that a series has already: MLflow's database keeps each key, time, step and value once, and so does ours.
 
-A point with a later time than all others, or a higher step, is new, and nearly all points are. For the others it is
-looked up which points of the series have the same mark, a few bits of a hash, and those are read. The marks are made
-of points that are read for that, each of them once and as few as possible: points lie in the order in which they came,
-which is nearly that of their times, so that the smallest and the greatest time and step of a block tell whether it is
-needed.
+A point with a later time than all others, or a higher step, is new, and nearly all points are. For the others, those
+points of the series are read that have the same mark, a few bits of a hash. Each point is read at most once for its
+mark. Points lie nearly in the order of their times: the bounds of times and steps of a block tell whether it is needed.
 """
 
 from __future__ import annotations
@@ -55,15 +53,7 @@ _NUMBERED: Final = {
 
 
 class Known:
-    """What the database has of a series.
-
-    Args:
-        series_id: Id of the series.
-        points: How many points it has.
-        latest_us: Their latest time, or None when there is none.
-        last_step: Step of the last value, which is the highest one.
-        last_us: Its time.
-    """
+    """What the database has of a series: how many points, their latest time, and step and time of the last value."""
 
     def __init__(
         self, series_id: int, points: int, latest_us: int | None, last_step: int | None, last_us: int | None
@@ -120,7 +110,7 @@ class Seen:
     def _extend(self, connection: Connection, known: Known, wanted: set[Identity]) -> set[Identity]:
         """Get to know what others have added; what fills no block is read."""
         while known.points - self._points >= _BLOCK:
-            place = _place(known, self._points, self._points + _BLOCK)
+            place = {"of": known.series_id, "after": self._points, "last": self._points + _BLOCK}
             self._blocks.append((self._points, *connection.execute(_BOUNDS, place).one()))
             self._points += _BLOCK
         after, self._points = self._points, known.points
@@ -146,7 +136,7 @@ class Seen:
         self, connection: Connection, known: Known, after: int, last: int, wanted: set[Identity]
     ) -> set[Identity]:
         """Mark the points whose numbers are above ``after``, and at most ``last``, and return those that are wanted."""
-        rows = connection.execute(_PART, _place(known, after, last)).all()
+        rows = connection.execute(_PART, {"of": known.series_id, "after": after, "last": last}).all()
         identities = [(row[1], row[2], row[3], row[4]) for row in rows]
         self._keep(map(add, map(_mark, identities), map(itemgetter(0), rows)))
         return wanted.intersection(identities)
@@ -173,10 +163,6 @@ class Seen:
 def _mark(identity: Identity) -> int:
     """The mark of a point, with room for its number."""
     return (hash(identity) & _MARK) << _NUMBER_BITS
-
-
-def _place(known: Known, after: int, last: int) -> dict[str, int]:
-    return {"of": known.series_id, "after": after, "last": last}
 
 
 def _numbered(connection: Connection, known: Known, numbers: Sequence[int]) -> Iterable[Identity]:

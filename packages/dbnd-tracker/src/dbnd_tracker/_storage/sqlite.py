@@ -1,4 +1,4 @@
-"""Connections to an SQLite file that notice when it is not the file of that name any more.
+"""An SQLite file: its making, its copying, and connections that notice when it is not the file of its name any more.
 
 A file may be deleted, renamed or replaced while it is open: SQLite goes on with what it has open, and nobody finds what
 is written. Its log (``-wal``) and its index (``-shm``) are found by name, so that those of the old file must be gone
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dbnd.tracking import monotonic
+from dbnd_tracker._errors import StorageError
 from dbnd_tracker._storage.log import NUMBERS, Watch, wait_until_whole, watches
 
 if TYPE_CHECKING:
@@ -252,3 +253,35 @@ def _alone(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             fcntl.flock(folder, fcntl.LOCK_UN)  # also where a child of this process has the folder open, too
         os.close(folder)
+
+
+def back_up(source: Path, target: Path) -> None:
+    """Copy an SQLite database as it is at one moment; ``target`` is there only when it is whole.
+
+    Args:
+        source: The database; it may be in use.
+        target: A file that does not exist yet. Only its owner may read it.
+
+    Raises:
+        StorageError: The copy cannot be made.
+    """
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        partial.touch(mode=0o600)
+        with (
+            contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as original,
+            contextlib.closing(sqlite3.connect(partial)) as copy,
+        ):
+            original.backup(copy)
+            copy.execute("PRAGMA application_id = 0")  # a database of its own, for those that have the original open
+            copy.commit()
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, whole by itself
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.link(partial, target)  # unlike a rename, it never replaces a file
+    except (OSError, sqlite3.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        msg = f"The database {source} cannot be copied to {target}: {reason}."
+        raise StorageError(msg) from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,17 +1,18 @@
-"""One writing transaction, and the integer ids that it needs."""
+"""One writing transaction: its deadline, the integer ids that it needs, and what it must not make again."""
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dbnd_tracker._storage.bulk import chunks, insert_rows, value_rows
-from dbnd_tracker._storage.deleted import DeletedUids
-from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
+from dbnd_tracker._storage.models import Attempt, Deleted, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
 from dbnd_tracker._storage.repeats import Seen
 
 if TYPE_CHECKING:
@@ -28,6 +29,35 @@ if TYPE_CHECKING:
 _REMEMBERED: Final = 200_000
 # Points of which marks are kept, 8 bytes of each, before those of another series take their place.
 _MARKS: Final = 2_000_000
+
+
+class Deadline:
+    """The end of a request's time: what has not begun to be committed by then never is.
+
+    So that whoever gives up on a request can say what became of it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.has_passed = False
+        """Whether it is too late to begin anything."""
+        self._commits = False
+
+    def begin_commit(self) -> bool:
+        """Called before a commit; False when it is too late for one."""
+        with self._lock:
+            self._commits = not self.has_passed
+            return self._commits
+
+    def pass_by(self) -> bool:
+        """Let it be too late from now on; False when something is committed, or is about to be."""
+        with self._lock:
+            self.has_passed = not self._commits
+            return self.has_passed
+
+
+DEADLINE: Final[ContextVar[Deadline | None]] = ContextVar("dbnd_deadline", default=None)
+"""That of the request which this thread or task works on."""
 
 
 class StaleIdsError(Exception):
@@ -47,6 +77,58 @@ class IdCache:
         """Forget all ids."""
         self.ids.clear()
         self.seen.clear()
+
+
+class DeletedUids:
+    """The record of what was deleted, as one writing transaction uses it.
+
+    It is asked only for what the database does not have (any more), so that it costs nothing while nothing is new.
+
+    Args:
+        session: The transaction.
+        now: Its time.
+    """
+
+    def __init__(self, session: Session, now: datetime) -> None:
+        self._session = session
+        self._now = now
+        self._runs: dict[str, str] = {}
+        self.dropped: defaultdict[str, int] = defaultdict(int)
+        """How many events were dropped in this transaction, by the uid of the run that was deleted."""
+
+    def find(self, uids: Iterable[str | None]) -> set[str]:
+        """Those of these uids that were deleted."""
+        wanted = {uid for uid in uids if uid is not None}
+        for part in chunks(sorted(wanted)):
+            found = self._session.execute(select(Deleted.uid, Deleted.run_uid).where(Deleted.uid.in_(part)))
+            self._runs.update((row.uid, row.run_uid) for row in found)
+        return wanted & self._runs.keys()
+
+    def drop(self, uid: str, events: int = 1) -> None:
+        """Count events that name ``uid``, if ``find`` has found it."""
+        if uid in self._runs:
+            self.dropped[self._runs[uid]] += events
+
+    def add(self, uids: Collection[str], owner: str) -> None:
+        """Note that ``uids``, started below ``owner``, which ``find`` has found, are deleted, too."""
+        run_uid = self._runs[owner]
+        new = sorted(set(uids) - self.find(uids))
+        if new:
+            rows = [{"uid": uid, "run_uid": run_uid, "deleted_at": self._now, "dropped": 0} for uid in new]
+            self._session.execute(insert(Deleted), rows)
+            self._runs.update(dict.fromkeys(new, run_uid))
+
+    def forget(self, run_uid: str, uids: Collection[str]) -> None:
+        """Let a run and what is in it be made again, because a person asks for it."""
+        mine = or_(Deleted.run_uid == run_uid, Deleted.uid.in_(uids))
+        self._session.execute(delete(Deleted).where(mine).execution_options(synchronize_session=False))
+        self._runs.clear()
+
+    def note(self) -> None:
+        """Write down how many events were dropped."""
+        for run_uid, events in sorted(self.dropped.items()):
+            statement: Any = update(Deleted).where(Deleted.uid == run_uid).values(dropped=Deleted.dropped + events)
+            self._session.execute(statement.execution_options(synchronize_session=False))
 
 
 class Writer:
