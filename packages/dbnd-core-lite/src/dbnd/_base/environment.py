@@ -21,7 +21,6 @@ from dbnd._base.paths import working_directory
 # Seconds for which a run waits for what may be slow to find.
 _PATIENCE: Final = 0.25
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-_LONGEST_LINE: Final = 4096
 
 
 @functools.cache
@@ -113,7 +112,7 @@ def _read_commit() -> str | None:
 
 def _first_line(path: Path) -> str:
     with path.open(encoding="utf-8", errors="surrogateescape") as lines:
-        return lines.readline(_LONGEST_LINE).rstrip("\r\n")
+        return lines.readline(4096).rstrip("\r\n")
 
 
 def _as_commit(text: str) -> str | None:

@@ -18,7 +18,6 @@ MASK: Final = "***"
 
 MARGIN: Final = 1_000
 """Characters beyond the end of what a caller keeps that are looked at: a secret may be known only by what follows."""
-_SHORTEST_TOKEN: Final = 16
 # What there must be, in lower case, for a search: most text has none of it, which is quickly seen.
 _URL_HINTS: Final = ("//", "2f%")
 _NAME_HINTS: Final = ("secret", "pass", "credential", "authorization", "bearer", "cookie", "token", "key", "pw", "sig")
@@ -36,7 +35,7 @@ def mask_text(text: str, limit: int | None = None) -> str:
     """
     if limit is not None:
         text = text[: limit + MARGIN]
-    if len(text) < _SHORTEST_TOKEN and not ("=" in text or ":" in text or "%" in text or "--" in text or "//" in text):
+    if len(text) < 16 and not ("=" in text or ":" in text or "%" in text or "--" in text or "//" in text):
         return text
     lower = text.lower()
     for hints, mask in ((_TOKEN_HINTS, _mask_tokens), (_URL_HINTS, _mask_users), (_NAME_HINTS, _mask_named)):

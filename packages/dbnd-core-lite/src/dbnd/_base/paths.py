@@ -64,10 +64,6 @@ def working_directory() -> Path | None:
         return None
 
 
-# Below are the standard streams.
-_FIRST_FREE: Final = 3
-
-
 def open_file(path: Path, flags: int) -> int:
     """Open a regular file; one that is made can be read by its owner only.
 
@@ -86,9 +82,9 @@ def above_streams(fd: int) -> int:
     Where a process was started without them, whatever it opens first gets their numbers, and what C code says on
     standard error would go into it.
     """
-    if fd >= _FIRST_FREE:
+    if fd > 2:
         return fd
     try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     finally:
         os.close(fd)

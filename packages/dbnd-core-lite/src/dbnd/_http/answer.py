@@ -14,8 +14,6 @@ from dbnd._base.clock import utc_now
 from dbnd._base.masking import mask_url
 from dbnd._tracking.contracts import BusyError, NotATrackerError, UnreachableError
 
-# Seconds for which a tracker can ask to be left alone, at most.
-_LONGEST_WAIT: Final = 3600.0
 # Characters of an answer that messages show.
 _EXCERPT: Final = 100
 
@@ -85,7 +83,7 @@ class Answer:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """Seconds of a Retry-After header, which has a number of seconds or a date; None where it says neither."""
+    """Seconds of a Retry-After header, an hour at most, which has a number or a date; None where it says neither."""
     try:
         seconds = float(retry_after)
     except ValueError:
@@ -94,4 +92,4 @@ def _seconds(retry_after: str) -> float | None:
         except ValueError:
             return None
         seconds = ((date if date.tzinfo else date.replace(tzinfo=timezone.utc)) - utc_now()).total_seconds()
-    return min(max(seconds, 0.0), _LONGEST_WAIT) if math.isfinite(seconds) else None
+    return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else None

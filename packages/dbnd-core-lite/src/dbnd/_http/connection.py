@@ -31,13 +31,10 @@ from dbnd._http.route import (
 )
 from dbnd._tracking.contracts import BusyError, NotATrackerError, UnreachableError
 
-_TUNNEL: Final = "CONNECT"
-# Bytes of status line, headers and what chunks cost, and bytes that are read at once.
-_OVERHEAD: Final = 1 << 16
+# Bytes that are read at once.
 _CHUNK: Final = 1 << 16
 # Characters of an answer that messages show.
 _EXCERPT: Final = 100
-_GZIP: Final = 31  # to zlib: with the header of gzip
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +129,7 @@ class Connection:
         left = time_left(deadline)
         headers = {"Host": self._authority, **proxy_authorization(self._proxy)}
         limits = Limits(left, left, left, 0)
-        answer, _ = _exchange(opened, _TUNNEL, self._authority, headers, b"", limits)
+        answer, _ = _exchange(opened, "CONNECT", self._authority, headers, b"", limits)
         if not answer.is_success:
             assert self._proxy is not None
             raise UnreachableError(f"the proxy {self._proxy.hostname}:{self._proxy.port} answered {answer.status}")
@@ -145,8 +142,8 @@ class _Source(RawIOBase):
         self._socket = opened
         self._transfer = limits.transfer
         self._deadline = monotonic() + limits.answer
-        # An answer in many small chunks is about twice its size.
-        self._room = 2 * limits.size + _OVERHEAD
+        # An answer in many small chunks is about twice its size, and has a status line and headers.
+        self._room = 2 * limits.size + (1 << 16)
         self.has_begun = False
 
     def makefile(self, _: str) -> BufferedReader:
@@ -182,7 +179,7 @@ def _exchange(
         except (BrokenPipeError, ConnectionResetError):  # it may have answered before it read all, a 413 say
             pass
         response.begin()
-        content, is_whole = (b"", True) if method == _TUNNEL else _read(response, limits.size)
+        content, is_whole = (b"", True) if method == "CONNECT" else _read(response, limits.size)
     except TimeoutError:
         if source.has_begun:
             raise UnreachableError(f"its answer did not end within {round(limits.transfer, 1):g} s") from None
@@ -224,7 +221,7 @@ def _read(response: HTTPResponse, size: int) -> tuple[bytes, bool]:
 def _unpacked(answer: Answer, size: int) -> Answer:
     if answer.headers.get("Content-Encoding", "").lower() not in {"gzip", "x-gzip"}:
         return answer
-    unpacking = zlib.decompressobj(_GZIP)
+    unpacking = zlib.decompressobj(31)  # with the header of gzip
     try:
         content = unpacking.decompress(answer.body, size)
     except zlib.error:

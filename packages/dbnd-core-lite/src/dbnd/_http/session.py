@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from dbnd._config.settings import CoreSettings
 
 _TRACE_ID: Final = new_uid().hex
-# The least time-out of a request near its deadline, in seconds.
-_LEAST_TIMEOUT: Final = 0.1
 # An answer to a call is short: seconds from its first byte to its last, and bytes.
 _TRANSFER: Final = 5.0
 _SIZE: Final = 1 << 18
@@ -164,6 +162,6 @@ class Session:
     def _limits(self) -> Limits:
         connect, read = self._settings.connect_timeout, self._settings.api_request_timeout_sec
         if self.deadline is not None:
-            left = max(_LEAST_TIMEOUT, self.deadline - monotonic())
+            left = max(0.1, self.deadline - monotonic())
             connect, read = min(connect, left), min(read, left)
         return Limits(connect, read, self._transfer, self._size)

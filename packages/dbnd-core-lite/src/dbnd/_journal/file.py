@@ -36,8 +36,6 @@ DEAD: Final = ".dead"
 DAMAGED: Final = ".damaged"
 # Bytes read at once when a file is adopted.
 _CHUNK: Final = 1 << 20
-# Longest content of an `.ack` file, in bytes.
-_LONGEST_ACK: Final = 100
 
 
 class JournalFile:
@@ -285,7 +283,7 @@ def _read_ack(path: Path, start: tuple[int, int], size: int) -> tuple[int, int]:
     """Number and offset of what is delivered; the start where that is not known, for the tracker knows what it has."""
     try:
         with os.fdopen(open_file(ack_of(path), os.O_RDONLY), "rb") as file:
-            position, _, checksum = file.read(_LONGEST_ACK).rstrip().rpartition(b" ")
+            position, _, checksum = file.read(100).rstrip().rpartition(b" ")
         sequence, offset = map(int, position.split())
         is_believed = int(checksum, 16) == zlib.crc32(position) and sequence >= 0 and start[1] <= offset <= size
     except (OSError, ValueError):

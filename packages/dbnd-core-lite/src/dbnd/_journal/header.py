@@ -17,8 +17,6 @@ from dbnd._journal import records
 from dbnd._model.encoding import decode
 
 FORMAT: Final = 1
-# Longest header that is looked for, in bytes.
-_MAX_SIZE: Final = 1 << 16
 
 
 class JournalFormatError(DatabandError):
@@ -79,7 +77,7 @@ def read_header(path: Path) -> Header:
 
 def header_of(fd: int, path: Path) -> tuple[Header, int]:
     """The header of the file ``path``, open as ``fd``, and its size in bytes (see ``read_header``)."""
-    line, newline, _ = os.pread(fd, _MAX_SIZE, 0).partition(b"\n")
+    line, newline, _ = os.pread(fd, 1 << 16, 0).partition(b"\n")
     values: Any = None
     with suppress(ValueError):
         values = decode(records.content(line + newline) or b"")

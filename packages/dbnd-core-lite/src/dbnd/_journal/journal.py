@@ -25,15 +25,10 @@ from dbnd._journal.file import JOURNAL, JournalFile
 from dbnd._journal.header import Header
 from dbnd._model.parts import parts_of
 
-# A file goes on in a further one at this size in bytes, or at this part of the cap.
+# A file goes on in a further one at this size in bytes, or at an eighth of the cap.
 _FILE_SIZE: Final = 16 << 20
-_PARTS_OF_CAP: Final = 8
 # From this size of an event on, in bytes, it may have to be taken apart.
 _LARGE: Final = 1 << 16
-# By so many bytes a file grows on before a further one is tried again.
-_GROWTH: Final = 1 << 20
-# By so many bytes the header of a further file may be longer.
-_MORE_DIGITS: Final = 64
 
 
 class JournalClosedError(Exception):
@@ -59,7 +54,7 @@ class Journal:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory: Final = directory
         self._max_bytes = max_bytes
-        self._file_size = min(_FILE_SIZE, max(1, max_bytes // _PARTS_OF_CAP))
+        self._file_size = min(_FILE_SIZE, max(1, max_bytes // 8))
         self._fsync = fsync
         self._lock = threading.RLock()
         self._sealed = False
@@ -97,15 +92,15 @@ class Journal:
     def _make_room(self, wanted: int) -> None:
         """Go on in a further file, if the cap allows it."""
         current = self._current
-        following = wanted + current.header_size + _MORE_DIGITS
+        following = wanted + current.header_size + 64  # its header may be some digits longer
         if self._size() + (following if current.last else wanted) > self._max_bytes:
             raise JournalFullError(f"the journal has reached core.journal_max_bytes = {self._max_bytes}")
         if not current.last:  # one event larger than a file should be
             return
         try:
             further = self._create(current.header.successor())
-        except OSError:  # no further file, but there may be room in this one; tried again some events later
-            self._room = min(current.size + wanted + _GROWTH, self._max_bytes - self._size() + current.size)
+        except OSError:  # no further file, but there may be room in this one; tried again a megabyte later
+            self._room = min(current.size + wanted + (1 << 20), self._max_bytes - self._size() + current.size)
             return
         # In this order: a signal handler that raises in between leaves an empty file, not a forgotten one.
         self._files.append(further)

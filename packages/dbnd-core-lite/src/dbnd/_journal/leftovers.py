@@ -7,16 +7,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from dbnd._base.paths import open_file
 from dbnd._journal import ownership
 from dbnd._journal.file import DAMAGED, DEAD, JOURNAL, JournalFile, remove, unsent_of
 from dbnd._journal.folders import folders_of
 from dbnd._journal.header import Header, JournalFormatError, read_header
-
-# A file that has not got its name after so many seconds was left by a process that was killed.
-_NEWBORN: Final = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +119,7 @@ def tidy(folder: Path) -> None:
                 file.close()
     for path in _files(folder, ".ack", ".owner", ".new"):
         with suppress(OSError):  # it has got its name since; or it is no file of ours
+            # One that has not got its name after an hour was left by a process that was killed.
             is_new = path.suffix == ".new"
-            if time.time() - path.stat().st_mtime > _NEWBORN if is_new else not path.with_suffix("").exists():
+            if time.time() - path.stat().st_mtime > 3600 if is_new else not path.with_suffix("").exists():
                 path.unlink()

@@ -17,8 +17,6 @@ from typing import Final
 from dbnd._base.paths import open_file
 
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-# Field of /proc/<pid>/stat, counted behind the name, that holds the start of the process.
-_START: Final = 19
 
 
 def own(fd: int, path: Path) -> bool:
@@ -112,4 +110,4 @@ def _started(pid: int) -> str:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    return text.rpartition(")")[2].split()[_START]
+    return text.rpartition(")")[2].split()[19]  # counted behind the name

@@ -13,8 +13,6 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from dbnd._model.values import MAX_DEPTH, plain
 
-# Containers around the deepest value of an event.
-_ENVELOPE: Final = 16
 _BACKSLASH: Final = ord("\\")
 _NUL: Final = b"\\u0000"
 
@@ -33,7 +31,8 @@ def encode(value: object) -> bytes:
         # One byte is found in a tenth of the time of six.
         if _BACKSLASH not in data or _NUL not in data:
             return data
-    return to_json(plain(value, depth=MAX_DEPTH + _ENVELOPE), inf_nan_mode="constants")
+    # There are some containers around the deepest value of an event.
+    return to_json(plain(value, depth=MAX_DEPTH + 16), inf_nan_mode="constants")
 
 
 def decode(data: bytes) -> Any:

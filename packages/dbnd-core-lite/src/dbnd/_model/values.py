@@ -35,12 +35,7 @@ MAX_DEPTH: Final = 64
 # Elements that are looked at in a container, and in its short text form.
 _MAX_ELEMENTS: Final = 100_000
 _MAX_SHOWN: Final = 1_000
-_MAX_COLUMNS: Final = 1_000
-# Characters of escaped JSON with spaces for each byte of the shortest form, at most.
-_MOST_PER_BYTE: Final = 3
 _INT64: Final = 1 << 63
-# Dates and durations of NumPy, by the kind of their type.
-_NUMPY_TIMES: Final = frozenset("mM")
 # Text that can be JSON at all; json.loads would also take the bare words NaN and Infinity. It takes long to refuse one.
 _JSON_START: Final = frozenset('-0123456789"[{')
 _JSON_WORDS: Final = frozenset({"true", "false", "null"})
@@ -106,8 +101,8 @@ def _other(value: Any) -> tuple[str, Any]:  # noqa: C901, PLR0911  one return fo
         return _text(value)
     if isinstance(value, date):
         return "value_str", value.isoformat()
-    # As numbers, those of NumPy would have lost the unit.
-    if isinstance(value, timedelta) or getattr(getattr(value, "dtype", None), "kind", None) in _NUMPY_TIMES:
+    # As numbers, dates and durations of NumPy (kinds M and m) would have lost the unit.
+    if isinstance(value, timedelta) or getattr(getattr(value, "dtype", None), "kind", None) in {"m", "M"}:
         return _short_text(str(value))
     if isinstance(value, numbers.Integral):
         return _integer(int(value))
@@ -133,8 +128,8 @@ def _json(value: object) -> tuple[str, Any]:
     except UnfitError as why:
         console.warn_once(f"A logged value is kept in a short text form, because {why}. This is said once.")
         return _short_text(preview(value))
-    # The text that counts has spaces and escapes, and takes several times as long to make.
-    if len(to_json(simple, inf_nan_mode="constants")) * _MOST_PER_BYTE <= MAX_TEXT:
+    # The text that counts has spaces and escapes, at most 3 characters for each byte of this, and takes long to make.
+    if len(to_json(simple, inf_nan_mode="constants")) * 3 <= MAX_TEXT:
         return "value_json", simple
     text = json.dumps(simple)
     return ("value_json", simple) if len(text) <= MAX_TEXT else _short_text(text)
@@ -285,7 +280,7 @@ def describe(value: object) -> dict[str, Any]:
         found["shape"] = [_within_64_bits(n) for n in shape]
     columns, dtypes = getattr(value, "columns", None), getattr(value, "dtypes", None)
     if columns is not None and dtypes is not None and hasattr(dtypes, "items"):
-        named = list(islice(dtypes.items(), _MAX_COLUMNS))
+        named = list(islice(dtypes.items(), _MAX_SHOWN))
         found["columns"] = [storable(str(column)) for column, _ in named]
         found["dtypes"] = {storable(str(column)): storable(str(dtype)) for column, dtype in named}
     return found

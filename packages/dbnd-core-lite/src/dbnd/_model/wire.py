@@ -25,8 +25,6 @@ from dbnd._model.values import MAX_PREVIEW, describe, masked
 # Our own version stands in the User-Agent.
 PROTOCOL_VERSION: Final = "1.0.34.1"
 _SOURCE: Final = "generic_tracking"
-# The text by which the protocol says "no default".
-_NO_DEFAULT: Final = "NOTHING"
 
 Json = dict[str, Any]
 
@@ -211,7 +209,7 @@ def _task_definition(definition: TaskDefinition) -> Json:
 def _param(name: str, kind: str, value_type: str, default: str | None) -> Json:
     return {
         "name": name,
-        "default": _NO_DEFAULT if default is None else default,
+        "default": "NOTHING" if default is None else default,
         "description": "",
         "group": "user",
         "kind": kind,

@@ -42,7 +42,6 @@ _METRICS: Final = "log_metrics"
 # Seconds after the first failure, doubled by each further one, up to the most.
 _LEAST: Final = 0.5
 _MOST: Final = 60.0
-_MOST_DOUBLINGS: Final = 10
 # While somebody waits, a tracker that may be starting up is tried as often as this, in seconds.
 _IMPATIENT: Final = 1.0
 # Our own, so that the numbers that a training has seeded stay what they are.
@@ -194,7 +193,7 @@ class Backoff:
 
     def failed(self, error: Exception) -> None:
         """Note a failure."""
-        wait = min(_MOST, _LEAST * 2 ** min(self._failures, _MOST_DOUBLINGS))
+        wait = min(_MOST, _LEAST * 2 ** min(self._failures, 10))
         wait *= _random.uniform(1, 1.5)  # jitter: many clients must not come back at the same time
         asked = error.retry_after if isinstance(error, UnreachableError) else None
         self._failures += 1

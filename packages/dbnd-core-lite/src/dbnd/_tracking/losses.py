@@ -15,6 +15,7 @@ class Losses:
     Attributes:
         dead: Number of events that the tracker has refused, or that cannot be read.
         damaged: Number of events that are lost, because their bytes in the journal have been changed.
+        refused_runs: Uids of runs whose announcement the tracker has refused.
         dropped: Numbers of events that the tracker has dropped because their runs were deleted, by uids of runs.
     """
 
@@ -25,7 +26,7 @@ class Losses:
         self.dropped: Final[dict[str, int]] = {}
         self._dead_path: Path | None = None
         self._damaged_path: Path | None = None
-        self._refused_runs: set[str] = set()
+        self.refused_runs: Final[set[str]] = set()
 
     def bury(self, record: Record, reason: str, path: Path) -> None:
         """Count an event that is kept aside in ``path``."""
@@ -37,7 +38,7 @@ class Losses:
         self.dead += 1
         self._dead_path = path
         if record.call == "init_run" and isinstance(record.body, dict):
-            self._refused_runs.add(record.body.get("init_args", {}).get("run_uid"))
+            self.refused_runs.add(record.body.get("init_args", {}).get("run_uid"))
         who = "An event could not be sent" if record.line else f"The tracker {self._tracker} refused an event"
         self._warn(f"{who} ({record.call}: {reason}); it is kept in {path}.")
 
@@ -49,10 +50,6 @@ class Losses:
                     f"The run {run_uid} was deleted from the tracker {self._tracker}: what it still logs is dropped."
                 )
             self.dropped[run_uid] = self.dropped.get(run_uid, 0) + events
-
-    def has_refused(self, run_uid: str) -> bool:
-        """Whether the tracker has refused the announcement of a run."""
-        return run_uid in self._refused_runs
 
     def counts(self) -> tuple[int, ...]:
         """The three numbers, which tell whether there is anything new to be said."""

@@ -25,8 +25,6 @@ from dbnd._tracking.sender import Sender
 if TYPE_CHECKING:
     from dbnd._config.config import Config
 
-# Seconds after which a journal that could not be opened is tried again.
-_OPEN_AGAIN: Final = 5.0
 # Seconds that the end of a run waits at most for a tracker that takes events all the time.
 _LONGEST_DRAIN: Final = 300.0
 
@@ -138,7 +136,7 @@ class Outbox:
                 try:
                     journal = _open_journal(self.name, self._settings)
                 except OSError as error:
-                    self._unopened, self._open_again_at = error, monotonic() + _OPEN_AGAIN
+                    self._unopened, self._open_again_at = error, monotonic() + 5
                     raise
                 self._unopened = self._transport = None
                 self._sender = Sender(journal, transport, self.name)

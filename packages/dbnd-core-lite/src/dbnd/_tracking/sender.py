@@ -123,7 +123,7 @@ class Sender:
 
     def has_taken(self, number: int, run_uid: str) -> bool:
         """Whether the tracker has taken the event of this number, which announces a run."""
-        return self.journal.settled >= number and not self.losses.has_refused(run_uid)
+        return self.journal.settled >= number and run_uid not in self.losses.refused_runs
 
     def close(self) -> None:
         """End delivery; a thread that talks to the tracker at the moment is left to end with the process."""
