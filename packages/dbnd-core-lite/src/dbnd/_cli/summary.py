@@ -25,7 +25,6 @@ _NARROW: Final = 60
 _MOST: Final = 12
 _LINKS: Final = 3
 _LONGEST_VALUE: Final = 40
-_SHORTEST_NAME: Final = 12
 # Longest reason of a failure that its headline repeats, in columns; the traceback above has the whole.
 _REASON: Final = 200
 _SHORTEST_REASON: Final = 30
@@ -113,28 +112,15 @@ def _flow(items: list[str], room: int) -> list[str]:
 
 def _metric_lines(metrics: list[tuple[TaskProgress, Series]], room: int) -> Iterator[str]:
     listed = metrics if console.verbosity() > 0 else metrics[:_MOST]
-    is_narrow, several = room < _NARROW, len({task for task, _ in listed}) > 1
-    cells = [
-        (
-            plain(f"{task.task_run.af_id}.{series.key}" if several else series.key),
-            cut(number(series.last), _LONGEST_VALUE),
-            "" if is_narrow or series.low is None else f"min {number(series.low)}  max {number(series.high)}",
-        )
-        for task, series in listed
-    ]
-    name_columns, value_columns, bound_columns = (max(map(width, column)) for column in zip(*cells, strict=True))
-    taken = value_columns + 2 + (bound_columns + 2 if bound_columns else 0)
-    for_bars = (6 if is_narrow else 10) if any(len(series.history) > 1 for _, series in listed) else 0
-    name_columns = min(name_columns, max(room - taken - for_bars, _SHORTEST_NAME))
-    left = room - name_columns - taken - 2
-    for (name, value, bounds), (_, series) in zip(cells, listed, strict=True):
-        parts = [pad(cut(name, name_columns), name_columns), pad(value, value_columns)]
-        if bound_columns:
-            parts.append(pad(bounds, bound_columns))
-        if len(series.history) > 1 and left > 1:
-            parts.append(console.dimmed(sparkline(series.history, min(left, 24))))
-        else:
-            parts[-1] = parts[-1].rstrip()
-        yield together(parts, "  ")
+    several = len({task for task, _ in listed}) > 1
+    is_narrow = room < _NARROW
+    rows = []
+    for task, series in listed:
+        name = f"{task.task_run.af_id}.{series.key}" if several else series.key
+        bounds = "" if series.low is None else f"min {number(series.low)}  max {number(series.high)}"
+        bars = sparkline(series.history, 8 if is_narrow else 24) if len(series.history) > 1 else ""
+        value = cut(number(series.last), _LONGEST_VALUE)
+        rows.append((name, value, bars) if is_narrow else (name, value, bounds, bars))
+    yield from console.aligned(rows, room)
     if len(metrics) > len(listed):
         yield f"and {len(metrics) - len(listed)} more"

@@ -221,9 +221,7 @@ def table(
     colours: Mapping[str, str] | None = None,
     whole_last: bool = False,
 ) -> Shown:
-    """``rows`` as aligned columns under ``headers``.
-
-    On a terminal that is too narrow, the widest columns are cut, and the last ones left out if that is not enough.
+    """``rows`` as aligned columns under ``headers``, as wide as standard output is.
 
     Args:
         headers: One title for each column.
@@ -231,32 +229,30 @@ def table(
         colours: Colours of cells by their text.
         whole_last: Cut nothing: what is in the last column goes on in the next line of a narrow terminal.
     """
-    headers, *cells = [[plain(cell) for cell in row] for row in [headers, *rows]]
-    widths = [max(width(row[column]) for row in [headers, *cells]) for column in range(len(headers))]
-    room = columns(sys.stdout)
-    if room is not None and not whole_last:
-        widths = _narrowed(widths, room)
-
-    def line(row: Sequence[str], colours: Mapping[str, str]) -> Shown:
-        shown = [pad(cut(cell, size), size) for cell, size in zip(row, widths, strict=False)]
-        shown[-1] = shown[-1].rstrip()
-        styled = [
-            click.style(text, fg=colours[cell]) if cell in colours else text
-            for text, cell in zip(shown, row, strict=False)
-        ]
-        return Shown("  ".join(styled).rstrip())
-
-    return together([heading(line(headers, {})), *(line(row, colours or {}) for row in cells)], "\n")
+    head, *lines = aligned([headers, *rows], None if whole_last else columns(sys.stdout), colours or {})
+    return together([heading(click.unstyle(head)), *lines], "\n")
 
 
-def _narrowed(widths: list[int], room: int) -> list[int]:
-    """``widths`` made smaller, the widest first, until they fit with two blanks between them, and as many as fit."""
-    widths = list(widths)
-    while sum(widths) + 2 * (len(widths) - 1) > room:
+def aligned(rows: Sequence[Sequence[str]], room: int | None, colours: Mapping[str, str] | None = None) -> list[Shown]:
+    """Lines in which the cells of ``rows`` stand under each other.
+
+    Where they do not fit into ``room``, the widest columns are cut, and the last ones left out if that is not enough.
+    """
+    cells = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
+    while room is not None and sum(widths) + 2 * (len(widths) - 1) > room:
         if max(widths) > _NARROWEST:
             widths[widths.index(max(widths))] -= 1
         elif len(widths) > 1:
             widths.pop()
         else:
             break
-    return widths
+
+    def line(row: Sequence[str]) -> Shown:
+        texts = [pad(cut(cell, size), size) for cell, size in zip(row, widths, strict=False)]
+        texts[-1] = texts[-1].rstrip()
+        colour = [None if colours is None else colours.get(cell) for cell in row]
+        styled = [click.style(text, fg=fg) if fg else text for text, fg in zip(texts, colour, strict=False)]
+        return Shown("  ".join(styled).rstrip())
+
+    return [line(row) for row in cells]
