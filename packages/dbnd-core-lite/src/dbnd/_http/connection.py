@@ -20,15 +20,7 @@ from urllib.parse import SplitResult
 
 from dbnd._base.clock import monotonic
 from dbnd._http.answer import Answer
-from dbnd._http.route import (
-    PORTS,
-    not_connected,
-    open_socket,
-    proxy_authorization,
-    proxy_for,
-    secured,
-    time_left,
-)
+from dbnd._http.route import PORTS, not_connected, open_socket, proxy_authorization, proxy_for, secured, time_left
 from dbnd._tracking.contracts import BusyError, NotATrackerError, UnreachableError
 
 # Bytes that are read at once.

@@ -29,7 +29,7 @@ from dbnd._tracking.delivery import Backoff, Delivery
 from dbnd._tracking.losses import Losses
 
 # Events are given this long to gather into a batch, in seconds.
-LINGER: Final = 0.05
+_LINGER: Final = 0.05
 # Rests, as multiples of the processor time that the last batch took: usually, when the sender has been behind for long,
 # in seconds, and when it is far behind, in bytes.
 _REST: Final = 300
@@ -205,7 +205,7 @@ class Sender:
         while not self._stop.is_set():
             due = min((beat.due for beat in tuple(self.heartbeats.values())), default=_FOREVER)
             self._wake.wait(None if due == _FOREVER else max(0.0, due - monotonic()))
-            self._draining.wait(LINGER)
+            self._draining.wait(_LINGER)
             self._wake.clear()
             self._awake = False
             with self._delivering:
@@ -222,7 +222,10 @@ class Sender:
             left = turn - monotonic()
             if left <= 0 or turn > deadline:
                 return left <= 0
-            (self._stop if impatient else self._draining).wait(left)
+            if impatient:  # somebody waits, but may do so no more
+                self._stop.wait(min(left, _LOOK))
+            else:
+                self._draining.wait(left)
         return False
 
     def _attempt(self) -> bool:
