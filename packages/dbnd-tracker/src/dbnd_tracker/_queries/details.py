@@ -26,7 +26,7 @@ from dbnd_tracker._storage.models import (
 from dbnd_tracker._views import view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy.orm import Session
 
@@ -87,7 +87,7 @@ def read_task_runs(session: Session, wanted: ColumnElement[bool], *, logged: boo
         starts = [attempt.start_time for attempt in attempts[uid] if attempt.start_time]
         return min(starts, default=_MAX_TIME), (task_runs[uid].task_id if uid in task_runs else None) or uid
 
-    parents = _parents(session, wanted)
+    parents = _parents(session, wanted, task_runs)
     children: dict[str | None, list[str]] = defaultdict(list)
     for uid in sorted({*task_runs, *parents, *parents.values()}, key=start, reverse=True):
         children[parents.get(uid)].append(uid)
@@ -118,19 +118,21 @@ def _logged(session: Session, wanted: ColumnElement[bool], kind: ListKind) -> di
     return found
 
 
-def _parents(session: Session, wanted: ColumnElement[bool]) -> dict[str, str]:
-    """The parents of task runs and of all that are above them, as far as these are in the same run."""
+def _parents(session: Session, wanted: ColumnElement[bool], known: Collection[str]) -> dict[str, str]:
+    """The parents of ``known`` task runs and of all that are above them, as far as these are in the same run."""
     parent = aliased(TaskRun)
     arrows = (
         select(TaskRelation.to_uid, TaskRelation.from_uid)
         .join(TaskRun, TaskRun.uid == TaskRelation.to_uid)
         .join(parent, (parent.uid == TaskRelation.from_uid) & (parent.run_uid == TaskRun.run_uid))
         .where(TaskRelation.kind == CHILD, TaskRelation.from_uid != TaskRelation.to_uid)
+        .order_by(TaskRelation.from_uid.desc())  # of several parents the first one counts
     )
-    above = arrows.where(wanted).cte("above", recursive=True)
-    above = above.union(arrows.join(above, TaskRelation.to_uid == above.c.from_uid))
-    # Of several parents the first one counts.
-    parents = _pairs(session, select(above.c.to_uid, above.c.from_uid).order_by(above.c.from_uid.desc()))
+    parents = _pairs(session, arrows.where(wanted))
+    asked = set(known)
+    while above := {*parents.values()} - asked:
+        parents |= _pairs(session, arrows.where(TaskRun.uid.in_(above)))
+        asked |= above
     passed: set[str] = set()
     for uid in sorted(parents):
         way: list[str] = []
