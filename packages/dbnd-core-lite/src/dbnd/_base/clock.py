@@ -7,6 +7,7 @@ from time import CLOCK_MONOTONIC, clock_gettime
 from typing import Final
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def utc_now() -> datetime:
@@ -16,7 +17,7 @@ def utc_now() -> datetime:
 
 def micros(time: datetime) -> int:
     """``time`` in µs since the epoch."""
-    return (time - EPOCH) // timedelta(microseconds=1)
+    return (time - EPOCH) // _MICROSECOND
 
 
 # The first and the last time of the calendar, in µs since the epoch.

@@ -1,16 +1,13 @@
 """Points in the protocol's form, some 300 bytes each, as groups of our own client's form.
 
-A schema decides what is right. It takes three times as long as storing the points does, so that what nearly all bodies
-look like is first tried with types that are checked while the JSON is read; what is not wholly of those goes through
-the schema.
+A schema decides what is right, but takes several times as long as storing the points does. So a body is first tried
+with types that are checked while its JSON is read, which nearly all are of; the others go through the schema.
 """
 
 from __future__ import annotations
 
-import functools
-import re
 import time
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -25,15 +22,12 @@ if TYPE_CHECKING:
     from dbnd_tracker._ingest.points import Group
     from dbnd_tracker._schemas.logged import Metric, MetricInfo
 
-_SECOND_TEXT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
-_ZONE: Final = "+00:00"
-
 
 class _Metric(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A metric whose value is a number; there is no field for the text of params and tags."""
 
     key: str
-    timestamp: str
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
     value: Any = None
     value_int: int | None = None
     value_float: float | None = None
@@ -60,18 +54,17 @@ _DECODER: Final = msgspec.json.Decoder(_Body)
 
 
 def plain(raw: bytes) -> list[Group] | None:
-    """Points of the body of ``log_metrics`` if each is a number, a time in UTC and nothing unusual; else None."""
+    """Points of the body of ``log_metrics`` if each is a number and nothing unusual; else None."""
     groups: dict[tuple[str, str | None], list[Any]] = {}
     try:
         for info in _DECODER.decode(raw).metrics_info:
             metric = info.metric
             value = metric.value_int if metric.value_float is None else metric.value_float
-            time_us = _time_us(metric.timestamp)
-            if value is None or time_us is None:
+            if value is None:
                 return None
             name = (info.task_run_attempt_uid, info.source or metric.source)
             members = groups.get(name) or groups.setdefault(name, [])
-            members += (metric.key, value, time_us, metric.step, None)
+            members += (metric.key, value, micros(metric.timestamp), metric.step, None)
         found = from_groups([[*name, members] for name, members in groups.items()])
     except (msgspec.MsgspecError, RecursionError, PayloadError):
         return None
@@ -99,25 +92,3 @@ def _text(metric: Metric) -> object:
     """The value of a param or tag: its text as it was logged where that is known."""
     texts = (metric.text, metric.value_str, metric.value)
     return next((text for text in texts if isinstance(text, str)), metric.chosen())
-
-
-@functools.lru_cache(maxsize=1024)
-def _time_us(text: str) -> int | None:
-    """A time in UTC as our own and the original client write it, in µs since the epoch; None for every other form."""
-    if len(text) == 25:
-        return _second(text[:19]) if text.endswith(_ZONE) else None
-    fraction = text[20:26]
-    if text[26:] != _ZONE or text[19] != "." or not (fraction.isdecimal() and fraction.isascii()):
-        return None
-    second = _second(text[:19])
-    return None if second is None else second + int(fraction)
-
-
-@functools.lru_cache(maxsize=1024)
-def _second(text: str) -> int | None:
-    if not _SECOND_TEXT.fullmatch(text):
-        return None
-    try:
-        return micros(datetime.fromisoformat(text).replace(tzinfo=timezone.utc))
-    except ValueError:
-        return None

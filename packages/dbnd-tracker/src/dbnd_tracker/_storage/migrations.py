@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 VERSION_TABLE: Final = "alembic_version"
 _ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_UID: Final = sa.String(36)
-_HASH: Final = sa.String(64)
-_WORD: Final = sa.String(16)
-_TIME: Final = sa.DateTime(timezone=True)
+
+
+def _create(op: Operations, *tables: str) -> None:
+    """Create tables as the models have them; one that a later step changes must be spelled out as it was then."""
+    Run.metadata.create_all(op.get_bind(), [Run.metadata.tables[name] for name in tables], checkfirst=False)
 
 
 def narrow_points(op: Operations) -> None:
@@ -29,17 +30,7 @@ def narrow_points(op: Operations) -> None:
     op.rename_table("metrics", "metrics_0001")
     if op.get_bind().dialect.name == "postgresql":  # where names of constraints are those of indexes, used once only
         op.execute("ALTER TABLE metrics_0001 RENAME CONSTRAINT pk_metrics TO pk_metrics_0001")
-    op.create_table(
-        "metrics",
-        sa.Column("series_id", _ID, primary_key=True, autoincrement=False),
-        sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("step", sa.BigInteger),
-        sa.Column("timestamp_us", sa.BigInteger, nullable=False),
-        sa.Column("value", sa.Double),
-        sa.Column("kind", sa.SmallInteger, nullable=False),
-        sa.Column("text", sa.Text),
-        sqlite_with_rowid=False,
-    )
+    _create(op, "metrics")
     op.execute(
         "INSERT INTO metrics (series_id, number, step, timestamp_us, value, kind, text) "
         "SELECT series_id, row_number() OVER (PARTITION BY series_id ORDER BY id), "
@@ -69,48 +60,7 @@ def narrow_points(op: Operations) -> None:
 
 def add_access(op: Operations) -> None:
     """Tokens and sessions; errors of clients, scheduled jobs, documents of attempts, facts of task runs."""
-    op.create_table(
-        "access_tokens",
-        sa.Column("id", _ID, primary_key=True),
-        sa.Column("uid", _UID, nullable=False, unique=True),
-        sa.Column("label", sa.Text, nullable=False),
-        sa.Column("role", _WORD, nullable=False),
-        sa.Column("hash", _HASH, nullable=False, unique=True),
-        sa.Column("guards", sa.Boolean, nullable=False),
-        sa.Column("created_at", _TIME, nullable=False),
-        sa.Column("expires_at", _TIME),
-        sa.Column("revoked_at", _TIME),
-    )
-    op.create_table(
-        "access_sessions",
-        sa.Column("hash", _HASH, primary_key=True),
-        sa.Column("token_hash", _HASH, nullable=False, index=True),
-        sa.Column("expires_at", _TIME, nullable=False),
-    )
-    op.create_table(
-        "client_errors",
-        sa.Column("id", _ID, primary_key=True),
-        sa.Column("received_at", _TIME, nullable=False),
-        sa.Column("timestamp", _TIME),
-        sa.Column("dbnd_version", sa.Text),
-        sa.Column("source", sa.Text),
-        sa.Column("stack_trace", sa.Text),
-    )
-    op.create_table(
-        "scheduled_jobs",
-        sa.Column("id", _ID, primary_key=True),
-        sa.Column("uid", _UID, nullable=False, unique=True),
-        sa.Column("name", sa.String(500), nullable=False, index=True),
-        sa.Column("facts", sa.JSON, nullable=False),
-    )
-    op.create_table(
-        "attempt_documents",
-        sa.Column("id", _ID, primary_key=True),
-        sa.Column("attempt_id", _ID, sa.ForeignKey("attempts.id"), nullable=False),
-        sa.Column("kind", _WORD, nullable=False),
-        sa.Column("content", sa.JSON, nullable=False),
-        sa.UniqueConstraint("attempt_id", "kind"),
-    )
+    _create(op, "access_tokens", "access_sessions", "client_errors", "scheduled_jobs", "attempt_documents")
     op.add_column("task_runs", sa.Column("facts", sa.JSON))
     for table in ("dataset_operations", "targets"):  # of whole paths, however long: a hash index of PostgreSQL
         op.create_index(f"ix_{table}_path", table, ["path"], postgresql_using="hash")
@@ -121,14 +71,7 @@ def record_deletions(op: Operations) -> None:
 
     Points that stand there twice stay: which of them were logged twice is not known any more.
     """
-    op.create_table(
-        "deleted",
-        sa.Column("uid", _UID, primary_key=True),
-        sa.Column("run_uid", _UID, nullable=False, index=True),
-        sa.Column("deleted_at", _TIME, nullable=False),
-        sa.Column("dropped", sa.BigInteger, nullable=False),
-        sqlite_with_rowid=False,
-    )
+    _create(op, "deleted")
     op.add_column("metric_series", sa.Column("latest_us", sa.BigInteger))
     # Of equal numbers the first, of equal texts the last one that came, as they are added to the sums since.
     op.execute(
@@ -167,8 +110,7 @@ def upgrade(connection: sa.Connection, revision: str | None) -> None:
     from alembic.operations import Operations  # a third of a second, and seldom needed
     from alembic.runtime.migration import MigrationContext
 
-    # Constraints are named as the models name them.
-    op = Operations(MigrationContext.configure(connection, opts={"target_metadata": Run.metadata}))
+    op = Operations(MigrationContext.configure(connection))
     for step in REVISIONS[REVISIONS.index(revision) + 1 :]:
         STEPS[step](op)
     connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '{REVISIONS[-1]}'"))  # noqa: S608
