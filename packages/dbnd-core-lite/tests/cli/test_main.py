@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -262,6 +263,8 @@ def test_help_of_a_task_lists_its_parameters(dbnd):
     assert "--set-config" in done.stdout
     for text in ("--n", "int", "list[str]", "Colour.red"):
         assert text in done.stdout
+    assert re.search(r"^Parameters of tasks\.main:$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  --rate float +\[default: 0\.5\]$", done.stdout, re.MULTILINE)
     assert dbnd("run").returncode == 2
 
 

@@ -113,7 +113,7 @@ def _show_help(ctx: click.Context, target: str | None) -> None:
     command = task_command(_load(target), target)
     records = [param.get_help_record(click.Context(command)) for param in command.params]
     formatter = ctx.make_formatter()
-    formatter.write_paragraph()
+    formatter.write("\n")
     with formatter.section(f"Parameters of {target}"):
         formatter.write_dl([record for record in records if record] or [("none", "")])
-    console.result(plain(formatter.getvalue(), lines=True).rstrip("\n"))
+    console.result(plain(formatter.getvalue().rstrip("\n"), lines=True))

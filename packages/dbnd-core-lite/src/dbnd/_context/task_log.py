@@ -39,8 +39,9 @@ class TaskLog:
                 self._head.append(text[: self._room])
                 text = text[self._room :]
                 self._room -= len(self._head[-1])
-            self._tail.append(text)
-            self._held += len(text)
+            if text:
+                self._tail.append(text)
+                self._held += len(text)
             if self._held > 2 * self._tail_size:  # not each time: joining costs
                 self._trim()
 

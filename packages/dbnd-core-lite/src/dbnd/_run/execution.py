@@ -44,7 +44,7 @@ def new_run(
 
 
 def _join(run: Run) -> None:
-    """Take part in the run that ``DBND_RUN_UID`` names; with ``DBND_RESUBMIT_RUN``, do it again. Children do not."""
+    """Take part in the run that ``DBND_RUN_UID`` names; with ``DBND_RESUBMIT_RUN``, do it again. Not for children."""
     uid, resubmit = os.environ.pop("DBND_RUN_UID", ""), os.environ.pop("DBND_RESUBMIT_RUN", "")
     if not uid:
         return
@@ -108,7 +108,8 @@ def log_result(context: DatabandContext, task_run: TaskRun, result: object) -> N
 def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None]:
     """Announce ``run``, make it the context's run, and report its final state."""
     before, context.run = context.run, run
-    client, owner, is_announced = context.client, os.getpid(), False
+    client, owner = context.client, os.getpid()
+    is_announced, outcome = False, RunState.SUCCESS
     try:
         with as_current(root), _visible_to_children(context, root):
             if client is None:
@@ -124,11 +125,10 @@ def _running(context: DatabandContext, run: Run, root: TaskRun) -> Iterator[None
     except BaseException as error:
         if client is not None and not is_announced:  # a signal came in between: no run ends without a name
             client.init_run(run, root)
-        _finish(context, run, _outcome(error), owner)
+        outcome = _outcome(error)
         raise
-    else:
-        _finish(context, run, RunState.SUCCESS, owner)
     finally:
+        _finish(context, run, outcome, owner)
         context.run = before
 
 
