@@ -32,12 +32,7 @@ _ASKING: Final = frozenset({"/api/v1/task/tasks", "/api/v1/task/tasks-metrics"})
 
 
 def role_needed(method: str, path: str) -> Role | None:
-    """The role that a request needs, or None when it is open to everyone.
-
-    Args:
-        method: HTTP method, in upper case.
-        path: Path of the URL, unquoted.
-    """
+    """The role that a request needs, or None when it is open to everyone."""
     if path in _PUBLIC or path.startswith("/static/"):
         return None
     if path.startswith(_WRITING):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,27 +16,28 @@ database_option = click.option("--database", help="File, sqlite:///file or postg
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def database_url(given: str | None, settings: TrackerSettings) -> str:
-    """``given`` on the command line, else ``tracker.database``, else the embedded tracker's own file."""
+def tracker_settings(**options: Any) -> TrackerSettings:
+    """The section ``[tracker]`` with what options say; the database is at least the embedded tracker's own file."""
+    from dbnd import load_config
     from dbnd.tracking import embedded_url
+    from dbnd_tracker._settings import TrackerSettings
 
-    url = given or settings.database or embedded_url()
-    assert url is not None, "this package serves SQLite files"
-    return url
+    conf = {f"tracker.{key}": value for key, value in options.items() if value is not None}
+    settings = load_config(conf=conf).settings(TrackerSettings)
+    return settings.model_copy(update={"database": settings.database or embedded_url()})
 
 
 def configured_database(given: str | None, *, create: bool = True) -> Database:
-    """The database of ``database_url``, open until the command ends.
+    """The database of the settings, or the one that is given, open until the command ends.
 
     Raises:
         UsageError: Its file does not exist, and ``create`` is False.
     """
-    from dbnd import UsageError, load_config
-    from dbnd_tracker._settings import TrackerSettings
+    from dbnd import UsageError
     from dbnd_tracker._storage.database import Database
 
-    settings = load_config().settings(TrackerSettings)
-    database = Database(database_url(given, settings), heartbeat_timeout_s=settings.heartbeat_timeout_s)
+    settings = tracker_settings(database=given)
+    database = Database(str(settings.database), heartbeat_timeout_s=settings.heartbeat_timeout_s)
     if not create and database.path is not None and not database.path.exists():
         raise UsageError(f"The database {database.name} does not exist.")
     click.get_current_context().call_on_close(database.close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -108,18 +109,12 @@ def page_of(reader: RunReader, run: RunSummary) -> str:
     core = CoreSettings(
         databand_access_token=settings.token, connect_timeout=_PATIENCE, api_request_timeout_sec=_PATIENCE
     )
-    here = HttpReader(root, core)
-    try:
-        is_served = here.run_summary(run.run_uid) is not None
-    except DatabandError:
-        is_served = False
-    finally:
-        here.close()
-    if not is_served:
-        raise RemoteError(
-            f"No tracker on {root} serves {reader.name}: start one with `dbnd tracker start`, and the page is {url}"
-        )
-    return url
+    with closing(HttpReader(root, core)) as here, suppress(DatabandError):
+        if here.run_summary(run.run_uid) is not None:
+            return url
+    raise RemoteError(
+        f"No tracker on {root} serves {reader.name}: start one with `dbnd tracker start`, and the page is {url}"
+    )
 
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

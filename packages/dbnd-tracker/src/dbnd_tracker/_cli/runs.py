@@ -57,11 +57,7 @@ def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: str 
 
 
 def _conditions(wheres: tuple[str, ...], *, since: str | None, until: str | None, **filters: str | None) -> list[str]:
-    """The conditions that the options say.
-
-    Raises:
-        UsageError: One cannot be understood, or compares with what does not exist, such as a state.
-    """
+    """The conditions that the options say; each must be one, and compare with what exists, such as a state."""
     from dbnd import UsageError
     from dbnd.plugins import together
     from dbnd_tracker._queries.expressions import QueryError
@@ -84,11 +80,7 @@ def _conditions(wheres: tuple[str, ...], *, since: str | None, until: str | None
 
 
 def _moment(option: str, text: str) -> str:
-    """The time that an option gives: an age such as 90m or 2w, or ISO 8601, in local time unless it says otherwise.
-
-    Raises:
-        UsageError: It gives neither.
-    """
+    """The time that an option gives: an age such as 90m or 2w, or ISO 8601, in local time unless it says otherwise."""
     from datetime import datetime, timezone
 
     from dbnd import UsageError

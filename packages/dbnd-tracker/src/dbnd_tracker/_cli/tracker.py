@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dbnd_tracker._cli.care import backup, gc
-from dbnd_tracker._cli.databases import database_option
+from dbnd_tracker._cli.databases import configured_database, database_option, duration_of, json_option, tracker_settings
 from dbnd_tracker._cli.tokens import token
 
 if TYPE_CHECKING:
@@ -20,8 +21,7 @@ def tracker() -> None:
     """Serve the tracker on this machine."""
 
 
-for _command in (token, gc, backup):
-    tracker.add_command(_command)
+tracker.add_command(token)
 
 
 @tracker.command()
@@ -33,24 +33,21 @@ for _command in (token, gc, backup):
 @click.option(
     "--access-log", help="File for a line of JSON for each request; - is standard error (tracker.access_log)."
 )
-def start(*, database: str | None, **given: Any) -> None:
+def start(**options: Any) -> None:
     """Serve the HTTP API and the web page until Ctrl-C.
 
     Unless told otherwise, the database is the file that runs without a tracker write to.
     """
-    from dbnd import load_config
+    from dbnd import ConfigError
     from dbnd.plugins import console
-    from dbnd_tracker._cli.databases import database_url
+    from dbnd_tracker._middleware.observing import access_log
     from dbnd_tracker._server.app import create_app
     from dbnd_tracker._server.process import listen, serve
     from dbnd_tracker._server.workers import serve_workers
-    from dbnd_tracker._settings import TrackerSettings
     from dbnd_tracker._storage.database import open_database
 
-    conf = {f"tracker.{key}": value for key, value in given.items() if value is not None}
-    settings = load_config(conf=conf).settings(TrackerSettings)
-    settings = settings.model_copy(update={"database": database_url(database, settings)})
-    _check_log(settings)
+    settings = tracker_settings(**options)
+    access_log(settings.access_log)  # one that cannot be written to is said before anything starts
     with listen(settings.host, settings.port) as listening:
         opened = open_database(str(settings.database), heartbeat_timeout_s=settings.heartbeat_timeout_s)
         guarded = _is_guarded(opened, settings)
@@ -60,7 +57,12 @@ def start(*, database: str | None, **given: Any) -> None:
             console.result(f"Tracker at {address} over {opened.name}.")
 
         if settings.workers > 1:
-            _check_workers(opened, settings)
+            if opened.path:
+                raise ConfigError(
+                    f"tracker.workers = {settings.workers} needs PostgreSQL: the SQLite file {opened.name} has one "
+                    "writer at a time, and more processes would only wait for each other. Leave it at 1, or set "
+                    "tracker.database."
+                )
             opened.close()  # each process has connections of its own
             serve_workers(settings, listening, started, guarded=guarded)
         else:
@@ -77,11 +79,7 @@ def _shown(host: str) -> str:
 
 
 def _is_guarded(database: Database, settings: TrackerSettings) -> bool:
-    """Whether every request must carry a token.
-
-    Raises:
-        ConfigError: Others than this machine reach the tracker, and there is no token yet.
-    """
+    """Whether every request must carry a token; where others than this machine reach the tracker, there must be one."""
     from dbnd import ConfigError
     from dbnd_tracker._access.tokens import is_guarded
     from dbnd_tracker._middleware.hosts import is_loopback
@@ -102,36 +100,76 @@ def _is_guarded(database: Database, settings: TrackerSettings) -> bool:
     return True
 
 
-def _check_workers(database: Database, settings: TrackerSettings) -> None:
-    """Refuse more processes than the database can use.
+@tracker.command()
+@click.option("--older-than", required=True, help="Age from which ended runs go, such as 12h or 90d.")
+@click.option("--job", "jobs", multiple=True, help="Only runs of this job; may be given more than once.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@click.option("--vacuum", is_flag=True, help="Give the space back to the file system, which stops writers meanwhile.")
+@database_option
+@json_option
+def gc(
+    *, older_than: str, jobs: tuple[str, ...], dry_run: bool, vacuum: bool, database: str | None, as_json: bool
+) -> None:
+    """Delete runs that ended long ago, with everything that belongs to them.
 
-    Raises:
-        ConfigError: It is an SQLite file.
+    Runs that go on are kept; those that have been silent for too long (lost) count as ended.
     """
-    from dbnd import ConfigError
+    from dbnd.plugins import console
+    from dbnd_tracker._format import local_time
+    from dbnd_tracker._storage.deletion import delete_client_errors, delete_expired, expired_runs
 
-    if database.path:
-        raise ConfigError(
-            f"tracker.workers = {settings.workers} needs PostgreSQL: the SQLite file {database.name} has one writer at "
-            "a time, and more processes would only wait for each other. Leave it at 1, or set tracker.database."
+    before = datetime.now(timezone.utc) - duration_of(older_than, "--older-than")
+    opened = configured_database(database)
+    with opened.read() as session:
+        found = expired_runs(session, before, jobs)
+    if as_json:
+        console.json_result(
+            [
+                {
+                    "job": expired.job,
+                    "run_uids": list(expired.uids),
+                    "points": expired.points,
+                    "first": expired.first.isoformat(),
+                    "last": expired.last.isoformat(),
+                }
+                for expired in found
+            ]
         )
-
-
-def _check_log(settings: TrackerSettings) -> None:
-    """Refuse a log that cannot be written.
-
-    Raises:
-        ConfigError: tracker.access_log is no file that can be written to.
-    """
-    from pathlib import Path
-
-    from dbnd import ConfigError
-
-    if settings.access_log in {None, "-"}:
+    elif found:
+        rows = [(x.job or "", str(len(x.uids)), str(x.points), local_time(x.first), local_time(x.last)) for x in found]
+        console.result(console.table(("JOB", "RUNS", "POINTS", "FIRST", "LAST"), rows))
+    runs, points = sum(len(expired.uids) for expired in found), sum(expired.points for expired in found)
+    what = f"{runs} {'run' if runs == 1 else 'runs'} with {points} {'point' if points == 1 else 'points'}"
+    if dry_run:
+        console.info(f"{what} would be deleted from {opened.name}.")
         return
-    try:
-        Path(str(settings.access_log)).expanduser().open("a").close()
-    except OSError as error:
-        raise ConfigError(
-            f"tracker.access_log = {settings.access_log!r} cannot be written to: {error.strerror}."
-        ) from None
+    for expired in found:
+        delete_expired(opened, expired)
+    if not jobs:
+        delete_client_errors(opened, before)
+    if vacuum:
+        opened.vacuum()
+    console.success(f"{what} deleted from {opened.name}.")
+
+
+@tracker.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@database_option
+@json_option
+def backup(*, file: Path, database: str | None, as_json: bool) -> None:
+    """Copy the tracker's SQLite database to FILE, while it is in use.
+
+    FILE must not exist yet; it is a whole database, which `--database FILE` opens.
+    """
+    from dbnd import UsageError
+    from dbnd.plugins import console
+    from dbnd_tracker._storage.sqlite import back_up
+
+    opened = configured_database(database, create=False)
+    if opened.path is None:
+        raise UsageError(f"The database {opened.name} is PostgreSQL's: back it up with pg_dump.")
+    back_up(opened.path, file)
+    size = file.stat().st_size
+    if as_json:
+        console.json_result({"file": str(file), "database": opened.name, "bytes": size})
+    console.success(f"{file} holds what {opened.name} held ({size} bytes).")

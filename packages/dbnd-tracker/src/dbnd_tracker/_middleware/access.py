@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
@@ -58,11 +57,6 @@ class AccessMiddleware:
     Calls carry a token as ``Authorization: Bearer``. Browsers, and clients without a token, have logged in and carry a
     session cookie; because a browser adds it to requests that it was lured into, too, whatever writes with it must
     repeat the CSRF cookie as a header.
-
-    Args:
-        app: What handles the request.
-        database: Where tokens and sessions stand.
-        keyring: What tells whose they are.
     """
 
     def __init__(self, app: ASGIApp, database: Database, keyring: Keyring) -> None:
@@ -81,9 +75,9 @@ class AccessMiddleware:
             if not identity.role.allows(needed):
                 role = identity.role.value
                 detail = f"The token {identity.label!r} is for {role}; this needs one for {needed.value}."
-                raise HTTPException(HTTPStatus.FORBIDDEN, detail)
+                raise HTTPException(403, detail)
             if not _has_bearer(scope) and request.method not in SAFE_METHODS and not _repeats_csrf(request):
-                raise HTTPException(HTTPStatus.FORBIDDEN, _NO_CSRF)
+                raise HTTPException(403, _NO_CSRF)
             scope[_IDENTITY] = identity
         await self._app(scope, receive, send)
 
@@ -112,7 +106,7 @@ def _unknown(request: Request) -> HTTPException:
     if is_page and "text/html" in request.headers.get("accept", ""):
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         login = {"Location": f"{LOGIN_PAGE}?next={quote(wanted, safe='/')}"}
-        return HTTPException(HTTPStatus.SEE_OTHER, headers=login)
+        return HTTPException(303, headers=login)
     detail = 'This tracker needs a token, as "Authorization: Bearer <token>"; clients take it from '
     detail += "core.databand_access_token. `dbnd tracker token create` makes one."
-    return HTTPException(HTTPStatus.UNAUTHORIZED, detail, {"WWW-Authenticate": "Bearer"})
+    return HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})

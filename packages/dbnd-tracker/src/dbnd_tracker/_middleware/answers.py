@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Final
 
 from fastapi.responses import JSONResponse, Response
@@ -43,8 +42,8 @@ async def answer_other_method(request: Request, _: Exception) -> Response:
     methods = {method for method, scope in asked if any(r.matches(scope)[0] is Match.FULL for r in routes)}
     allow = {"Allow": ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))}
     if request.method == "OPTIONS":
-        return Response(status_code=HTTPStatus.NO_CONTENT, headers=allow)
-    return JSONResponse({"detail": HTTPStatus.METHOD_NOT_ALLOWED.phrase}, HTTPStatus.METHOD_NOT_ALLOWED, allow)
+        return Response(status_code=204, headers=allow)
+    return JSONResponse({"detail": "Method Not Allowed"}, 405, allow)
 
 
 class LargeMiddleware:
@@ -70,7 +69,7 @@ class LargeMiddleware:
             if start is not None:
                 if size > _SLICE and self._kept + size > _MOST_KEPT:
                     detail = "Too many large answers are under way already, which their clients do not take."
-                    refusal = JSONResponse({"detail": detail}, HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "5"})
+                    refusal = JSONResponse({"detail": detail}, 503, {"Retry-After": "5"})
                     await refusal(scope, receive, send)
                     return
                 await send(start)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
-from http import HTTPStatus
 from typing import Final
 
 from anyio import CapacityLimiter
@@ -19,29 +18,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dbnd_tracker._access.roles import Role, role_needed
 
-_SMALL: Final = 1 << 16
-"""Largest body of a request that needs no token, or whose method has no body, in bytes."""
+_SMALL: Final = 1 << 16  # largest body of a request that needs no token, or whose method has no body
 _MODEST: Final = 1 << 20  # largest body of a request that is no tracking call
 _MEMBERS: Final = 16  # of one gzip; clients make one
 # What unpacks to more than this must not unpack to more than _RATIO times its size.
 _FREE: Final = 1 << 24
 _RATIO: Final = 250
-# Bytes of gzip that are unpacked at once.
-_SLICE: Final = 1 << 16
+_SLICE: Final = 1 << 16  # of gzip, unpacked at once
 # Bodies of so many bytes are unpacked without a thread: handing them over would take longer.
 _INLINE: Final = 1 << 16
 # Larger ones are worked on a few at a time, for the memory that they and what is made of them need.
 _LARGE: Final = 1 << 20
 _LARGE_AT_ONCE: Final = 2
 _THREADS: Final = 4
-
 # Seconds and bytes that a client may go on to send after its answer: most read only when they have sent all, and find
 # no answer on a connection that is closed before.
 _PATIENCE: Final = 5.0
 _MOST: Final = 1 << 26
-
-_WRONG: Final = HTTPStatus.BAD_REQUEST
-_TOO_LARGE: Final = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -52,12 +45,8 @@ _GZIP: Final = frozenset({"gzip", "x-gzip"})
 class BodyMiddleware:
     """Reads each request's body and hands it on unpacked, in one message.
 
-    A body that is too large is refused as soon as that is known, and not read further.
-
-    Args:
-        app: What handles the request; it is known by now who asks.
-        max_received: Largest body of a tracking call as received, in bytes.
-        max_unpacked: Largest body of a tracking call after gunzip, in bytes.
+    A body that is too large is refused as soon as that is known, and not read further. ``max_received`` and
+    ``max_unpacked`` limit tracking calls, before and after gunzip; others may have less. It is known by now who asks.
     """
 
     def __init__(self, app: ASGIApp, max_received: int, max_unpacked: int) -> None:
@@ -74,11 +63,7 @@ class BodyMiddleware:
                 await self._app(scope, _replayed(body, receive), send)
 
     async def _body(self, scope: Scope, receive: Receive, stack: contextlib.AsyncExitStack) -> bytes | None:
-        """The body, unpacked; None when the client has gone. ``stack`` keeps the place of a large one until the end.
-
-        Raises:
-            HTTPException: It is refused.
-        """
+        """The body, unpacked; None when the client has gone. ``stack`` keeps the place of a large one until the end."""
         has_body = scope["method"] in _METHODS_WITH_BODY
         is_gzip = has_body and _says_gzip(scope)
         needed = role_needed(scope["method"], scope["path"])
@@ -101,7 +86,7 @@ class BodyMiddleware:
             if bound <= _LARGE:
                 return await run_sync(gunzip, packed, bound, limiter=self._threads)
         except HTTPException as error:
-            if error.status_code != _TOO_LARGE or bound == limit:
+            if error.status_code != 413 or bound == limit:
                 raise
         await stack.enter_async_context(self._large)
         return await run_sync(gunzip, packed, limit, limiter=self._threads)
@@ -122,16 +107,12 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def _says_gzip(scope: Scope) -> bool:
-    """Whether the body is said to be gzip.
-
-    Raises:
-        HTTPException: It is said to be packed otherwise.
-    """
+    """Whether the body is said to be gzip; it must not be said to be packed otherwise."""
     said = ",".join(Headers(scope=scope).getlist("content-encoding"))
     names = [name for part in said.split(",") if (name := part.strip().lower()) not in _PLAIN]
     if len(names) > 1 or not _GZIP.issuperset(names):
         detail = f"The body is said to be packed by {said[:80]!r}; this tracker knows gzip alone."
-        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept-Encoding": "gzip"})
+        raise HTTPException(415, detail, {"Accept-Encoding": "gzip"})
     return bool(names)
 
 
@@ -147,11 +128,7 @@ def declared_size(scope: Scope) -> int | None:
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
-    """The whole body as received; None when the client has gone.
-
-    Raises:
-        HTTPException: It is, or is said to be, larger than ``limit`` bytes.
-    """
+    """The whole body as received, of at most ``limit`` bytes; None when the client has gone."""
     size = declared_size(scope) or 0
     body, more = bytearray(), True
     while more and size <= limit:
@@ -166,7 +143,7 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
         size = max(size, len(body))
     if size > limit:
         what = f"The body of {size:,} bytes" if declared_size(scope) else "The body"
-        raise HTTPException(_TOO_LARGE, f"{what} is larger than {limit:,} bytes.")
+        raise HTTPException(413, f"{what} is larger than {limit:,} bytes.")
     return bytes(body)
 
 
@@ -185,17 +162,17 @@ def gunzip(packed: bytes, limit: int) -> bytes:
                 if member.eof:
                     member, members = zlib.decompressobj(_GZIP_WINDOW), members + 1
                 if members > _MEMBERS:
-                    raise HTTPException(_WRONG, f"The body's gzip has more than {_MEMBERS} members.")
+                    raise HTTPException(400, f"The body's gzip has more than {_MEMBERS} members.")
                 unpacked += member.decompress(rest, limit - len(unpacked) + 1)
                 if len(unpacked) > limit:
-                    raise HTTPException(_TOO_LARGE, f"The body is larger than {limit:,} bytes after gunzip.")
+                    raise HTTPException(413, f"The body is larger than {limit:,} bytes after gunzip.")
                 rest = member.unused_data
             if len(unpacked) > max(_FREE, _RATIO * (start + _SLICE)):
-                raise HTTPException(_TOO_LARGE, f"The body grows to more than {_RATIO} times its size by gunzip.")
+                raise HTTPException(413, f"The body grows to more than {_RATIO} times its size by gunzip.")
     except zlib.error as error:
-        raise HTTPException(_WRONG, f"The body says that it is gzip and is not: {error}.") from None
+        raise HTTPException(400, f"The body says that it is gzip and is not: {error}.") from None
     if not member.eof:
-        raise HTTPException(_WRONG, "The body ends before its gzip does.")
+        raise HTTPException(400, "The body ends before its gzip does.")
     return bytes(unpacked)
 
 
@@ -242,13 +219,9 @@ class UnreadMiddleware:
 
 async def _throw_away(receive: Receive) -> None:
     """Read what is left of the body, within bounds."""
-
-    async def rest() -> None:
-        size, more = 0, True
+    size, more, end = 0, True, asyncio.get_running_loop().time() + _PATIENCE
+    with contextlib.suppress(asyncio.TimeoutError):
         while more and size <= _MOST:
-            message = await receive()
+            message = await asyncio.wait_for(receive(), end - asyncio.get_running_loop().time())
             size += len(message.get("body", b""))
             more = message.get("more_body", False)
-
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(rest(), _PATIENCE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection
-from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -31,14 +30,8 @@ class HostMiddleware:
     """Refuses requests for other hosts, writes of other sites' pages, and heads that can be understood in two ways.
 
     A web page whose name was made to point here must not read the tracker, and a page that the user has open must not
-    write to it.
-
-    Args:
-        app: What handles the request.
-        host: The address that the tracker is bound to. Bound to all addresses it goes by names that nobody can
-            list, and only the token guards it.
-        allowed_hosts: Further names that it goes by, such as that of a reverse proxy; given, they count on all
-            addresses, too.
+    write to it. A tracker that is bound to all addresses goes by names that nobody can list: it answers to any, unless
+    ``allowed_hosts`` names some, and only the token guards it.
     """
 
     def __init__(self, app: ASGIApp, host: str, allowed_hosts: Collection[str] = ()) -> None:
@@ -53,9 +46,9 @@ class HostMiddleware:
         host = headers.get("host", "")
         if self._hosts is not None and _host_name(host) not in self._hosts:
             detail = f"This tracker is not the host {host[:80]!r}; tracker.allowed_hosts names those that it is."
-            raise HTTPException(HTTPStatus.BAD_REQUEST, detail)
+            raise HTTPException(400, detail)
         if scope["method"] not in SAFE_METHODS and _is_of_another_site(headers, host):
-            raise HTTPException(HTTPStatus.FORBIDDEN, "A page of another site may not write to this tracker.")
+            raise HTTPException(403, "A page of another site may not write to this tracker.")
         await self._app(scope, receive, send)
 
 
@@ -65,7 +58,7 @@ def _check_ambiguity(names: list[bytes]) -> None:
     if b"transfer-encoding" in names and b"content-length" in names:
         found = "content-length contradicts transfer-encoding"
     if found:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, f"The header {found}.", {"Connection": "close"})
+        raise HTTPException(400, f"The header {found}.", {"Connection": "close"})
 
 
 def _is_of_another_site(headers: Headers, host: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -17,12 +16,7 @@ _COMMIT: Final = 10.0
 
 
 class CapacityMiddleware:
-    """Refuses requests when too many are under way already; `/healthz` is answered still.
-
-    Args:
-        app: What handles the request.
-        most: How many may be under way.
-    """
+    """Refuses requests when too many are under way already; `/healthz` is answered still."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
@@ -32,7 +26,7 @@ class CapacityMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._running >= self._most and scope["path"] != "/healthz":
             detail = f"{self._most} requests are under way already (tracker.max_connections)."
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "1", "Connection": "close"})
+            raise HTTPException(503, detail, {"Retry-After": "1", "Connection": "close"})
         self._running += 1
         try:
             await self._app(scope, receive, send)
@@ -45,10 +39,6 @@ class TimeoutMiddleware:
 
     What was not committed by then is not committed later: a client that hears that nothing was applied may send it
     again, numbered or not.
-
-    Args:
-        app: What handles the request.
-        seconds: How long a request may take until its answer begins.
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
@@ -105,7 +95,7 @@ class TimeoutMiddleware:
         limit = f"{self._seconds:g} seconds (tracker.request_timeout_s)"
         if not is_read:
             detail = f"The body did not arrive within {limit}, and nothing of it was applied."
-            return HTTPException(HTTPStatus.REQUEST_TIMEOUT, detail, {"Connection": "close"})
+            return HTTPException(408, detail, {"Connection": "close"})
         what = "nothing of it was applied" if is_known else "the database has not said yet whether it is applied"
         detail = f"The request took longer than {limit}, and {what}."
-        return HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "1"})
+        return HTTPException(503, detail, {"Retry-After": "1"})

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import threading
 import time
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dbnd import ConfigError
 from dbnd_tracker._access.roles import API
 from dbnd_tracker._middleware.access import identity_of
 from dbnd_tracker._middleware.answers import POINTS_FORM, POINTS_HEADER
@@ -34,39 +35,35 @@ class ServerMetrics:
     """Counters of one server process."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        self.requests = Counter(
+        self._registry = CollectorRegistry()
+        counter = partial(Counter, registry=self._registry)
+        self.requests = counter(
             "databand_tracker_requests",
             "Requests that were answered, by route, method and status.",
             ("route", "method", "status"),
-            registry=registry,
         )
         self.seconds = Histogram(
             "databand_tracker_request_seconds",
             "Time from a request to the end of its answer, by route.",
             ("route",),
             buckets=_BUCKETS,
-            registry=registry,
+            registry=self._registry,
         )
-        self.received = Counter(
-            "databand_tracker_received_bytes", "Bytes of request bodies as received.", registry=registry
-        )
+        self.received = counter("databand_tracker_received_bytes", "Bytes of request bodies as received.")
         self.running = Gauge(
             "databand_tracker_requests_in_progress",
             "Requests that are being handled.",
-            registry=registry,
+            registry=self._registry,
             multiprocess_mode="livesum",
         )
-        self.dropped = Counter(
+        self.dropped = counter(
             "databand_tracker_dropped_events",
             "Events that were dropped because their runs were deleted before they came.",
-            registry=registry,
         )
-        self._unknown = Counter(
+        self._unknown = counter(
             "databand_tracker_unknown_keys",
             "Keys of bodies that the schemas do not know, by call; they are kept out.",
             ("call",),
-            registry=registry,
         )
         self._lock = threading.Lock()
         self._counted: dict[str, int] = {}
@@ -85,13 +82,7 @@ class ServerMetrics:
 
 
 class ObservingMiddleware:
-    """Counts and logs every request, refused ones included, and says in answers which points the API takes.
-
-    Args:
-        app: What handles the request.
-        metrics: Where it is counted.
-        log: Where it is written, or None.
-    """
+    """Counts and logs every request, refused ones included, and says in answers which points the API takes."""
 
     def __init__(self, app: ASGIApp, metrics: ServerMetrics, log: logging.Logger | None = None) -> None:
         self._app = app
@@ -146,13 +137,16 @@ def access_log(target: str | None) -> logging.Logger | None:
     """A logger that writes each request as a line of JSON to a file, or to standard error if that is ``-``.
 
     Raises:
-        OSError: The file cannot be written to.
+        ConfigError: The file cannot be written to.
     """
     if target is None:
         return None
-    logger = logging.getLogger("dbnd_tracker.access")
-    handler = logging.StreamHandler(sys.stderr) if target == "-" else logging.FileHandler(Path(target).expanduser())
+    try:
+        handler = logging.StreamHandler() if target == "-" else logging.FileHandler(Path(target).expanduser())
+    except OSError as error:
+        raise ConfigError(f"tracker.access_log = {target!r} cannot be written to: {error.strerror}.") from None
     handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("dbnd_tracker.access")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlencode
+
+from sqlalchemy.orm import Session
+from starlette.datastructures import QueryParams
 
 from dbnd_tracker._pages.plots import Parallel, Scatter, make_parallel, make_scatter
 from dbnd_tracker._pages.sections import VERIFIED, Section, Sections
@@ -12,28 +15,20 @@ from dbnd_tracker._pages.templates import is_live, number_text
 from dbnd_tracker._queries.comparison import ComparedRow, compared_rows
 from dbnd_tracker._queries.expressions import KINDS, LoggedKind, as_number
 from dbnd_tracker._queries.runs import runs_by_uid
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-    from starlette.datastructures import QueryParams
-
-    from dbnd_tracker._views import RunSummary
+from dbnd_tracker._views import RunSummary
 
 _MAX_RUNS: Final = 50
 _MAX_CHARTS: Final = 60
 _MAX_AXES: Final = 7
 _MAX_CHOICES: Final = 300
 _ALL: Final = "all"
-_ORDER: Final[tuple[LoggedKind, ...]] = ("params", "metrics", "tags")
 
 
 class ComparePage:
     """Runs beside each other.
 
-    Args:
-        session: Where to read.
-        query: The address' query: ``run`` for each run, ``show=all`` for what is equal, too, and ``x`` and ``y``, the
-            axes of the scatter plot; and what ``Sections`` read.
+    The address' query names each ``run``, and ``x`` and ``y``, the axes of the scatter plot; ``show=all`` asks for
+    what is equal, too.
     """
 
     def __init__(self, session: Session, query: QueryParams) -> None:
@@ -53,7 +48,8 @@ class ComparePage:
         """A part of the rows of each kind that has any to show."""
         wanted = self.sections.find.casefold()
         shown: list[tuple[LoggedKind, Section]] = []
-        for kind in _ORDER:
+        kinds: tuple[LoggedKind, ...] = ("params", "metrics", "tags")
+        for kind in kinds:
             rows = [row for row in self.rows if row.field.kind == kind and (row.differs or self.shows_all)]
             found = [row for row in rows if wanted in row.field.name.casefold()]
             if rows:
@@ -90,12 +86,10 @@ class ComparePage:
     @property
     def choices(self) -> dict[str, list[str]]:
         """What the axes of the scatter plot can show, by kind."""
-        chosen = {self.x, self.y}
-        found: dict[str, list[str]] = {}
-        for kind in KINDS:
-            names = self._named(kind)
-            found[kind] = [*names[:_MAX_CHOICES], *(name for name in names[_MAX_CHOICES:] if name in chosen)]
-        return found
+        return {
+            kind: [name for n, name in enumerate(self._named(kind)) if n < _MAX_CHOICES or name in {self.x, self.y}]
+            for kind in KINDS
+        }
 
     def _named(self, kind: LoggedKind, *, differing: bool = False) -> list[str]:
         rows = self._axes.items()

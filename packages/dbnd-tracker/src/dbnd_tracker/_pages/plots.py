@@ -44,42 +44,6 @@ class Parallel(NamedTuple):
     """Place of the run among those compared, its line and title."""
 
 
-class _Axis:
-    """Places on an axis from 0 to 1: of numbers by their size, of anything else by their order.
-
-    Args:
-        values: All values that will be placed.
-    """
-
-    def __init__(self, values: Sequence[Any]) -> None:
-        numbers = [as_number(value) for value in values]
-        finite = [number for number in numbers if number is not None and math.isfinite(number)]
-        self._is_numeric = len(finite) == len(values)
-        if self._is_numeric:
-            self._low, self._high = min(finite), max(finite)
-            self.ticks = [(self.place(value), f"{value:.4g}") for value in self._marked(finite)]
-        else:
-            self._order = sorted({str(value) for value in values})
-            every = -(-len(self._order) // _MAX_LABELS)
-            self.ticks = [(self.place(value), _cut(value)) for value in self._order[::every]]
-
-    def _marked(self, values: Sequence[float]) -> list[float]:
-        """The values themselves where they are few and apart, else some at equal distances."""
-        distinct = sorted(set(values))
-        places = [self.place(value) for value in distinct]
-        if all(b - a >= _CLOSEST for a, b in pairwise(places)):
-            return distinct
-        half = self._high / 2 - self._low / 2  # the difference of the largest floats is none
-        return [self._low + 2 * (half * i / (_TICKS - 1)) for i in range(_TICKS)]
-
-    def place(self, value: object) -> float:
-        if not self._is_numeric:
-            last = len(self._order) - 1
-            return self._order.index(str(value)) / last if last else 0.5
-        span = self._high / 2 - self._low / 2
-        return ((as_number(value) or 0.0) / 2 - self._low / 2) / span if span else 0.5
-
-
 def make_scatter(points: Sequence[tuple[int, Any, Any, str]]) -> Scatter | None:
     """The scatter plot of some runs, or None when none has both values.
 
@@ -88,11 +52,12 @@ def make_scatter(points: Sequence[tuple[int, Any, Any, str]]) -> Scatter | None:
     """
     if not points:
         return None
-    x_axis, y_axis = _Axis([x for _, x, _, _ in points]), _Axis([y for _, _, y, _ in points])
+    xs, x_ticks = _axis([x for _, x, _, _ in points])
+    ys, y_ticks = _axis([y for _, _, y, _ in points])
     return Scatter(
-        [(run, _x(_inner(x_axis.place(x))), _y(_inner(y_axis.place(y))), title) for run, x, y, title in points],
-        [(_x(_inner(at)), label) for at, label in x_axis.ticks],
-        [(_y(_inner(at)), label) for at, label in y_axis.ticks],
+        [(run, _x(_inner(x)), _y(_inner(y)), title) for (run, _, _, title), x, y in zip(points, xs, ys, strict=True)],
+        [(_x(_inner(at)), label) for at, label in x_ticks],
+        [(_y(_inner(at)), label) for at, label in y_ticks],
     )
 
 
@@ -105,17 +70,37 @@ def make_parallel(names: Sequence[str], lines: Sequence[tuple[int, Sequence[Any]
     """
     if len(names) < 2 or len(lines) < 2:
         return None
-    scales = [_Axis(column) for column in zip(*(values for _, values, _ in lines), strict=True)]
-    xs = [_x(i / (len(names) - 1)) for i in range(len(names))]
-    axes = [
-        (x, _cut(name), [(_y(at), label) for at, label in scale.ticks])
-        for x, name, scale in zip(xs, names, scales, strict=True)
-    ]
-    paths = []
-    for run, values, title in lines:
-        ys = [_y(scale.place(value)) for scale, value in zip(scales, values, strict=True)]
-        paths.append((run, "M" + "L".join(f"{x} {y}" for x, y in zip(xs, ys, strict=True)), title))
-    return Parallel(axes, paths)
+    axes, columns = [], []
+    for number, name in enumerate(names):
+        places, ticks = _axis([values[number] for _, values, _ in lines])
+        x = _x(number / (len(names) - 1))
+        axes.append((x, _cut(name), [(_y(at), label) for at, label in ticks]))
+        columns.append([f"{x} {_y(place)}" for place in places])
+    paths = zip(*columns, strict=True)
+    return Parallel(
+        axes, [(run, f"M{'L'.join(path)}", title) for (run, _, title), path in zip(lines, paths, strict=True)]
+    )
+
+
+def _axis(values: Sequence[Any]) -> tuple[list[float], Ticks]:
+    """Places of values on an axis from 0 to 1, and its labels: numbers by their size, anything else by its order."""
+    numbers = [as_number(value) for value in values]
+    finite = [number for number in numbers if number is not None and math.isfinite(number)]
+    if len(finite) < len(values):
+        order = sorted({str(value) for value in values})
+        places = {text: place / (len(order) - 1) if len(order) > 1 else 0.5 for place, text in enumerate(order)}
+        every = -(-len(order) // _MAX_LABELS)
+        return [places[str(value)] for value in values], [(places[text], _cut(text)) for text in order[::every]]
+    low, high = min(finite), max(finite)
+    half = high / 2 - low / 2  # the difference of the largest floats is none
+
+    def place(number: float) -> float:
+        return (number / 2 - low / 2) / half if half else 0.5
+
+    marks = sorted(set(finite))  # the values themselves where they are few and apart, else some at equal distances
+    if any(place(b) - place(a) < _CLOSEST for a, b in pairwise(marks)):
+        marks = [low + 2 * (half * i / (_TICKS - 1)) for i in range(_TICKS)]
+    return [place(number) for number in finite], [(place(mark), f"{mark:.4g}") for mark in marks]
 
 
 def _cut(text: str) -> str:

@@ -1,38 +1,34 @@
-"""The page of a run."""
+"""The page of a run, with the timeline of its tasks."""
 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final, NamedTuple
 
+from sqlalchemy.orm import Session
+from starlette.datastructures import QueryParams
+
+from dbnd_tracker._format import duration_text
 from dbnd_tracker._pages.sections import VERIFIED, Sections
-from dbnd_tracker._pages.templates import elapsed_element, is_live, run_url, time_element
-from dbnd_tracker._pages.timeline import Timeline
+from dbnd_tracker._pages.templates import elapsed_element, is_live, run_url, state_look, time_element
 from dbnd_tracker._queries.details import logging_task_runs, task_run_log
 from dbnd_tracker._queries.listing import tag_values
 from dbnd_tracker._queries.logged import ListKind
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-    from starlette.datastructures import QueryParams
-
-    from dbnd_tracker._views import RunDetail, TaskRunView
+from dbnd_tracker._views import AttemptView, RunDetail, TaskRunView
 
 _LISTS: Final[tuple[ListKind, ...]] = ("metrics", "params", "tags", "artifacts", "datasets")
 _MLFLOW_RUN: Final = re.compile(r"/runs/([0-9A-Za-z_-]{1,64})/?$")
 _LOG_LINES: Final = 200
 _TASKS: Final = 500
+_WIDTH: Final = 1_000
+_TICKS: Final = 5
+_THINNEST: Final = 4.0
 
 
 class RunPage:
-    """A run as its page shows it.
-
-    Args:
-        session: Where to read.
-        run: The run, without what its task runs logged.
-        query: The address' query: ``tasks=all`` for all task runs, and what ``Sections`` read.
-    """
+    """A run as its page shows it; ``tasks=all`` in the address' query asks for all its task runs at once."""
 
     def __init__(self, session: Session, run: RunDetail, query: QueryParams) -> None:
         self.run = run
@@ -72,6 +68,59 @@ class RunPage:
         }
 
 
+class Bar(NamedTuple):
+    """An attempt on the timeline, in thousandths of its width."""
+
+    x: float
+    width: float
+    look: str
+    title: str
+
+
+class Timeline:
+    """Bars for the attempts at the task runs shown, and labels for the time that all took together."""
+
+    def __init__(self, run: RunDetail, tasks: Sequence[TaskRunView], shown: Sequence[TaskRunView]) -> None:
+        now = datetime.now(timezone.utc)
+        times = [
+            (attempt.start_time, _end(attempt, attempt.start_time, run, now))
+            for task in tasks
+            for attempt in task.attempts
+            if attempt.start_time
+        ]
+        first = min((start for start, _ in times), default=run.start_time)
+        span = max(max((end for _, end in times), default=first) - first, timedelta(milliseconds=1))
+        self.ticks = ["0", *(duration_text(span * i / (_TICKS - 1)) for i in range(1, _TICKS))] if times else []
+        self.rows = [
+            (
+                task,
+                [
+                    _bar(attempt, attempt.start_time - first, _end(attempt, attempt.start_time, run, now) - first, span)
+                    for attempt in task.attempts
+                    if attempt.start_time
+                ],
+            )
+            for task in shown
+        ]
+
+
+def _end(attempt: AttemptView, start: datetime, run: RunDetail, now: datetime) -> datetime:
+    """When it ended; what goes on ends now, and what was left unfinished by its run ended with that."""
+    end = attempt.end_time
+    if end is None:
+        end = now if is_live(attempt.state) and is_live(run.state) else run.end_time or start
+    return max(end, start)
+
+
+def _bar(attempt: AttemptView, start: timedelta, end: timedelta, span: timedelta) -> Bar:
+    width = max((end - start) / span * _WIDTH, _THINNEST)
+    x = min(start / span * _WIDTH, _WIDTH - width)
+    title = f"{attempt.state or 'unknown'}, {duration_text(end - start)}"
+    if attempt.number and attempt.number > 1:
+        title = f"Attempt {attempt.number}: {title}"
+    return Bar(round(max(x, 0), 2), round(width, 2), state_look(attempt.state), title)
+
+
 class LogTail(NamedTuple):
     """The end of a log."""
 
@@ -108,12 +157,7 @@ class Link(NamedTuple):
 
 
 def links_of(task: TaskRunView, verified: str | None) -> list[Link]:
-    """The links of a task run.
-
-    Args:
-        task: The task run.
-        verified: The value of its tag ``VERIFIED``, if it has one.
-    """
+    """The links of a task run; ``verified`` is the value of its tag ``VERIFIED``."""
     found = []
     for name, url in task.links.items():
         match = _MLFLOW_RUN.search(url) if isinstance(url, str) else None

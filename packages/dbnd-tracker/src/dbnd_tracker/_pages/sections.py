@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlencode
+
+from sqlalchemy.orm import Session
+from starlette.datastructures import QueryParams
 
 from dbnd_tracker._queries.listing import list_part
 from dbnd_tracker._queries.logged import ListKind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from sqlalchemy.orm import Session
-    from starlette.datastructures import QueryParams
-
-    from dbnd_tracker._views import TaskRunView
+from dbnd_tracker._views import TaskRunView
 
 VERIFIED: Final = "dbnd.mlflow.verified"
 """Tag in which ``dbnd mlflow verify --record`` keeps what it has found; pages show that beside the link to MLflow."""
@@ -29,12 +26,10 @@ class Section:
     """A part of a list as a page shows it."""
 
     id: str
-    """The list's name, also in the address."""
     rows: Sequence[Any]
     start: int
-    """How many rows stand before these."""
     found: int
-    """How many rows the search finds."""
+    """How many rows the search finds, of ``total``."""
     total: int
     previous: str | None
     """Address of the page with the part before."""
@@ -83,13 +78,7 @@ class Sections:
     ) -> Section:
         """A section of what task runs logged, each row with its task run.
 
-        Args:
-            session: Where to read.
-            kind: What is listed.
-            tasks: The task runs by uid, in their order.
-            run_uid: The run that they are all of, if they are many.
-            name: Id of the section, where that is not ``kind``.
-            keep: Only rows whose names meet this.
+        ``tasks`` are all of one ``run_uid``, or few. Rows whose names ``keep`` does not accept are left out.
         """
         name = name or kind
         if kind == "tags":

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
+
+from sqlalchemy.orm import Session
+from starlette.datastructures import QueryParams
 
 from dbnd_tracker._pages.templates import is_live, job_url
 from dbnd_tracker._queries.expressions import KINDS, STATES, Expression, Field, QueryError, as_time
 from dbnd_tracker._queries.grammar import condition, joined, parse_expression
 from dbnd_tracker._queries.logged import logged_names, logged_values
 from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunTable, choices, run_table
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from sqlalchemy.orm import Session
-    from starlette.datastructures import QueryParams
 
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SIZES: Final = (25, 50, 100, 200)
@@ -32,25 +30,16 @@ _KEPT: Final = ("q", "job", "project", "user", "state", "since", "until", "where
 
 
 class Header(NamedTuple):
-    """The head of one column."""
+    """The head of a column of what runs are (of kind ``run``) or logged, and the address of the table sorted by it."""
 
     label: str
     kind: str
-    """What the column shows: run, or metrics, params, tags."""
     href: str
-    """The table sorted by the column."""
     direction: str | None
-    """``ascending`` or ``descending`` if it is sorted by it."""
 
 
 class TablePage:
-    """The runs that an address asks for.
-
-    Args:
-        session: Where to read.
-        query: The address' query.
-        job: Job whose runs these are; None for all.
-    """
+    """The runs that an address asks for, those of one ``job`` or all."""
 
     def __init__(self, session: Session, query: QueryParams, job: str | None = None) -> None:
         self.job = job
@@ -68,7 +57,7 @@ class TablePage:
         after, before = query.get("after") or None, query.get("before") or None
         try:
             conditions = self._conditions()
-        except (QueryError, ValueError) as error:
+        except QueryError as error:
             self.problem = str(error)
         else:
             self.table = run_table(
@@ -90,6 +79,9 @@ class TablePage:
         chosen = dict.fromkeys(field for text in self.given["col"] if (field := Field.parse(text)))
         self.columns = _common(self._names) if self.has_default_columns else list(chosen)[:_MAX_COLUMNS]
         self.values = logged_values(session, self.columns, uids)
+        # Columns that were chosen by what is common on this page stay when the page is turned.
+        self.next = self._href(keeps_columns=True, after=uids[-1]) if self.table.has_next and uids else None
+        self.previous = self._href(keeps_columns=True, before=uids[0]) if self.table.has_previous and uids else None
 
     def text(self, name: str) -> str:
         """The first value that the address gives for ``name``."""
@@ -106,12 +98,7 @@ class TablePage:
         return day if _DAY.fullmatch(day) else ""
 
     def _conditions(self) -> list[Expression | None]:
-        """What the address asks for: what was written as a condition, and what the fields say.
-
-        Raises:
-            QueryError: A condition cannot be understood.
-            ValueError: A time cannot be.
-        """
+        """What the address asks for: what was written as a condition, and what the fields say."""
         given = {"job": self.job or self.text("job"), "project": self.text("project"), "user": self.text("user")}
         texts = [condition(name, "=", value) for name, value in given.items() if value]
         since, until = _moment(self.text("since")), _moment(self.text("until"), is_end=True)
@@ -122,36 +109,12 @@ class TablePage:
             texts.append(" or ".join(condition("state", "=", state) for state in self.chosen_states))
         return [parse_expression(self.where), parse_expression(joined(texts))]
 
-    def href(self, **changes: str | Iterable[str] | None) -> str:
-        """The address of this table with some of what it asks for changed; it starts at the first page.
-
-        Args:
-            changes: New values by name; None takes one away.
-        """
+    def _href(self, *, keeps_columns: bool = False, **changes: str) -> str:
+        """The address of this table with some of what it asks for changed; it starts at the first page."""
         asked: dict[str, Any] = {name: values for name, values in self.given.items() if values}
-        if not self.has_default_columns:
-            asked["col"] = self._chosen
-        asked = {name: value for name, value in {**asked, **changes}.items() if value is not None}
-        query = urlencode(asked, doseq=True)
-        path = job_url(self.job) if self.job else "/"
-        return f"{path}?{query}" if query else path
-
-    @property
-    def _chosen(self) -> list[str]:
-        return [str(column) for column in self.columns] or [""]
-
-    # Columns that were chosen by what is common on this page stay when the page is turned.
-    @property
-    def next(self) -> str | None:
-        """The address of the next page."""
-        runs = self.table.runs
-        return self.href(after=runs[-1].run_uid, col=self._chosen) if self.table.has_next and runs else None
-
-    @property
-    def previous(self) -> str | None:
-        """The address of the previous page."""
-        runs = self.table.runs
-        return self.href(before=runs[0].run_uid, col=self._chosen) if self.table.has_previous and runs else None
+        if keeps_columns or not self.has_default_columns:
+            asked["col"] = [str(column) for column in self.columns] or [""]
+        return f"{job_url(self.job) if self.job else '/'}?{urlencode(asked | changes, doseq=True)}"
 
     @property
     def headers(self) -> list[Header]:
@@ -169,8 +132,8 @@ class TablePage:
     def _header(self, name: str, label: str, kind: str) -> Header:
         if name != str(self.order):
             rises_first = name in _RISING or kind in _RISING
-            return Header(label, kind, self.href(sort=name if rises_first else f"-{name}"), None)
-        other = self.href(sort=name if self.descending else f"-{name}")
+            return Header(label, kind, self._href(sort=name if rises_first else f"-{name}"), None)
+        other = self._href(sort=name if self.descending else f"-{name}")
         return Header(label, kind, other, "descending" if self.descending else "ascending")
 
     @property
@@ -194,18 +157,13 @@ def _common(names: Iterable[Field]) -> list[Field]:
 
 
 def _moment(text: str, *, is_end: bool = False) -> datetime | None:
-    """The point in time that a field gives, in UTC unless it says otherwise; a day as an end is meant to its end.
-
-    Raises:
-        ValueError: It cannot be understood.
-    """
+    """The point in time that a field gives, in UTC unless it says otherwise; a day as an end is meant to its end."""
     if not text:
         return None
     try:
         moment = as_time(text)
     except ValueError:
-        msg = f"The time {text[:40]!r} cannot be understood: write it as 2026-03-04 or 2026-03-04T05:06."
-        raise ValueError(msg) from None
+        raise QueryError(f"The time {text[:40]!r} cannot be understood: write it as 2026-03-04T05:06.") from None
     try:
         return moment + timedelta(days=1) if is_end and _DAY.fullmatch(text) else moment
     except OverflowError:  # the last day of the calendar

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+from starlette.datastructures import QueryParams
 
 from dbnd_tracker._format import value_text
 from dbnd_tracker._pages.run import links_of, log_tail
@@ -14,15 +18,7 @@ from dbnd_tracker._queries.details import children_of
 from dbnd_tracker._queries.listing import metrics_named, tag_values
 from dbnd_tracker._queries.logged import ListKind
 from dbnd_tracker._storage.models import Attempt, Run, TaskRun
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
-    from sqlalchemy.orm import Session
-    from starlette.datastructures import QueryParams
-
-    from dbnd_tracker._views import MetricView, RunSummary, TaskRunView
+from dbnd_tracker._views import MetricView, RunSummary, TaskRunView
 
 _LISTS: Final[tuple[ListKind, ...]] = ("metrics", "params", "tags", "datasets", "targets")
 _CHARTS: Final = 60
@@ -33,12 +29,8 @@ _SIBLINGS: Final = 20
 class TaskPage:
     """A task run as its page shows it.
 
-    Args:
-        session: Where to read.
-        run: Its run.
-        task: The task run.
-        query: The address' query: ``with``, uids of runs whose task of the same name its charts show, too; ``plot``,
-            keys of metrics that share one chart, without which each has its own; and what ``Sections`` read.
+    In the address' query, ``with`` is the uid of a run whose task of the same name the charts show, too, and ``plot``
+    the key of a metric; those share one chart, and without any each metric has its own.
     """
 
     def __init__(self, session: Session, run: RunSummary, task: TaskRunView, query: QueryParams) -> None:

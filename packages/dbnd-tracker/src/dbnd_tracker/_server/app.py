@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from http import HTTPStatus
 from typing import Final
 
 from fastapi import FastAPI
@@ -30,7 +29,7 @@ from dbnd_tracker._middleware.hosts import HostMiddleware
 from dbnd_tracker._middleware.limits import CapacityMiddleware, TimeoutMiddleware
 from dbnd_tracker._middleware.observing import ObservingMiddleware, ServerMetrics, access_log
 from dbnd_tracker._original.routes import original_router
-from dbnd_tracker._pages.static import static_router
+from dbnd_tracker._pages.templates import static_router
 from dbnd_tracker._queries.arrays import SeriesCache
 from dbnd_tracker._queries.expressions import QueryError
 from dbnd_tracker._settings import TrackerSettings
@@ -61,7 +60,7 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
     app.exception_handlers |= dict.fromkeys(_STATUSES, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(ThrottledError, _answer_throttled)
-    app.add_exception_handler(HTTPStatus.METHOD_NOT_ALLOWED, answer_other_method)
+    app.add_exception_handler(405, answer_other_method)
     app.include_router(auth_router(database, keyring))
     app.include_router(tracking_router(database, metrics))
     app.include_router(runs_router(database))
@@ -94,12 +93,12 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
 
 
 _STATUSES: Final = {
-    MissingError: HTTPStatus.NOT_FOUND,
-    UnknownCallError: HTTPStatus.NOT_FOUND,
-    TooMuchError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    PayloadError: HTTPStatus.BAD_REQUEST,
-    QueryError: HTTPStatus.BAD_REQUEST,
-    StorageError: HTTPStatus.SERVICE_UNAVAILABLE,
+    MissingError: 404,
+    UnknownCallError: 404,
+    TooMuchError: 413,
+    PayloadError: 400,
+    QueryError: 400,
+    StorageError: 503,
 }
 
 
@@ -111,7 +110,7 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
 async def _answer_throttled(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ThrottledError)
     headers = {"Retry-After": str(error.seconds)}
-    return JSONResponse({"detail": str(error)}, HTTPStatus.TOO_MANY_REQUESTS, headers)
+    return JSONResponse({"detail": str(error)}, 429, headers)
 
 
 async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
@@ -122,4 +121,4 @@ async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
     what = f"The body is wrong at {name or 'its top'}" if place == "body" else f"The {place} parameter {name} is wrong"
     reason = problem["msg"].removeprefix("Value error, ")
     detail = f"{what}: {reason[:1].lower()}{reason[1:]}."
-    return JSONResponse({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY)
+    return JSONResponse({"detail": detail}, 422)
