@@ -31,19 +31,12 @@ _EXCERPT: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may take.
+    """What one request may take, in seconds and bytes."""
 
-    Args:
-        connect: Seconds for a connection, a proxy's tunnel and TLS included.
-        answer: Seconds from then on until the answer has come.
-        transfer: Seconds for the answer from its first byte on.
-        size: Bytes of the answer's body, unpacked.
-    """
-
-    connect: float
-    answer: float
-    transfer: float
-    size: int
+    connect: float  # for a connection, a proxy's tunnel and TLS included
+    answer: float  # from then on until the answer has come
+    transfer: float  # for the answer from its first byte on
+    size: int  # of the answer's body, unpacked
 
 
 class Connection:

@@ -25,23 +25,13 @@ class JournalFormatError(DatabandError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The first line of a file.
+    """The first line of a file."""
 
-    Args:
-        url: The tracker that the events are for, without credentials.
-        id: 32 hex digits: the tracker knows events by it and their number.
-        chain: Id of the first file of the same process and tracker.
-        part: Place in that chain, from 0.
-        created: When the chain was begun, in ns since the epoch.
-        pid: Process that wrote it.
-        host: Where that ran.
-    """
-
-    url: str
-    id: str = field(default_factory=lambda: new_uid().hex)
-    chain: str = ""
-    part: int = 0
-    created: int = field(default_factory=time.time_ns)
+    url: str  # of the tracker that the events are for, without credentials
+    id: str = field(default_factory=lambda: new_uid().hex)  # the tracker knows events by it and their number
+    chain: str = ""  # id of the first file of the same process and tracker
+    part: int = 0  # place in that chain
+    created: int = field(default_factory=time.time_ns)  # when the chain was begun, in ns since the epoch
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
 

@@ -17,21 +17,13 @@ from dbnd._journal.header import Header, JournalFormatError, read_header
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A file with events that are not delivered.
-
-    Args:
-        path: Where it is.
-        header: Its first line; None when that cannot be read.
-        events: Number of its events that are not delivered.
-        is_owned: Whether a living process delivers them.
-        problem: Why it cannot be delivered, as a sentence.
-    """
+    """A file with events that are not delivered."""
 
     path: Path
-    header: Header | None
-    events: int
-    is_owned: bool
-    problem: str | None = None
+    header: Header | None  # None when that cannot be read
+    events: int  # number of those that are not delivered
+    is_owned: bool  # whether a living process delivers them
+    problem: str | None = None  # why it cannot be delivered, as a sentence
 
     @property
     def is_dead(self) -> bool:

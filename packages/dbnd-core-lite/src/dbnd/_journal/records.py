@@ -22,25 +22,15 @@ _CALL: Final = re.compile(rb'\["(\w+)",')
 
 
 class Record(NamedTuple):
-    """An event read back from a file.
+    """An event read back from a file."""
 
-    Args:
-        sequence: Its number in the file, from 1.
-        end: Byte offset behind its line.
-        call: Name of the wire call.
-        body: Body of the wire call; of ``log_metrics`` a list of groups of points.
-        points: Number of points in it, at least 1; of a damaged one the number of events that it stands for.
-        trouble: Why it cannot be delivered, as the end of a sentence, or nothing.
-        line: Its bytes, if it cannot be delivered.
-    """
-
-    sequence: int
-    end: int
+    sequence: int  # its number in the file, from 1
+    end: int  # byte offset behind its line
     call: str
-    body: Any
-    points: int = 1
-    trouble: str = ""
-    line: bytes = b""
+    body: Any  # of ``log_metrics`` a list of groups of points
+    points: int = 1  # how many are in it, at least 1; of a damaged one, the events that it stands for
+    trouble: str = ""  # why it cannot be delivered, as the end of a sentence
+    line: bytes = b""  # its bytes, if it cannot be delivered
 
     @property
     def is_damaged(self) -> bool:

@@ -241,11 +241,7 @@ class Run:
 
 @dataclass(slots=True, eq=False)
 class TaskRun:
-    """One execution of a task within a run, with its one attempt.
-
-    Attributes:
-        links: Where else it can be looked at, such as the MLflow run, by name.
-    """
+    """One execution of a task within a run, with its one attempt."""
 
     run: Run
     definition: TaskDefinition
@@ -257,7 +253,7 @@ class TaskRun:
     start_time: datetime
     state: TaskRunState = TaskRunState.SCHEDULED
     end_time: datetime | None = None
-    links: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)  # where else it can be looked at, by name
 
     def enter(self, state: TaskRunState, timestamp: datetime) -> None:
         """Be in ``state`` since ``timestamp``; a final one ends the task run."""

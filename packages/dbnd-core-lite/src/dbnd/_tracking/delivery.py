@@ -14,6 +14,7 @@ An event that cannot be read is buried, too, and the bytes of a damaged one are 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -47,27 +48,19 @@ _IMPATIENT: Final = 1.0
 # Our own, so that the numbers that a training has seeded stay what they are.
 _random: Final = random.SystemRandom()
 
+# Called with each event that is refused for good, cannot be read or is damaged, the reason, and where it is kept.
 Buried = Callable[[Record, str, Path], None]
 
 
 class Delivery:
-    """Delivers the events of one file through one transport, in order; called by one thread at a time.
-
-    Args:
-        file: Where the events stand.
-        transport: How they reach the tracker.
-        on_buried: Called with each event that is refused for good, cannot be read or is damaged, the reason, and where
-            it is kept.
-
-    Attributes:
-        dropped: Numbers of events that the tracker has dropped because their runs were deleted, by uids of runs.
-    """
+    """Delivers the events of one file through one transport, in order; called by one thread at a time."""
 
     def __init__(self, file: JournalFile, transport: Transport, on_buried: Buried) -> None:
         self.file: Final = file
         self._transport = transport
         self._on_buried = on_buried
-        self.dropped: Final[dict[str, int]] = {}
+        # Events that the tracker has dropped because their runs were deleted, by uids of runs.
+        self.dropped: Final[Counter[str]] = Counter()
         self._max_events: int | None = None
         self._read: list[Record] = []
         self._batch: list[Record] = []
@@ -123,8 +116,7 @@ class Delivery:
                 raise BusyError(reason) from None
             self._refused(batch, f"it cannot be sent: {reason}")
         else:
-            for run_uid, events in (dropped or {}).items():
-                self.dropped[run_uid] = self.dropped.get(run_uid, 0) + events
+            self.dropped.update(dropped or {})
             if self._max_events is not None:
                 self._max_events = self._max_events * 2 if self._max_events * 2 < MAX_POINTS else None
             self._acknowledge(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -10,23 +11,17 @@ from dbnd._journal.records import Record
 
 
 class Losses:
-    """What one sender could not deliver for good.
-
-    Attributes:
-        dead: Number of events that the tracker has refused, or that cannot be read.
-        damaged: Number of events that are lost, because their bytes in the journal have been changed.
-        refused_runs: Uids of runs whose announcement the tracker has refused.
-        dropped: Numbers of events that the tracker has dropped because their runs were deleted, by uids of runs.
-    """
+    """What one sender could not deliver for good; ``warn`` says a sentence at most once a minute."""
 
     def __init__(self, tracker: str, warn: Callable[[str], None]) -> None:
         self._tracker = tracker
         self._warn = warn
-        self.dead = self.damaged = 0
-        self.dropped: Final[dict[str, int]] = {}
+        self.dead = 0  # events that the tracker has refused, or that cannot be read
+        self.damaged = 0  # events whose bytes in the journal have been changed
+        self.dropped: Final[Counter[str]] = Counter()  # events of deleted runs, by uids of runs
         self._dead_path: Path | None = None
         self._damaged_path: Path | None = None
-        self.refused_runs: Final[set[str]] = set()
+        self.refused_runs: Final[set[str]] = set()  # those whose announcement the tracker has refused
 
     def bury(self, record: Record, reason: str, path: Path) -> None:
         """Count an event that is kept aside in ``path``."""
@@ -42,14 +37,13 @@ class Losses:
         who = "An event could not be sent" if record.line else f"The tracker {self._tracker} refused an event"
         self._warn(f"{who} ({record.call}: {reason}); it is kept in {path}.")
 
-    def drop(self, dropped: dict[str, int]) -> None:
+    def drop(self, dropped: Counter[str]) -> None:
         """Count events of deleted runs."""
-        for run_uid, events in dropped.items():
-            if run_uid not in self.dropped:
-                self._warn(
-                    f"The run {run_uid} was deleted from the tracker {self._tracker}: what it still logs is dropped."
-                )
-            self.dropped[run_uid] = self.dropped.get(run_uid, 0) + events
+        for run_uid in dropped.keys() - self.dropped.keys():
+            self._warn(
+                f"The run {run_uid} was deleted from the tracker {self._tracker}: what it still logs is dropped."
+            )
+        self.dropped.update(dropped)
 
     def counts(self) -> tuple[int, ...]:
         """The three numbers, which tell whether there is anything new to be said."""

@@ -56,13 +56,7 @@ class _Heartbeat:
 
 
 class Sender:
-    """Delivers one journal through one transport, and closes both.
-
-    Attributes:
-        losses: What could not be delivered for good.
-        trouble: Why the tracker does not take events at the moment, or None while it does.
-        outcome: Why the last flush ended with events left, as the end of a sentence.
-    """
+    """Delivers one journal through one transport, and closes both."""
 
     def __init__(self, journal: Journal, transport: Transport, name: str) -> None:
         self.journal: Final = journal
@@ -70,8 +64,8 @@ class Sender:
         self._name = name
         self._warn = console.once_a_minute()
         self.losses: Final = Losses(name, self._warn)
-        self.trouble: str | None = None
-        self.outcome = ""
+        self.trouble: str | None = None  # why the tracker takes no events at the moment
+        self.outcome = ""  # why the last flush ended with events left, as the end of a sentence
         self._successor: Transport | None = None
         self._delivery: Delivery | None = None
         self._backoff = Backoff()
