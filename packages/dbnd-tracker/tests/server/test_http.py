@@ -14,8 +14,8 @@ import pytest
 import requests
 from starlette.exceptions import HTTPException
 
+from dbnd_tracker._access.hosts import is_loopback
 from dbnd_tracker._middleware.bodies import gunzip
-from dbnd_tracker._middleware.hosts import is_loopback
 from dbnd_tracker._server.process import listen
 from dbnd_tracker._settings import TrackerSettings
 

@@ -1,1 +1,1 @@
-"""Who may do what: tokens with roles, and the sessions of browsers and of clients that log in."""
+"""Who may speak to the tracker, and do what: hosts, callers, their tokens, roles and guesses."""

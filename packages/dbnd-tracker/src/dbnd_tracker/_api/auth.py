@@ -14,10 +14,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, BeforeValidator, Field
 from starlette.concurrency import run_in_threadpool
 
+from dbnd_tracker._access.callers import CSRF_COOKIE, SESSION_COOKIE, address_of, identity_of, set_session_cookie
 from dbnd_tracker._access.roles import Role
 from dbnd_tracker._access.tokens import ANYONE, LABEL_LENGTH, ThrottledError, close_session, create_token, open_session
 from dbnd_tracker._api.pages import HEADERS
-from dbnd_tracker._middleware.access import CSRF_COOKIE, SESSION_COOKIE, address_of, identity_of, set_session_cookie
 from dbnd_tracker._pages.templates import make_templates
 from dbnd_tracker._schemas.fields import from_digits
 

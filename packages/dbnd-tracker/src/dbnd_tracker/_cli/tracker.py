@@ -71,7 +71,7 @@ def start(**options: Any) -> None:
 
 
 def _shown(host: str) -> str:
-    from dbnd_tracker._middleware.hosts import is_loopback
+    from dbnd_tracker._access.hosts import is_loopback
 
     if is_loopback(host):
         return "localhost"
@@ -81,8 +81,8 @@ def _shown(host: str) -> str:
 def _is_guarded(database: Database, settings: TrackerSettings) -> bool:
     """Whether every request must carry a token; where others than this machine reach the tracker, there must be one."""
     from dbnd import ConfigError
+    from dbnd_tracker._access.hosts import is_loopback
     from dbnd_tracker._access.tokens import is_guarded
-    from dbnd_tracker._middleware.hosts import is_loopback
 
     with database.read() as session:
         guarded = bool(settings.token) or is_guarded(session)

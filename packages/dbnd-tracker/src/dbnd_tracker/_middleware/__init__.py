@@ -1,1 +1,1 @@
-"""What every request passes before it is answered: access, limits, time."""
+"""What every request passes besides access: limits of its body, time and number, and counters."""

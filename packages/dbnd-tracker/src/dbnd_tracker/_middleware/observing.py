@@ -17,8 +17,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dbnd import ConfigError
+from dbnd_tracker._access.callers import identity_of
 from dbnd_tracker._access.roles import API
-from dbnd_tracker._middleware.access import identity_of
 from dbnd_tracker._middleware.answers import POINTS_FORM, POINTS_HEADER
 from dbnd_tracker._schemas.validation import UNKNOWN_KEYS
 

@@ -13,6 +13,8 @@ from starlette.requests import Request
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from dbnd import __version__
+from dbnd_tracker._access.callers import AccessMiddleware
+from dbnd_tracker._access.hosts import HostMiddleware
 from dbnd_tracker._access.tokens import Keyring, ThrottledError
 from dbnd_tracker._api.auth import auth_router, login_router
 from dbnd_tracker._api.details import datasets_router, task_runs_router
@@ -22,10 +24,8 @@ from dbnd_tracker._api.pages import pages_router
 from dbnd_tracker._api.runs import runs_router
 from dbnd_tracker._api.tracking import tracking_router
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
-from dbnd_tracker._middleware.access import AccessMiddleware
 from dbnd_tracker._middleware.answers import HeadMiddleware, LargeMiddleware, answer_other_method
 from dbnd_tracker._middleware.bodies import BodyMiddleware, UnreadMiddleware
-from dbnd_tracker._middleware.hosts import HostMiddleware
 from dbnd_tracker._middleware.limits import CapacityMiddleware, TimeoutMiddleware
 from dbnd_tracker._middleware.observing import ObservingMiddleware, ServerMetrics, access_log
 from dbnd_tracker._original.routes import original_router

@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dbnd_tracker._access.hosts import SAFE_METHODS
 from dbnd_tracker._access.roles import API, LOGIN_PAGE, role_needed
 from dbnd_tracker._access.tokens import ANYONE, SESSION_LIFESPAN, Identity, Keyring
-from dbnd_tracker._middleware.hosts import SAFE_METHODS
 from dbnd_tracker._storage.database import Database
 
 CSRF_COOKIE: Final = "X-CSRF-TOKEN"
