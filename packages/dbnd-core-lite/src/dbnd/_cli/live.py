@@ -41,6 +41,7 @@ _TIME: Final = 7
 _MAX_LINES: Final = 14
 # Parts of a line, each with the arguments of ``click.style``.
 _Line = list[tuple[str, dict[str, Any]]]
+_DIM: Final[dict[str, Any]] = {"dim": True}
 
 
 @contextmanager
@@ -97,8 +98,11 @@ def _took(task: TaskProgress, now: datetime) -> str:
 def block(progress: RunProgress, size: tuple[int, int], now: datetime, *, frame: int, colour: bool) -> list[str]:
     """The lines of the block, for a terminal of so many columns and lines; ``frame`` moves the spinner on."""
     columns, room = size
-    lines = [_header(progress, columns, now, frame)]
-    client = progress.client
+    run, client = progress.run, progress.client
+    took = duration((now - run.start_time).total_seconds())
+    title = cut(f" {plain(run.name)} · {plain(run.job_name)} · {took} ", columns - 6)
+    spinner, rest = _SPINNER[frame % len(_SPINNER)], "─" * (columns - 4 - width(title))
+    lines: list[_Line] = [[("──", _DIM), (f" {spinner}", {"fg": "cyan"}), (title, {}), (rest, _DIM)]]
     if client is not None and client.trouble:
         waiting = f"! The tracker does not take events, {client.unsent} wait: {client.trouble}"
         lines.append([(waiting, {"fg": "yellow"})])
@@ -115,15 +119,6 @@ def _fit(line: _Line, columns: int, *, colour: bool) -> str:
     return "".join(parts)
 
 
-def _header(progress: RunProgress, columns: int, now: datetime, frame: int) -> _Line:
-    run = progress.run
-    took = duration((now - run.start_time).total_seconds())
-    text = cut(f" {plain(run.name)} · {plain(run.job_name)} · {took} ", columns - 6)
-    spinner = _SPINNER[frame % len(_SPINNER)]
-    rest = "─" * (columns - 4 - width(text))
-    return [("──", {"dim": True}), (f" {spinner}", {"fg": "cyan"}), (text, {}), (rest, {"dim": True})]
-
-
 def _tree(progress: RunProgress, columns: int, room: int, now: datetime) -> Iterator[_Line]:
     is_narrow = columns < _NARROW
     listed = _choose(progress, room, is_narrow=is_narrow)
@@ -134,22 +129,22 @@ def _tree(progress: RunProgress, columns: int, room: int, now: datetime) -> Iter
         is_running = not task.task_run.state.is_final
         sign, colour, _ = look(task.task_run.state)
         name = cut(plain(task.task_run.name), max(name_columns - width(prefix), 4))
-        values = "  ".join(f"{plain(series.key)} {number(series.last)}" for series in list(task.series.values())[:20])
-        look_of_values = {"fg": "magenta"} if is_running else {"dim": True}
         line: _Line = [
-            (prefix, {"dim": True}),
+            (prefix, _DIM),
             (f"{sign} ", {"fg": colour}),
-            (pad(name, name_columns - width(prefix)), {"dim": not is_running or None}),
-            (f" {_took(task, now):>{_TIME}}", {"dim": True}),
+            (pad(name, name_columns - width(prefix)), {} if is_running else _DIM),
+            (f" {_took(task, now):>{_TIME}}", _DIM),
         ]
+        values = "  ".join(f"{plain(series.key)} {number(series.last)}" for series in list(task.series.values())[:20])
+        shown_values = (f"  {values}", {"fg": "magenta"} if is_running else _DIM)
         if values and is_narrow and is_running:
             yield line
-            yield [(f"{below}  ", {"dim": True}), (values, look_of_values)]
+            yield [(below, _DIM), shown_values]
         else:
-            yield [*line, (f"  {values}", look_of_values)]
+            yield [*line, shown_values]
     if progress.started > len(listed):
         ended = progress.ended.total() - sum(task.has_ended for task in listed)
-        yield [(f"… {progress.started - len(listed)} more, {ended} of them ended", {"dim": True})]
+        yield [(f"… {progress.started - len(listed)} more, {ended} of them ended", _DIM)]
 
 
 def _choose(progress: RunProgress, room: int, *, is_narrow: bool) -> list[TaskProgress]:

@@ -1,6 +1,6 @@
 """The root of the ``dbnd`` command: its commands are those that plugins contribute, imported when called.
 
-What all commands have in common is declared here: the options of the configuration, ``-v`` and ``-q``.
+What all commands have in common is declared here: the options of the configuration, ``-v`` and ``-q``; and completion.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from functools import partial
 from importlib import import_module
 
 import click
+from click.shell_completion import get_completion_class
 
 from dbnd._base.environment import version
 from dbnd._base.errors import DatabandError
@@ -17,7 +18,7 @@ from dbnd._config.layers import CONF_FILE, SET_CONFIG
 from dbnd._context.hooks import Command
 from dbnd._context.plugins import plugins
 from dbnd._terminal import console
-from dbnd._terminal.text import did_you_mean
+from dbnd._terminal.text import did_you_mean, plain
 
 
 def add_common_options(command: click.Command) -> None:
@@ -95,6 +96,21 @@ def cli(ctx: click.Context) -> None:
 
 
 add_common_options(cli)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    r"""Print the script by which SHELL completes commands, options, targets and runs.
+
+    \b
+    bash: echo 'eval "$(dbnd completion bash)"' >> ~/.bashrc
+    zsh:  echo 'eval "$(dbnd completion zsh)"' >> ~/.zshrc
+    fish: dbnd completion fish > ~/.config/fish/completions/dbnd.fish
+    """
+    found = get_completion_class(shell)
+    assert found is not None, "click completes all three"
+    console.result(plain(found(cli, {}, "dbnd", "_DBND_COMPLETE").source(), lines=True))
 
 
 def main() -> None:
