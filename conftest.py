@@ -15,15 +15,32 @@ from typing import Any
 import pytest
 from kit import commands, servers
 from kit.commands import Run, script
+from kit.mlflow_stores import MlflowServer, make_empty
 from kit.postgresql import PostgreSQL, running_postgresql
+from kit.scale import load_profile
 from kit.servers import StartServer
 from kit.terminal import Terminal
+from kit.warm import Warm
+
+PROCESSES = {"warm", "cold_dbnd", "cold_python", "start_server", "dbnd_command", "_running_mlflow"}
+"""Fixtures that start processes."""
 
 
 def pytest_configure() -> None:
     """Let Ctrl-C reach what tests start: a shell that runs them in the background ignores it for all."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    load_profile()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts processes or PostgreSQL."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if not fixtures.isdisjoint(PROCESSES):
+            item.add_marker("process")
+        if not fixtures.isdisjoint({"postgresql", "start_postgresql"}):
+            item.add_marker("postgresql")
 
 
 @pytest.fixture(autouse=True)
@@ -53,25 +70,44 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def dbnd() -> Run:
-    """Run the installed ``dbnd`` command in a process of its own."""
-    return commands.run_dbnd
-
-
-@pytest.fixture(scope="session")
-def python() -> Run:
-    """Run a Python script in a process of its own."""
-    return commands.run_python
+def warm() -> Iterator[Warm]:
+    """Starts processes within milliseconds."""
+    with Warm() as started:
+        yield started
 
 
 @pytest.fixture
-def terminal() -> Iterator[Callable[..., Terminal]]:
+def dbnd(warm: Warm) -> Run:
+    """Run ``dbnd`` in a process of its own, which has imported everything already."""
+    return lambda *args, timeout=100, **env: warm.run({"arguments": args}, timeout, **env)
+
+
+@pytest.fixture
+def python(warm: Warm) -> Run:
+    """Run a Python script in a process of its own, which has imported everything already."""
+    return lambda code, timeout=100, **env: warm.run({"code": code}, timeout, **env)
+
+
+@pytest.fixture
+def cold_dbnd() -> Run:
+    """Run the installed ``dbnd`` in a fresh process: for what concerns its start."""
+    return functools.partial(commands.run_command, script("dbnd"))
+
+
+@pytest.fixture
+def cold_python() -> Run:
+    """Run a Python script in a fresh process: for what concerns imports."""
+    return functools.partial(commands.run_command, sys.executable, "-c")
+
+
+@pytest.fixture
+def terminal(warm: Warm) -> Iterator[Callable[..., Terminal]]:
     """Start ``dbnd`` in a pseudo-terminal."""
     opened = []
 
     def start(*args: str, columns: int = 80, lines: int = 24, **env: str) -> Terminal:
         own = {name: value for name, value in os.environ.items() if name not in {"CI", "NO_COLOR", "FORCE_COLOR"}}
-        found = Terminal([script("dbnd"), *args], columns, lines, own | {"TERM": "xterm-256color"} | env)
+        found = Terminal(warm, args, columns, lines, own | {"TERM": "xterm-256color"} | env)
         opened.append(found)
         return found
 
@@ -100,16 +136,24 @@ def tracker_server(free_port: int, start_server: StartServer) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow's without runs."""
+    return make_empty(tmp_path_factory.mktemp("empty") / "empty.db")
+
+
+@pytest.fixture(scope="session")
+def _running_mlflow(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow") / "server", empty_database)
+    with server.running():
+        yield server
+
+
 @pytest.fixture
-def mlflow_server(free_port: int, start_server: StartServer, tmp_path: Path) -> Iterator[str]:
-    """The URL of a running ``mlflow server`` with proxied artifacts."""
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(free_port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"),
-        *("--artifacts-destination", str(tmp_path / "server-artifacts")),
-    ]
-    with start_server(command, f"http://127.0.0.1:{free_port}", "/health") as url:
-        yield url
+def mlflow_server(_running_mlflow: MlflowServer) -> str:
+    """The URL of a running ``mlflow server`` with proxied artifacts and without runs."""
+    _running_mlflow.empty()
+    return _running_mlflow.url
 
 
 @pytest.fixture(scope="session")

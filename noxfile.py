@@ -38,7 +38,6 @@ TEST_TOOLS = [
     "pyte>=0.8.2",  # a terminal without a window
     "pytest>=8",
     "pytest-randomly>=3.15",
-    "pytest-rerunfailures>=15",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
     "requests>=2.31",
@@ -72,13 +71,8 @@ def check_version(session: nox.Session, mlflow: str, *distributions: str) -> Non
 
 
 def run_tests(session: nox.Session, *selection: str, env: dict[str, str | None] | None = None) -> None:
-    """Run the suite in parallel, or what is asked for after ``--``.
-
-    Many tests are about real processes, and a machine that is busy with something else can starve one: what fails is
-    tried once more, and the summary names it (R).
-    """
-    options = ["-n", "2", "--dist", "worksteal", "--reruns", "1", "-raR"]
-    session.run("pytest", *options, *selection, *session.posargs, env=env)
+    """Run the suite in parallel, or what is asked for after ``--``."""
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *selection, *session.posargs, env=env)
 
 
 @nox.session
@@ -111,6 +105,21 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def quick(session: nox.Session) -> None:
+    """Run what needs no processes of its own, no PostgreSQL and no browser: for every save."""
+    install(session, *TEST_TOOLS)
+    slow = "process or postgresql or browser or parity or realclient or soak"
+    run_tests(session, "-m", f"not ({slow})")
+
+
+@nox.session
+def thorough(session: nox.Session) -> None:
+    """Run the test suite with many new random examples, kills and requests, where ``tests`` takes a few."""
+    install(session, *TEST_TOOLS)
+    run_tests(session, "--timeout", "3600", env={"THOROUGH": "1"})
+
+
+@nox.session
 def parity(session: nox.Session) -> None:
     """Compare MLflow with and without the composite URI, over SQLite, file and HTTP stores, with the newest MLflow."""
     install(session, *TEST_TOOLS)
@@ -127,10 +136,9 @@ def units(session: nox.Session) -> None:
 
 @nox.session
 def kills(session: nox.Session) -> None:
-    """Kill the tracker's server, over SQLite and PostgreSQL, and PostgreSQL itself, 50 times each while it ingests."""
+    """Kill clients, the tracker's server and its PostgreSQL, 50 times and more each, and look for what is lost."""
     install(session, *TEST_TOOLS)
-    tests = str(ROOT / "packages" / "dbnd-tracker" / "tests" / "server" / "test_kills.py")
-    session.run("pytest", "-n", "2", tests, *session.posargs, env={"TRACKER_KILLS": "50"})
+    run_tests(session, "packages/dbnd-tracker/tests/server/test_kills.py", "tests/test_kills.py", env={"THOROUGH": "1"})
 
 
 @nox.session
@@ -156,13 +164,6 @@ def realclient(session: nox.Session) -> None:
         external=True,
     )
     run_tests(session, "-m", "realclient", env={"DBND_REALCLIENT_PYTHON": str(python)})
-
-
-@nox.session
-def fuzz(session: nox.Session) -> None:
-    """Send the tracker many random requests: by its OpenAPI document, and by hand."""
-    install(session, *TEST_TOOLS)
-    run_tests(session, "-m", "fuzz")
 
 
 @nox.session

@@ -12,13 +12,6 @@ from kit.trackers import Tracker
 from kit.warm import Warm
 
 
-@pytest.fixture(scope="session")
-def warm() -> Iterator[Warm]:
-    """Starts processes within milliseconds."""
-    with Warm() as started:
-        yield started
-
-
 @pytest.fixture
 def tracker(warm: Warm, tmp_path: Path) -> Iterator[Tracker]:
     """A tracker process of this test's own."""

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from kit import faults
 from kit.progress import TELLING, Progress, wait_until
+from kit.scale import scaled
 from kit.trackers import reading
 from kit.warm import Warm, WarmProcess
 
 POINTS = 10_000
+KILLS = scaled(12, 100)
 # Kills between two `dbnd sync`.
-ROUND = 10
+ROUND = scaled(4, 10)
 # Processes that log at the same time.
 AT_ONCE = 4
 
@@ -134,16 +136,16 @@ def nothing():
 @pytest.mark.timeout(600)
 def test_accepted_means_kept_when_killed_with_the_tracker_up(warm, tracker, tmp_path, report):
     tally = kill_processes(
-        warm, tmp_path, 20, tracker.url, before_sync=nothing, after_sync=nothing, database=tracker.database
+        warm, tmp_path, KILLS, tracker.url, before_sync=nothing, after_sync=nothing, database=tracker.database
     )
-    check(tally, "up", 20, report)
+    check(tally, "up", KILLS, report)
 
 
 @pytest.mark.timeout(600)
 def test_accepted_means_kept_when_killed_with_the_embedded_tracker(warm, tmp_path, report):
     database = f"sqlite:///{tmp_path / 'embedded.db'}"
-    tally = kill_processes(warm, tmp_path, 20, database, before_sync=nothing, after_sync=nothing, database=database)
-    check(tally, "embedded", 20, report)
+    tally = kill_processes(warm, tmp_path, KILLS, database, before_sync=nothing, after_sync=nothing, database=database)
+    check(tally, "embedded", KILLS, report)
 
 
 @pytest.mark.timeout(600)
@@ -160,18 +162,18 @@ def test_accepted_means_kept_when_killed_with_the_tracker_slow(warm, tracker, pr
 
     slowly()
     tally = kill_processes(
-        warm, tmp_path, 30, proxy.url, before_sync=swiftly, after_sync=slowly, database=tracker.database
+        warm, tmp_path, KILLS, proxy.url, before_sync=swiftly, after_sync=slowly, database=tracker.database
     )
-    check(tally, "slow", 30, report)
+    check(tally, "slow", KILLS, report)
 
 
 @pytest.mark.timeout(600)
 def test_accepted_means_kept_when_killed_with_the_tracker_down(warm, tracker, proxy, tmp_path, report):
     proxy.refuse()
     tally = kill_processes(
-        warm, tmp_path, 30, proxy.url, before_sync=proxy.listen, after_sync=proxy.refuse, database=tracker.database
+        warm, tmp_path, KILLS, proxy.url, before_sync=proxy.listen, after_sync=proxy.refuse, database=tracker.database
     )
-    check(tally, "down", 30, report)
+    check(tally, "down", KILLS, report)
 
 
 LOGGING_UNTIL_ENOUGH = f"""{TELLING}
@@ -189,14 +191,14 @@ with dbnd_tracking("restarts"):
 
 
 @pytest.mark.timeout(600)
-def test_exactly_once_while_the_tracker_is_killed_20_times(warm, tracker, proxy, tmp_path, report):
+def test_exactly_once_while_the_tracker_is_killed_again_and_again(warm, tracker, proxy, tmp_path, report):
     enough = tmp_path / "enough"
     progress = Progress(tmp_path / "progress")
     env = {"DBND__CORE__DATABAND_URL": proxy.url, "DBND__CORE__FLUSH_TIMEOUT": "60"}
     process = warm.python(
         LOGGING_UNTIL_ENOUGH, tmp_path / "log", PROGRESS=str(progress.path), ENOUGH=str(enough), **env
     )
-    for _ in range(20):
+    for _ in range(KILLS):
         # One batch is taken, so that the client does not wait longer from time to time; the next one may be hit.
         served = proxy.served
         wait_until(lambda seen=served: proxy.served > seen, lambda: process.output)
@@ -213,6 +215,6 @@ def test_exactly_once_while_the_tracker_is_killed_20_times(warm, tracker, proxy,
     accepted = progress.returned
     values = tracker.values(progress.task_run, "n")
     twice = len(values) - len(set(values))
-    report(f"The tracker killed 20 times: {accepted} accepted, {accepted - len(set(values))} lost, {twice} twice.")
+    report(f"The tracker killed {KILLS} times: {accepted} accepted, {accepted - len(set(values))} lost, {twice} twice.")
     assert values == list(range(accepted))
-    assert tracker.starts == 21
+    assert tracker.starts == KILLS + 1

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import subprocess
 import sys
 import threading
 import unicodedata
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.warm import Warm
 from mlflow import MlflowClient
 
 from dbnd._cli.main import main
@@ -56,19 +56,19 @@ Dbnd = Callable[..., tuple[str, str]]
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def full(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> dict[str, str]:
     """The environment of an embedded tracker and an MLflow store that hold two runs full of escapes."""
     folder = tmp_path_factory.mktemp("full")
     own = f"sqlite:///{folder / 'mlflow.db'}"
     env = {"HOME": str(folder), "DBND_HOME": str(folder / "dbnd"), "MLFLOW_TRACKING_URI": own}
-    command = [sys.executable, "-c", FILL]
     both = build_composite_uri(f"sqlite:///{folder / 'dbnd/tracker.db'}", own)
     # What MLflow has put there for an earlier test of this process names an experiment of another store.
     outer = {name: value for name, value in os.environ.items() if not name.startswith(("DBND", "MLFLOW"))}
     filling = {**outer, **env, "MLFLOW_TRACKING_URI": both}
     for _ in range(2):
-        done = subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=200, env=filling)
-        assert b"ValueError" in done.stderr, done.stderr
+        process = warm.start({"code": FILL}, folder / "log", env=filling)
+        assert process.wait() == 1
+        assert "ValueError" in process.output, process.output
     return env
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,16 +32,6 @@ def run_command(*command: str, timeout: float = 100, **env: str) -> subprocess.C
         stdin=subprocess.DEVNULL,
         env={**os.environ, **env},
     )
-
-
-def run_dbnd(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run the installed ``dbnd``."""
-    return run_command(script("dbnd"), *args, **options)  # type: ignore[arg-type]
-
-
-def run_python(code: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run Python code."""
-    return run_command(sys.executable, "-c", code, **options)  # type: ignore[arg-type]
 
 
 @contextmanager

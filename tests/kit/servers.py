@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -26,12 +26,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def server_process(command: list[str], url: str, ready: str, logs: Path) -> Iterator[str]:
+def server_process(
+    command: list[str], url: str, ready: str, logs: Path, env: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """Start a server, wait until it answers, and end it with the block; its output goes to a file in ``logs``."""
     log = logs / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=logs,
+            env=env,
         )
     try:
         _wait_for(f"{url}{ready}", process, log)

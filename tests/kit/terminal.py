@@ -7,26 +7,20 @@ import os
 import pty
 import select
 import struct
-import subprocess
-import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
-# Makes the terminal that its streams are the controlling one of its session, and becomes the command.
-_IN_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
+from kit.warm import Warm
 
 
 class Terminal:
-    """A command in a pseudo-terminal of its own, and the screen that a person would see."""
+    """``dbnd`` in a pseudo-terminal of its own, and the screen that a person would see."""
 
-    def __init__(self, command: list[str], columns: int, lines: int, env: dict[str, str]) -> None:
+    def __init__(self, warm: Warm, arguments: Sequence[str], columns: int, lines: int, env: Mapping[str, str]) -> None:
         import pyte
 
         self._screen = pyte.HistoryScreen(columns, lines, history=1000)
@@ -34,15 +28,7 @@ class Terminal:
         self.output = b""
         self._fd, other = pty.openpty()
         self._set_size(columns, lines)
-        # Not by forkpty(): it would run Python in the fork of a process with threads.
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _IN_TERMINAL, *command],
-            stdin=other,
-            stdout=other,
-            stderr=other,
-            env=env,
-            start_new_session=True,
-        )
+        self.process = warm.start({"arguments": arguments}, Path(os.ttyname(other)), env=env)
         os.close(other)
 
     @property

@@ -9,7 +9,10 @@ Run as a program, this module is the parent: it takes one request a line from st
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
+import gc
 import importlib
 import json
 import os
@@ -18,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Mapping
@@ -31,7 +35,7 @@ from typing_extensions import Self
 # Seconds that a process may take before a test gives it up; none is expected to take a tenth of it.
 LIMIT = 120
 _PR_SET_PDEATHSIG = 1
-_PACKAGES = ("dbnd", "dbnd_tracker")
+_PACKAGES = ("dbnd", "dbnd_tracker", "dbnd_mlflow", "mlflow.tracking", "mlflow.store.tracking")
 
 
 class Warm:
@@ -64,7 +68,7 @@ class Warm:
             log: Takes its standard output and error.
             env: Variables beside those of the caller.
         """
-        return self._start({"code": code}, log, env)
+        return self.start({"code": code}, log, env=os.environ | env)
 
     def dbnd(self, *arguments: str, log: Path, **env: str) -> WarmProcess:
         """Start the ``dbnd`` command.
@@ -74,10 +78,43 @@ class Warm:
             log: Takes its standard output and error.
             env: Variables beside those of the caller.
         """
-        return self._start({"arguments": arguments}, log, env)
+        return self.start({"arguments": arguments}, log, env=os.environ | env)
 
-    def _start(self, what: Mapping[str, Any], log: Path, env: Mapping[str, str]) -> WarmProcess:
-        request = {**what, "log": str(log), "cwd": str(Path.cwd()), "env": {**os.environ, **env}}
+    def run(self, command: Mapping[str, Any], timeout: float, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, as ``subprocess.run`` does.
+
+        Args:
+            command: ``arguments`` of ``dbnd``, or the ``code`` of a main module.
+            timeout: Seconds after which it is killed.
+            env: Variables beside those of the caller.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not ended in time.
+        """
+        with tempfile.TemporaryDirectory(prefix="warm-") as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            process = self.start(command, out, err, env=os.environ | env)
+            try:
+                code = process.wait(timeout)
+            except TimeoutError:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise subprocess.TimeoutExpired(str(command), timeout, out.read_bytes(), err.read_bytes()) from None
+            # As with a pipe, what children of the process still write is not waited for.
+            return subprocess.CompletedProcess([*command.values()], code, out.read_text(), err.read_text())
+
+    def start(
+        self, command: Mapping[str, Any], log: Path, errors: Path | None = None, *, env: Mapping[str, str]
+    ) -> WarmProcess:
+        """Start a command.
+
+        Args:
+            command: ``arguments`` of ``dbnd``, or the ``code`` of a main module.
+            log: Takes its standard output; a terminal becomes the one that controls it.
+            errors: Takes its standard error, if not ``log``.
+            env: All of its environment.
+        """
+        request = {**command, "log": str(log), "errors": str(errors or log), "cwd": str(Path.cwd()), "env": dict(env)}
         pid = self.ask(request)
         self._children.add(pid)
         return WarmProcess(pid, log, self)
@@ -159,6 +196,13 @@ def _import_all() -> None:
                     importlib.import_module(module.name)
                 except ImportError:
                     continue  # an optional dependency that is not here
+    with contextlib.suppress(ImportError):
+        import sqlalchemy.orm
+
+        sqlalchemy.orm.configure_mappers()
+    # What is imported stays: a child would pay for looking at all of it again at its end.
+    gc.collect()
+    gc.freeze()
 
 
 def _serve() -> Mapping[str, Any] | None:
@@ -170,12 +214,21 @@ def _serve() -> Mapping[str, Any] | None:
             pid, status = os.waitpid(request["poll"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if pid else None
         else:
+            streams = _open(request["log"], request["errors"])
             answer = os.fork()
             if answer == 0:
-                return dict(request)
+                return {**request, "streams": streams}
+            for opened in streams:
+                os.close(opened)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
     return None
+
+
+def _open(log: str, errors: str) -> list[int]:
+    """The three standard streams: input is empty, unless the log is a terminal."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOCTTY
+    return [os.open(name, flags, 0o600) for name in (log if log.startswith("/dev/") else os.devnull, log, errors)]
 
 
 def _become(request: Mapping[str, Any]) -> None:
@@ -185,12 +238,11 @@ def _become(request: Mapping[str, Any]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, stream in ((nothing, 0), (log, 1), (log, 2)):
-        os.dup2(source, stream)
-    os.close(log)
-    os.close(nothing)
+    for stream, opened in enumerate(request["streams"]):
+        os.dup2(opened, stream)
+        os.close(opened)
+    if os.isatty(0):
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     if "code" in request:
         sys.argv = ["child.py"]
         exec(compile(request["code"], "child.py", "exec"), {"__name__": "__main__"})

@@ -44,17 +44,6 @@ def tracker_url() -> Iterator[str]:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of MLflow's without runs: its migrations take seconds, so they are run once."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    folder = tmp_path_factory.mktemp("empty")
-    store = SqlAlchemyStore(f"sqlite:///{folder / 'empty.db'}", str(folder / "artifacts"))
-    store.engine.dispose()
-    return folder / "empty.db"
-
-
 @pytest.fixture
 def inner_uri(tmp_path: Path, empty_database: Path) -> str:
     shutil.copy(empty_database, tmp_path / "inner.db")
@@ -69,7 +58,7 @@ def conf(tracker_url: str, inner_uri: str) -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.fixture(params=["sqlite", "file", "http"])
+@pytest.fixture(params=["sqlite", "file", pytest.param("http", marks=pytest.mark.process)])
 def any_inner(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URI of an empty store of each kind."""
     if request.param == "http":

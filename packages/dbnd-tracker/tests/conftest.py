@@ -42,9 +42,21 @@ def template(postgresql: Any) -> str:
     return str(urlsplit(url).path[1:])
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+# Where the databases differ: how values are kept and found, locks and migrations.
+BOTH_DATABASES = {"ingest", "queries", "storage"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Use both databases where they differ, and SQLite elsewhere."""
+    if "database_url" in metafunc.fixturenames:
+        databases = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
+        differ = metafunc.definition.path.parent.name in BOTH_DATABASES
+        metafunc.parametrize("database_url", databases if differ else databases[:1], indirect=True)
+
+
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database on SQLite, and one on PostgreSQL."""
+    """The URL of an empty database."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'tracker.db'}"
         return
@@ -56,7 +68,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 @pytest.fixture
 def tracker(database_url: str) -> Iterator[Tracker]:
-    """A tracker on SQLite, and one on PostgreSQL."""
+    """A tracker; where databases differ, on each of them."""
     database = open_database(database_url)
     yield Tracker(database)
     database.close()

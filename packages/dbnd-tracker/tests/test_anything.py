@@ -19,8 +19,9 @@ from urllib.parse import quote, urlencode
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.scale import scaled
 
 from dbnd._model.points import SIZE
 from dbnd_tracker._cli.text import comparison_json, comparison_text, run_text
@@ -291,38 +292,23 @@ def _read(tracker: Any, client: Client) -> None:
     json.dumps(comparison_json(comparison), allow_nan=False)
 
 
-def _try(tracker: Any, rounds: int, *, is_random: bool) -> None:
+@pytest.mark.timeout(1800)
+def test_whatever_the_door_takes_can_be_read(tracker: Any) -> None:
     counts = {200: 0, 400: 0}
     client = Client(create_app(tracker.database))
 
-    @settings(
-        max_examples=150,
-        deadline=None,
-        database=None,
-        derandomize=not is_random,
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(max_examples=150)
     @given(write=WRITES)
     def check(write: tuple[str, Any]) -> None:
         counts[_write(client, *write)] += 1
 
     try:
-        for _ in range(rounds):
+        for _ in range(scaled(1, 20)):
             check()
             _read(tracker, client)
     finally:
         client.close()
     assert counts[200] > 2 * counts[400]
-
-
-def test_whatever_the_door_takes_can_be_read(tracker: Any) -> None:
-    _try(tracker, 1, is_random=False)
-
-
-@pytest.mark.fuzz
-@pytest.mark.timeout(1800)
-def test_very_much_of_what_the_door_takes_can_be_read(tracker: Any) -> None:
-    _try(tracker, 20, is_random=True)
 
 
 @pytest.mark.parametrize("depth", [60, 330, 900])

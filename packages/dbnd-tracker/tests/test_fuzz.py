@@ -9,8 +9,9 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.scale import scaled
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
@@ -36,16 +37,6 @@ _HEADERS = st.dictionaries(
 _CALLS = ("init_run", "log_metrics", "add_task_runs", "heartbeat", "log_datasets", "save_task_run_log", "nothing")
 
 
-def _settings(examples: int, *, is_random: bool) -> settings:
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        derandomize=not is_random,
-        suppress_health_check=list(HealthCheck),
-    )
-
-
 @st.composite
 def _packed(draw: st.DrawFn) -> bytes:
     """Something that is gzip, was gzip, or never was."""
@@ -62,8 +53,9 @@ def _packed(draw: st.DrawFn) -> bytes:
     return packed + draw(st.binary(max_size=5)) if kind == 4 else packed
 
 
-def _send_bytes(server: Any, examples: int, *, is_random: bool) -> None:
-    @_settings(examples, is_random=is_random)
+@pytest.mark.timeout(1800)
+def test_any_bytes_are_answered(server: Any) -> None:
+    @settings(max_examples=scaled(60, 3000))
     @given(call=st.sampled_from(_CALLS), data=_packed(), headers=_HEADERS)
     def check(call: str, data: bytes, headers: dict[str, str]) -> None:
         answer = server.post(call, data=data, headers=headers)
@@ -89,7 +81,8 @@ def _mutate(body: Any, path: tuple[Any, ...], value: Any) -> Any:
     return changed
 
 
-def _send_mutants(tracker: Any, server: Any, make_run: Any, examples: int, *, is_random: bool) -> None:
+@pytest.mark.timeout(1800)
+def test_any_change_of_a_body_is_stored_or_refused(tracker: Any, server: Any, make_run: Any) -> None:
     run = make_run()
     task = run.task()
     dataset = {
@@ -117,7 +110,7 @@ def _send_mutants(tracker: Any, server: Any, make_run: Any, examples: int, *, is
     for call, body in bodies.items():
         assert tracker.call(call, body) == {}
 
-    @_settings(examples, is_random=is_random)
+    @settings(max_examples=scaled(80, 3000))
     @given(data=st.data(), call=st.sampled_from(sorted(bodies)), value=_JSON)
     def check(data: Any, call: str, value: Any) -> None:
         path = data.draw(st.sampled_from(_places(bodies[call])))
@@ -131,23 +124,3 @@ def _send_mutants(tracker: Any, server: Any, make_run: Any, examples: int, *, is
         answer = server.get(f"/api/v1/{path}")
         assert answer.ok, (path, answer.text)
         answer.json()
-
-
-def test_any_bytes_are_answered(server: Any) -> None:
-    _send_bytes(server, 60, is_random=False)
-
-
-def test_any_change_of_a_body_is_stored_or_refused(tracker: Any, server: Any, make_run: Any) -> None:
-    _send_mutants(tracker, server, make_run, 80, is_random=False)
-
-
-@pytest.mark.fuzz
-@pytest.mark.timeout(1800)
-def test_many_random_bytes_are_answered(server: Any) -> None:
-    _send_bytes(server, 3000, is_random=True)
-
-
-@pytest.mark.fuzz
-@pytest.mark.timeout(1800)
-def test_many_changes_of_bodies_are_stored_or_refused(tracker: Any, server: Any, make_run: Any) -> None:
-    _send_mutants(tracker, server, make_run, 3000, is_random=True)

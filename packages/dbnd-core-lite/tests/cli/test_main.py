@@ -268,7 +268,7 @@ def test_help_of_a_task_lists_its_parameters(dbnd):
     assert dbnd("run").returncode == 2
 
 
-def test_help_of_dbnd_imports_nothing_heavy(python):
+def test_help_of_dbnd_imports_nothing_heavy(cold_python):
     code = (
         "import sys\n"
         "sys.argv = ['dbnd', '--help']\n"
@@ -278,7 +278,7 @@ def test_help_of_dbnd_imports_nothing_heavy(python):
         "heavy = {'mlflow', 'requests', 'sqlalchemy', 'fastapi', 'pydantic', 'alembic', 'uvicorn', 'asyncio'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
     )
-    done = python(code)
+    done = cold_python(code)
     assert "HEAVY []" in done.stdout, done.stdout + done.stderr
     assert "config" in done.stdout
 

@@ -369,7 +369,7 @@ def test_the_terminal_is_given_back_when_the_process_is_killed(tracked):
     shown = tracked("tasks.train")
     shown.wait_for(has("└─ ● fit"))
     assert not shown.has_whole_screen
-    shown.process.send_signal(signal.SIGKILL)
+    shown.process.signal(signal.SIGKILL)
     shown.wait_for(lambda _: shown.has_whole_screen)
     assert not has("└─ ● fit")(shown.wait_for(lambda _: True))
 
@@ -381,7 +381,7 @@ def test_an_interrupted_run_gives_the_terminal_back(tracked, key):
     if key:
         shown.type(key)
     else:
-        shown.process.send_signal(signal.SIGTERM)
+        shown.process.signal(signal.SIGTERM)
     assert shown.end() == 10
     assert shown.has_whole_screen
     assert has("bold_curie was cancelled", "  tasks    2 cancelled, 1 succeeded")(shown.lines)

@@ -13,6 +13,8 @@ from nbclient import NotebookClient
 
 from dbnd import UsageError, current_task_run, dbnd_tracking, get_databand_context, log_metric, new_dbnd_context
 
+pytestmark = pytest.mark.process
+
 XSS = "<script>alert(1)</script>\"'&"
 
 CELLS = f"""

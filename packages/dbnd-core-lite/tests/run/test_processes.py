@@ -14,6 +14,8 @@ import pytest
 from dbnd import dbnd_tracking, log_metric, task
 from dbnd._model.run import Run, TaskDefinition
 
+pytestmark = pytest.mark.process
+
 PATIENCE = 60
 
 HEADER = """

@@ -548,11 +548,14 @@ def test_discarding_and_only_looking_exclude_each_other(sync, other):
     ],
     ids=lambda answer: str(answer[0]),
 )
-def test_a_gateway_that_refuses_every_call_keeps_all_journals(sync, server, answer):
+def test_a_gateway_that_refuses_every_call_keeps_all_journals(python, sync, server, answer):
     """Its tracker is just being replaced, or another service has its address."""
     leave(server.url, 1, 2, "set_run_state")
     server.answer = lambda _: answer
-    done = sync()
+    impatient = (
+        "import sys; from dbnd._cli import main, sync\nsync._PATIENCE = 0.5; sys.argv = ['dbnd', 'sync']; main.main()"
+    )
+    done = python(impatient, DBND__CORE__DATABAND_URL=server.url, DBND__CORE__DATABAND_ACCESS_TOKEN="t")
     assert done.returncode == 1
     assert done.stderr.count(f"it answered {answer[0]}") == 1
     server.requests.clear()

@@ -218,10 +218,10 @@ def test_a_closed_stream_is_no_error(closed, server):
     assert [r.body["state"] for r in server.requests if r.path.endswith("/set_run_state")] == ["RUNNING", "SUCCESS"]
 
 
-def test_an_encoding_without_our_characters_is_no_error(dbnd):
+def test_an_encoding_without_our_characters_is_no_error(cold_dbnd):
     code = "from dbnd import task\n@task\ndef inner(): pass\n@task\ndef outer(): inner()\n"
     Path("nested.py").write_text(code)
-    assert dbnd("run", "nested.outer", PYTHONIOENCODING="ascii").returncode == 0
-    done = dbnd("runs", "show", "latest", PYTHONIOENCODING="ascii")
+    assert cold_dbnd("run", "nested.outer", PYTHONIOENCODING="ascii").returncode == 0
+    done = cold_dbnd("runs", "show", "latest", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "??? inner" in done.stdout

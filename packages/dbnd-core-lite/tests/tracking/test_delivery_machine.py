@@ -14,7 +14,7 @@ from shutil import rmtree
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -254,12 +254,5 @@ class DeliveryMachine(RuleBasedStateMachine):
         assert list(self.folder.glob("*")) == []
 
 
-# The same examples each time; a search for further ones is a matter of `max_examples`.
-DeliveryMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("MACHINE_EXAMPLES", "100")),
-    stateful_step_count=30,
-    deadline=None,
-    derandomize="MACHINE_EXAMPLES" not in os.environ,
-    suppress_health_check=list(HealthCheck),
-)
+DeliveryMachine.TestCase.settings = settings(stateful_step_count=30)
 test_no_event_is_lost_or_taken_twice = DeliveryMachine.TestCase

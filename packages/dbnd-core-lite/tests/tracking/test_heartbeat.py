@@ -11,6 +11,8 @@ import pytest
 
 from dbnd import dbnd_tracking, get_databand_context
 
+pytestmark = pytest.mark.process
+
 PATIENCE = 60
 
 

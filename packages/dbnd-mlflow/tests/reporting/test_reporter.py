@@ -3,8 +3,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import subprocess
-import sys
 import uuid
 
 import mlflow
@@ -214,14 +212,18 @@ def test_a_script_that_leaves_its_run_open_is_reported_to_the_end(python, tracke
     assert events.states() == [("open", "RUNNING"), ("open", "SUCCESS")]
 
 
-def log_in_another_process(run_id):
-    code = f"import mlflow\nwith mlflow.start_run(run_id={run_id!r}): mlflow.log_metric('other', 1)"
-    # Newer MLflows put the URI into the environment by themselves.
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+@pytest.fixture
+def log_in_another_process(python):
+    def log(run_id):
+        code = f"import mlflow\nwith mlflow.start_run(run_id={run_id!r}): mlflow.log_metric('other', 1)"
+        # Newer MLflows put the URI into the environment by themselves.
+        done = python(code, MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
+        assert done.returncode == 0, done.stderr
+
+    return log
 
 
-def test_another_process_writes_into_the_same_task_run(tracker_url, inner_uri, events):
+def test_another_process_writes_into_the_same_task_run(log_in_another_process, tracker_url, inner_uri, events):
     uri = build_composite_uri(tracker_url, inner_uri)
     mlflow.set_tracking_uri(uri)
     with mlflow.start_run(run_name="shared") as run:
@@ -230,14 +232,14 @@ def test_another_process_writes_into_the_same_task_run(tracker_url, inner_uri, e
     assert len([1 for call, _ in events() if call == "init_run"]) == 1
 
 
-def test_another_process_finds_the_task_run_of_a_run_of_a_task(conf, events):
+def test_another_process_finds_the_task_run_of_a_run_of_a_task(log_in_another_process, conf, events):
     with dbnd_tracking("job", conf=conf):
         run_id = train()
         log_in_another_process(run_id)
     assert sorted(events.metrics()) == [("train", "loss", 0.5, 3), ("train", "other", 1.0, 0)]
 
 
-def test_another_process_that_only_knows_the_id_finds_it_too(conf, events):
+def test_another_process_that_only_knows_the_id_finds_it_too(python, conf, events):
     @task
     def starts_a_child():
         with mlflow.start_run(run_name="own") as own, mlflow.start_run(run_name="child", nested=True) as child:
@@ -246,8 +248,8 @@ def test_another_process_that_only_knows_the_id_finds_it_too(conf, events):
                 f"MlflowClient().log_metric({own.info.run_id!r}, 'to own', 1)\n"
                 f"MlflowClient().log_metric({child.info.run_id!r}, 'to child', 2)\n"
             )
-            environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
-            subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+            done = python(code, MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
+            assert done.returncode == 0, done.stderr
 
     with dbnd_tracking("job", conf=conf):
         starts_a_child()

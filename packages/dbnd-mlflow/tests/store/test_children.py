@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from dbnd_mlflow import build_composite_uri
 
-pytestmark = pytest.mark.usefixtures("unflushed")
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("unflushed")]
 
 WORKERS = """
 import multiprocessing, sys

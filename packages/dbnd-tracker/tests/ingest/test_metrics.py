@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -73,7 +73,6 @@ def _kept(text: str) -> str:
     return "".join("?" if "\ud800" <= c <= "\udfff" else "\ufffd" if c == "\0" else c for c in text)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(st.one_of(st.floats(), st.integers(-(2**70), 2**70), st.text(_ANY_TEXT), st.booleans()), min_size=1)
 )
@@ -134,9 +133,6 @@ _ADDED = st.tuples(
 )
 
 
-@settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
 @given(batches=st.lists(st.lists(_ADDED, min_size=1, max_size=6), min_size=1, max_size=4))
 def test_sums_are_those_of_all_points(tracker: Any, batches: list[list[tuple[str, Any, int, int | None]]]) -> None:
     _, task = tracker.started()
@@ -215,9 +211,6 @@ _LOGGED = st.tuples(
 )
 
 
-@settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
 @given(batches=st.lists(st.lists(_LOGGED, min_size=1, max_size=20), min_size=1, max_size=5))
 def test_a_point_of_mlflow_that_is_logged_twice_is_kept_once(tracker: Any, batches: Any) -> None:
     """Whatever the order, and also across the blocks of points that are looked through."""

@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dbnd._base.clock import LATEST
@@ -62,7 +62,6 @@ _GROUPS = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(_GROUPS.map(lambda parts: group(*parts)), max_size=5))
 def test_both_forms_say_the_same(groups: Any) -> None:
     compact = from_groups(json.loads(json.dumps(groups)))
@@ -98,7 +97,6 @@ _INFOS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_INFOS, max_size=3))
 def test_what_is_plain_says_what_the_schema_says(infos: Any) -> None:
     body = {"metrics_info": infos}

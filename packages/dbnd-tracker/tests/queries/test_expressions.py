@@ -8,8 +8,9 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.scale import scaled
 
 from dbnd_tracker._queries.expressions import (
     Attribute,
@@ -25,9 +26,6 @@ from dbnd_tracker._queries.expressions import (
 from dbnd_tracker._queries.grammar import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, parse_expression
 from dbnd_tracker._queries.run_table import list_runs
 
-SETTINGS = settings(
-    max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
 LOSS = Comparison(Field("metrics", "loss"), "<", ("0.5",))
 RATE = Comparison(Field("params", "lr"), "=", ("0.1",))
 NAME = Comparison(Attribute("name"), "=", ("a",))
@@ -131,7 +129,6 @@ def test_long_and_deep_conditions_are_refused(text: str) -> None:
     assert parse_expression("  ") is None
 
 
-@SETTINGS
 @given(text=st.text("abnotrdm.(),=<>~'\"`%_ 0", max_size=25) | st.text(max_size=25))
 def test_any_text_is_a_condition_or_refused(text: str) -> None:
     with suppress(QueryError):
@@ -151,7 +148,7 @@ _LETTERS = st.text("ab", max_size=9)
 _PATTERNS = st.text("ab%_", max_size=8)
 
 
-@settings(SETTINGS, max_examples=500)
+@settings(max_examples=scaled(200, 2000))
 @given(text=_LETTERS, pattern=_PATTERNS)
 def test_like_is_what_the_model_says(text: str, pattern: str) -> None:
     assert is_like(text, pattern) is _model(text, pattern)
@@ -162,9 +159,9 @@ def test_like_is_what_the_model_says(text: str, pattern: str) -> None:
 )
 def test_like_takes_time_linear_in_the_value(pattern: str) -> None:
     def seconds(length: int) -> float:
-        start = time.perf_counter()
+        start = time.thread_time()  # what others do on this machine does not count
         assert not is_like("0" * length, pattern)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     short, long = (min(seconds(length) for _ in range(3)) for length in (20_000, 200_000))
     assert long < 50 * short + 0.05
@@ -180,7 +177,6 @@ def test_like_means_the_same_on_every_database_and_of_what_was_logged(tracker: A
         tracker.call("add_task_runs", run.add(task))
         tracker.call("log_metric", task.metric("p", "mlflow.param", value_str=f"x{text}"))
 
-    @SETTINGS
     @given(pattern=st.lists(st.sampled_from([*texts, "%", "_", "x", "X%", "*", "[", "\\"]), max_size=4).map("".join))
     def check(pattern: str) -> None:
         with tracker.database.read() as session:
@@ -259,7 +255,6 @@ def test_and_or_and_not_are_those_of_logic(tracker: Any, make_run: Any) -> None:
         with tracker.database.read() as session:
             return {run.name for run in list_runs(session, expression).data}
 
-    @SETTINGS
     @given(text=_TREES)
     def check(text: str) -> None:
         assert found(text) == expected(parse_expression(text)), text

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dbnd._model.points import group
@@ -91,7 +91,6 @@ def test_a_metric_that_is_not_known_has_no_points(server: Any, make_run: Any) ->
     assert (found["data"], found["total"]) == ([], 0)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     values=st.lists(st.one_of(st.floats(), st.just(math.nan), st.just(0.0)), max_size=300),
     count=st.integers(10, 60),

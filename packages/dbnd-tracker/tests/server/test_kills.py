@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.scale import scaled
 from sqlalchemy import text
 
 from dbnd_tracker._storage.database import open_database
 
-# `nox -s kills` sets it to 50.
-KILLS = int(os.environ.get("TRACKER_KILLS", "5"))
+pytestmark = pytest.mark.process
+
+KILLS = scaled(3, 50)
 PATIENCE = 100
 
 CLIENT = """

@@ -24,7 +24,9 @@ class Problem(BaseModel):
 
 def refusals(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of routes that answer these statuses with a sentence."""
-    return {status.value: {"model": Problem, "description": status.phrase} for status in statuses}
+    # By reference: for each model of each answer of each route, FastAPI would build a validator that nothing uses.
+    content = {"application/json": {"schema": {"$ref": _REFERENCE.format(model=Problem.__name__)}}}
+    return {status.value: {"content": content, "description": status.phrase} for status in statuses}
 
 
 REFUSALS: Final = refusals(
@@ -44,7 +46,7 @@ REFUSALS: Final = refusals(
 
 
 def describe_calls(app: FastAPI) -> None:
-    """Let the document of ``app`` have the schemas of the tracking calls' bodies; it is made when it is asked for."""
+    """Let the document of ``app`` have the schemas of the calls' bodies and of refusals; it is made when asked for."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -57,7 +59,7 @@ def describe_calls(app: FastAPI) -> None:
 
 def _add_bodies(document: dict[str, Any]) -> None:
     schemas, definitions = models_json_schema(
-        [(call.body, "validation") for call in CALLS.values()], ref_template=_REFERENCE
+        [(Problem, "validation"), *((call.body, "validation") for call in CALLS.values())], ref_template=_REFERENCE
     )
     document["components"]["schemas"] |= definitions.get("$defs", {})
     for name, call in CALLS.items():

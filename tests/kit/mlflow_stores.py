@@ -1,0 +1,67 @@
+"""MLflow's own stores, empty: its migrations take seconds, so they are run once, and what they made is copied."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from kit.servers import free_port, server_process
+
+
+def make_empty(path: Path) -> Path:
+    """Make MLflow's database without runs in it."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(f"sqlite:///{path}", str(path.with_suffix(""))).engine.dispose()
+    return path
+
+
+class MlflowServer:
+    """A running ``mlflow server`` with proxied artifacts, which can be emptied.
+
+    Args:
+        folder: Where it keeps what it is told.
+        empty: A database without runs.
+        python: The interpreter of an environment with full MLflow.
+    """
+
+    def __init__(self, folder: Path, empty: Path, python: str = sys.executable) -> None:
+        self.path = folder / "store.db"
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self._folder = folder
+        self._empty = empty
+        self._python = python
+
+    def running(self) -> AbstractContextManager[str]:
+        """Start it, and end it with the block."""
+        self._folder.mkdir()
+        shutil.copy(self._empty, self.path)
+        command = [
+            *(self._python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", self.url.rpartition(":")[2]),
+            *("--workers", "1", "--backend-store-uri", f"sqlite:///{self.path}"),
+            *("--artifacts-destination", str(self._folder / "artifacts")),
+        ]
+        env = {
+            "HOME": str(self._folder),
+            "PYTHONHASHSEED": "0",  # MLflow prints sets in its messages
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a dozen processes that nobody needs
+        }
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("DBND", "MLFLOW"))}
+        return server_process(command, self.url, "/health", self._folder, own | env)
+
+    def empty(self) -> None:
+        """Remove what it was told."""
+        with contextlib.closing(sqlite3.connect(self.path, timeout=60)) as database:
+            database.execute("ATTACH ? AS empty", (str(self._empty),))
+            names = "SELECT name FROM empty.sqlite_master WHERE type = 'table'"
+            for (name,) in database.execute(names).fetchall():
+                database.execute(f'DELETE FROM main."{name}"')
+                if database.execute(f'SELECT EXISTS (SELECT * FROM empty."{name}")').fetchone()[0]:
+                    database.execute(f'INSERT INTO main."{name}" SELECT * FROM empty."{name}"')
+            database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
+            database.commit()
