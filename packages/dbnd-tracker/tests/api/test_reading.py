@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dbnd_tracker import _exports as tables
-from dbnd_tracker._api import exports
+from dbnd_tracker._api import runs
 from dbnd_tracker._original import queries
 
 
@@ -189,7 +189,7 @@ def test_an_export_begins_at_once_and_is_whole(
     """However long it takes: the time-out of requests counts until their answers begin."""
     if form == "parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    monkeypatch.setattr(exports, "_SIZE_AT_ONCE", 100)
+    monkeypatch.setattr(runs, "_SIZE_AT_ONCE", 100)
     monkeypatch.setattr(tables, "_CHUNK", 7)
     run, task = tracker.started()
     tracker.call("log_metrics", task.floats("loss", 40))

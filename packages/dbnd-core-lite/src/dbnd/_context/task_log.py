@@ -20,9 +20,8 @@ class TaskLog:
     """The first ``head`` and the last ``tail`` characters of a task's output; what lies between is counted."""
 
     def __init__(self, head: int, tail: int) -> None:
-        self._room, self._tail_size = head, tail
-        self._head: list[str] = []
-        self._tail: list[str] = []
+        self._head, self._tail = head, tail
+        self._parts: list[str] = []
         self._held = self._left_out = 0
         self.after_fork()
         renew_after_fork(self)
@@ -35,29 +34,24 @@ class TaskLog:
     def add(self, text: str) -> None:
         """Take more output."""
         with self._lock:
-            if self._room:
-                self._head.append(text[: self._room])
-                text = text[self._room :]
-                self._room -= len(self._head[-1])
-            if text:
-                self._tail.append(text)
-                self._held += len(text)
-            if self._held > 2 * self._tail_size:  # not each time: joining costs
-                self._trim()
+            self._parts.append(text)
+            self._held += len(text)
+            if self._held > 2 * (self._head + self._tail):  # not each time: joining costs
+                self._shorten()
 
-    def _trim(self) -> None:
-        text = "".join(self._tail)
-        excess = max(len(text) - self._tail_size, 0)
-        self._tail[:] = [text[excess:]]
+    def _shorten(self) -> None:
+        text = "".join(self._parts)
+        excess = max(len(text) - self._head - self._tail, 0)
+        self._parts = [text[: self._head], text[self._head + excess :]]
         self._held -= excess
         self._left_out += excess
 
     def text(self) -> str:
         """The kept output, secrets masked."""
         with self._lock:
-            self._trim()
+            self._shorten()
             gap = f"\n... ({self._left_out} characters left out) ...\n" if self._left_out else ""
-            return mask_text("".join((*self._head, gap, *self._tail)))
+            return mask_text(gap.join(self._parts))
 
 
 class _Tee:

@@ -43,9 +43,7 @@ class Status(BaseModel):
 class TokenWanted(BaseModel):
     """What a new token is for.
 
-    Args:
-        label: What lists and logs call it.
-        lifespan: For how many seconds it is valid, as a number or text; without it, for ever.
+    Its label is what lists and logs call it, and its lifespan is in seconds, as a number or text; without it, for ever.
     """
 
     label: Annotated[str, Field(min_length=1, max_length=LABEL_LENGTH)]

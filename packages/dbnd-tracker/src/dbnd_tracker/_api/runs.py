@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Body, HTTPException, Query, Response
+from fastapi.responses import StreamingResponse
 
+from dbnd import UsageError
 from dbnd_tracker import _views as views
-from dbnd_tracker._api.exports import MEDIA_TYPES, Form, export
+from dbnd_tracker._exports import FORMS, run_json
 from dbnd_tracker._ingest import stop_runs
 from dbnd_tracker._queries.comparison import compare_runs
 from dbnd_tracker._queries.details import client_errors, run_detail
 from dbnd_tracker._queries.expressions import Field, QueryError
 from dbnd_tracker._queries.grammar import condition, joined, parse_expression, parse_filter
 from dbnd_tracker._queries.run_table import ORDERS, STARTED, list_runs
+from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._schemas.fields import Many, Uid
 from dbnd_tracker._storage.deletion import delete_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pydantic import BaseModel
 
     from dbnd_tracker._storage.database import Database
 
+Form = Literal["json", "csv", "parquet"]
+
+_MEDIA_TYPES: Final[dict[Form, str]] = {
+    "json": "application/json",
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+}
+_SIZE_AT_ONCE: Final = 1 << 18
 _MAX_RUNS: Final = 1_000
 _MAX_COMPARED: Final = 100
 _ORDER_NAMES: Final = {
@@ -47,13 +58,7 @@ _NUMBER: Final = Query(alias="page[number]", ge=1, le=1_000_000, description="Fo
 
 
 def ask(database: Database, question: Callable[..., BaseModel | None], *args: Any, **options: Any) -> Response:
-    """What ``question`` finds, as JSON written by its own model: it has been validated when it was made.
-
-    Args:
-        database: Where to read.
-        question: A function of ``_queries``.
-        args: Its arguments.
-        options: Its options.
+    """What a function of ``_queries`` finds, as JSON written by its own model: it has been validated already.
 
     Raises:
         HTTPException: It finds nothing.
@@ -119,7 +124,7 @@ def runs_router(database: Database) -> APIRouter:
     @router.get(
         "/runs/{run_uid}/export",
         response_model=views.RunDetail,
-        responses={200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}}},
+        responses={200: {"content": {kind: {} for kind in _MEDIA_TYPES.values()}}},
     )
     def export_run(
         run_uid: str,
@@ -130,10 +135,7 @@ def runs_router(database: Database) -> APIRouter:
         As JSON it is the whole run: as its own page of the API, with the log and every point of each task run. As CSV
         and Parquet it is a table with a row for each point.
         """
-        found = export(database, run_uid.lower(), form)
-        if found is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no run {run_uid}.")
-        return found
+        return _file(database, run_uid.lower(), form)
 
     @router.get("/client-errors", response_model=views.ClientErrorList)
     def errors(limit: Annotated[int, Query(ge=1, le=_MAX_RUNS)] = 100) -> Response:
@@ -141,6 +143,34 @@ def runs_router(database: Database) -> APIRouter:
         return ask(database, client_errors, limit)
 
     return router
+
+
+def _file(database: Database, run_uid: str, form: Form) -> Response:
+    """A run as a file, which is sent while it is made."""
+    reader = DatabaseReader(database, "the database")
+    found = reader.run(run_uid)
+    if found is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no run {run_uid}.")
+    parts: Iterator[tuple[Any, int]] = run_json(reader, found) if form == "json" else FORMS[form](reader, [found])
+    try:
+        first, _ = next(parts)
+    except UsageError as error:
+        raise QueryError(str(error)) from None
+    headers = {"Content-Disposition": f'attachment; filename="run-{found.run_uid}.{form}"'}
+    return StreamingResponse(_chunks(first, parts), media_type=_MEDIA_TYPES[form], headers=headers)
+
+
+def _chunks(first: Any, parts: Iterator[tuple[Any, int]]) -> Iterator[Any]:
+    """``first`` at once and the others together, so that neither memory nor the time until a file begins grows."""
+    yield first
+    pending, size = [], 0
+    for part, _ in parts:
+        pending.append(part)
+        size += len(part)
+        if size >= _SIZE_AT_ONCE:
+            yield first[:0].join(pending)
+            pending, size = [], 0
+    yield first[:0].join(pending)
 
 
 def _order(sort: str) -> tuple[str | Field, bool]:

@@ -139,33 +139,22 @@ def full_graph(session: Session, run_uid: str) -> dict[str, Any] | None:
     run = session.scalar(select(Run).where(Run.uid == run_uid))
     if run is None:
         return None
-    rows = session.execute(
-        select(TaskRun, Attempt.state)
-        .outerjoin(Attempt, Attempt.task_run_uid == TaskRun.uid)
-        .where(TaskRun.run_uid == run_uid)
-        .order_by(TaskRun.id, func.coalesce(Attempt.number, 0), Attempt.id)
-    )
-    states = {task_run: state for task_run, state in rows}  # noqa: C416  rows are no tuples to mypy
-    ids = {task_run.uid: task_run.id for task_run in states}
-    roots = [task_run.uid for task_run in states if task_run.is_root]
-    root = run.driver_task_run_uid if run.driver_task_run_uid in ids else next(iter(roots), None)
+    query = select(TaskRun.id, TaskRun.uid, TaskRun.task_id, TaskRun.is_root, Attempt.state)
+    query = query.outerjoin(Attempt, Attempt.task_run_uid == TaskRun.uid).where(TaskRun.run_uid == run_uid)
+    nodes = {row.uid: row for row in session.execute(query.order_by(TaskRun.id, *BY_ATTEMPT))}
+    root = nodes.get(run.driver_task_run_uid or "") or next((node for node in nodes.values() if node.is_root), None)
     arrows: dict[str, list[dict[str, int]]] = {CHILD: [], UPSTREAM: []}
-    relations = select(TaskRelation).where(
-        TaskRelation.to_uid.in_(select(TaskRun.uid).where(TaskRun.run_uid == run_uid))
-    )
+    relations = select(TaskRelation).join(TaskRun, TaskRun.uid == TaskRelation.to_uid).where(TaskRun.run_uid == run_uid)
     for number, relation in enumerate(session.scalars(relations.order_by(TaskRelation.from_uid, TaskRelation.to_uid))):
-        if relation.from_uid in ids:
+        if relation.from_uid in nodes:
             # Children stand as upstreams of their parents, as the clients send them.
-            first, second = ids[relation.from_uid], ids[relation.to_uid]
+            first, second = nodes[relation.from_uid].id, nodes[relation.to_uid].id
             upstream, downstream = (second, first) if relation.kind == CHILD else (first, second)
             arrows[relation.kind].append({"id": number, "downstream_tr_id": downstream, "upstream_tr_id": upstream})
     return {
-        "root_task_run_uid": root,
-        "root": ids.get(root or ""),
-        "nodes_info": {
-            str(task_run.id): {**_pick(task_run, "id uid task_id"), "state": state}
-            for task_run, state in states.items()
-        },
+        "root_task_run_uid": root.uid if root else None,
+        "root": root.id if root else None,
+        "nodes_info": {str(node.id): _pick(node, "id uid task_id state") for node in nodes.values()},
         "children": arrows[CHILD],
         "upstreams": arrows[UPSTREAM],
     }
