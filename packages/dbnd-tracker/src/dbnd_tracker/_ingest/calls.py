@@ -77,13 +77,7 @@ CALLS: Final = {
 
 
 class BatchId(NamedTuple):
-    """Which events of which journal a call is made of.
-
-    Args:
-        journal: Id of the journal, 32 hex digits.
-        first: Sequence number of its first event.
-        last: Sequence number of its last event.
-    """
+    """Which events a call is made of: id of their journal, 32 hex digits, and numbers of the first and the last."""
 
     journal: str
     first: int
@@ -91,11 +85,7 @@ class BatchId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> BatchId:
-        """Read the form ``<journal>:<first>-<last>``.
-
-        Raises:
-            PayloadError: ``text`` is not of that form, or ends before it starts.
-        """
+        """Read the form ``<journal>:<first>-<last>``; PayloadError when ``text`` is not of it."""
         found = _BATCH_ID.fullmatch(text)
         if not found or not 0 < int(found[2]) <= int(found[3]):
             msg = f"The batch {text[:80]!r} is not of the form <32 hex digits>:<first>-<last>."
@@ -104,15 +94,11 @@ class BatchId(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """What came of a call.
-
-    Args:
-        answer: Its answer, a JSON value.
-        dropped: How many of its events were dropped, by the uid of the deleted run that they were for.
-    """
+    """What came of a call: its answer, a JSON value, and what was dropped of it."""
 
     answer: object
     dropped: Mapping[str, int]
+    """How many events, by the uid of the deleted run that they were for."""
 
 
 def apply_batch(database: Database, batch: Batch) -> Applied:

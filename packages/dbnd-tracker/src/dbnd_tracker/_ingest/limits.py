@@ -27,11 +27,7 @@ _TEXT: Final = re.compile(rb'"[^"]*"?')
 
 
 def check_json(raw: bytes) -> None:
-    """See, before it is parsed, that a body does not consist of too many values: the least of them takes 50 bytes then.
-
-    Raises:
-        TooMuchError: It does.
-    """
+    """See, before a body is parsed, that it has not too many values: the least of them takes 50 bytes then."""
     if len(raw) <= MAX_VALUES or _values(raw) <= MAX_VALUES:
         return
     # Now without what stands in texts, each of which is a value or the key of one.
@@ -45,11 +41,7 @@ def _values(raw: bytes) -> int:
 
 
 def check(parsed: object) -> None:
-    """See that what a call says, a body or groups of points, is not too much for one transaction.
-
-    Raises:
-        TooMuchError: It is.
-    """
+    """See that what a call says, a body or groups of points, is not too much for one transaction."""
     groups = [group for group in parsed if isinstance(group, Group)] if isinstance(parsed, list) else []
     _check("points", sum(len(group.keys) for group in groups), MAX_POINTS)
     _check("metrics, params and tags", sum(len(group.names) for group in groups), MAX_NAMES)

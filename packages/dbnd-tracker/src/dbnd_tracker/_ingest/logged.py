@@ -12,14 +12,7 @@ from dbnd_tracker._storage.models import Artifact, AttemptDocument, ClientError,
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dbnd_tracker._schemas.logged import (
-        LogArtifact,
-        LogDatasets,
-        LogDbtMetadata,
-        LogException,
-        LogTargets,
-        SaveAirflowTaskInfos,
-    )
+    from dbnd_tracker._schemas import logged as bodies
     from dbnd_tracker._storage.writer import Writer
 
     Info = TypeVar("Info", bound="_OfAttempt")
@@ -54,13 +47,13 @@ def _with_ids(writer: Writer, infos: Sequence[Info]) -> list[tuple[int, Info]]:
     return [(ids[info.task_run_attempt_uid], info) for info in infos if info.task_run_attempt_uid in ids]
 
 
-def log_artifact(writer: Writer, body: LogArtifact) -> None:
+def log_artifact(writer: Writer, body: bodies.LogArtifact) -> None:
     """Note an artifact; one of the same name is replaced."""
     rows = [{"attempt_id": each, "name": info.name, "path": info.path} for each, info in _with_ids(writer, [body])]
     writer.upsert(Artifact, rows, "attempt_id", "name")
 
 
-def log_targets(writer: Writer, body: LogTargets) -> None:
+def log_targets(writer: Writer, body: bodies.LogTargets) -> None:
     """Note inputs and outputs; the same operation on the same target is replaced."""
     rows = [
         {
@@ -74,7 +67,7 @@ def log_targets(writer: Writer, body: LogTargets) -> None:
     writer.upsert(Target, rows, "uid")
 
 
-def log_datasets(writer: Writer, body: LogDatasets) -> None:
+def log_datasets(writer: Writer, body: bodies.LogDatasets) -> None:
     """Note operations on datasets; the same operation of an attempt on the same dataset is replaced."""
     rows = []
     for attempt_id, info in _with_ids(writer, body.datasets_info):
@@ -95,7 +88,7 @@ def log_datasets(writer: Writer, body: LogDatasets) -> None:
     writer.upsert(DatasetOperation, rows, "uid")
 
 
-def log_exception(writer: Writer, body: LogException) -> None:
+def log_exception(writer: Writer, body: bodies.LogException) -> None:
     """Keep an error inside a client; of the oldest of too many, nothing."""
     error = ClientError(received_at=writer.now, **body.model_dump())
     writer.session.add(error)
@@ -103,12 +96,12 @@ def log_exception(writer: Writer, body: LogException) -> None:
     writer.session.execute(delete(ClientError).where(ClientError.id <= error.id - MAX_CLIENT_ERRORS))
 
 
-def log_dbt_metadata(writer: Writer, body: LogDbtMetadata) -> None:
+def log_dbt_metadata(writer: Writer, body: bodies.LogDbtMetadata) -> None:
     """Keep what dbt says of its run; what it said before is replaced."""
     _keep(writer, "dbt", [(each, info.dbt_run_metadata) for each, info in _with_ids(writer, [body])])
 
 
-def save_airflow_task_infos(writer: Writer, body: SaveAirflowTaskInfos) -> None:
+def save_airflow_task_infos(writer: Writer, body: bodies.SaveAirflowTaskInfos) -> None:
     """Keep which task of Airflow each attempt is."""
     origin = {"source": body.source, "base_url": body.base_url}
     infos = _with_ids(writer, body.airflow_task_infos)

@@ -39,12 +39,6 @@ def move(writer: Writer, uid: str, old: str, new: str) -> None:
     """Move what is below a task run into the run that it is in now, with all attempts.
 
     A former run of its own goes when nothing is left in it. That is no deletion: what still names it is taken.
-
-    Args:
-        writer: The transaction.
-        uid: The task run, which has moved itself.
-        old: The run that it was in.
-        new: The run that it is in.
     """
     session = writer.session
     session.flush()
@@ -68,12 +62,7 @@ def _below(uid: str, run_uid: str) -> Select[Any]:
 
 
 def detach(writer: Writer, uid: str) -> None:
-    """Let a task run that was a run of its own be one again, with all that is below it.
-
-    Args:
-        writer: The transaction.
-        uid: The task run, whose run has the same uid.
-    """
+    """Let a task run that was a run of its own, of the same uid, be one again, with all that is below it."""
     old = writer.session.scalar(select(TaskRun.run_uid).where(TaskRun.uid == uid))
     if old is None or old == uid:
         return
@@ -88,12 +77,7 @@ def detach(writer: Writer, uid: str) -> None:
 
 
 def replace_parents(writer: Writer, arrows: Iterable[tuple[str, str]]) -> None:
-    """Remove the arrows from former parents: a task run hangs below one, the one that was said last.
-
-    Args:
-        writer: The transaction.
-        arrows: Parents and children, as they are said now.
-    """
+    """Remove former parents, where ``arrows`` say others: a task run hangs below one, the one that was said last."""
     said = set(arrows)
     if not said:
         return

@@ -38,26 +38,20 @@ class Group:
 
     The embedded tracker works in the process of a training: an object for each point, which Python's garbage collector
     would have to look at, would make the training slower, too.
-
-    Args:
-        attempt_uid: The attempt.
-        source: Who says so, such as ``user``.
-        keys: Names of metrics; those of params or tags when the source is one of ``TEXT_SOURCES``.
-        values: Any JSON values.
-        times: In µs since the epoch.
-        steps: Training steps, of 64 bits.
-        marks: What values are that are no numbers: ``TEXT``, ``JSON`` or ``DELETED``.
-        names: Each of ``keys`` once.
     """
 
     attempt_uid: str
     source: str | None
     keys: list[str]
+    """Names of metrics; those of params or tags when the source is one of ``TEXT_SOURCES``."""
     values: list[Any]
     times: list[int]
+    """In µs since the epoch."""
     steps: list[int | None]
     marks: list[str | None]
+    """What values are that are no numbers: ``TEXT``, ``JSON`` or ``DELETED``."""
     names: set[str]
+    """Each of ``keys`` once."""
 
 
 def from_groups(groups: object) -> list[Group]:
@@ -80,12 +74,7 @@ def from_groups(groups: object) -> list[Group]:
 
 
 def _group(group: object) -> Group:
-    """A group, checked by whole columns.
-
-    Raises:
-        TypeError: It is not of that form.
-        ValueError: Its uid is none, or a step is too large.
-    """
+    """A group, checked by whole columns; TypeError or ValueError when it is none."""
     if not isinstance(group, list) or len(group) != 3:
         raise TypeError(_GROUP_FORM)
     uid, source, members = group

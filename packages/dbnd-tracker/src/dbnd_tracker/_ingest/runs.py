@@ -14,15 +14,7 @@ from dbnd_tracker._storage.models import Attempt, Run, ScheduledJob, TaskRun
 from dbnd_tracker._storage.states import FINAL_STATES, next_run_state, next_task_state
 
 if TYPE_CHECKING:
-    from dbnd_tracker._schemas.runs import (
-        Heartbeat,
-        InitArgs,
-        InitRun,
-        InitScheduledJob,
-        RunInfo,
-        SetRunState,
-        SetUnfinishedTasksState,
-    )
+    from dbnd_tracker._schemas import runs as bodies
     from dbnd_tracker._storage.writer import Writer
 
 # What is said of a run by the names of the columns that keep it; what comes empty leaves what was there.
@@ -49,7 +41,7 @@ def _run(writer: Writer, uid: str) -> Run | None:
     return found
 
 
-def init_run(writer: Writer, body: InitRun) -> None:
+def init_run(writer: Writer, body: bodies.InitRun) -> None:
     """Make a run, or add to one that exists; said again it changes nothing, and what is said anew replaces the old.
 
     A run that has become a task run of another one (see ``moves``) stays that, unless it is ``detached``: only its
@@ -80,7 +72,7 @@ def init_run(writer: Writer, body: InitRun) -> None:
     add_infos(writer, infos)
 
 
-def _is_below_deleted(writer: Writer, args: InitArgs) -> bool:
+def _is_below_deleted(writer: Writer, args: bodies.InitArgs) -> bool:
     """Whether a run is deleted, or is new and was started below a deleted one, and so is deleted as well."""
     above = [args.run_uid, args.root_run_uid, args.task_runs_info.parent_task_run_uid]
     gone = writer.deleted.find(above)
@@ -94,7 +86,7 @@ def _is_below_deleted(writer: Writer, args: InitArgs) -> bool:
     return True
 
 
-def _describe(writer: Writer, run: Run, info: RunInfo) -> None:
+def _describe(writer: Writer, run: Run, info: bodies.RunInfo) -> None:
     # A run that other events made first has no name yet, and a time that is only that of their receipt.
     is_first = run.job_name is None and run.name is None
     if info.start_time and (is_first or info.start_time < run.start_time):
@@ -111,7 +103,7 @@ def _describe(writer: Writer, run: Run, info: RunInfo) -> None:
         run.state = next_run_state(run.state, info.state)
 
 
-def _facts(args: InitArgs) -> dict[str, object]:
+def _facts(args: bodies.InitArgs) -> dict[str, object]:
     facts = args.new_run_info.model_dump(mode="json", include=_FACTS, exclude_none=True) if args.new_run_info else {}
     extra = {
         "scheduled_run": args.scheduled_run_info and args.scheduled_run_info.model_dump(mode="json"),
@@ -121,7 +113,7 @@ def _facts(args: InitArgs) -> dict[str, object]:
     return {**facts, **{name: value for name, value in extra.items() if value}}
 
 
-def set_run_state(writer: Writer, body: SetRunState) -> None:
+def set_run_state(writer: Writer, body: bodies.SetRunState) -> None:
     """Change the state of a run; a final state ends it."""
     run = _run(writer, body.run_uid)
     if run is None:
@@ -136,7 +128,7 @@ def set_run_state(writer: Writer, body: SetRunState) -> None:
         run.end_time = body.timestamp or writer.now
 
 
-def set_unfinished_tasks_state(writer: Writer, body: SetUnfinishedTasksState) -> None:
+def set_unfinished_tasks_state(writer: Writer, body: bodies.SetUnfinishedTasksState) -> None:
     """Give every attempt of a run that is in no final state this one."""
     writer.deleted.find({body.run_uid})
     writer.deleted.drop(body.run_uid)
@@ -150,7 +142,7 @@ def set_unfinished_tasks_state(writer: Writer, body: SetUnfinishedTasksState) ->
                 attempt.end_time = body.timestamp or writer.now
 
 
-def init_scheduled_job(writer: Writer, body: InitScheduledJob) -> None:
+def init_scheduled_job(writer: Writer, body: bodies.InitScheduledJob) -> None:
     """Note a job that a scheduler runs; one that is known is changed only when the body says so."""
     args = body.scheduled_job_args
     known = select(ScheduledJob.id).where(ScheduledJob.uid == args.uid)
@@ -159,7 +151,7 @@ def init_scheduled_job(writer: Writer, body: InitScheduledJob) -> None:
         writer.upsert(ScheduledJob, [row], "uid")
 
 
-def heartbeat(writer: Writer, body: Heartbeat) -> object:
+def heartbeat(writer: Writer, body: bodies.Heartbeat) -> object:
     """Note that a run is alive, and answer its state: a run that is to stop learns it this way."""
     run = writer.row(Run, body.run_uid)
     if run is None:  # deleted, or never announced: the process need not end because of that
@@ -170,14 +162,7 @@ def heartbeat(writer: Writer, body: Heartbeat) -> object:
 
 
 def stop_runs(writer: Writer, uids: list[str]) -> dict[str, str]:
-    """Ask runs to stop: their next heartbeat is answered with "shutdown". A run that has ended stays what it is.
-
-    Args:
-        writer: The transaction.
-        uids: The runs.
-
-    Returns:
-        The state of each run by its uid.
+    """Ask runs to stop, by their next heartbeats, and return their states; a run that has ended stays what it is.
 
     Raises:
         MissingError: There is no such run; none of the others is stopped then.

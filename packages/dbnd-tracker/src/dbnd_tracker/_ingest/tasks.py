@@ -26,18 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from dbnd_tracker._schemas.tasks import (
-        AddTaskRuns,
-        AttemptUpdate,
-        SaveExternalLinks,
-        SaveTaskRunLog,
-        SetTaskReused,
-        TaskDefinitionInfo,
-        TaskRunInfo,
-        TaskRunsInfo,
-        UpdateTaskRunAttempts,
-    )
+    from dbnd_tracker._schemas import tasks as bodies
     from dbnd_tracker._storage.writer import Writer
+
+    Infos = list[bodies.TaskRunInfo]
 
 _INIT: Final = "init"
 """Operation on a target that is known before its task runs."""
@@ -61,12 +53,12 @@ _FACTS: Final = {
 }
 
 
-def add_task_runs(writer: Writer, body: AddTaskRuns) -> None:
+def add_task_runs(writer: Writer, body: bodies.AddTaskRuns) -> None:
     """Add task runs to a run; those that exist are brought up to date."""
     add_infos(writer, body.task_runs_info)
 
 
-def add_infos(writer: Writer, infos: TaskRunsInfo) -> None:
+def add_infos(writer: Writer, infos: bodies.TaskRunsInfo) -> None:
     """Add task runs, their first attempts, definitions and relations.
 
     A task run that is known already and is now said to be in another run moves there (see ``moves.move``). Below a run
@@ -102,11 +94,11 @@ def add_infos(writer: Writer, infos: TaskRunsInfo) -> None:
     writer.upsert(TaskRelation, rows, "kind", "from_uid", "to_uid")
 
 
-def _without_deleted(writer: Writer, infos: list[TaskRunInfo], runs: Mapping[str, str]) -> list[TaskRunInfo]:
+def _without_deleted(writer: Writer, infos: Infos, runs: Mapping[str, str]) -> Infos:
     """Those of ``infos`` that are not, and do not lie below, what was deleted; the others are counted as dropped."""
     of = {info.task_run_uid: (runs[info.run_uid], info.task_run_uid, info.task_run_attempt_uid) for info in infos}
     gone = writer.deleted.find(chain.from_iterable(of.values()))
-    kept: list[TaskRunInfo] = []
+    kept: Infos = []
     for info in infos:
         owner = next((uid for uid in of[info.task_run_uid] if uid in gone), None)
         if owner is None:
@@ -117,7 +109,7 @@ def _without_deleted(writer: Writer, infos: list[TaskRunInfo], runs: Mapping[str
     return kept
 
 
-def _add_definitions(writer: Writer, infos: list[TaskDefinitionInfo]) -> None:
+def _add_definitions(writer: Writer, infos: list[bodies.TaskDefinitionInfo]) -> None:
     known = set(writer.rows(TaskDefinition, (info.task_definition_uid for info in infos)))
     for info in infos:
         if info.task_definition_uid not in known:
@@ -127,7 +119,7 @@ def _add_definitions(writer: Writer, infos: list[TaskDefinitionInfo]) -> None:
             writer.session.add(TaskDefinition(uid=info.task_definition_uid, params=params, **facts))
 
 
-def _add_task_runs(writer: Writer, infos: list[TaskRunInfo], runs: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def _add_task_runs(writer: Writer, infos: Infos, runs: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Add task runs and their attempts: all rows are read at once, for a graph may have thousands of them.
 
     Returns:
@@ -162,7 +154,7 @@ def _add_task_runs(writer: Writer, infos: list[TaskRunInfo], runs: Mapping[str, 
     return moved
 
 
-def _describe(task_run: TaskRun, attempt: Attempt, info: TaskRunInfo) -> None:
+def _describe(task_run: TaskRun, attempt: Attempt, info: bodies.TaskRunInfo) -> None:
     for name in _TASK_RUN:
         setattr(task_run, name, getattr(info, name))
     task_run.is_reused = task_run.is_reused or info.is_reused
@@ -181,7 +173,7 @@ def _link(attempt: Attempt, links: dict[str, object] | None) -> None:
         attempt.external_links = {**(attempt.external_links or {}), **links}
 
 
-def _add_targets(writer: Writer, infos: TaskRunsInfo, attempts: Mapping[str, str]) -> None:
+def _add_targets(writer: Writer, infos: bodies.TaskRunsInfo, attempts: Mapping[str, str]) -> None:
     """Note the inputs and outputs that are known before their tasks run; ``attempts`` are those of the task runs."""
     known = [(attempts[uid], info) for info in infos.targets if (uid := str(info.task_run_uid)) in attempts]
     ids = writer.attempt_ids({attempt_uid for attempt_uid, _ in known})
@@ -193,7 +185,7 @@ def _add_targets(writer: Writer, infos: TaskRunsInfo, attempts: Mapping[str, str
     writer.upsert(Target, (rows[uid] for uid in sorted(rows)), "uid")
 
 
-def update_task_run_attempts(writer: Writer, body: UpdateTaskRunAttempts) -> None:
+def update_task_run_attempts(writer: Writer, body: bodies.UpdateTaskRunAttempts) -> None:
     """Change the states of attempts, in whatever order the changes arrive."""
     updates = body.task_run_attempt_updates
     gone = writer.deleted.find(update.task_run_uid for update in updates)
@@ -217,7 +209,7 @@ def update_task_run_attempts(writer: Writer, body: UpdateTaskRunAttempts) -> Non
     writer.link_attempts({update.task_run_uid for update in updates if update.task_run_attempt_uid in attempts})
 
 
-def _change_state(attempt: Attempt, state: str, update: AttemptUpdate, now: datetime) -> None:
+def _change_state(attempt: Attempt, state: str, update: bodies.AttemptUpdate, now: datetime) -> None:
     time = update.timestamp or now
     # RUNNING that comes after the end still says when the attempt started.
     if state == "running" and (attempt.start_time is None or time < attempt.start_time):
@@ -234,7 +226,7 @@ def is_reopened(ended: Attempt | Run, time: datetime | None) -> bool:
     return ended.state in FINAL_STATES and ended.end_time is not None and time is not None and time > ended.end_time
 
 
-def set_task_reused(writer: Writer, body: SetTaskReused) -> None:
+def set_task_reused(writer: Writer, body: bodies.SetTaskReused) -> None:
     """Mark a task run as reused, which is a success."""
     task_run = writer.row(TaskRun, body.task_run_uid)
     if task_run is None:
@@ -249,7 +241,7 @@ def set_task_reused(writer: Writer, body: SetTaskReused) -> None:
         attempt.state = next_task_state(attempt.state, "success")
 
 
-def save_task_run_log(writer: Writer, body: SaveTaskRunLog) -> None:
+def save_task_run_log(writer: Writer, body: bodies.SaveTaskRunLog) -> None:
     """Replace the log of an attempt."""
     attempt = writer.attempt(body.task_run_attempt_uid)
     if attempt is not None:
@@ -257,7 +249,7 @@ def save_task_run_log(writer: Writer, body: SaveTaskRunLog) -> None:
         attempt.log_path = body.local_log_path or attempt.log_path
 
 
-def save_external_links(writer: Writer, body: SaveExternalLinks) -> None:
+def save_external_links(writer: Writer, body: bodies.SaveExternalLinks) -> None:
     """Add links to an attempt."""
     attempt = writer.attempt(body.task_run_attempt_uid)
     if attempt is not None:

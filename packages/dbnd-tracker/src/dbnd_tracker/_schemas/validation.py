@@ -26,12 +26,7 @@ _LONGEST_KEY: Final = 80
 
 
 def validated(call: str, model: type[M], body: object) -> M:
-    """``body`` as ``model``.
-
-    Args:
-        call: Name of the call, for messages.
-        model: The schema.
-        body: What was parsed from JSON.
+    """What was parsed from the body of ``call``, as ``model``.
 
     Raises:
         PayloadError: It is not of that form.

@@ -49,9 +49,6 @@ def insert_rows(
         names: Names of columns.
         values: Values of these columns of the first row, then of the second, and so on.
         ending: What follows the rows in the statement: ``ON CONFLICT …``, in which the row that is there is ``old``.
-
-    Raises:
-        DBAPIError: The database does not take them.
     """
     size = _ROWS * len(names)
     for start in range(0, len(values), size):
@@ -69,22 +66,16 @@ def value_rows(dialect: str, width: int, rows: int) -> str:
 
 
 def insert_points(connection: Connection, columns: Sequence[Sequence[Any]]) -> None:
-    """Insert points within the transaction that ``connection`` is in; PostgreSQL takes them by COPY.
-
-    Args:
-        connection: Of the database.
-        columns: Values of the columns of ``Metric``, in their order, a value for each point.
-
-    Raises:
-        DBAPIError: The database does not take them.
-    """
+    """Insert points, given by the columns of ``Metric`` in their order; PostgreSQL takes them by COPY."""
     if not columns[0]:
         return
     if connection.dialect.name == "postgresql":
         _copy(connection, columns)
         return
     # Columns of nothing but None are left out: SQLite's driver looks long for what each None is to be written as.
-    given = {name: column for name, column in zip(_POINT, columns, strict=True) if column.count(None) < len(column)}
+    given = {
+        name: column for name, column in zip(_POINT, columns, strict=True) if any(value is not None for value in column)
+    }
     values: list[Any] = [None] * (len(columns[0]) * len(given))
     for place, column in enumerate(given.values()):
         values[place :: len(given)] = column
@@ -105,11 +96,7 @@ def _copy(connection: Connection, columns: Sequence[Sequence[Any]]) -> None:
 
 @contextmanager
 def driver_errors(connection: Connection, statement: str) -> Iterator[None]:
-    """Report errors of the driver, which the block uses past SQLAlchemy, as SQLAlchemy does.
-
-    Raises:
-        DBAPIError: The driver says that ``statement`` failed.
-    """
+    """Report errors of the driver, which the block uses past SQLAlchemy, as SQLAlchemy does."""
     errors = connection.dialect.loaded_dbapi.Error
     try:
         yield

@@ -49,12 +49,7 @@ _MIGRATION_LOCK: Final = 0x6462_6E64
 
 
 def open_database(url: str, *, heartbeat_timeout_s: float = 300) -> Database:
-    """The database at ``url``, created or migrated when that is needed.
-
-    Raises:
-        ConfigError: The URL cannot be used, or the database has a schema that this version does not know.
-        StorageError: The database cannot be reached now.
-    """
+    """The database at ``url``, created or migrated when that is needed (see ``Database.open``)."""
     database = Database(url, heartbeat_timeout_s=heartbeat_timeout_s)
     database.open()
     return database
@@ -234,11 +229,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that reads one state of the database.
-
-        Raises:
-            StorageError: The database cannot be read now.
-        """
+        """A session that reads one state of the database; StorageError when it cannot be read now."""
         with self._translated():
             self._follow_file()
             with Session(self._reading, info=self._read_info) as session:

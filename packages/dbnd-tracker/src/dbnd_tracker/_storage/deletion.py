@@ -38,11 +38,8 @@ _RUNS: Final = 50
 def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
     """Delete runs and everything in them, within the transaction of ``session``; returns how many there were.
 
-    Their uids are kept, so that what comes for them later is dropped.
-
-    Args:
-        session: A writing session.
-        run_uids: The runs; those that do not exist are passed over. At most some hundred.
+    Their uids are kept, so that what comes for them later is dropped. At most some hundred; those that do not exist are
+    passed over.
     """
     # Locked, so that nobody adds to them meanwhile.
     run_uids = session.scalars(select(Run.uid).where(Run.uid.in_(run_uids)).order_by(Run.id).with_for_update()).all()
@@ -79,15 +76,7 @@ def _delete(session: Session, table: Any, *conditions: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """Runs of one job that are old enough to go.
-
-    Args:
-        job: The job, or None for runs that never said theirs.
-        uids: The runs, oldest first.
-        points: How many points they have.
-        first: When the oldest one started.
-        last: When the newest one started.
-    """
+    """Runs of one job, oldest first, that are old enough to go, and when the first and the last one started."""
 
     job: str | None
     uids: Sequence[str]
@@ -97,12 +86,9 @@ class Expired:
 
 
 def expired_runs(session: Session, before: datetime, jobs: Sequence[str] = ()) -> list[Expired]:
-    """Runs that ended before a time, by job; a run that is in no final state is kept unless it is lost.
+    """Runs, of these jobs if any are named, that ended before a time, by job; runs that go on are kept, lost ones not.
 
-    Args:
-        session: Where to read.
-        before: The time; of a run that does not say when it ended, the start counts.
-        jobs: Only runs of these jobs; none means all.
+    Of a run that does not say when it ended, the start counts.
     """
     ended = or_(Run.state.in_(sorted(FINAL_STATES)), lost(session))
     points = select(func.sum(MetricSeries.points)).join(Attempt, Attempt.id == MetricSeries.attempt_id)
@@ -127,11 +113,7 @@ def expired_runs(session: Session, before: datetime, jobs: Sequence[str] = ()) -
 
 
 def delete_expired(database: Database, expired: Expired) -> None:
-    """Delete runs with everything in them, some in each transaction.
-
-    Raises:
-        StorageError: The database cannot be used; runs may be deleted already, each wholly.
-    """
+    """Delete runs with everything in them, some in each transaction: when it fails, some may be gone, each wholly."""
 
     def work(run_uids: Sequence[str], writer: Writer) -> None:
         delete_runs(writer.session, run_uids)

@@ -38,11 +38,7 @@ _EXACT: Final = 2**53
 
 
 def encode(value: object) -> tuple[int, float | None, str | None]:
-    """Kind, number and text under which ``value`` is stored; NaN is a float without a number.
-
-    Args:
-        value: Any JSON value, NaN and infinities included.
-    """
+    """Kind, number and text under which any JSON value is stored; NaN is a float without a number."""
     if isinstance(value, float):
         return 0, (None if math.isnan(value) else value), None
     if isinstance(value, bool):

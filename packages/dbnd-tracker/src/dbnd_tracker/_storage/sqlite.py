@@ -85,11 +85,7 @@ def _set_apart(path: str | Path) -> None:
 
 
 def make_file(path: Path) -> None:
-    """Make an empty file, its owner's alone, unless there is one; SQLite gives its side files the same mode.
-
-    Raises:
-        OSError: It cannot be made.
-    """
+    """Make an empty file, its owner's alone, unless there is one; SQLite gives its side files the same mode."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(path):
         if not path.exists():

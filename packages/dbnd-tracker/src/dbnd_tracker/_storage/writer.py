@@ -83,10 +83,6 @@ class DeletedUids:
     """The record of what was deleted, as one writing transaction uses it.
 
     It is asked only for what the database does not have (any more), so that it costs nothing while nothing is new.
-
-    Args:
-        session: The transaction.
-        now: Its time.
     """
 
     def __init__(self, session: Session, now: datetime) -> None:
@@ -132,12 +128,7 @@ class DeletedUids:
 
 
 class Writer:
-    """A transaction of ``Database.write``.
-
-    Args:
-        session: Its session.
-        cache: The ids known before it.
-    """
+    """A transaction of ``Database.write``."""
 
     def __init__(self, session: Session, cache: IdCache) -> None:
         self.session = session
@@ -226,11 +217,8 @@ class Writer:
         return ids
 
     def _insert_missing(self, model: type[Base], names: tuple[str, ...], values: Sequence[Any]) -> None:
-        defaults = {
-            column.name: column.default.arg
-            for column in model.__table__.columns
-            if column.default is not None and column.default.is_scalar
-        }
+        columns = [column for column in model.__table__.columns if column.default is not None]
+        defaults = {column.name: column.default.arg for column in columns}
         rows = [part for value in values for part in (*_parts(value), *defaults.values())]
         insert_rows(self.connection, model.__tablename__, (*names, *defaults), rows, "ON CONFLICT DO NOTHING")
 
@@ -256,21 +244,14 @@ class Writer:
     def link_attempts(self, task_run_uids: Collection[str]) -> None:
         """Write into the attempts of these task runs the id of their run, where task run and run are known."""
         self.session.flush()
-        run_id = (
-            select(Run.id).join(TaskRun, TaskRun.run_uid == Run.uid).where(TaskRun.uid == Attempt.task_run_uid)
-        ).scalar_subquery()
+        of_task_run = select(Run.id).join(TaskRun, TaskRun.run_uid == Run.uid)
+        run_id = of_task_run.where(TaskRun.uid == Attempt.task_run_uid).scalar_subquery()
         for chunk in chunks(sorted(task_run_uids)):
             unlinked = update(Attempt).where(Attempt.task_run_uid.in_(chunk), Attempt.run_id.is_distinct_from(run_id))
             self.session.execute(unlinked.values(run_id=run_id), execution_options={"synchronize_session": False})
 
     def upsert(self, model: type[Base], rows: Iterable[Mapping[str, object]], *key: str) -> None:
-        """Insert rows; where one with the same ``key`` stands, its other columns are replaced.
-
-        Args:
-            model: The table.
-            rows: Values by column; all rows have the same columns.
-            key: Columns of a unique constraint.
-        """
+        """Insert rows of the same columns; where one with the same ``key`` stands, its other columns are replaced."""
         values = list(rows)
         if not values:
             return
