@@ -84,7 +84,6 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str, detached: bool = Fal
         "user_data": "None",
         "heartbeat": time_text(utc_now()),
     }
-    ui_url = page_url(databand_url, run.job_name, run.uid)
     new_run: Json = {
         "run_uid": run.uid,
         "job_name": run.job_name,
@@ -106,7 +105,7 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str, detached: bool = Fal
         "sends_heartbeat": run.sends_heartbeat,
         "root_run": {
             "root_run_uid": run.root_run_uid,
-            "root_run_url": ui_url,
+            "root_run_url": page_url(databand_url, run.job_name, run.uid),
             "root_task_run_uid": run.parent and run.parent.task_run_uid,
             "root_task_run_attempt_uid": run.parent and run.parent.attempt_uid,
         },
@@ -119,11 +118,10 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str, detached: bool = Fal
         "task_run_env": env,
         "task_runs_info": _task_runs_info(run, [root], dynamic=False),
         "new_run_info": None if run.is_attached else new_run,
-        "scheduled_run_info": None,
         "update_existing": False,
         "source": f"UpdateSource.{_SOURCE}",
         "af_with_monitor": False,
-        **dict.fromkeys(("af_context", "tracking_source", "tracking_source_uid")),
+        **dict.fromkeys(("scheduled_run_info", "af_context", "tracking_source", "tracking_source_uid")),
     }
     if detached:
         args["task_runs_info"]["detached"] = True
@@ -173,11 +171,8 @@ def _task_run(task_run: TaskRun) -> Json:
         "output_signature": task_run.signature,
         "state": task_run.state.name,
         "is_root": task_run.is_root,
-        "is_system": False,
-        "is_reused": False,
         "is_dynamic": not task_run.is_root,
-        "is_skipped": False,
-        "has_upstreams": False,
+        **dict.fromkeys(("is_system", "is_reused", "is_skipped", "has_upstreams"), False),
         "has_downstreams": task_run.parent is not None,
         **dict.fromkeys(("env", "command_line", "functional_call"), ""),
         "execution_date": time_text(task_run.run.start_time),
@@ -227,10 +222,8 @@ def attempt_update(task_run: TaskRun, state: TaskRunState, timestamp: datetime, 
         "state": state.name,
         "timestamp": time_text(timestamp),
         "error": None if error is None else _error(error),
-        "attempt_number": None,
         "source": f"UpdateSource.{_SOURCE}",
-        "start_date": None,
-        "external_links_dict": None,
+        **dict.fromkeys(("attempt_number", "start_date", "external_links_dict")),
     }
     return {"task_run_attempt_updates": [update]}
 
