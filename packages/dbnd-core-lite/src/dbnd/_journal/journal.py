@@ -58,17 +58,16 @@ class Journal:
         self._fsync = fsync
         self._lock = threading.RLock()
         self._sealed = False
-        self._current = self._create(Header(url))
-        self._files = deque([self._current])
+        self._files = deque([self._create(Header(url))])
         # Events of the files that are delivered and gone.
         self._gone = 0
-        # Bytes that the current file may grow to before something has to be decided.
+        # Bytes that the last file may grow to before something has to be decided.
         self._room = self._file_size
 
     @property
     def path(self) -> Path:
         """The file that events are appended to."""
-        return self._current.path
+        return self._files[-1].path
 
     def append(self, call: str, body: object) -> None:
         """Keep an event, in several parts if it is large; when this returns, it survives the death of the process.
@@ -85,26 +84,23 @@ class Journal:
         with self._lock:
             if self._sealed:
                 raise JournalClosedError
-            if self._current.size + len(line) > self._room:
+            if self._files[-1].size + len(line) > self._room:
                 self._make_room(len(line))
-            self._current.append(line)
+            self._files[-1].append(line)
 
     def _make_room(self, wanted: int) -> None:
         """Go on in a further file, if the cap allows it."""
-        current = self._current
+        current = self._files[-1]
         following = wanted + current.header_size + 64  # its header may be some digits longer
         if self._size() + (following if current.last else wanted) > self._max_bytes:
             raise JournalFullError(f"the journal has reached core.journal_max_bytes = {self._max_bytes}")
         if not current.last:  # one event larger than a file should be
             return
         try:
-            further = self._create(current.header.successor())
+            self._files.append(self._create(current.header.successor()))
         except OSError:  # no further file, but there may be room in this one; tried again a megabyte later
             self._room = min(current.size + wanted + (1 << 20), self._max_bytes - self._size() + current.size)
             return
-        # In this order: a signal handler that raises in between leaves an empty file, not a forgotten one.
-        self._files.append(further)
-        self._current = further
         self._measure_room()
 
     def _create(self, header: Header) -> JournalFile:
@@ -114,7 +110,7 @@ class Journal:
         return sum(file.size for file in self._files)
 
     def _measure_room(self) -> None:
-        self._room = min(self._file_size, self._max_bytes - self._size() + self._current.size)
+        self._room = min(self._file_size, self._max_bytes - self._size() + self._files[-1].size)
 
     def front(self) -> JournalFile | None:
         """The oldest file with events that are not delivered, or None; delivered files before it are removed."""
@@ -125,7 +121,7 @@ class Journal:
                     with contextlib.suppress(OSError):  # it can be delivered all the same
                         self.restore()
                     return file
-                if file is self._current:
+                if len(self._files) == 1:
                     return None
                 self._files.popleft()
                 self._gone += file.last
