@@ -504,7 +504,7 @@ def test_what_no_tracker_takes_is_shown_and_discarded_when_that_is_wanted(sync, 
     journal_folder().joinpath("x.journal").write_text("nonsense")
     refused = sync("--discard")  # nobody answers
     assert refused.returncode == 2
-    assert "nothing was discarded: add --yes" in refused.stderr
+    assert "nothing was removed: add --yes" in refused.stderr
     assert ("waiting", 2, "http://gone:1") in waiting()
     assert numbers(server) == [3]  # what can be delivered is
     done = sync("--discard", "--yes")

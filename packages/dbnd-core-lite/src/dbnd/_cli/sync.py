@@ -87,10 +87,10 @@ def _discard(*, yes: bool, dead_too: bool) -> bool:
 
 def _table(found: list[Leftover]) -> Shown:
     cells = [
-        (str(x.events), x.state, duration(x.age), x.header.url if x.header else "", x.problem or str(x.path))
+        (str(x.events), x.state, x.header.url if x.header else "", duration(x.age), x.problem or str(x.path))
         for x in found
     ]
-    return console.table(("events", "state", "age", "tracker", "file"), cells, whole_last=True)
+    return console.table(("events", "state", "tracker", "age", "file"), cells, whole_last=True)
 
 
 def _list(found: list[Leftover], *, as_json: bool) -> None:
@@ -116,8 +116,10 @@ def _announce(work: Sync) -> None:
         if leftover.problem or leftover.header is None:
             console.result(leftover.problem or "")
             continue
-        verb = "would" if work.url_of(leftover) else "would not, because that is not the configured tracker,"
-        console.result(f"{leftover.events} events of {leftover.path} {verb} be sent to {leftover.header.url}.")
+        what = f"{leftover.events} events of {leftover.path} for {leftover.header.url}"
+        is_sent = work.url_of(leftover) is not None
+        verb = "would be sent" if is_sent else "would not be sent, because it is not the configured tracker"
+        console.result(f"{what} {verb}.")
 
 
 def _say(report: Report) -> None:

@@ -59,18 +59,13 @@ def new_dbnd_context(
                 plugins().call("dbnd_on_exit_context", reverse=True, ctx=context)
         is_strict = context.config.settings(CoreSettings).tracker_raise_on_error
     finally:
-        _deliver(context, is_strict=is_strict)
-
-
-def _deliver(context: DatabandContext, *, is_strict: bool) -> None:
-    if context.client is None:
-        return
-    context.client.flush()
-    problem = context.client.left_over()
-    if problem and is_strict:
-        raise TrackingError(problem)
-    if problem:
-        console.warning(problem)
+        if context.client is not None:
+            context.client.flush()
+            problem = context.client.left_over()
+            if problem and is_strict:
+                raise TrackingError(problem)
+            if problem:
+                console.warning(problem)
 
 
 class dbnd_tracking(ContextDecorator):  # noqa: N801  it is used as a function is, as contextlib's own are

@@ -65,40 +65,26 @@ class Report:
         return not any((self.refused, self.damaged, self.unreachable, self.busy, self.elsewhere, self.problems))
 
 
+@dataclass
 class Sync:
-    """One look through the folder of the journals.
+    """One look through the folder of the journals."""
 
-    Args:
-        folder: The folder.
-        config: The configured tracker and its credentials.
-        retry_dead: Whether events that were refused are sent, too.
-        transports: Transports that are made already, by URL.
-        deadline: Time (of ``monotonic``) at which to end.
-        stop: Ends the delivery between two batches.
-        hurry: Until it is set, the interpreter is left to others most of the time.
-    """
+    folder: Path
+    config: Config  # the configured tracker and its credentials
+    retry_dead: bool = False  # whether events that were refused are sent, too
+    transports: dict[str, Transport] = field(default_factory=dict)  # made already, by URL
+    deadline: float = float("inf")  # time (of ``monotonic``) at which to end
+    stop: threading.Event = field(default_factory=threading.Event)  # ends the delivery between two batches
+    hurry: threading.Event | None = None  # until it is set, the interpreter is left to others most of the time
 
-    def __init__(
-        self,
-        folder: Path,
-        config: Config,
-        *,
-        retry_dead: bool = False,
-        transports: dict[str, Transport] | None = None,
-        deadline: float = float("inf"),
-        stop: threading.Event | None = None,
-        hurry: threading.Event | None = None,
-    ) -> None:
-        self._config, self._folder = config, folder
-        url = configured_url(config)
+    def __post_init__(self) -> None:
+        url = configured_url(self.config)
         self._configured = {mask_url(url): url} if url else {}
-        self._transports = transports or {}
-        self._all = [x for x in find(folder) if not x.is_damaged and (retry_dead or not x.is_dead)]
-        self.found: Final = [leftover for leftover in self._all if not leftover.is_in_use]
-        self.in_use: Final = [leftover for leftover in self._all if leftover.is_in_use]
+        self._all = [x for x in find(self.folder) if not x.is_damaged and (self.retry_dead or not x.is_dead)]
+        self.found = [leftover for leftover in self._all if not leftover.is_in_use]
+        self.in_use = [leftover for leftover in self._all if leftover.is_in_use]
         self._report = Report(problems=[leftover.problem for leftover in self.found if leftover.problem])
         self._left = sum(leftover.events for leftover in self.found)
-        self._deadline, self._stop, self._hurry = deadline, stop or threading.Event(), hurry
         self._patience = 0.0
         self._progress: Callable[[int], None] | None = None
 
@@ -125,18 +111,18 @@ class Sync:
             while held and monotonic() < give_up and not self._is_over():
                 if all(chain[0].is_in_use for chain in held):
                     give_up = min(give_up, monotonic() + _MOMENT)
-                self._stop.wait(_LOOK)
+                self.stop.wait(_LOOK)
                 held = list(filter(None, map(self._deliver_chain, held)))
         finally:
-            for transport in self._transports.values():
+            for transport in self.transports.values():
                 transport.close()
         for chain in held:
             self._note_held(chain)
-        tidy(self._folder)
+        tidy(self.folder)
         return self._report
 
     def _is_over(self) -> bool:
-        return self._stop.is_set() or monotonic() >= self._deadline
+        return self.stop.is_set() or monotonic() >= self.deadline
 
     def _deliver_chain(self, chain: list[Leftover]) -> list[Leftover]:
         """Deliver files up to the first one that another process has; returns that one and what follows."""
@@ -151,8 +137,8 @@ class Sync:
             if name in self._report.unreachable or self._is_over():
                 break
             try:
-                if url not in self._transports:
-                    self._transports[url] = create_transport(url, self._config)
+                if url not in self.transports:
+                    self.transports[url] = create_transport(url, self.config)
                 file = JournalFile.adopt(leftover.path)
             except (ConfigError, JournalFormatError, OSError) as error:
                 why = error.strerror or error if isinstance(error, OSError) else None
@@ -163,7 +149,7 @@ class Sync:
                 return [replace(leftover, is_owned=True), *chain[number + 1 :]]
             if file is not None:
                 try:
-                    self._deliver_file(file, self._transports[url])
+                    self._deliver_file(file, self.transports[url])
                     if file.unsent:
                         break
                 finally:
@@ -175,17 +161,17 @@ class Sync:
         backoff, taken_at, has_answered = Backoff(), monotonic(), False
         while file.unsent and not self._is_over():
             started, before = time.thread_time(), file.unsent
-            transport.deadline = min(self._deadline, monotonic() + self._patience)
+            transport.deadline = min(self.deadline, monotonic() + self._patience)
             try:
                 delivery.step()
             except (TransportError, OSError) as error:
                 backoff.failed(error)
                 turn = backoff.next_attempt(impatient=True)
                 is_hopeless = not has_answered and not isinstance(error, BusyError)
-                if is_hopeless or turn > min(self._deadline, taken_at + self._patience):
+                if is_hopeless or turn > min(self.deadline, taken_at + self._patience):
                     self._report.unreachable[file.header.url] = str(error)
                     return
-                self._stop.wait(max(0.0, turn - monotonic()))
+                self.stop.wait(max(0.0, turn - monotonic()))
             else:
                 backoff.succeeded()
                 has_answered, taken_at = True, monotonic()
@@ -195,8 +181,8 @@ class Sync:
                 self._left -= before - file.unsent
                 if self._progress is not None:
                     self._progress(self._left)
-                if self._hurry is not None:
-                    self._hurry.wait(min(_REST * (time.thread_time() - started), _LONGEST_REST))
+                if self.hurry is not None:
+                    self.hurry.wait(min(_REST * (time.thread_time() - started), _LONGEST_REST))
 
     def _buried(self, record: Record, reason: str, path: Path) -> None:
         if record.is_damaged:

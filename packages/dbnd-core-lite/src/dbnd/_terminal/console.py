@@ -152,7 +152,9 @@ def is_confirmed(question: str) -> bool:
         return click.confirm(plain(question), err=True)
     except click.Abort:  # the end of the input, or Ctrl-C
         _tell("")
-        raise UsageError("Nobody has answered, and nothing was done: add --yes to do it without a question.") from None
+        raise UsageError(
+            "Nobody has answered, and nothing was removed: add --yes to do it without a question."
+        ) from None
 
 
 def result(text: str) -> None:
