@@ -30,7 +30,8 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\u
 def run_json(reader: RunReader, run: RunDetail) -> Iterator[tuple[str, int]]:
     """A run as the read API has it, each task run with its ``log_body`` and, by metric, all ``points``."""
     tasks = [task.model_dump(mode="json") for task in run.task_runs]
-    yield f'{run.model_dump_json(exclude={"task_runs"})[:-1]}, "task_runs": [', 0
+    head = json.dumps(run.model_dump(mode="json", exclude={"task_runs"}))  # its escapes keep it from the terminal
+    yield f'{head[:-1]}, "task_runs": [', 0
     for number, task in enumerate(tasks):
         task["log_body"] = reader.log(task["task_run_uid"])
         yield f'{", " if number else ""}{json.dumps(task)[:-1]}, "points": {{', 0
