@@ -39,32 +39,19 @@ _NOT_UNDERSTOOD: Final = frozenset({400, 415, 422})
 _OF_THE_WAY: Final = frozenset({407, 421, 425, 426})
 
 
-class HttpTransport:
-    """Posts batches to ``/api/v1/tracking/<call>`` of a server (see ``Transport``).
+class HttpTransport(Session):
+    """A session that posts batches to ``/api/v1/tracking/<call>`` of a server (see ``Transport``).
 
     Only an answer that a tracker gives is a delivery. Ours says what it has applied; a Databand server is known by its
     JSON. A page, an empty answer or half of one comes from something else, and the events are kept.
-
-    Args:
-        url: Base URL of the server; a path in it belongs to the web page only and is left out of calls.
-        settings: Credentials, time-outs and headers.
     """
 
     def __init__(self, url: str, settings: CoreSettings) -> None:
-        self._session: Final = Session(url, settings)
+        super().__init__(url, settings)
         # Whether a tracker of ours has answered: what answers otherwise from then on, a mock or a portal, is none.
         self._is_ours = False
         self._is_foreign = False
         self._credentials = "dbnd_user" if settings.databand_access_token is None else "databand_access_token"
-
-    @property
-    def deadline(self) -> float | None:
-        """See ``Transport``."""
-        return self._session.deadline
-
-    @deadline.setter
-    def deadline(self, deadline: float | None) -> None:
-        self._session.deadline = deadline
 
     def send(self, batch: Batch) -> Mapping[str, int]:
         """Deliver one batch."""
@@ -74,29 +61,25 @@ class HttpTransport:
 
     def heartbeat(self, run_uid: str) -> str | None:
         """Say that a run is alive."""
-        state = self._document_of(self._session.request("POST", "tracking/heartbeat", encode({"run_uid": run_uid})))
+        state = self._document_of(self.request("POST", "tracking/heartbeat", encode({"run_uid": run_uid})))
         return state if isinstance(state, str) else None
 
     def check(self) -> None:
         """Log no metrics: a call like any other, with nothing in it."""
-        self._document_of(self._session.request("POST", "tracking/log_metrics", b'{"metrics_info": []}'))
-
-    def close(self) -> None:
-        """Close the connection; the next ``send`` makes a new one."""
-        self._session.close()
+        self._document_of(self.request("POST", "tracking/log_metrics", b'{"metrics_info": []}'))
 
     def _posted(self, batch: Batch) -> Answer:
         headers = {"X-Databand-Batch": f"{batch.journal}:{batch.first}-{batch.last}"}
         path = f"tracking/{batch.call}"
-        self._session.open()  # the login may say, too, that it takes points
-        if isinstance(batch.body, list) and self._session.takes_points:
+        self.open()  # the login may say, too, that it takes points
+        if isinstance(batch.body, list) and self.takes_points:
             points = encode({"points": batch.body})
-            answer = self._session.request("POST", path, points, headers={**headers, POINTS: "1"})
+            answer = self.request("POST", path, points, headers={**headers, POINTS: "1"})
             if answer.status not in _NOT_UNDERSTOOD:
                 return answer
             # Behind one address there may be servers of several versions.
-            self._session.takes_points = False
-        return self._session.request("POST", path, batch.wire_text().encode("ascii"), headers=headers)
+            self.takes_points = False
+        return self.request("POST", path, batch.wire_text().encode("ascii"), headers=headers)
 
     def _check_delivery(self, answer: Answer, batch: Batch) -> None:
         applied = answer.headers.get(_APPLIED)
