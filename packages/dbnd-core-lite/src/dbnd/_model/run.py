@@ -234,8 +234,8 @@ class Run:
         )
         if self.root is None and parent is None:
             self.root = task_run
-        if self.watch is not None:
-            self.watch(task_run)
+        if watch := self.watch:  # which another thread may end
+            watch(task_run)
         return task_run
 
 

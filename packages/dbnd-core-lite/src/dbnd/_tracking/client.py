@@ -83,8 +83,8 @@ class TrackingAPIClient(Outbox):
         """Report metrics, params and tags, in one event: groups that ``dbnd.tracking.group`` has made."""
         if groups:
             self._keep("log_metrics", groups)
-            if self.watch is not None:
-                self.watch(groups)
+            if watch := self.watch:  # which another thread may end
+                watch(groups)
 
     def log_artifact(self, attempt_uid: str, name: str, path: str) -> None:
         """Report where an artifact stands; its content is not sent."""
