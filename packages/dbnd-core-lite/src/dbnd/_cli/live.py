@@ -46,7 +46,7 @@ _DIM: Final[dict[str, Any]] = {"dim": True}
 
 @contextmanager
 def shown(progress: RunProgress) -> Iterator[None]:
-    """Keep ``progress`` up to date and show it on the terminal while the block runs.
+    """Keep ``progress`` up to date, and show it on the terminal while the block runs.
 
     Where lines cannot change in place nothing is shown but, asked for by ``-v``, a line for each task run that ends.
     """

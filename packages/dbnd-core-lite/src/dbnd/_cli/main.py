@@ -22,7 +22,7 @@ from dbnd._terminal.text import did_you_mean, plain
 
 
 def add_common_options(command: click.Command) -> None:
-    """Give ``command``, and what it groups, the options that all commands have, unless it has its own of a name.
+    """Add the options that all commands have to ``command`` and its subcommands, except names that it uses itself.
 
     A command that passes options on gets only the short forms of ``-v`` and ``-q``: ``--verbose`` may be the other's.
     """
@@ -44,7 +44,7 @@ def add_common_options(command: click.Command) -> None:
 
 
 def _keep(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> None:
-    """Keep what was given where ``load_config`` looks for it."""
+    """Store the values where ``load_config`` looks for them."""
     ctx.meta[str(param.name)] = (*ctx.meta.get(str(param.name), ()), *values)
 
 

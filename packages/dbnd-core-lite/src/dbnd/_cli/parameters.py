@@ -52,7 +52,7 @@ def parse(command: click.Command, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _converter(annotation: Any) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """What makes of text an object of a type: pydantic; lists, dicts and models are given as JSON."""
+    """A callback that converts text by pydantic; lists, dicts and models are given as JSON."""
 
     def convert(_: click.Context, param: click.Parameter, text: str | None) -> Any:
         from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError

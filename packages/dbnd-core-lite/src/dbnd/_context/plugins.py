@@ -39,7 +39,7 @@ class PluginInfo:
 
 
 class PluginManager:
-    """The plugins of this process; ``infos`` has them in the order of registration, and those that are left out."""
+    """The plugins of this process; ``infos`` lists them in order, and those that could not be loaded."""
 
     def __init__(self) -> None:
         self._pluggy: Final = pluggy.PluginManager("dbnd")

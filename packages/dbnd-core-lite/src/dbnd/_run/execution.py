@@ -200,7 +200,7 @@ def _reporting(context: DatabandContext, task_run: TaskRun, *, is_script: bool =
 
 
 def _outcome(error: BaseException) -> RunState:
-    """How what has raised ``error`` has ended: ``sys.exit()`` may say that all is well."""
+    """The final state of a run that raised ``error``; ``sys.exit(0)`` is a success."""
     if isinstance(error, SystemExit) and (error.code is None or error.code == 0):
         return RunState.SUCCESS
     return RunState.CANCELLED if isinstance(error, (KeyboardInterrupt, TerminatedError)) else RunState.FAILED

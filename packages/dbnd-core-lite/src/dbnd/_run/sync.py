@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 # While a training goes on, rests are so many times as long as a batch took, in seconds of processor time.
 _REST: Final = 4
 _LONGEST_REST: Final = 1.0
-# Seconds between two looks at a file that another process has, and for one that the process has which wrote it: it may
-# be about to end, and it may go on for days.
+# Seconds between two looks at a file that another process has; and seconds to wait for the process that writes it,
+# which may be about to end, or go on for days.
 _LOOK: Final = 0.1
 _MOMENT: Final = 2.0
 

@@ -129,7 +129,7 @@ def _decorate(function: Callable[P, R], name: str | None) -> Callable[P, R]:
 
 @contextmanager
 def _called(known: Task, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Iterator[Callable[[object], None]]:
-    """Make of the block, within a run, a task run; gives what reports its result."""
+    """Run the block as a task run, if there is a run; yields the function that reports its result."""
     context, parent = get_databand_context(), current_task_run()
     if context is None or parent is None:
         yield lambda _: None
