@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta
+from typing import Final
 
 from dbnd.plugins import duration
+
+_CLASS: Final = re.compile(r"<class '([^']+)'>")
 
 
 def local_time(time: datetime | None) -> str:
@@ -41,3 +45,9 @@ def _text(value: object) -> str:
 
 def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def type_name(text: object) -> str:
+    """The name of an exception's type, of which clients send ``<class 'ValueError'>``."""
+    match = _CLASS.fullmatch(str(text))
+    return match[1] if match else str(text)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from starlette.datastructures import QueryParams
 
+from dbnd_tracker._format import type_name
 from dbnd_tracker._pages.table import TablePage
-from dbnd_tracker._pages.templates import type_name
 
 
 def _names(page: str) -> list[str]:

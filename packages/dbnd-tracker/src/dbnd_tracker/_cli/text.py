@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from dbnd.plugins import Shown, console, together
-from dbnd_tracker._format import cell_text, duration_text, local_time
+from dbnd_tracker._format import cell_text, duration_text, local_time, type_name
 from dbnd_tracker._views import RunComparison, RunDetail, RunSummary, TaskRunView
 
-# Exceptions travel as the text of their class.
-_CLASS: Final = re.compile(r"<class '(.*)'>")
 _STATE_COLOURS: Final = {
     "success": "green",
     "failed": "red",
@@ -116,8 +113,7 @@ def _branch(task: TaskRunView) -> str:
 def _parts(task: TaskRunView) -> Iterator[str]:
     """What there is to say of one task run."""
     if task.error:
-        kind = _CLASS.sub(r"\1", task.error.get("exc_type") or "")
-        yield f"Error: {kind}: {task.error.get('msg') or ''}"
+        yield f"Error: {type_name(task.error.get('exc_type') or '')}: {task.error.get('msg') or ''}"
     yield from _table(("LINK", "PLACE"), [(name, str(url)) for name, url in task.links.items()], whole_last=True)
     params = [(param.name, param.source.removesuffix(".param"), cell_text(param.value)) for param in task.params]
     yield from _table(("PARAM", "SOURCE", "VALUE"), params)

@@ -82,39 +82,32 @@ class Timeline:
 
     def __init__(self, run: RunDetail, tasks: Sequence[TaskRunView], shown: Sequence[TaskRunView]) -> None:
         now = datetime.now(timezone.utc)
-        times = [
-            (attempt.start_time, _end(attempt, attempt.start_time, run, now))
-            for task in tasks
-            for attempt in task.attempts
-            if attempt.start_time
-        ]
-        first = min((start for start, _ in times), default=run.start_time)
-        span = max(max((end for _, end in times), default=first) - first, timedelta(milliseconds=1))
-        self.ticks = ["0", *(duration_text(span * i / (_TICKS - 1)) for i in range(1, _TICKS))] if times else []
+        spans = {task.task_run_uid: _spans(task, run, now) for task in tasks}
+        times = [times for found in spans.values() for times in found]
+        first = min((start for _, start, _ in times), default=run.start_time)
+        whole = max(max((end for _, _, end in times), default=first) - first, timedelta(milliseconds=1))
+        self.ticks = ["0", *(duration_text(whole * i / (_TICKS - 1)) for i in range(1, _TICKS))] if times else []
         self.rows = [
-            (
-                task,
-                [
-                    _bar(attempt, attempt.start_time - first, _end(attempt, attempt.start_time, run, now) - first, span)
-                    for attempt in task.attempts
-                    if attempt.start_time
-                ],
-            )
+            (task, [_bar(a, start - first, end - first, whole) for a, start, end in spans[task.task_run_uid]])
             for task in shown
         ]
 
 
-def _end(attempt: AttemptView, start: datetime, run: RunDetail, now: datetime) -> datetime:
-    """When it ended; what goes on ends now, and what was left unfinished by its run ended with that."""
-    end = attempt.end_time
-    if end is None:
-        end = now if is_live(attempt.state) and is_live(run.state) else run.end_time or start
-    return max(end, start)
+def _spans(task: TaskRunView, run: RunDetail, now: datetime) -> list[tuple[AttemptView, datetime, datetime]]:
+    """Its attempts with their starts and ends; what goes on ends now, and what its run left unfinished with that."""
+    found = []
+    for attempt in task.attempts:
+        start, end = attempt.start_time, attempt.end_time
+        if start is not None:
+            if end is None:
+                end = now if is_live(attempt.state) and is_live(run.state) else run.end_time or start
+            found.append((attempt, start, max(start, end)))
+    return found
 
 
-def _bar(attempt: AttemptView, start: timedelta, end: timedelta, span: timedelta) -> Bar:
-    width = max((end - start) / span * _WIDTH, _THINNEST)
-    x = min(start / span * _WIDTH, _WIDTH - width)
+def _bar(attempt: AttemptView, start: timedelta, end: timedelta, whole: timedelta) -> Bar:
+    width = max((end - start) / whole * _WIDTH, _THINNEST)
+    x = min(start / whole * _WIDTH, _WIDTH - width)
     title = f"{attempt.state or 'unknown'}, {duration_text(end - start)}"
     if attempt.number and attempt.number > 1:
         title = f"Attempt {attempt.number}: {title}"

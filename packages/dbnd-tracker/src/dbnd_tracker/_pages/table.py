@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -12,7 +11,7 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
 from dbnd_tracker._pages.templates import is_live, job_url
-from dbnd_tracker._queries.expressions import KINDS, STATES, Expression, Field, QueryError, as_time
+from dbnd_tracker._queries.expressions import KINDS, STATES, Expression, Field, QueryError
 from dbnd_tracker._queries.grammar import condition, joined, parse_expression
 from dbnd_tracker._queries.logged import logged_names, logged_values
 from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunTable, choices, run_table
@@ -101,10 +100,13 @@ class TablePage:
         """What the address asks for: what was written as a condition, and what the fields say."""
         given = {"job": self.job or self.text("job"), "project": self.text("project"), "user": self.text("user")}
         texts = [condition(name, "=", value) for name, value in given.items() if value]
-        since, until = _moment(self.text("since")), _moment(self.text("until"), is_end=True)
-        for sign, moment in ((">=", since), ("<", until)):
-            if moment is not None:
-                texts.append(condition("start_time", sign, moment.isoformat()))
+        since, until = self.text("since"), self.text("until")
+        if since:
+            texts.append(condition("start_time", ">=", since))
+        if _DAY.fullmatch(until):  # a day is meant to its end
+            texts.append(condition("start_time", "<=", f"{until}T23:59:59.999999"))
+        elif until:
+            texts.append(condition("start_time", "<", until))
         if self.chosen_states:
             texts.append(" or ".join(condition("state", "=", state) for state in self.chosen_states))
         return [parse_expression(self.where), parse_expression(joined(texts))]
@@ -154,17 +156,3 @@ def _common(names: Iterable[Field]) -> list[Field]:
     params = [field for field in names if field.kind == "params"]
     metrics = [field for field in names if field.kind == "metrics"]
     return params[:_DEFAULT_PARAMS] + metrics[:_DEFAULT_METRICS]
-
-
-def _moment(text: str, *, is_end: bool = False) -> datetime | None:
-    """The point in time that a field gives, in UTC unless it says otherwise; a day as an end is meant to its end."""
-    if not text:
-        return None
-    try:
-        moment = as_time(text)
-    except ValueError:
-        raise QueryError(f"The time {text[:40]!r} cannot be understood: write it as 2026-03-04T05:06.") from None
-    try:
-        return moment + timedelta(days=1) if is_end and _DAY.fullmatch(text) else moment
-    except OverflowError:  # the last day of the calendar
-        return None

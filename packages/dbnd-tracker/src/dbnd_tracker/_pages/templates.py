@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from datetime import datetime, timezone
 from importlib.resources import files
 from typing import Final
@@ -16,7 +15,7 @@ from markupsafe import Markup
 
 from dbnd.plugins import web_url
 from dbnd.tracking import PATH_STEPS, page_path
-from dbnd_tracker._format import duration_text, value_text
+from dbnd_tracker._format import duration_text, type_name, value_text
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
 
 _LOOKS: Final = {
@@ -28,7 +27,6 @@ _LOOKS: Final = {
     "shutdown": "stopped",
     LOST: "stopped",
 }
-_CLASS: Final = re.compile(r"<class '([^']+)'>")
 _CHARACTERS_OF_A_UID: Final = 8
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _FILES: Final = {
@@ -125,12 +123,6 @@ def elapsed_element(start: datetime | None, end: datetime | None, state: str | N
 def number_text(value: object) -> str:
     """A value of a metric, numbers to six significant digits."""
     return f"{value:.6g}" if isinstance(value, float) else value_text(value)
-
-
-def type_name(text: object) -> str:
-    """The name of an exception's type, of which clients send ``<class 'ValueError'>``."""
-    match = _CLASS.fullmatch(str(text))
-    return match[1] if match else str(text)
 
 
 def static_url(name: str) -> str:
