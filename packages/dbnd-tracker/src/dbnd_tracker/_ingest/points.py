@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from dbnd.tracking import (
     storable,
 )
 from dbnd_tracker._errors import PayloadError
-from dbnd_tracker._schemas.fields import SOURCE_LENGTH, canonical_uid, cut
+from dbnd_tracker._schemas.fields import canonical_uid, cut, stored_source
 
 TEXT_SOURCES: Final = frozenset({PARAM_SOURCE, TAG_SOURCE})
 """Sources whose points are params and tags."""
@@ -97,15 +96,10 @@ def _group(group: object) -> Group:
         times = [min(max(time_us, EARLIEST), LATEST) for time_us in times]
     names = {key: cut(storable(key)) for key in dict.fromkeys(keys)}
     keys = list(map(names.__getitem__, keys))
-    return Group(canonical_uid(uid), _stored_source(source), keys, values, times, steps, marks, set(names.values()))
+    return Group(canonical_uid(uid), stored_source(source), keys, values, times, steps, marks, set(names.values()))
 
 
 def _is_value(value: object, mark: str | None) -> bool:
     if mark is None:
         return type(value) in _NUMBERS
     return mark == JSON or (mark in _STRINGS and type(value) is str)
-
-
-@functools.lru_cache(maxsize=256)
-def _stored_source(text: str | None) -> str | None:
-    return None if text is None else storable(text)[:SOURCE_LENGTH]

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SOURCE_LENGTH: Final = 64
-"""Longest source that is kept, in characters."""
+_SOURCE_LENGTH: Final = 64
 # With dashes, braces and urn:uuid: in front.
 _LONGEST_UID: Final = 64
 
@@ -106,9 +105,9 @@ def cut(value: str) -> str:
     return value[:NAME_LENGTH]
 
 
-def _plain_source(value: object) -> object:
-    """``UpdateSource.dbnd`` (the text of an enum member) as ``dbnd``."""
-    return storable(value.removeprefix("UpdateSource."))[:SOURCE_LENGTH] if isinstance(value, str) else value
+def stored_source(value: object) -> Any:
+    """A source as it is kept; ``UpdateSource.dbnd`` (the text of an enum member) as ``dbnd``."""
+    return storable(value.removeprefix("UpdateSource."))[:_SOURCE_LENGTH] if isinstance(value, str) else value
 
 
 class Allowance:
@@ -170,7 +169,7 @@ Time = Annotated[datetime, BeforeValidator(_utc, json_schema_input_type=datetime
 Day = Annotated[date, BeforeValidator(_day, json_schema_input_type=date | datetime)]
 Many = Annotated[list[T], _FirstError()]
 """A list that is refused at its first wrong member: an error for each of millions would take gigabytes."""
-Source = Annotated[str | None, BeforeValidator(_plain_source)]
+Source = Annotated[str | None, BeforeValidator(stored_source)]
 Json = Annotated[Any, BeforeValidator(readable)]
 """Any JSON value, as it can be shown."""
 Value = Annotated[Any, BeforeValidator(_readable_inside)]

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from dbnd import ConfigError
 from dbnd.plugins import SQLITE, console, mask_url, sqlite_path, sqlite_url
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError
+from dbnd_tracker._storage.bulk import driver_errors
 from dbnd_tracker._storage.encoding import from_json_text, readable
 from dbnd_tracker._storage.migrations import REVISIONS, VERSION_TABLE, upgrade
 from dbnd_tracker._storage.sqlite import FileConnection, identity, make_file, settle
@@ -241,22 +242,17 @@ class Database:
         Raises:
             StorageError: The database cannot be used, or there is no room for a copy of it.
         """
-        with self._translated():
-            connection = self._engine.raw_connection()
+        with self._translated(), self._engine.connect() as connection, driver_errors(connection, "VACUUM"):
+            driver: Any = connection.connection.dbapi_connection
             try:
-                driver: Any = connection.dbapi_connection
                 if self.path:
                     driver.execute("VACUUM")
                     driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 else:
                     driver.autocommit = True
                     driver.execute("VACUUM (FULL, ANALYZE)")
-            except self._engine.dialect.loaded_dbapi.Error as error:
-                msg = f"The database {self.name} cannot be used: {_reason(error)}."
-                raise StorageError(msg) from error
             finally:
                 connection.invalidate()  # its mode is not that of the others
-                connection.close()
 
     def close(self) -> None:
         """Close all connections."""
