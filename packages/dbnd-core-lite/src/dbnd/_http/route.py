@@ -52,12 +52,11 @@ def open_socket(host: str, port: int, deadline: float) -> socket:
             opened.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
             opened.settimeout(time_left(deadline))
             opened.connect(address)
-        except OSError as error:
+        except BaseException as error:
             opened.close()
+            if not isinstance(error, OSError):
+                raise
             failure = error
-        except BaseException:
-            opened.close()
-            raise
         else:
             return opened
     raise failure

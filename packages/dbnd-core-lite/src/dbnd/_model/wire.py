@@ -58,7 +58,7 @@ class DatasetOperation:
     digest: str | None = None
 
 
-def time_text(time: datetime) -> str:
+def _time(time: datetime) -> str:
     """``time`` as the protocol writes it."""
     return time.astimezone(timezone.utc).isoformat()
 
@@ -82,7 +82,7 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str, detached: bool = Fal
         "user_code_committed": True,
         "project_root": environment.project_root(),
         "user_data": "None",
-        "heartbeat": time_text(utc_now()),
+        "heartbeat": _time(utc_now()),
     }
     new_run: Json = {
         "run_uid": run.uid,
@@ -92,9 +92,9 @@ def init_run(run: Run, root: TaskRun, *, databand_url: str, detached: bool = Fal
         "user": run.user,
         "description": run.description,
         "state": run.state.name,
-        "start_time": time_text(run.start_time),
+        "start_time": _time(run.start_time),
         "end_time": None,
-        "execution_date": time_text(run.start_time),
+        "execution_date": _time(run.start_time),
         "target_date": run.start_time.date().isoformat(),
         "dag_id": run.dag_id,
         "cmd_name": run.cmd_name,
@@ -175,7 +175,7 @@ def _task_run(task_run: TaskRun) -> Json:
         **dict.fromkeys(("is_system", "is_reused", "is_skipped", "has_upstreams"), False),
         "has_downstreams": task_run.parent is not None,
         **dict.fromkeys(("env", "command_line", "functional_call"), ""),
-        "execution_date": time_text(task_run.run.start_time),
+        "execution_date": _time(task_run.run.start_time),
         "target_date": task_run.run.start_time.date().isoformat(),
         "version": task_run.run.version,
         **dict.fromkeys(("log_local", "log_remote", "external_links")),
@@ -220,7 +220,7 @@ def attempt_update(task_run: TaskRun, state: TaskRunState, timestamp: datetime, 
         "task_run_uid": task_run.uid,
         "task_run_attempt_uid": task_run.attempt_uid,
         "state": state.name,
-        "timestamp": time_text(timestamp),
+        "timestamp": _time(timestamp),
         "error": None if error is None else _error(error),
         "source": f"UpdateSource.{_SOURCE}",
         **dict.fromkeys(("attempt_number", "start_date", "external_links_dict")),
@@ -243,7 +243,7 @@ def _error(error: ErrorInfo) -> Json:
 
 def run_state(run_uid: str, state: RunState | TaskRunState, timestamp: datetime) -> Json:
     """Body of ``set_run_state``, and of ``set_unfinished_tasks_state``."""
-    return {"run_uid": run_uid, "state": state.name, "timestamp": time_text(timestamp)}
+    return {"run_uid": run_uid, "state": state.name, "timestamp": _time(timestamp)}
 
 
 def result_target(task_run: TaskRun, value: object) -> Json:
@@ -280,7 +280,7 @@ def dataset_operation(task_run: TaskRun, operation: DatasetOperation) -> Json:
         "operation_status": "OK",
         "operation_error": None,
         "operation_source": operation.source,
-        "timestamp": time_text(operation.timestamp),
+        "timestamp": _time(operation.timestamp),
         "value_preview": operation.preview,
         "data_dimensions": [operation.rows, operation.columns] if known else None,
         "data_schema": operation.schema,
