@@ -23,7 +23,7 @@ from dbnd._cli.sync import sync
 from dbnd._context.registry import create_reader, create_transport, load_config
 from dbnd._tracking.contracts import UnreachableError
 from dbnd_mlflow import build_composite_uri
-from dbnd_mlflow._commands import cli, importer, mlflow_store
+from dbnd_mlflow._commands import cli, comparison, importer, mlflow_store
 from dbnd_mlflow._reporting.derived import uid_of
 
 pytest.importorskip("dbnd_tracker")
@@ -233,7 +233,7 @@ def test_two_imports_at_once_bring_each_point_once(own, import_, tracker, monkey
     run_id = own.create_run("0").info.run_id
     log(own, run_id, range(10))
     own.set_terminated(run_id)
-    points_of_tracker = importer.points_of_tracker
+    points_of_tracker = comparison.points_of_tracker
     others = []
 
     def and_another_import(found):
@@ -245,7 +245,7 @@ def test_two_imports_at_once_bring_each_point_once(own, import_, tracker, monkey
 
     import_()
     log(own, run_id, range(10, 20))
-    monkeypatch.setattr(importer, "points_of_tracker", and_another_import)
+    monkeypatch.setattr(comparison, "points_of_tracker", and_another_import)
     assert import_() == (1, 1)
     assert others[1] == (1, 1)
     assert (verify(), points(tracker)) == ([], 20)

@@ -36,19 +36,8 @@ from .._reporting.artifacts import MODEL, is_local
 from .._reporting.datasets import dataset_operation
 from .._reporting.derived import STATES, attempt_uid, derived_task_run, foreign, moment, page_of, uid_of
 from .._reporting.tags import IMPORTED, LIFECYCLE, PARENT, Link
-from .comparison import (
-    Texts,
-    datasets_of,
-    differences,
-    fields_of_mlflow,
-    fields_of_tracker,
-    logged_to_mlflow,
-    logged_to_tracker,
-    number_of,
-    points_of_mlflow,
-    points_of_tracker,
-    task_run_of,
-)
+from . import comparison
+from .comparison import Texts
 from .families import Families
 from .mlflow_store import OwnStore
 
@@ -93,7 +82,7 @@ class Importer:
             DatabandError: One of the sides cannot be read.
         """
         now = utc_now()
-        known = task_run_of(run, self.reader) or _NOTHING
+        known = comparison.task_run_of(run, self.reader) or _NOTHING
         task_run = self._place(run, known)
         if self._is_unchanged(run, known):
             return False
@@ -105,7 +94,7 @@ class Importer:
         is_task = known["type"] not in {None, "mlflow"}  # of which the run is a part
         if not is_task:
             self._announce(run, task_run, known)
-        if known is _NOTHING and task_run_of(run, self.reader) is None:
+        if known is _NOTHING and comparison.task_run_of(run, self.reader) is None:
             self.refused.append(run.info.run_id)
             return False
         if not is_task:
@@ -159,7 +148,7 @@ class Importer:
         mark = next((tag["value"] for tag in known["tags"] if tag["name"] == IMPORTED), None)
         if mark != self._mark(run, sum(counts.values())) or "mlflow" not in known["links"]:
             return False
-        if _missing(run, logged_to_tracker(known)):
+        if _missing(run, comparison.logged_to_tracker(known)):
             return False
         # Those that stand elsewhere take a request for each folder.
         if is_local(run.info.artifact_uri) and self._missing_files(run, known):
@@ -193,10 +182,10 @@ class Importer:
 
     def _is_described(self, run: Any, summary: Json) -> bool:
         """Whether the tracker says of a run what an announcement would say."""
-        fields = fields_of_mlflow(run, self.source.experiment(run))
+        fields = comparison.fields_of_mlflow(run, self.source.experiment(run))
         if fields.get(("experiment", "")) == "Default":
             del fields["experiment", ""]
-        return not any(differences(fields, fields_of_tracker(summary)))
+        return not any(comparison.differences(fields, comparison.fields_of_tracker(summary)))
 
     def _send_states(self, run: Any, task_run: TaskRun, known: Json, now: datetime) -> None:
         start, end = (None if known[key] is None else _time(known[key]) for key in ("start_time", "end_time"))
@@ -244,7 +233,7 @@ class Importer:
 
     def _send_texts(self, run: Any, task_run: TaskRun, known: Json) -> None:
         """Send params, tags, datasets and models that the tracker has not got, or not as they are now."""
-        has = logged_to_tracker(known)
+        has = comparison.logged_to_tracker(known)
         while missing := _missing(run, has):
             time = micros(task_run.start_time if known is _NOTHING else utc_now())
             groups = []
@@ -257,7 +246,7 @@ class Importer:
                 if what == "stage":
                     self._send_tag(task_run, LIFECYCLE, text)
                 elif what == "dataset":
-                    operation = dataset_operation(datasets_of(run)[name], task_run.start_time)
+                    operation = dataset_operation(comparison.datasets_of(run)[name], task_run.start_time)
                     self._send("log_datasets", wire.dataset_operation(task_run, operation))
                 elif what == "model":
                     place = mask_url(f"{run.info.artifact_uri}/{name}")
@@ -273,11 +262,11 @@ class Importer:
         tracked = {metric["key"] for metric in known["metrics"]}
         total = 0
         for key in sorted(run.data.metrics):
-            points = points_of_mlflow(self.source.history(run.info.run_id, key))
+            points = comparison.points_of_mlflow(self.source.history(run.info.run_id, key))
             total += len(points)
-            has = points_of_tracker(self.reader.points(task_run.uid, key)) if key in tracked else {}
+            has = comparison.points_of_tracker(self.reader.points(task_run.uid, key)) if key in tracked else {}
             missing = [
-                point(key, number_of(m.value), int(m.timestamp * 1000), int(m.step))
+                point(key, comparison.number_of(m.value), int(m.timestamp * 1000), int(m.step))
                 for each, m in points.items()
                 if each not in has
             ]
@@ -296,7 +285,7 @@ class Importer:
 
 def _missing(run: Any, has: Texts) -> Texts:
     """What MLflow says of a run and the tracker does not; a dataset that was read more often is there."""
-    found = differences(logged_to_mlflow(run), has)
+    found = comparison.differences(comparison.logged_to_mlflow(run), has)
     return {
         key: text for key, text, other in found if text is not None and not (key[0] == "dataset" and other is not None)
     }

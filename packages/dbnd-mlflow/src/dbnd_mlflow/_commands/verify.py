@@ -24,19 +24,8 @@ from dbnd.tracking import (
 
 from .._reporting.derived import STATES, moment, name_of, uid_of
 from .._reporting.tags import PARENT, VERIFIED, Link
-from .comparison import (
-    Point,
-    Texts,
-    differences,
-    fields_of_mlflow,
-    fields_of_tracker,
-    logged_to_mlflow,
-    logged_to_tracker,
-    point_of,
-    points_of_mlflow,
-    points_of_tracker,
-    task_run_of,
-)
+from . import comparison
+from .comparison import Point, Texts
 from .families import Families
 from .mlflow_store import OwnStore
 
@@ -45,16 +34,7 @@ _FINAL: Final = frozenset(run_state.value for _, run_state in STATES.values())
 
 
 class Difference(NamedTuple):
-    """Something that the two sides do not agree on.
-
-    Args:
-        run_id: Id of the MLflow run.
-        what: "run", "status", "name", "parent", "start", "end", "stage", "experiment", "description", "user", "job",
-            "param", "tag", "metric", "last value", "dataset" or "model".
-        name: Its key.
-        mlflow: What MLflow's store has.
-        tracker: What the tracker has.
-    """
+    """Something that the two sides do not agree on: what each has of a kind, such as "param" or "status", and name."""
 
     run_id: str
     what: str
@@ -80,12 +60,12 @@ class Verifier:
             DatabandError: One of the sides cannot be read.
         """
         run_id = run.info.run_id
-        task_run = task_run_of(run, self.reader)
+        task_run = comparison.task_run_of(run, self.reader)
         if task_run is None:
             return [Difference(run_id, "run", name_of(run.info), "exists", _ABSENT)]
         found = [
             Difference(run_id, what, name, _ABSENT if left is None else left, _ABSENT if right is None else right)
-            for (what, name), left, right in differences(*self._texts(run, task_run))
+            for (what, name), left, right in comparison.differences(*self._texts(run, task_run))
         ]
         found += self._metrics(run, task_run)
         if self.transport is not None and task_run["attempts"]:
@@ -97,7 +77,7 @@ class Verifier:
 
     def _texts(self, run: Any, task_run: dict[str, Any]) -> tuple[Texts, Texts]:
         """What MLflow and the tracker say of a run, but for its metrics."""
-        ours, theirs = logged_to_mlflow(run), logged_to_tracker(task_run)
+        ours, theirs = comparison.logged_to_mlflow(run), comparison.logged_to_tracker(task_run)
         # The first run of a task is the task's own, whose name, times and state are those of the task.
         if task_run["type"] != "mlflow":
             return ours, theirs
@@ -128,8 +108,8 @@ class Verifier:
         # What sends no heartbeats any more is shown as lost.
         agrees = state == states[1] if is_final else state not in _FINAL
         theirs["status", "of the run"] = info.status if agrees else state
-        theirs |= fields_of_tracker(summary)
-        ours |= fields_of_mlflow(run, self.store.experiment(run))
+        theirs |= comparison.fields_of_tracker(summary)
+        ours |= comparison.fields_of_mlflow(run, self.store.experiment(run))
         if ("experiment", "") not in theirs:  # who writes by a client alone may never have told its name
             del ours["experiment", ""]
         return ours, theirs
@@ -139,16 +119,16 @@ class Verifier:
         reported = {metric["key"]: metric for metric in task_run["metrics"] if metric["source"] == METRIC_SOURCE}
         last_of = {metric.key: metric for metric in getattr(run.data, "_metric_objs", ())}
         for key in sorted({*run.data.metrics, *reported}):
-            ours = Counter(points_of_mlflow(self.store.history(run_id, key)).keys())
+            ours = Counter(comparison.points_of_mlflow(self.store.history(run_id, key)).keys())
             points = self.reader.points(task_run["task_run_uid"], key) if key in reported else iter(())
-            theirs = points_of_tracker(points)
+            theirs = comparison.points_of_tracker(points)
             if ours != theirs:
                 missing, extra = sorted((ours - theirs).elements()), sorted((theirs - ours).elements())
                 yield Difference(run_id, "metric", key, _text(missing, theirs), _text(extra, ours))
             elif key in last_of:
                 metric, view = last_of[key], reported[key]
-                left = point_of(metric.timestamp, metric.step, metric.value)
-                right = point_of(view["last_timestamp"], view["last_step"], view["last_value"])
+                left = comparison.point_of(metric.timestamp, metric.step, metric.value)
+                right = comparison.point_of(view["last_timestamp"], view["last_step"], view["last_value"])
                 # MLflow's stores do not agree on how NaN compares with another value of the same step and time.
                 is_doubtful = left[:2] == right[:2] and any(p[:2] == left[:2] and p[2] == str(math.nan) for p in ours)
                 if left != right and not is_doubtful:
@@ -160,7 +140,7 @@ class Verifier:
         if link is not None:
             return link.task_run_uid
         # Of databand 2.0, whose links may be those of another run.
-        found = None if Link.in_tags(run.data.tags) is None else task_run_of(run, self.reader)
+        found = None if Link.in_tags(run.data.tags) is None else comparison.task_run_of(run, self.reader)
         return uid_of(run.info.run_id) if found is None else str(found["task_run_uid"])
 
 
