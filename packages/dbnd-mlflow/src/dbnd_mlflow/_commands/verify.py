@@ -79,19 +79,17 @@ class Verifier:
         """What MLflow and the tracker say of a run, but for its metrics."""
         ours, theirs = comparison.logged_to_mlflow(run), comparison.logged_to_tracker(task_run)
         # The first run of a task is the task's own, whose name, times and state are those of the task.
-        if task_run["type"] != "mlflow":
-            return ours, theirs
-        info, uid, above = run.info, task_run["task_run_uid"], task_run["parent_task_run_uid"]
-        is_own = uid == uid_of(info.run_id)
-        is_final = info.status in STATES
-        states = [state.value for state in STATES[info.status]] if is_final else ["running", "running"]
-        ours["status", ""] = info.status
-        theirs["status", ""] = info.status if task_run["state"] == states[0] else str(task_run["state"])
-        for what, time in (("start", info.start_time), ("end", info.end_time if is_final else None)):
-            if time is not None:
-                ours[what, ""] = _text_of_time(moment(time))
-            if (told := task_run[f"{what}_time"]) is not None:
-                theirs[what, ""] = _text_of_time(datetime.fromisoformat(told))
+        if task_run["type"] == "mlflow":
+            for left, right in (_states(run, task_run), self._fields(run, task_run)):
+                ours |= left
+                theirs |= right
+        return ours, theirs
+
+    def _fields(self, run: Any, task_run: dict[str, Any]) -> tuple[Texts, Texts]:
+        ours: Texts = {}
+        theirs: Texts = {}
+        uid, above = task_run["task_run_uid"], task_run["parent_task_run_uid"]
+        is_own = uid == uid_of(run.info.run_id)
         parent = self.families.parent(run)
         # A run of a task hangs below that, if what it is nested in is in another run.
         is_nested = parent is not None and self.families.run_uid(parent) == self.families.run_uid(run)
@@ -100,16 +98,16 @@ class Verifier:
         if above is not None and (is_nested or (is_own and PARENT not in run.data.tags)):
             theirs["parent", ""] = above
         if parent is not None or above is not None or not is_own:
-            ours["name", ""], theirs["name", ""] = name_of(info), task_run["name"]
+            ours["name", ""], theirs["name", ""] = name_of(run.info), task_run["name"]
             return ours, theirs
         summary = self.reader.run_summary(uid) or {}
-        state = str(summary.get("state"))
-        ours["status", "of the run"] = info.status
+        status, state = run.info.status, str(summary.get("state"))
         # What sends no heartbeats any more is shown as lost.
-        agrees = state == states[1] if is_final else state not in _FINAL
-        theirs["status", "of the run"] = info.status if agrees else state
-        theirs |= comparison.fields_of_tracker(summary)
+        agrees = state == STATES[status][1].value if status in STATES else state not in _FINAL
+        ours |= {("status", "of the run"): status}
+        theirs |= {("status", "of the run"): status if agrees else state}
         ours |= comparison.fields_of_mlflow(run, self.store.experiment(run))
+        theirs |= comparison.fields_of_tracker(summary)
         if ("experiment", "") not in theirs:  # who writes by a client alone may never have told its name
             del ours["experiment", ""]
         return ours, theirs
@@ -142,6 +140,18 @@ class Verifier:
         # Of databand 2.0, whose links may be those of another run.
         found = None if Link.in_tags(run.data.tags) is None else comparison.task_run_of(run, self.reader)
         return uid_of(run.info.run_id) if found is None else str(found["task_run_uid"])
+
+
+def _states(run: Any, task_run: dict[str, Any]) -> tuple[Texts, Texts]:
+    status, state = run.info.status, task_run["state"]
+    agrees = state == (STATES[status][0].value if status in STATES else "running")
+    ours, theirs = {("status", ""): status}, {("status", ""): status if agrees else str(state)}
+    for what, time in (("start", run.info.start_time), ("end", run.info.end_time if status in STATES else None)):
+        if time is not None:
+            ours[what, ""] = _text_of_time(moment(time))
+        if (told := task_run[f"{what}_time"]) is not None:
+            theirs[what, ""] = _text_of_time(datetime.fromisoformat(told))
+    return ours, theirs
 
 
 def _text_of_time(time: datetime) -> str:
