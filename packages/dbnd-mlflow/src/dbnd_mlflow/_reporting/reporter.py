@@ -103,13 +103,13 @@ class Reporter:
             self._fields_changed(tracked, {RUN_NAME: name})
         if not changed:
             return
-        if info.status in STATES:
+        is_final = info.status in STATES
+        if is_final:
             self._end(info.run_id, tracked, info.status, end_time)
-            self._map.retire(info.run_id)
         else:
             self._reopen(tracked)
-            self._map.keep(info.run_id)
-        tracked.has_ended = info.status in STATES
+        tracked.has_ended = is_final
+        self._map.set_idle(info.run_id, is_idle=is_final)
 
     def logged(
         self,

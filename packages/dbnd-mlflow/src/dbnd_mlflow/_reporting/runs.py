@@ -137,10 +137,7 @@ class RunMap:
                 tracked = TrackedRun(task_run, None, is_own=False, is_guess=is_guess)
             tracked.has_ended = run.info.status in STATES
             self._remember(run, tracked)
-            if tracked.has_ended:
-                self.retire(run_id)
-            else:
-                self.keep(run_id)
+            self.set_idle(run_id, is_idle=tracked.has_ended)
             return tracked
 
     def find(self, run_id: str, read: StoreReader) -> TrackedRun:
@@ -154,7 +151,7 @@ class RunMap:
         if tracked is not None:
             return tracked
         with self._lock:
-            self.retire(run_id)
+            self.set_idle(run_id, is_idle=True)
             return self._runs.setdefault(run_id, TrackedRun(guessed(run_id), None, is_own=False, is_guess=True))
 
     def change(self, tracked: TrackedRun, changes: Mapping[str, str | None], read: StoreReader) -> bool:
@@ -185,19 +182,16 @@ class RunMap:
             run.job_name = source_of(fields) or run.job_name
         return True
 
-    def retire(self, run_id: str) -> None:
-        """Let a run that has ended be forgotten, when many others have ended since."""
+    def set_idle(self, run_id: str, *, is_idle: bool) -> None:
+        """Let a run that has ended be forgotten when many others have since, and keep one that goes on."""
         with self._lock:
             self._idle.pop(run_id, None)
-            self._idle[run_id] = None
+            if is_idle:
+                self._idle[run_id] = None
             while len(self._idle) > MAX_IDLE:
                 oldest = next(iter(self._idle))
                 del self._idle[oldest]
                 self._runs.pop(oldest, None)
-
-    def keep(self, run_id: str) -> None:
-        with self._lock:
-            self._idle.pop(run_id, None)
 
     def _host(self) -> TaskRun | None:
         """The task run of the calling code, if it is tracked by this map's tracker."""
