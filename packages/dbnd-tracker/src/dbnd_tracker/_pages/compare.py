@@ -102,7 +102,8 @@ class ComparePage:
         metrics = self._named("metrics")
         xs = [x, *numeric, *differing, *self._named("params"), *metrics]
         ys = [y, *self._named("metrics", differing=True), *metrics]
-        return next((name for name in xs if name in self._axes), None), next((n for n in ys if n in self._axes), None)
+        first = [next((name for name in names if name in self._axes), None) for names in (xs, ys)]
+        return first[0], first[1]
 
     @property
     def scatter(self) -> Scatter | None:
