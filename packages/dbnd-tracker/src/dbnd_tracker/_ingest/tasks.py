@@ -43,13 +43,8 @@ _TASK_RUN: Final = (
 )
 # What TaskRunInfo says beyond the columns of a task run.
 _FACTS: Final = {
-    "env",
-    "output_signature",
-    "target_date",
-    "has_upstreams",
-    "has_downstreams",
-    "log_local",
-    "log_remote",
+    *("env", "output_signature", "target_date", "has_upstreams", "has_downstreams"),
+    *("log_local", "log_remote"),
 }
 
 
