@@ -78,3 +78,22 @@ def test_docstrings_stand_on_every_public_name_of_the_packages():
         if path.name != "__init__.py" and ast.get_docstring(tree) is None:
             missing.append(str(path.relative_to(ROOT)))
     assert missing == []
+
+
+def test_what_contributing_names_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    (table,) = re.findall(r"^\| I want to.*?\n\n", text, re.MULTILINE | re.DOTALL)
+    sources = {
+        "core": ROOT / "packages/dbnd-core-lite/src/dbnd",
+        "tracker": ROOT / "packages/dbnd-tracker/src/dbnd_tracker",
+        "mlflow": ROOT / "packages/dbnd-mlflow/src/dbnd_mlflow",
+    }
+    rows = [row.split(" | ") for row in table.strip().splitlines()[2:]]
+    assert len(rows) >= 20
+    for _, places, tests in rows:
+        for name in re.findall(r"`(\w+)/([\w./]*)`", places):
+            folder = sources.get(name[0])
+            assert folder is None or (folder / name[1]).exists(), name
+        for name in re.findall(r"`([\w/]+\.py|[\w/]+/)`", tests):
+            folders = [ROOT, *ROOT.glob("packages/*/tests")]
+            assert any((folder / name).exists() for folder in folders), name
