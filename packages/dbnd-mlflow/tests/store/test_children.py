@@ -91,7 +91,7 @@ def test_what_children_report_reaches_a_tracker(method, home, inner_uri, tmp_pat
         assert database.execute("SELECT count(*) FROM metrics").fetchone() == (5,)
 
 
-def test_the_requirements_of_a_model_name_nothing_of_ours(python, tracker_url, inner_uri):
+def test_the_requirements_of_a_model_name_nothing_of_ours(cold_python, tracker_url, inner_uri):
     code = (
         "import mlflow, numpy as np\n"
         "from pathlib import Path\n"
@@ -105,14 +105,14 @@ def test_the_requirements_of_a_model_name_nothing_of_ours(python, tracker_url, i
         "        input_example=np.ones((1, 1)))\n"
         "print(Path(mlflow.artifacts.download_artifacts(info.model_uri), 'requirements.txt').read_text())\n"
     )
-    done = python(code, MLFLOW_TRACKING_URI=build_composite_uri(tracker_url, inner_uri))
+    done = cold_python(code, MLFLOW_TRACKING_URI=build_composite_uri(tracker_url, inner_uri))
     assert done.returncode == 0, done.stderr
     assert "mlflow==" in done.stdout, done.stdout + done.stderr
     assert "dbnd" not in done.stdout
     assert "databand" not in done.stdout
 
 
-def test_import_mlflow_imports_two_small_modules_of_ours_and_nothing_else_for_them(python):
+def test_import_mlflow_imports_two_small_modules_of_ours_and_nothing_else_for_them(cold_python):
     code = (
         "import sys, atexit, importlib, typing, __future__\n"
         "before = set(sys.modules)\n"
@@ -121,12 +121,12 @@ def test_import_mlflow_imports_two_small_modules_of_ours_and_nothing_else_for_th
         "import mlflow\n"
         "print(*sorted(n for n in sys.modules if n.partition('.')[0] in {'dbnd', 'dbnd_mlflow', 'dbnd_tracker'}))\n"
     )
-    done = python(code)
+    done = cold_python(code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["dbnd_mlflow dbnd_mlflow.tracking_store"] * 2
 
 
-def test_the_process_that_looks_for_requirements_gets_the_bare_store(python, tracker_url, inner_uri, journalled):
+def test_the_process_that_looks_for_requirements_gets_the_bare_store(cold_python, tracker_url, inner_uri, journalled):
     code = (
         "import mlflow\n"
         "client = mlflow.MlflowClient()\n"
@@ -138,6 +138,6 @@ def test_the_process_that_looks_for_requirements_gets_the_bare_store(python, tra
         "print([name for name in sys.modules if name.partition('.')[0] == 'dbnd'])\n"
     )
     uri = build_composite_uri(tracker_url, inner_uri)
-    done = python(code, MLFLOW_TRACKING_URI=uri, MLFLOW_IN_CAPTURE_MODULE_PROCESS="true")
+    done = cold_python(code, MLFLOW_TRACKING_URI=uri, MLFLOW_IN_CAPTURE_MODULE_PROCESS="true")
     assert done.stdout.split() == ["SqlAlchemyStore", "[]"], done.stderr
     assert journalled() == []

@@ -125,7 +125,7 @@ def test_trouble_of_ours_never_reaches_mlflow(store, run, capsys):
     assert "RuntimeError: ours" in said
 
 
-def test_import_mlflow_loads_the_plugin_without_warning_and_without_ours(python):
+def test_import_mlflow_loads_the_plugin_without_warning_and_without_ours(cold_python):
     code = (
         "import warnings; warnings.filterwarnings('error', message='.*attempting to register.*')\n"
         "import sys, mlflow\n"
@@ -134,12 +134,12 @@ def test_import_mlflow_loads_the_plugin_without_warning_and_without_ours(python)
         "assert 'dbnd_mlflow.tracking_store' in sys.modules\n"
         "print('OURS', sorted(n for n in sys.modules if n.partition('.')[0] in {'dbnd', 'dbnd_tracker'}))\n"
     )
-    done = python(code)
+    done = cold_python(code)
     assert "OURS []" in done.stdout, done.stderr
 
 
-def test_plugin_first_then_mlflow_registers_too(python):
-    done = python(
+def test_plugin_first_then_mlflow_registers_too(cold_python):
+    done = cold_python(
         "import dbnd_mlflow.tracking_store, mlflow\n"
         "from mlflow.tracking._tracking_service.utils import _tracking_store_registry as registry\n"
         "assert 'dbnd' in registry._registry\n"
@@ -147,10 +147,10 @@ def test_plugin_first_then_mlflow_registers_too(python):
     assert done.returncode == 0, done.stderr
 
 
-def test_mlflow_works_beside_a_broken_configuration_file(python, home):
+def test_mlflow_works_beside_a_broken_configuration_file(cold_python, home):
     (home / "dbnd").mkdir()
     (home / "dbnd/databand.cfg").write_text("this is no configuration\n")
-    done = python("import mlflow; mlflow.set_tracking_uri('sqlite:///x.db'); mlflow.search_experiments()")
+    done = cold_python("import mlflow; mlflow.set_tracking_uri('sqlite:///x.db'); mlflow.search_experiments()")
     assert done.returncode == 0, done.stderr
 
 

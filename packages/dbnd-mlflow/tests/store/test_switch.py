@@ -77,8 +77,8 @@ def test_switched_off_mlflow_is_untouched(conf):
         assert ENV not in os.environ
 
 
-def test_switched_off_mlflow_is_not_even_imported(python):
-    done = python(
+def test_switched_off_mlflow_is_not_even_imported(cold_python):
+    done = cold_python(
         "import sys\n"
         "from dbnd import dbnd_tracking, task\n"
         "with dbnd_tracking('job', conf={'core.databand_url': 'http://127.0.0.1:9', 'core.flush_timeout': 0}): pass\n"

@@ -135,8 +135,8 @@ def _build_inner(uri: str, artifact_uri: str | None) -> Any:
         return FileStore(uri, artifact_uri)
     registry = _server_registry("_tracking_store_registry", uri) or utils._tracking_store_registry
     builder = registry.get_store_builder(uri)
-    # MLflow's own, where one of ours follows it (see ``explicit``).
-    builder = getattr(builder, "databand_followed", builder)
+    # MLflow's own, where it is wrapped in one of ours (see ``explicit``).
+    builder = getattr(builder, "databand_wraps", builder)
     return builder(store_uri=uri, artifact_uri=artifact_uri)
 
 

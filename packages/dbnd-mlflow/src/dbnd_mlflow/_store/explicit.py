@@ -1,7 +1,7 @@
 """Stores that code names by their own URI while tracking is on: the one in the composite URI is tracked as well.
 
 Scripts set the tracking URI of their store themselves, and loggers of other libraries take it for their clients. While
-a composite URI is set, the builders that MLflow has registered are followed by ours, in its own registry and by its own
+a composite URI is set, the builders that MLflow has registered are wrapped in ours, in its own registry and by its own
 ``register()``; with the last one they are put back, and MLflow is what it was before.
 """
 
@@ -24,7 +24,8 @@ Builder = Callable[..., Any]
 
 # The composite URIs that are set, by their owners; the last one counts.
 _active: Final[dict[int, str]] = {}
-_followers: Final[dict[str, Builder]] = {}
+# Our builders in place of those of MLflow that they wrap, by scheme.
+_wrappers: Final[dict[str, Builder]] = {}
 
 
 def begin(owner: int, uri: str) -> None:
@@ -33,8 +34,8 @@ def begin(owner: int, uri: str) -> None:
     if not _active:
         for scheme, builder in list(registry._registry.items()):
             if scheme not in SCHEMES:
-                _followers[scheme] = _follower(builder)
-                registry.register(scheme, _followers[scheme])
+                _wrappers[scheme] = _wrapped(builder)
+                registry.register(scheme, _wrappers[scheme])
     _active[owner] = uri
     _forget_stores()
 
@@ -45,10 +46,10 @@ def end(owner: int) -> None:
         return
     registry = mlflow_tracking._tracking_store_registry
     if not _active:
-        for scheme, follower in _followers.items():
-            if registry._registry.get(scheme) is follower:  # and not what was registered since
-                registry.register(scheme, follower.databand_followed)
-        _followers.clear()
+        for scheme, wrapper in _wrappers.items():
+            if registry._registry.get(scheme) is wrapper:  # and not what was registered since
+                registry.register(scheme, wrapper.databand_wraps)
+        _wrappers.clear()
     _forget_stores()
 
 
@@ -64,20 +65,20 @@ def _current() -> str | None:
     return next(reversed(_active.values()), None)
 
 
-def _follower(builder: Builder) -> Builder:
+def _wrapped(builder: Builder) -> Builder:
     @functools.wraps(builder)
-    def follow(store_uri: str, artifact_uri: str | None = None, **kwargs: Any) -> Any:
+    def build(store_uri: str, artifact_uri: str | None = None, **kwargs: Any) -> Any:
         composite = tracked_uri(store_uri)
         if composite is not None:
             return tracking_store(composite, artifact_uri)
         store = builder(store_uri=store_uri, artifact_uri=artifact_uri, **kwargs)
         if not _active:
             return store
-        bystander = cast("Reporter", _Bystander(store_uri))
-        return DatabandStore(store, bystander, (mlflow_tracking._get_store, (store_uri, artifact_uri)))
+        reporter = cast("Reporter", _UntrackedReporter(store_uri))
+        return DatabandStore(store, reporter, (mlflow_tracking._get_store, (store_uri, artifact_uri)))
 
-    follow.databand_followed = builder  # type: ignore[attr-defined]
-    return follow
+    build.databand_wraps = builder  # type: ignore[attr-defined]
+    return build
 
 
 def _forget_stores() -> None:
@@ -85,7 +86,7 @@ def _forget_stores() -> None:
     mlflow_tracking._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
 
 
-class _Bystander:
+class _UntrackedReporter:
     """Takes the reports of a store that is not tracked, and says so at the first that something was written."""
 
     def __init__(self, uri: str) -> None:
