@@ -636,20 +636,28 @@ log(0)
 """
 
 
-def test_what_is_logged_after_our_own_exit_handler_is_delivered(python, server, home):
-    done = python(LATE.replace("URL", repr(server.url)), timeout=PATIENCE)
+def test_what_is_logged_after_our_own_exit_handler_is_delivered(cold_python, server, home):
+    done = cold_python(LATE.replace("URL", repr(server.url)), timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, "")
     assert numbers(server) == [0, 1, 2, 3]
     assert list((home / "dbnd/journal").iterdir()) == []
 
 
-def test_what_is_logged_after_our_own_exit_handler_and_waits_is_said_once(python, free_port, home):
-    done = python(LATE.replace("URL", f"'http://127.0.0.1:{free_port}'"), timeout=PATIENCE)
+def test_what_is_logged_after_our_own_exit_handler_and_waits_is_said_once(cold_python, free_port, home):
+    done = cold_python(LATE.replace("URL", f"'http://127.0.0.1:{free_port}'"), timeout=PATIENCE)
     late = [line for line in done.stderr.splitlines() if "Logged after the end of tracking" in line]
     assert len(late) == 1
     found = find(home / "dbnd/journal")
     assert [leftover.events for leftover in found] == [1, 3]
     assert str(found[1].path) in late[0]
+
+
+def test_what_is_left_is_said_of_each_journal(free_port):
+    client = TrackingAPIClient(f"http://127.0.0.1:{free_port}", load_config(), create_transport)
+    for number in range(2):
+        client.log_metrics([group(number)])
+        assert "1 events are not delivered" in client.close(0)
+    assert client.close(0) is None
 
 
 def test_threads_of_a_child_may_log_after_its_function_has_returned(python, server):

@@ -140,6 +140,7 @@ class Outbox:
                     raise
                 self._unopened = self._transport = None
                 self._sender = Sender(journal, transport, self.name)
+                self._told = (0, 0, 0, 0, self._told[-1])  # of events in an earlier journal
                 _close_at_exit_of_child()
             return self._sender
 
