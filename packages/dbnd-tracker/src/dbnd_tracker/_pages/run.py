@@ -12,7 +12,7 @@ from starlette.datastructures import QueryParams
 
 from dbnd_tracker._format import duration_text
 from dbnd_tracker._pages.sections import VERIFIED, Sections
-from dbnd_tracker._pages.templates import elapsed_element, is_live, run_url, state_look, time_element
+from dbnd_tracker._pages.templates import is_live, run_url, state_look
 from dbnd_tracker._queries.details import logging_task_runs, task_run_log
 from dbnd_tracker._queries.listing import tag_values
 from dbnd_tracker._queries.logged import ListKind
@@ -48,24 +48,6 @@ class RunPage:
         self.logged = {kind: self.sections.logged(session, kind, by_uid, run_uid=run.run_uid) for kind in _LISTS}
         verdicts = tag_values(session, VERIFIED, run_uid=run.run_uid)
         self.links = [link for task in tasks for link in links_of(task, verdicts.get(task.task_run_uid))]
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What stands at the top, by label."""
-        run, commit = self.run, self.run.environment.get("user_code_version")
-        return {
-            "Started": time_element(run.start_time),
-            "Ended": time_element(run.end_time),
-            "Took": elapsed_element(run.start_time, run.end_time, run.state),
-            "Project": run.project_name,
-            "User": run.user,
-            "Machine": run.environment.get("machine"),
-            "Code version": commit if commit != "None" else None,
-            "Last heartbeat": time_element(run.last_heartbeat),
-            "Run": run.run_uid,
-            "Description": run.description,
-            "Command": run.environment.get("cmd_line"),
-        }
 
 
 class Bar(NamedTuple):

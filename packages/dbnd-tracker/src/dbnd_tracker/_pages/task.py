@@ -10,10 +10,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
-from dbnd_tracker._format import value_text
 from dbnd_tracker._pages.run import links_of, log_tail
 from dbnd_tracker._pages.sections import VERIFIED, Section, Sections
-from dbnd_tracker._pages.templates import elapsed_element, is_live, task_url, time_element
+from dbnd_tracker._pages.templates import is_live, task_url
 from dbnd_tracker._queries.details import children_of
 from dbnd_tracker._queries.listing import metrics_named, tag_values
 from dbnd_tracker._queries.logged import ListKind
@@ -57,20 +56,6 @@ class TaskPage:
         self.plotted = [key for key in asked if (task.task_run_uid, key) in known]
         self.charted = [metric.key for _, metric in self.logged["metrics"].rows if _is_number(metric)]
         self.charts = self._charts(session)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What stands at the top, by label."""
-        task = self.task
-        return {
-            "Started": time_element(task.start_time),
-            "Ended": time_element(task.end_time),
-            "Took": elapsed_element(task.start_time, task.end_time, task.state),
-            "Type": task.type,
-            "Attempts": len(task.attempts) if len(task.attempts) > 1 else None,
-            "Task id": value_text(task.task_id, 80),
-            "Task run": task.task_run_uid,
-        }
 
     def _charts(self, session: Session) -> list[tuple[str, list[dict[str, Any]]]]:
         """Title and series of each chart."""
