@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from dbnd_tracker._access.roles import Role
@@ -99,8 +99,7 @@ def revoke_token(writer: Writer, uid: str) -> AccessToken:
 
 def is_guarded(session: Session) -> bool:
     """Whether there is a valid token because of which a tracker over this database asks for one."""
-    count = select(func.count()).select_from(AccessToken).where(AccessToken.guards, _is_valid())
-    return bool(session.scalar(count))
+    return session.scalar(select(AccessToken.id).where(AccessToken.guards, _is_valid()).limit(1)) is not None
 
 
 def _is_valid() -> ColumnElement[bool]:
@@ -135,10 +134,9 @@ class Keyring:
         hashed = hash_of(secret)
         seconds = self._throttle.wait(address, hashed)
         found = None if seconds and not _MADE.fullmatch(secret) else self._of_hash(session, hashed)
-        if found or not seconds:
-            self._throttle.note(address, hashed, is_right=found is not None)
-        else:
+        if seconds and found is None:
             raise ThrottledError(seconds)
+        self._throttle.note(address, hashed, is_right=found is not None)
         return found
 
     def of_session(self, session: Session, secret: str) -> Identity | None:
