@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -192,7 +191,7 @@ class HttpReader(RunReader):
     def delete(self, uid: str) -> bool:
         """Delete the run with this uid, for good."""
         answer = self._request("DELETE", f"runs/{quote(uid, safe='')}")
-        if answer is not None and answer.status != HTTPStatus.NO_CONTENT:
+        if answer is not None and answer.status != 204:
             with self._naming_itself():
                 raise answer.not_a_tracker()
         return answer is not None
@@ -209,13 +208,13 @@ class HttpReader(RunReader):
         """The answer, or None where there is nothing by this name."""
         with self._naming_itself():
             answer = self._session.request(method, path)
-            if answer.status == HTTPStatus.NOT_FOUND:
+            if answer.status == 404:
                 answer.document()  # a page says nothing of runs
                 return None
-        if answer.status == HTTPStatus.UNAUTHORIZED:
+        if answer.status == 401:
             msg = f"The tracker {self.name} refuses the token: set core.databand_access_token to the tracker's own."
             raise ConfigError(msg)
-        if answer.status == HTTPStatus.FORBIDDEN:
+        if answer.status == 403:
             raise ConfigError(f"The tracker {self.name} does not allow that: {_detail(answer)}")
         if not answer.is_success:
             raise RemoteError(f"The tracker {self.name} answered {answer.status}: {_detail(answer)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 from datetime import timedelta
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import parse_qs
 
@@ -85,7 +84,7 @@ def auth_router(database: Database, keyring: Keyring | None) -> APIRouter:
             secret = await _open_session(database, keyring, password, address_of(request)) if is_text else None
             if secret is None:
                 detail = "The password is no token of this tracker; clients take it from core.dbnd_password."
-                raise HTTPException(HTTPStatus.UNAUTHORIZED, detail)
+                raise HTTPException(401, detail)
             set_session_cookie(request, response, secret)
         return Status()
 
@@ -115,14 +114,14 @@ def login_router(database: Database, keyring: Keyring | None) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     template = make_templates().get_template("login.html")
 
-    def form(request: Request, wanted: str, problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
+    def form(request: Request, wanted: str, problem: str = "", status: int = 200) -> Response:
         is_open = SESSION_COOKIE in request.cookies and not problem
         return HTMLResponse(template.render(problem=problem, next=wanted, is_open=is_open), status, _FORM_HEADERS)
 
     @router.get("/login")
     def show(request: Request) -> Response:
         wanted = _local(request.query_params.get("next", "/"))
-        return form(request, wanted) if keyring else RedirectResponse("/", HTTPStatus.SEE_OTHER)
+        return form(request, wanted) if keyring else RedirectResponse("/", 303)
 
     @router.post("/login")
     async def log_in(request: Request) -> Response:
@@ -131,17 +130,17 @@ def login_router(database: Database, keyring: Keyring | None) -> APIRouter:
         except ValueError:
             fields = {}
         wanted = _local(fields.get("next", ["/"])[-1])
-        answer = RedirectResponse(wanted, HTTPStatus.SEE_OTHER)
+        answer = RedirectResponse(wanted, 303)
         if keyring:
             token = fields.get("token", [""])[-1].strip()
             try:
                 secret = await _open_session(database, keyring, token, address_of(request))
             except ThrottledError as error:
-                answered = form(request, wanted, str(error), HTTPStatus.TOO_MANY_REQUESTS)
+                answered = form(request, wanted, str(error), 429)
                 answered.headers["Retry-After"] = str(error.seconds)
                 return answered
             if secret is None:
-                return form(request, wanted, "This is no token of this tracker.", HTTPStatus.UNAUTHORIZED)
+                return form(request, wanted, "This is no token of this tracker.", 401)
             set_session_cookie(request, answer, secret)
         return answer
 
@@ -150,7 +149,7 @@ def login_router(database: Database, keyring: Keyring | None) -> APIRouter:
         secret = request.cookies.get(SESSION_COOKIE)
         if keyring and secret:
             database.write(lambda writer: close_session(writer, secret))
-        answer = RedirectResponse("/login", HTTPStatus.SEE_OTHER)
+        answer = RedirectResponse("/login", 303)
         answer.delete_cookie(SESSION_COOKIE)
         return answer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter
@@ -39,7 +38,7 @@ def health_router(database: Database, metrics: ServerMetrics) -> APIRouter:
         try:
             await run_sync(ask, limiter=threads)
         except StorageError:  # its text names the database, which is nothing for everyone
-            return JSONResponse({"status": "the database cannot be used"}, HTTPStatus.SERVICE_UNAVAILABLE)
+            return JSONResponse({"status": "the database cannot be used"}, 503)
         return JSONResponse({"status": "ok"})
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -64,19 +63,17 @@ class _Pages:
         self._cache = cache
         self._templates = make_templates()
 
-    def _render(
-        self, request: Request, template: str, status: HTTPStatus = HTTPStatus.OK, **values: object
-    ) -> Response:
+    def _render(self, request: Request, template: str, status: int = 200, **values: object) -> Response:
         text = self._templates.get_template(template).render(**values)
         return answer(request, HTMLResponse(text.encode("utf-8", "replace"), status))
 
-    def _message(self, request: Request, text: str, status: HTTPStatus = HTTPStatus.NOT_FOUND) -> Response:
+    def _message(self, request: Request, text: str, status: int = 404) -> Response:
         return self._render(request, "message.html", status, text=text)
 
     def _table(self, request: Request, job: str | None = None) -> Response:
         with self._database.read() as session:
             page = TablePage(session, request.query_params, job)
-        status = HTTPStatus.BAD_REQUEST if page.problem else HTTPStatus.OK
+        status = 400 if page.problem else 200
         return self._render(request, "runs.html", status, page=page)
 
     def reference(self, request: Request) -> Response:
@@ -123,7 +120,7 @@ class _Pages:
             page = ComparePage(session, request.query_params)
             if len(page.runs) < 2:
                 text = "A comparison needs two runs: select them in the table of runs."
-                return self._message(request, text, HTTPStatus.BAD_REQUEST)
+                return self._message(request, text, 400)
             return self._render(request, "compare.html", page=page)
 
     def log(self, request: Request, task_run_uid: str) -> Response:
@@ -150,7 +147,7 @@ class _Pages:
             found = find_series(session, task_run_uid.lower(), key)
             if found is None:
                 detail = f"The task run {task_run_uid} has no metric {key!r}."
-                return JSONResponse({"detail": detail}, HTTPStatus.NOT_FOUND, HEADERS)
+                return JSONResponse({"detail": detail}, 404, HEADERS)
             sample = chart_sample(session, self._cache, found, axis=axis, first=first, last=last, values=values)
         return answer(request, JSONResponse(asdict(sample)))
 
@@ -159,7 +156,7 @@ def answer(request: Request, response: Response) -> Response:
     """``response`` with the headers of a page, or 304 if the client has it already."""
     tag = f'"{hashlib.blake2b(bytes(response.body), digest_size=12).hexdigest()}"'
     headers = {**HEADERS, "ETag": tag}
-    if request.headers.get("if-none-match") == tag and response.status_code == HTTPStatus.OK:
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    if request.headers.get("if-none-match") == tag and response.status_code == 200:
+        return Response(status_code=304, headers=headers)
     response.headers.update(headers)
     return response

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Body, HTTPException, Query, Response
@@ -66,7 +65,7 @@ def ask(database: Database, question: Callable[..., BaseModel | None], *args: An
     with database.read() as session:
         found = question(session, *args, **options)
     if found is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no run or task run {args[0]}.")
+        raise HTTPException(404, f"There is no run or task run {args[0]}.")
     return Response(found.model_dump_json(), media_type="application/json")
 
 
@@ -114,12 +113,12 @@ def runs_router(database: Database) -> APIRouter:
         """One run with its task runs and everything that they logged."""
         return ask(database, run_detail, run_uid.lower())
 
-    @router.delete("/runs/{run_uid}", status_code=HTTPStatus.NO_CONTENT)
+    @router.delete("/runs/{run_uid}", status_code=204)
     def delete_run(run_uid: str) -> Response:
         """Delete a run with everything in it, for good."""
         if database.write(lambda writer: delete_runs(writer.session, [run_uid.lower()])) == 0:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no run {run_uid}.")
-        return Response(status_code=HTTPStatus.NO_CONTENT)
+            raise HTTPException(404, f"There is no run {run_uid}.")
+        return Response(status_code=204)
 
     @router.get(
         "/runs/{run_uid}/export",
@@ -150,7 +149,7 @@ def _file(database: Database, run_uid: str, form: Form) -> Response:
     reader = DatabaseReader(database, "the database")
     found = reader.run(run_uid)
     if found is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no run {run_uid}.")
+        raise HTTPException(404, f"There is no run {run_uid}.")
     parts: Iterator[tuple[Any, int]] = run_json(reader, found) if form == "json" else FORMS[form](reader, [found])
     try:
         first, _ = next(parts)

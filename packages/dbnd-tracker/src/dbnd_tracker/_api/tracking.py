@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -98,7 +97,7 @@ def _apply(database: Database, metrics: ServerMetrics, name: str, raw: bytes, he
         return JSONResponse(applied.answer, headers={**said, **_dropped(applied.dropped)})
     except PartlyAppliedError as error:
         detail = f"Events up to {error.last} are applied already; send the others in a batch of their own."
-        return JSONResponse({"detail": detail}, HTTPStatus.CONFLICT, {APPLIED_HEADER: str(error.last)})
+        return JSONResponse({"detail": detail}, 409, {APPLIED_HEADER: str(error.last)})
 
 
 def _dropped(dropped: Mapping[str, int]) -> dict[str, str]:

@@ -7,7 +7,6 @@ nothing like them here, and their routes do not exist.
 from __future__ import annotations
 
 from datetime import datetime
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, HTTPException, Query
@@ -160,7 +159,7 @@ def _add_client_routes(router: APIRouter, database: Database) -> None:
 
 def _found(answer: dict[str, Any] | None, run_uid: str) -> dict[str, Any]:
     if answer is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no run {run_uid}.")
+        raise HTTPException(404, f"There is no run {run_uid}.")
     return answer
 
 

@@ -34,13 +34,7 @@ _MAX_TIME: Final = datetime.max.replace(tzinfo=timezone.utc)
 
 
 def run_detail(session: Session, run_uid: str, *, logged: bool = True) -> views.RunDetail | None:
-    """The run with this uid and everything in it, or None when there is none.
-
-    Args:
-        session: Where to read.
-        run_uid: The run.
-        logged: Whether to read what its task runs logged; else these lists are empty.
-    """
+    """The run with this uid, or None; its task runs have empty lists if what they ``logged`` is not read."""
     found = session.execute(select(Run, *SUMMARY).options(undefer_group("details")).where(Run.uid == run_uid)).first()
     if found is None:
         return None
@@ -63,13 +57,7 @@ def children_of(session: Session, task_run_uid: str) -> list[views.TaskRunView]:
 
 
 def read_task_runs(session: Session, wanted: ColumnElement[bool], *, logged: bool = True) -> list[views.TaskRunView]:
-    """Task runs, each followed by those below it, in the order of their start.
-
-    Args:
-        session: Where to read.
-        wanted: Which task runs.
-        logged: Whether to read what they logged; else these lists are empty.
-    """
+    """The ``wanted`` task runs, each followed by those below it, in the order of their start (see ``run_detail``)."""
     task_runs = {each.uid: each for each in session.scalars(_of(wanted, TaskRun).options(undefer(TaskRun.facts)))}
     by_definition = TaskDefinition.uid == TaskRun.task_definition_uid
     types = _pairs(session, _of(wanted, TaskRun.uid, TaskDefinition.type).join(TaskDefinition, by_definition))
@@ -134,12 +122,12 @@ def _parents(session: Session, wanted: ColumnElement[bool], known: Collection[st
         parents |= _pairs(session, arrows.where(TaskRun.uid.in_(above)))
         asked |= above
     passed: set[str] = set()
-    for uid in sorted(parents):
-        way: list[str] = []
+    for start in sorted(parents):
+        uid, way = start, []
         while uid in parents and uid not in passed:
             passed.add(uid)
             way.append(uid)
-            uid = parents[uid]  # noqa: PLW2901  the way up
+            uid = parents[uid]
         if uid in way:  # a circle: nothing of a run may be hidden by it
             del parents[min(way[way.index(uid) :])]
     return parents

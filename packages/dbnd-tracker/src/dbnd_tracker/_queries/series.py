@@ -106,16 +106,9 @@ def chart_sample(
     last: float | None = None,
     values: int = 1_000,
 ) -> Sample:
-    """A part of a series as a chart draws it.
+    """A part of a series as a chart draws it, in so many values at most, but for one on either side of the part.
 
-    Args:
-        session: Where to read.
-        cache: What was read before.
-        series: The series.
-        axis: What ``first`` and ``last`` are: steps, or milliseconds since the epoch.
-        first: Smallest x; None for the series' own.
-        last: Largest x; None for the series' own.
-        values: How many values at most, but for one on either side of the part.
+    ``first`` and ``last`` are steps, or milliseconds since the epoch; without them it is all the series.
     """
     with cache.columns(session, series) as columns:
         line = _line(columns, axis)
