@@ -43,8 +43,9 @@ Name = Annotated[str, mapped_column(sa.String(NAME_LENGTH))]
 Text16 = Annotated[str, mapped_column(sa.String(16))]
 Text32 = Annotated[str, mapped_column(sa.String(32))]
 Text64 = Annotated[str, mapped_column(sa.String(64))]
-Object = dict[str, Any]
-_JSON: Final = sa.JSON(none_as_null=True)
+Object = Annotated[dict[str, Any], mapped_column(sa.JSON(none_as_null=True))]
+Objects = Annotated[list[dict[str, Any]], mapped_column(sa.JSON(none_as_null=True))]
+Dimensions = Annotated[list[int | None], mapped_column(sa.JSON(none_as_null=True))]
 
 
 class Base(DeclarativeBase):
@@ -58,14 +59,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {  # noqa: RUF012  SQLAlchemy's own declaration
-        str: sa.Text(),
-        float: sa.Double(),
-        datetime: UtcDateTime(),
-        Object: _JSON,
-        list[Object]: _JSON,
-        list[int | None]: _JSON,
-    }
+    type_annotation_map = {str: sa.Text(), float: sa.Double(), datetime: UtcDateTime()}  # noqa: RUF012  SQLAlchemy's own
 
 
 class Numbered(Base):

@@ -16,12 +16,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 from dbnd_tracker._storage.base import (
     NEW_IDS,
     Base,
+    Dimensions,
     Id,
     Int16,
     Int64,
     Name,
     Numbered,
     Object,
+    Objects,
     OfAttempt,
     Text16,
     Text32,
@@ -79,7 +81,7 @@ class TaskDefinition(Numbered):
     source_hash: Mapped[str | None]
     module_source: Mapped[str | None]
     module_source_hash: Mapped[str | None]
-    params: Mapped[list[Object]]
+    params: Mapped[Objects]
 
 
 class TaskRun(Numbered):
@@ -117,7 +119,7 @@ class Attempt(Numbered):
     task_run_uid: Mapped[Uid | None] = mapped_column(index=True)
     """NULL until an event says it."""
     run_id: Mapped[Id | None] = mapped_column(index=True)
-    """Of the run of that task run, once both are known: what filters by metric or param go by."""
+    """Of the run, once it is known: what filters by metric or param go by."""
     number: Mapped[int | None]
     state: Mapped[Text32 | None]
     start_time: Mapped[datetime | None]
@@ -212,10 +214,9 @@ class Metric(Base):
     timestamp_us: Mapped[Int64]
     """Microseconds since the epoch."""
     value: Mapped[float | None]
-    """NULL is NaN, or a value that is no number."""
+    """NULL is NaN, or a value that is no number and stands in ``text``."""
     kind: Mapped[Int16]
     text: Mapped[str | None]
-    """The value when it is no number."""
 
 
 class Artifact(OfAttempt):
@@ -240,7 +241,7 @@ class Target(OfAttempt):
     operation_type: Mapped[Text16]
     operation_status: Mapped[Text16 | None]
     value_preview: Mapped[str | None]
-    data_dimensions: Mapped[list[int | None] | None]
+    data_dimensions: Mapped[Dimensions | None]
     data_schema: Mapped[Object | None]
     data_hash: Mapped[str | None]
 
@@ -259,9 +260,9 @@ class DatasetOperation(OfAttempt):
     error: Mapped[str | None]
     timestamp: Mapped[datetime]
     value_preview: Mapped[str | None]
-    data_dimensions: Mapped[list[int | None] | None]
+    data_dimensions: Mapped[Dimensions | None]
     data_schema: Mapped[Object | None]
-    columns_stats: Mapped[list[Object] | None]
+    columns_stats: Mapped[Objects | None]
     query: Mapped[str | None]
     dataset_uri: Mapped[str | None]
     with_partition: Mapped[bool | None]
@@ -314,7 +315,6 @@ class AccessSession(Base):
 
     hash: Mapped[Text64] = mapped_column(primary_key=True)
     token_hash: Mapped[Text64] = mapped_column(index=True)
-    """Of the token that it was opened with, and ends with."""
     expires_at: Mapped[datetime]
 
 
