@@ -9,7 +9,7 @@ from pathlib import Path
 PAGE = Path(__file__).parent.parent / "docs/how-to/write-a-plugin.md"
 
 
-def test_the_transport_of_the_documentation_carries_a_run(python, dbnd, tmp_path):
+def test_the_transport_of_the_documentation_carries_a_run(cold_python, cold_dbnd, tmp_path):
     site, events = tmp_path / "site", tmp_path / "events.ndjson"
     (site / "greeter").mkdir(parents=True)
     greeting, transport = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -24,10 +24,10 @@ def test_the_transport_of_the_documentation_carries_a_run(python, dbnd, tmp_path
     )
     env = {"PYTHONPATH": str(site), "DBND__CORE__DATABAND_URL": f"ndjson://{events}"}
 
-    listed = dbnd("plugins", **env)
+    listed = cold_dbnd("plugins", **env)
     assert re.search("greeter.*1.0.*dbnd_on_new_context, dbnd_transports", listed.stdout), listed.stdout
     code = "from dbnd import dbnd_tracking, log_metric\nwith dbnd_tracking('job'): log_metric('a', 1)"
-    done = python(code, **env)
+    done = cold_python(code, **env)
 
     assert done.stdout == f"tracking to ndjson://{events}\n", done.stderr
     calls = [call for call, _ in map(json.loads, events.read_text().splitlines())]
