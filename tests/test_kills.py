@@ -22,6 +22,7 @@ POINTS = 10_000
 KILLS = scaled(12, 100)
 # Kills between two `dbnd sync`.
 ROUND = scaled(4, 10)
+RESTARTS = scaled(4, 50)
 # Processes that log at the same time.
 AT_ONCE = 4
 
@@ -198,7 +199,7 @@ def test_exactly_once_while_the_tracker_is_killed_again_and_again(warm, tracker,
     process = warm.python(
         LOGGING_UNTIL_ENOUGH, tmp_path / "log", PROGRESS=str(progress.path), ENOUGH=str(enough), **env
     )
-    for _ in range(KILLS):
+    for _ in range(RESTARTS):
         # One batch is taken, so that the client does not wait longer from time to time; the next one may be hit.
         served = proxy.served
         wait_until(lambda seen=served: proxy.served > seen, lambda: process.output)
@@ -215,6 +216,8 @@ def test_exactly_once_while_the_tracker_is_killed_again_and_again(warm, tracker,
     accepted = progress.returned
     values = tracker.values(progress.task_run, "n")
     twice = len(values) - len(set(values))
-    report(f"The tracker killed {KILLS} times: {accepted} accepted, {accepted - len(set(values))} lost, {twice} twice.")
+    report(
+        f"The tracker killed {RESTARTS} times: {accepted} accepted, {accepted - len(set(values))} lost, {twice} twice."
+    )
     assert values == list(range(accepted))
-    assert tracker.starts == KILLS + 1
+    assert tracker.starts == RESTARTS + 1

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from kit.site import PATIENCE_MS, Site, dbnd, environment_of, serve
+from kit.warm import Warm
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -39,16 +40,16 @@ def need_browser() -> None:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Iterator[Site]:
     """A server over what real runs have logged: the examples, nested and failing tasks, odd values, a long history."""
     need_browser()
     home = tmp_path_factory.mktemp("site")
     switch = ("--set-config", "mlflow_tracking.databand_tracking=True")
-    dbnd(home, "run", "dbnd_examples.tracking.tracking_mlflow.task_with_mflow", "--epochs", "12", *switch)
-    dbnd(home, "run", f"{JOBS}::pipeline", *switch)
-    dbnd(home, "run", f"{JOBS}::failing", code=10)
+    dbnd(warm, home, "run", "dbnd_examples.tracking.tracking_mlflow.task_with_mflow", "--epochs", "12", *switch)
+    dbnd(warm, home, "run", f"{JOBS}::pipeline", *switch)
+    dbnd(warm, home, "run", f"{JOBS}::failing", code=10)
     for rate in ("0.1", "0.2", "0.3"):
-        dbnd(home, "run", f"{JOBS}::sweep", "--rate", rate)
+        dbnd(warm, home, "run", f"{JOBS}::sweep", "--rate", rate)
     with serve(home) as url:
         yield Site(url, home / "dbnd" / "tracker.db", environment_of(home))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from kit.site import Site, dbnd, environment_of, expect, serve
+from kit.warm import Warm
 
 MILLION = 1_000_000
 INKED = """canvas => {
@@ -167,10 +168,10 @@ def test_metrics_and_runs_share_one_chart(site: Site, visit: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def long(tmp_path_factory: pytest.TempPathFactory, site: Site) -> Iterator[Site]:
+def long(tmp_path_factory: pytest.TempPathFactory, site: Site, warm: Warm) -> Iterator[Site]:
     """A run of whose metric a million points stand in the database; that none is NaN but one, in the middle."""
     home = tmp_path_factory.mktemp("long")
-    dbnd(home, "run", f"{Path(__file__).with_name('jobs.py')}::sweep")
+    dbnd(warm, home, "run", f"{Path(__file__).with_name('jobs.py')}::sweep")
     database = home / "dbnd" / "tracker.db"
     connection = sqlite3.connect(database)
     with connection:

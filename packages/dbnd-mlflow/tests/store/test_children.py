@@ -11,6 +11,7 @@ import sys
 import mlflow
 import pytest
 from kit.reports import key_of, points
+from kit.scale import scaled
 from mlflow import MlflowClient
 
 from dbnd_mlflow import build_composite_uri
@@ -46,8 +47,11 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("kind", ["pool", "process"])
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+# Each way to start a child and each way to end one, together with the others in `nox -s thorough`.
+WAYS = [("fork", "pool"), ("spawn", "process"), ("fork", "process"), ("spawn", "pool")]
+
+
+@pytest.mark.parametrize(("method", "kind"), WAYS[: scaled(2, 4)])
 def test_children_of_multiprocessing_are_reported(method, kind, tracker_url, inner_uri, tmp_path, journalled):
     script = tmp_path / "script.py"
     script.write_text(WORKERS)
