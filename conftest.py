@@ -22,8 +22,8 @@ from kit.servers import StartServer
 from kit.terminal import Terminal
 from kit.warm import Warm
 
-PROCESSES = {"warm", "cold_dbnd", "cold_python", "start_server", "dbnd_command", "_running_mlflow"}
-"""Fixtures that start processes."""
+PROCESSES = {"warm", "cold_dbnd", "cold_python", "start_server", "dbnd_command", "serve", "_running_mlflow"}
+"""Fixtures that start processes or servers."""
 
 
 def pytest_configure() -> None:
@@ -34,7 +34,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts processes or PostgreSQL."""
+    """Mark what starts processes, servers or PostgreSQL."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if not fixtures.isdisjoint(PROCESSES):

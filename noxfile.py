@@ -106,7 +106,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def quick(session: nox.Session) -> None:
-    """Run what needs no processes of its own, no PostgreSQL and no browser: for every save."""
+    """Run what needs no further process, server, PostgreSQL or browser: for every save."""
     install(session, *TEST_TOOLS)
     slow = "process or postgresql or browser or parity or realclient or soak"
     run_tests(session, "-m", f"not ({slow})")
