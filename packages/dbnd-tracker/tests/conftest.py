@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -35,6 +36,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
+def empty_tracker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SQLite file of a tracker without runs: to copy it is quicker than to make one."""
+    path = tmp_path_factory.mktemp("empty") / "tracker.db"
+    open_database(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture(scope="session")
 def template(postgresql: Any) -> str:
     """Name of a PostgreSQL database with the tracker's schema; a copy of it is quicker than a migration."""
     url = postgresql.create()
@@ -58,6 +67,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database."""
     if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("empty_tracker"), tmp_path / "tracker.db")
         yield f"sqlite:///{tmp_path / 'tracker.db'}"
         return
     cluster = request.getfixturevalue("postgresql")
@@ -75,8 +85,9 @@ def tracker(database_url: str) -> Iterator[Tracker]:
 
 
 @pytest.fixture
-def sqlite_tracker(tmp_path: Path) -> Iterator[Tracker]:
+def sqlite_tracker(tmp_path: Path, empty_tracker: Path) -> Iterator[Tracker]:
     """A tracker on SQLite, for what concerns its file."""
+    shutil.copy(empty_tracker, tmp_path / "tracker.db")
     database = open_database(f"sqlite:///{tmp_path / 'tracker.db'}")
     yield Tracker(database)
     database.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,11 +39,10 @@ def test_a_new_database_is_what_the_models_say(tracker: Any, database_url: str) 
 
 
 @pytest.fixture
-def first_url(request: pytest.FixtureRequest, database_url: str) -> Any:
+def first_url(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Any:
     """A database of the first schema: two runs' worth of rows, and more points than fit one page."""
-    url = database_url
-    if not url.startswith("sqlite"):
-        url = request.getfixturevalue("postgresql").create()
+    is_sqlite = database_url.startswith("sqlite")
+    url = f"sqlite:///{tmp_path / 'first.db'}" if is_sqlite else request.getfixturevalue("postgresql").create()
     engine = _engine(url)
     with engine.begin() as connection:
         context = MigrationContext.configure(connection)
