@@ -69,7 +69,7 @@ def first_url(request: pytest.FixtureRequest, database_url: str, tmp_path: Path)
         connection.execute(text("INSERT INTO metric_texts (metric_id, text) VALUES (3001, :text)"), {"text": "a\t"})
     engine.dispose()
     yield url
-    if url != database_url:
+    if not is_sqlite:
         request.getfixturevalue("postgresql").drop(url)
 
 
