@@ -1,1 +1,1 @@
-"""The HTTP side of the tracker: middleware and routers."""
+"""The read API, login, health and the addresses of pages, as routers."""
