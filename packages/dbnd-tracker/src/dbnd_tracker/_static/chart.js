@@ -1,17 +1,11 @@
 // A line chart on a canvas: lines with gaps, bands where a value stands for many points, hover, zoom.
 
-import { linearTicks, logTicks, number, relativeTicks, stepTicks, timeTicks } from "./scale.js";
+import { COLOURS, Drawing, LEFT, RIGHT, TOP } from "./drawing.js";
+import { number } from "./scale.js";
 import { duration, localTime } from "./times.js";
 
-const LEFT = 58;
-const RIGHT = 12;
-const TOP = 10;
-const BOTTOM = 24;
-const COLOURS = 10;
-const FEW = 60;
 const SMALLEST_DRAG = 6;
 const ROWS_OF_TIP = 12;
-const TICKS = { step: stepTicks, index: stepTicks, time: timeTicks, relative: relativeTicks };
 
 /** `values` smoothed exponentially, without the pull to zero at the start; null stays null and breaks nothing. */
 export function smoothed(values, weight) {
@@ -130,177 +124,13 @@ export class Chart {
   draw() {
     const { width, height } = this.size();
     if (!width || !height || !this.lines.length) return;
-    const ratio = devicePixelRatio || 1;
-    this.canvas.width = Math.round(width * ratio);
-    this.canvas.height = Math.round(height * ratio);
-    const pen = this.canvas.getContext("2d");
-    pen.scale(ratio, ratio);
-    const style = getComputedStyle(document.documentElement);
-    const colour = (name) => style.getPropertyValue(`--${name}`).trim();
-    this.colours = Array.from({ length: COLOURS }, (_, i) => colour(`c${i}`));
     const view = this.view();
-    const range = this.range(view);
-    const scaled = this.options.log ? Math.log10 : (value) => value;
-    const [bottom, top] = range.map(scaled);
-    // Halves, because a range may be wider than the largest double.
-    const px = (x) => LEFT + ((x - view[0]) / (view[1] - view[0])) * (width - LEFT - RIGHT);
-    const py = (y) =>
-      height - BOTTOM - ((scaled(y) / 2 - bottom / 2) / (top / 2 - bottom / 2)) * (height - TOP - BOTTOM);
-    this.place = { px, py };
-    this.drawAxes(pen, { width, height, view, range, px, py, colour });
-    pen.save();
-    pen.beginPath();
-    pen.rect(LEFT, TOP - 6, width - LEFT - RIGHT, height - TOP - BOTTOM + 12);
-    pen.clip();
-    for (const line of this.lines) this.drawLine(pen, line, this.colours[line.colour % COLOURS], { px, py, height });
-    this.drawHover(pen, { height, colour });
-    pen.restore();
-  }
-
-  drawAxes(pen, { width, height, view, range, px, py, colour }) {
-    pen.font = "11px system-ui, sans-serif";
-    pen.lineWidth = 1;
-    const ys = (this.options.log ? logTicks : linearTicks)(...range, Math.max(Math.floor(height / 45), 2));
-    pen.textAlign = "right";
-    pen.textBaseline = "middle";
-    for (const [at, label] of ys) {
-      const y = Math.round(py(at)) + 0.5;
-      pen.strokeStyle = colour("line");
-      pen.beginPath();
-      pen.moveTo(LEFT, y);
-      pen.lineTo(width - RIGHT, y);
-      pen.stroke();
-      pen.fillStyle = colour("quiet");
-      pen.fillText(label, LEFT - 7, y, LEFT - 8);
-    }
-    pen.textBaseline = "top";
-    for (const [at, label] of TICKS[this.options.axis](...view, Math.max(Math.floor((width - LEFT) / 70), 1))) {
-      const x = px(at);
-      if (x < LEFT - 1 || x > width - RIGHT + 1) continue;
-      const half = pen.measureText(label).width / 2;
-      pen.textAlign = x + half > width ? "right" : "center";
-      pen.fillText(label, pen.textAlign === "right" ? width : x, height - BOTTOM + 8);
-    }
-    pen.strokeStyle = colour("strong-line");
-    pen.beginPath();
-    pen.moveTo(LEFT, height - BOTTOM + 0.5);
-    pen.lineTo(width - RIGHT, height - BOTTOM + 0.5);
-    pen.stroke();
-  }
-
-  /** Parts of a line without a gap, as [start, end) of its indices. */
-  parts(line, values) {
-    const shows = (value) => value !== null && !(this.options.log && value <= 0);
-    const found = [];
-    let start = -1;
-    for (let i = 0; i <= values.length; i += 1) {
-      if (i < values.length && shows(values[i])) {
-        if (start < 0) start = i;
-      } else if (start >= 0) {
-        found.push([start, i]);
-        start = -1;
-      }
-    }
-    return found;
-  }
-
-  drawLine(pen, line, colour, { px, py, height }) {
-    pen.strokeStyle = colour;
-    pen.fillStyle = colour;
-    pen.lineJoin = "round";
-    const parts = this.parts(line, line.y);
-    const strength = line.isFaint ? 0.15 : 1;
-    if (!line.exact) {
-      pen.globalAlpha = strength * (line.smooth ? 0.13 : 0.24);
-      for (const [start, end] of parts) this.drawBand(pen, line, start, end, { px, py });
-    }
-    pen.globalAlpha = strength * (line.smooth ? 0.28 : 1);
-    pen.lineWidth = line.smooth ? 1 : 1.6;
-    for (const [start, end] of parts) this.stroke(pen, line.x, line.y, start, end, { px, py });
-    pen.globalAlpha = strength;
-    if (line.smooth) {
-      pen.lineWidth = 2;
-      for (const [start, end] of this.parts(line, line.smooth)) {
-        this.stroke(pen, line.x, line.smooth, start, end, { px, py });
-      }
-    }
-    const shown = parts.reduce((sum, [start, end]) => sum + end - start, 0);
-    for (const [start, end] of parts) {
-      if (shown > FEW && end - start > 1) continue;
-      for (let i = start; i < end; i += 1) {
-        pen.beginPath();
-        pen.arc(px(line.x[i]), py(line.y[i]), end - start > 1 ? 2.2 : 3, 0, 2 * Math.PI);
-        pen.fill();
-      }
-    }
-    this.drawGaps(pen, line, { px, height });
-    pen.globalAlpha = 1;
-  }
-
-  drawBand(pen, line, start, end, { px, py }) {
-    const positive = (value, other) => (this.options.log && value <= 0 ? other : value);
-    pen.beginPath();
-    for (let i = start; i < end; i += 1) pen.lineTo(px(line.x[i]), py(line.high[i]));
-    for (let i = end - 1; i >= start; i -= 1) pen.lineTo(px(line.x[i]), py(positive(line.low[i], line.y[i])));
-    pen.closePath();
-    pen.fill();
-    // A single point far out makes a band of no width: its edge keeps it visible.
-    pen.lineWidth = 1;
-    pen.stroke();
-  }
-
-  stroke(pen, xs, ys, start, end, { px, py }) {
-    pen.beginPath();
-    for (let i = start; i < end; i += 1) pen.lineTo(px(xs[i]), py(ys[i]));
-    pen.stroke();
-  }
-
-  /** NaN is a cross at the foot of the chart, an infinity an arrow at its head or foot. */
-  drawGaps(pen, line, { px, height }) {
-    pen.lineWidth = 1.5;
-    for (const [at, name] of line.gaps) {
-      const x = px(at);
-      const y = name === "Infinity" ? TOP : height - BOTTOM - 4;
-      pen.beginPath();
-      if (name === "NaN") {
-        pen.moveTo(x - 3, y - 3);
-        pen.lineTo(x + 3, y + 3);
-        pen.moveTo(x + 3, y - 3);
-        pen.lineTo(x - 3, y + 3);
-        pen.stroke();
-      } else {
-        const tip = name === "Infinity" ? -4 : 4;
-        pen.moveTo(x, y + tip);
-        pen.lineTo(x - 4, y - tip);
-        pen.lineTo(x + 4, y - tip);
-        pen.fill();
-      }
-    }
-  }
-
-  drawHover(pen, { height, colour }) {
-    if (this.drag) {
-      pen.fillStyle = colour("accent");
-      pen.globalAlpha = 0.18;
-      pen.fillRect(this.drag.from, TOP, this.drag.to - this.drag.from, height - TOP - BOTTOM);
-      pen.globalAlpha = 1;
-    }
-    if (this.hover === null) return;
-    const { px, py } = this.place;
-    pen.strokeStyle = colour("quiet");
-    pen.lineWidth = 1;
-    pen.beginPath();
-    pen.moveTo(px(this.hover), TOP);
-    pen.lineTo(px(this.hover), height - BOTTOM);
-    pen.stroke();
-    for (const { line, at } of this.under(this.hover)) {
-      const value = line.smooth ? line.smooth[at] : line.y[at];
-      if (value === null || (this.options.log && value <= 0)) continue;
-      pen.fillStyle = this.colours[line.colour % COLOURS];
-      pen.beginPath();
-      pen.arc(px(line.x[at]), py(value), 4, 0, 2 * Math.PI);
-      pen.fill();
-    }
+    this.drawing = new Drawing(this.canvas, { width, height, view, range: this.range(view), log: this.options.log });
+    this.drawing.axes(this.options.axis);
+    this.drawing.clip();
+    for (const line of this.lines) this.drawing.line(line);
+    if (this.drag) this.drawing.drag(this.drag.from, this.drag.to);
+    if (this.hover !== null) this.drawing.hover(this.hover, this.under(this.hover));
   }
 
   /** The value of each line that is nearest to `x`. */
@@ -343,7 +173,7 @@ export class Chart {
     if (speaks) this.said.textContent = this.tip.textContent;
     this.tip.hidden = false;
     this.draw();
-    const left = this.place.px(this.hover);
+    const left = this.drawing.px(this.hover);
     const beside = left > this.size().width / 2 ? left - this.tip.offsetWidth - 10 : left + 10;
     this.tip.style.left = `${Math.min(Math.max(beside, 0), Math.max(this.size().width - this.tip.offsetWidth, 0))}px`;
     this.tip.style.top = `${TOP}px`;
