@@ -42,6 +42,7 @@ from dbnd._tracking.contracts import (
     AccessError,
     Batch,
     BusyError,
+    Destination,
     NotATrackerError,
     PartlyAppliedError,
     Reader,
@@ -53,7 +54,7 @@ from dbnd._tracking.contracts import (
     TransportFactory,
     UnreachableError,
 )
-from dbnd._tracking.outbox import close_all
+from dbnd._tracking.outbox import Outbox, close_all
 
 __all__ = [
     "DELETED",
@@ -73,9 +74,11 @@ __all__ = [
     "Batch",
     "BusyError",
     "DatasetOperation",
+    "Destination",
     "ErrorInfo",
     "Group",
     "NotATrackerError",
+    "Outbox",
     "ParentTaskRun",
     "PartlyAppliedError",
     "Reader",

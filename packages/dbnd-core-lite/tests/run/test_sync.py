@@ -118,7 +118,7 @@ def test_an_unreachable_tracker_keeps_everything(server, free_port):
     leave(url, 3)
     there = load_config(conf={"core.databand_url": url})
     report = Sync(journal_folder(), there).deliver(patience=PATIENCE)
-    assert list(report.unreachable) == [url]
+    assert list(report.unreachable) == [f"the tracker {url}"]
     assert not report.is_complete
     assert sum(leftover.events for leftover in find(journal_folder())) == 3
 
@@ -135,7 +135,7 @@ def test_events_for_another_tracker_are_named_and_get_no_credentials(server):
     leave("http://another:1", 1, 2)
     leave(server.url, 3)
     report = deliver(server)
-    assert report.elsewhere == {"http://another:1": 2}
+    assert {each.name: events for each, events in report.elsewhere.items()} == {"the tracker http://another:1": 2}
     assert not report.is_complete
     assert numbers(server) == [3]
     assert [leftover.events for leftover in find(journal_folder())] == [2]
@@ -333,7 +333,7 @@ def test_the_command_lists_and_sends_nothing(sync, server):
         ["1", "waiting", "http://another:1"],
     ]
     rows = json.loads(sync("--list", "--json").stdout)
-    assert [(row["events"], row["tracker"], row["process"]) for row in rows] == [
+    assert [(row["events"], row["destination"], row["process"]) for row in rows] == [
         (2, server.url, os.getpid()),
         (1, "http://another:1", os.getpid()),
     ]

@@ -20,7 +20,7 @@ def start(tmp_path, scripted):
 
     def start(*script):
         journal, transport = Journal(tmp_path / "journal", "u"), scripted(*script)
-        sender = Sender(journal, transport, "u")
+        sender = Sender(journal, transport, "the tracker u")
         made.append((journal, sender))
         return journal, sender, transport
 

@@ -13,20 +13,16 @@ from dbnd._journal.leftovers import Leftover, find, tidy
 from dbnd._journal.leftovers import discard as discard_file
 from dbnd._run.sync import Report, Sync
 from dbnd._terminal import console
-from dbnd._terminal.text import Shown, duration
+from dbnd._terminal.text import Shown, capitalised, duration
 
 # Seconds for which a tracker that answers, but takes nothing, is tried.
 _PATIENCE: Final = 30.0
-_ELSEWHERE: Final = (
-    "{1} events are for the tracker {0}, which is not the configured one: `dbnd sync --set-config "
-    "core.databand_url={0}` sends them, and `dbnd sync --discard` removes them."
-)
 
 
 @click.command()
 @click.option("--list", "list_", is_flag=True, help="List what is not delivered, and send nothing.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent where, and send nothing.")
-@click.option("--retry-dead", is_flag=True, help="Send the events that the tracker has refused once more, too.")
+@click.option("--retry-dead", is_flag=True, help="Send the events that were refused once more, too.")
 @click.option("--discard", is_flag=True, help="Deliver what can be, show what cannot, and remove that for good.")
 @click.option("-y", "--yes", is_flag=True, help="With --discard: do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
@@ -90,7 +86,7 @@ def _table(found: list[Leftover]) -> Shown:
         (str(x.events), x.state, x.header.url if x.header else "", duration(x.age), x.problem or str(x.path))
         for x in found
     ]
-    return console.table(("events", "state", "tracker", "age", "file"), cells, whole_last=True)
+    return console.table(("events", "state", "destination", "age", "file"), cells, whole_last=True)
 
 
 def _list(found: list[Leftover], *, as_json: bool) -> None:
@@ -98,7 +94,7 @@ def _list(found: list[Leftover], *, as_json: bool) -> None:
         rows = [
             {
                 "file": str(leftover.path),
-                "tracker": leftover.header.url if leftover.header else None,
+                "destination": leftover.header.url if leftover.header else None,
                 "events": leftover.events,
                 "state": leftover.state,
                 "process": leftover.header.pid if leftover.header else None,
@@ -117,9 +113,11 @@ def _announce(work: Sync) -> None:
             console.result(leftover.problem or "")
             continue
         what = f"{leftover.events} events of {leftover.path} for {leftover.header.url}"
-        is_sent = work.url_of(leftover) is not None
-        verb = "would be sent" if is_sent else "would not be sent, because it is not the configured tracker"
-        console.result(f"{what} {verb}.")
+        destination = work.destination_of(leftover.header)
+        if destination.url is None:
+            console.result(f"{what} would not be sent, because that is not configured here: {destination.hint}.")
+        else:
+            console.result(f"{what} would be sent.")
 
 
 def _say(report: Report) -> None:
@@ -128,18 +126,27 @@ def _say(report: Report) -> None:
     elif report.is_complete:
         console.success("Nothing waits to be delivered.")
     if report.dropped:
-        console.info(f"{report.dropped} of them were dropped by the tracker, because their runs were deleted.")
+        console.info(f"{report.dropped} of them were dropped, because their runs were deleted.")
     if report.refused:
         console.error(f"{report.refused} events were refused ({report.reason}): `dbnd sync --list` shows all.")
     for problem in report.problems:
         console.warning(problem)
+    for path, events in report.damaged.items():
+        console.error(
+            f"{events} events are damaged and lost; their bytes are kept in {path}: look at it, and remove it."
+        )
+    _say_what_waits(report)
+
+
+def _say_what_waits(report: Report) -> None:
     for pid, events in report.in_use.items():
         console.info(f"{events} events are in use by process {pid}, which delivers them itself.")
-    for found, sentence in (
-        (report.damaged, "{1} events are damaged and lost; their bytes are kept in {0}: look at it, and remove it."),
-        (report.busy, "{1} events of {0} are left, because another process has it now: try again later."),
-        (report.unreachable, "The tracker {0} does not take events ({1}); they are kept: try again later."),
-        (report.elsewhere, _ELSEWHERE),
-    ):
-        for where, what in found.items():
-            console.error(sentence.format(where, what))
+    for path, events in report.busy.items():
+        console.error(f"{events} events of {path} are left, because another process has it now: try again later.")
+    for name, why in report.unreachable.items():
+        console.error(f"{capitalised(name)} does not take events ({why}); they are kept: try again later.")
+    for destination, events in report.elsewhere.items():
+        console.error(
+            f"{events} events are for {destination.name}, which is not configured here: {destination.hint}, and "
+            "`dbnd sync --discard` removes them."
+        )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dbnd._config.config import Config
     from dbnd._config.settings import Settings
     from dbnd._model.run import TaskRun
-    from dbnd._tracking.contracts import Transport, TransportFactory
+    from dbnd._tracking.contracts import Destination, Transport, TransportFactory
 
 
 @hookimpl
@@ -47,6 +47,19 @@ def _http(url: str, config: Config) -> Transport:
     from dbnd._http.transport import HttpTransport
 
     return HttpTransport(url, config.settings(CoreSettings))
+
+
+@hookimpl
+def dbnd_destination(url: str, config: Config) -> Destination:
+    """The configured tracker, or a file, which asks for no token."""
+    from dbnd._base.masking import mask_url
+    from dbnd._context.registry import configured_url
+    from dbnd._tracking.contracts import Destination, tracker_name
+
+    configured = configured_url(config)
+    known = configured if configured and mask_url(configured) == url else None
+    hint = f"`dbnd sync --set-config core.databand_url={url}` sends them"
+    return Destination(tracker_name(url), known or (url if url.startswith("sqlite:") else None), hint)
 
 
 @hookimpl

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
 
+    from dbnd._config.config import Config
     from dbnd._config.settings import Settings
     from dbnd._context.current import DatabandContext
     from dbnd._model.run import TaskRun
-    from dbnd._tracking.contracts import ReaderFactory, TransportFactory
+    from dbnd._tracking.contracts import Destination, ReaderFactory, TransportFactory
 
 hookspec = pluggy.HookspecMarker("dbnd")
 hookimpl = pluggy.HookimplMarker("dbnd")
@@ -73,6 +74,11 @@ def dbnd_commands() -> Iterable[Command]:  # type: ignore[empty-body]
 @hookspec
 def dbnd_transports() -> Mapping[str, TransportFactory]:  # type: ignore[empty-body]
     """Return transport factories by URL scheme: each takes the databand URL and the configuration."""
+
+
+@hookspec
+def dbnd_destination(url: str, config: Config) -> Destination | None:
+    """Return what ``url``, which a journal names without credentials, stands for; None if it is not of the plugin."""
 
 
 @hookspec

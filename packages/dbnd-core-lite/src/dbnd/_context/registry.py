@@ -18,7 +18,7 @@ from dbnd._context.plugins import plugins
 from dbnd._tracking.client import TrackingAPIClient
 
 if TYPE_CHECKING:
-    from dbnd._tracking.contracts import Reader, Transport
+    from dbnd._tracking.contracts import Destination, Reader, Transport
 
 
 def load_config(*, conf: Mapping[str, Any] | None = None, lenient: bool = False) -> Config:
@@ -82,6 +82,12 @@ def create_transport(url: str, config: Config) -> Transport:
         f"core.databand_url = {mask_url(url)!r} ({source}) cannot be used: "
         f"its scheme is none of {', '.join(sorted(factories))}.{hint}"
     )
+
+
+def destination_of(url: str, config: Config) -> Destination:
+    """What the URL in a journal stands for: a plugin says so, or else it is a tracker."""
+    found: Destination = plugins().call("dbnd_destination", reverse=True, url=url, config=config)[0]
+    return found
 
 
 def create_reader(config: Config) -> Reader:

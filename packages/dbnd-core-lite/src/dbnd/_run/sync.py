@@ -1,7 +1,7 @@
 """Delivery of what earlier processes could not deliver, for `dbnd sync` and, quietly, beside `dbnd run`.
 
-Only files whose process is gone are touched, oldest first, and those of one process one after the other. Events go to
-the tracker that their file names; the credentials of the configured tracker go to no other one.
+Only files whose process is gone are touched, oldest first, and those of one process one after the other. Events go
+where their file says, with the credentials that the configuration has for just that.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from typing import TYPE_CHECKING, Final
 from dbnd._base.clock import monotonic
 from dbnd._base.errors import ConfigError
 from dbnd._base.forks import start
-from dbnd._base.masking import mask_url
 from dbnd._base.paths import journal_folder
 from dbnd._config.settings import CoreSettings
-from dbnd._context.registry import configured_url, create_transport
+from dbnd._context.registry import configured_url, create_transport, destination_of
 from dbnd._journal import ownership
 from dbnd._journal.file import JournalFile
-from dbnd._journal.header import JournalFormatError
+from dbnd._journal.header import Header, JournalFormatError
 from dbnd._journal.leftovers import Leftover, find, is_empty, look_at, tidy
 from dbnd._terminal import console
-from dbnd._tracking.contracts import BusyError, Transport, TransportError
+from dbnd._tracking.contracts import BusyError, Destination, Transport, TransportError
 from dbnd._tracking.delivery import Backoff, Delivery
 
 if TYPE_CHECKING:
@@ -51,12 +50,12 @@ class Report:
     delivered: int = 0
     dropped: int = 0  # of those that were delivered, by the tracker, because their runs were deleted
     refused: int = 0
-    reason: str = ""  # why a tracker has refused the first of them, and where that is kept
+    reason: str = ""  # why the first of them was refused, and where that is kept
     damaged: Counter[Path] = field(default_factory=Counter)  # lost, by the file that their bytes are kept in
-    unreachable: dict[str, str] = field(default_factory=dict)  # why a tracker takes no events, by its name
+    unreachable: dict[str, str] = field(default_factory=dict)  # why a destination takes no events, by its name
     busy: Counter[Path] = field(default_factory=Counter)  # left to other processes, by the file that they are in
     in_use: Counter[int] = field(default_factory=Counter)  # left to the living processes that log them, by their ids
-    elsewhere: Counter[str] = field(default_factory=Counter)  # for trackers that are not the configured one
+    elsewhere: Counter[Destination] = field(default_factory=Counter)  # for what is not configured here
     problems: list[str] = field(default_factory=list)  # what else was wrong, as sentences
 
     @property
@@ -78,8 +77,7 @@ class Sync:
     hurry: threading.Event | None = None  # until it is set, the interpreter is left to others most of the time
 
     def __post_init__(self) -> None:
-        url = configured_url(self.config)
-        self._configured = {mask_url(url): url} if url else {}
+        self._destinations: dict[str, Destination] = {}
         self._all = [x for x in find(self.folder) if not x.is_damaged and (self.retry_dead or not x.is_dead)]
         self.found = [leftover for leftover in self._all if not leftover.is_in_use]
         self.in_use = [leftover for leftover in self._all if leftover.is_in_use]
@@ -88,11 +86,11 @@ class Sync:
         self._patience = 0.0
         self._progress: Callable[[int], None] | None = None
 
-    def url_of(self, leftover: Leftover) -> str | None:
-        """Where the events of a file may be sent: to the configured tracker, or to a file, which asks for no token."""
-        assert leftover.header is not None
-        url = leftover.header.url
-        return self._configured.get(url, url if url.startswith("sqlite:") else None)
+    def destination_of(self, header: Header) -> Destination:
+        """Where the events of a file may be sent."""
+        if header.url not in self._destinations:
+            self._destinations[header.url] = destination_of(header.url, self.config)
+        return self._destinations[header.url]
 
     def deliver(self, *, patience: float, waits: bool = True, progress: Callable[[int], None] | None = None) -> Report:
         """Send everything that was found.
@@ -128,13 +126,14 @@ class Sync:
         """Deliver files up to the first one that another process has; returns that one and what follows."""
         for number, leftover in enumerate(chain):
             assert leftover.header is not None
-            name, url = leftover.header.url, self.url_of(leftover)
+            destination = self.destination_of(leftover.header)
+            url = destination.url
             if url is None:
                 if leftover.is_in_use:
                     return chain[number:]
-                self._report.elsewhere[name] += leftover.events
+                self._report.elsewhere[destination] += leftover.events
                 continue
-            if name in self._report.unreachable or self._is_over():
+            if destination.name in self._report.unreachable or self._is_over():
                 break
             try:
                 if url not in self.transports:
@@ -169,7 +168,7 @@ class Sync:
                 turn = backoff.next_attempt(impatient=True)
                 is_hopeless = not has_answered and not isinstance(error, BusyError)
                 if is_hopeless or turn > min(self.deadline, taken_at + self._patience):
-                    self._report.unreachable[file.header.url] = str(error)
+                    self._report.unreachable[self.destination_of(file.header).name] = str(error)
                     return
                 self.stop.wait(max(0.0, turn - monotonic()))
             else:

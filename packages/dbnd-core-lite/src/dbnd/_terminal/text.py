@@ -114,6 +114,11 @@ def pad(text: str, columns: int) -> str:
     return text + " " * (columns - width(text))
 
 
+def capitalised(text: str) -> str:
+    """``text`` as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
 def number(value: object) -> str:
     """A value of a metric: a number with five digits that count, anything else as a line of text."""
     if isinstance(value, bool) or not isinstance(value, int | float):

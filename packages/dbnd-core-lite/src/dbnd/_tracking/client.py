@@ -28,19 +28,9 @@ class TrackingAPIClient(Outbox):
     A call costs one append to a file and never raises: trouble with disk, network or tracker is counted and said, and
     never reaches the caller. Any number of threads may call.
 
-    Args:
-        url: The tracker: http(s), or a URL that an installed transport serves.
-        config: Time-outs, credentials and the rest of the transport's settings.
-        make_transport: Makes what carries events to ``url``.
-
     Attributes:
-        name: The tracker as messages name it: the URL without credentials.
-        dropped: Number of events that could not be kept, and are lost.
         watch: Called with the groups of every ``log_metrics``, for what shows a run while it goes on. The caller of a
             log call waits for it, and a forked child does not inherit it.
-
-    Raises:
-        ConfigError: No transport serves the URL's scheme.
     """
 
     def __init__(self, url: str, config: Config, make_transport: TransportFactory) -> None:
@@ -82,7 +72,7 @@ class TrackingAPIClient(Outbox):
     def log_metrics(self, groups: list[Group]) -> None:
         """Report metrics, params and tags, in one event: groups that ``dbnd.tracking.group`` has made."""
         if groups:
-            self._keep("log_metrics", groups)
+            self.keep("log_metrics", groups)
             if watch := self.watch:  # which another thread may end
                 watch(groups)
 
@@ -114,7 +104,7 @@ class TrackingAPIClient(Outbox):
         except Exception as error:  # noqa: BLE001  text forms of the user's objects come from his own code
             self.drop(call, error)
             return None
-        return self._keep(call, body)
+        return self.keep(call, body)
 
     @property
     def heartbeats(self) -> bool:

@@ -1,4 +1,7 @@
-"""What carries events to a tracker and reads them back: the contracts of transports and readers, and their errors."""
+"""What carries events to a tracker and reads them back: the contracts of transports and readers, and their errors.
+
+A plugin may send events to something else than a tracker; the contract of transports is the same.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbnd._base.errors import DatabandError
+from dbnd._base.masking import mask_url
 from dbnd._model.points import Group, wire_text
 
 if TYPE_CHECKING:
@@ -95,6 +99,26 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Release connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What the URL in a journal stands for.
+
+    Args:
+        name: How messages name it, without credentials, as "the tracker http://host".
+        url: Where to send to, with credentials; None where this configuration does not send there.
+        hint: What sends there, as a clause: "`dbnd sync --set-config core.databand_url=http://host` sends them".
+    """
+
+    name: str
+    url: str | None
+    hint: str
+
+
+def tracker_name(url: str) -> str:
+    """How messages name the tracker at ``url``."""
+    return f"the tracker {mask_url(url)}"
 
 
 TransportFactory = Callable[[str, "Config"], Transport]

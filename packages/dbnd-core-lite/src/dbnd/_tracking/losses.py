@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from dbnd._journal.records import Record
+from dbnd._terminal.text import capitalised
 
 
 class Losses:
     """What one sender could not deliver for good; ``warn`` says a sentence at most once a minute."""
 
-    def __init__(self, tracker: str, warn: Callable[[str], None]) -> None:
-        self._tracker = tracker
+    def __init__(self, name: str, warn: Callable[[str], None]) -> None:
+        self._name = name
         self._warn = warn
         self.dead = 0  # events that the tracker has refused, or that cannot be read
         self.damaged = 0  # events whose bytes in the journal have been changed
@@ -34,15 +35,13 @@ class Losses:
         self._dead_path = path
         if record.call == "init_run" and isinstance(record.body, dict):
             self.refused_runs.add(record.body.get("init_args", {}).get("run_uid"))
-        who = "An event could not be sent" if record.line else f"The tracker {self._tracker} refused an event"
+        who = "An event could not be sent" if record.line else f"{capitalised(self._name)} refused an event"
         self._warn(f"{who} ({record.call}: {reason}); it is kept in {path}.")
 
     def drop(self, dropped: Counter[str]) -> None:
         """Count events of deleted runs."""
         for run_uid in dropped.keys() - self.dropped.keys():
-            self._warn(
-                f"The run {run_uid} was deleted from the tracker {self._tracker}: what it still logs is dropped."
-            )
+            self._warn(f"The run {run_uid} was deleted from {self._name}: what it still logs is dropped.")
         self.dropped.update(dropped)
 
     def counts(self) -> tuple[int, ...]:
@@ -54,8 +53,8 @@ class Losses:
         dead, damaged, dropped = self.counts()
         runs = ", ".join(self.dropped)
         found = [
-            (dead, f"were refused by {self._tracker}; they are kept in {self._dead_path}."),
+            (dead, f"were refused by {self._name}; they are kept in {self._dead_path}."),
             (damaged, f"in the journal are damaged and lost; their bytes are kept in {self._damaged_path}."),
-            (dropped, f"were dropped by {self._tracker}, because their runs were deleted: {runs}."),
+            (dropped, f"were dropped by {self._name}, because their runs were deleted: {runs}."),
         ]
         return [f"{count} events {what}" for count, what in found if count]

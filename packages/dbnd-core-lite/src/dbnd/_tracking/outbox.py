@@ -1,4 +1,7 @@
-"""The outbox: where events wait for one tracker, from the log call on until the tracker has them."""
+"""The outbox: where events wait for one tracker, from the log call on until the tracker has them.
+
+A plugin may have one for something else than a tracker, with a transport of its own.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from dbnd._journal.folders import make_private, spares_of
 from dbnd._journal.journal import Journal, JournalClosedError
 from dbnd._model.error_info import message_of
 from dbnd._terminal import console
-from dbnd._tracking.contracts import Transport, TransportFactory
+from dbnd._tracking.contracts import Transport, TransportFactory, tracker_name
 from dbnd._tracking.sender import Sender
 
 if TYPE_CHECKING:
@@ -30,15 +33,33 @@ _LONGEST_DRAIN: Final = 300.0
 
 
 class Outbox:
-    """Keeps events in a journal, which the first of them makes, and has a sender deliver them."""
+    """Keeps events in a journal, which the first of them makes, and has a sender deliver them.
+
+    Args:
+        url: Where they go; its scheme says by which transport.
+        config: Time-outs, credentials and the rest of the transport's settings.
+        make_transport: Makes what carries events to ``url``.
+        destination: How messages name what is at ``url``, without credentials; unset, as a tracker.
+
+    Attributes:
+        name: The URL without credentials.
+        destination: How messages name what is there.
+        dropped: Number of events that could not be kept, and are lost.
+
+    Raises:
+        ConfigError: No transport serves the URL's scheme.
+    """
 
     is_over: ClassVar[bool] = False
     """Whether the process has come to its end: what is logged then is delivered by the log call itself."""
     _of_parents: ClassVar[list[object]] = []
 
-    def __init__(self, url: str, config: Config, make_transport: TransportFactory) -> None:
+    def __init__(
+        self, url: str, config: Config, make_transport: TransportFactory, *, destination: str | None = None
+    ) -> None:
         self.url: Final = url
         self.name: Final = mask_url(url)
+        self.destination: Final = destination or tracker_name(url)
         self._config, self._settings = config, config.settings(CoreSettings)
         self._make_transport = make_transport
         # Made here, in the caller's thread, and not by the sender: two threads importing the same libraries at once
@@ -103,7 +124,7 @@ class Outbox:
             else:
                 self._sender.use(transport)
 
-    def _keep(self, call: str, body: object) -> Sender | None:
+    def keep(self, call: str, body: object) -> Sender | None:
         """Keep an event and have it delivered; returns its sender, or None where it is lost. It never raises."""
         try:
             while True:
@@ -139,7 +160,7 @@ class Outbox:
                     self._unopened, self._open_again_at = error, monotonic() + 5
                     raise
                 self._unopened = self._transport = None
-                self._sender = Sender(journal, transport, self.name)
+                self._sender = Sender(journal, transport, self.destination)
                 self._told = (0, 0, 0, 0, self._told[-1])  # of events in an earlier journal
                 _close_at_exit_of_child()
             return self._sender
@@ -160,7 +181,7 @@ class Outbox:
         patience = max(0.0, self._settings.flush_timeout - self._waited)
         started = monotonic()
         try:
-            with console.progress(f"Delivering to {self.name}", sender.journal.unsent) as progress:
+            with console.progress(f"Delivering to {self.destination}", sender.journal.unsent) as progress:
                 done = sender.flush(patience, progress, longest=_LONGEST_DRAIN if patience else 0.0)
         except BaseException:
             self._waited = self._settings.flush_timeout
@@ -233,7 +254,7 @@ class Outbox:
             )
         why = f"does not take them ({sender.trouble})" if sender.trouble else f"was still at work ({sender.outcome})"
         return (
-            f"{unsent} events are not delivered, because the tracker {self.name} {why}; "
+            f"{unsent} events are not delivered, because {self.destination} {why}; "
             f"they wait in {path}: `dbnd sync` or the next `dbnd run` sends them."
         )
 
@@ -273,7 +294,7 @@ def close_all() -> None:
         try:
             problem = outbox.close()
         except Exception as error:  # noqa: BLE001  a transport may come from a plugin; the others end, too
-            problem = f"The client of {outbox.name} did not end as it should ({type(error).__name__}: {error})."
+            problem = f"The client of {outbox.destination} did not end as it should ({type(error).__name__}: {error})."
         if problem:
             console.warning(problem)
 

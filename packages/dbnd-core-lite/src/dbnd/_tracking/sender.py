@@ -24,6 +24,7 @@ from dbnd._base.clock import monotonic
 from dbnd._base.forks import start
 from dbnd._journal.journal import Journal
 from dbnd._terminal import console
+from dbnd._terminal.text import capitalised
 from dbnd._tracking.contracts import BusyError, Transport, TransportError
 from dbnd._tracking.delivery import Backoff, Delivery
 from dbnd._tracking.losses import Losses
@@ -56,7 +57,7 @@ class _Heartbeat:
 
 
 class Sender:
-    """Delivers one journal through one transport, and closes both."""
+    """Delivers one journal through one transport, and closes both; messages name where to by ``name``."""
 
     def __init__(self, journal: Journal, transport: Transport, name: str) -> None:
         self.journal: Final = journal
@@ -263,7 +264,9 @@ class Sender:
         self._is_absent = not (self._has_answered or isinstance(error, BusyError))
         self._backoff.failed(error)
         if not self._draining.is_set():
-            self._warn(f"The tracker {self._name} does not take events ({self.trouble}); they are kept and sent later.")
+            self._warn(
+                f"{capitalised(self._name)} does not take events ({self.trouble}); they are kept and sent later."
+            )
 
     def _rest_after(self, busy: float) -> float:
         """Seconds to leave the interpreter to the training, after ``busy`` seconds of processor time."""

@@ -1,0 +1,74 @@
+"""A plugin sends events to something else than a tracker: by its own transport, with its own words."""
+
+from __future__ import annotations
+
+import pytest
+
+from dbnd import hookimpl
+from dbnd._base.paths import journal_folder
+from dbnd._context.plugins import plugins
+from dbnd._context.registry import create_transport, destination_of, load_config
+from dbnd._journal.leftovers import find
+from dbnd._run.sync import Sync
+from dbnd.tracking import Destination, Outbox, UnreachableError
+
+NAME = "the store of shelves"
+
+
+class Shelves:
+    """A plugin with a transport of its own."""
+
+    def __init__(self, transport):
+        self.transport, self.whole_url, self.asked = transport, None, []
+
+    @hookimpl
+    def dbnd_transports(self):
+        return {"shelf": self.at}
+
+    @hookimpl
+    def dbnd_destination(self, url, config):
+        return Destination(NAME, self.whole_url, "build a shelf") if url.startswith("shelf:") else None
+
+    def at(self, url, config):
+        self.asked.append(url)
+        return self.transport
+
+
+@pytest.fixture
+def shelves(scripted):
+    made, manager = Shelves(scripted(*[UnreachableError("it is closed")] * 100)), plugins()
+    manager.register(made, "shelves")
+    yield made
+    manager._pluggy.unregister(made)
+    manager.infos.pop()
+
+
+def test_an_outbox_keeps_what_is_not_taken_and_a_sync_delivers_it(shelves, capsys):
+    outbox = Outbox("shelf:a", load_config(), create_transport, destination=NAME)
+    for value in (1.0, 2.0):
+        outbox.keep("log_metrics", [["run", {"any": "source"}, ["loss", value, 0, None, None]]])
+    outbox.keep("set_tag", {"key": "k"})
+    assert outbox.unsent == 3
+    assert f"3 events are not delivered, because {NAME} does not take them (it is closed)" in outbox.close(10)
+
+    report = Sync(journal_folder(), load_config()).deliver(patience=1)
+    assert {each.name: events for each, events in report.elsewhere.items()} == {NAME: 3}
+
+    shelves.transport.script.clear()
+    shelves.whole_url = "shelf:user:secret@a"
+    assert Sync(journal_folder(), load_config()).deliver(patience=1).is_complete
+    assert shelves.asked == ["shelf:a", "shelf:user:secret@a"]
+    assert [(batch.call, batch.body) for batch in shelves.transport.batches] == [
+        ("log_metrics", [["run", {"any": "source"}, ["loss", 1.0, 0, None, None, "loss", 2.0, 0, None, None]]]),
+        ("set_tag", {"key": "k"}),
+    ]
+    assert find(journal_folder()) == []
+    assert "tracker" not in capsys.readouterr().err
+
+
+def test_any_other_url_is_a_tracker_s(shelves):
+    config = load_config(conf={"core.databand_url": "http://u:secret@host:1"})
+    assert destination_of("http://***@host:1", config).url == "http://u:secret@host:1"
+    another = destination_of("http://host:2", config)
+    assert (another.name, another.url) == ("the tracker http://host:2", None)
+    assert "core.databand_url=http://host:2" in another.hint
