@@ -72,6 +72,8 @@ def check_version(session: nox.Session, mlflow: str, *distributions: str) -> Non
 
 def run_tests(session: nox.Session, *selection: str, env: dict[str, str | None] | None = None) -> None:
     """Run the suite in parallel, or what is asked for after ``--``."""
+    # Each process would compile all tests anew.
+    env = {"PYTHONDONTWRITEBYTECODE": None, **(env or {})}
     session.run("pytest", "-n", "2", "--dist", "worksteal", *selection, *session.posargs, env=env)
 
 

@@ -7,9 +7,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from dbnd import UsageError, current_task_run, dbnd_tracking, get_databand_context, log_metric, new_dbnd_context
 
@@ -93,6 +91,9 @@ def shown(cell):
 
 
 def test_a_notebook_is_tracked_and_shows_its_runs(server, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
     monkeypatch.setenv("DBND__CORE__DATABAND_URL", server.url)
     monkeypatch.setenv("DBND__CORE__DATABAND_ACCESS_TOKEN", "t")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in CELLS])

@@ -9,27 +9,21 @@ import requests
 from hypothesis import given, settings
 from kit.scale import scaled
 
-schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
-
-from schemathesis.checks import not_a_server_error  # noqa: E402  after the skip
-from schemathesis.specs.openapi.checks import (  # noqa: E402
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
-
-CHECKS = [
-    not_a_server_error,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-]
-
 
 def _request_everything(server: Any, tracker: Any) -> int:
     """Send each operation of the document some requests; returns how many operations there are."""
+    # To import it takes longer than most tests do.
+    schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+    from schemathesis import checks
+    from schemathesis.specs.openapi import checks as openapi
+
+    every = [
+        checks.not_a_server_error,
+        openapi.content_type_conformance,
+        openapi.response_headers_conformance,
+        openapi.response_schema_conformance,
+        openapi.status_code_conformance,
+    ]
     run, task = tracker.started()
     tracker.call("log_metrics", task.floats("loss", 5))
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
@@ -50,7 +44,7 @@ def _request_everything(server: Any, tracker: Any) -> int:
                 response = case.call(session=server.session, timeout=60)
             except requests.exceptions.InvalidHeader:
                 return  # no client can send it
-            case.validate_response(response, checks=CHECKS)
+            case.validate_response(response, checks=every)
 
         check()
     return count
