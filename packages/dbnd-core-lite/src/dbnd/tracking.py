@@ -18,18 +18,14 @@ from dbnd._context.registry import (
 from dbnd._http.answer import Answer
 from dbnd._http.session import Session
 from dbnd._model import wire
-from dbnd._model.addresses import PATH_STEPS, page_path, page_url
+from dbnd._model.addresses import page_path, page_url
 from dbnd._model.error_info import ErrorInfo
 from dbnd._model.points import (
-    DELETED,
-    JSON,
     LARGEST_STEP,
-    METRIC_SOURCE,
-    PARAM_SOURCE,
-    SIZE,
-    TAG_SOURCE,
-    TEXT,
+    VERIFIED_TAG,
     Group,
+    Mark,
+    Source,
     deleted_point,
     group,
     point,
@@ -57,18 +53,11 @@ from dbnd._tracking.contracts import (
 from dbnd._tracking.outbox import Outbox, close_all
 
 __all__ = [
-    "DELETED",
     "EARLIEST",
-    "JSON",
     "LARGEST_STEP",
     "LATEST",
     "MAX_TEXT",
-    "METRIC_SOURCE",
-    "PARAM_SOURCE",
-    "PATH_STEPS",
-    "SIZE",
-    "TAG_SOURCE",
-    "TEXT",
+    "VERIFIED_TAG",
     "AccessError",
     "Answer",
     "Batch",
@@ -77,6 +66,7 @@ __all__ = [
     "Destination",
     "ErrorInfo",
     "Group",
+    "Mark",
     "NotATrackerError",
     "Outbox",
     "ParentTaskRun",
@@ -87,6 +77,7 @@ __all__ = [
     "Run",
     "RunState",
     "Session",
+    "Source",
     "TaskDefinition",
     "TaskRunState",
     "TooLargeError",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbnd._base.clock import LATEST
-from dbnd._model.points import DELETED, deleted_point, group, point, text_point, wire_text
+from dbnd._model.points import Mark, deleted_point, group, point, text_point, wire_text
 from dbnd._model.values import storable
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest.points import TEXT_SOURCES, Group, from_groups
@@ -34,7 +34,7 @@ def _contents(groups: list[Group]) -> Any:
             some.keys, some.values, some.times, some.steps, some.marks, strict=True
         ):
             is_text = some.source in TEXT_SOURCES
-            point = (storable(value), mark == DELETED) if is_text else (time_us, step, encode(value))
+            point = (storable(value), mark == Mark.DELETED) if is_text else (time_us, step, encode(value))
             series.setdefault((some.attempt_uid, key, some.source), []).append(point)
     return series
 

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from dbnd._model.points import DELETED, PARAM_SOURCE, TAG_SOURCE, comes_after, points_of
+from dbnd._model.points import Mark, Source, comes_after, points_of
 from dbnd._model.run import TaskRunState
 
 if TYPE_CHECKING:
@@ -134,13 +134,13 @@ class RunProgress:
     def _take(self, group: Group) -> None:
         attempt, source, _ = group
         task = self.tasks.get(attempt)
-        if task is None or source == TAG_SOURCE:
+        if task is None or source == Source.TAG:
             return
-        if source == PARAM_SOURCE:
+        if source == Source.PARAM:
             task.params |= {key: str(value) for key, value, *_ in points_of(group)}
             return
         for point in points_of(group):
-            if point[-1] != DELETED:
+            if point[-1] != Mark.DELETED:
                 key = point[0]
                 if key not in task.series:
                     task.series[key] = Series(key)

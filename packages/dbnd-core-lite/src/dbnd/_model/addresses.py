@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-PATH_STEPS: Final = frozenset({".", ".."})
+_PATH_STEPS: Final = frozenset({".", ".."})
 """Names of jobs that stand in no path: browsers take them for steps from folder to folder."""
 
 
@@ -23,5 +23,5 @@ def page_url(tracker_url: str, job_name: str | None, *uids: str) -> str | None:
 
 def page_path(job_name: str | None, *uids: str) -> str:
     """The path of the page of a job, a run or a task run, as it is on every tracker."""
-    job = "-" if not job_name or job_name in PATH_STEPS else job_name  # as real clients write it
+    job = "-" if not job_name or job_name in _PATH_STEPS else job_name  # as real clients write it
     return "/".join(("/app/jobs", *(quote(part, safe="", errors="replace") for part in (job, *uids))))

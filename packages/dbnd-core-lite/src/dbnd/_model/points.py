@@ -26,10 +26,8 @@ Group = list[Any]
 SIZE: Final = 5
 """How many values a point has."""
 
-METRIC_SOURCE: Final = "mlflow"
-PARAM_SOURCE: Final = "mlflow.param"
-TAG_SOURCE: Final = "mlflow.tag"
-"""Sources of groups whose points MLflow has logged as metrics, params and tags."""
+VERIFIED_TAG: Final = "dbnd.mlflow.verified"
+"""Tag of a task run: when it was compared with its MLflow run, and how many differences there were: ``TIME N``."""
 
 LARGEST_STEP: Final = (1 << 63) - 1
 """The largest training step; the least is one further from 0."""
@@ -38,10 +36,26 @@ _LEAST_STEP: Final = -LARGEST_STEP - 1
 MAX_POINTS: Final = 5_000
 """How many points an event has at most, and a batch of events."""
 
-TEXT: Final = "s"
-JSON: Final = "j"
-DELETED: Final = "d"
-_MARKS: Final = {"value_str": TEXT, "value_json": JSON}
+
+class Source:
+    """Sources of groups whose points MLflow has logged."""
+
+    METRIC: Final = "mlflow"
+    PARAM: Final = "mlflow.param"
+    TAG: Final = "mlflow.tag"
+
+
+class Mark:
+    """What the value of a point is that is no number."""
+
+    TEXT: Final = "s"
+    JSON: Final = "j"
+    DELETED: Final = "d"
+    """A tag that was taken back."""
+
+
+_MARKS: Final = {"value_str": Mark.TEXT, "value_json": Mark.JSON}
+_TEXTS: Final = frozenset({Mark.TEXT, Mark.DELETED})
 _SECOND: Final = 1_000_000
 _encode: Final = json.JSONEncoder().encode
 
@@ -60,12 +74,12 @@ def point(key: str, value: object, time_us: int, step: int | None = None) -> Poi
 
 def text_point(key: str, text: str, time_us: int) -> Point:
     """A param or a tag: text, kept as it is and whole."""
-    return key, text, time_us, None, TEXT
+    return key, text, time_us, None, Mark.TEXT
 
 
 def deleted_point(key: str, time_us: int) -> Point:
     """A tag that is taken back; a foreign server sees it become empty."""
-    return key, "", time_us, None, DELETED
+    return key, "", time_us, None, Mark.DELETED
 
 
 def group(attempt_uid: str, source: str | None, points: Iterable[Point]) -> Group:
@@ -109,10 +123,10 @@ def _elements(groups: Iterable[Group]) -> Iterable[str]:
         origin = _encode(source)
         for key, value, time_us, step, mark in points_of(group):
             extra = "" if step is None else f', "step": {_encode(step)}'
-            if mark in {TEXT, DELETED}:
+            if mark in _TEXTS:
                 if len(value) > MAX_TEXT:
                     extra += f', "text": {_encode(value)}'
-                if mark == DELETED:
+                if mark == Mark.DELETED:
                     extra += ', "deleted": true'
                 text = _encode(shorten(value, MAX_TEXT))
             else:
@@ -122,8 +136,8 @@ def _elements(groups: Iterable[Group]) -> Iterable[str]:
                 f'"timestamp": "{time_text(time_us)}", "value": {text}, '
                 f'"value_int": {text if mark is None and type(value) is int else "null"}, '
                 f'"value_float": {text if mark is None and type(value) is float else "null"}, '
-                f'"value_str": {text if mark in {TEXT, DELETED} else "null"}, '
-                f'"value_json": {text if mark == JSON else "null"}, '
+                f'"value_str": {text if mark in _TEXTS else "null"}, '
+                f'"value_json": {text if mark == Mark.JSON else "null"}, '
                 f'"source": {origin}{extra}}}, "source": {origin}}}'
             )
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from dbnd.plugins import mask_value
-from dbnd.tracking import METRIC_SOURCE, PARAM_SOURCE, Reader, storable
+from dbnd.tracking import Reader, Source, storable
 
 from .._reporting.artifacts import MODEL
 from .._reporting.derived import name_of, note_of, source_of, uid_of, user_of
@@ -86,8 +86,8 @@ def logged_to_tracker(task_run: dict[str, Any]) -> Texts:
     """The same of a task run."""
     tags = {("tag", tag["name"]): tag["value"] for tag in task_run["tags"]}
     found = {key: text for key, text in tags.items() if key not in _UNCOMPARED}
-    found |= {("param", p["name"]): p["value"] for p in task_run["params"] if p["source"] == PARAM_SOURCE}
-    read = [each["data_schema"] or {} for each in task_run["datasets"] if each["operation_source"] == METRIC_SOURCE]
+    found |= {("param", p["name"]): p["value"] for p in task_run["params"] if p["source"] == Source.PARAM}
+    read = [each["data_schema"] or {} for each in task_run["datasets"] if each["operation_source"] == Source.METRIC]
     for name, count in Counter(_dataset(each.get("name"), each.get("digest")) for each in read).items():
         found["dataset", name] = "read" if count == 1 else f"read {count} times"
     artifacts = [artifact["name"] for artifact in task_run["artifacts"]]

@@ -14,13 +14,11 @@ from typing import Any, Final
 from dbnd import TaskRun
 from dbnd.plugins import mask_url
 from dbnd.tracking import (
-    METRIC_SOURCE,
-    PARAM_SOURCE,
-    TAG_SOURCE,
     Batch,
     Group,
     Reader,
     RunState,
+    Source,
     TaskRunState,
     Transport,
     group,
@@ -43,7 +41,7 @@ from .mlflow_store import OwnStore
 
 # Points of one batch.
 _CHUNK: Final = 5_000
-_SOURCES: Final = {"param": PARAM_SOURCE, "tag": TAG_SOURCE}
+_SOURCES: Final = {"param": Source.PARAM, "tag": Source.TAG}
 # A task run of which the tracker has nothing.
 _NOTHING: Final[dict[str, Any]] = {
     **dict.fromkeys(("type", "name", "state", "start_time", "end_time", "parent_task_run_uid")),
@@ -144,7 +142,7 @@ class Importer:
         The mark says how many points MLflow had when the tracker had each of them. If the tracker has as many now, it
         has the same ones; if MLflow has no further one of any metric, it has no others.
         """
-        counts = {metric["key"]: metric["points"] for metric in known["metrics"] if metric["source"] == METRIC_SOURCE}
+        counts = {metric["key"]: metric["points"] for metric in known["metrics"] if metric["source"] == Source.METRIC}
         mark = next((tag["value"] for tag in known["tags"] if tag["name"] == IMPORTED), None)
         if mark != self._mark(run, sum(counts.values())) or "mlflow" not in known["links"]:
             return False
@@ -271,12 +269,12 @@ class Importer:
                 if each not in has
             ]
             for start in range(0, len(missing), _CHUNK):
-                self._send("log_metrics", [group(task_run.attempt_uid, METRIC_SOURCE, missing[start : start + _CHUNK])])
+                self._send("log_metrics", [group(task_run.attempt_uid, Source.METRIC, missing[start : start + _CHUNK])])
         return total
 
     def _send_tag(self, task_run: TaskRun, name: str, value: str) -> None:
         tag = text_point(name, value, micros(utc_now()))
-        self._send("log_metrics", [group(task_run.attempt_uid, TAG_SOURCE, [tag])])
+        self._send("log_metrics", [group(task_run.attempt_uid, Source.TAG, [tag])])
 
     def _send(self, call: str, body: Json | list[Group]) -> None:
         self._sent += 1

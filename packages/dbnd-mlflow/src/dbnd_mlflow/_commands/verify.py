@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from dbnd.tracking import (
-    METRIC_SOURCE,
-    TAG_SOURCE,
+    VERIFIED_TAG,
     Batch,
     Reader,
+    Source,
     Transport,
     group,
     micros,
@@ -23,7 +23,7 @@ from dbnd.tracking import (
 )
 
 from .._reporting.derived import STATES, moment, name_of, uid_of
-from .._reporting.tags import PARENT, VERIFIED, Link
+from .._reporting.tags import PARENT, Link
 from . import comparison
 from .comparison import Point, Texts
 from .families import Families
@@ -70,8 +70,8 @@ class Verifier:
         found += self._metrics(run, task_run)
         if self.transport is not None and task_run["attempts"]:
             now = utc_now()
-            verdict = text_point(VERIFIED, f"{now.isoformat(timespec='seconds')} {len(found)}", micros(now))
-            tags = group(task_run["attempts"][-1]["attempt_uid"], TAG_SOURCE, [verdict])
+            verdict = text_point(VERIFIED_TAG, f"{now.isoformat(timespec='seconds')} {len(found)}", micros(now))
+            tags = group(task_run["attempts"][-1]["attempt_uid"], Source.TAG, [verdict])
             self.transport.send(Batch("log_metrics", [tags], new_uid().hex, 1, 1))
         return found
 
@@ -114,7 +114,7 @@ class Verifier:
 
     def _metrics(self, run: Any, task_run: dict[str, Any]) -> Iterator[Difference]:
         run_id = run.info.run_id
-        reported = {metric["key"]: metric for metric in task_run["metrics"] if metric["source"] == METRIC_SOURCE}
+        reported = {metric["key"]: metric for metric in task_run["metrics"] if metric["source"] == Source.METRIC}
         last_of = {metric.key: metric for metric in getattr(run.data, "_metric_objs", ())}
         for key in sorted({*run.data.metrics, *reported}):
             ours = Counter(comparison.points_of_mlflow(self.store.history(run_id, key)).keys())

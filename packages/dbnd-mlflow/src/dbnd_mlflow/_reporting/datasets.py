@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from dbnd.plugins import mask_text, mask_url
-from dbnd.tracking import METRIC_SOURCE, DatasetOperation
+from dbnd.tracking import DatasetOperation, Source
 
 # Where sources of MLflow's own, and those that are like them, say what they are. The first one counts.
 _PLACES: Final = ("uri", "url", "path", "delta_table_name", "table_name", "dataset_name", "dataset_id")
@@ -37,7 +37,7 @@ def dataset_operation(dataset: Any, timestamp: datetime) -> DatasetOperation:
     return DatasetOperation(
         path=path_of(dataset),
         operation="read",
-        source=METRIC_SOURCE,
+        source=Source.METRIC,
         schema={
             "type": dataset.source_type,
             "columns": list(dtypes),

@@ -15,13 +15,11 @@ from dbnd.plugins import console, mask_text, mask_value
 from dbnd.tracking import (
     LARGEST_STEP,
     MAX_TEXT,
-    METRIC_SOURCE,
-    PARAM_SOURCE,
-    TAG_SOURCE,
     ErrorInfo,
     Group,
     Run,
     RunState,
+    Source,
     TaskRunState,
     deleted_point,
     group,
@@ -136,10 +134,10 @@ class Reporter:
                 else point(m.key, value, int(m.timestamp * 1000), m.step)
                 for m in metrics
             )
-            groups.append(group(attempt, METRIC_SOURCE, points))
+            groups.append(group(attempt, Source.METRIC, points))
         if params or tags:
             now = time.time_ns() // 1000
-            for source, texts in ((PARAM_SOURCE, params), (TAG_SOURCE, tags)):
+            for source, texts in ((Source.PARAM, params), (Source.TAG, tags)):
                 if texts:
                     texts_now = (text_point(t.key, mask_value(t.key, str(t.value)), now) for t in texts)
                     groups.append(group(attempt, source, texts_now))
@@ -172,7 +170,7 @@ class Reporter:
             return
         tracked = self._find(run_id)
         deleted = deleted_point(key, time.time_ns() // 1000)
-        self._client.log_metrics([group(tracked.task_run.attempt_uid, TAG_SOURCE, [deleted])])
+        self._client.log_metrics([group(tracked.task_run.attempt_uid, Source.TAG, [deleted])])
         self._fields_changed(tracked, {key: None})
 
     def runs_to_change(self, given: Mapping[str, Any], stage: str) -> list[str]:
@@ -260,7 +258,7 @@ class Reporter:
     def _log_tags(self, tracked: TrackedRun, tags: Mapping[str, str], time_us: int | None = None) -> None:
         time_us = time.time_ns() // 1000 if time_us is None else time_us
         points = (text_point(key, mask_value(key, value), time_us) for key, value in tags.items())
-        self._client.log_metrics([group(tracked.task_run.attempt_uid, TAG_SOURCE, points)])
+        self._client.log_metrics([group(tracked.task_run.attempt_uid, Source.TAG, points)])
 
     def _keep_links(self, run_id: str, tracked: TrackedRun, tags: Sequence[Any]) -> None:
         """Restore the link tags of a run that ``tags``, copied from another run, have replaced."""

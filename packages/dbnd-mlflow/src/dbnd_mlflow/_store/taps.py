@@ -7,8 +7,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from .._reporting.tags import LINK_TAGS
-
 if TYPE_CHECKING:
     from .._reporting.reporter import Reporter
 
@@ -85,6 +83,8 @@ def _with_links(
     if not links:
         return {}, args, kwargs
     from mlflow.entities import RunTag
+
+    from .._reporting.tags import LINK_TAGS
 
     own = [tag for tag in tags if tag.key not in LINK_TAGS]
     bound.arguments["tags"] = [*own, *(RunTag(key, value) for key, value in links.items())]

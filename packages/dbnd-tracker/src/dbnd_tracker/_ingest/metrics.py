@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import delete
 
-from dbnd.tracking import DELETED, METRIC_SOURCE, PARAM_SOURCE, storable
+from dbnd.tracking import Mark, Source, storable
 from dbnd_tracker._ingest.points import TEXT_SOURCES
 from dbnd_tracker._storage.bulk import chunks, insert_points, insert_rows, value_rows
 from dbnd_tracker._storage.encoding import Kind, encode_all
@@ -98,13 +98,13 @@ def _add_texts(writer: Writer, source: str | None, groups: Iterable[Group], atte
     for group in groups:
         for name, value, mark in zip(group.keys, group.values, group.marks, strict=True):
             whole = value if isinstance(value, str) else json.dumps(value)
-            texts[attempts[group.attempt_uid], name] = None if mark == DELETED else storable(whole)
+            texts[attempts[group.attempt_uid], name] = None if mark == Mark.DELETED else storable(whole)
     rows = [
         {"attempt_id": attempt_id, "name": name, "value": text}
         for (attempt_id, name), text in texts.items()
         if text is not None
     ]
-    if source == PARAM_SOURCE:
+    if source == Source.PARAM:
         params = [{**row, "source": source, "origin": None} for row in rows]
         writer.upsert(Param, params, "attempt_id", "source", "name")
         return
@@ -137,7 +137,7 @@ def _add_points(writer: Writer, source: str | None, groups: Iterable[Group], att
         series, steps, times, values = _at(series, order), _at(steps, order), _at(times, order), _at(values, order)
     points = _Points(series, steps, times, *encode_all(values))
     counts = Counter(series)
-    if source == METRIC_SOURCE and (repeats := _repeats(writer, found, counts, points)):
+    if source == Source.METRIC and (repeats := _repeats(writer, found, counts, points)):
         points = points.only([place for place in range(len(series)) if place not in repeats])
         counts = Counter(points.series)
     numbers: list[int] = []

@@ -5,25 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dbnd.tracking import (
-    DELETED,
-    EARLIEST,
-    JSON,
-    LARGEST_STEP,
-    LATEST,
-    PARAM_SOURCE,
-    SIZE,
-    TAG_SOURCE,
-    TEXT,
-    storable,
-)
+from dbnd.tracking import EARLIEST, LARGEST_STEP, LATEST, Mark, Source, storable
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._schemas.fields import canonical_uid, cut, stored_source
 
-TEXT_SOURCES: Final = frozenset({PARAM_SOURCE, TAG_SOURCE})
+TEXT_SOURCES: Final = frozenset({Source.PARAM, Source.TAG})
 """Sources whose points are params and tags."""
 
-_STRINGS: Final = frozenset({TEXT, DELETED})
+_STRINGS: Final = frozenset({Mark.TEXT, Mark.DELETED})
 _NUMBERS: Final = frozenset({int, float})
 # Types of the keys, times, steps and marks.
 _TYPES: Final = (frozenset({str}), frozenset({int}), frozenset({int, type(None)}), frozenset({str, type(None)}))
@@ -48,7 +37,7 @@ class Group:
     """In µs since the epoch."""
     steps: list[int | None]
     marks: list[str | None]
-    """What values are that are no numbers: ``TEXT``, ``JSON`` or ``DELETED``."""
+    """What values are that are no numbers: a ``Mark`` each."""
     names: set[str]
     """Each of ``keys`` once."""
 
@@ -79,9 +68,9 @@ def _group(group: object) -> Group:
     uid, source, members = group
     if not isinstance(uid, str) or not isinstance(source, (str, type(None))) or not isinstance(members, list):
         raise TypeError(_GROUP_FORM)
-    if len(members) % SIZE:
+    if len(members) % 5:
         raise TypeError(_POINT_FORM)
-    keys, values, times, steps, marks = (members[part::SIZE] for part in range(SIZE))
+    keys, values, times, steps, marks = (members[part::5] for part in range(5))
     for column, types in zip((keys, times, steps, marks), _TYPES, strict=True):
         if not types.issuperset(map(type, column)):
             raise TypeError(_POINT_FORM)
@@ -102,4 +91,4 @@ def _group(group: object) -> Group:
 def _is_value(value: object, mark: str | None) -> bool:
     if mark is None:
         return type(value) in _NUMBERS
-    return mark == JSON or (mark in _STRINGS and type(value) is str)
+    return mark == Mark.JSON or (mark in _STRINGS and type(value) is str)

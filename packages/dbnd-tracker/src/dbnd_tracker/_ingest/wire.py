@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
-from dbnd.tracking import DELETED, JSON, LARGEST_STEP, TEXT, micros
+from dbnd.tracking import LARGEST_STEP, Mark, micros
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest.points import TEXT_SOURCES, from_groups
 
@@ -79,9 +79,9 @@ def of_metrics(infos: Iterable[MetricInfo]) -> list[Group]:
         metric = info.metric
         source = info.source or metric.source
         value = _text(metric) if source in TEXT_SOURCES else metric.chosen()
-        mark = None if type(value) in {int, float} else TEXT if isinstance(value, str) else JSON
+        mark = None if type(value) in {int, float} else Mark.TEXT if isinstance(value, str) else Mark.JSON
         if source in TEXT_SOURCES and metric.deleted:
-            value, mark = "", DELETED
+            value, mark = "", Mark.DELETED
         time_us = now_us if metric.timestamp is None else micros(metric.timestamp)
         members = groups.setdefault((info.task_run_attempt_uid, source), [])
         members += (metric.key, value, time_us, metric.step, mark)

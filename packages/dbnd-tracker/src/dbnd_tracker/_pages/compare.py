@@ -8,8 +8,9 @@ from urllib.parse import urlencode
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
+from dbnd.tracking import VERIFIED_TAG
 from dbnd_tracker._pages.plots import Parallel, Scatter, make_parallel, make_scatter
-from dbnd_tracker._pages.sections import VERIFIED, Section, Sections
+from dbnd_tracker._pages.sections import Section, Sections
 from dbnd_tracker._pages.task import chart_line
 from dbnd_tracker._pages.templates import is_live, number_text
 from dbnd_tracker._queries.comparison import ComparedRow, compared_rows
@@ -39,7 +40,7 @@ class ComparePage:
         self.sections = Sections("/app/compare", query)
         self.is_live = any(is_live(run.state) for run in self.runs)
         rows = compared_rows(session, [run.run_uid for run in self.runs])
-        self.rows = [row for row in rows if row.field.name != VERIFIED]
+        self.rows = [row for row in rows if row.field.name != VERIFIED_TAG]
         self._axes: dict[str, ComparedRow] = {str(row.field): row for row in self.rows if row.field.kind != "tags"}
         self.x, self.y = self._chosen_axes(query.get("x"), query.get("y"))
 

@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
+from dbnd.tracking import VERIFIED_TAG
 from dbnd_tracker._format import duration_text
-from dbnd_tracker._pages.sections import VERIFIED, Sections
+from dbnd_tracker._pages.sections import Sections
 from dbnd_tracker._pages.templates import is_live, run_url, state_look
 from dbnd_tracker._queries.details import logging_task_runs, task_run_log
 from dbnd_tracker._queries.listing import tag_values
@@ -46,7 +47,7 @@ class RunPage:
         self.log = log_tail(session, self.log_task.task_run_uid) if self.log_task else None
         by_uid = {task.task_run_uid: task for task in tasks}
         self.logged = {kind: self.sections.logged(session, kind, by_uid, run_uid=run.run_uid) for kind in _LISTS}
-        verdicts = tag_values(session, VERIFIED, run_uid=run.run_uid)
+        verdicts = tag_values(session, VERIFIED_TAG, run_uid=run.run_uid)
         self.links = [link for task in tasks for link in links_of(task, verdicts.get(task.task_run_uid))]
 
 
@@ -132,7 +133,7 @@ class Link(NamedTuple):
 
 
 def links_of(task: TaskRunView, verified: str | None) -> list[Link]:
-    """The links of a task run; ``verified`` is the value of its tag ``VERIFIED``."""
+    """The links of a task run; ``verified`` is the value of its tag ``VERIFIED_TAG``."""
     found = []
     for name, url in task.links.items():
         match = _MLFLOW_RUN.search(url) if isinstance(url, str) else None

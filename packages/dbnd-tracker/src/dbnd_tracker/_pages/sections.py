@@ -10,12 +10,10 @@ from urllib.parse import urlencode
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
+from dbnd.tracking import VERIFIED_TAG
 from dbnd_tracker._queries.listing import list_part
 from dbnd_tracker._queries.logged import ListKind
 from dbnd_tracker._views import TaskRunView
-
-VERIFIED: Final = "dbnd.mlflow.verified"
-"""Tag in which ``dbnd mlflow verify --record`` keeps what it has found; pages show that beside the link to MLflow."""
 
 _ROWS: Final = 200
 _LONGEST_NUMBER: Final = 9
@@ -82,7 +80,7 @@ class Sections:
         """
         name = name or kind
         if kind == "tags":
-            keep = _is_shown
+            keep = VERIFIED_TAG.__ne__  # shown beside the link to MLflow
         places = {uid: place for place, uid in enumerate(tasks)}
         part = list_part(
             session, kind, places, run_uid=run_uid, find=self.find, keep=keep, start=self._start(name), limit=_ROWS
@@ -112,7 +110,3 @@ class Sections:
         if start:
             asked.append((name, str(start)))
         return f"{self._path}?{urlencode(asked)}#{name}"
-
-
-def _is_shown(tag: str) -> bool:
-    return tag != VERIFIED

@@ -10,8 +10,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
+from dbnd.tracking import VERIFIED_TAG
 from dbnd_tracker._pages.run import links_of, log_tail
-from dbnd_tracker._pages.sections import VERIFIED, Section, Sections
+from dbnd_tracker._pages.sections import Section, Sections
 from dbnd_tracker._pages.templates import is_live, task_url
 from dbnd_tracker._queries.details import children_of
 from dbnd_tracker._queries.listing import metrics_named, tag_values
@@ -37,7 +38,7 @@ class TaskPage:
         self.task = task
         self.is_live = is_live(run.state)
         self.log = log_tail(session, task.task_run_uid)
-        verdicts = tag_values(session, VERIFIED, task_run_uid=task.task_run_uid)
+        verdicts = tag_values(session, VERIFIED_TAG, task_run_uid=task.task_run_uid)
         self.links = links_of(task, verdicts.get(task.task_run_uid))
         self.sections = sections = Sections(task_url(run.job_name, run.run_uid, task.task_run_uid), query)
         own = {task.task_run_uid: task}

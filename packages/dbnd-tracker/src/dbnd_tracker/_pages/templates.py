@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dbnd.plugins import web_url
-from dbnd.tracking import PATH_STEPS, page_path
+from dbnd.tracking import page_path
 from dbnd_tracker._format import duration_text, type_name, value_text
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
 
@@ -69,7 +69,8 @@ def make_templates() -> Environment:
 
 def job_url(job: str | None) -> str:
     """Address of the runs of a job."""
-    return f"/?{urlencode({'job': job})}" if job in PATH_STEPS else page_path(job)
+    # Browsers take a path's "." and ".." for steps from folder to folder.
+    return f"/?{urlencode({'job': job})}" if job in {".", ".."} else page_path(job)
 
 
 def run_url(job: str | None, run_uid: str) -> str:
