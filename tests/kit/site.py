@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
-import sysconfig
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from kit.servers import free_port
+from kit.commands import script
+from kit.servers import free_port, server_process
 from kit.warm import Warm
 
 PATIENCE_MS = 60_000
 """How long a browser on a busy machine may take, in milliseconds."""
-
-_DBND = str(Path(sysconfig.get_path("scripts"), "dbnd"))
 
 
 @dataclass
@@ -64,32 +56,10 @@ def environment_of(home: Path) -> dict[str, str]:
     return {**kept, **own, "TZ": "UTC"}
 
 
-@contextmanager
-def serve(home: Path, *options: str) -> Iterator[str]:
+def serve(home: Path, *options: str) -> AbstractContextManager[str]:
     """A tracker's server over the embedded file of ``home``, or what ``options`` say."""
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    log = home / f"server-{port}.log"
-    with log.open("wb") as output:
-        command = [_DBND, "tracker", "start", "--port", str(port), *options]
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment_of(home), cwd=home)
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/api/v1/auth/ping", timeout=10).read()
-                break
-            except (urllib.error.URLError, OSError):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"The tracker does not start:\n{log.read_text(errors='replace')}")
-                time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    command = [script("dbnd"), "tracker", "start", "--port", str(port := free_port()), *options]
+    return server_process(command, f"http://127.0.0.1:{port}", "/api/v1/auth/ping", home, environment_of(home))
 
 
 def dbnd(warm: Warm, home: Path, *args: str, code: int = 0) -> None:
