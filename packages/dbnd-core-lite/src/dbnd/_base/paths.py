@@ -23,7 +23,7 @@ def dbnd_home() -> Path:
 
 
 def journal_folder() -> Path:
-    """The folder of the journals."""
+    """The folder of the journals, where none is configured."""
     return dbnd_home() / "journal"
 
 

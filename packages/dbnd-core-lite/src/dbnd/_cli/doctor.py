@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import click
@@ -12,7 +13,6 @@ import click
 from dbnd._base.clock import monotonic
 from dbnd._base.errors import ConfigError
 from dbnd._base.masking import mask_url
-from dbnd._base.paths import journal_folder
 from dbnd._config.config import Config
 from dbnd._config.settings import CoreSettings
 from dbnd._context.registry import configured_url, create_transport, load_config
@@ -27,6 +27,7 @@ _LITTLE_SPACE: Final = 200 << 20
 # What is said of the files in each state.
 _STATES: Final = {
     "in use": ("ok", "their processes deliver them"),
+    "relayed": ("ok", "a relay (`dbnd sync --watch`) delivers them"),
     "waiting": ("warning", "`dbnd sync` or the next `dbnd run` sends them"),
     "refused": ("error", "`dbnd sync --list` shows where they are kept, `dbnd sync --retry-dead` sends them again"),
     "damaged": (
@@ -77,8 +78,9 @@ def examine() -> Iterator[Finding]:
             if row.source != "default":
                 yield Finding("configuration", "ok", f"{row.section}.{row.key} = {row.value} ({row.source}).")
         yield from _tracker(config)
-    yield from _journals()
-    yield _disk()
+    folder = load_config(lenient=True).settings(CoreSettings).journals
+    yield from _journals(folder)
+    yield _disk(folder)
 
 
 def _tracker(config: Config) -> Iterator[Finding]:
@@ -113,8 +115,8 @@ def _tracker(config: Config) -> Iterator[Finding]:
         transport.close()
 
 
-def _journals() -> Iterator[Finding]:
-    found = find(journal_folder())
+def _journals(folder: Path) -> Iterator[Finding]:
+    found = find(folder)
     for leftover in found:
         if leftover.problem:
             yield Finding("journal", "error", leftover.problem)
@@ -127,8 +129,7 @@ def _journals() -> Iterator[Finding]:
         yield Finding("journal", "ok", "Nothing waits to be delivered.")
 
 
-def _disk() -> Finding:
-    folder = journal_folder()
+def _disk(folder: Path) -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         text = f"{folder} cannot be written: make {existing} a folder of yours, or set DBND_HOME to one."

@@ -72,9 +72,11 @@ def _parts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
     metrics = [(task, series) for task in tasks for series in task.series.values()]
     if metrics:
         yield "metrics", list(_metric_lines(metrics, room))
+    is_relayed = progress.client is not None and progress.client.is_relayed
     if progress.run.address is not None:
         is_known = progress.client is None or progress.run.is_known()
-        yield "tracked", [progress.run.address if is_known else "no: the tracker has not taken this run"]
+        not_yet = "not yet: a relay delivers it" if is_relayed else "no: the tracker has not taken this run"
+        yield "tracked", [progress.run.address if is_known else not_yet]
     links: dict[str, list[str]] = {}
     for task in tasks:
         for name, url in task.task_run.links.items():
@@ -84,7 +86,8 @@ def _parts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
     if progress.client is not None and progress.client.unsent:
         # Why, and where they are, the client has said in a warning.
         count = progress.client.unsent
-        yield "unsent", ["1 event waits: `dbnd sync`" if count == 1 else f"{count} events wait: `dbnd sync`"]
+        who = "a relay delivers" if is_relayed else "`dbnd sync`"
+        yield "unsent", [f"1 event waits: {who}" if count == 1 else f"{count} events wait: {who}"]
 
 
 def _count(progress: RunProgress) -> str:

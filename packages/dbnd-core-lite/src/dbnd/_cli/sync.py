@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from pathlib import Path
 from typing import Final
 
 import click
 
 from dbnd._base.errors import UsageError
-from dbnd._base.paths import journal_folder
+from dbnd._config.config import Config
+from dbnd._config.settings import CoreSettings
 from dbnd._context.registry import load_config
 from dbnd._journal.leftovers import Leftover, find, tidy
 from dbnd._journal.leftovers import discard as discard_file
+from dbnd._run.relay import Relay
 from dbnd._run.sync import Report, Sync
 from dbnd._terminal import console
 from dbnd._terminal.text import Shown, capitalised, duration
@@ -20,27 +25,50 @@ _PATIENCE: Final = 30.0
 
 
 @click.command()
+@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--watch", is_flag=True, help="Deliver what is written, also by processes that only keep it, until stopped."
+)
 @click.option("--list", "list_", is_flag=True, help="List what is not delivered, and send nothing.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent where, and send nothing.")
 @click.option("--retry-dead", is_flag=True, help="Send the events that were refused once more, too.")
 @click.option("--discard", is_flag=True, help="Deliver what can be, show what cannot, and remove that for good.")
 @click.option("-y", "--yes", is_flag=True, help="With --discard: do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
-def sync(*, list_: bool, dry_run: bool, retry_dead: bool, discard: bool, yes: bool, as_json: bool) -> None:
+def sync(
+    folder: Path | None,
+    *,
+    watch: bool,
+    list_: bool,
+    dry_run: bool,
+    retry_dead: bool,
+    discard: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Deliver the events that earlier processes could not.
 
-    Exit codes: 0 everything is delivered, 1 something is left or was damaged, 8 configuration, 2 usage.
+    FOLDER is where the journals are, if not where core.journal_folder says.
+
+    Exit codes: 0 everything is delivered (or --watch was stopped), 1 something is left or was damaged,
+    8 configuration, 2 usage.
     """
     if discard and (list_ or dry_run):
         raise UsageError("--discard removes events, and --list and --dry-run change nothing: give one of them.")
+    if watch and (list_ or dry_run or discard or retry_dead):
+        raise UsageError("--watch delivers what is written, and takes none of the other options.")
+    config = load_config(lenient=list_)
+    folder = folder.absolute() if folder else config.settings(CoreSettings).journals
     if list_:
-        _list(find(journal_folder()), as_json=as_json)
+        _list(find(folder), as_json=as_json)
         return
-    config = load_config()
     config.check()
-    work = Sync(journal_folder(), config, retry_dead=retry_dead)
+    if watch:
+        _watch(folder, config)
+        return
+    work = Sync(folder, config, retry_dead=retry_dead)
     if not work.found and not work.in_use:
-        tidy(journal_folder())
+        tidy(folder)
         console.success("Nothing waits to be delivered.")
         return
     if dry_run:
@@ -53,13 +81,20 @@ def sync(*, list_: bool, dry_run: bool, retry_dead: bool, discard: bool, yes: bo
     is_complete = report.is_complete
     if discard:
         # What was refused just now is kept, unless dead letters are meant.
-        is_complete = _discard(yes=yes, dead_too=retry_dead) and not (report.refused and not retry_dead)
+        is_complete = _discard(folder, yes=yes, dead_too=retry_dead) and not (report.refused and not retry_dead)
     click.get_current_context().exit(0 if is_complete else 1)
 
 
-def _discard(*, yes: bool, dead_too: bool) -> bool:
+def _watch(folder: Path, config: Config) -> None:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    Relay(folder, config, console.info, console.warning).run(stop)
+
+
+def _discard(folder: Path, *, yes: bool, dead_too: bool) -> bool:
     """Remove what is left and nobody delivers; returns whether nothing of that is there any more."""
-    left = [x for x in find(journal_folder()) if not x.is_owned and (dead_too or not (x.is_dead or x.is_damaged))]
+    left = [x for x in find(folder) if not x.is_owned and (dead_too or not (x.is_dead or x.is_damaged))]
     if not left:
         console.info("There is nothing to discard.")
         return True
@@ -141,6 +176,8 @@ def _say(report: Report) -> None:
 def _say_what_waits(report: Report) -> None:
     for pid, events in report.in_use.items():
         console.info(f"{events} events are in use by process {pid}, which delivers them itself.")
+    for who, events in report.leased.items():
+        console.info(f"{events} events are left to {who}, which delivers this folder.")
     for path, events in report.busy.items():
         console.error(f"{events} events of {path} are left, because another process has it now: try again later.")
     for name, why in report.unreachable.items():

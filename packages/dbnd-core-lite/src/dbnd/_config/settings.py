@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any, ClassVar, Final
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from dbnd._base.paths import SQLITE, sqlite_path, sqlite_url
+from dbnd._base.paths import SQLITE, journal_folder, sqlite_path, sqlite_url
 
 LONGEST: Final = 1e9
 """The longest time that a key takes, in seconds: some thirty years. The system's own clocks end later."""
@@ -67,12 +68,26 @@ class CoreSettings(Settings):
     """Seconds that the end of a run waits for the tracker to take the next unsent events; they stay in the journal."""
     sync_timeout: float = Field(default=10.0, ge=0, le=LONGEST)
     """Seconds that `dbnd run` gives to the events that earlier runs could not deliver; 0 leaves them to `dbnd sync`."""
+    journal_folder: Path | None = None
+    """Folder of the journals, which machines may share; unset, the folder ``journal`` in the home of dbnd."""
+    delivery: Literal["direct", "relay"] = "direct"
+    """Who sends events: "direct", the process that logs them; "relay", only a `dbnd sync --watch` of that folder."""
     journal_max_bytes: int = Field(default=1 << 30, gt=0)
     """Bytes that the unsent events of one process may take; events beyond are lost, counted and reported."""
     journal_fsync: bool = False
     """Wait for the disk at each log call, so that events survive a power cut, too."""
     tracker_raise_on_error: bool = False
     """Fail the run at its end when the tracker did not take every event."""
+
+    @field_validator("journal_folder")
+    @classmethod
+    def _is_absolute(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().absolute()
+
+    @property
+    def journals(self) -> Path:
+        """The folder of the journals."""
+        return self.journal_folder or journal_folder()
 
     @field_validator("databand_url")
     @classmethod

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import threading
 import zlib
 from contextlib import suppress
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from dbnd._base.paths import open_file
-from dbnd._journal import ownership, records
+from dbnd._journal import heartbeat, ownership, records
 from dbnd._journal.header import Header, header_of
 from dbnd._journal.records import Record
 
@@ -36,6 +37,8 @@ DEAD: Final = ".dead"
 DAMAGED: Final = ".damaged"
 # Bytes read at once when a file is adopted.
 _CHUNK: Final = 1 << 20
+# By file: its size, how much of it is delivered, and how many events are not.
+Known = dict[Path, tuple[int, int, int]]
 
 
 class JournalFile:
@@ -88,10 +91,14 @@ class JournalFile:
         except FileNotFoundError:
             return None
         try:
-            if not ownership.own(fd, path) or not path.exists():
+            header, header_size = header_of(fd, path)
+            if is_of_other_host(header) and heartbeat.is_fresh(path):
                 os.close(fd)
                 return None
-            made = cls(path, fd, *header_of(fd, path))
+            if not ownership.own(fd, path, others_are_gone=is_of_other_host(header)) or not path.exists():
+                os.close(fd)
+                return None
+            made = cls(path, fd, header, header_size)
             made._recover()
         except BaseException:
             os.close(fd)
@@ -162,7 +169,7 @@ class JournalFile:
         with self._lock:
             if self._pending is not None:
                 self._settle()
-            last, size, start = self.last, os.fstat(self._fd).st_size, self._read_offset
+            last, size, start = self.last, self._grown(), self._read_offset
             self._state = (size, last)  # somebody else may have changed the file
         gone = last - self.acknowledged
         if size <= start:
@@ -178,6 +185,9 @@ class JournalFile:
         # Not splitlines(): a damaged line may hold a carriage return, and the lines behind it keep their numbers.
         lines = [line + b"\n" for line in data[: end - 1].split(b"\n")]
         return records.parse(lines, self.acknowledged + 1, start)
+
+    def _grown(self) -> int:
+        return os.fstat(self._fd).st_size
 
     def acknowledge(self, sequence: int, end: int) -> None:
         """Mark every event up to number ``sequence``, which ends at the offset ``end``, as delivered.
@@ -197,21 +207,33 @@ class JournalFile:
 
         A torn record has no line break: its log call has not returned. Any other damage is named when it is read.
         """
-        start = (0, self.header_size)
-        self.acknowledged, self._read_offset = _read_ack(self.path, start, os.fstat(self._fd).st_size)
+        rest = self._measure(*read_ack(self.path, (0, self.header_size), os.fstat(self._fd).st_size))
+        if not rest:
+            return
+        size, number = self._state
+        os.ftruncate(self._fd, size)
+        if records.content(rest[:-1] + b"\n") is not None:  # whole, but for the line break that is damaged
+            os.write(self._fd, rest[:-1] + b"\n")
+            self._state = (size + len(rest), number + 1)
+
+    def _measure(self, acknowledged: int, offset: int) -> bytes:
+        """Find number and size of the whole records behind what is delivered; returns what stands behind them."""
+        self.acknowledged, self._read_offset = acknowledged, offset
         number, offset, rest = self.acknowledged, self._read_offset, b""
         while data := os.pread(self._fd, _CHUNK, offset):
             offset += len(data)
             number += data.count(b"\n")
             line, newline, tail = data.rpartition(b"\n")
             rest = tail if newline else rest + line + tail
-        size = offset - len(rest)
-        if rest:
-            os.ftruncate(self._fd, size)
-            if records.content(rest[:-1] + b"\n") is not None:  # whole, but for the line break that is damaged
-                os.write(self._fd, rest[:-1] + b"\n")
-                size, number = offset, number + 1
-        self._state = (size, number)
+        self._state = (offset - len(rest), number)
+        return rest
+
+    def touch(self) -> None:
+        """Give other machines a sign of life, and write the file anew where one has taken us to be gone."""
+        if os.fstat(self._fd).st_nlink:
+            os.utime(self._fd)
+        elif self.header.relay:
+            self.restore()
 
     def restore(self) -> None:
         """Write the file anew if it has been removed, or another one put in its place."""
@@ -244,9 +266,12 @@ class JournalFile:
 
     def close(self) -> None:
         """Give the file up; it is removed when it holds nothing that is not delivered."""
+        heartbeat.end(self)
         if not self.unsent:
             with suppress(OSError):  # what stays is known to be delivered
                 remove(self.path)
+        elif self.header.beats:
+            heartbeat.give_up(self._fd)
         self.abandon()
         ownership.disown(self.path)
 
@@ -263,14 +288,22 @@ def remove(path: Path) -> None:
     ack_of(path).unlink(missing_ok=True)
 
 
-def unsent_of(path: Path) -> int:
-    """Number of events in a file that are not delivered, as far as can be told from outside."""
-    _, offset = _read_ack(path, (0, 0), path.stat().st_size)
+def unsent_of(path: Path, known: Known | None = None) -> int:
+    """Number of events in a file that are not delivered, as far as can be told from outside.
+
+    ``known`` keeps the answer for who asks again while nothing has changed.
+    """
+    size = path.stat().st_size
+    _, offset = read_ack(path, (0, 0), size)
+    if known is not None and path in known and known[path][:2] == (size, offset):
+        return known[path][2]
     number = 0 if offset else -1  # the header is no event
     with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
         file.seek(offset)
         while data := file.read(_CHUNK):
             number += data.count(b"\n")
+    if known is not None:
+        known[path] = size, offset, max(0, number)
     return max(0, number)
 
 
@@ -279,7 +312,20 @@ def ack_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.ack")
 
 
-def _read_ack(path: Path, start: tuple[int, int], size: int) -> tuple[int, int]:
+def is_of_other_host(header: Header) -> bool:
+    """Whether its heartbeat tells if the process that writes it lives, and not a lock."""
+    return header.beats and header.host != socket.gethostname()
+
+
+def delivered_of(path: Path) -> int | None:
+    """Number of the last event in a file that is known to be delivered; None when the file is gone."""
+    try:
+        return read_ack(path, (0, 0), path.stat().st_size)[0]
+    except FileNotFoundError:
+        return None
+
+
+def read_ack(path: Path, start: tuple[int, int], size: float) -> tuple[int, int]:
     """Number and offset of what is delivered; the start where that is not known, for the tracker knows what it has."""
     try:
         with os.fdopen(open_file(ack_of(path), os.O_RDONLY), "rb") as file:

@@ -34,6 +34,10 @@ class Header:
     created: int = field(default_factory=time.time_ns)  # when the chain was begun, in ns since the epoch
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
+    beats: bool = (
+        False  # whether its process touches the file at regular times, so that other machines can tell it lives
+    )
+    relay: bool = False  # whether its process never delivers: a relay does
 
     def line(self) -> bytes:
         """The line itself."""
@@ -41,7 +45,14 @@ class Header:
 
     def successor(self) -> Header:
         """The header of the next file of the chain."""
-        return Header(self.url, chain=self.chain or self.id, part=self.part + 1, created=self.created)
+        return Header(
+            self.url,
+            chain=self.chain or self.id,
+            part=self.part + 1,
+            created=self.created,
+            beats=self.beats,
+            relay=self.relay,
+        )
 
     @property
     def order(self) -> tuple[int, str, int]:

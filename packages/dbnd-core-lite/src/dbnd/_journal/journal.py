@@ -20,8 +20,8 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
-from dbnd._journal import records
-from dbnd._journal.file import JOURNAL, JournalFile
+from dbnd._journal import heartbeat, records
+from dbnd._journal.file import JOURNAL, JournalFile, delivered_of
 from dbnd._journal.header import Header
 from dbnd._model.parts import parts_of
 
@@ -47,9 +47,20 @@ class Journal:
         url: The tracker the events are for, without credentials.
         max_bytes: The cap: bytes that its files may take together.
         fsync: Whether each event is to survive a power cut too.
+        shared: Whether other machines may look into the folder, and must be able to tell that this process lives.
+        relay: Whether a relay delivers it, and this process does nothing but append; then ``shared``, too.
     """
 
-    def __init__(self, directory: Path, url: str, *, max_bytes: int = 1 << 30, fsync: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        url: str,
+        *,
+        max_bytes: int = 1 << 30,
+        fsync: bool = False,
+        shared: bool = False,
+        relay: bool = False,
+    ) -> None:
         for folder in (directory.parent, directory):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory: Final = directory
@@ -58,7 +69,10 @@ class Journal:
         self._fsync = fsync
         self._lock = threading.RLock()
         self._sealed = False
-        self._files = deque([self._create(Header(url))])
+        self._relay = relay
+        self._files = deque([self._create(Header(url, beats=shared or relay, relay=relay))])
+        # Files of the chain that were left to the relay, each with its size and its number of events.
+        self._left: list[tuple[Path, int, int]] = []
         # Events of the files that are delivered and gone.
         self._gone = 0
         # Bytes that the last file may grow to before something has to be decided.
@@ -91,6 +105,10 @@ class Journal:
     def _make_room(self, wanted: int) -> None:
         """Go on in a further file, if the cap allows it."""
         current = self._files[-1]
+        if self._left:
+            gone = [left for left in self._left if not left[0].exists()]
+            self._left = [left for left in self._left if left not in gone]
+            self._gone += sum(events for _, _, events in gone)
         following = wanted + current.header_size + 64  # its header may be some digits longer
         if self._size() + (following if current.last else wanted) > self._max_bytes:
             raise JournalFullError(f"the journal has reached core.journal_max_bytes = {self._max_bytes}")
@@ -101,13 +119,20 @@ class Journal:
         except OSError:  # no further file, but there may be room in this one; tried again a megabyte later
             self._room = min(current.size + wanted + (1 << 20), self._max_bytes - self._size() + current.size)
             return
+        if self._relay:  # it is complete
+            self._files.popleft()
+            self._left.append((current.path, current.size, current.last))
+            current.close()
         self._measure_room()
 
     def _create(self, header: Header) -> JournalFile:
-        return JournalFile.create(self.directory / f"{header.id}{JOURNAL}", header, fsync=self._fsync)
+        file = JournalFile.create(self.directory / f"{header.id}{JOURNAL}", header, fsync=self._fsync)
+        if header.beats:
+            heartbeat.begin(file)
+        return file
 
     def _size(self) -> int:
-        return sum(file.size for file in self._files)
+        return sum(file.size for file in self._files) + sum(size for _, size, _ in self._left)
 
     def _measure_room(self) -> None:
         self._room = min(self._file_size, self._max_bytes - self._size() + self._files[-1].size)
@@ -132,18 +157,24 @@ class Journal:
     def accepted(self) -> int:
         """Number of events that were kept."""
         with self._lock:
-            return self._gone + sum(file.last for file in self._files)
+            return self._gone + sum(file.last for file in self._files) + sum(events for _, _, events in self._left)
 
     @property
     def settled(self) -> int:
         """Number of events that are delivered or dead."""
         with self._lock:
+            if self._relay:
+                return self.accepted - self.unsent
             return self._gone + sum(file.acknowledged for file in self._files)
 
     @property
     def unsent(self) -> int:
         """Number of events that are neither delivered nor dead."""
         with self._lock:
+            if self._relay:  # as far as the relay has noted
+                files = [*((path, events) for path, _, events in self._left), *((f.path, f.last) for f in self._files)]
+                noted = [(events, delivered_of(path)) for path, events in files]
+                return sum(events - delivered for events, delivered in noted if delivered is not None)
             return sum(file.unsent for file in self._files)
 
     @property
@@ -170,7 +201,10 @@ class Journal:
         with self._lock:
             while self._files:
                 file = self._files.pop()
-                self._gone += file.acknowledged
+                if self._relay:
+                    self._left.append((file.path, file.size, file.last))
+                else:
+                    self._gone += file.acknowledged
                 if file.unsent:
                     with contextlib.suppress(OSError):  # named by whoever asks for what is left over
                         file.restore()

@@ -9,8 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dbnd._base.paths import open_file
-from dbnd._journal import ownership
-from dbnd._journal.file import DAMAGED, DEAD, JOURNAL, JournalFile, remove, unsent_of
+from dbnd._journal import heartbeat, ownership
+from dbnd._journal.file import (
+    DAMAGED,
+    DEAD,
+    JOURNAL,
+    JournalFile,
+    Known,
+    is_of_other_host,
+    remove,
+    unsent_of,
+)
 from dbnd._journal.folders import folders_of
 from dbnd._journal.header import Header, JournalFormatError, read_header
 
@@ -22,7 +31,7 @@ class Leftover:
     path: Path
     header: Header | None  # None when that cannot be read
     events: int  # number of those that are not delivered
-    is_owned: bool  # whether a living process delivers them
+    is_owned: bool  # whether a living process writes or delivers them
     problem: str | None = None  # why it cannot be delivered, as a sentence
 
     @property
@@ -37,8 +46,13 @@ class Leftover:
 
     @property
     def is_in_use(self) -> bool:
-        """Whether the process that owns it is the one that writes it, as far as can be told: it delivers it itself."""
+        """Whether the process that owns it is the one that writes it, as far as can be told."""
         return self.is_owned and self.header is not None and ownership.is_alive(self.header.host, self.header.pid)
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether a living process writes it and leaves it to a relay."""
+        return self.is_in_use and self.header is not None and self.header.relay
 
     @property
     def age(self) -> float:
@@ -54,12 +68,21 @@ class Leftover:
             return "damaged"
         if self.is_dead:
             return "refused"
+        if self.is_relayed:
+            return "relayed"
         return "in use" if self.is_owned else "waiting"
 
 
-def find(folder: Path) -> list[Leftover]:
-    """Files of ``folder`` that hold undelivered events, dead letters and damaged ones among them, oldest first."""
-    found = (look_at(path) for path in _files(folder, JOURNAL, DEAD, DAMAGED))
+def find(folder: Path, known: Known | None = None) -> list[Leftover]:
+    """Files of ``folder`` that hold undelivered events, dead letters and damaged ones among them, oldest first.
+
+    ``known`` is for who looks again and again, and keeps what has been counted.
+    """
+    paths = _files(folder, JOURNAL, DEAD, DAMAGED)
+    if known is not None:
+        for path in known.keys() - paths:
+            del known[path]
+    found = (look_at(path, known) for path in paths)
     wanted = [leftover for leftover in found if leftover and (leftover.events or leftover.problem)]
     return sorted(wanted, key=lambda leftover: leftover.header.order if leftover.header else (0, "", 0))
 
@@ -74,10 +97,12 @@ def _files(folder: Path, *suffixes: str) -> list[Path]:
     return [path for each in folders_of(folder) for suffix in suffixes for path in each.glob(f"*{suffix}")]
 
 
-def look_at(path: Path) -> Leftover | None:
+def look_at(path: Path, known: Known | None = None) -> Leftover | None:
     """What a file holds; None when it is gone."""
     try:
-        return Leftover(path, read_header(path), unsent_of(path), ownership.is_owned(path))
+        header = read_header(path)
+        is_owned = heartbeat.is_fresh(path) if is_of_other_host(header) else ownership.is_owned(path)
+        return Leftover(path, header, unsent_of(path, known), is_owned)
     except FileNotFoundError:  # delivered since
         return None
     except JournalFormatError as error:

@@ -19,26 +19,29 @@ from dbnd._base.paths import open_file
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
-def own(fd: int, path: Path) -> bool:
-    """Become the owner of the file ``path``, open as ``fd``, until that is closed; False when another one lives."""
-    locked = _lock(fd, fcntl.LOCK_EX)
-    return _own_by_name(_owner_path(path)) if locked is None else locked
+def own(fd: int, path: Path, *, others_are_gone: bool = False) -> bool:
+    """Become the owner of the file ``path``, open as ``fd``, until that is closed; False when another one lives.
+
+    ``others_are_gone`` says that processes of other hosts are known to be gone, where there are no locks.
+    """
+    locked = lock(fd)
+    return _own_by_name(_owner_path(path), others_are_gone=others_are_gone) if locked is None else locked
 
 
 def is_owned(path: Path) -> bool:
     """Whether a living process owns the file; it may have changed by the time that this returns."""
     fd = open_file(path, os.O_RDONLY)
     try:
-        locked = _lock(fd, fcntl.LOCK_SH)
+        locked = lock(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
-    return _lives(_named(_owner_path(path))) if locked is None else not locked
+    return lives(_named(_owner_path(path))) if locked is None else not locked
 
 
 def disown(path: Path) -> None:
     """Let go of what ``own`` has left beside the file; the lock itself ends when the file is closed."""
     owner = _owner_path(path)
-    if _named(owner) == _me():
+    if _named(owner) == me():
         owner.unlink(missing_ok=True)
 
 
@@ -55,7 +58,7 @@ def is_alive(host: str, pid: int) -> bool:
     return True
 
 
-def _lock(fd: int, kind: int) -> bool | None:
+def lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool | None:
     """Whether the lock was gained; None where the file system has none."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
@@ -72,12 +75,14 @@ def _owner_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.owner")
 
 
-def _own_by_name(owner: Path) -> bool:
+def _own_by_name(owner: Path, *, others_are_gone: bool) -> bool:
     for _ in range(2):
         try:
-            owner.symlink_to(_me())  # whoever sees the link sees all that it says
+            owner.symlink_to(me())  # whoever sees the link sees all that it says
         except FileExistsError:
-            if _lives(_named(owner)):
+            named = _named(owner)
+            is_of_other = named.partition(" ")[0] != socket.gethostname()
+            if not (others_are_gone and is_of_other) and lives(named):
                 return False
             owner.unlink(missing_ok=True)
         else:
@@ -85,7 +90,8 @@ def _own_by_name(owner: Path) -> bool:
     return False
 
 
-def _me() -> str:
+def me() -> str:
+    """This process, as ``lives`` knows it."""
     return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
 
 
@@ -96,7 +102,8 @@ def _named(owner: Path) -> str:
         return ""
 
 
-def _lives(owner: str) -> bool:
+def lives(owner: str) -> bool:
+    """Whether the process that is named so lives."""
     host, _, process = owner.partition(" ")
     pid, _, started = process.partition(" ")
     if not pid.isdigit() or not is_alive(host, int(pid)):

@@ -66,6 +66,8 @@ def new_dbnd_context(
                 raise TrackingError(problem)
             if problem:
                 console.warning(problem)
+            if kept := context.client.kept():
+                console.info(kept)
 
 
 class dbnd_tracking(ContextDecorator):  # noqa: N801  it is used as a function is, as contextlib's own are

@@ -1,7 +1,8 @@
 """Delivery of what earlier processes could not deliver, for `dbnd sync` and, quietly, beside `dbnd run`.
 
-Only files whose process is gone are touched, oldest first, and those of one process one after the other. Events go
-where their file says, with the credentials that the configuration has for just that.
+Only files are touched whose process is gone, or leaves them to a relay: oldest first, and those of one process one
+after the other. Those that several machines may see are left to who holds the lease of their folder. Events go where
+their file says, with the credentials that the configuration has for just that.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -19,12 +20,13 @@ from typing import TYPE_CHECKING, Final
 from dbnd._base.clock import monotonic
 from dbnd._base.errors import ConfigError
 from dbnd._base.forks import start
-from dbnd._base.paths import journal_folder
 from dbnd._config.settings import CoreSettings
 from dbnd._context.registry import configured_url, create_transport, destination_of
 from dbnd._journal import ownership
-from dbnd._journal.file import JournalFile
+from dbnd._journal.file import JournalFile, Known, is_of_other_host
+from dbnd._journal.followed import FollowedFile
 from dbnd._journal.header import Header, JournalFormatError
+from dbnd._journal.lease import Lease, holder_of
 from dbnd._journal.leftovers import Leftover, find, is_empty, look_at, tidy
 from dbnd._terminal import console
 from dbnd._tracking.contracts import BusyError, Destination, Transport, TransportError
@@ -55,6 +57,7 @@ class Report:
     unreachable: dict[str, str] = field(default_factory=dict)  # why a destination takes no events, by its name
     busy: Counter[Path] = field(default_factory=Counter)  # left to other processes, by the file that they are in
     in_use: Counter[int] = field(default_factory=Counter)  # left to the living processes that log them, by their ids
+    leased: Counter[str] = field(default_factory=Counter)  # left to who delivers the folder at the moment
     elsewhere: Counter[Destination] = field(default_factory=Counter)  # for what is not configured here
     problems: list[str] = field(default_factory=list)  # what else was wrong, as sentences
 
@@ -74,13 +77,18 @@ class Sync:
     transports: dict[str, Transport] = field(default_factory=dict)  # made already, by URL
     deadline: float = float("inf")  # time (of ``monotonic``) at which to end
     stop: threading.Event = field(default_factory=threading.Event)  # ends the delivery between two batches
+    lease: Lease | None = None  # of the folder; else it is taken if need be
+    away: Collection[str] = ()  # names of destinations that nothing is sent to
+    known: Known = field(default_factory=dict)  # what an earlier look has counted
     hurry: threading.Event | None = None  # until it is set, the interpreter is left to others most of the time
 
     def __post_init__(self) -> None:
         self._destinations: dict[str, Destination] = {}
-        self._all = [x for x in find(self.folder) if not x.is_damaged and (self.retry_dead or not x.is_dead)]
-        self.found = [leftover for leftover in self._all if not leftover.is_in_use]
-        self.in_use = [leftover for leftover in self._all if leftover.is_in_use]
+        self._all = [
+            x for x in find(self.folder, self.known) if not x.is_damaged and (self.retry_dead or not x.is_dead)
+        ]
+        self.in_use = [leftover for leftover in self._all if leftover.is_in_use and not leftover.is_relayed]
+        self.found = [leftover for leftover in self._all if leftover not in self.in_use]
         self._report = Report(problems=[leftover.problem for leftover in self.found if leftover.problem])
         self._left = sum(leftover.events for leftover in self.found)
         self._patience = 0.0
@@ -101,11 +109,22 @@ class Sync:
             progress: Called with the number of events that are left.
         """
         self._patience, self._progress = patience, progress
+        if self.lease is not None:
+            return self._deliver_all(waits=waits)
+        try:
+            if any(leftover.header and leftover.header.beats for leftover in self._all):
+                self.lease = Lease.take(self.folder)
+            return self._deliver_all(waits=waits)
+        finally:
+            if self.lease is not None:
+                self.lease.release()
+
+    def _deliver_all(self, *, waits: bool) -> Report:
         readable = [leftover for leftover in self._all if leftover.header is not None]
         chains = [list(files) for _, files in groupby(readable, lambda found: found.header and found.header.order[:2])]
         try:
             held = list(filter(None, map(self._deliver_chain, chains)))
-            give_up = monotonic() + (patience if waits else 0.0)
+            give_up = monotonic() + (self._patience if waits else 0.0)
             while held and monotonic() < give_up and not self._is_over():
                 if all(chain[0].is_in_use for chain in held):
                     give_up = min(give_up, monotonic() + _MOMENT)
@@ -120,25 +139,26 @@ class Sync:
         return self._report
 
     def _is_over(self) -> bool:
-        return self.stop.is_set() or monotonic() >= self.deadline
+        is_lost = self.lease is not None and not self.lease.is_held
+        return is_lost or self.stop.is_set() or monotonic() >= self.deadline
 
     def _deliver_chain(self, chain: list[Leftover]) -> list[Leftover]:
         """Deliver files up to the first one that another process has; returns that one and what follows."""
         for number, leftover in enumerate(chain):
             assert leftover.header is not None
             destination = self.destination_of(leftover.header)
-            url = destination.url
-            if url is None:
-                if leftover.is_in_use:
+            if destination.url is None:
+                if leftover.is_in_use and not leftover.is_relayed:
                     return chain[number:]
                 self._report.elsewhere[destination] += leftover.events
                 continue
-            if destination.name in self._report.unreachable or self._is_over():
+            if leftover.header.beats and self.lease is None:
+                self._report.leased[holder_of(self.folder)] += sum(each.events for each in chain[number:])
+                break
+            if destination.name in {*self.away, *self._report.unreachable} or self._is_over():
                 break
             try:
-                if url not in self.transports:
-                    self.transports[url] = create_transport(url, self.config)
-                file = JournalFile.adopt(leftover.path)
+                file = self._opened(leftover, leftover.header, destination.url)
             except (ConfigError, JournalFormatError, OSError) as error:
                 why = error.strerror or error if isinstance(error, OSError) else None
                 self._report.problems.append(f"{leftover.path} cannot be opened: {why}." if why else str(error))
@@ -146,16 +166,29 @@ class Sync:
             if file is None and leftover.path.exists():
                 # What follows comes after what the other one delivers.
                 return [replace(leftover, is_owned=True), *chain[number + 1 :]]
-            if file is not None:
-                try:
-                    self._deliver_file(file, self.transports[url])
-                    if file.unsent:
-                        break
-                finally:
-                    file.close()
+            if file is not None and not self._deliver_file(file, self.transports[destination.url]):
+                break
         return []
 
-    def _deliver_file(self, file: JournalFile, transport: Transport) -> None:
+    def _opened(self, leftover: Leftover, header: Header, url: str) -> JournalFile | None:
+        """The file, and its transport made; None where another process has the file, or it is no more."""
+        if url not in self.transports:
+            self.transports[url] = create_transport(url, self.config)
+        file = JournalFile.adopt(leftover.path)
+        # One that is locked and yet not owned was written on a machine that is gone, and whose lock is still there.
+        if file is None and (leftover.is_relayed or (is_of_other_host(header) and not leftover.is_owned)):
+            return FollowedFile.follow(leftover.path)
+        return file
+
+    def _deliver_file(self, file: JournalFile, transport: Transport) -> bool:
+        """Deliver a file, and give it up; returns whether it is delivered."""
+        try:
+            self._send(file, transport)
+            return not file.unsent
+        finally:
+            file.close()
+
+    def _send(self, file: JournalFile, transport: Transport) -> None:
         delivery = Delivery(file, transport, self._buried)
         backoff, taken_at, has_answered = Backoff(), monotonic(), False
         while file.unsent and not self._is_over():
@@ -209,8 +242,9 @@ def delivering_leftovers(config: Config) -> Iterator[None]:
 
     At the end of the block what is under way may use the rest of that time, unless the tracker takes nothing.
     """
-    settings, folder, url = config.settings(CoreSettings), journal_folder(), configured_url(config)
-    if not settings.sync_timeout or url is None or is_empty(folder):
+    settings, url = config.settings(CoreSettings), configured_url(config)
+    folder = settings.journals
+    if not settings.sync_timeout or settings.delivery == "relay" or url is None or is_empty(folder):
         yield
         return
     deadline, stop, hurry = monotonic() + settings.sync_timeout, threading.Event(), threading.Event()

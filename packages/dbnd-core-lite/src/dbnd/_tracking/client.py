@@ -16,6 +16,7 @@ from dbnd._model.points import Group
 from dbnd._model.run import Run, RunState, TaskRun, TaskRunState
 from dbnd._tracking.contracts import TransportFactory
 from dbnd._tracking.outbox import Outbox
+from dbnd._tracking.relayed import Relayed
 from dbnd._tracking.sender import Sender
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class TrackingAPIClient(Outbox):
         """Report what a task run has printed; replaces what was reported before."""
         self._report("save_task_run_log", lambda: wire.task_run_log(attempt_uid, text))
 
-    def _report(self, call: str, make_body: Callable[[], object]) -> Sender | None:
+    def _report(self, call: str, make_body: Callable[[], object]) -> Sender | Relayed | None:
         try:
             body = make_body()
         except Exception as error:  # noqa: BLE001  text forms of the user's objects come from his own code

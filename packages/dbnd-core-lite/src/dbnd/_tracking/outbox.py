@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from dbnd._base.clock import monotonic
 from dbnd._base.forks import renew_after_fork
 from dbnd._base.masking import mask_url
-from dbnd._base.paths import journal_folder
+from dbnd._base.mounts import network_file_system
 from dbnd._config.settings import CoreSettings
 from dbnd._journal.folders import make_private, spares_of
 from dbnd._journal.journal import Journal, JournalClosedError
 from dbnd._model.error_info import message_of
 from dbnd._terminal import console
 from dbnd._tracking.contracts import Transport, TransportFactory, tracker_name
+from dbnd._tracking.relayed import Relayed
 from dbnd._tracking.sender import Sender
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Outbox:
         self._make_transport = make_transport
         # Made here, in the caller's thread, and not by the sender: two threads importing the same libraries at once
         # can see them half imported. Nothing is connected yet.
-        self._transport: Transport | None = make_transport(url, config)
+        self._transport: Transport | None = None if self.is_relayed else make_transport(url, config)
         self._start_afresh()
         _outboxes.add(self)
         renew_after_fork(self)
@@ -72,7 +73,7 @@ class Outbox:
     def _start_afresh(self) -> None:
         """Begin without a journal: at first, and in a forked child, whose parent owns the old one."""
         self._opening = threading.RLock()  # a signal handler may log, too
-        self._sender: Sender | None = None
+        self._sender: Sender | Relayed | None = None
         self.dropped = 0
         self._warn_of_loss = console.once_a_minute()
         # Why the journal could not be opened, and when that is tried again.
@@ -97,6 +98,11 @@ class Outbox:
         self._start_afresh()
 
     @property
+    def is_relayed(self) -> bool:
+        """Whether a relay delivers the events, and this process nothing."""
+        return self._settings.delivery == "relay"
+
+    @property
     def unsent(self) -> int:
         """Number of events that the tracker has not taken yet."""
         return sender.journal.unsent if (sender := self._sender) else 0
@@ -117,6 +123,8 @@ class Outbox:
         if settings == self._settings:
             return
         self._config, self._settings = config, settings
+        if self.is_relayed or isinstance(self._sender, Relayed):  # who delivers a journal never changes
+            return
         transport = self._make_transport(self.url, config)
         with self._opening:
             if self._sender is None:
@@ -124,7 +132,7 @@ class Outbox:
             else:
                 self._sender.use(transport)
 
-    def keep(self, call: str, body: object) -> Sender | None:
+    def keep(self, call: str, body: object) -> Sender | Relayed | None:
         """Keep an event and have it delivered; returns its sender, or None where it is lost. It never raises."""
         try:
             while True:
@@ -147,23 +155,28 @@ class Outbox:
         self.dropped += 1
         self._warn_of_loss(f"An event ({call}) could not be kept and is lost: {message_of(error)}. The run goes on.")
 
-    def _open(self) -> Sender:
+    def _open(self) -> Sender | Relayed:
         with self._opening:
             if self._sender is None:
                 if self._unopened is not None and monotonic() < self._open_again_at:
                     raise OSError(*self._unopened.args)
-                # The transport of before the fork is the parent's, and that of a closed journal is closed.
-                transport = self._transport = self._transport or self._make_transport(self.url, self._config)
                 try:
                     journal = _open_journal(self.name, self._settings)
                 except OSError as error:
                     self._unopened, self._open_again_at = error, monotonic() + 5
                     raise
-                self._unopened = self._transport = None
-                self._sender = Sender(journal, transport, self.destination)
+                self._unopened = None
+                self._sender = self._sender_of(journal)
                 self._told = (0, 0, 0, 0, self._told[-1])  # of events in an earlier journal
                 _close_at_exit_of_child()
             return self._sender
+
+    def _sender_of(self, journal: Journal) -> Sender | Relayed:
+        if self.is_relayed:
+            return Relayed(journal, self.destination)
+        # The transport of before the fork is the parent's, and that of a closed journal is closed.
+        transport, self._transport = self._transport or self._make_transport(self.url, self._config), None
+        return Sender(journal, transport, self.destination)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything logged so far is delivered, and return whether it is; what is not stays in the journal.
@@ -175,7 +188,7 @@ class Outbox:
         sender = self._sender
         return sender is None or self._deliver(sender, timeout)
 
-    def _deliver(self, sender: Sender, timeout: float | None = None) -> bool:
+    def _deliver(self, sender: Sender | Relayed, timeout: float | None = None) -> bool:
         if timeout is not None:
             return sender.flush(timeout)
         patience = max(0.0, self._settings.flush_timeout - self._waited)
@@ -189,7 +202,7 @@ class Outbox:
         self._waited = 0.0 if done else self._waited + monotonic() - started
         return done
 
-    def _deliver_late(self, sender: Sender) -> None:
+    def _deliver_late(self, sender: Sender | Relayed) -> None:
         """Deliver what is logged after the end of tracking at once: nobody does it later in this process.
 
         All of that takes ``core.flush_timeout`` at most; what is left then is said once.
@@ -228,7 +241,7 @@ class Outbox:
         sender.close()
         return problem
 
-    def left_over(self, sender: Sender | None = None) -> str | None:
+    def left_over(self, sender: Sender | Relayed | None = None) -> str | None:
         """What is to be said about events that are not delivered, in sentences, unless it was said before."""
         sender = sender or self._sender
         unsent, lost = (sender.journal.unsent, sender.losses.counts()) if sender is not None else (0, (0, 0, 0))
@@ -237,11 +250,18 @@ class Outbox:
             return None
         self._told = counts
         sentences = [] if sender is None else sender.losses.sentences()
-        if sender is not None and unsent:
+        if isinstance(sender, Sender) and unsent:
             sentences.insert(0, self._why_unsent(sender, unsent))
         if self.dropped:
             sentences.append(f"{self.dropped} events could not be written to the journal and are lost.")
         return " ".join(sentences) or None
+
+    def kept(self) -> str | None:
+        """What waits for a relay, and where, as a sentence; None where the process delivers itself."""
+        if not isinstance(sender := self._sender, Relayed) or not (unsent := sender.journal.unsent):
+            return None
+        where = sender.journal.directory
+        return f"{unsent} events for {self.destination} are kept in {where}: `dbnd sync --watch` delivers them."
 
     def _why_unsent(self, sender: Sender, unsent: int) -> str:
         path = sender.journal.path
@@ -261,20 +281,27 @@ class Outbox:
 
 def _open_journal(name: str, settings: CoreSettings) -> Journal:
     """A journal in the home, or in another folder where that cannot be written, which is said once."""
-    home = journal_folder()
+    home = settings.journals
     trouble: OSError | None = None
     for folder in chain([home], spares_of(home)):
         try:
             if trouble is not None:
                 make_private(folder.parent)
-            journal = Journal(folder, name, max_bytes=settings.journal_max_bytes, fsync=settings.journal_fsync)
+            journal = Journal(
+                folder,
+                name,
+                max_bytes=settings.journal_max_bytes,
+                fsync=settings.journal_fsync,
+                shared=settings.journal_folder is not None or network_file_system(folder) is not None,
+                relay=settings.delivery == "relay",
+            )
         except OSError as error:
             trouble = trouble or error
             continue
         if trouble is not None:
             console.warn_once(
                 f"Events cannot be kept in {home} ({trouble}); they are kept in {folder}, and `dbnd sync` looks there, "
-                "too. Set DBND_HOME to a folder that can be written."
+                "too. Set DBND_HOME, or core.journal_folder, to a folder that can be written."
             )
         return journal
     assert trouble is not None
