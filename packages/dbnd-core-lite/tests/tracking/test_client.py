@@ -354,7 +354,7 @@ def test_where_nothing_can_be_written_a_user_without_a_home_is_told(server, monk
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.setattr(tempfile, "gettempdir", lambda: (_ for _ in ()).throw(FileNotFoundError))
     monkeypatch.setattr("dbnd._tracking.outbox.spares_of", lambda _: [])
-    monkeypatch.setattr("dbnd._tracking.outbox.journal_folder", lambda: Path("/dev/null/journal"))
+    monkeypatch.setattr("dbnd._config.settings.journal_folder", lambda: Path("/dev/null/journal"))
     with dbnd_tracking("job", conf={"core": {"databand_url": server.url, "databand_access_token": "t"}}):
         log_metric("n", 1)
     assert "could not be kept and is lost: [Errno" in capsys.readouterr().err

@@ -51,15 +51,20 @@ def _http(url: str, config: Config) -> Transport:
 
 @hookimpl
 def dbnd_destination(url: str, config: Config) -> Destination:
-    """The configured tracker, or a file, which asks for no token."""
+    """The configured tracker, or a file, which asks for no token.
+
+    What was logged for a file that SQLite is not put to goes to the configured tracker, too.
+    """
     from dbnd._base.masking import mask_url
     from dbnd._context.registry import configured_url
     from dbnd._tracking.contracts import Destination, tracker_name
+    from dbnd._tracking.network_file import network_of
 
     configured = configured_url(config)
-    known = configured if configured and mask_url(configured) == url else None
+    is_configured = configured is not None and (mask_url(configured) == url or network_of(url) is not None)
+    known = configured if is_configured else (url if url.startswith("sqlite:") else None)
     hint = f"`dbnd sync --set-config core.databand_url={url}` sends them"
-    return Destination(tracker_name(url), known or (url if url.startswith("sqlite:") else None), hint)
+    return Destination(tracker_name(known or url), known, hint)
 
 
 @hookimpl

@@ -16,6 +16,7 @@ from dbnd._config.settings import CoreSettings
 from dbnd._context.current import get_databand_context
 from dbnd._context.plugins import plugins
 from dbnd._tracking.client import TrackingAPIClient
+from dbnd._tracking.network_file import NetworkFileTransport, network_of
 
 if TYPE_CHECKING:
     from dbnd._tracking.contracts import Destination, Reader, Transport
@@ -66,13 +67,15 @@ def embedded_url() -> str | None:
 
 
 def create_transport(url: str, config: Config) -> Transport:
-    """The transport for ``url``, chosen by its scheme.
+    """The transport for ``url``, chosen by its scheme; one that takes nothing for SQLite on a network file system.
 
     Raises:
         ConfigError: No installed package serves the scheme.
     """
     factories = _by_scheme("dbnd_transports")
     scheme = url.partition(":")[0].lower()
+    if scheme in factories and (kind := network_of(url)):
+        return NetworkFileTransport(kind)
     if scheme in factories:
         transport: Transport = factories[scheme](url, config)
         return transport
