@@ -13,7 +13,9 @@ States of a file::
               └───────────────────────────────────┘
                      every event is delivered
 
-An event in it is accepted once its line is written; it is delivered once the ``.ack`` file points behind it.
+A file whose header says ``relay`` is delivered while it is owned, by another process (see ``followed``), which removes
+it once it is given up. An event is accepted once its line is written; it is delivered once the ``.ack`` file points
+behind it.
 """
 
 from __future__ import annotations
