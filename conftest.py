@@ -84,8 +84,8 @@ def dbnd(warm: Warm) -> Run:
 
 @pytest.fixture
 def python(warm: Warm) -> Run:
-    """Run a Python script in a process of its own, which has imported everything already."""
-    return lambda code, timeout=100, **env: warm.run({"code": code}, timeout, **env)
+    """Run a Python script in a process of its own, which has imported everything already and ends as any other."""
+    return lambda code, timeout=100, **env: warm.run({"code": code, "finalize": True}, timeout, **env)
 
 
 @pytest.fixture

@@ -2,13 +2,14 @@
 
 A test that kills a hundred processes cannot wait a second for the imports of each. The parent has no threads, has
 logged nothing and opened nothing, so that a fork of it is what a fresh process is after its imports. It ends as one,
-too: through the interpreter's own exit.
+too, but for one thing, unless it is asked for: no module is taken apart, which takes longer than what most tests do.
 
 Run as a program, this module is the parent: it takes one request a line from standard input, as JSON.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import fcntl
@@ -28,7 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from typing_extensions import Self
 
@@ -84,7 +85,8 @@ class Warm:
         """Run a command to its end, as ``subprocess.run`` does.
 
         Args:
-            command: ``arguments`` of ``dbnd``, or the ``code`` of a main module.
+            command: ``arguments`` of ``dbnd``, or the ``code`` of a main module; with ``finalize``, the interpreter
+                itself ends the process.
             timeout: Seconds after which it is killed.
             env: Variables beside those of the caller.
 
@@ -251,6 +253,17 @@ def _become(request: Mapping[str, Any]) -> None:
         os.close(opened)
     if os.isatty(0):
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    code: Any = 0
+    try:
+        _do(request)
+    except SystemExit as error:
+        code = error.code
+    if request.get("finalize") or not isinstance(code, int):
+        sys.exit(code)
+    _exit(code)
+
+
+def _do(request: Mapping[str, Any]) -> None:
     if "code" in request:
         sys.argv = ["child.py"]
         exec(compile(request["code"], "child.py", "exec"), {"__name__": "__main__"})
@@ -259,6 +272,15 @@ def _become(request: Mapping[str, Any]) -> None:
 
         sys.argv = ["dbnd", *request["arguments"]]
         main()
+
+
+def _exit(code: int) -> NoReturn:
+    """Do what the interpreter does at the end, up to the point where it would take modules apart."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)
 
 
 def _die_with_parent() -> None:
