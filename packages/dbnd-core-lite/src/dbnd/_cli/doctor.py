@@ -104,7 +104,11 @@ def _tracker(config: Config) -> Iterator[Finding]:
         yield Finding("tracker", "ok", f"{name} can be reached.")
         yield Finding("credentials", "error", f"{name} refuses the credentials: {error}.")
     except TransportError as error:
-        yield Finding("tracker", "error", f"{name} cannot be used: {error}.")
+        if config.settings(CoreSettings).delivery == "relay":
+            text = f"{name} cannot be used from here ({error}): the relay has to reach it (core.delivery = relay)."
+            yield Finding("tracker", "warning", text)
+        else:
+            yield Finding("tracker", "error", f"{name} cannot be used: {error}.")
     else:
         yield Finding("tracker", "ok", f"{name} can be reached.")
         if url.startswith("http"):

@@ -86,8 +86,8 @@ def _parts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
     if progress.client is not None and progress.client.unsent:
         # Why, and where they are, the client has said in a warning.
         count = progress.client.unsent
-        who = "a relay delivers" if is_relayed else "`dbnd sync`"
-        yield "unsent", [f"1 event waits: {who}" if count == 1 else f"{count} events wait: {who}"]
+        how = " for a relay" if is_relayed else ": `dbnd sync`"
+        yield "unsent", [f"1 event waits{how}" if count == 1 else f"{count} events wait{how}"]
 
 
 def _count(progress: RunProgress) -> str:
