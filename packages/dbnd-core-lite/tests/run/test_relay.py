@@ -50,6 +50,8 @@ def test_a_node_sends_nothing_and_says_where_its_events_are(dbnd, python, node, 
     assert dbnd("sync", **node).returncode == 0
     assert find(shared) == []
     assert {"init_run", "log_metrics"} <= set(server.calls())
+    runs = [request.body["init_args"]["new_run_info"] for request in server.requests if "init_run" in request.path]
+    assert [run["sends_heartbeat"] for run in runs] == [False, False]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

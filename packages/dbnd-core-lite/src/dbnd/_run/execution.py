@@ -37,7 +37,8 @@ def new_run(
     info, tracking = config.settings(RunInfoSettings), config.settings(TrackingSettings)
     run = Run(job_name, cmd_name, project_name=project_name or tracking.project, description=info.description)
     _join(run)
-    run.sends_heartbeat = not run.is_attached and config.settings(RunSettings).heartbeat_interval_s > 0
+    sends_none = run.is_attached or config.settings(CoreSettings).delivery == "relay"
+    run.sends_heartbeat = not sends_none and config.settings(RunSettings).heartbeat_interval_s > 0
     run.name = run_name or info.name or run.name
     run.user = info.user or run.user
     return run

@@ -110,7 +110,7 @@ class TrackingAPIClient(Outbox):
     @property
     def heartbeats(self) -> bool:
         """Whether heartbeats are sent at all."""
-        return self._heartbeat_interval() > 0
+        return not self.is_relayed and self._heartbeat_interval() > 0
 
     def _heartbeat_interval(self) -> float:
         return self._config.settings(RunSettings).heartbeat_interval_s
