@@ -24,6 +24,7 @@ _DEFAULT_PARAMS: Final = 2
 # The address of each column's order names all columns.
 _MAX_COLUMNS: Final = 60
 # What one wants to see from its smallest value on.
+_OPTIONAL: Final = {"project": "project_name", "user": "user"}
 _RISING: Final = frozenset({"name", "job", "project", "user", "state", "params", "tags"})
 _KEPT: Final = ("q", "job", "project", "user", "state", "since", "until", "where", "sort", "col", "limit")
 
@@ -121,15 +122,14 @@ class TablePage:
     @property
     def headers(self) -> list[Header]:
         """The heads of all columns."""
-        names = ["name", "state", *([] if self.job else ["job"]), "project", "user", STARTED, "took"]
-        shown = [name for name in names if name not in {"project", "user"} or self.shows(name)]
-        found = [self._header(name, "Run" if name == "name" else name.capitalize(), "run") for name in shown]
+        names = ["name", "state", *([] if self.job else ["job"]), *self.optional, STARTED, "took"]
+        found = [self._header(name, "Run" if name == "name" else name.capitalize(), "run") for name in names]
         return found + [self._header(str(column), column.name, column.kind) for column in self.columns]
 
-    def shows(self, name: str) -> bool:
-        """Whether any run of the page has a project, or a user."""
-        field = "project_name" if name == "project" else name
-        return any(getattr(run, field) for run in self.table.runs)
+    @property
+    def optional(self) -> dict[str, str]:
+        """The fields of the optional columns that any run of the page has something for, by what they are sorted by."""
+        return {name: f for name, f in _OPTIONAL.items() if any(getattr(run, f) for run in self.table.runs)}
 
     def _header(self, name: str, label: str, kind: str) -> Header:
         if name != str(self.order):

@@ -71,10 +71,7 @@ def _by_attribute(session: Session, condition: Comparison, attribute: Attribute)
         found: ColumnElement[bool] = ORDERINGS[sign](column, as_time(values[0]))
     elif "null" in sign:
         found = column.is_(None) if sign == "is null" else column.is_not(None)
-    elif "ilike" in sign:  # databases do not agree on upper and lower case beyond ASCII
-        rows = session.execute(select(Run.id, column))
-        found = _is_one_of(session, {run for run, value in rows if condition.holds(value)})
-    elif "like" in sign:
+    elif sign in {"like", "not like"}:
         pattern = _like(session, column, values[0])
         found = not_(pattern) if sign.startswith("not") else pattern
     elif condition == Comparison(Attribute("state"), "=", (LOST,)):
@@ -83,8 +80,11 @@ def _by_attribute(session: Session, condition: Comparison, attribute: Attribute)
         found = and_(Run.state == values[0], not_(lost(session)))
     elif sign in {"=", "!="}:
         found = column == values[0] if sign == "=" else column != values[0]
-    else:
+    elif sign in {"in", "not in"}:
         found = column.in_(values) if sign == "in" else column.not_in(values)
+    else:  # compared here: for ilike, databases do not agree on upper and lower case beyond ASCII
+        rows = session.execute(select(Run.id, column))
+        found = _is_one_of(session, {run for run, value in rows if condition.holds(value)})
     return found
 
 
@@ -128,17 +128,9 @@ def _like(session: Session, column: Any, pattern: str) -> ColumnElement[bool]:
 
 SUMMARY: Final = (
     Run.uid.label("run_uid"),
-    Run.root_run_uid,
-    Run.job_name,
-    Run.name,
-    Run.project_name,
-    Run.user.label("user"),
-    Run.description,
-    Run.state,
+    *(getattr(Run, name).label(name) for name in RunSummary.model_fields if name != "run_uid"),
     Run.sends_heartbeat,
     Run.last_heartbeat,
-    Run.start_time,
-    Run.end_time,
 )
 """What ``summary`` needs of a run, for lists, which are spared the rest."""
 
