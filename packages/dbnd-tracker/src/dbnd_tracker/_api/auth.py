@@ -17,7 +17,8 @@ from dbnd_tracker._access.callers import CSRF_COOKIE, SESSION_COOKIE, address_of
 from dbnd_tracker._access.roles import Role
 from dbnd_tracker._access.tokens import ANYONE, LABEL_LENGTH, ThrottledError, close_session, create_token, open_session
 from dbnd_tracker._api.pages import HEADERS
-from dbnd_tracker._pages.templates import make_templates
+from dbnd_tracker._api.state import TheDatabase, TheKeyring
+from dbnd_tracker._pages.templates import TEMPLATES
 from dbnd_tracker._schemas.fields import from_digits
 
 if TYPE_CHECKING:
@@ -56,104 +57,106 @@ class TokenMade(BaseModel):
     uid: str
 
 
-def auth_router(database: Database, keyring: Keyring | None) -> APIRouter:
-    """Routes under ``/api/v1/auth``; without ``keyring`` the tracker asks for no token."""
-    router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
-
-    @router.get("/csrf")
-    def csrf(request: Request, response: Response) -> Status:
-        """Set the cookie whose value clients repeat as a header."""
-        if CSRF_COOKIE not in request.cookies:
-            is_secure = request.url.scheme == "https"
-            response.set_cookie(CSRF_COOKIE, secrets.token_hex(16), samesite="strict", secure=is_secure)
-        return Status()
-
-    @router.post(
-        "/login",
-        # Anything may stand there where no token is needed, so that clients of all kinds get in.
-        openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"examples": [_LOGIN]}}}}},
-    )
-    async def login(request: Request, response: Response) -> Status:
-        """Open a session: the password is a token, of any user. Without tokens, everyone may come in."""
-        if keyring is not None:
-            try:
-                password = json.loads(await request.body())["password"]
-            except (ValueError, TypeError, KeyError, RecursionError):
-                password = None
-            is_text = isinstance(password, str)
-            secret = await _open_session(database, keyring, password, address_of(request)) if is_text else None
-            if secret is None:
-                detail = "The password is no token of this tracker; clients take it from core.dbnd_password."
-                raise HTTPException(401, detail)
-            set_session_cookie(request, response, secret)
-        return Status()
-
-    @router.get("/ping")
-    def ping() -> Status:
-        """Say that the tracker is ready."""
-        return Status()
-
-    @router.post("/personal_access_token")
-    def personal_access_token(request: Request, wanted: TokenWanted) -> TokenMade:
-        """Make a token with the role of the one that asks; a tracker that asks for none makes one for jobs."""
-        identity = identity_of(request.scope)
-        lifespan = None if wanted.lifespan is None else timedelta(seconds=wanted.lifespan)
-
-        def work(writer: Writer) -> TokenMade:
-            role, guards = (Role.WRITE, False) if identity == ANYONE else (identity.role, True)
-            token, secret = create_token(writer, label=wanted.label, role=role, lifespan=lifespan, guards=guards)
-            return TokenMade(token=secret, uid=token.uid)
-
-        return database.write(work)
-
-    return router
+router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
+"""Routes under ``/api/v1/auth``."""
 
 
-def login_router(database: Database, keyring: Keyring | None) -> APIRouter:
-    """Routes of the form; without ``keyring`` there is nothing to ask for, and they lead to the page."""
-    router = APIRouter(include_in_schema=False)
-    template = make_templates().get_template("login.html")
+@router.get("/csrf")
+def csrf(request: Request, response: Response) -> Status:
+    """Set the cookie whose value clients repeat as a header."""
+    if CSRF_COOKIE not in request.cookies:
+        is_secure = request.url.scheme == "https"
+        response.set_cookie(CSRF_COOKIE, secrets.token_hex(16), samesite="strict", secure=is_secure)
+    return Status()
 
-    def form(request: Request, wanted: str, problem: str = "", status: int = 200) -> Response:
-        is_open = SESSION_COOKIE in request.cookies and not problem
-        return HTMLResponse(template.render(problem=problem, next=wanted, is_open=is_open), status, _FORM_HEADERS)
 
-    @router.get("/login")
-    def show(request: Request) -> Response:
-        wanted = _local(request.query_params.get("next", "/"))
-        return form(request, wanted) if keyring else RedirectResponse("/", 303)
-
-    @router.post("/login")
-    async def log_in(request: Request) -> Response:
+@router.post(
+    "/login",
+    # Anything may stand there where no token is needed, so that clients of all kinds get in.
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"examples": [_LOGIN]}}}}},
+)
+async def login(database: TheDatabase, keyring: TheKeyring, request: Request, response: Response) -> Status:
+    """Open a session: the password is a token, of any user. Without tokens, everyone may come in."""
+    if keyring is not None:
         try:
-            fields = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS)
-        except ValueError:
-            fields = {}
-        wanted = _local(fields.get("next", ["/"])[-1])
-        answer = RedirectResponse(wanted, 303)
-        if keyring:
-            token = fields.get("token", [""])[-1].strip()
-            try:
-                secret = await _open_session(database, keyring, token, address_of(request))
-            except ThrottledError as error:
-                answered = form(request, wanted, str(error), 429)
-                answered.headers["Retry-After"] = str(error.seconds)
-                return answered
-            if secret is None:
-                return form(request, wanted, "This is no token of this tracker.", 401)
-            set_session_cookie(request, answer, secret)
-        return answer
+            password = json.loads(await request.body())["password"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            password = None
+        is_text = isinstance(password, str)
+        secret = await _open_session(database, keyring, password, address_of(request)) if is_text else None
+        if secret is None:
+            detail = "The password is no token of this tracker; clients take it from core.dbnd_password."
+            raise HTTPException(401, detail)
+        set_session_cookie(request, response, secret)
+    return Status()
 
-    @router.post("/logout")
-    def log_out(request: Request) -> Response:
-        secret = request.cookies.get(SESSION_COOKIE)
-        if keyring and secret:
-            database.write(lambda writer: close_session(writer, secret))
-        answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(SESSION_COOKIE)
-        return answer
 
-    return router
+@router.get("/ping")
+def ping() -> Status:
+    """Say that the tracker is ready."""
+    return Status()
+
+
+@router.post("/personal_access_token")
+def personal_access_token(database: TheDatabase, request: Request, wanted: TokenWanted) -> TokenMade:
+    """Make a token with the role of the one that asks; a tracker that asks for none makes one for jobs."""
+    identity = identity_of(request.scope)
+    lifespan = None if wanted.lifespan is None else timedelta(seconds=wanted.lifespan)
+
+    def work(writer: Writer) -> TokenMade:
+        role, guards = (Role.WRITE, False) if identity == ANYONE else (identity.role, True)
+        token, secret = create_token(writer, label=wanted.label, role=role, lifespan=lifespan, guards=guards)
+        return TokenMade(token=secret, uid=token.uid)
+
+    return database.write(work)
+
+
+forms = APIRouter(include_in_schema=False)
+"""Routes of the form; where no token is asked for, they lead to the page."""
+
+
+def _form(request: Request, wanted: str, problem: str = "", status: int = 200) -> Response:
+    is_open = SESSION_COOKIE in request.cookies and not problem
+    text = TEMPLATES.get_template("login.html").render(problem=problem, next=wanted, is_open=is_open)
+    return HTMLResponse(text, status, _FORM_HEADERS)
+
+
+@forms.get("/login")
+def show(keyring: TheKeyring, request: Request) -> Response:
+    wanted = _local(request.query_params.get("next", "/"))
+    return _form(request, wanted) if keyring else RedirectResponse("/", 303)
+
+
+@forms.post("/login")
+async def log_in(database: TheDatabase, keyring: TheKeyring, request: Request) -> Response:
+    try:
+        fields = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        fields = {}
+    wanted = _local(fields.get("next", ["/"])[-1])
+    answer = RedirectResponse(wanted, 303)
+    if keyring:
+        token = fields.get("token", [""])[-1].strip()
+        try:
+            secret = await _open_session(database, keyring, token, address_of(request))
+        except ThrottledError as error:
+            answered = _form(request, wanted, str(error), 429)
+            answered.headers["Retry-After"] = str(error.seconds)
+            return answered
+        if secret is None:
+            return _form(request, wanted, "This is no token of this tracker.", 401)
+        set_session_cookie(request, answer, secret)
+    return answer
+
+
+@forms.post("/logout")
+def log_out(database: TheDatabase, keyring: TheKeyring, request: Request) -> Response:
+    secret = request.cookies.get(SESSION_COOKIE)
+    if keyring and secret:
+        database.write(lambda writer: close_session(writer, secret))
+    answer = RedirectResponse("/login", 303)
+    answer.delete_cookie(SESSION_COOKIE)
+    return answer
 
 
 async def _open_session(database: Database, keyring: Keyring, password: str, address: str) -> str | None:

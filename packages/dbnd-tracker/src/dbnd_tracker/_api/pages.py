@@ -10,12 +10,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from sqlalchemy import select
 
+from dbnd_tracker._api.state import TheCache, TheDatabase
 from dbnd_tracker._pages.compare import ComparePage
 from dbnd_tracker._pages.reference import operations
 from dbnd_tracker._pages.run import RunPage
 from dbnd_tracker._pages.table import TablePage
 from dbnd_tracker._pages.task import TaskPage
-from dbnd_tracker._pages.templates import make_templates
+from dbnd_tracker._pages.templates import TEMPLATES
 from dbnd_tracker._queries.details import read_task_runs, run_detail, task_run_log
 from dbnd_tracker._queries.metrics import find_series
 from dbnd_tracker._queries.runs import runs_by_uid
@@ -23,7 +24,6 @@ from dbnd_tracker._queries.series import chart_sample
 from dbnd_tracker._storage.models import Run, TaskRun
 
 if TYPE_CHECKING:
-    from dbnd_tracker._queries.arrays import SeriesCache
     from dbnd_tracker._storage.database import Database
 
 HEADERS: Final = {
@@ -40,116 +40,116 @@ HEADERS: Final = {
 _MAX_VALUES: Final = 5_000
 
 
-def pages_router(database: Database, cache: SeriesCache) -> APIRouter:
-    """Routes of the web page."""
-    router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-    pages = _Pages(database, cache)
-    router.get("/")(pages.runs)
-    router.get("/docs")(pages.reference)
-    router.get("/app/jobs/{job_name:path}/{run_uid}/{task_run_uid}")(pages.task_run)
-    router.get("/app/jobs/{job_name:path}/{run_uid}")(pages.run)
-    router.get("/app/jobs/{job_name}")(pages.job)
-    router.get("/app/compare")(pages.compare)
-    router.get("/app/logs/{task_run_uid}")(pages.log)
-    router.get("/app/series/{task_run_uid}")(pages.series)
-    return router
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+"""Routes of the web page; of those that fit an address, the first answers."""
 
 
-class _Pages:
-    """What the routes answer."""
+def _render(request: Request, template: str, status: int = 200, **values: object) -> Response:
+    text = TEMPLATES.get_template(template).render(**values)
+    return answer(request, HTMLResponse(text.encode("utf-8", "replace"), status))
 
-    def __init__(self, database: Database, cache: SeriesCache) -> None:
-        self._database = database
-        self._cache = cache
-        self._templates = make_templates()
 
-    def _render(self, request: Request, template: str, status: int = 200, **values: object) -> Response:
-        text = self._templates.get_template(template).render(**values)
-        return answer(request, HTMLResponse(text.encode("utf-8", "replace"), status))
+def _message(request: Request, text: str, status: int = 404) -> Response:
+    return _render(request, "message.html", status, text=text)
 
-    def _message(self, request: Request, text: str, status: int = 404) -> Response:
-        return self._render(request, "message.html", status, text=text)
 
-    def _table(self, request: Request, job: str | None = None) -> Response:
-        with self._database.read() as session:
-            page = TablePage(session, request.query_params, job)
-        status = 400 if page.problem else 200
-        return self._render(request, "runs.html", status, page=page)
+def _table(database: Database, request: Request, job: str | None = None) -> Response:
+    with database.read() as session:
+        page = TablePage(session, request.query_params, job)
+    status = 400 if page.problem else 200
+    return _render(request, "runs.html", status, page=page)
 
-    def reference(self, request: Request) -> Response:
-        """What the HTTP interface takes and answers."""
-        document = request.app.openapi()
-        version = document["info"]["version"]
-        return self._render(request, "reference.html", groups=operations(document), version=version)
 
-    def runs(self, request: Request) -> Response:
-        """All runs."""
-        return self._table(request)
+@router.get("/")
+def runs(database: TheDatabase, request: Request) -> Response:
+    """All runs."""
+    return _table(database, request)
 
-    def job(self, request: Request, job_name: str) -> Response:
-        """The runs of a job whose name has no slash."""
-        return self._table(request, job_name)
 
-    def run(self, request: Request, job_name: str, run_uid: str) -> Response:
-        """A run, or the runs of a job whose name has a slash."""
-        with self._database.read() as session:
-            found = run_detail(session, run_uid.lower(), logged=False)
-            if found is not None:
-                page = RunPage(session, found, request.query_params)
-                return self._render(request, "run.html", page=page)
-            name = f"{job_name}/{run_uid}"
-            is_job = session.scalar(select(Run.id).where(Run.job_name == name).limit(1)) is not None
-        return self._table(request, name) if is_job else self._message(request, f"There is no run {run_uid}.")
+@router.get("/docs")
+def reference(request: Request) -> Response:
+    """What the HTTP interface takes and answers."""
+    document = request.app.openapi()
+    version = document["info"]["version"]
+    return _render(request, "reference.html", groups=operations(document), version=version)
 
-    def task_run(self, request: Request, job_name: str, run_uid: str, task_run_uid: str) -> Response:
-        """A task run."""
-        with self._database.read() as session:
-            for run in runs_by_uid(session, [run_uid.lower()]):
-                wanted = (TaskRun.uid == task_run_uid.lower()) & (TaskRun.run_uid == run.run_uid)
-                found = read_task_runs(session, wanted, logged=False)
-                if not found:
-                    return self._message(request, f"The run {run.name or run_uid} has no task run {task_run_uid}.")
-                page = TaskPage(session, run, found[0], request.query_params)
-                return self._render(request, "task.html", page=page)
-        # A job name may hold slashes, so that a link to a run can look like one to a task run: the uid decides.
-        return self.run(request, f"{job_name}/{run_uid}", task_run_uid)
 
-    def compare(self, request: Request) -> Response:
-        """Runs beside each other."""
-        with self._database.read() as session:
-            page = ComparePage(session, request.query_params)
-            if len(page.runs) < 2:
-                text = "A comparison needs two runs: select them in the table of runs."
-                return self._message(request, text, 400)
-            return self._render(request, "compare.html", page=page)
+@router.get("/app/jobs/{job_name:path}/{run_uid}/{task_run_uid}")
+def task_run(database: TheDatabase, request: Request, job_name: str, run_uid: str, task_run_uid: str) -> Response:
+    """A task run."""
+    with database.read() as session:
+        for parent in runs_by_uid(session, [run_uid.lower()]):
+            wanted = (TaskRun.uid == task_run_uid.lower()) & (TaskRun.run_uid == parent.run_uid)
+            found = read_task_runs(session, wanted, logged=False)
+            if not found:
+                return _message(request, f"The run {parent.name or run_uid} has no task run {task_run_uid}.")
+            page = TaskPage(session, parent, found[0], request.query_params)
+            return _render(request, "task.html", page=page)
+    # A job name may hold slashes, so that a link to a run can look like one to a task run: the uid decides.
+    return run(database, request, f"{job_name}/{run_uid}", task_run_uid)
 
-    def log(self, request: Request, task_run_uid: str) -> Response:
-        """The whole log of a task run, as text."""
-        with self._database.read() as session:
-            found = task_run_log(session, task_run_uid.lower())
-        if found is None or found.log_body is None:
-            return self._message(request, f"There is no log of the task run {task_run_uid}.")
-        return answer(request, PlainTextResponse(found.log_body))
 
-    def series(
-        self,
-        *,
-        request: Request,
-        task_run_uid: str,
-        key: str,
-        axis: Literal["step", "time"] = "step",
-        first: Annotated[float | None, Query(alias="from", allow_inf_nan=False)] = None,
-        last: Annotated[float | None, Query(alias="to", allow_inf_nan=False)] = None,
-        values: Annotated[int, Query(ge=1, le=_MAX_VALUES)] = 1_000,
-    ) -> Response:
-        """A part of a metric's history, as charts draw it."""
-        with self._database.read() as session:
-            found = find_series(session, task_run_uid.lower(), key)
-            if found is None:
-                detail = f"The task run {task_run_uid} has no metric {key!r}."
-                return JSONResponse({"detail": detail}, 404, HEADERS)
-            sample = chart_sample(session, self._cache, found, axis=axis, first=first, last=last, values=values)
-        return answer(request, JSONResponse(asdict(sample)))
+@router.get("/app/jobs/{job_name:path}/{run_uid}")
+def run(database: TheDatabase, request: Request, job_name: str, run_uid: str) -> Response:
+    """A run, or the runs of a job whose name has a slash."""
+    with database.read() as session:
+        found = run_detail(session, run_uid.lower(), logged=False)
+        if found is not None:
+            page = RunPage(session, found, request.query_params)
+            return _render(request, "run.html", page=page)
+        name = f"{job_name}/{run_uid}"
+        is_job = session.scalar(select(Run.id).where(Run.job_name == name).limit(1)) is not None
+    return _table(database, request, name) if is_job else _message(request, f"There is no run {run_uid}.")
+
+
+@router.get("/app/jobs/{job_name}")
+def job(database: TheDatabase, request: Request, job_name: str) -> Response:
+    """The runs of a job whose name has no slash."""
+    return _table(database, request, job_name)
+
+
+@router.get("/app/compare")
+def compare(database: TheDatabase, request: Request) -> Response:
+    """Runs beside each other."""
+    with database.read() as session:
+        page = ComparePage(session, request.query_params)
+        if len(page.runs) < 2:
+            text = "A comparison needs two runs: select them in the table of runs."
+            return _message(request, text, 400)
+        return _render(request, "compare.html", page=page)
+
+
+@router.get("/app/logs/{task_run_uid}")
+def log(database: TheDatabase, request: Request, task_run_uid: str) -> Response:
+    """The whole log of a task run, as text."""
+    with database.read() as session:
+        found = task_run_log(session, task_run_uid.lower())
+    if found is None or found.log_body is None:
+        return _message(request, f"There is no log of the task run {task_run_uid}.")
+    return answer(request, PlainTextResponse(found.log_body))
+
+
+@router.get("/app/series/{task_run_uid}")
+def series(  # noqa: PLR0913  the parameters of a query
+    *,
+    database: TheDatabase,
+    cache: TheCache,
+    request: Request,
+    task_run_uid: str,
+    key: str,
+    axis: Literal["step", "time"] = "step",
+    first: Annotated[float | None, Query(alias="from", allow_inf_nan=False)] = None,
+    last: Annotated[float | None, Query(alias="to", allow_inf_nan=False)] = None,
+    values: Annotated[int, Query(ge=1, le=_MAX_VALUES)] = 1_000,
+) -> Response:
+    """A part of a metric's history, as charts draw it."""
+    with database.read() as session:
+        found = find_series(session, task_run_uid.lower(), key)
+        if found is None:
+            detail = f"The task run {task_run_uid} has no metric {key!r}."
+            return JSONResponse({"detail": detail}, 404, HEADERS)
+        sample = chart_sample(session, cache, found, axis=axis, first=first, last=last, values=values)
+    return answer(request, JSONResponse(asdict(sample)))
 
 
 def answer(request: Request, response: Response) -> Response:

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from dbnd import UsageError
 from dbnd_tracker import _views as views
+from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._exports import FORMS, run_json
 from dbnd_tracker._ingest import stop_runs
 from dbnd_tracker._queries.comparison import compare_runs
@@ -69,79 +70,87 @@ def ask(database: Database, question: Callable[..., BaseModel | None], *args: An
     return Response(found.model_dump_json(), media_type="application/json")
 
 
-def runs_router(database: Database) -> APIRouter:
-    """Routes about runs."""
-    router = APIRouter(prefix="/api/v1", tags=["runs"])
+router = APIRouter(prefix="/api/v1", tags=["runs"])
+"""Routes about runs."""
 
-    @router.get("/runs", response_model=views.RunList)
-    def runs(  # noqa: PLR0913  the parameters of a query
-        *,
-        job: str | None = None,
-        project: str | None = None,
-        state: str | None = None,
-        user: str | None = None,
-        name: str | None = None,
-        filters: Annotated[str | None, _FILTER] = None,
-        limit: Annotated[int, Query(ge=1, le=_MAX_RUNS)] = 50,
-        after: Annotated[str | None, Query(description="meta.after of the previous page")] = None,
-        sort: Annotated[str, _SORT] = f"-{STARTED}",
-        expression: Annotated[str, _EXPRESSION] = "",
-        size: Annotated[int | None, _SIZE] = None,
-        number: Annotated[int, _NUMBER] = 1,
-    ) -> Response:
-        """Runs that meet all conditions, newest first unless they are sorted otherwise."""
-        given = {"job": job, "project": project, "state": state, "user": user, "name": name}
-        texts = [condition(field, "=", value) for field, value in given.items() if value is not None]
-        conditions = parse_expression(joined(texts)), parse_filter(filters), parse_expression(expression)
-        order, descending = _order(sort)
-        limit = limit if size is None else size
-        page = {"limit": limit, "after": after, "offset": (number - 1) * limit}
-        return ask(database, list_runs, *conditions, order=order, descending=descending, **page)
 
-    @router.get("/runs/compare", response_model=views.RunComparison)
-    def compare(run_uid: Annotated[list[str], Query(min_length=1, max_length=_MAX_COMPARED)]) -> Response:
-        """Several runs side by side: what their tasks have logged, by kind and name."""
-        return ask(database, compare_runs, [uid.lower() for uid in run_uid])
+@router.get("/runs", response_model=views.RunList)
+def runs(  # noqa: PLR0913  the parameters of a query
+    *,
+    database: TheDatabase,
+    job: str | None = None,
+    project: str | None = None,
+    state: str | None = None,
+    user: str | None = None,
+    name: str | None = None,
+    filters: Annotated[str | None, _FILTER] = None,
+    limit: Annotated[int, Query(ge=1, le=_MAX_RUNS)] = 50,
+    after: Annotated[str | None, Query(description="meta.after of the previous page")] = None,
+    sort: Annotated[str, _SORT] = f"-{STARTED}",
+    expression: Annotated[str, _EXPRESSION] = "",
+    size: Annotated[int | None, _SIZE] = None,
+    number: Annotated[int, _NUMBER] = 1,
+) -> Response:
+    """Runs that meet all conditions, newest first unless they are sorted otherwise."""
+    given = {"job": job, "project": project, "state": state, "user": user, "name": name}
+    texts = [condition(field, "=", value) for field, value in given.items() if value is not None]
+    conditions = parse_expression(joined(texts)), parse_filter(filters), parse_expression(expression)
+    order, descending = _order(sort)
+    limit = limit if size is None else size
+    page = {"limit": limit, "after": after, "offset": (number - 1) * limit}
+    return ask(database, list_runs, *conditions, order=order, descending=descending, **page)
 
-    @router.post("/runs/stop")
-    def stop(run_uids: Annotated[Many[Uid], Body(min_length=1)]) -> dict[str, str]:
-        """Ask runs to stop, and answer the state of each: they learn it from the answer to their next heartbeat."""
-        return database.write(lambda writer: stop_runs(writer, run_uids))
 
-    @router.get("/runs/{run_uid}", response_model=views.RunDetail)
-    def run(run_uid: str) -> Response:
-        """One run with its task runs and everything that they logged."""
-        return ask(database, run_detail, run_uid.lower())
+@router.get("/runs/compare", response_model=views.RunComparison)
+def compare(
+    database: TheDatabase, run_uid: Annotated[list[str], Query(min_length=1, max_length=_MAX_COMPARED)]
+) -> Response:
+    """Several runs side by side: what their tasks have logged, by kind and name."""
+    return ask(database, compare_runs, [uid.lower() for uid in run_uid])
 
-    @router.delete("/runs/{run_uid}", status_code=204)
-    def delete_run(run_uid: str) -> Response:
-        """Delete a run with everything in it, for good."""
-        if database.write(lambda writer: delete_runs(writer.session, [run_uid.lower()])) == 0:
-            raise HTTPException(404, f"There is no run {run_uid}.")
-        return Response(status_code=204)
 
-    @router.get(
-        "/runs/{run_uid}/export",
-        response_model=views.RunDetail,
-        responses={200: {"content": {kind: {} for kind in _MEDIA_TYPES.values()}}},
-    )
-    def export_run(
-        run_uid: str,
-        form: Annotated[Form, Query(alias="format", description="Parquet needs pyarrow beside the tracker")] = "json",
-    ) -> Response:
-        """A run as a file.
+@router.post("/runs/stop")
+def stop(database: TheDatabase, run_uids: Annotated[Many[Uid], Body(min_length=1)]) -> dict[str, str]:
+    """Ask runs to stop, and answer the state of each: they learn it from the answer to their next heartbeat."""
+    return database.write(lambda writer: stop_runs(writer, run_uids))
 
-        As JSON it is the whole run: as its own page of the API, with the log and every point of each task run. As CSV
-        and Parquet it is a table with a row for each point.
-        """
-        return _file(database, run_uid.lower(), form)
 
-    @router.get("/client-errors", response_model=views.ClientErrorList)
-    def errors(limit: Annotated[int, Query(ge=1, le=_MAX_RUNS)] = 100) -> Response:
-        """Errors inside clients, which they have told of, newest first."""
-        return ask(database, client_errors, limit)
+@router.get("/runs/{run_uid}", response_model=views.RunDetail)
+def run(database: TheDatabase, run_uid: str) -> Response:
+    """One run with its task runs and everything that they logged."""
+    return ask(database, run_detail, run_uid.lower())
 
-    return router
+
+@router.delete("/runs/{run_uid}", status_code=204)
+def delete_run(database: TheDatabase, run_uid: str) -> Response:
+    """Delete a run with everything in it, for good."""
+    if database.write(lambda writer: delete_runs(writer.session, [run_uid.lower()])) == 0:
+        raise HTTPException(404, f"There is no run {run_uid}.")
+    return Response(status_code=204)
+
+
+@router.get(
+    "/runs/{run_uid}/export",
+    response_model=views.RunDetail,
+    responses={200: {"content": {kind: {} for kind in _MEDIA_TYPES.values()}}},
+)
+def export_run(
+    database: TheDatabase,
+    run_uid: str,
+    form: Annotated[Form, Query(alias="format", description="Parquet needs pyarrow beside the tracker")] = "json",
+) -> Response:
+    """A run as a file.
+
+    As JSON it is the whole run: as its own page of the API, with the log and every point of each task run. As CSV
+    and Parquet it is a table with a row for each point.
+    """
+    return _file(database, run_uid.lower(), form)
+
+
+@router.get("/client-errors", response_model=views.ClientErrorList)
+def errors(database: TheDatabase, limit: Annotated[int, Query(ge=1, le=_MAX_RUNS)] = 100) -> Response:
+    """Errors inside clients, which they have told of, newest first."""
+    return ask(database, client_errors, limit)
 
 
 def _file(database: Database, run_uid: str, form: Form) -> Response:

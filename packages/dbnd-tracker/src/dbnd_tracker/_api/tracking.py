@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -49,38 +48,31 @@ _POINTS_PARAMETER: Final = {
 }
 
 
-def tracking_router(database: Database, metrics: ServerMetrics) -> APIRouter:
-    """A route for each call.
-
-    The calls have threads of their own, as many as the database writes at once: more of them would only wait for it,
-    and take the interpreter from one another while they do.
-    """
-    router = APIRouter(prefix="/api/v1", tags=["tracking"])
-    threads = CapacityLimiter(database.writers)
-    for name, call in CALLS.items():
-        path = name if name == "log_exception" else f"tracking/{name}"
-        router.add_api_route(
-            f"/{path}",
-            _endpoint(database, metrics, name, threads),
-            methods=["POST"],
-            name=name,
-            summary=f"{name}: {(call.body.__doc__ or '').splitlines()[0]}",
-            openapi_extra={
-                "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
-                "parameters": [_BATCH_PARAMETER, *([_POINTS_PARAMETER] if name == "log_metrics" else [])],
-            },
-        )
-    return router
-
-
-def _endpoint(
-    database: Database, metrics: ServerMetrics, name: str, threads: CapacityLimiter
-) -> Callable[[Request], Awaitable[JSONResponse]]:
+def _endpoint(name: str) -> Callable[[Request], Awaitable[JSONResponse]]:
     async def endpoint(request: Request) -> JSONResponse:
         raw = await request.body()
-        return await run_sync(_apply, database, metrics, name, raw, request.headers, limiter=threads)
+        state = request.app.state
+        given = state.database, state.metrics, name, raw, request.headers
+        return await run_sync(_apply, *given, limiter=state.calling_threads)
 
     return endpoint
+
+
+router = APIRouter(prefix="/api/v1", tags=["tracking"])
+"""A route for each call."""
+
+for _name, _call in CALLS.items():
+    router.add_api_route(
+        f"/{_name}" if _name == "log_exception" else f"/tracking/{_name}",
+        _endpoint(_name),
+        methods=["POST"],
+        name=_name,
+        summary=f"{_name}: {(_call.body.__doc__ or '').splitlines()[0]}",
+        openapi_extra={
+            "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+            "parameters": [_BATCH_PARAMETER, *([_POINTS_PARAMETER] if _name == "log_metrics" else [])],
+        },
+    )
 
 
 def _apply(database: Database, metrics: ServerMetrics, name: str, raw: bytes, headers: Headers) -> JSONResponse:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, Field
 
+from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._original import queries as queries
 from dbnd_tracker._queries.expressions import QueryError
 from dbnd_tracker._queries.grammar import filter_conditions, parse_filter
@@ -49,13 +50,8 @@ class Rows(BaseModel):
     meta: dict[str, int] | None = None
 
 
-def original_router(database: Database) -> APIRouter:
-    """Routes that only the original clients ask."""
-    router = APIRouter(tags=["original clients"])
-    _add_run_routes(router, database)
-    _add_task_routes(router, database)
-    _add_client_routes(router, database)
-    return router
+router = APIRouter(tags=["original clients"])
+"""Routes that only the original clients ask."""
 
 
 def _ask(database: Database, question: Callable[..., T], *args: Any, **options: Any) -> T:
@@ -73,88 +69,96 @@ def _with_times(value: Any) -> Any:
     return [_with_times(member) for member in value] if isinstance(value, (list, tuple)) else value
 
 
-def _add_run_routes(router: APIRouter, database: Database) -> None:
-    @router.get("/api/v1/jobs")
-    def jobs(
-        filters: _Filter = None,
-        sort: Annotated[str, Query(description="latest_run_start_time or name, with a - for the largest first")] = (
-            "-latest_run_start_time"
-        ),
-        limit: Annotated[int, Query(alias="page[size]", ge=1, le=1_000)] = 100,
-        page: Annotated[int, Query(alias="page[number]", ge=1, le=1_000_000)] = 1,
-    ) -> Rows:
-        """Jobs with their latest runs, those that ran last first unless they are sorted otherwise."""
-        asked = parse_filter(filters, _JOB_NAMES)
-        data, total = _ask(database, queries.jobs, asked, sort=sort, limit=limit, offset=(page - 1) * limit)
-        return Rows(data=data, meta={"total": total})
-
-    @router.get("/api/v1/runs/{run_uid}/operations")
-    def operations(run_uid: str) -> list[dict[str, Any]]:
-        """The dataset operations of a run."""
-        return _ask(database, queries.operations, run_uid.lower())
-
-    @router.get("/api/v1/metrics/for_alerts")
-    def metric_names(filters: _Filter = None) -> Rows:
-        """Which task of a run has which metric."""
-        found = list(_filter(filters, "run_uid", "uid").values())
-        if len(found) != 1:
-            raise QueryError("The filter must name one run_uid.")
-        return Rows(data=_ask(database, queries.metric_names, found[0].lower()))
-
-    @router.get("/api/v1/scheduled_jobs")
-    def scheduled_jobs(name: str | None = None) -> Rows:
-        """Jobs that a scheduler has told of."""
-        return Rows(data=_ask(database, queries.scheduled_jobs, name))
+@router.get("/api/v1/jobs")
+def jobs(
+    database: TheDatabase,
+    filters: _Filter = None,
+    sort: Annotated[str, Query(description="latest_run_start_time or name, with a - for the largest first")] = (
+        "-latest_run_start_time"
+    ),
+    limit: Annotated[int, Query(alias="page[size]", ge=1, le=1_000)] = 100,
+    page: Annotated[int, Query(alias="page[number]", ge=1, le=1_000_000)] = 1,
+) -> Rows:
+    """Jobs with their latest runs, those that ran last first unless they are sorted otherwise."""
+    asked = parse_filter(filters, _JOB_NAMES)
+    data, total = _ask(database, queries.jobs, asked, sort=sort, limit=limit, offset=(page - 1) * limit)
+    return Rows(data=data, meta={"total": total})
 
 
-def _add_task_routes(router: APIRouter, database: Database) -> None:
-    @router.get("/api/v1/task/full-graph")
-    def full_graph(run_uid: str, job_name: str | None = None) -> dict[str, Any]:
-        """The task runs of a run and the arrows between them."""
-        del job_name
-        return _found(_ask(database, queries.full_graph, run_uid.lower()), run_uid)
-
-    @router.post("/api/v1/task/tasks")
-    def tasks(asked: Uids) -> dict[str, Any]:
-        """Task runs by uid; those that do not exist are left out."""
-        return _ask(database, queries.tasks, asked.uids)
-
-    @router.post("/api/v1/task/tasks-metrics")
-    def tasks_metrics(asked: Uids) -> dict[str, Any]:
-        """Points of task runs, by task id and metric."""
-        return {"metrics": _ask(database, queries.tasks_metrics, asked.uids, _MAX_POINTS)}
-
-    @router.get("/api/v1/task/tasks-logs")
-    def tasks_logs(attempt_id: Annotated[int, Query(ge=0, le=_MAX_ID)]) -> list[dict[str, Any]]:
-        """The log of one attempt."""
-        return _ask(database, queries.attempt_logs, attempt_id)
+@router.get("/api/v1/runs/{run_uid}/operations")
+def operations(database: TheDatabase, run_uid: str) -> list[dict[str, Any]]:
+    """The dataset operations of a run."""
+    return _ask(database, queries.operations, run_uid.lower())
 
 
-def _add_client_routes(router: APIRouter, database: Database) -> None:
-    @router.get("/api/client/v1/run/{run_uid}")
-    def client_run(run_uid: str) -> dict[str, Any]:
-        """A run with the latest attempts of its task runs."""
-        return _found(_ask(database, queries.client_run, run_uid.lower()), run_uid)
+@router.get("/api/v1/metrics/for_alerts")
+def metric_names(database: TheDatabase, filters: _Filter = None) -> Rows:
+    """Which task of a run has which metric."""
+    found = list(_filter(filters, "run_uid", "uid").values())
+    if len(found) != 1:
+        raise QueryError("The filter must name one run_uid.")
+    return Rows(data=_ask(database, queries.metric_names, found[0].lower()))
 
-    @router.get("/api/client/v1/run_info")
-    def run_info(filters: _Filter = None) -> Rows:
-        """Runs by uid, or by DAG."""
-        return Rows(data=_ask(database, queries.run_infos, _filter(filters, "uid", "run_uid", "dag_id")))
 
-    @router.get("/api/client/v1/task_run_info")
-    def task_run_info(filters: _Filter = None) -> Rows:
-        """Task runs by their readable ids."""
-        return Rows(data=_ask(database, queries.task_run_infos, _filter(filters, "task_af_id", "run_uid")))
+@router.get("/api/v1/scheduled_jobs")
+def scheduled_jobs(database: TheDatabase, name: str | None = None) -> Rows:
+    """Jobs that a scheduler has told of."""
+    return Rows(data=_ask(database, queries.scheduled_jobs, name))
 
-    @router.get("/api/client/v1/scheduled_job_info")
-    def scheduled_job_info(filters: _Filter = None) -> Rows:
-        """Jobs that a scheduler has told of."""
-        return Rows(data=_ask(database, queries.scheduled_jobs, _filter(filters, "name").get("name")))
 
-    @router.get("/api/client/v1/metrics")
-    def client_metrics(task_run_attempt_uid: str, source: str | None = None) -> Rows:
-        """The last values of an attempt's metrics."""
-        return Rows(data=_ask(database, queries.attempt_metrics, task_run_attempt_uid.lower(), source))
+@router.get("/api/v1/task/full-graph")
+def full_graph(database: TheDatabase, run_uid: str, job_name: str | None = None) -> dict[str, Any]:
+    """The task runs of a run and the arrows between them."""
+    del job_name
+    return _found(_ask(database, queries.full_graph, run_uid.lower()), run_uid)
+
+
+@router.post("/api/v1/task/tasks")
+def tasks(database: TheDatabase, asked: Uids) -> dict[str, Any]:
+    """Task runs by uid; those that do not exist are left out."""
+    return _ask(database, queries.tasks, asked.uids)
+
+
+@router.post("/api/v1/task/tasks-metrics")
+def tasks_metrics(database: TheDatabase, asked: Uids) -> dict[str, Any]:
+    """Points of task runs, by task id and metric."""
+    return {"metrics": _ask(database, queries.tasks_metrics, asked.uids, _MAX_POINTS)}
+
+
+@router.get("/api/v1/task/tasks-logs")
+def tasks_logs(database: TheDatabase, attempt_id: Annotated[int, Query(ge=0, le=_MAX_ID)]) -> list[dict[str, Any]]:
+    """The log of one attempt."""
+    return _ask(database, queries.attempt_logs, attempt_id)
+
+
+@router.get("/api/client/v1/run/{run_uid}")
+def client_run(database: TheDatabase, run_uid: str) -> dict[str, Any]:
+    """A run with the latest attempts of its task runs."""
+    return _found(_ask(database, queries.client_run, run_uid.lower()), run_uid)
+
+
+@router.get("/api/client/v1/run_info")
+def run_info(database: TheDatabase, filters: _Filter = None) -> Rows:
+    """Runs by uid, or by DAG."""
+    return Rows(data=_ask(database, queries.run_infos, _filter(filters, "uid", "run_uid", "dag_id")))
+
+
+@router.get("/api/client/v1/task_run_info")
+def task_run_info(database: TheDatabase, filters: _Filter = None) -> Rows:
+    """Task runs by their readable ids."""
+    return Rows(data=_ask(database, queries.task_run_infos, _filter(filters, "task_af_id", "run_uid")))
+
+
+@router.get("/api/client/v1/scheduled_job_info")
+def scheduled_job_info(database: TheDatabase, filters: _Filter = None) -> Rows:
+    """Jobs that a scheduler has told of."""
+    return Rows(data=_ask(database, queries.scheduled_jobs, _filter(filters, "name").get("name")))
+
+
+@router.get("/api/client/v1/metrics")
+def client_metrics(database: TheDatabase, task_run_attempt_uid: str, source: str | None = None) -> Rows:
+    """The last values of an attempt's metrics."""
+    return Rows(data=_ask(database, queries.attempt_metrics, task_run_attempt_uid.lower(), source))
 
 
 def _found(answer: dict[str, Any] | None, run_uid: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ _FILES: Final = {
 _HASH: Final = hashlib.blake2b(b"\0".join(_FILES.values()), digest_size=6).hexdigest()
 
 
-def make_templates() -> Environment:
+def _make_templates() -> Environment:
     """The environment of all pages: everything is escaped, and a missing value is an error."""
     environment = Environment(
         loader=PackageLoader("dbnd_tracker", "_templates"),
@@ -133,23 +133,26 @@ def static_url(name: str) -> str:
     return f"/static/{_HASH}/{name}"
 
 
-def static_router() -> APIRouter:
-    """The route that serves static files; they hold nothing that a token would have to guard."""
-    router = APIRouter(include_in_schema=False)
+static_files = APIRouter(include_in_schema=False)
+"""The routes of static files; they hold nothing that a token would have to guard."""
 
-    @router.get("/favicon.ico")
-    def favicon() -> Response:
-        # Browsers ask for it beside what is no page, such as a log.
-        return Response(_FILES["icon.svg"], media_type=_TYPES["svg"], headers={"Cache-Control": "max-age=86400"})
 
-    @router.get("/static/{version}/{name}")
-    def static(version: str, name: str) -> Response:
-        if name not in _FILES:
-            return PlainTextResponse("There is no such file.", 404)
-        # Any version gets the present files, but only the present version may be kept.
-        kept = "public, max-age=31536000, immutable" if version == _HASH else "no-store"
-        headers = {"Cache-Control": kept, "X-Content-Type-Options": "nosniff"}
-        media_type = f"{_TYPES[name.rpartition('.')[2]]}; charset=utf-8"
-        return Response(_FILES[name], media_type=media_type, headers=headers)
+@static_files.get("/favicon.ico")
+def favicon() -> Response:
+    # Browsers ask for it beside what is no page, such as a log.
+    return Response(_FILES["icon.svg"], media_type=_TYPES["svg"], headers={"Cache-Control": "max-age=86400"})
 
-    return router
+
+@static_files.get("/static/{version}/{name}")
+def static(version: str, name: str) -> Response:
+    if name not in _FILES:
+        return PlainTextResponse("There is no such file.", 404)
+    # Any version gets the present files, but only the present version may be kept.
+    kept = "public, max-age=31536000, immutable" if version == _HASH else "no-store"
+    headers = {"Cache-Control": kept, "X-Content-Type-Options": "nosniff"}
+    media_type = f"{_TYPES[name.rpartition('.')[2]]}; charset=utf-8"
+    return Response(_FILES[name], media_type=media_type, headers=headers)
+
+
+TEMPLATES: Final = _make_templates()
+"""The templates of all pages."""

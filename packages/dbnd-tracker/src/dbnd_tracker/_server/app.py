@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -16,20 +17,15 @@ from dbnd import __version__
 from dbnd_tracker._access.callers import AccessMiddleware
 from dbnd_tracker._access.hosts import HostMiddleware
 from dbnd_tracker._access.tokens import Keyring, ThrottledError
-from dbnd_tracker._api.auth import auth_router, login_router
-from dbnd_tracker._api.details import datasets_router, task_runs_router
-from dbnd_tracker._api.health import health_router
+from dbnd_tracker._api import auth, details, health, pages, runs, tracking
 from dbnd_tracker._api.openapi import REFUSALS, describe_calls
-from dbnd_tracker._api.pages import pages_router
-from dbnd_tracker._api.runs import runs_router
-from dbnd_tracker._api.tracking import tracking_router
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
 from dbnd_tracker._middleware.answers import HeadMiddleware, LargeMiddleware, answer_other_method
 from dbnd_tracker._middleware.bodies import BodyMiddleware, UnreadMiddleware
 from dbnd_tracker._middleware.limits import CapacityMiddleware, TimeoutMiddleware
 from dbnd_tracker._middleware.observing import ObservingMiddleware, ServerMetrics, access_log
-from dbnd_tracker._original.routes import original_router
-from dbnd_tracker._pages.templates import static_router
+from dbnd_tracker._original import routes as original
+from dbnd_tracker._pages.templates import static_files
 from dbnd_tracker._queries.arrays import SeriesCache
 from dbnd_tracker._queries.expressions import QueryError
 from dbnd_tracker._settings import TrackerSettings
@@ -47,7 +43,6 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
     settings = settings or TrackerSettings()
     token = settings.token.get_secret_value() if settings.token else None
     metrics = ServerMetrics()
-    cache = SeriesCache()
     keyring = Keyring(token) if guarded or token else None
     app = FastAPI(
         title="databand tracker",
@@ -57,20 +52,19 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
         docs_url=None,
         redoc_url=None,
     )
+    app.state.database = database
+    app.state.metrics = metrics
+    app.state.keyring = keyring
+    app.state.cache = SeriesCache()
+    # More calls than the database writes at once would only wait for it, and take the interpreter from one another.
+    app.state.calling_threads = CapacityLimiter(database.writers)
+    app.state.health_thread = CapacityLimiter(1)  # of its own: where all others are busy, it answers no later for that
     app.exception_handlers |= dict.fromkeys(_STATUSES, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(ThrottledError, _answer_throttled)
     app.add_exception_handler(405, answer_other_method)
-    app.include_router(auth_router(database, keyring))
-    app.include_router(tracking_router(database, metrics))
-    app.include_router(runs_router(database))
-    app.include_router(task_runs_router(database, cache))
-    app.include_router(datasets_router(database))
-    app.include_router(original_router(database))
-    app.include_router(health_router(database, metrics))
-    app.include_router(login_router(database, keyring))
-    app.include_router(static_router())
-    app.include_router(pages_router(database, cache))
+    for router in _ROUTERS:
+        app.include_router(router)
     describe_calls(app)
     # The one added last is the outermost: every answer is marked, counted and logged, and a body is not read before it
     # is known who asks.
@@ -91,6 +85,11 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
     return app
 
+
+_ROUTERS: Final = (
+    *(auth.router, tracking.router, runs.router, details.task_runs, details.datasets, original.router),
+    *(health.router, auth.forms, static_files, pages.router),
+)
 
 _STATUSES: Final = {
     MissingError: 404,
