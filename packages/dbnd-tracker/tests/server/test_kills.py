@@ -12,8 +12,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections import Counter
@@ -23,6 +21,7 @@ from typing import Any
 
 import pytest
 from kit.scale import scaled
+from kit.warm import Warm, WarmProcess
 from sqlalchemy import text
 
 from dbnd_tracker._storage.database import open_database
@@ -33,14 +32,14 @@ KILLS = scaled(3, 50)
 PATIENCE = 100
 
 CLIENT = """
-import os, sys, time
+import os, time
 from pathlib import Path
 from dbnd._config.config import Config
 from dbnd._context.registry import create_transport, load_config
 from dbnd._tracking.client import TrackingAPIClient
 from dbnd._model.points import group, point
 
-url, attempt, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+url, attempt, folder = os.environ["URL"], os.environ["ATTEMPT"], Path(os.environ["FOLDER"])
 client = TrackingAPIClient(url, load_config(), create_transport)
 n = 0
 while not (folder / "stop").exists():
@@ -52,7 +51,7 @@ while not (folder / "stop").exists():
         pass
     (folder / "new").write_text(str(n))
     os.replace(folder / "new", folder / "acknowledged")
-print(n)
+    time.sleep(0.01)  # the others want to run, too
 """
 
 SERVER = """
@@ -103,27 +102,25 @@ if __name__ == "__main__":  # the processes that serve read this file, too
 class Server:
     """The tracker in a process of its own, or in several below that, always on the same port."""
 
-    def __init__(self, url: str, port: int, folder: Path, workers: int) -> None:
+    def __init__(self, warm: Warm, url: str, port: int, folder: Path, workers: int) -> None:
         program = folder / "server.py"
         program.write_text(SERVER)
-        options = ["--port", str(port), "--database", url, "--workers", str(workers)]
-        self._command = [sys.executable, str(program), "tracker", "start", *options]
+        arguments = ["tracker", "start", "--port", str(port), "--database", url, "--workers", str(workers)]
+        run = f"runpy.run_path({str(program)!r}, run_name='__main__')"
+        self._code = f"import runpy, sys\nsys.argv[1:] = {arguments}\n{run}"
+        self._warm = warm
         self._log = folder / "server.log"
         self.die = folder / "die"
         """When it is there, the next process that is about to answer takes it away and dies instead."""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: WarmProcess | None = None
 
-    def start(self, answers: int = -1, deduplicate: str = "yes") -> subprocess.Popen[bytes]:
+    def start(self, answers: int = -1, deduplicate: str = "yes") -> WarmProcess:
         """Start it, to die instead of its answer number ``answers`` to points; -1 lets it live."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            with self._log.open("wb") as output:
-                self.process = subprocess.Popen(
-                    self._command,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env={**os.environ, "ANSWERS": str(answers), "DEDUPLICATE": deduplicate, "DIE": str(self.die)},
-                )
+            self._log.write_bytes(b"")
+            env = {"ANSWERS": str(answers), "DEDUPLICATE": deduplicate, "DIE": str(self.die)}
+            self.process = self._warm.python(self._code, self._log, **env)
             while b"Tracker at" not in self._log.read_bytes() and self.process.poll() is None:
                 time.sleep(0.02)
             if self.process.poll() in {None, -signal.SIGKILL}:
@@ -147,21 +144,15 @@ class Server:
         """Kill it, if it lives."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait()
 
 
 class Client:
     """The client's process."""
 
-    def __init__(self, url: str, attempt: str, folder: Path) -> None:
+    def __init__(self, warm: Warm, url: str, attempt: str, folder: Path) -> None:
         self._folder = folder
         folder.mkdir()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT, url, attempt, str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = warm.python(CLIENT, folder / "log", URL=url, ATTEMPT=attempt, FOLDER=str(folder))
 
     @property
     def acknowledged(self) -> int:
@@ -173,7 +164,7 @@ class Client:
         """Wait until ``done``."""
         deadline = time.monotonic() + PATIENCE
         while not done():
-            assert self.process.poll() is None, self.process.communicate()
+            assert self.process.poll() is None, self.process.output
             assert time.monotonic() < deadline, f"{self.acknowledged} points are acknowledged"
             time.sleep(0.005)
 
@@ -186,27 +177,30 @@ class Client:
     def stop(self) -> int:
         """Let it deliver what it has, and return how many points it has logged."""
         (self._folder / "stop").touch()
-        output, errors = self.process.communicate(timeout=PATIENCE)
-        assert self.process.returncode == 0, errors
-        return int(output)
+        assert self.process.wait(PATIENCE) == 0, self.process.output
+        return self.acknowledged
+
+    def kill(self) -> None:
+        """Kill it, if it lives."""
+        self.process.kill()
 
 
 @pytest.fixture
-def start(tmp_path: Path, free_port: int) -> Iterator[Callable[..., tuple[Any, ...]]]:
+def start(warm: Warm, tmp_path: Path, free_port: int) -> Iterator[Callable[..., tuple[Any, ...]]]:
     """Starts a server over a database and clients of it, one for each attempt; all end with the test."""
     found: list[Any] = []
 
     def make(url: str, *attempts: str, workers: int = 1) -> tuple[Any, ...]:
-        server = Server(url, free_port, tmp_path, workers)
+        server = Server(warm, url, free_port, tmp_path, workers)
         found.append(server)
         server.start()
-        found.extend(Client(f"http://127.0.0.1:{free_port}", attempt, tmp_path / attempt) for attempt in attempts)
+        here = f"http://127.0.0.1:{free_port}"
+        found.extend(Client(warm, here, attempt, tmp_path / attempt) for attempt in attempts)
         return tuple(found)
 
     yield make
     for each in found:
-        each.process.kill()
-        each.process.communicate()
+        each.kill()
 
 
 def _stored(url: str) -> list[int]:
@@ -316,6 +310,6 @@ def test_single_ones_of_several_server_processes_are_killed(postgresql: Any, tem
     stored = _stored_of(url)
     assert {uid: len(values) for uid, values in stored.items()} == dict(zip(attempts, logged, strict=True))
     assert all(values == list(range(len(values))) for values in stored.values())
-    server.process.terminate()
+    server.process.signal(signal.SIGTERM)
     assert server.process.wait(PATIENCE) == 0
     postgresql.drop(url)
