@@ -3,10 +3,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -272,31 +270,19 @@ def test_help_of_dbnd_imports_nothing_heavy(cold_python):
     code = (
         "import sys\n"
         "sys.argv = ['dbnd', '--help']\n"
+        "before = len(sys.modules)\n"
         "from dbnd._cli.main import main\n"
         "try: main()\n"
         "except SystemExit as done: assert done.code in (None, 0)\n"
         "heavy = {'mlflow', 'requests', 'sqlalchemy', 'fastapi', 'pydantic', 'alembic', 'uvicorn', 'asyncio'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
+        "print('IMPORTED', len(sys.modules) - before)\n"
     )
     done = cold_python(code)
     assert "HEAVY []" in done.stdout, done.stdout + done.stderr
+    # A guard against what creeps in: click and its own imports are most of them.
+    assert int(done.stdout.split()[-1]) < 250
     assert "config" in done.stdout
-
-
-def test_help_costs_little_more_than_python_itself():
-    """A guard against an import that creeps in: measured against the bare interpreter on the same machine."""
-
-    def cpu(*command):
-        best = float("inf")
-        for _ in range(5):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        return best
-
-    bare = cpu(sys.executable, "-c", "pass")
-    assert cpu(str(Path(sysconfig.get_path("scripts")) / "dbnd"), "--help") < 15 * bare
 
 
 def test_an_unknown_command_is_a_usage_error(dbnd):
