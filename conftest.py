@@ -34,13 +34,15 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts processes, servers or PostgreSQL."""
+    """Mark what starts processes, servers or PostgreSQL; what is slow to start is started in one of xdist's workers."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if not fixtures.isdisjoint(PROCESSES):
             item.add_marker("process")
         if not fixtures.isdisjoint({"postgresql", "start_postgresql"}):
             item.add_marker("postgresql")
+        if "_running_mlflow" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("mlflow"))
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -55,7 +56,8 @@ print("RESTORED", mlflow.get_tracking_uri() == before, os.environ.get("MLFLOW_TR
 
 
 @pytest.fixture
-def store_uri(tmp_path):
+def store_uri(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "own.db")
     return f"sqlite:///{tmp_path / 'own.db'}"
 
 
@@ -165,9 +167,9 @@ def test_a_server_and_the_embedded_tracker_hold_the_same_rows(dbnd, show, store_
 
 @pytest.mark.parametrize("switch", ["file", "command line", "environment"])
 @pytest.mark.parametrize("value", ["True", "False"])
-def test_all_switches_mean_the_same(dbnd, show, home, switch, value):
+def test_all_switches_mean_the_same(dbnd, show, home, store_uri, switch, value):
     Path("probe.py").write_text(PROBE)
-    args, env = [], {"MLFLOW_TRACKING_URI": "sqlite:///own.db"}
+    args, env = [], {"MLFLOW_TRACKING_URI": store_uri}
     if switch == "file":
         (home / "dbnd").mkdir()
         (home / "dbnd/databand.cfg").write_text(f"[mlflow_tracking]\ndataband_tracking = {value}\n")
@@ -182,7 +184,7 @@ def test_all_switches_mean_the_same(dbnd, show, home, switch, value):
     assert [metric["key"] for metric in only_task_run(show())["metrics"]] == (["m"] if value == "True" else [])
 
 
-@pytest.mark.parametrize("kind", ["path", "sqlite", "http"])
+@pytest.mark.parametrize("kind", ["path", "sqlite", pytest.param("http", marks=pytest.mark.xdist_group("mlflow"))])
 def test_each_kind_of_store_receives_the_run(dbnd, show, request, tmp_path, monkeypatch, kind):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     if kind == "http":

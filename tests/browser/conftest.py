@@ -25,11 +25,12 @@ JOBS = Path(__file__).with_name("jobs.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A browser on a busy machine needs time."""
+    """A browser on a busy machine needs time, and one worker makes the site for all."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(900))
             item.add_marker("browser")
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 def need_browser() -> None:

@@ -58,7 +58,9 @@ def conf(tracker_url: str, inner_uri: str) -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.fixture(params=["sqlite", "file", pytest.param("http", marks=pytest.mark.process)])
+@pytest.fixture(
+    params=["sqlite", "file", pytest.param("http", marks=[pytest.mark.process, pytest.mark.xdist_group("mlflow")])]
+)
 def any_inner(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URI of an empty store of each kind."""
     if request.param == "http":

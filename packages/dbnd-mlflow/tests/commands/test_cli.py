@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 import sqlite3
 import subprocess
 import sysconfig
@@ -62,14 +63,25 @@ def shown(dbnd, run_id):
     return json.loads(done.stdout)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """What a test has tracked, for the others to copy."""
+    return tmp_path_factory.mktemp("tracked")
+
+
 class TestVerify:
     @pytest.fixture
-    def tracked(self, tracker, own, python):
-        """Ids of a run and its child that were tracked by the composite URI alone, in a process that has ended."""
+    def tracked(self, tracker, own, python, tmp_path, kept):
+        """Id of a run with a child that was tracked by the composite URI alone, in a process that has ended."""
+        if (kept / "run_id").exists():
+            shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+            return (kept / "run_id").read_text()
         uri = build_composite_uri(tracker, own)
         source = Path(__file__).read_text().partition("class TestVerify")[0]
         done = python(f"{source}\nprint('RUN', log_some())", MLFLOW_TRACKING_URI=uri)
         assert done.returncode == 0, done.stderr
+        shutil.copytree(tmp_path, kept, dirs_exist_ok=True)
+        (kept / "run_id").write_text(done.stdout.split()[-1])
         return done.stdout.split()[-1]
 
     @pytest.mark.parametrize("selection", ["all", "experiment", "id"])
@@ -159,7 +171,7 @@ class TestVerify:
             (["-c", "mlflow_tracking.nothing=1"], "does not exist"),
         ],
     )
-    def test_bad_input_is_one_sentence(self, dbnd, tracked, args, sentence):
+    def test_bad_input_is_one_sentence(self, dbnd, own, args, sentence):
         done = dbnd("mlflow", "verify", *args)
         assert done.returncode in {2, 8}
         assert sentence in done.stderr
@@ -168,10 +180,13 @@ class TestVerify:
 
 class TestImport:
     @pytest.fixture
-    def run_id(self, own):
+    def old_work(self, own):
         mlflow.set_tracking_uri(own)
         mlflow.set_experiment("old work")
-        return log_some(points=6_000)
+
+    @pytest.fixture
+    def run_id(self, old_work):
+        return log_some()
 
     @pytest.fixture
     def import_(self, dbnd, own):
@@ -180,7 +195,8 @@ class TestImport:
 
         return run
 
-    def test_everything_is_brought_over_with_its_own_ids_times_steps_and_nesting(self, import_, dbnd, run_id, own):
+    def test_everything_is_brought_over_with_its_own_ids_times_steps_and_nesting(self, import_, dbnd, old_work, own):
+        run_id = log_some(points=6_000)
         done = import_()
         assert done.returncode == 0, done.stderr
         assert "2 of 2 runs" in done.stderr
@@ -269,7 +285,7 @@ class TestImport:
         assert len([line for line in done.stderr.splitlines() if line.startswith("dbnd: ")]) == 1
         assert "Traceback" not in done.stderr
 
-    @pytest.mark.parametrize("kind", ["file", "http"])
+    @pytest.mark.parametrize("kind", ["file", pytest.param("http", marks=pytest.mark.xdist_group("mlflow"))])
     def test_other_stores_are_imported_and_verified(self, kind, dbnd, request, tmp_path, monkeypatch):
         monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         source = request.getfixturevalue("mlflow_server") if kind == "http" else (tmp_path / "runs").as_uri()
