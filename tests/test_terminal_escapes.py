@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import threading
 import unicodedata
@@ -56,10 +57,10 @@ Dbnd = Callable[..., tuple[str, str]]
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> dict[str, str]:
+def full(tmp_path_factory: pytest.TempPathFactory, warm: Warm, empty_database: Path) -> dict[str, str]:
     """The environment of an embedded tracker and an MLflow store that hold two runs full of escapes."""
     folder = tmp_path_factory.mktemp("full")
-    own = f"sqlite:///{folder / 'mlflow.db'}"
+    own = f"sqlite:///{shutil.copy(empty_database, folder / 'mlflow.db')}"
     env = {"HOME": str(folder), "DBND_HOME": str(folder / "dbnd"), "MLFLOW_TRACKING_URI": own}
     both = build_composite_uri(f"sqlite:///{folder / 'dbnd/tracker.db'}", own)
     # What MLflow has put there for an earlier test of this process names an experiment of another store.

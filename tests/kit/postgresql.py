@@ -34,7 +34,8 @@ class PostgreSQL:
     def create(self, template: str = "template1") -> str:
         """The URL of a new database, a copy of the database ``template``."""
         name = f"t{uuid.uuid4().hex}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # To copy files is quicker than to copy pages through the log, as is done otherwise.
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return str(self.server.get_uri(database=name))
 
     def drop(self, url: str) -> None:

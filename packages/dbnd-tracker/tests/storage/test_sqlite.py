@@ -153,7 +153,7 @@ checkpoints = pytest.mark.parametrize("checkpoint", ["", "PASSIVE", "TRUNCATE"])
 
 @overwrites
 @checkpoints
-@pytest.mark.parametrize("size", [0, 3_000])
+@pytest.mark.parametrize("size", [0, 600])
 def test_another_database_that_is_copied_over_the_file_gets_what_comes(
     sender: Sender, make_run: Any, overwrite: Any, checkpoint: str, size: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
