@@ -51,6 +51,47 @@ def inner_uri(tmp_path: Path, empty_database: Path) -> str:
 
 
 @pytest.fixture
+def uri(tracker_url: str, inner_uri: str) -> str:
+    from dbnd_mlflow import build_composite_uri
+
+    return build_composite_uri(tracker_url, inner_uri)
+
+
+@pytest.fixture
+def client(uri: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+@pytest.fixture
+def store(uri: str) -> Any:
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    return _get_store(uri)
+
+
+@pytest.fixture
+def requests_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """The addresses that are asked from now on, of a server."""
+    import requests
+
+    def listen(url: str) -> list[str]:
+        sent: list[str] = []
+        send = requests.Session.send
+
+        def noting(session: Any, request: Any, **kwargs: Any) -> Any:
+            if request.url.startswith(url):
+                sent.append(request.url)
+            return send(session, request, **kwargs)
+
+        monkeypatch.setattr(requests.Session, "send", noting)
+        return sent
+
+    return listen
+
+
+@pytest.fixture
 def conf(tracker_url: str, inner_uri: str) -> dict[str, dict[str, Any]]:
     return {
         "core": {"databand_url": tracker_url, "flush_timeout": 0},
@@ -107,5 +148,6 @@ def seen_nothing() -> Callable[[], None]:
         for runs in _maps.values():
             runs._runs.clear()
             runs._idle.clear()
+            runs.experiments.clear()
 
     return forget

@@ -18,13 +18,6 @@ EVERYTHING = 1 << 20
 
 
 @pytest.fixture
-def folder(tmp_path):
-    made = tmp_path / "journal"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
 def path(folder):
     return folder / "x.journal"
 

@@ -17,13 +17,6 @@ EVERYTHING = 1 << 24
 
 
 @pytest.fixture
-def folder(tmp_path):
-    made = tmp_path / "journal"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
 def journal(folder):
     made = Journal(folder, "http://h")
     yield made

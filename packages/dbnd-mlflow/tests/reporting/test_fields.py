@@ -4,34 +4,11 @@ from __future__ import annotations
 
 import mlflow
 import pytest
-from mlflow import MlflowClient
 from mlflow.entities import RunTag
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd import dbnd_tracking, task
 from dbnd_mlflow import build_composite_uri
-from dbnd_mlflow._reporting.runs import _maps
-
-
-@pytest.fixture
-def uri(tracker_url, inner_uri):
-    return build_composite_uri(tracker_url, inner_uri)
-
-
-@pytest.fixture
-def client(uri):
-    return MlflowClient(tracking_uri=uri)
-
-
-@pytest.fixture
-def forget():
-    def forget():
-        for runs in _maps.values():
-            runs._runs.clear()
-            runs._idle.clear()
-            runs.experiments.clear()
-
-    return forget
 
 
 @pytest.fixture
@@ -112,9 +89,9 @@ def test_tags_at_creation_are_facts_from_the_start(client, said):
 
 
 @pytest.mark.parametrize("name", ["Default", "e"])
-def test_the_experiment_is_the_project_from_the_start_where_nobody_has_named_it(client, said, forget, name):
+def test_the_experiment_is_the_project_from_the_start_where_nobody_has_named_it(client, said, seen_nothing, name):
     experiment_id = "0" if name == "Default" else client.create_experiment(name)
-    forget()
+    seen_nothing()
     client.create_run(experiment_id)
     assert said.new("project_name") == [name]
 
@@ -140,23 +117,23 @@ def test_a_run_that_is_given_a_parent_moves_below_it_with_its_own_children(clien
 
 
 @pytest.mark.parametrize("parent", ["itself", "a child"])
-def test_runs_that_are_below_themselves_stay_where_they_are(client, said, forget, parent):
+def test_runs_that_are_below_themselves_stay_where_they_are(client, said, seen_nothing, parent):
     run_id = client.create_run("0").info.run_id
     child = client.create_run("0", tags={"mlflow.parentRunId": run_id}).info.run_id
     before = said.count()
     client.set_tag(run_id, "mlflow.parentRunId", run_id if parent == "itself" else child)
     assert said.places(before) == []
-    forget()
+    seen_nothing()
     client.log_metric(child, "m", 1)
     client.log_metric(run_id, "m", 1)
 
 
-def test_another_process_changes_a_fact_and_leaves_the_runs_environment_alone(client, said, forget):
+def test_another_process_changes_a_fact_and_leaves_the_runs_environment_alone(client, said, seen_nothing):
     experiment_id = client.create_experiment("e")
     run_id = client.create_run(experiment_id, run_name="n").info.run_id
     child = client.create_run(experiment_id, tags={"mlflow.parentRunId": run_id}).info.run_id
     leaf = client.create_run(experiment_id, tags={"mlflow.parentRunId": child}).info.run_id
-    forget()
+    seen_nothing()
     before = said.count()
     client.set_tag(run_id, "mlflow.note.content", "later")
     client.set_tag(leaf, "mlflow.runName", "renamed")
@@ -204,10 +181,10 @@ def test_the_runs_of_an_experiment_are_deleted_and_restored_with_it(tracker_url,
     assert {store.get_run(each).info.lifecycle_stage for each in (alive, dead)} == {"active"}
 
 
-def test_runs_of_another_process_are_deleted_with_their_experiment(client, said, forget):
+def test_runs_of_another_process_are_deleted_with_their_experiment(client, said, seen_nothing):
     experiment_id = client.create_experiment("e")
     client.create_run(experiment_id)
-    forget()
+    seen_nothing()
     client.delete_experiment(experiment_id)
     assert [value for _, value in said.stages()] == ["deleted"]
 
@@ -219,10 +196,10 @@ def test_a_run_that_is_deleted_for_good_is_deleted(uri, said):
     assert [value for _, value in said.stages()] == ["deleted"]
 
 
-def test_a_new_name_of_an_experiment_is_the_project_of_its_runs(client, said, forget):
+def test_a_new_name_of_an_experiment_is_the_project_of_its_runs(client, said, seen_nothing):
     experiment_id = client.create_experiment("old")
     client.create_run(experiment_id, run_name="a")
-    forget()
+    seen_nothing()
     client.create_run(experiment_id, run_name="b")
     client.create_run("0", run_name="elsewhere")
     before = said.count()

@@ -19,16 +19,6 @@ from dbnd_mlflow._reporting.runs import _maps
 
 
 @pytest.fixture
-def uri(tracker_url, inner_uri):
-    return build_composite_uri(tracker_url, inner_uri)
-
-
-@pytest.fixture
-def client(uri):
-    return MlflowClient(tracking_uri=uri)
-
-
-@pytest.fixture
 def beating(uri):
     """The runs that heartbeats are sent of, by the sender's own account."""
     tracking = _get_store(uri)._databand_reporter._client

@@ -6,7 +6,6 @@ from unittest import mock
 
 import mlflow
 import pytest
-import requests
 from kit.reports import attempts_of_points, bodies
 from mlflow import MlflowClient
 from mlflow.entities import Param, RunTag
@@ -19,11 +18,6 @@ from dbnd_mlflow._reporting import derived
 from dbnd_mlflow._reporting import runs as mlflow_runs
 
 LINKS = sorted(mlflow_runs.LINK_TAGS)
-
-
-@pytest.fixture
-def uri(tracker_url, inner_uri):
-    return build_composite_uri(tracker_url, inner_uri)
 
 
 @pytest.fixture
@@ -148,18 +142,10 @@ def test_a_store_that_takes_no_tag_creates_runs_all_the_same(conf, journalled, c
     assert "no tags today" in capfd.readouterr().err
 
 
-def test_outside_of_tasks_a_run_is_created_by_one_request(mlflow_server, tracker_url):
+def test_outside_of_tasks_a_run_is_created_by_one_request(mlflow_server, tracker_url, requests_to):
     client = MlflowClient(tracking_uri=build_composite_uri(tracker_url, mlflow_server))
-    sent = []
-    send = requests.Session.send
-
-    def counting(session, request, **kwargs):
-        if request.url.startswith(mlflow_server):
-            sent.append(request.url)
-        return send(session, request, **kwargs)
-
-    with mock.patch.object(requests.Session, "send", counting):
-        client.create_run("0", tags={"dbnd.task_run_uid": "copied", "dbnd.team": "x"})
+    sent = requests_to(mlflow_server)
+    client.create_run("0", tags={"dbnd.task_run_uid": "copied", "dbnd.team": "x"})
     assert len(sent) == 1
 
 

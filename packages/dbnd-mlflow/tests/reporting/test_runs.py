@@ -9,7 +9,6 @@ from unittest import mock
 
 import mlflow
 import pytest
-import requests
 from kit.reports import attempts_of_points, bodies
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
@@ -21,16 +20,6 @@ from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._reporting import derived
 from dbnd_mlflow._reporting import runs as mlflow_runs
 from dbnd_mlflow._reporting.runs import _maps
-
-
-@pytest.fixture
-def uri(tracker_url, inner_uri):
-    return build_composite_uri(tracker_url, inner_uri)
-
-
-@pytest.fixture
-def store(uri):
-    return _get_store(uri)
 
 
 def states(events):
@@ -142,39 +131,34 @@ def test_a_nested_run_of_an_unseen_parent_hangs_below_it(uri, journalled, seen_n
     assert infos["run_uid"].replace("-", "") == parent
 
 
-def test_no_write_over_http_makes_a_request_of_ours(mlflow_server, tracker_url, seen_nothing, journalled):
+def test_no_write_over_http_makes_a_request_of_ours(mlflow_server, tracker_url, seen_nothing, journalled, requests_to):
     store = _get_store(build_composite_uri(tracker_url, mlflow_server))
     client = MlflowClient(tracking_uri=mlflow_server)
     run_id = client.create_run("0").info.run_id
     seen_nothing()
-    sent = []
-    send = requests.Session.send
-
-    def counting(session, request, **kwargs):
-        if request.url.startswith(mlflow_server):
-            sent.append(request.url)
-        return send(session, request, **kwargs)
-
-    with mock.patch.object(requests.Session, "send", counting):
-        store.log_metric(run_id, Metric("m", 1, 5, 1))
-        store.log_param(run_id, Param("p", "1"))
-        store.log_batch(run_id, [Metric("m", 2, 6, 2)], [], [])
-        store.set_tag(run_id, mlflow.entities.RunTag("t", "1"))
-        store.update_run_info(run_id, mlflow.entities.RunStatus.FINISHED, 1_700_000_000_000, None)
-        store.delete_run(run_id)
-        store.restore_run(run_id)
+    sent = requests_to(mlflow_server)
+    store.log_metric(run_id, Metric("m", 1, 5, 1))
+    store.log_param(run_id, Param("p", "1"))
+    store.log_batch(run_id, [Metric("m", 2, 6, 2)], [], [])
+    store.set_tag(run_id, mlflow.entities.RunTag("t", "1"))
+    store.update_run_info(run_id, mlflow.entities.RunStatus.FINISHED, 1_700_000_000_000, None)
+    store.delete_run(run_id)
+    store.restore_run(run_id)
     assert len(sent) == 7
     assert len(set(attempts_of_points(journalled()))) == 1
 
 
-def test_params_that_a_failing_batch_leaves_in_a_file_store_are_reported(
-    tracker_url, tmp_path, journalled, monkeypatch
-):
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+@pytest.fixture
+def in_a_file_store(tracker_url, tmp_path):
+    """The URI of a file store, a client of it and the tracker, and a run."""
     (tmp_path / "runs").mkdir()
     inner = (tmp_path / "runs").as_uri()
     client = MlflowClient(tracking_uri=build_composite_uri(tracker_url, inner))
-    run_id = client.create_run(client.create_experiment("e")).info.run_id
+    return inner, client, client.create_run(client.create_experiment("e")).info.run_id
+
+
+def test_params_that_a_failing_batch_leaves_in_a_file_store_are_reported(in_a_file_store, journalled):
+    inner, client, run_id = in_a_file_store
     client.log_param(run_id, "b", "1")
     before = len(journalled())
     with pytest.raises(MlflowException, match="Changing param values is not allowed"):
@@ -185,14 +169,8 @@ def test_params_that_a_failing_batch_leaves_in_a_file_store_are_reported(
     assert reported == ["a"]
 
 
-def test_metrics_that_a_failing_batch_leaves_in_a_file_store_are_reported(
-    tracker_url, tmp_path, journalled, monkeypatch
-):
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    (tmp_path / "runs").mkdir()
-    inner = (tmp_path / "runs").as_uri()
-    client = MlflowClient(tracking_uri=build_composite_uri(tracker_url, inner))
-    run_id = client.create_run(client.create_experiment("e")).info.run_id
+def test_metrics_that_a_failing_batch_leaves_in_a_file_store_are_reported(in_a_file_store, journalled):
+    inner, client, run_id = in_a_file_store
     client.log_metric(run_id, "a", 1.0)
     before = len(journalled())
     points = [Metric("a", math.nan, 2, 1), Metric("a", 3.0, 2, 1), Metric("a/b", 1.0, 2, 1), Metric("c", 1.0, 2, 1)]

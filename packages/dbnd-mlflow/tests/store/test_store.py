@@ -16,16 +16,6 @@ from dbnd_mlflow import build_composite_uri
 
 
 @pytest.fixture
-def uri(tracker_url, inner_uri):
-    return build_composite_uri(tracker_url, inner_uri)
-
-
-@pytest.fixture
-def store(uri):
-    return _get_store(uri)
-
-
-@pytest.fixture
 def inner(store):
     return object.__getattribute__(store, "_databand_inner")
 
