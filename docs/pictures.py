@@ -10,22 +10,22 @@ import html
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 import pyte
 from playwright.sync_api import Browser, sync_playwright
 from ptyprocess import PtyProcess
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from kit.servers import free_port, server_process
 
 PICTURES: Final = Path(__file__).parent / "pictures"
 _COLUMNS: Final = 110
@@ -57,7 +57,7 @@ def main() -> None:
         _terminal(browser, "run", ["run", "task_with_mflow", "--epochs", "60", *_SWITCH], home, env)
         _terminal(browser, "runs", ["runs", "list"], home, env)
         _screen(["mlflow", "verify", "--record"], home, env)
-        with _tracker(env) as url:
+        with _tracker(home, env) as url:
             _pages(browser, url, env)
         browser.close()
 
@@ -106,29 +106,10 @@ def _spans(row: dict[int, pyte.screens.Char]) -> Iterator[str]:
         yield f'<span style="{style}">{html.escape(char.data)}</span>'
 
 
-@contextmanager
-def _tracker(env: dict[str, str]) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        _command("tracker", "start", "--port", str(port)), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/api/v1/auth/ping", timeout=5).read()
-                break
-            except (urllib.error.URLError, OSError):
-                if time.monotonic() > deadline or process.poll() is not None:
-                    sys.exit("The tracker does not answer.")
-                time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
+def _tracker(home: str, env: dict[str, str]) -> AbstractContextManager[str]:
+    port = free_port()
+    command = _command("tracker", "start", "--port", str(port))
+    return server_process(command, f"http://127.0.0.1:{port}", "/api/v1/auth/ping", Path(home), env)
 
 
 def _pages(browser: Browser, url: str, env: dict[str, str]) -> None:
