@@ -34,11 +34,6 @@ def find_series(session: Session, task_run_uid: str, key: str) -> Series | None:
     return None if row is None else Series(*row)
 
 
-def series_query() -> Any:
-    """All series with their keys, by attempt and key, for callers to narrow."""
-    return select_logged("metrics", MetricSeries, MetricKey.name).order_by(*BY_ATTEMPT, MetricKey.name)
-
-
 def metric_history(
     session: Session, task_run_uid: str, key: str, *, limit: int = 10_000, after: int = 0
 ) -> MetricHistory:
