@@ -62,12 +62,14 @@ class Exchange:
     """A request whose answer is in the hands of a fault.
 
     Attributes:
+        path: Its path, with the query.
         size: Bytes of its body, as they travel.
     """
 
     def __init__(self, handler: _Handler, proxy: Proxy) -> None:
         self._handler = handler
         self._proxy = proxy
+        self.path = handler.path
         self.size = int(handler.headers.get("Content-Length") or 0)
         self._read = b""
 

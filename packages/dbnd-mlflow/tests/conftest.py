@@ -21,6 +21,7 @@ def _restored_mlflow(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setattr(fluent, "_active_experiment_id", None)
     # A process has one client for each URL, and a free port may come up again: each test starts with none.
     monkeypatch.setattr("dbnd._context.registry._by_url", {})
+    monkeypatch.setattr("dbnd_mlflow._durable.store._outboxes", {})
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -24,6 +24,7 @@ from mlflow.tracking._tracking_service.utils import _get_store
 from dbnd._context.registry import current_config, get_client
 from dbnd_mlflow import DatabandStore, build_composite_uri
 from dbnd_mlflow._commands.cli import mlflow as commands
+from dbnd_mlflow._durable.store import outboxes
 
 # Each module registers its scenarios.
 from parity import artifacts, experiments, models, points, processes, runs, traces, training  # noqa: F401
@@ -53,6 +54,9 @@ def perform(name: str, side: Side, store: Store) -> tuple[Any, dict[str, int], E
     finally:
         while mlflow.active_run() is not None:
             mlflow.end_run()
+        for outbox in outboxes():
+            assert outbox.flush(100), outbox.trouble
+            assert (outbox.refused, outbox.dropped) == (0, 0)
         mlflow.set_tracking_uri(None)
         fluent._active_experiment_id = None
         os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
@@ -107,7 +111,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SERVER_ENABLE_CUSTOM_SCORERS", "true")  # which MLflow asks for without an http URI
 
 
-Compare = Callable[[str, str, str], Store]
+Compare = Callable[..., Store]
 
 
 @pytest.fixture
@@ -121,13 +125,16 @@ def compare(tmp_path: Path, empty_store: Path, servers: Servers) -> Compare:
             return servers.store(side)
         return file_store(folder) if kind == "file" else sqlite_store(folder, empty_store)
 
-    def run(name: str, kind: str, tracker_url: str) -> Store:
+    def run(name: str, kind: str, tracker_url: str, writes: str | None = None) -> Store:
         if not SCENARIOS[name].needs():
             pytest.skip("it needs what is not installed, or what this MLflow does not have")
         if kind == "file" and not allows_files(tmp_path / "asked"):
             pytest.skip("this MLflow keeps no runs in files")
         stores = {side: store_of(kind, side) for side in SIDES}
-        uris = {"single": stores["single"].uri, "double": build_composite_uri(tracker_url, stores["double"].uri)}
+        uris = {
+            "single": stores["single"].uri,
+            "double": build_composite_uri(tracker_url, stores["double"].uri, writes),
+        }
         single, double = (perform(name, Side(uris[side], tmp_path / side, name), stores[side]) for side in SIDES)
         for _, _, error in (single, double):
             if error is not None:
@@ -139,14 +146,18 @@ def compare(tmp_path: Path, empty_store: Path, servers: Servers) -> Compare:
     return run
 
 
-@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, found in SCENARIOS.items() for kind in found.kinds])
+CELLS = [(name, kind) for name, found in SCENARIOS.items() for kind in found.kinds]
+
+
+@pytest.mark.parametrize("writes", [None, "keep", "deferred"], ids=["direct", "keep", "deferred"])
+@pytest.mark.parametrize(("name", "kind"), CELLS)
 def test_the_composite_uri_changes_nothing_and_everything_reaches_the_tracker(
-    name, kind, compare, empty_tracker, tmp_path, monkeypatch
+    name, kind, writes, compare, empty_tracker, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("DBND__CORE__FLUSH_TIMEOUT", "100")  # for a child process on a busy machine
     shutil.copy(empty_tracker, tmp_path / "tracker.db")
     tracker_url = f"sqlite:///{tmp_path / 'tracker.db'}"
-    store = compare(name, kind, tracker_url)
+    store = compare(name, kind, tracker_url, writes)
     client = get_client(tracker_url, current_config())
     assert client.flush(100), client.trouble
     assert (client.refused, client.dropped) == (0, 0)

@@ -29,6 +29,7 @@ from dbnd._model.points import (
     deleted_point,
     group,
     point,
+    points_of,
     text_point,
 )
 from dbnd._model.run import ParentTaskRun, Run, RunState, TaskDefinition, TaskRunState
@@ -100,6 +101,7 @@ __all__ = [
     "page_path",
     "page_url",
     "point",
+    "points_of",
     "storable",
     "text_point",
     "time_of",

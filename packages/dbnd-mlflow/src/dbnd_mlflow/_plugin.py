@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from dbnd import Command, hookimpl
 
 if TYPE_CHECKING:
-    from dbnd import DatabandContext, Settings, TaskRun
+    from dbnd import Config, DatabandContext, Settings, TaskRun
+    from dbnd.tracking import Destination, Transport, TransportFactory
 
 
 @hookimpl
@@ -24,6 +25,24 @@ def dbnd_settings() -> Iterable[type[Settings]]:
     from ._settings import MlflowTrackingSettings
 
     return (MlflowTrackingSettings,)
+
+
+@hookimpl
+def dbnd_transports() -> Mapping[str, TransportFactory]:
+    return {"mlflow": _store_transport}
+
+
+@hookimpl
+def dbnd_destination(url: str, config: Config) -> Destination | None:
+    from ._durable.urls import destination
+
+    return destination(url, config)
+
+
+def _store_transport(url: str, config: Config) -> Transport:
+    from ._durable.transport import MlflowTransport
+
+    return MlflowTransport(url, config)
 
 
 @hookimpl

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from dbnd import Settings
 
 from ._uri import is_composite_uri
+
+DIRECT: Final = "direct"
+KEEP: Final = "keep"
+DEFERRED: Final = "deferred"
 
 
 class MlflowTrackingSettings(Settings):
@@ -20,6 +24,13 @@ class MlflowTrackingSettings(Settings):
     """Track what MLflow logs in the tracker, too."""
     duplicate_tracking_to: str | None = None
     """The MLflow tracking URI of your own store; unset, the one that MLflow is set to already."""
+    store_writes: Literal["direct", "keep", "deferred"] = "direct"
+    """How writes reach your own MLflow store: ``direct``, exactly as in MLflow; ``keep``, directly while the store
+    answers, else kept on disk until it does; ``deferred``, kept on disk and delivered in the background, always."""
+    store_timeout: float = Field(5.0, gt=0)
+    """Seconds in which your MLflow server has to answer in ``keep`` and ``deferred``, before it counts as away."""
+    store_spool_max_bytes: int = Field(1 << 30, ge=0)
+    """Bytes that artifacts may take together that wait for your MLflow server."""
 
     @field_validator("duplicate_tracking_to")
     @classmethod

@@ -24,6 +24,8 @@ SCHEMES: Final = tuple(_TRACKER_OF)
 _SQLITE: Final = "sqlite:///"
 _TRACKER: Final = "databand_url"
 _OWN: Final = "duplicate_tracking_to"
+_WRITES: Final = "store_writes"
+_KINDS_OF_WRITES: Final = ("direct", "keep", "deferred")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,13 @@ class CompositeUri:
     Args:
         databand_url: The tracker.
         duplicate_tracking_to: The user's own MLflow tracking URI, or None for MLflow's default.
+        store_writes: How writes reach the user's own store: ``direct``, ``keep`` or ``deferred``; None where only the
+            configuration says so.
     """
 
     databand_url: str
     duplicate_tracking_to: str | None
+    store_writes: str | None = None
 
 
 def is_composite_uri(uri: str) -> bool:
@@ -44,12 +49,15 @@ def is_composite_uri(uri: str) -> bool:
     return uri.partition(":")[0].lower() in SCHEMES and "://" in uri
 
 
-def build_composite_uri(databand_url: str, duplicate_tracking_to: str | None = None) -> str:
+def build_composite_uri(
+    databand_url: str, duplicate_tracking_to: str | None = None, store_writes: str | None = None
+) -> str:
     """The composite URI of a tracker and an MLflow tracking URI; ``parse_composite_uri`` is its inverse.
 
     Args:
         databand_url: The tracker: http(s)://…, sqlite:///…, or any URL that a transport serves.
         duplicate_tracking_to: Any MLflow tracking URI but a composite one; None for MLflow's default.
+        store_writes: As of ``CompositeUri``.
 
     Raises:
         ConfigError: ``duplicate_tracking_to`` is a composite URI itself.
@@ -69,6 +77,8 @@ def build_composite_uri(databand_url: str, duplicate_tracking_to: str | None = N
         query.append(f"{_TRACKER}={_encode(databand_url)}")
     if duplicate_tracking_to:
         query.append(f"{_OWN}={_encode(duplicate_tracking_to)}")
+    if store_writes:
+        query.append(f"{_WRITES}={store_writes}")
     return f"{base}?{'&'.join(query)}" if query else base
 
 
@@ -99,7 +109,15 @@ def parse_composite_uri(uri: str) -> CompositeUri:
         )
     inner = values.get(_OWN, "")
     refuse_composite(inner, _OWN)
-    return CompositeUri(databand_url, inner or None)
+    writes = values.get(_WRITES)
+    if writes not in {None, *_KINDS_OF_WRITES}:
+        raise _bad_query(base, f"{_WRITES}={_masked(str(writes))}, which is none of {', '.join(_KINDS_OF_WRITES)}.")
+    return CompositeUri(databand_url, inner or None, writes)
+
+
+def absolute_uri(uri: str) -> str:
+    """``uri`` in a form that names the same store from every working directory."""
+    return uri.rstrip("/") if uri.startswith(("http://", "https://")) else _canonical(uri)
 
 
 def same_store(uri: str, other: str) -> bool:
@@ -126,11 +144,11 @@ def _values(base: str, query: str) -> dict[str, str]:
     for pair in filter(None, query.split("&")):
         written, _, text = pair.partition("=")
         name, value = unquote(written), _decode(text)
-        if name not in {_TRACKER, _OWN}:
+        if name not in {_TRACKER, _OWN, _WRITES}:
             from dbnd.plugins import did_you_mean
 
-            known = f"it knows {_OWN} (the URI of your own MLflow store) and {_TRACKER}"
-            hint = did_you_mean(name, (_OWN, _TRACKER))
+            known = f"beside {_WRITES}, it knows {_OWN} (the URI of your own MLflow store) and {_TRACKER}"
+            hint = did_you_mean(name, (_OWN, _TRACKER, _WRITES))
             raise _bad_query(base, f"{_masked(name)}, which is unknown: {known}.{hint}")
         if name in values:
             raise _bad_query(base, f"{name} twice: once is enough.")

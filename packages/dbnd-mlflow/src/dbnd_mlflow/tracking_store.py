@@ -53,6 +53,13 @@ def get_artifact_repository(*args: Any, **kwargs: Any) -> Any:
     return artifact_repository(*args, **kwargs)
 
 
+def get_spool_repository(*args: Any, **kwargs: Any) -> Any:
+    """The repository of a run that was created while MLflow's server was away (``dbnd-spool:``)."""
+    from ._store.artifacts import spool_repository
+
+    return spool_repository(*args, **kwargs)
+
+
 def get_dbfs_repository(*args: Any, **kwargs: Any) -> Any:
     """The repository of ``dbfs:`` URIs, which belong to the workspace of the user's own tracking URI."""
     from ._store.artifacts import dbfs_repository

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from dbnd_mlflow._durable.ids import FIRST_ID
 from parity.scenario import Side
 
 _ID = re.compile(
@@ -67,7 +68,11 @@ class Normal:
 def census(store: Path) -> Counter[str]:
     """How many rows each table of an SQLite store has, or how many files of each name stand in a folder."""
     if store.is_dir():
-        return Counter(path.name for path in store.rglob("*") if path.is_file() and not _ID.search(path.name))
+        names = (path.name for path in store.rglob("*") if path.is_file() and not _ID.search(path.name))
+        return Counter(name for name in names if name != FIRST_ID)
     with contextlib.closing(sqlite3.connect(store)) as database:
         names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return Counter({name: database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names})
+        found = Counter({name: database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names})
+        # The tag that makes creating a run repeatable, which only the store itself shows.
+        found["tags"] -= database.execute("SELECT count(*) FROM tags WHERE key = ?", (FIRST_ID,)).fetchone()[0]
+        return found

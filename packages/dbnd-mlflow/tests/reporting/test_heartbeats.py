@@ -21,7 +21,7 @@ from dbnd_mlflow._reporting.runs import _maps
 @pytest.fixture
 def beating(uri):
     """The runs that heartbeats are sent of, by the sender's own account."""
-    tracking = _get_store(uri)._databand_reporter._client
+    tracking = _get_store(uri)._databand_with._client
 
     def read():
         return {uid.replace("-", "") for uid in tracking._sender.heartbeats}
@@ -32,7 +32,7 @@ def beating(uri):
 @pytest.fixture
 def answer(uri):
     """Let the tracker answer a run's heartbeat."""
-    tracking = _get_store(uri)._databand_reporter._client
+    tracking = _get_store(uri)._databand_with._client
 
     def answer(state):
         for run_uid, beat in list(tracking._sender.heartbeats.items()):
@@ -77,7 +77,7 @@ def test_a_run_that_was_left_to_this_process_beats_from_what_is_logged_to_it_on(
     for runs in _maps.values():
         runs._runs.clear()
         runs.heartbeats.after_fork()
-    _get_store(client.tracking_uri)._databand_reporter._client._sender.end_beat(str(uuid.UUID(run_id)))
+    _get_store(client.tracking_uri)._databand_with._client._sender.end_beat(str(uuid.UUID(run_id)))
     client.set_tag(run_id, "reviewed", "yes")
     assert beating() == set()
     client.log_metric(run_id, "m", 1)

@@ -183,7 +183,7 @@ def test_metrics_that_a_failing_batch_leaves_in_a_file_store_are_reported(in_a_f
 
 def test_runs_that_have_ended_are_forgotten_in_time(store, monkeypatch, journalled):
     monkeypatch.setattr(mlflow_runs, "MAX_IDLE", 5)
-    (runs,) = [found for found in _maps.values() if found._client is store._databand_reporter._client]
+    (runs,) = [found for found in _maps.values() if found._client is store._databand_with._client]
     going_on = store.create_run("0", "u", 1, [], "going on").info.run_id
     ids = []
     for number in range(12):
@@ -202,7 +202,7 @@ def test_a_fork_while_another_thread_holds_our_locks_leaves_the_child_working(st
     from dbnd_mlflow._store import builders
 
     run_id = store.create_run("0", "u", 1, [], "r").info.run_id
-    (runs,) = [found for found in _maps.values() if found._client is store._databand_reporter._client]
+    (runs,) = [found for found in _maps.values() if found._client is store._databand_with._client]
     held, done = threading.Event(), threading.Event()
 
     def hold():
@@ -218,8 +218,8 @@ def test_a_fork_while_another_thread_holds_our_locks_leaves_the_child_working(st
         status = 1
         try:
             builders.tracking_store(uri, "child")
-            store._databand_reporter.logged("0" * 32, metrics=[Metric("m", 1, 5, 1)])
-            store._databand_reporter.logged(run_id, metrics=[Metric("m", 1, 5, 1)])
+            store._databand_with.logged("0" * 32, metrics=[Metric("m", 1, 5, 1)])
+            store._databand_with.logged(run_id, metrics=[Metric("m", 1, 5, 1)])
             status = 0
         finally:
             os._exit(status)

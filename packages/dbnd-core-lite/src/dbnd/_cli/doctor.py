@@ -15,10 +15,10 @@ from dbnd._base.errors import ConfigError
 from dbnd._base.masking import mask_url
 from dbnd._config.config import Config
 from dbnd._config.settings import CoreSettings
-from dbnd._context.registry import configured_url, create_transport, load_config
-from dbnd._journal.leftovers import find
+from dbnd._context.registry import configured_url, create_transport, destination_of, load_config
+from dbnd._journal.leftovers import Leftover, find
 from dbnd._terminal import console
-from dbnd._tracking.contracts import AccessError, TransportError
+from dbnd._tracking.contracts import AccessError, TransportError, tracker_name
 
 # Seconds that a tracker has to answer.
 _PATIENCE: Final = 10.0
@@ -78,8 +78,9 @@ def examine() -> Iterator[Finding]:
             if row.source != "default":
                 yield Finding("configuration", "ok", f"{row.section}.{row.key} = {row.value} ({row.source}).")
         yield from _tracker(config)
-    folder = load_config(lenient=True).settings(CoreSettings).journals
-    yield from _journals(folder)
+    config = load_config(lenient=True)
+    folder = config.settings(CoreSettings).journals
+    yield from _journals(folder, config)
     yield _disk(folder)
 
 
@@ -119,16 +120,20 @@ def _tracker(config: Config) -> Iterator[Finding]:
         transport.close()
 
 
-def _journals(folder: Path) -> Iterator[Finding]:
+def _journals(folder: Path, config: Config) -> Iterator[Finding]:
     found = find(folder)
     for leftover in found:
         if leftover.problem:
             yield Finding("journal", "error", leftover.problem)
     for state, (status, hint) in _STATES.items():
-        files = [leftover for leftover in found if leftover.state == state]
-        if files:
-            events = sum(leftover.events for leftover in files)
-            yield Finding("journal", status, f"{events} events in {len(files)} files are {state}: {hint}.")
+        by_url: dict[str, list[Leftover]] = {}
+        for leftover in found:
+            if leftover.state == state and leftover.header is not None:
+                by_url.setdefault(leftover.header.url, []).append(leftover)
+        for url, files in by_url.items():
+            events, name = sum(leftover.events for leftover in files), destination_of(url, config).name
+            whose = "" if name == tracker_name(url) else f" for {name}"
+            yield Finding("journal", status, f"{events} events{whose} in {len(files)} files are {state}: {hint}.")
     if not found:
         yield Finding("journal", "ok", "Nothing waits to be delivered.")
 

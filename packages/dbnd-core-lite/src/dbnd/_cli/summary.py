@@ -12,6 +12,7 @@ from dbnd._cli.live import look
 from dbnd._model.run import RunState
 from dbnd._terminal import console
 from dbnd._terminal.text import Shown, cut, duration, number, pad, plain, sparkline, together, width
+from dbnd._tracking.outbox import others_than
 
 if TYPE_CHECKING:
     from dbnd._cli.progress import RunProgress, Series, TaskProgress
@@ -88,6 +89,10 @@ def _parts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
         count = progress.client.unsent
         how = " for a relay" if is_relayed else ": `dbnd sync`"
         yield "unsent", [f"1 event waits{how}" if count == 1 else f"{count} events wait{how}"]
+    for outbox in others_than(progress.client):
+        if outbox.unsent:
+            how = "a relay delivers them" if outbox.is_relayed else "`dbnd sync`"
+            yield "unsent", [f"{outbox.unsent} events for {outbox.destination} wait: {how}"]
 
 
 def _count(progress: RunProgress) -> str:

@@ -57,8 +57,9 @@ def sync(
         raise UsageError("--discard removes events, and --list and --dry-run change nothing: give one of them.")
     if watch and (list_ or dry_run or discard or retry_dead):
         raise UsageError("--watch delivers what is written, and takes none of the other options.")
-    config = load_config(lenient=list_)
-    folder = folder.absolute() if folder else config.settings(CoreSettings).journals
+    # A plugin may keep something beside the journals, which it finds by the configuration.
+    config = load_config(lenient=list_, conf={"core.journal_folder": str(folder)} if folder else None)
+    folder = config.settings(CoreSettings).journals
     if list_:
         _list(find(folder), as_json=as_json)
         return

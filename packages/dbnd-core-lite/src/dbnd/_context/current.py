@@ -12,6 +12,7 @@ from dbnd._config.config import Config
 from dbnd._model.run import Run, TaskRun
 from dbnd._terminal.html import html_table
 from dbnd._tracking.client import TrackingAPIClient
+from dbnd._tracking.outbox import others_than
 
 # Contexts nest; the last one entered is the current one, for all threads of the process.
 _stack: Final[list[DatabandContext]] = []
@@ -35,6 +36,9 @@ class DatabandContext:
         else:
             unsent = f"{self.client.unsent} events" if self.client.unsent else None
             rows += [("Tracker", self.client.name), ("Unsent", unsent), ("Trouble", self.client.trouble)]
+        for outbox in others_than(self.client):
+            if outbox.unsent:
+                rows.append(("Unsent", f"{outbox.unsent} events for {outbox.destination}"))
         return html_table("Databand context", rows)
 
 

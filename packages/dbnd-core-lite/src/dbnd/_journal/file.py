@@ -25,6 +25,7 @@ import os
 import socket
 import threading
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -190,6 +191,17 @@ class JournalFile:
 
     def _grown(self) -> int:
         return os.fstat(self._fd).st_size
+
+    def waiting(self) -> Iterator[Record]:
+        """The events that are not delivered; of those that are being delivered meanwhile, some or none."""
+        number, offset, size = self.acknowledged, self._read_offset, self.size
+        rest = b""
+        while data := os.pread(self._fd, min(_CHUNK, size - offset - len(rest)), offset + len(rest)):
+            whole, newline, rest = (rest + data).rpartition(b"\n")
+            if newline:
+                lines = [line + b"\n" for line in whole.split(b"\n")]
+                yield from records.parse(lines, number + 1, offset)
+                number, offset = number + len(lines), offset + len(whole) + 1
 
     def acknowledge(self, sequence: int, end: int) -> None:
         """Mark every event up to number ``sequence``, which ends at the offset ``end``, as delivered.

@@ -17,12 +17,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from dbnd._journal import heartbeat, records
 from dbnd._journal.file import JOURNAL, JournalFile, delivered_of
 from dbnd._journal.header import Header
+from dbnd._journal.records import Record
 from dbnd._model.parts import parts_of
 
 # A file goes on in a further one at this size in bytes, or at an eighth of the cap.
@@ -152,6 +154,13 @@ class Journal:
                 self._gone += file.last
                 self._measure_room()
             file.close()
+
+    def waiting(self) -> Iterator[Record]:
+        """The events that are not delivered, oldest first."""
+        with self._lock:
+            files = list(self._files)
+        for file in files:
+            yield from file.waiting()
 
     @property
     def accepted(self) -> int:

@@ -22,6 +22,7 @@ from dbnd._run.execution import new_run, script_run
 from dbnd._terminal import console
 from dbnd._terminal.html import html_table
 from dbnd._terminal.text import plain
+from dbnd._tracking.outbox import others_than
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -59,6 +60,12 @@ def new_dbnd_context(
                 plugins().call("dbnd_on_exit_context", reverse=True, ctx=context)
         is_strict = context.config.settings(CoreSettings).tracker_raise_on_error
     finally:
+        for outbox in others_than(context.client):
+            outbox.flush()
+            if problem := outbox.left_over():
+                console.warning(problem)
+            if kept := outbox.kept():
+                console.info(kept)
         if context.client is not None:
             context.client.flush()
             problem = context.client.left_over()

@@ -9,6 +9,7 @@ import atexit
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -28,6 +29,7 @@ from dbnd._tracking.sender import Sender
 
 if TYPE_CHECKING:
     from dbnd._config.config import Config
+    from dbnd._journal.records import Record
 
 # Seconds that the end of a run waits at most for a tracker that takes events all the time.
 _LONGEST_DRAIN: Final = 300.0
@@ -117,6 +119,11 @@ class Outbox:
         """Why the tracker does not take events at the moment, or None while it does."""
         return sender.trouble if (sender := self._sender) else None
 
+    @property
+    def is_away(self) -> bool:
+        """Whether nothing is taken at the moment, or this process sends nothing itself."""
+        return self.is_relayed or self.trouble is not None
+
     def reconfigure(self, config: Config) -> None:
         """Use other credentials and time-outs from now on, also for what is unsent; the tracker is the same."""
         settings = config.settings(CoreSettings)
@@ -178,19 +185,24 @@ class Outbox:
         transport, self._transport = self._transport or self._make_transport(self.url, self._config), None
         return Sender(journal, transport, self.destination)
 
-    def flush(self, timeout: float | None = None) -> bool:
+    def waiting(self) -> Iterator[Record]:
+        """The events that are not delivered yet, oldest first, as far as they can be read."""
+        return iter(()) if self._sender is None else self._sender.journal.waiting()
+
+    def flush(self, timeout: float | None = None, *, longest: float = 0.0) -> bool:
         """Wait until everything logged so far is delivered, and return whether it is; what is not stays in the journal.
 
         Args:
             timeout: Seconds to wait at most. None for a tracker that takes nothing is what is left of
                 ``core.flush_timeout`` after earlier waits in vain; then a terminal shows how far it is.
+            longest: Seconds to wait for one that takes events, each time at most ``timeout`` for the next ones.
         """
         sender = self._sender
-        return sender is None or self._deliver(sender, timeout)
+        return sender is None or self._deliver(sender, timeout, longest)
 
-    def _deliver(self, sender: Sender | Relayed, timeout: float | None = None) -> bool:
+    def _deliver(self, sender: Sender | Relayed, timeout: float | None = None, longest: float = 0.0) -> bool:
         if timeout is not None:
-            return sender.flush(timeout)
+            return sender.flush(timeout, longest=longest)
         patience = max(0.0, self._settings.flush_timeout - self._waited)
         started = monotonic()
         try:
@@ -309,6 +321,11 @@ def _open_journal(name: str, settings: CoreSettings) -> Journal:
 
 
 _outboxes: Final[weakref.WeakSet[Outbox]] = weakref.WeakSet()
+
+
+def others_than(client: Outbox | None) -> list[Outbox]:
+    """The outboxes of this process beside that of a context's tracker."""
+    return [outbox for outbox in list(_outboxes) if outbox is not client]
 
 
 def close_all() -> None:

@@ -30,12 +30,13 @@ from dbnd.tracking import (
     utc_now,
 )
 
+from .._durable.ids import is_own
 from .artifacts import MAX_ARTIFACTS, MODEL, artifacts_of, may_have_unlisted, sent_artifact
 from .datasets import dataset_operation
 from .derived import STATES, moment, page_of
 from .runs import map_of
 from .store_reader import StoreReader
-from .tags import FIELDS, LIFECYCLE, MADE_FOR, OWN_TAGS, RUN_NAME
+from .tags import FIELDS, LIFECYCLE, MADE_FOR, OWN_TAGS, RUN_NAME, Link
 from .tracked import TrackedRun
 
 
@@ -83,6 +84,10 @@ class Reporter:
         self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
         tags = {key: value for key, value in run.data.tags.items() if key not in OWN_TAGS}
         self._log_tags(tracked, tags, micros(task_run.start_time))
+        if is_own(run.info.run_id):  # the store gives it another id, from which other uids would follow
+            links = links or Link(task_run.run.uid, task_run.uid, task_run.attempt_uid).tags()
+            for name, value in links.items():
+                self._read.tag(run.info.run_id, name, value)
         if links:  # outside of tasks no further request is made
             self._read.tag(run.info.run_id, MADE_FOR, run.info.run_id)
 

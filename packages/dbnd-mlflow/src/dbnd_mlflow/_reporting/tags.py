@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 
 from dbnd.tracking import VERIFIED_TAG
 
+from .._durable.ids import FIRST_ID
+
 RUN_UID: Final = "dbnd.run_uid"
 TASK_RUN_UID: Final = "dbnd.task_run_uid"
 ATTEMPT_UID: Final = "dbnd.task_run_attempt_uid"
@@ -21,7 +23,7 @@ LIFECYCLE: Final = "dbnd.lifecycle_stage"
 """Tag of a task run: whether MLflow's run is active or deleted."""
 IMPORTED: Final = "dbnd.imported"
 """Tag of a task run: what its MLflow run was like when ``dbnd mlflow import`` last brought it over."""
-OWN_TAGS: Final = LINK_TAGS | {LIFECYCLE, IMPORTED, VERIFIED_TAG}
+OWN_TAGS: Final = LINK_TAGS | {FIRST_ID, LIFECYCLE, IMPORTED, VERIFIED_TAG}
 """Names that are ours. All other tags of an MLflow run are reported, also those that begin with "dbnd."."""
 
 PARENT: Final = "mlflow.parentRunId"

@@ -17,9 +17,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
+from .._mlflow import build_inner, server_registry
 from .._uri import is_composite_uri, parse_composite_uri
 from .store import DatabandStore
 
@@ -28,8 +28,6 @@ _lock = threading.RLock()
 _stores: Final[WeakValueDictionary[tuple[int, str, str | None], Any]] = WeakValueDictionary()
 # Stores of MLflow's own that are read without a request to a server.
 _NEAR: Final = frozenset({"SqlAlchemyStore", "FileStore"})
-# Where an MLflow server says which replica of its database it reads.
-_READ_REPLICA: Final = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
 # MLflow 2.9 sets no variable for the process in which it loads a model to find out what it imports.
 _CAPTURING: Final = frozenset({"_capture_modules.py", "_capture_transformers_modules.py"})
 
@@ -112,32 +110,32 @@ def _single(uri: str, other: str | None, build: Callable[[], Any]) -> Any:
 
 
 def _build(uri: str, artifact_uri: str | None) -> Any:
-    inner = _build_inner(inner_uri(uri), artifact_uri)
+    plain = build_inner(inner_uri(uri), artifact_uri)
     if _finds_requirements():
-        return inner
-    is_near = any(base.__name__ in _NEAR for base in type(inner).__mro__)
+        return plain
+    inner = _durable(plain, uri)
+    is_near = any(base.__name__ in _NEAR for base in type(plain).__mro__)
     reporter = _reporter(uri, lambda: inner, is_near=is_near)
     store = DatabandStore(inner, reporter, (tracking_store, (uri, artifact_uri)))
-    queue: Any = getattr(inner, "_async_logging_queue", None)
+    queue: Any = getattr(plain, "_async_logging_queue", None)
     if hasattr(queue, "_logging_func"):  # the inner store's log_batch, which nothing would report
         queue._logging_func = store.log_batch
     return store
 
 
-def _build_inner(uri: str, artifact_uri: str | None) -> Any:
-    from mlflow.tracking._tracking_service import utils
-    from mlflow.utils.uri import is_local_uri
+def _durable(plain: Any, uri: str) -> Any:
+    """The store as ``mlflow_tracking.store_writes`` wants it; what the URI says counts more."""
+    from dbnd.tracking import current_config
 
-    if artifact_uri and is_local_uri(uri):
-        # A server over a file store: MLflow's client-side builder leaves the artifact root out.
-        from mlflow.store.tracking.file_store import FileStore
+    from .._settings import DIRECT, MlflowTrackingSettings
 
-        return FileStore(uri, artifact_uri)
-    registry = _server_registry("_tracking_store_registry", uri) or utils._tracking_store_registry
-    builder = registry.get_store_builder(uri)
-    # MLflow's own, where it is wrapped in one of ours (see ``explicit``).
-    builder = getattr(builder, "databand_wraps", builder)
-    return builder(store_uri=uri, artifact_uri=artifact_uri)
+    config = current_config(lenient=True)
+    writes = parse_composite_uri(uri).store_writes or config.settings(MlflowTrackingSettings).store_writes
+    if writes == DIRECT:
+        return plain
+    from .._durable.store import durable_store
+
+    return durable_store(plain, inner_uri(uri), config, writes)
 
 
 def _build_registry(uri: str, tracking_uri: str) -> Any:
@@ -147,7 +145,7 @@ def _build_registry(uri: str, tracking_uri: str) -> Any:
     resolve = getattr(utils, "_get_default_registry_uri_for_tracking_uri", None)
     if resolve is not None:  # Databricks keeps models in its Unity Catalog, under another URI
         inner = resolve(inner) or inner
-    registry = _server_registry("_model_registry_store_registry", inner) or utils._get_store_registry()
+    registry = server_registry("_model_registry_store_registry", inner) or utils._get_store_registry()
     builder = registry.get_store_builder(inner)
     arguments = {"store_uri": inner, "tracking_uri": inner_uri(tracking_uri)}
     # MLflow passes tracking_uri only to builders that name it, and so do we.
@@ -158,16 +156,6 @@ def _build_registry(uri: str, tracking_uri: str) -> Any:
         return store
     reporter = _reporter(uri, lambda: tracking_store(tracking_uri, None), is_near=False)
     return DatabandStore(store, reporter, (model_registry_store, (uri, tracking_uri)))
-
-
-def _server_registry(name: str, uri: str) -> Any:
-    """The builders of a server with a read replica, which those of a client leave out; None anywhere else."""
-    handlers = sys.modules.get("mlflow.server.handlers")
-    if handlers is None or _READ_REPLICA not in os.environ:
-        return None
-    from mlflow.store.db.db_types import DATABASE_ENGINES
-
-    return getattr(handlers, name) if urlsplit(uri).scheme.partition("+")[0] in DATABASE_ENGINES else None
 
 
 def _reporter(uri: str, store: Callable[[], Any], *, is_near: bool) -> Any:

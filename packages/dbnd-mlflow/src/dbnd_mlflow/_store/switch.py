@@ -15,7 +15,7 @@ from dbnd import Config, DatabandContext
 from dbnd.tracking import configured_url, current_config
 
 from .._reporting.runs import is_reported
-from .._settings import MlflowTrackingSettings
+from .._settings import DIRECT, MlflowTrackingSettings
 from .._uri import build_composite_uri, is_composite_uri, parse_composite_uri
 from . import explicit
 
@@ -83,14 +83,15 @@ def _set(owner: int, config: Config) -> bool:
     url = configured_url(config)
     if url is None:
         return False
-    own = config.settings(MlflowTrackingSettings).duplicate_tracking_to
+    settings = config.settings(MlflowTrackingSettings)
+    own, writes = settings.duplicate_tracking_to, settings.store_writes
     if own is None:
         own = mlflow.get_tracking_uri()
         if is_composite_uri(own):  # inherited from a process that is tracked
             own = parse_composite_uri(own).duplicate_tracking_to
     # A second call without a restore between keeps what was there first.
     _before.setdefault(owner, (getattr(mlflow_tracking, "_tracking_uri", None), os.environ.get(_ENVIRONMENT)))
-    uri = build_composite_uri(url, own)
+    uri = build_composite_uri(url, own, None if writes == DIRECT else writes)
     mlflow.set_tracking_uri(uri)
     os.environ[_ENVIRONMENT] = uri  # for child processes; MLflow 2.9 does not do so itself
     explicit.begin(owner, uri)

@@ -30,7 +30,7 @@ def tapped(name: str, function: Function) -> Function:
 
     @functools.wraps(function)
     def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        reporter = self._databand_reporter
+        reporter = self._databand_with
         try:
             result = function(self._databand_inner, *args, **kwargs)
         except Exception:
@@ -49,7 +49,7 @@ def _tapped_create_run(function: Function) -> Function:
 
     @functools.wraps(function)
     def create_run(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        reporter = self._databand_reporter
+        reporter = self._databand_with
         links, args, kwargs = _with_links(reporter, signature, args, kwargs)
         try:
             run = function(self._databand_inner, *args, **kwargs)
@@ -97,7 +97,7 @@ def _tapped_stage(name: str, function: Function, named: Callable[..., Arguments]
 
     @functools.wraps(function)
     def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        reporter = self._databand_reporter
+        reporter = self._databand_with
         try:
             run_ids = reporter.runs_to_change(named(args, kwargs), stage)
             report = functools.partial(reporter.stage_changed, run_ids, stage)

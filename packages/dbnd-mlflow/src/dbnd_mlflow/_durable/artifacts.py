@@ -1,0 +1,137 @@
+"""Artifacts that go through MLflow's server: sent, or kept in a spool until they can be.
+
+Files that a run logs elsewhere, such as in a bucket, do not depend on the server, and go there as in MLflow.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.utils.rest_utils import http_request
+
+from dbnd.tracking import Outbox
+
+from .._settings import MlflowTrackingSettings
+from .calls import is_away, within
+from .ids import SPOOLED, Ids
+
+
+class Artifacts:
+    """Sends the files of one store's runs.
+
+    Args:
+        inner: MLflow's own store.
+        uri: Its tracking URI.
+        outbox: Where the store's writes are kept.
+        ids: The store's ids of what was created while it was away, and the spool.
+        settings: The time-out, and what the files of the spool may take together.
+        is_direct: Whether the server is asked first (``keep``), and not only the spool (``deferred``).
+    """
+
+    def __init__(
+        self, inner: Any, uri: str, outbox: Outbox, ids: Ids, settings: MlflowTrackingSettings, *, is_direct: bool
+    ) -> None:
+        self._inner = inner
+        self._uri = uri
+        self._outbox = outbox
+        self._ids = ids
+        self._is_direct = is_direct
+        self._timeout = settings.store_timeout
+        self._max_bytes = settings.store_spool_max_bytes
+
+    def log(self, root: str, local_file: str, artifact_path: str | None) -> None:
+        """Send a file to an artifact root, or keep it; MLflow's own error where neither can be done."""
+        if self._is_direct and not self._outbox.unsent and self._sent(root, local_file, artifact_path):
+            return
+        spooled = self._spool(Path(local_file))
+        if spooled is not None:
+            body = {"root": root, "artifact_path": artifact_path, "name": Path(local_file).name, "file": spooled.name}
+            if self._outbox.keep("log_artifact", body):
+                return
+            spooled.unlink(missing_ok=True)
+        real = self.real_root(root)
+        if real is None:
+            raise MlflowException(
+                f"The artifact {local_file} cannot be kept until MLflow's server is back: the spool has reached "
+                f"mlflow_tracking.store_spool_max_bytes = {self._max_bytes}, or the disk is full."
+            )
+        upload(real, self._uri, local_file, artifact_path, self._timeout)
+
+    def _sent(self, root: str, local_file: str, artifact_path: str | None) -> bool:
+        try:
+            real = self.real_root(root)
+            if real is not None:
+                upload(real, self._uri, local_file, artifact_path, self._timeout)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            return False
+        return real is not None
+
+    def real_root(self, root: str) -> str | None:
+        """The store's own name of an artifact root; None while there is none."""
+        if not root.startswith(SPOOLED):
+            return root
+        own, _, below = root.removeprefix(SPOOLED).partition("/artifacts")
+        real = self._ids.find(own)
+        if real is None:
+            return None
+        with within(self._timeout):
+            return f"{self._inner.get_run(real).info.artifact_uri}{below}"
+
+    def deliver(self) -> None:
+        """Deliver what waits, before artifacts are listed or read; within bounds."""
+        if self._outbox.unsent:
+            self._outbox.flush(self._timeout, longest=300.0)
+
+    def _spool(self, file: Path) -> Path | None:
+        """A copy of a file; None where the spool is full. The user may change the file."""
+        try:
+            self._ids.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+            taken = sum(entry.stat().st_size for entry in os.scandir(self._ids.spool))
+            if taken + file.stat().st_size > self._max_bytes:
+                return None
+            copy = self._ids.spool / uuid.uuid4().hex
+            shutil.copyfile(file, copy)
+        except OSError:
+            return None
+        return copy
+
+
+def upload(
+    root: str, uri: str, local_file: str | Path, artifact_path: str | None, timeout: float, name: str = ""
+) -> None:
+    """Put a file where MLflow's own repository would, with one request that is not tried again.
+
+    Args:
+        root: Artifact root, ``mlflow-artifacts:`` or any other that MLflow knows.
+        uri: The tracking URI of the server.
+        local_file: The file.
+        artifact_path: Folder below the root; None for the root itself.
+        timeout: Seconds in which the server has to be reached; how long it takes to store the file is its own affair.
+        name: What the file is called there, if not as here.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+    from mlflow.utils.credentials import get_default_host_creds
+
+    name = name or Path(local_file).name
+    if not root.startswith("mlflow-artifacts:"):
+        with tempfile.TemporaryDirectory() as folder:  # which gives the copy its name
+            named = shutil.copyfile(local_file, Path(folder, name))
+            get_artifact_repository(root).log_artifact(str(named), artifact_path)
+        return
+    endpoint = posixpath.join("/", artifact_path or "", name)
+    creds = get_default_host_creds(MlflowArtifactsRepository.resolve_uri(root, uri))
+    with Path(local_file).open("rb") as file:
+        response = http_request(
+            creds, endpoint, "PUT", max_retries=0, timeout=(timeout, 120), raise_on_status=False, data=file
+        )
+    response.raise_for_status()

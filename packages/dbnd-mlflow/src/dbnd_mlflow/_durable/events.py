@@ -1,0 +1,85 @@
+"""Writes to an MLflow store as events of a journal, and back.
+
+Metrics, params and tags are groups of points, as the tracker's are (``[run id, kind, flat points]``), so that a batch
+gathers those of many calls. Their times are in ms since the epoch, as MLflow's. Any other write is an event of its own,
+named after the store's method, with its arguments by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.utils.proto_json_utils import message_to_json, parse_dict
+
+from dbnd.tracking import Group, points_of
+
+POINTS: Final = "log_metrics"
+PARAM: Final = "param"
+TAG: Final = "tag"
+_METRIC: Final = "metric"
+# What a metric may carry beside its value, where MLflow has it.
+_EXTRAS: Final = ("model_id", "dataset_name", "dataset_digest")
+
+
+def metric_group(run_id: str, metrics: Iterable[Any]) -> list[Group]:
+    """Groups of metrics; those that belong to a model or a dataset have groups of their own."""
+    groups: list[Group] = []
+    for metric in metrics:
+        extras = [getattr(metric, name, None) for name in _EXTRAS]
+        kind = _METRIC if extras == [None, None, None] else [_METRIC, *extras]
+        if not groups or groups[-1][1] != kind:
+            groups.append([run_id, kind, []])
+        groups[-1][2] += (metric.key, float(metric.value), int(metric.timestamp), int(metric.step), None)
+    return groups
+
+
+def text_group(run_id: str, kind: str, entities: Iterable[Any]) -> list[Group]:
+    """The group of params or tags; none where there are none."""
+    texts = [part for each in entities for part in (each.key, str(each.value), 0, None, None)]
+    return [[run_id, kind, texts]] if texts else []
+
+
+def entities_of(group: Group) -> Iterator[Any]:
+    """MLflow's metrics, params or tags of a group."""
+    kind = group[1]
+    if not is_metrics(group):
+        entity = Param if kind == PARAM else RunTag
+        return (entity(key, text) for key, text, *_ in points_of(group))
+    extras = {} if kind == _METRIC else {name: value for name, value in zip(_EXTRAS, kind[1:], strict=True) if value}
+    return (Metric(key, float(value), time, step or 0, **extras) for key, value, time, step, _ in points_of(group))
+
+
+def is_metrics(group: Group) -> bool:
+    """Whether a group holds metrics, and not params or tags."""
+    return group[1] not in (PARAM, TAG)
+
+
+def inputs(entities: Iterable[Any] | None) -> list[Any]:
+    """Datasets, and models as inputs or outputs, in a form for JSON."""
+    return [[type(each).__name__, json.loads(message_to_json(each.to_proto()))] for each in entities or ()]
+
+
+def inputs_of(values: Iterable[Any]) -> list[Any]:
+    """MLflow's entities of what ``inputs`` has made."""
+    return [_entity(name, value) for name, value in values]
+
+
+def _entity(name: str, value: dict[str, Any]) -> Any:
+    import mlflow.entities
+
+    entity = getattr(mlflow.entities, name)
+    message = _message_of(entity)()
+    parse_dict(value, message)
+    return entity.from_proto(message)
+
+
+@functools.cache
+def _message_of(entity: Any) -> Any:
+    from mlflow.protos import service_pb2
+
+    names = {"LoggedModelInput": "ModelInput", "LoggedModelOutput": "ModelOutput"}
+    return getattr(service_pb2, names.get(entity.__name__, entity.__name__))

@@ -1,0 +1,380 @@
+"""What becomes of a call of MLflow's store: it is made, or kept until the store is there.
+
+In ``keep`` a write goes to the store while that answers within ``store_timeout`` and nothing waits for it; from the
+first write that it does not answer, all go to the journal until it has taken them. In ``deferred`` all go there always.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from mlflow.entities import ExperimentTag, RunStatus, RunTag
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.utils import validation
+from mlflow.utils.name_utils import _generate_random_name
+
+from dbnd.tracking import Outbox
+
+from . import events
+from .artifacts import Artifacts
+from .calls import code_of, is_away, is_remote, within
+from .experiments import Experiments
+from .ids import FIRST_ID, SPOOLED, Ids, UncreatedError, is_own, new_id
+from .view import RUN_NAME, RunView, new_run
+
+# Runs that are remembered, by what was last asked or logged.
+_MAX_VIEWS: Final = 1_000
+# Seconds that a read waits at most for a store that takes what was logged before.
+_LONGEST: Final = 300.0
+
+
+class Keeper:
+    """Decides for one store of this process. Any number of threads may call.
+
+    Its methods that are named as the store's take the same arguments, return and raise the same.
+
+    Args:
+        inner: MLflow's own store.
+        outbox: Where writes are kept.
+        ids: The store's ids of what was created while it was away.
+        artifacts: What takes the files that a run logs.
+        is_direct: Whether the store is asked first (``keep``), and not only the journal (``deferred``).
+        timeout: Seconds in which the store has to answer.
+    """
+
+    def __init__(
+        self, inner: Any, outbox: Outbox, ids: Ids, artifacts: Artifacts, *, is_direct: bool, timeout: float
+    ) -> None:
+        self._inner = inner
+        self._outbox = outbox
+        self._ids = ids
+        self._is_direct = is_direct
+        self._timeout = timeout
+        self.artifacts: Final = artifacts
+        self._experiments = Experiments(inner, outbox, ids, timeout)
+        self._views: OrderedDict[str, RunView] = OrderedDict()
+        self._lock = threading.RLock()
+
+    # Writes of what a run logs.
+
+    def log_metric(self, run_id: str, metric: Any) -> None:
+        self._checked(validation._validate_metric, metric.key, metric.value, metric.timestamp, metric.step)
+        self._log(run_id, "log_metric", (metric,), metrics=(metric,))
+
+    def log_param(self, run_id: str, param: Any) -> None:
+        param = self._checked(validation._validate_param, param.key, param.value) or param
+        self._log(run_id, "log_param", (param,), params=(param,))
+
+    def set_tag(self, run_id: str, tag: Any) -> None:
+        tag = self._checked(validation._validate_tag, tag.key, tag.value) or tag
+        self._log(run_id, "set_tag", (tag,), tags=(tag,))
+
+    def log_batch(self, run_id: str, metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]) -> None:
+        self._checked(validation._validate_run_id, run_id)
+        # MLflow's asynchronous queue goes on to extend the lists that it has handed over.
+        given = tuple(metrics), tuple(params), tuple(tags)
+        given = self._checked(validation._validate_batch_log_data, *given) or given
+        self._checked(validation._validate_batch_log_limits, *given)
+        self._checked(validation._validate_param_keys_unique, given[1])
+        self._log(run_id, "log_batch", given, *given)
+
+    def _log(
+        self,
+        run_id: str,
+        name: str,
+        args: tuple[Any, ...],
+        metrics: Sequence[Any] = (),
+        params: Sequence[Any] = (),
+        tags: Sequence[Any] = (),
+    ) -> None:
+        view = self._view(run_id)
+        for param in params:
+            self._check_param(run_id, view, param, is_batch=name == "log_batch")
+
+        def groups() -> list[Any]:
+            return [
+                *events.text_group(run_id, events.PARAM, params),
+                *events.metric_group(run_id, metrics),
+                *events.text_group(run_id, events.TAG, tags),
+            ]
+
+        self._write(view, run_id, name, args, events.POINTS, groups)
+        view.log(metrics, params, tags)
+
+    def _check_param(self, run_id: str, view: RunView, param: Any, *, is_batch: bool) -> None:
+        """Raise what MLflow raises for a param that was logged with another value."""
+        known, value = view.params.get(param.key), str(param.value)
+        if known in {None, value}:
+            return
+        if is_batch:
+            wrong = [{"key": param.key, "old_value": known, "new_value": value}]
+            text = f"Changing param values is not allowed. Params were already logged='{wrong}' for run ID='{run_id}'."
+        else:
+            text = (
+                f"Changing param values is not allowed. Param with key='{param.key}' was already logged with "
+                f"value='{known}' for run ID='{run_id}'. Attempted logging new value '{value}'."
+            )
+        raise self._error("INVALID_PARAMETER_VALUE", text)
+
+    # Other writes to a run.
+
+    def update_run_info(self, run_id: str, run_status: Any, end_time: int | None, run_name: str | None) -> Any:
+        view = self._view(run_id)
+        status = None if run_status is None else RunStatus.to_string(run_status)
+        body = {"run_id": run_id, "run_status": status, "end_time": end_time, "run_name": run_name}
+        info = self._write(view, run_id, "update_run_info", (run_status, end_time, run_name), None, lambda: body)
+        view.update(run_status, end_time, run_name)
+        return info or view.info(run_id)
+
+    def delete_tag(self, run_id: str, key: str) -> None:
+        view = self._view(run_id)
+        if view.is_known and key not in view.tags:
+            raise self._error("RESOURCE_DOES_NOT_EXIST", f"No tag with name: {key} in run with id {run_id}")
+        self._write(view, run_id, "delete_tag", (key,), None, lambda: {"run_id": run_id, "key": key})
+        view.tags.pop(key, None)
+
+    def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> None:
+        self._checked(validation._validate_run_id, run_id)
+        if datasets:
+            self._checked(validation._validate_dataset_inputs, datasets)
+        args = (datasets,) if models is None else (datasets, models)
+        body = {"run_id": run_id, "datasets": events.inputs(datasets), "models": events.inputs(models)}
+        self._write(self._view(run_id), run_id, "log_inputs", args, None, lambda: body)
+
+    def log_outputs(self, run_id: str, models: Any) -> None:
+        body = {"run_id": run_id, "models": events.inputs(models)}
+        self._write(self._view(run_id), run_id, "log_outputs", (models,), None, lambda: body)
+
+    def set_experiment_tag(self, experiment_id: str, tag: Any) -> None:
+        self._checked(validation._validate_experiment_tag, tag.key, tag.value)
+        body = {"experiment_id": str(experiment_id), "key": tag.key, "value": tag.value}
+        tag = ExperimentTag(tag.key, tag.value)
+        self._write(None, str(experiment_id), "set_experiment_tag", (tag,), None, lambda: body)
+
+    # What a write comes to.
+
+    def _write(
+        self,
+        view: RunView | None,
+        own_id: str,
+        name: str,
+        args: tuple[Any, ...],
+        call: str | None,
+        body: Callable[[], Any],
+    ) -> Any:
+        """Make a call now, or keep it; returns the store's answer, and None for one that was kept."""
+        if view is not None and view.is_deleted:
+            text = f"The run {own_id} must be in the 'active' state. Current state is deleted."
+            raise self._error("INVALID_PARAMETER_VALUE", text)
+        if self._is_direct and not self._outbox.unsent and (real := self._ids.find(own_id)):
+            try:
+                with within(self._timeout):
+                    answer = getattr(self._inner, name)(real, *args)
+            except Exception as error:
+                if not is_away(error):
+                    raise
+            else:
+                if view is not None:
+                    view.kept = None
+                return answer
+        if not self._outbox.keep(call or name, body()):  # the disk is full, or the like
+            return getattr(self._inner, name)(self._ids.real(own_id), *args)
+        if view is not None and view.kept is not None:
+            view.kept += 1
+        return None
+
+    def _view(self, run_id: str) -> RunView:
+        """What is known of a run. In ``deferred`` it is read before the first write, which raises if there is none."""
+        view = self._views.get(run_id)
+        if view is not None:
+            return view
+        run = None
+        if not (self._is_direct or self._outbox.is_away):
+            try:
+                with within(self._timeout):
+                    run = self._inner.get_run(self._ids.real(run_id))
+            except UncreatedError:
+                pass
+            except Exception as error:
+                if not is_away(error):
+                    raise
+        return self._remember(run_id, RunView(run))
+
+    def _remember(self, run_id: str, view: RunView) -> RunView:
+        with self._lock:
+            self._views[run_id] = view
+            if len(self._views) > _MAX_VIEWS:
+                self._views.popitem(last=False)
+        return view
+
+    # Creating runs and experiments.
+
+    def create_run(
+        self, experiment_id: str, user_id: str, start_time: int, tags: Sequence[Any], run_name: str | None
+    ) -> Any:
+        own = new_id()
+        experiment_id = self._ids.translated(str(experiment_id))
+        key = RunTag(FIRST_ID, own)
+        if not (is_own(experiment_id) or self._outbox.is_away or self._has_own_parent(tags)):
+            try:
+                with within(self._timeout):
+                    run = self._inner.create_run(
+                        experiment_id, user_id, start_time, [*self._with_real_ids(tags), key], run_name
+                    )
+            except Exception as error:
+                if not is_away(error):
+                    raise
+            else:
+                hide(run)
+                self._remember(run.info.run_id, RunView(run))
+                return run
+        return self._create_later(own, experiment_id, user_id, start_time, tags or (), run_name)
+
+    def _create_later(
+        self, own: str, experiment_id: str, user: str, start: int, tags: Sequence[Any], name: str | None
+    ) -> Any:
+        given = {
+            tag.key: tag.value for tag in (self._checked(validation._validate_tag, t.key, t.value) or t for t in tags)
+        }
+        if name and given.get(RUN_NAME, name) != name:
+            text = (
+                "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
+                f"(run_name='{name}', mlflow.runName='{given[RUN_NAME]}')."
+            )
+            raise self._error("INVALID_PARAMETER_VALUE", text)
+        given[RUN_NAME] = name or given.get(RUN_NAME) or _generate_random_name()
+        body = {
+            "own_id": own,
+            "experiment_id": experiment_id,
+            "user_id": user,
+            "start_time": start,
+            "tags": given,
+        }
+        if not self._outbox.keep("create_run", body):
+            return self._inner.create_run(experiment_id, user, start, list(tags), name)
+        run = new_run(own, experiment_id, user, start, given, f"{SPOOLED}{own}/artifacts")
+        view = self._remember(own, RunView(run))
+        view.kept = 0
+        return run
+
+    def _has_own_parent(self, tags: Iterable[Any] | None) -> bool:
+        """Whether a run hangs below one that the store has not created: it is created after that one."""
+        return any(is_own(str(tag.value)) and self._ids.find(str(tag.value)) is None for tag in tags or ())
+
+    def _with_real_ids(self, tags: Iterable[Any] | None) -> list[Any]:
+        return [RunTag(t.key, self._ids.translated(t.value)) if is_own(str(t.value)) else t for t in tags or ()]
+
+    def create_experiment(self, name: str, artifact_location: Any = None, tags: Any = None) -> str:
+        self._checked(validation._validate_experiment_name, name)
+        return self._experiments.create(name, artifact_location, tags)
+
+    def get_experiment(self, experiment_id: str) -> Any:
+        return self._experiments.get(str(experiment_id))
+
+    def get_experiment_by_name(self, experiment_name: str) -> Any:
+        return self._experiments.by_name(experiment_name)
+
+    # Reads.
+
+    def get_run(self, run_id: str) -> Any:
+        view = self._views.get(run_id)
+        answers = view is not None and view.is_known
+        if not (answers and self._outbox.is_away) and self._has_delivered():
+            try:
+                with within(self._timeout):
+                    run = hide(self._inner.get_run(self._ids.real(run_id)))
+            except UncreatedError as error:
+                if not answers:
+                    raise self._error("RESOURCE_DOES_NOT_EXIST", f"Run with id={run_id} not found: {error}.") from None
+            except Exception as error:
+                if not (answers and is_away(error)):
+                    raise
+            else:
+                # Kept under the id that was asked for, under which it is written to.
+                (view or self._remember(run_id, RunView(None))).refresh(run)
+                return run
+        if view is None or not answers:
+            with within(self._timeout):
+                return hide(self._inner.get_run(self._ids.translated(run_id)))
+        return view.run()
+
+    def get_metric_history(self, run_id: str, metric_key: str, *args: Any, **kwargs: Any) -> Any:
+        view = self._views.get(run_id)
+        if self._outbox.is_away or not self._has_delivered():
+            points = None if view is None or view.kept is None else self._kept_points(run_id, metric_key, view.kept)
+            if points is not None:
+                return points
+        with within(self._timeout):
+            return self._inner.get_metric_history(self._ids.translated(run_id), metric_key, *args, **kwargs)
+
+    def _kept_points(self, run_id: str, key: str, expected: int) -> Any:
+        """The points of a metric, in the order of MLflow's stores; None unless all that the run logged still waits."""
+        from mlflow.store.entities.paged_list import PagedList
+
+        found, events_of_run = [], 0
+        for record in self._outbox.waiting():
+            if record.call != events.POINTS:
+                events_of_run += record.body.get("run_id") == run_id
+                continue
+            groups = [group for group in record.body if group[0] == run_id]
+            events_of_run += bool(groups)
+            found += [
+                m for group in groups if events.is_metrics(group) for m in events.entities_of(group) if m.key == key
+            ]
+        return PagedList(found, None) if events_of_run == expected else None
+
+    def forward(self, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Make any other call, after delivery of what it may have to see."""
+        if sees_runs(name):
+            self._has_delivered()
+            if not name.startswith(("get_", "search_", "_search_", "list_")):
+                with self._lock:
+                    self._views.clear()
+        args = [self._ids.translated(each) for each in args]
+        kwargs = {key: self._ids.translated(each) for key, each in kwargs.items()}
+        if not self._outbox.is_away:
+            return hide(function(self._inner, *args, **kwargs))
+        with within(self._timeout):
+            return hide(function(self._inner, *args, **kwargs))
+
+    def _has_delivered(self) -> bool:
+        """Deliver what waits, within bounds; whether nothing does any more."""
+        return not self._outbox.unsent or self._outbox.flush(self._timeout, longest=_LONGEST)
+
+    # Errors.
+
+    def _checked(self, check: Callable[..., Any], *args: Any) -> Any:
+        """What MLflow's own check returns; what it raises is raised as the store would raise it."""
+        try:
+            return check(*args)
+        except MlflowException as error:
+            raise self._error(code_of(error), error.message) from None
+
+    def _error(self, code: str, text: str) -> MlflowException:
+        if is_remote(self._inner):
+            return RestException({"error_code": code, "message": text})
+        from mlflow.protos.databricks_pb2 import ErrorCode
+
+        return MlflowException(text, ErrorCode.Value(code))
+
+
+_APART: Final = ("experiment", "trace", "registered", "version", "webhook", "scorer", "async")
+_OF_RUNS: Final = ("run", "metric", "param", "tag", "model", "input", "output", "history", "dataset")
+
+
+def sees_runs(name: str) -> bool:
+    """Whether a method of a store, also one that MLflow has got since, may read or change what runs have logged."""
+    return any(word in name for word in _OF_RUNS) and not any(word in name for word in _APART)
+
+
+def hide(found: Any) -> Any:
+    """What a store has answered, without the tag that only makes creating a run repeatable."""
+    runs = found if isinstance(found, list) else (found,)
+    for run in runs:
+        tags = getattr(getattr(run, "data", None), "_tags", None)
+        if isinstance(tags, dict):
+            tags.pop(FIRST_ID, None)
+    return found

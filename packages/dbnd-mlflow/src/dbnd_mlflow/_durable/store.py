@@ -1,0 +1,79 @@
+"""``DurableStore``: an MLflow store whose writes survive that it is away."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from dbnd.tracking import Outbox, create_transport
+
+from .._mlflow import build_inner
+from .._proxy import StoreProxy
+from .._settings import KEEP, MlflowTrackingSettings
+from .._uri import absolute_uri
+from .artifacts import Artifacts
+from .calls import made_patient
+from .ids import Ids
+from .keeper import Keeper
+from .transport import ids_folder
+from .urls import SCHEME, store_name
+
+if TYPE_CHECKING:
+    from dbnd import Config
+
+Function = Callable[..., Any]
+
+
+@functools.lru_cache(maxsize=2048)
+def _method(name: str, function: Function) -> Function:
+    # Every method is one of the proxy's own, so that whoever wraps it sees them as such.
+    if name in _KEPT:
+
+        @functools.wraps(function)
+        def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return getattr(self._databand_with, name)(*args, **kwargs)
+
+    else:
+
+        @functools.wraps(function)
+        def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return self._databand_with.forward(name, function, args, kwargs)
+
+    return call
+
+
+class DurableStore(StoreProxy):
+    """A transparent proxy of an MLflow tracking store whose calls a ``Keeper`` makes, or keeps."""
+
+    __slots__ = ()
+    _databand_method: ClassVar = staticmethod(_method)
+
+
+_KEPT = frozenset(
+    name for name, member in vars(Keeper).items() if callable(member) and not name.startswith("_") and name != "forward"
+)
+
+# One for each store, whoever asks.
+_outboxes: Final[dict[str, Outbox]] = {}
+
+
+def durable_store(inner: Any, uri: str, config: Config, writes: str) -> DurableStore:
+    """A store over MLflow's own one of ``uri``, whose writes are kept as ``mlflow_tracking.store_writes`` says."""
+    url = f"{SCHEME}:{absolute_uri(uri)}"
+    if url in _outboxes:
+        _outboxes[url].reconfigure(config)
+    else:
+        _outboxes[url] = Outbox(url, config, create_transport, destination=store_name(uri))
+    settings = config.settings(MlflowTrackingSettings)
+    outbox, ids = _outboxes[url], Ids(ids_folder(config))
+    artifacts = Artifacts(inner, uri, outbox, ids, settings, is_direct=writes == KEEP)
+    keeper = Keeper(
+        made_patient(inner), outbox, ids, artifacts, is_direct=writes == KEEP, timeout=settings.store_timeout
+    )
+    return DurableStore(inner, keeper, (build_inner, (uri, None)))
+
+
+def outboxes() -> list[Outbox]:
+    """Where writes to MLflow stores wait in this process."""
+    return list(_outboxes.values())

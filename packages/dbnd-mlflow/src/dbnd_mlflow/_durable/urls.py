@@ -1,0 +1,44 @@
+"""URLs of MLflow stores in journals: ``mlflow:`` and the store's tracking URI, without credentials."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from dbnd.plugins import mask_url
+from dbnd.tracking import Destination
+
+from .._settings import MlflowTrackingSettings
+from .._uri import absolute_uri, is_composite_uri, parse_composite_uri
+
+if TYPE_CHECKING:
+    from dbnd import Config
+
+SCHEME: Final = "mlflow"
+
+
+def store_name(uri: str) -> str:
+    """How messages name a store."""
+    return f"the MLflow store {mask_url(uri)}"
+
+
+def destination(url: str, config: Config) -> Destination | None:
+    """What a journal's URL stands for, if it is an MLflow store.
+
+    Writes go to the configured store, with its credentials, and to databases and folders of this machine.
+    """
+    scheme, _, uri = url.partition(":")
+    if scheme != SCHEME:
+        return None
+    configured = _configured(config)
+    own = absolute_uri(configured) if configured else ""
+    is_local = uri.startswith(("sqlite:", "/"))
+    found = own if own and mask_url(own) == uri else uri if is_local else None
+    hint = f"`dbnd sync --set-config mlflow_tracking.duplicate_tracking_to={uri}` sends them"
+    return Destination(store_name(uri), None if found is None else f"{SCHEME}:{found}", hint)
+
+
+def _configured(config: Config) -> str | None:
+    """The user's own tracking URI: as databand's configuration has it, else as MLflow's environment has it."""
+    uri = config.settings(MlflowTrackingSettings).duplicate_tracking_to or os.environ.get("MLFLOW_TRACKING_URI")
+    return parse_composite_uri(uri).duplicate_tracking_to if uri and is_composite_uri(uri) else uri

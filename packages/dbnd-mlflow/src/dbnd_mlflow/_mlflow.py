@@ -1,0 +1,38 @@
+"""MLflow's own tracking stores, built as MLflow builds them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+# Where an MLflow server says which replica of its database it reads.
+_READ_REPLICA: Final = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
+
+
+def build_inner(uri: str, artifact_uri: str | None) -> Any:
+    """The tracking store that MLflow would use with this URI, built by MLflow's own builder."""
+    from mlflow.tracking._tracking_service import utils
+    from mlflow.utils.uri import is_local_uri
+
+    if artifact_uri and is_local_uri(uri):
+        # A server over a file store: MLflow's client-side builder leaves the artifact root out.
+        from mlflow.store.tracking.file_store import FileStore
+
+        return FileStore(uri, artifact_uri)
+    registry = server_registry("_tracking_store_registry", uri) or utils._tracking_store_registry
+    builder = registry.get_store_builder(uri)
+    # MLflow's own, where it is wrapped in one of ours (see ``explicit``).
+    builder = getattr(builder, "databand_wraps", builder)
+    return builder(store_uri=uri, artifact_uri=artifact_uri)
+
+
+def server_registry(name: str, uri: str) -> Any:
+    """The builders of a server with a read replica, which those of a client leave out; None anywhere else."""
+    handlers = sys.modules.get("mlflow.server.handlers")
+    if handlers is None or _READ_REPLICA not in os.environ:
+        return None
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    return getattr(handlers, name) if urlsplit(uri).scheme.partition("+")[0] in DATABASE_ENGINES else None

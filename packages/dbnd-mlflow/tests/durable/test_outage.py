@@ -1,0 +1,217 @@
+"""MLflow's server goes away and comes back: what was logged meanwhile stands in it, once, as it was logged."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import mlflow
+import pytest
+from kit.faults import lost_answer, passing
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from dbnd_mlflow._durable.ids import FIRST_ID, is_own
+from dbnd_mlflow._durable.store import outboxes
+
+
+def settle() -> None:
+    """Deliver everything."""
+    for outbox in outboxes():
+        assert outbox.flush(60), outbox.trouble
+        assert (outbox.refused, outbox.dropped) == (0, 0)
+
+
+def points(client: MlflowClient, run_id: str, key: str) -> list[tuple[int, float, int]]:
+    return sorted((m.step, m.value, m.timestamp) for m in client.get_metric_history(run_id, key))
+
+
+def test_a_run_goes_on_while_the_server_is_away(proxy, server, track, writes):
+    track(proxy.url, writes)
+    logged = []
+    with mlflow.start_run(run_name="one") as run:
+        for step in range(30):
+            if step == 10:
+                proxy.refuse()
+            if step == 20:
+                proxy.listen()
+            mlflow.log_metric("m", step / 3, step=step, timestamp=1_700_000_000_000 + step)
+            logged.append((step, step / 3, 1_700_000_000_000 + step))
+            mlflow.log_param(f"p{step}", step)
+            mlflow.set_tag("t", str(step))
+    settle()
+    found = server.get_run(run.info.run_id)
+    assert points(server, run.info.run_id, "m") == logged
+    assert found.data.params == {f"p{step}": str(step) for step in range(30)}
+    assert (found.data.tags["t"], found.info.status, found.info.run_name) == ("29", "FINISHED", "one")
+
+
+def test_a_run_that_begins_during_an_outage_is_created_when_it_is_over(proxy, server, track, writes, tmp_path):
+    track(proxy.url, writes)
+    proxy.refuse()
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    with mlflow.start_run(run_name="outer", tags={"mine": "1"}) as outer:
+        assert is_own(outer.info.run_id)
+        mlflow.log_metric("m", 1.5, step=7)
+        mlflow.log_artifact(str(tmp_path / "model.bin"), "models/best")
+        mlflow.log_dict({"a": 1}, "a.json")
+        with mlflow.start_run(nested=True) as inner:
+            mlflow.log_param("p", "x")
+    (tmp_path / "model.bin").write_bytes(b"changed since")
+    seen = mlflow.get_run(outer.info.run_id)
+    assert (seen.info.status, seen.data.metrics, seen.info.run_id) == ("FINISHED", {"m": 1.5}, outer.info.run_id)
+    proxy.listen()
+    settle()
+
+    made = mlflow.get_run(outer.info.run_id)
+    found = server.get_run(made.info.run_id)
+    assert not is_own(found.info.run_id)
+    assert (found.info.start_time, found.info.end_time) == (outer.info.start_time, seen.info.end_time)
+    assert (found.info.run_name, found.info.status, found.info.user_id) == ("outer", "FINISHED", outer.info.user_id)
+    assert (found.data.tags["mine"], found.data.tags[FIRST_ID]) == ("1", outer.info.run_id)
+    assert points(server, found.info.run_id, "m")[0][:2] == (7, 1.5)
+    child = server.get_run(mlflow.get_run(inner.info.run_id).info.run_id)
+    assert child.data.tags["mlflow.parentRunId"] == found.info.run_id
+    assert child.data.params == {"p": "x"}
+    assert len(server.search_runs([found.info.experiment_id])) == 2
+    local = mlflow.artifacts.download_artifacts(run_id=outer.info.run_id, artifact_path="models/best/model.bin")
+    assert Path(local).read_bytes() == b"weights"
+    assert mlflow.artifacts.load_dict(f"{found.info.artifact_uri}/a.json") == {"a": 1}
+    # What is logged with the first id goes on to find the run.
+    with mlflow.start_run(run_id=outer.info.run_id):
+        mlflow.log_metric("late", 2)
+    settle()
+    assert server.get_run(found.info.run_id).data.metrics == {"m": 1.5, "late": 2}
+
+
+@pytest.mark.parametrize("what", ["runs/create", "runs/log-batch", "runs/log-metric", "runs/update", "runs/set-tag"])
+def test_what_is_sent_again_after_a_lost_answer_is_there_once(proxy, server, track, writes, what):
+    left = [what]
+
+    def fault(exchange):
+        if what in exchange.path and left:
+            left.pop()
+            lost_answer(exchange)
+        else:
+            passing(exchange)
+
+    proxy.otherwise = fault
+    track(proxy.url, writes)
+    with mlflow.start_run() as run:
+        for step in range(5):
+            mlflow.log_metric("m", step, step=step)
+        mlflow.log_params({"a": 1, "b": 2})
+        mlflow.set_tag("t", "x")
+    settle()
+    (found,) = server.search_runs(["0"])
+    assert mlflow.get_run(run.info.run_id).info.run_id == found.info.run_id
+    assert [step for step, *_ in points(server, found.info.run_id, "m")] == [0, 1, 2, 3, 4]
+    assert (found.data.params, found.data.tags["t"], found.info.status) == ({"a": "1", "b": "2"}, "x", "FINISHED")
+
+
+def test_what_is_read_during_an_outage_is_what_the_server_says_afterwards(proxy, track, writes):
+    track(proxy.url, writes)
+    with mlflow.start_run() as run:
+        mlflow.log_metric("before", 1)
+        settle()
+        proxy.refuse()
+        client = MlflowClient()
+        client.log_batch(
+            run.info.run_id,
+            [Metric("m", value, 1_000, step) for step, value in ((5, 1.0), (9, float("nan")), (9, 3.0), (2, 8.0))],
+            [Param("p", "1")],
+            [RunTag("t", "x"), RunTag("gone", "y")],
+        )
+        client.delete_tag(run.info.run_id, "gone")
+        client.update_run(run.info.run_id, name="renamed")
+        away = client.get_run(run.info.run_id).to_dictionary()
+        proxy.listen()
+        settle()
+        assert client.get_run(run.info.run_id).to_dictionary() == away
+        assert away["data"]["metrics"] == {"before": 1, "m": 3.0}
+        assert (away["info"]["run_name"], "gone" in away["data"]["tags"]) == ("renamed", False)
+
+
+def test_the_history_of_a_run_that_is_not_sent_yet_is_complete(proxy, track, writes):
+    track(proxy.url, writes)
+    proxy.refuse()
+    with mlflow.start_run() as run:
+        for step in range(20):
+            mlflow.log_metric("m", step, step=step)
+    assert [m.step for m in MlflowClient().get_metric_history(run.info.run_id, "m")] == list(range(20))
+
+
+def test_bad_input_raises_what_the_server_raises(proxy, server, track, writes):
+    track(proxy.url, writes)
+    client = MlflowClient()
+    run_id = client.create_run("0").info.run_id
+    plain = server.create_run("0").info.run_id
+    for each, this in ((server, plain), (client, run_id)):
+        each.log_param(this, "p", "1")
+    proxy.refuse()
+    calls = [
+        lambda c, i: c.log_param(i, "p", "2"),
+        lambda c, i: c.log_batch(i, params=[Param("p", "3")]),
+        lambda c, i: c.log_metric(i, "a?b", 1),
+        lambda c, i: c.set_tag(i, "k" * 300, "v"),
+        lambda c, i: c.log_batch(i, params=[Param("a", "1"), Param("a", "2")]),
+        lambda c, i: c.delete_tag(i, "never set"),
+    ]
+    for call in calls:
+        with pytest.raises(MlflowException) as ours:
+            call(client, run_id)
+        with pytest.raises(MlflowException) as theirs:
+            call(server, plain)
+        assert type(ours.value) is type(theirs.value)
+        assert str(ours.value).replace(run_id, plain) == str(theirs.value)
+    proxy.listen()
+    settle()
+    assert client.get_run(run_id).data.params == {"p": "1"}
+
+
+def test_a_param_that_only_the_server_knows_becomes_a_dead_letter_and_takes_nothing_along(proxy, server, track):
+    track(proxy.url, "deferred")
+    with mlflow.start_run() as run:
+        server.log_param(run.info.run_id, "p", "theirs")
+        mlflow.log_param("p", "ours")
+        mlflow.log_param("q", "1")
+        mlflow.log_metric("m", 1)
+    (outbox,) = outboxes()
+    assert outbox.flush(60)
+    assert outbox.refused == 1
+    found = server.get_run(run.info.run_id)
+    assert (found.data.params, found.data.metrics) == ({"p": "theirs", "q": "1"}, {"m": 1})
+    (letter,) = Path(os.environ["DBND_HOME"], "journal").glob("*.dead")
+    assert "Changing param values is not allowed" in letter.read_text()
+
+
+def test_experiments_that_were_seen_are_known_and_new_ones_are_made_later(proxy, server, track, writes):
+    track(proxy.url, writes)
+    known = mlflow.set_experiment("seen before").experiment_id
+    proxy.refuse()
+    assert mlflow.set_experiment("seen before").experiment_id == known
+    with mlflow.start_run() as first:
+        pass
+    mlflow.set_experiment("never seen")
+    with mlflow.start_run() as second:
+        mlflow.log_metric("m", 1)
+    proxy.listen()
+    settle()
+    made = server.get_experiment_by_name("never seen")
+    assert made is not None
+    assert mlflow.get_run(first.info.run_id).info.experiment_id == known
+    assert mlflow.get_run(second.info.run_id).info.experiment_id == made.experiment_id
+
+
+def test_a_full_spool_is_an_error_of_mlflow(proxy, track, writes, tmp_path, monkeypatch):
+    monkeypatch.setenv("DBND__MLFLOW_TRACKING__STORE_SPOOL_MAX_BYTES", "100")
+    track(proxy.url, writes)
+    proxy.refuse()
+    (tmp_path / "small").write_bytes(b"x" * 60)
+    with mlflow.start_run():
+        mlflow.log_artifact(str(tmp_path / "small"))
+        with pytest.raises((MlflowException, OSError)):
+            mlflow.log_artifact(str(tmp_path / "small"), "again")
+    proxy.listen()
+    settle()
