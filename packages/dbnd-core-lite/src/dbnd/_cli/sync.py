@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
 from pathlib import Path
@@ -89,7 +90,8 @@ def sync(
 def _watch(folder: Path, config: Config) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        # By another thread: this one holds the lock of ``stop`` now and then while it waits, and would wait for itself.
+        signal.signal(number, lambda *_: _thread.start_new_thread(stop.set, ()))
     Relay(folder, config, console.info, console.warning).run(stop)
 
 

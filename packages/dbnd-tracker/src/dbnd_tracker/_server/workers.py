@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import multiprocessing
 import os
 import signal
@@ -38,7 +39,8 @@ def serve_workers(
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        # By another thread: this one holds the lock of ``stop`` now and then while it waits, and would wait for itself.
+        signal.signal(number, lambda *_: _thread.start_new_thread(stop.set, ()))
     # Spawned, so that none has threads or connections of this process; the settings go to them through a pipe.
     context = multiprocessing.get_context("spawn")
 
