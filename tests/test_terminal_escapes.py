@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -9,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import sqlite3
 import sys
 import threading
 import unicodedata
@@ -70,6 +72,8 @@ def full(tmp_path_factory: pytest.TempPathFactory, warm: Warm, empty_database: P
         process = warm.start({"code": FILL}, folder / "log", env=filling)
         assert process.wait() == 1
         assert "ValueError" in process.output, process.output
+    with contextlib.closing(sqlite3.connect(folder / "dbnd/tracker.db")) as database, database:
+        database.execute("UPDATE runs SET end_time = '2026-01-01 00:00:00.000000'")  # some time ago
     return env
 
 

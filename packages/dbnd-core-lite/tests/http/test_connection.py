@@ -182,7 +182,7 @@ def test_a_dripping_tracker_holds_no_sync(raw, home):
     started = time.monotonic()
     report = Sync(journal_folder(), there).deliver(patience=0.5)
     assert time.monotonic() - started < PATIENCE / 2
-    assert list(report.unreachable) == [raw.url]
+    assert list(report.unreachable) == [f"the tracker {raw.url}"]
     assert sum(leftover.events for leftover in find(journal_folder())) == 3
 
 
