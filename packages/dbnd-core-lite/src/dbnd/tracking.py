@@ -12,6 +12,7 @@ from dbnd._context.registry import (
     create_reader,
     create_transport,
     current_config,
+    destination_of,
     embedded_url,
     get_client,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "create_transport",
     "current_config",
     "deleted_point",
+    "destination_of",
     "embedded_url",
     "get_client",
     "group",

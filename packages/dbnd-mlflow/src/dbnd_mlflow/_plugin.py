@@ -40,9 +40,12 @@ def dbnd_destination(url: str, config: Config) -> Destination | None:
 
 
 def _store_transport(url: str, config: Config) -> Transport:
-    from ._durable.transport import MlflowTransport
+    import functools
 
-    return MlflowTransport(url, config)
+    from ._durable.transport import MlflowTransport
+    from ._reporting.pairs import report_pair
+
+    return MlflowTransport(url, config, functools.partial(report_pair, config))
 
 
 @hookimpl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 import mlflow
@@ -12,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from dbnd._context.registry import create_reader, get_client, load_config
 from dbnd_mlflow._durable.ids import FIRST_ID, is_own
 from dbnd_mlflow._durable.store import outboxes
 
@@ -108,6 +110,22 @@ def test_what_is_sent_again_after_a_lost_answer_is_there_once(proxy, server, tra
     assert mlflow.get_run(run.info.run_id).info.run_id == found.info.run_id
     assert [step for step, *_ in points(server, found.info.run_id, "m")] == [0, 1, 2, 3, 4]
     assert (found.data.params, found.data.tags["t"], found.info.status) == ({"a": "1", "b": "2"}, "x", "FINISHED")
+
+
+def test_the_tracker_hears_which_run_of_the_store_it_has_become(proxy, track, tmp_path):
+    track(proxy.url, "keep")
+    proxy.refuse()
+    with mlflow.start_run() as run:
+        pass
+    proxy.listen()
+    settle()
+    real = mlflow.get_run(run.info.run_id).info.run_id
+    url = f"sqlite:///{tmp_path / 'tracker.db'}"
+    config = load_config(conf={"core.databand_url": url})
+    assert get_client(url, config).flush(60)
+    task_run = create_reader(config).task_run(str(uuid.UUID(run.info.run_id)))
+    assert next(tag for tag in task_run["tags"] if tag["name"] == "dbnd.mlflow_run_id")["value"] == real
+    assert task_run["links"]["mlflow"] == f"{proxy.url}#/experiments/0/runs/{real}"
 
 
 def test_what_is_read_during_an_outage_is_what_the_server_says_afterwards(proxy, track, writes):

@@ -41,16 +41,26 @@ class Keeper:
         outbox: Where writes are kept.
         ids: The store's ids of what was created while it was away.
         artifacts: What takes the files that a run logs.
+        tracker: The tracker that hears of the runs: its URL, without credentials.
         is_direct: Whether the store is asked first (``keep``), and not only the journal (``deferred``).
         timeout: Seconds in which the store has to answer.
     """
 
     def __init__(
-        self, inner: Any, outbox: Outbox, ids: Ids, artifacts: Artifacts, *, is_direct: bool, timeout: float
+        self,
+        inner: Any,
+        outbox: Outbox,
+        ids: Ids,
+        artifacts: Artifacts,
+        tracker: str,
+        *,
+        is_direct: bool,
+        timeout: float,
     ) -> None:
         self._inner = inner
         self._outbox = outbox
         self._ids = ids
+        self._tracker = tracker
         self._is_direct = is_direct
         self._timeout = timeout
         self.artifacts: Final = artifacts
@@ -252,6 +262,7 @@ class Keeper:
             "user_id": user,
             "start_time": start,
             "tags": given,
+            "tracker": self._tracker,
         }
         if not self._outbox.keep("create_run", body):
             return self._inner.create_run(experiment_id, user, start, list(tags), name)

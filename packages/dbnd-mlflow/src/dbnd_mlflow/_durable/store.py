@@ -58,7 +58,7 @@ _KEPT = frozenset(
 _outboxes: Final[dict[str, Outbox]] = {}
 
 
-def durable_store(inner: Any, uri: str, config: Config, writes: str) -> DurableStore:
+def durable_store(inner: Any, uri: str, tracker: str, config: Config, writes: str) -> DurableStore:
     """A store over MLflow's own one of ``uri``, whose writes are kept as ``mlflow_tracking.store_writes`` says."""
     url = f"{SCHEME}:{absolute_uri(uri)}"
     if url in _outboxes:
@@ -69,7 +69,7 @@ def durable_store(inner: Any, uri: str, config: Config, writes: str) -> DurableS
     outbox, ids = _outboxes[url], Ids(ids_folder(config))
     artifacts = Artifacts(inner, uri, outbox, ids, settings, is_direct=writes == KEEP)
     keeper = Keeper(
-        made_patient(inner), outbox, ids, artifacts, is_direct=writes == KEEP, timeout=settings.store_timeout
+        made_patient(inner), outbox, ids, artifacts, tracker, is_direct=writes == KEEP, timeout=settings.store_timeout
     )
     return DurableStore(inner, keeper, (build_inner, (uri, None)))
 

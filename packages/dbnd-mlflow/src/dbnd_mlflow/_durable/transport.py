@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from mlflow.entities import ExperimentTag, RunStatus, RunTag, ViewType
@@ -47,15 +47,18 @@ class MlflowTransport:
     Args:
         url: ``mlflow:`` and the store's tracking URI, with its credentials.
         config: The configuration, for the folder of the journals.
+        on_created: Called with the store's URI, the tracker, the id of ours, the run and its tags, when a run is
+            created late.
 
     Attributes:
         deadline: As of ``dbnd.tracking.Transport``.
     """
 
-    def __init__(self, url: str, config: Config) -> None:
+    def __init__(self, url: str, config: Config, on_created: Callable[..., object]) -> None:
         self._uri = url.partition(":")[2]
         self._ids = Ids(ids_folder(config))
         self.deadline: float | None = None
+        self._on_created = on_created
         self._store: Any = None
         # Whether what is sent next may have been taken before: at first, and after every failure.
         self._is_doubtful = True
@@ -168,6 +171,7 @@ class MlflowTransport:
         user_id: str,
         start_time: int,
         tags: dict[str, str],
+        tracker: str,
     ) -> None:
         if self._ids.find(own_id) is not None:
             return
@@ -190,6 +194,7 @@ class MlflowTransport:
             self._note_refusal(own_id, error)
             raise
         self._ids.keep(own_id, run.info.run_id)
+        self._on_created(self._uri, tracker, own_id, run, tags)
 
     def _create_experiment(
         self,

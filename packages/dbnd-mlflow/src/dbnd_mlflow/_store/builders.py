@@ -130,12 +130,15 @@ def _durable(plain: Any, uri: str) -> Any:
     from .._settings import DIRECT, MlflowTrackingSettings
 
     config = current_config(lenient=True)
-    writes = parse_composite_uri(uri).store_writes or config.settings(MlflowTrackingSettings).store_writes
+    parts = parse_composite_uri(uri)
+    writes = parts.store_writes or config.settings(MlflowTrackingSettings).store_writes
     if writes == DIRECT:
         return plain
+    from dbnd.plugins import mask_url
+
     from .._durable.store import durable_store
 
-    return durable_store(plain, inner_uri(uri), config, writes)
+    return durable_store(plain, inner_uri(uri), mask_url(parts.databand_url), config, writes)
 
 
 def _build_registry(uri: str, tracking_uri: str) -> Any:

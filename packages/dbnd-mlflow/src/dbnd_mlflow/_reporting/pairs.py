@@ -1,0 +1,37 @@
+"""Telling the tracker which run of MLflow's store a run has become that began while the store was away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dbnd.tracking import Source, destination_of, get_client, group, text_point
+
+from .derived import attempt_uid, foreign, page_of, uid_of
+from .tags import MADE_FOR, Link
+
+if TYPE_CHECKING:
+    from dbnd import Config
+
+
+def report_pair(config: Config, uri: str, tracker: str, own_id: str, run: Any, tags: Mapping[str, str]) -> None:
+    """Report the store's id of a run, and its page, to the tracker that knows it, if this configuration sends there.
+
+    Args:
+        config: The configuration.
+        uri: Tracking URI of the store.
+        tracker: The tracker's URL, without credentials.
+        own_id: The id under which the run was announced.
+        run: The run as the store has it.
+        tags: The tags that it was created with.
+    """
+    url = destination_of(tracker, config).url
+    if url is None:
+        return
+    uid = uid_of(own_id)
+    link = Link.in_tags(tags) or Link(uid, uid, attempt_uid(uid))
+    client = get_client(url, config)
+    made_for = text_point(MADE_FOR, run.info.run_id, time.time_ns() // 1000)
+    client.log_metrics([group(link.attempt_uid, Source.TAG, [made_for])])
+    client.save_external_links(foreign(link, run.info.run_name or ""), {"mlflow": page_of(uri, run.info)})
