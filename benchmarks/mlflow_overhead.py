@@ -2,11 +2,15 @@
 
 Each column is a process with a run of its own. They take turns: some calls in one, as many in the next, in an order
 that changes, so that whatever the machine does besides falls upon all of them alike. What a turn has left to be
-delivered in the background is delivered before the next one begins: it would be counted there. Each time is divided by
-the plain one of its turn; "plain again" is a second plain process, whose ratio shows how far noise goes. Needs
-``databand[mlflow,tracker]`` and full MLflow; everything runs on loopback and in a temporary folder.
+delivered in the background is delivered before the next one begins: it would be counted there. A training is a run of
+its own, and ends when everything is delivered to both sides. Each time is divided by the plain one of its turn; "plain
+again" is a second plain process, whose ratio shows how far noise goes.
 
-    python benchmarks/mlflow_overhead.py --calls 500 --batches 20 --turns 5 --stores sqlite
+The columns are trackers, with writes straight to MLflow's store; and ``keep`` and ``deferred``
+(``mlflow_tracking.store_writes``), with the embedded tracker. Needs ``databand[mlflow,tracker]`` and full MLflow;
+everything runs on loopback and in a temporary folder.
+
+    python benchmarks/mlflow_overhead.py --scale 0.1 --turns 5 --stores http --columns embedded keep deferred
 """
 
 from __future__ import annotations
@@ -26,27 +30,33 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import environment, free_port, serving, table
 
-STORES = ("sqlite", "http")
-TRACKERS = ("embedded", "http", "50 ms away", "dead")
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STORES = ("sqlite", "http", "20 ms away")
+WRITES = ("keep", "deferred")
+COLUMNS = ("embedded", "http", "50 ms away", "dead", *WRITES)
 PLAIN = "plain"
 CONTROL = "plain again"
 METRICS_OF_A_BATCH = 1_000
-# One way: an answer is 50 ms away.
-DELAY = 0.025
 # Seconds between two turns.
 PAUSE = 0.3
-# Seconds that a tracker has at most to take what a turn has logged; the dead one takes nothing.
+# Seconds that a tracker or a store has at most to take the next of what a turn has logged; a dead one takes nothing.
 PATIENCE = 60
-KINDS = ("calls", "batches")
+# What is measured, and how much of it, over all turns; of trainings, in each of them.
+KINDS = {"calls": 5_000, "batches": 200, "training": 5_000}
+TRAININGS = 3
 
 
 def work() -> None:
     """Log in this process, under the tracking URI of its environment, as stdin says, and print the seconds.
 
-    A line of stdin is a kind and a number: ``calls 500`` of ``mlflow.log_metric`` or ``batches 20`` of ``log_batch``.
+    A line of stdin is a kind and a number: ``calls 500`` of ``mlflow.log_metric``, ``batches 20`` of ``log_batch``, or
+    a ``training 500`` of that many calls.
     """
     import mlflow
     from mlflow.entities import Metric
@@ -57,42 +67,58 @@ def work() -> None:
     with mlflow.start_run() as run:
         mlflow.log_metric("warm up", 0)
         client.log_batch(run.info.run_id, [Metric("warm up", n, 0, n) for n in range(METRICS_OF_A_BATCH)])
+        deliver()
         print("ready", flush=True)
         for line in sys.stdin:
             kind, number = line.split()
             steps = range(done[kind], done[kind] + int(number))
             done[kind] = steps.stop
-            if kind == "calls":
-                start = time.perf_counter()
-                for step in steps:
-                    mlflow.log_metric("loss", 1 / (step + 1), step=step)
-            else:
-                batches = [[Metric(f"m{n}", n / 7, step, step) for n in range(METRICS_OF_A_BATCH)] for step in steps]
-                start = time.perf_counter()
+            batches = [[Metric(f"m{n}", n / 7, step, step) for n in range(METRICS_OF_A_BATCH)] for step in steps]
+            start = time.perf_counter()
+            if kind == "batches":
                 for batch in batches:
                     client.log_batch(run.info.run_id, batch)
+            else:
+                training = mlflow.start_run(nested=True) if kind == "training" else contextlib.nullcontext()
+                with training:
+                    for step in steps:
+                        mlflow.log_metric("loss", 1 / (step + 1), step=step)
+                if kind == "training":
+                    deliver()
             print(time.perf_counter() - start, flush=True)
             deliver()
+            if kind == "training":
+                check(client, training.info.run_id, "loss", len(steps))
             print("ready", flush=True)
-    for key, expected in (("loss", done["calls"]), ("m7", done["batches"])):
-        stored = len(client.get_metric_history(run.info.run_id, key))
-        if stored != expected:
-            message = f"{stored} of {expected} points of {key} are stored."
-            raise RuntimeError(message)
+    check(client, run.info.run_id, "loss", done["calls"])
+    check(client, run.info.run_id, "m7", done["batches"])
+
+
+def check(client: MlflowClient, run_id: str, key: str, expected: int) -> None:
+    """Raise an error if the store has not exactly what was logged."""
+    stored = len(client.get_metric_history(run_id, key))
+    if stored != expected:
+        message = f"{stored} of {expected} points of {key} are stored."
+        raise RuntimeError(message)
 
 
 def deliver() -> None:
-    """Let the tracker take what was logged; plain MLflow has none."""
+    """Let the tracker and the store take what was logged; plain MLflow has nothing left."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if uri.startswith("dbnd"):
         from dbnd._context.registry import current_config, get_client
         from dbnd_mlflow import parse_composite_uri
+        from dbnd_mlflow._durable.store import outboxes
 
         get_client(parse_composite_uri(uri).databand_url, current_config()).flush(PATIENCE)
+        for outbox in outboxes():
+            if not outbox.flush(PATIENCE, longest=600) or outbox.refused or outbox.dropped:
+                message = f"The store has not taken everything: {outbox.trouble}"
+                raise RuntimeError(message)
 
 
-async def delayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Hand data on in order, each piece ``DELAY`` seconds later: bandwidth is not what is limited."""
+async def delayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
+    """Hand data on in order, each piece ``delay`` seconds later: bandwidth is not what is limited."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
@@ -103,7 +129,7 @@ async def delayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
                 data = await reader.read(1 << 16)
             except OSError:
                 data = b""
-            queue.put_nowait((loop.time() + DELAY, data))
+            queue.put_nowait((loop.time() + delay, data))
 
     reading = loop.create_task(read())
     with contextlib.suppress(OSError):
@@ -119,8 +145,8 @@ async def delayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 @contextlib.contextmanager
-def delaying_proxy(target: int) -> Iterator[str]:
-    """The URL of a proxy to a loopback port that takes ``DELAY`` seconds either way."""
+def delaying_proxy(target: int, away: float) -> Iterator[str]:
+    """The URL of a proxy to a loopback port whose answers are ``away`` seconds away, half of them either way."""
     loop = asyncio.new_event_loop()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -129,7 +155,7 @@ def delaying_proxy(target: int) -> Iterator[str]:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(delayed(reader, far_writer), delayed(far_reader, writer))
+        await asyncio.gather(delayed(reader, far_writer, away / 2), delayed(far_reader, writer, away / 2))
 
     async def shut_down() -> None:
         server.close()
@@ -210,8 +236,21 @@ def tracker_urls(stack: contextlib.ExitStack, folder: Path) -> dict[str, str]:
     near = stack.enter_context(
         serving(command, f"http://127.0.0.1:{port}", "/api/v1/auth/ping", folder / "tracker-server")
     )
-    far = stack.enter_context(delaying_proxy(port))
+    far = stack.enter_context(delaying_proxy(port, 0.05))
     return {"http": near, "50 ms away": far, "dead": f"http://127.0.0.1:{free_port()}"}
+
+
+def store_urls(stores: list[str], stack: contextlib.ExitStack, folder: Path, empty: Path) -> dict[str, str]:
+    """The tracking URIs of MLflow's server by the names of its stores."""
+    if stores == ["sqlite"]:
+        return {}
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
+    shutil.copy(empty, folder / "server.db")
+    url = f"http://127.0.0.1:{port}"
+    near = stack.enter_context(serving(command, url, "/health", folder / "mlflow-server"))
+    return {"http": near, "20 ms away": stack.enter_context(delaying_proxy(port, 0.02))}
 
 
 def run(options: argparse.Namespace, folder: Path) -> dict[tuple[str, str, str], list[float]]:
@@ -223,31 +262,26 @@ def run(options: argparse.Namespace, folder: Path) -> dict[tuple[str, str, str],
     empty = folder / "empty.db"
     SqlAlchemyStore(f"sqlite:///{empty}", str(folder / "artifacts")).engine.dispose()  # type: ignore[no-untyped-call]
     found: dict[tuple[str, str, str], list[float]] = {}
-    columns = [PLAIN, CONTROL, *options.trackers]
+    columns = [PLAIN, CONTROL, *options.columns]
     with contextlib.ExitStack() as stack:
-        urls = tracker_urls(stack, folder)
+        trackers = tracker_urls(stack, folder)
+        stores = store_urls(options.stores, stack, folder, empty)
         for store in options.stores:
-            if store == "http":
-                port = free_port()
-                command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-                command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-                shutil.copy(empty, folder / "server.db")
-                url = f"http://127.0.0.1:{port}"
-                stack.enter_context(serving(command, url, "/health", folder / "mlflow-server"))
             with contextlib.ExitStack() as living:
                 workers = {}
                 for column in columns:
                     home = folder / f"{store}-{columns.index(column)}"
                     home.mkdir()
                     shutil.copy(empty, home / "store.db")
-                    inner = url if store == "http" else f"sqlite:///{home / 'store.db'}"
-                    tracker = urls.get(column, f"sqlite:///{home / 'tracker.db'}")
-                    uri = inner if column in {PLAIN, CONTROL} else build_composite_uri(tracker, inner)
+                    inner = stores.get(store, f"sqlite:///{home / 'store.db'}")
+                    tracker = trackers.get(column, f"sqlite:///{home / 'tracker.db'}")
+                    writes = column if column in WRITES else None
+                    uri = inner if column in {PLAIN, CONTROL} else build_composite_uri(tracker, inner, writes)
                     workers[column] = Worker(uri, home)
                     living.callback(workers[column].kill)
-                for kind in KINDS:
-                    number = getattr(options, kind) // options.turns
-                    for turn in range(options.turns if number else 0):
+                for kind in options.kinds:
+                    number, turns = amount(kind, options)
+                    for turn in range(turns):
                         # Not at random in each run: two runs of the same options differ by noise alone.
                         for column in random.Random(turn).sample(columns, len(columns)):
                             time.sleep(PAUSE)
@@ -259,34 +293,41 @@ def run(options: argparse.Namespace, folder: Path) -> dict[tuple[str, str, str],
     return found
 
 
+def amount(kind: str, options: argparse.Namespace) -> tuple[int, int]:
+    """How much a turn does of what is measured, and the number of turns."""
+    number = int(KINDS[kind] * options.scale)
+    return (number, TRAININGS) if kind == "training" else (max(1, number // options.turns), options.turns)
+
+
 def ratios(options: argparse.Namespace, found: dict[tuple[str, str, str], list[float]]) -> str:
-    """The median ratios, composite to plain, with the plain seconds beside them."""
-    titles = {
-        "calls": f"{options.calls} x log_metric",
-        "batches": f"{options.batches} x log_batch({METRICS_OF_A_BATCH})",
-    }
-    rows = [("store", "what", "plain [s]", CONTROL, *options.trackers)]
+    """The median ratios, composite to plain, with the plain seconds of a call beside them."""
+    rows = [("store", "what", "plain [ms]", CONTROL, *options.columns)]
     for store in options.stores:
-        for kind, title in titles.items():
-            if (store, kind, PLAIN) not in found:
-                continue
+        for kind in options.kinds:
+            number, turns = amount(kind, options)
+            title = {
+                "calls": f"{number * turns} x log_metric",
+                "batches": f"{number * turns} x log_batch({METRICS_OF_A_BATCH})",
+                "training": f"training of {number} calls, delivered",
+            }[kind]
             plain = found[store, kind, PLAIN]
             its_ratios = [
                 statistics.median(t / p for t, p in zip(found[store, kind, column], plain, strict=True))
-                for column in (CONTROL, *options.trackers)
+                for column in (CONTROL, *options.columns)
             ]
-            rows.append((store, title, f"{sum(plain):.2f}", *(f"{ratio:.3f}" for ratio in its_ratios)))
-    return f"{table(rows)}\nMedians of {options.turns} turns: time / plain time of the same turn."
+            milliseconds = statistics.median(plain) / number * 1000
+            rows.append((store, title, f"{milliseconds:.2f}", *(f"{ratio:.4f}" for ratio in its_ratios)))
+    return f"{table(rows)}\nPlain: median of a call. Others: median of time / plain time of the same turn."
 
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=5_000, help="calls of mlflow.log_metric (default: 5000)")
-    parser.add_argument("--batches", type=int, default=200, help="calls of log_batch, 1000 metrics each (default: 200)")
+    parser.add_argument("--scale", type=float, default=1.0, help="part of the full number of calls")
     parser.add_argument("--turns", type=int, default=10, help="into how many turns they are divided (default: 10)")
     parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
-    parser.add_argument("--trackers", nargs="+", choices=TRACKERS, default=list(TRACKERS))
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=list(COLUMNS))
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
