@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
-from dbnd import hookimpl
+from dbnd import hookimpl, new_dbnd_context
 from dbnd._base.paths import journal_folder
+from dbnd._cli.doctor import examine
+from dbnd._cli.progress import RunProgress
+from dbnd._cli.summary import summary
 from dbnd._context.plugins import plugins
 from dbnd._context.registry import create_transport, destination_of, load_config
 from dbnd._journal.leftovers import find
+from dbnd._model.run import Run
 from dbnd._run.sync import Sync
 from dbnd.tracking import Destination, Outbox, UnreachableError
 
@@ -72,3 +77,29 @@ def test_any_other_url_is_a_tracker_s(shelves):
     another = destination_of("http://host:2", config)
     assert (another.name, another.url) == ("the tracker http://host:2", None)
     assert "core.databand_url=http://host:2" in another.hint
+
+
+def test_what_waits_is_said_apart_from_what_waits_for_the_tracker(shelves, server, monkeypatch):
+    def closed():
+        raise UnreachableError("it is closed")
+
+    monkeypatch.setenv("DBND__CORE__DATABAND_URL", server.url)
+    monkeypatch.setenv("DBND__CORE__FLUSH_TIMEOUT", "0")
+    shelves.whole_url, shelves.transport.check = "shelf:a", closed
+    outbox = Outbox("shelf:a", load_config(), create_transport, destination=NAME)
+    outbox.keep("set_tag", {"key": "k"})
+    assert not outbox.flush(10)
+
+    assert f"unsent   1 event for {NAME} waits: `dbnd sync`" in click.unstyle(summary(RunProgress(Run("job", "run"), None)))
+    with new_dbnd_context() as context:
+        shown = context._repr_html_()
+    assert f"1 events for {NAME}" in shown
+    assert f"{NAME}: it is closed" in shown
+    texts = {(finding.check, finding.status): finding.text for finding in examine()}
+    assert texts["journal", "ok"].startswith(f"1 events for {NAME} in 1 files are in use")
+    assert texts["destination", "error"] == "The store of shelves cannot be used: it is closed."
+    outbox.close(0)
+    shelves.whole_url = None
+    texts = {finding.check: finding.text for finding in examine()}
+    assert texts["journal"].endswith("are waiting: that is not configured here, build a shelf.")
+    assert "destination" not in texts

@@ -18,6 +18,7 @@ from dbnd._config.settings import CoreSettings
 from dbnd._context.registry import configured_url, create_transport, destination_of, load_config
 from dbnd._journal.leftovers import Leftover, find
 from dbnd._terminal import console
+from dbnd._terminal.text import capitalised
 from dbnd._tracking.contracts import AccessError, TransportError, tracker_name
 
 # Seconds that a tracker has to answer.
@@ -80,7 +81,9 @@ def examine() -> Iterator[Finding]:
         yield from _tracker(config)
     config = load_config(lenient=True)
     folder = config.settings(CoreSettings).journals
-    yield from _journals(folder, config)
+    found = find(folder)
+    yield from _journals(found, config)
+    yield from _other_destinations(found, config)
     yield _disk(folder)
 
 
@@ -93,35 +96,50 @@ def _tracker(config: Config) -> Iterator[Finding]:
     name = mask_url(url)
     source = config.source("core", "databand_url") if config.settings(CoreSettings).databand_url else "embedded default"
     yield Finding("tracker", "ok", f"Runs are tracked in {name} ({source}).")
+    findings = list(_reached("tracker", name, url, config))
+    yield from findings
+    if url.startswith("http") and all(finding.status == "ok" for finding in findings):
+        has_token = config.settings(CoreSettings).databand_access_token is not None
+        what = "The token of core.databand_access_token" if has_token else "The login of core.dbnd_user"
+        yield Finding("credentials", "ok", f"{what} is accepted.")
+
+
+def _other_destinations(found: list[Leftover], config: Config) -> Iterator[Finding]:
+    """Whether what events wait for beside the tracker can be reached."""
+    states = {"in use", "relayed", "waiting"}
+    waiting = {leftover.header.url for leftover in found if leftover.header is not None and leftover.state in states}
+    for url in sorted(waiting):
+        destination = destination_of(url, config)
+        if destination.url is not None and destination.name != tracker_name(url):
+            yield from _reached("destination", capitalised(destination.name), destination.url, config)
+
+
+def _reached(check: str, name: str, url: str, config: Config) -> Iterator[Finding]:
+    """Whether what is at ``url`` answers, and takes the credentials."""
     try:
         transport = create_transport(url, config)
     except ConfigError as error:
-        yield Finding("tracker", "error", str(error))
+        yield Finding(check, "error", str(error))
         return
     transport.deadline = monotonic() + _PATIENCE
     try:
         transport.check()
     except AccessError as error:
-        yield Finding("tracker", "ok", f"{name} can be reached.")
+        yield Finding(check, "ok", f"{name} can be reached.")
         yield Finding("credentials", "error", f"{name} refuses the credentials: {error}.")
     except TransportError as error:
         if config.settings(CoreSettings).delivery == "relay":
             text = f"{name} cannot be used from here ({error}): the relay has to reach it (core.delivery = relay)."
-            yield Finding("tracker", "warning", text)
+            yield Finding(check, "warning", text)
         else:
-            yield Finding("tracker", "error", f"{name} cannot be used: {error}.")
+            yield Finding(check, "error", f"{name} cannot be used: {error}.")
     else:
-        yield Finding("tracker", "ok", f"{name} can be reached.")
-        if url.startswith("http"):
-            has_token = config.settings(CoreSettings).databand_access_token is not None
-            what = "The token of core.databand_access_token" if has_token else "The login of core.dbnd_user"
-            yield Finding("credentials", "ok", f"{what} is accepted.")
+        yield Finding(check, "ok", f"{name} can be reached.")
     finally:
         transport.close()
 
 
-def _journals(folder: Path, config: Config) -> Iterator[Finding]:
-    found = find(folder)
+def _journals(found: list[Leftover], config: Config) -> Iterator[Finding]:
     for leftover in found:
         if leftover.problem:
             yield Finding("journal", "error", leftover.problem)
@@ -131,9 +149,11 @@ def _journals(folder: Path, config: Config) -> Iterator[Finding]:
             if leftover.state == state and leftover.header is not None:
                 by_url.setdefault(leftover.header.url, []).append(leftover)
         for url, files in by_url.items():
-            events, name = sum(leftover.events for leftover in files), destination_of(url, config).name
-            whose = "" if name == tracker_name(url) else f" for {name}"
-            yield Finding("journal", status, f"{events} events{whose} in {len(files)} files are {state}: {hint}.")
+            events, destination = sum(leftover.events for leftover in files), destination_of(url, config)
+            is_elsewhere = destination.url is None and state == "waiting"
+            whose = "" if destination.name == tracker_name(url) and not is_elsewhere else f" for {destination.name}"
+            how = f"that is not configured here, {destination.hint}" if is_elsewhere else hint
+            yield Finding("journal", status, f"{events} events{whose} in {len(files)} files are {state}: {how}.")
     if not found:
         yield Finding("journal", "ok", "Nothing waits to be delivered.")
 

@@ -84,15 +84,13 @@ def _parts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
             links.setdefault(name, []).append(plain(url))
     for name, urls in links.items():
         yield cut(plain(name), _LABEL - 1), _first(urls, _LINKS)
-    if progress.client is not None and progress.client.unsent:
-        # Why, and where they are, the client has said in a warning.
-        count = progress.client.unsent
-        how = " for a relay" if is_relayed else ": `dbnd sync`"
-        yield "unsent", [f"1 event waits{how}" if count == 1 else f"{count} events wait{how}"]
-    for outbox in others_than(progress.client):
-        if outbox.unsent:
-            how = "a relay delivers them" if outbox.is_relayed else "`dbnd sync`"
-            yield "unsent", [f"{outbox.unsent} events for {outbox.destination} wait: {how}"]
+    for outbox in (progress.client, *others_than(progress.client)):
+        if outbox is not None and outbox.unsent:
+            # Why, and where they are, a warning has said.
+            count = outbox.unsent
+            whose = "" if outbox is progress.client else f" for {outbox.destination}"
+            how = " for a relay" if outbox.is_relayed else ": `dbnd sync`"
+            yield "unsent", [f"1 event{whose} waits{how}" if count == 1 else f"{count} events{whose} wait{how}"]
 
 
 def _count(progress: RunProgress) -> str:

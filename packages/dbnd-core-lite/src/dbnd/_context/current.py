@@ -38,7 +38,10 @@ class DatabandContext:
             rows += [("Tracker", self.client.name), ("Unsent", unsent), ("Trouble", self.client.trouble)]
         for outbox in others_than(self.client):
             if outbox.unsent:
-                rows.append(("Unsent", f"{outbox.unsent} events for {outbox.destination}"))
+                rows += [
+                    ("Unsent", f"{outbox.unsent} events for {outbox.destination}"),
+                    ("Trouble", outbox.trouble and f"{outbox.destination}: {outbox.trouble}"),
+                ]
         return html_table("Databand context", rows)
 
 
