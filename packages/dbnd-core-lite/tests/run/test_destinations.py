@@ -90,7 +90,8 @@ def test_what_waits_is_said_apart_from_what_waits_for_the_tracker(shelves, serve
     outbox.keep("set_tag", {"key": "k"})
     assert not outbox.flush(10)
 
-    assert f"unsent   1 event for {NAME} waits: `dbnd sync`" in click.unstyle(summary(RunProgress(Run("job", "run"), None)))
+    summed_up = click.unstyle(summary(RunProgress(Run("job", "run"), None)))
+    assert f"unsent   1 event for {NAME} waits: `dbnd sync`" in summed_up
     with new_dbnd_context() as context:
         shown = context._repr_html_()
     assert f"1 events for {NAME}" in shown
