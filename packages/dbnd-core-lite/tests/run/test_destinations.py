@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import click
 import pytest
 
@@ -14,7 +16,7 @@ from dbnd._context.plugins import plugins
 from dbnd._context.registry import create_transport, destination_of, load_config
 from dbnd._journal.leftovers import find
 from dbnd._model.run import Run
-from dbnd._run.sync import Sync
+from dbnd._run.sync import Sync, delivering_leftovers
 from dbnd.tracking import Destination, Outbox, UnreachableError
 
 NAME = "the store of shelves"
@@ -24,7 +26,8 @@ class Shelves:
     """A plugin with a transport of its own."""
 
     def __init__(self, transport):
-        self.transport, self.whole_url, self.asked = transport, None, []
+        self.transport, self.whole_url = transport, None
+        self.asked, self.threads = [], set()
 
     @hookimpl
     def dbnd_transports(self):
@@ -36,6 +39,7 @@ class Shelves:
 
     def at(self, url, config):
         self.asked.append(url)
+        self.threads.add(threading.current_thread())
         return self.transport
 
 
@@ -104,3 +108,16 @@ def test_what_waits_is_said_apart_from_what_waits_for_the_tracker(shelves, serve
     texts = {finding.check: finding.text for finding in examine()}
     assert texts["journal"].endswith("are waiting: that is not configured here, build a shelf.")
     assert "destination" not in texts
+
+
+def test_what_delivers_beside_a_run_is_made_before_it_begins(shelves, server):
+    outbox = Outbox("shelf:a", load_config(), create_transport, destination=NAME)
+    outbox.keep("set_tag", {"key": "k"})
+    outbox.close(0)
+    shelves.transport.script.clear()
+    shelves.whole_url = "shelf:a"
+    # Its libraries would be imported in one thread, and those of the run in another: each would see them by halves.
+    with delivering_leftovers(load_config(conf={"core.databand_url": server.url})):
+        pass
+    assert [batch.call for batch in shelves.transport.batches] == ["set_tag"]
+    assert shelves.threads == {threading.current_thread()}

@@ -87,9 +87,13 @@ def find(folder: Path, known: Known | None = None) -> list[Leftover]:
     return sorted(wanted, key=lambda leftover: leftover.header.order if leftover.header else (0, "", 0))
 
 
-def is_empty(folder: Path) -> bool:
-    """Whether there is no journal at all."""
-    return not _files(folder, JOURNAL)
+def urls_in(folder: Path) -> set[str]:
+    """Where the events of the journals of ``folder`` go, which are not counted."""
+    urls = set()
+    for path in _files(folder, JOURNAL):
+        with suppress(JournalFormatError, OSError):  # it is gone, or ``find`` says what is wrong with it
+            urls.add(read_header(path).url)
+    return urls
 
 
 def _files(folder: Path, *suffixes: str) -> list[Path]:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -27,7 +27,7 @@ from dbnd._journal.file import JournalFile, Known, is_of_other_host
 from dbnd._journal.followed import FollowedFile
 from dbnd._journal.header import Header, JournalFormatError
 from dbnd._journal.lease import Lease, holder_of
-from dbnd._journal.leftovers import Leftover, find, is_empty, look_at, tidy
+from dbnd._journal.leftovers import Leftover, find, look_at, tidy, urls_in
 from dbnd._terminal import console
 from dbnd._tracking.contracts import BusyError, Destination, Transport, TransportError
 from dbnd._tracking.delivery import Backoff, Delivery
@@ -242,14 +242,19 @@ def delivering_leftovers(config: Config) -> Iterator[None]:
 
     At the end of the block what is under way may use the rest of that time, unless the tracker takes nothing.
     """
-    settings, url = config.settings(CoreSettings), configured_url(config)
+    settings = config.settings(CoreSettings)
     folder = settings.journals
-    if not settings.sync_timeout or settings.delivery == "relay" or url is None or is_empty(folder):
+    is_off = not settings.sync_timeout or settings.delivery == "relay" or configured_url(config) is None
+    destinations = () if is_off else tuple(destination_of(url, config).url for url in urls_in(folder))
+    if not destinations:
         yield
         return
-    deadline, stop, hurry = monotonic() + settings.sync_timeout, threading.Event(), threading.Event()
     # Made here, and not in the thread: two threads importing the same libraries at once can see them half imported.
-    transports = {url: create_transport(url, config)}
+    transports = {}
+    for url in filter(None, destinations):
+        with suppress(ConfigError):  # it stays where it is, and `dbnd sync` says so
+            transports[url] = create_transport(url, config)
+    deadline, stop, hurry = monotonic() + settings.sync_timeout, threading.Event(), threading.Event()
 
     def deliver() -> None:
         try:
