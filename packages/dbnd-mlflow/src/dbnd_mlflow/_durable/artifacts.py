@@ -119,8 +119,8 @@ def upload(
         name: What the file is called there, if not as here.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
     from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
-    from mlflow.utils.credentials import get_default_host_creds
 
     name = name or Path(local_file).name
     if not root.startswith("mlflow-artifacts:"):
@@ -129,7 +129,7 @@ def upload(
             get_artifact_repository(root).log_artifact(str(named), artifact_path)
         return
     endpoint = posixpath.join("/", artifact_path or "", name)
-    creds = get_default_host_creds(MlflowArtifactsRepository.resolve_uri(root, uri))
+    creds = HttpArtifactRepository(MlflowArtifactsRepository.resolve_uri(root, uri))._host_creds
     with Path(local_file).open("rb") as file:
         response = http_request(
             creds, endpoint, "PUT", max_retries=0, timeout=(timeout, 120), raise_on_status=False, data=file
