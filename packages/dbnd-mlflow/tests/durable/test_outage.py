@@ -117,13 +117,16 @@ def test_the_tracker_hears_which_run_of_the_store_it_has_become(proxy, track, tm
     proxy.refuse()
     with mlflow.start_run() as run:
         pass
-    proxy.listen()
-    settle()
-    real = mlflow.get_run(run.info.run_id).info.run_id
     url = f"sqlite:///{tmp_path / 'tracker.db'}"
     config = load_config(conf={"core.databand_url": url})
     assert get_client(url, config).flush(60)
-    task_run = create_reader(config).task_run(str(uuid.UUID(run.info.run_id)))
+    uid = str(uuid.UUID(run.info.run_id))
+    assert create_reader(config).task_run(uid)["links"] == {}  # no page of MLflow has the first id
+    proxy.listen()
+    settle()
+    real = mlflow.get_run(run.info.run_id).info.run_id
+    assert get_client(url, config).flush(60)
+    task_run = create_reader(config).task_run(uid)
     assert next(tag for tag in task_run["tags"] if tag["name"] == "dbnd.mlflow_run_id")["value"] == real
     assert task_run["links"]["mlflow"] == f"{proxy.url}#/experiments/0/runs/{real}"
 

@@ -81,10 +81,12 @@ class Reporter:
             self._announce(tracked)
             self._client.update_task_run_attempts(task_run, TaskRunState.RUNNING, timestamp=task_run.start_time)
             self._map.heartbeats.begin(tracked)
-        self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
+        is_late = is_own(run.info.run_id)
+        if not is_late:  # else there is no page yet: ``report_pair`` says which it has become
+            self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
         tags = {key: value for key, value in run.data.tags.items() if key not in OWN_TAGS}
         self._log_tags(tracked, tags, micros(task_run.start_time))
-        if is_own(run.info.run_id):  # the store gives it another id, from which other uids would follow
+        if is_late:  # the store gives it another id, from which other uids would follow
             links = links or Link(task_run.run.uid, task_run.uid, task_run.attempt_uid).tags()
             for name, value in links.items():
                 self._read.tag(run.info.run_id, name, value)
