@@ -79,8 +79,7 @@ def work() -> None:
                 for batch in batches:
                     client.log_batch(run.info.run_id, batch)
             else:
-                training = mlflow.start_run(nested=True) if kind == "training" else contextlib.nullcontext()
-                with training:
+                with mlflow.start_run(nested=True) if kind == "training" else contextlib.nullcontext(run) as current:
                     for step in steps:
                         mlflow.log_metric("loss", 1 / (step + 1), step=step)
                 if kind == "training":
@@ -88,7 +87,7 @@ def work() -> None:
             print(time.perf_counter() - start, flush=True)
             deliver()
             if kind == "training":
-                check(client, training.info.run_id, "loss", len(steps))
+                check(client, current.info.run_id, "loss", len(steps))
             print("ready", flush=True)
     check(client, run.info.run_id, "loss", done["calls"])
     check(client, run.info.run_id, "m7", done["batches"])
