@@ -45,7 +45,7 @@ def _store_transport(url: str, config: Config) -> Transport:
     from ._durable.transport import MlflowTransport
     from ._reporting.pairs import report_pair
 
-    return MlflowTransport(url, config, functools.partial(report_pair, config))
+    return MlflowTransport(url, config, functools.partial(report_pair, config, url.partition(":")[2]))
 
 
 @hookimpl

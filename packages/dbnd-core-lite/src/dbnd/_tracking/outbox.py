@@ -110,6 +110,11 @@ class Outbox:
         return sender.journal.unsent if (sender := self._sender) else 0
 
     @property
+    def taken(self) -> int:
+        """Number of events of the present journal that the tracker has taken or refused."""
+        return sender.journal.settled if (sender := self._sender) else 0
+
+    @property
     def refused(self) -> int:
         """Number of events that the tracker refused for good; they are kept as dead letters."""
         return sender.losses.dead if (sender := self._sender) else 0
@@ -139,8 +144,11 @@ class Outbox:
             else:
                 self._sender.use(transport)
 
-    def keep(self, call: str, body: object) -> Sender | Relayed | None:
-        """Keep an event and have it delivered; returns its sender, or None where it is lost. It never raises."""
+    def keep(self, call: str, body: object, *, is_last_way: bool = True) -> Sender | Relayed | None:
+        """Keep an event and have it delivered; returns its sender, or None where it could not be kept. It never raises.
+
+        Unless ``is_last_way``, the caller has another way for it then, and it is not counted as lost.
+        """
         try:
             while True:
                 sender = self._sender or self._open()
@@ -150,7 +158,8 @@ class Outbox:
                     continue
                 break
         except Exception as error:  # noqa: BLE001  whatever it is, it is not the user's code that must deal with it
-            self.drop(call, error)
+            if is_last_way:
+                self.drop(call, error)
             return None
         sender.notify()
         if self.is_over:

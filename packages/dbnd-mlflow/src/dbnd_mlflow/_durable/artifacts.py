@@ -5,7 +5,6 @@ Files that a run logs elsewhere, such as in a bucket, do not depend on the serve
 
 from __future__ import annotations
 
-import os
 import posixpath
 import shutil
 import tempfile
@@ -18,8 +17,7 @@ from mlflow.utils.rest_utils import http_request
 
 from dbnd.tracking import Outbox
 
-from .._settings import MlflowTrackingSettings
-from .calls import is_away, within
+from .calls import Reach, is_away
 from .ids import SPOOLED, Ids
 
 
@@ -31,29 +29,31 @@ class Artifacts:
         uri: Its tracking URI.
         outbox: Where the store's writes are kept.
         ids: The store's ids of what was created while it was away, and the spool.
-        settings: The time-out, and what the files of the spool may take together.
+        max_bytes: What the files of the spool may take together.
         is_direct: Whether the server is asked first (``keep``), and not only the spool (``deferred``).
+        reach: Tells whether the server is asked at the moment.
     """
 
     def __init__(
-        self, inner: Any, uri: str, outbox: Outbox, ids: Ids, settings: MlflowTrackingSettings, *, is_direct: bool
+        self, inner: Any, uri: str, outbox: Outbox, ids: Ids, max_bytes: int, *, is_direct: bool, reach: Reach
     ) -> None:
         self._inner = inner
         self._uri = uri
         self._outbox = outbox
         self._ids = ids
         self._is_direct = is_direct
-        self._timeout = settings.store_timeout
-        self._max_bytes = settings.store_spool_max_bytes
+        self._reach = reach
+        self._max_bytes = max_bytes
 
     def log(self, root: str, local_file: str, artifact_path: str | None) -> None:
         """Send a file to an artifact root, or keep it; MLflow's own error where neither can be done."""
-        if self._is_direct and not self._outbox.unsent and self._sent(root, local_file, artifact_path):
+        is_there = not (self._outbox.unsent or self._reach.is_away)
+        if self._is_direct and is_there and self._sent(root, local_file, artifact_path):
             return
         spooled = self._spool(Path(local_file))
         if spooled is not None:
             body = {"root": root, "artifact_path": artifact_path, "name": Path(local_file).name, "file": spooled.name}
-            if self._outbox.keep("log_artifact", body):
+            if self._outbox.keep("log_artifact", body, is_last_way=False):
                 return
             spooled.unlink(missing_ok=True)
         real = self.real_root(root)
@@ -62,13 +62,14 @@ class Artifacts:
                 f"The artifact {local_file} cannot be kept until MLflow's server is back: the spool has reached "
                 f"mlflow_tracking.store_spool_max_bytes = {self._max_bytes}, or the disk is full."
             )
-        upload(real, self._uri, local_file, artifact_path, self._timeout)
+        upload(real, self._uri, local_file, artifact_path, self._reach.timeout)
 
     def _sent(self, root: str, local_file: str, artifact_path: str | None) -> bool:
         try:
-            real = self.real_root(root)
-            if real is not None:
-                upload(real, self._uri, local_file, artifact_path, self._timeout)
+            with self._reach.asking():
+                real = self.real_root(root)
+                if real is not None:
+                    upload(real, self._uri, local_file, artifact_path, self._reach.timeout)
         except Exception as error:
             if not is_away(error):
                 raise
@@ -83,26 +84,32 @@ class Artifacts:
         real = self._ids.find(own)
         if real is None:
             return None
-        with within(self._timeout):
+        with self._reach.asking():
             return f"{self._inner.get_run(real).info.artifact_uri}{below}"
 
     def deliver(self) -> None:
         """Deliver what waits, before artifacts are listed or read; within bounds."""
-        if self._outbox.unsent:
-            self._outbox.flush(self._timeout, longest=300.0)
+        self._reach.has_delivered(longest=300.0)
 
     def _spool(self, file: Path) -> Path | None:
         """A copy of a file; None where the spool is full. The user may change the file."""
+        copy = self._ids.spool / uuid.uuid4().hex
         try:
             self._ids.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-            taken = sum(entry.stat().st_size for entry in os.scandir(self._ids.spool))
-            if taken + file.stat().st_size > self._max_bytes:
+            if sum(map(_size, self._ids.spool.iterdir())) + file.stat().st_size > self._max_bytes:
                 return None
-            copy = self._ids.spool / uuid.uuid4().hex
             shutil.copyfile(file, copy)
         except OSError:
+            copy.unlink(missing_ok=True)
             return None
         return copy
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # delivered since
+        return 0
 
 
 def upload(

@@ -13,13 +13,25 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos import databricks_pb2
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
+from dbnd.plugins import mask_text
+from dbnd.tracking import Outbox, monotonic
+
+from .ids import FIRST_ID
+
 # What MLflow itself tries again, and what a server answers whose database is away.
 _AWAY: Final = frozenset(
     {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
 )
-_NO_ACCESS: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"})
+_NO_ACCESS: Final = frozenset({"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
+# Answers of HTTP that mean the same, whatever MLflow makes of them.
+_AWAY_STATUSES: Final = frozenset({408, 425, 429, 499})
+_NO_ACCESS_STATUS: Final = 401
+_TOO_LARGE: Final = 413
 # A database's own words for "the connection is gone", which MLflow passes on as BAD_REQUEST.
 _GONE: Final = ("OperationalError", "InterfaceError", "connection", "Connection")
+# Words in the names of methods that read or change what runs have logged, and of others.
+_OF_RUNS: Final = ("run", "metric", "param", "tag", "model", "input", "output", "history", "dataset")
+_APART: Final = ("experiment", "trace", "registered", "version", "webhook", "scorer", "async")
 # Seconds that a request may take, for the calls of this thread; None for MLflow's own time-outs and retries.
 _seconds: Final[ContextVar[float | None]] = ContextVar("_seconds", default=None)
 
@@ -68,10 +80,52 @@ def _within_time(store: Any, call: Any) -> Any:
             store.get_host_creds(), endpoint, method, max_retries=0, timeout=seconds, raise_on_status=False, **body
         )
         message = api.Response()
-        parse_dict(json.loads(verify_rest_response(response, endpoint).text), message)
+        try:
+            parse_dict(json.loads(verify_rest_response(response, endpoint).text), message)
+        except MlflowException as error:
+            error.databand_status = response.status_code  # type: ignore[attr-defined]
+            raise
         return message
 
     return call_endpoint
+
+
+class Reach:
+    """Whether a store is worth asking: for a while after a call that has waited for it in vain, it is not.
+
+    Args:
+        outbox: Where its writes are kept, whose sender may know better.
+        timeout: Seconds in which it has to answer.
+    """
+
+    def __init__(self, outbox: Outbox, timeout: float) -> None:
+        self.timeout: Final = timeout
+        self._outbox = outbox
+        self._away_until = 0.0
+        self._taken = 0
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is not to be asked at the moment."""
+        is_silent = monotonic() < self._away_until and self._outbox.taken == self._taken
+        return is_silent or self._outbox.is_away
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Make a call, within the time-out."""
+        started = monotonic()
+        try:
+            with within(self.timeout):
+                yield
+        except Exception as error:
+            if is_away(error) and monotonic() - started > self.timeout / 2:
+                self._away_until, self._taken = monotonic() + 12 * self.timeout, self._outbox.taken
+            raise
+        self._away_until = 0.0
+
+    def has_delivered(self, longest: float) -> bool:
+        """Deliver what waits, each time at most the time-out for the next of it; whether nothing does any more."""
+        return not self._outbox.unsent or self._outbox.flush(self.timeout, longest=longest)
 
 
 def code_of(error: BaseException) -> str:
@@ -80,8 +134,18 @@ def code_of(error: BaseException) -> str:
     return code if isinstance(code, str) else databricks_pb2.ErrorCode.Name(code)
 
 
+def _status_of(error: BaseException) -> int:
+    """The status of the HTTP answer that an error stands for; 0 where none is known."""
+    status = getattr(error, "databand_status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    return int(status or 0)
+
+
 def is_away(error: BaseException) -> bool:
     """Whether an error says that the store cannot answer now, and not that the call is wrong."""
+    status = _status_of(error)
+    if 400 <= status < 500:
+        is_gone = code_of(error) == "BAD_REQUEST" and any(word in str(error) for word in _GONE)
+        return status in _AWAY_STATUSES or is_gone
     if not isinstance(error, MlflowException):
         return isinstance(error, OSError) or type(error).__name__ in _GONE
     if isinstance(error, RestException) or str(error).startswith("API request to"):
@@ -94,14 +158,43 @@ def is_away(error: BaseException) -> bool:
 
 def is_refused_access(error: BaseException) -> bool:
     """Whether the store does not accept the credentials."""
-    return code_of(error) in _NO_ACCESS
+    return _status_of(error) == _NO_ACCESS_STATUS or code_of(error) in _NO_ACCESS
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Whether a call is larger than what stands before the store lets through."""
+    return _status_of(error) == _TOO_LARGE
+
+
+def is_of_others(error: BaseException) -> bool:
+    """Whether the answer is a proxy's, whose server is being replaced, or is about the credentials.
+
+    A run that goes on does not end by that.
+    """
+    is_answer = isinstance(error, MlflowException) and not isinstance(error, RestException) and _status_of(error)
+    return bool(is_answer) or is_refused_access(error)
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a call has failed, in a few words: the network's own, if it was that."""
+    """Why a call has failed, in a few words, without credentials: the network's own, if it was that."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__ or next((a for a in cause.args if isinstance(a, Exception)), None)
-    return str(getattr(error, "message", None) or f"{type(error).__name__}: {error}")
+    return mask_text(str(getattr(error, "message", None) or f"{type(error).__name__}: {error}"))
+
+
+def sees_runs(name: str) -> bool:
+    """Whether a method of a store, also one that MLflow has got since, may read or change what runs have logged."""
+    return any(word in name for word in _OF_RUNS) and not any(word in name for word in _APART)
+
+
+def hide(found: Any) -> Any:
+    """What a store has answered, without the tag that only makes creating a run repeatable."""
+    runs = found if isinstance(found, list) else (found,)
+    for run in runs:
+        tags = getattr(getattr(run, "data", None), "_tags", None)
+        if isinstance(tags, dict):
+            tags.pop(FIRST_ID, None)
+    return found

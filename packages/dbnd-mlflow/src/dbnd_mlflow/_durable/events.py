@@ -58,6 +58,28 @@ def is_metrics(group: Group) -> bool:
     return group[1] not in (PARAM, TAG)
 
 
+def kept_points(waiting: Iterable[Any], run_id: str, key: str, expected: int) -> Any:
+    """The points of a metric, in the order of MLflow's stores; None unless all that the run has logged still waits.
+
+    Args:
+        waiting: The events that wait.
+        run_id: The run.
+        key: The metric.
+        expected: Number of events that the run has logged.
+    """
+    from mlflow.store.entities.paged_list import PagedList
+
+    found, events_of_run = [], 0
+    for record in waiting:
+        if record.call != POINTS:
+            events_of_run += record.body.get("run_id") == run_id
+            continue
+        groups = [group for group in record.body if group[0] == run_id]
+        events_of_run += bool(groups)
+        found += [m for group in groups if is_metrics(group) for m in entities_of(group) if m.key == key]
+    return PagedList(found, None) if events_of_run == expected else None
+
+
 def inputs(entities: Iterable[Any] | None) -> list[Any]:
     """Datasets, and models as inputs or outputs, in a form for JSON."""
     return [[type(each).__name__, json.loads(message_to_json(each.to_proto()))] for each in entities or ()]

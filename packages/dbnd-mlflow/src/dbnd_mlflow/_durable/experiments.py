@@ -16,7 +16,8 @@ from mlflow.protos.databricks_pb2 import ErrorCode
 
 from dbnd.tracking import Outbox
 
-from .calls import is_away, within
+from .calls import Reach, is_away, within
+from .creation import CREATE_EXPERIMENT
 from .ids import Ids, is_own, new_id
 
 # Where an experiment of ours keeps its artifacts is not known.
@@ -32,14 +33,14 @@ class Experiments:
         inner: MLflow's own store.
         outbox: Where those are kept that are to be made.
         ids: The store's ids of those that were made later.
-        timeout: Seconds in which the store has to answer.
+        reach: Tells whether the store is asked at the moment.
     """
 
-    def __init__(self, inner: Any, outbox: Outbox, ids: Ids, timeout: float) -> None:
+    def __init__(self, inner: Any, outbox: Outbox, ids: Ids, reach: Reach) -> None:
         self._inner = inner
         self._outbox = outbox
         self._ids = ids
-        self._timeout = timeout
+        self._reach = reach
         self._path = ids.folder / f"experiments-{hashlib.sha256(outbox.name.encode()).hexdigest()[:16]}.json"
         self._known: dict[str, str] | None = None  # names by id
         self._made: dict[str, Any] = {}
@@ -54,9 +55,9 @@ class Experiments:
 
     def _ask(self, method: str, key: str, otherwise: Callable[[], Any]) -> Any:
         real = self._ids.translated(key) if method == "get_experiment" else key
-        if not is_own(real) and not self._outbox.is_away:
+        if not is_own(real) and not self._reach.is_away:
             try:
-                with within(self._timeout):
+                with self._reach.asking():
                     found = getattr(self._inner, method)(real)
             except Exception as error:
                 known = otherwise() if is_away(error) else None
@@ -68,15 +69,15 @@ class Experiments:
             return found
         known = otherwise()
         if known is None and method == "get_experiment":
-            with within(self._timeout):
+            with within(self._reach.timeout):
                 return getattr(self._inner, method)(real)
         return known
 
     def create(self, name: str, artifact_location: Any, tags: Any) -> str:
         """Make an experiment, now or when the store is back."""
-        if not self._outbox.is_away:
+        if not self._reach.is_away:
             try:
-                with within(self._timeout):
+                with self._reach.asking():
                     made = str(self._inner.create_experiment(name, artifact_location, tags))
             except Exception as error:
                 if not is_away(error):
@@ -89,7 +90,12 @@ class Experiments:
         own = new_id()
         given = {tag.key: tag.value for tag in tags or ()}
         body = {"own_id": own, "name": name, "artifact_location": artifact_location, "tags": given}
-        if not self._outbox.keep("create_experiment", body):
+        try:
+            self._ids.announce(own, CREATE_EXPERIMENT, body)
+            is_kept = self._outbox.keep(CREATE_EXPERIMENT, body, is_last_way=False) is not None
+        except OSError:
+            is_kept = False
+        if not is_kept:
             return str(self._inner.create_experiment(name, artifact_location, tags))
         self._made[own] = _experiment(own, name, artifact_location or _NO_PLACE, given)
         return own

@@ -1,8 +1,8 @@
 """Ids that runs and experiments get while MLflow's store is away, and the store's own ids of them.
 
-MLflow's ids are always its store's: what is created during an outage has an id of ours until the store is back. The two
-are then kept together for good, in a file for each below the folder of the journals, so that every later call with the
-first id finds the run, also in another process of this machine.
+MLflow's ids are always its store's: what is created during an outage has an id of ours until the store is back. A file
+for each below the folder of the journals says how to create it, and then for good which id it has got, so that every
+later call with the first id finds the run, also in another process of this machine.
 
 Ours are UUIDs of version 8 (RFC 9562, section 5.8), as 32 hex digits, and MLflow's are of version 4: a look at an id
 tells which it is.
@@ -10,10 +10,14 @@ tells which it is.
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
+import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,21 +28,21 @@ FIRST_ID: Final = "dbnd.first_run_id"
 SPOOLED: Final = "dbnd-spool:/"
 """What the artifact root of a run begins with that the store has not created; its id follows."""
 OWN_ID: Final = re.compile(r"\b[0-9a-f]{12}8[0-9a-f]{3}[89ab][0-9a-f]{15}\b")
-_REFUSED: Final = "refused "
+# Seconds after which what a killed process has left is removed.
+_LEFT: Final = 3600
 
 
 class UncreatedError(DatabandError):
-    """What an id of ours stands for is not created in MLflow's store yet, or never will be.
+    """What an id of ours stands for is not in MLflow's store; the text says why.
 
     Args:
-        own: The id.
-        reason: Why the store refuses it for good; None while it may still be created.
+        text: Why.
+        is_refused: Whether the store refuses it.
     """
 
-    def __init__(self, own: str, reason: str | None) -> None:
-        what = "is not created in it yet" if reason is None else f"was refused by it ({reason})"
-        super().__init__(f"what has the id {own} {what}")
-        self.reason = reason
+    def __init__(self, text: str, *, is_refused: bool = False) -> None:
+        super().__init__(text)
+        self.is_refused = is_refused
 
 
 def new_id() -> str:
@@ -66,20 +70,24 @@ class Ids:
         self.spool: Final = folder / "spool"
         self._known: dict[str, str] = {}
 
+    def announce(self, own: str, call: str, body: dict[str, Any]) -> None:
+        """Keep how to create what ``own`` stands for: whoever needs it first does so."""
+        self._write(own, json.dumps([call, body]))
+
     def keep(self, own: str, real: str) -> None:
         """Keep the store's id of ``own`` for good."""
         self._write(own, real)
         self._known[own] = real
 
-    def refuse(self, own: str, reason: str) -> None:
-        """Keep why the store will not create ``own``; ``keep`` takes that back."""
-        self._write(own, f"{_REFUSED}{reason}")
-
     def _write(self, own: str, text: str) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         unnamed = self.folder / f"{own}.{os.getpid()}.new"
-        unnamed.write_text(text, encoding="utf-8")
-        unnamed.replace(self.folder / own)
+        try:
+            unnamed.write_text(text, encoding="utf-8")
+            unnamed.replace(self.folder / own)
+        except OSError:
+            unnamed.unlink(missing_ok=True)
+            raise
 
     def find(self, own: str) -> str | None:
         """The store's id of ``own``; None while there is none."""
@@ -96,14 +104,39 @@ class Ids:
         if not is_own(run_id):
             return run_id
         if run_id not in self._known:
-            try:
-                text = (self.folder / run_id).read_text(encoding="utf-8")
-            except OSError:
-                raise UncreatedError(run_id, None) from None
-            if text.startswith(_REFUSED):
-                raise UncreatedError(run_id, text.removeprefix(_REFUSED))
+            text = self._read(run_id)
+            if not text or text.startswith("["):
+                raise UncreatedError(f"what has the id {run_id} is not created in it yet")
             self._known[run_id] = text
         return self._known[run_id]
+
+    def creation(self, own: str) -> tuple[str, dict[str, Any]] | None:
+        """The call that creates ``own``, and its body; None where this machine knows nothing of it."""
+        text = self._read(own)
+        if not text.startswith("["):
+            return None
+        call, body = json.loads(text)
+        return call, body
+
+    def _read(self, own: str) -> str:
+        try:
+            return (self.folder / own).read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Be the only process of this machine that creates something; whether it is."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.folder / "lock").open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            except OSError:  # the file system has no locks
+                yield True
+            else:
+                yield True
 
     def translated(self, value: Any) -> Any:
         """``value`` with every id of ours that the store has created replaced, in texts and in lists of them."""
@@ -112,3 +145,29 @@ class Ids:
         if isinstance(value, list):
             return [self.translated(each) for each in value]
         return value
+
+    def tidy(self) -> None:
+        """Remove what processes have left that were killed while they wrote it: nothing names it."""
+        old = [path for path in self.folder.glob("*.new") if _age(path) > _LEFT]
+        spooled = [path for path in self.spool.glob("*") if _age(path) > _LEFT]
+        if spooled:
+            journals = [*self.folder.parent.glob("*.journal"), *self.folder.parent.glob("*.dead")]
+            named = {name for journal in journals for name in _names_in(journal)}
+            old += [path for path in spooled if path.name not in named]
+        for path in old:
+            path.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _names_in(journal: Path) -> Iterator[str]:
+    """All that may be the name of a spooled file."""
+    with suppress(FileNotFoundError), journal.open("rb") as file:
+        for line in file:
+            if b"log_artifact" in line:
+                yield from (found.decode() for found in re.findall(rb"[0-9a-f]{32}", line))

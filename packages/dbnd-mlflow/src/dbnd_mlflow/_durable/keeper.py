@@ -6,27 +6,24 @@ first write that it does not answer, all go to the journal until it has taken th
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from mlflow.entities import ExperimentTag, RunStatus, RunTag
-from mlflow.exceptions import MlflowException, RestException
 from mlflow.utils import validation
 from mlflow.utils.name_utils import _generate_random_name
 
-from dbnd.tracking import Outbox
+from dbnd.tracking import BusyError, Outbox
 
 from . import events
 from .artifacts import Artifacts
-from .calls import code_of, is_away, is_remote, within
+from .calls import Reach, hide, is_away, is_of_others, sees_runs, within
+from .checks import Checks
+from .creation import CREATE_RUN, Creation
 from .experiments import Experiments
 from .ids import FIRST_ID, SPOOLED, Ids, UncreatedError, is_own, new_id
-from .view import RUN_NAME, RunView, new_run
+from .view import RUN_NAME, RunView, Views, new_run
 
-# Runs that are remembered, by what was last asked or logged.
-_MAX_VIEWS: Final = 1_000
 # Seconds that a read waits at most for a store that takes what was logged before.
 _LONGEST: Final = 300.0
 
@@ -41,9 +38,10 @@ class Keeper:
         outbox: Where writes are kept.
         ids: The store's ids of what was created while it was away.
         artifacts: What takes the files that a run logs.
+        creation: Creates what another process has left to be created.
         tracker: The tracker that hears of the runs: its URL, without credentials.
         is_direct: Whether the store is asked first (``keep``), and not only the journal (``deferred``).
-        timeout: Seconds in which the store has to answer.
+        reach: Tells whether the store is asked at the moment.
     """
 
     def __init__(
@@ -52,43 +50,44 @@ class Keeper:
         outbox: Outbox,
         ids: Ids,
         artifacts: Artifacts,
+        creation: Creation,
         tracker: str,
         *,
         is_direct: bool,
-        timeout: float,
+        reach: Reach,
     ) -> None:
         self._inner = inner
         self._outbox = outbox
         self._ids = ids
-        self._tracker = tracker
         self._is_direct = is_direct
-        self._timeout = timeout
+        self._reach = reach
         self.artifacts: Final = artifacts
-        self._experiments = Experiments(inner, outbox, ids, timeout)
-        self._views: OrderedDict[str, RunView] = OrderedDict()
-        self._lock = threading.RLock()
+        self._creation, self._tracker = creation, tracker
+        self._experiments = Experiments(inner, outbox, ids, reach)
+        self._views = Views(ids)
+        self._checks = Checks(inner)
 
     # Writes of what a run logs.
 
     def log_metric(self, run_id: str, metric: Any) -> None:
-        self._checked(validation._validate_metric, metric.key, metric.value, metric.timestamp, metric.step)
+        self._checks.checked(validation._validate_metric, metric.key, metric.value, metric.timestamp, metric.step)
         self._log(run_id, "log_metric", (metric,), metrics=(metric,))
 
     def log_param(self, run_id: str, param: Any) -> None:
-        param = self._checked(validation._validate_param, param.key, param.value) or param
+        param = self._checks.checked(validation._validate_param, param.key, param.value) or param
         self._log(run_id, "log_param", (param,), params=(param,))
 
     def set_tag(self, run_id: str, tag: Any) -> None:
-        tag = self._checked(validation._validate_tag, tag.key, tag.value) or tag
+        tag = self._checks.checked(validation._validate_tag, tag.key, tag.value) or tag
         self._log(run_id, "set_tag", (tag,), tags=(tag,))
 
     def log_batch(self, run_id: str, metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]) -> None:
-        self._checked(validation._validate_run_id, run_id)
+        self._checks.checked(validation._validate_run_id, run_id)
         # MLflow's asynchronous queue goes on to extend the lists that it has handed over.
         given = tuple(metrics), tuple(params), tuple(tags)
-        given = self._checked(validation._validate_batch_log_data, *given) or given
-        self._checked(validation._validate_batch_log_limits, *given)
-        self._checked(validation._validate_param_keys_unique, given[1])
+        given = self._checks.checked(validation._validate_batch_log_data, *given) or given
+        self._checks.checked(validation._validate_batch_log_limits, *given)
+        self._checks.checked(validation._validate_param_keys_unique, given[1])
         self._log(run_id, "log_batch", given, *given)
 
     def _log(
@@ -102,7 +101,7 @@ class Keeper:
     ) -> None:
         view = self._view(run_id)
         for param in params:
-            self._check_param(run_id, view, param, is_batch=name == "log_batch")
+            self._checks.param(run_id, view.params.get(param.key), param, is_batch=name == "log_batch")
 
         def groups() -> list[Any]:
             return [
@@ -114,21 +113,6 @@ class Keeper:
         self._write(view, run_id, name, args, events.POINTS, groups)
         view.log(metrics, params, tags)
 
-    def _check_param(self, run_id: str, view: RunView, param: Any, *, is_batch: bool) -> None:
-        """Raise what MLflow raises for a param that was logged with another value."""
-        known, value = view.params.get(param.key), str(param.value)
-        if known in {None, value}:
-            return
-        if is_batch:
-            wrong = [{"key": param.key, "old_value": known, "new_value": value}]
-            text = f"Changing param values is not allowed. Params were already logged='{wrong}' for run ID='{run_id}'."
-        else:
-            text = (
-                f"Changing param values is not allowed. Param with key='{param.key}' was already logged with "
-                f"value='{known}' for run ID='{run_id}'. Attempted logging new value '{value}'."
-            )
-        raise self._error("INVALID_PARAMETER_VALUE", text)
-
     # Other writes to a run.
 
     def update_run_info(self, run_id: str, run_status: Any, end_time: int | None, run_name: str | None) -> Any:
@@ -137,19 +121,19 @@ class Keeper:
         body = {"run_id": run_id, "run_status": status, "end_time": end_time, "run_name": run_name}
         info = self._write(view, run_id, "update_run_info", (run_status, end_time, run_name), None, lambda: body)
         view.update(run_status, end_time, run_name)
-        return info or view.info(run_id)
+        return info or view.info()
 
     def delete_tag(self, run_id: str, key: str) -> None:
         view = self._view(run_id)
         if view.is_known and key not in view.tags:
-            raise self._error("RESOURCE_DOES_NOT_EXIST", f"No tag with name: {key} in run with id {run_id}")
+            raise self._checks.error("RESOURCE_DOES_NOT_EXIST", f"No tag with name: {key} in run with id {run_id}")
         self._write(view, run_id, "delete_tag", (key,), None, lambda: {"run_id": run_id, "key": key})
         view.tags.pop(key, None)
 
     def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> None:
-        self._checked(validation._validate_run_id, run_id)
+        self._checks.checked(validation._validate_run_id, run_id)
         if datasets:
-            self._checked(validation._validate_dataset_inputs, datasets)
+            self._checks.checked(validation._validate_dataset_inputs, datasets)
         args = (datasets,) if models is None else (datasets, models)
         body = {"run_id": run_id, "datasets": events.inputs(datasets), "models": events.inputs(models)}
         self._write(self._view(run_id), run_id, "log_inputs", args, None, lambda: body)
@@ -159,7 +143,7 @@ class Keeper:
         self._write(self._view(run_id), run_id, "log_outputs", (models,), None, lambda: body)
 
     def set_experiment_tag(self, experiment_id: str, tag: Any) -> None:
-        self._checked(validation._validate_experiment_tag, tag.key, tag.value)
+        self._checks.checked(validation._validate_experiment_tag, tag.key, tag.value)
         body = {"experiment_id": str(experiment_id), "key": tag.key, "value": tag.value}
         tag = ExperimentTag(tag.key, tag.value)
         self._write(None, str(experiment_id), "set_experiment_tag", (tag,), None, lambda: body)
@@ -178,20 +162,20 @@ class Keeper:
         """Make a call now, or keep it; returns the store's answer, and None for one that was kept."""
         if view is not None and view.is_deleted:
             text = f"The run {own_id} must be in the 'active' state. Current state is deleted."
-            raise self._error("INVALID_PARAMETER_VALUE", text)
-        if self._is_direct and not self._outbox.unsent and (real := self._ids.find(own_id)):
+            raise self._checks.error("INVALID_PARAMETER_VALUE", text)
+        if self._is_direct and not self._outbox.unsent and not self._reach.is_away and (real := self._ids.find(own_id)):
             try:
-                with within(self._timeout):
+                with self._reach.asking():
                     answer = getattr(self._inner, name)(real, *args)
             except Exception as error:
-                if not is_away(error):
+                if not (is_away(error) or is_of_others(error)):
                     raise
             else:
                 if view is not None:
                     view.kept = None
                 return answer
-        if not self._outbox.keep(call or name, body()):  # the disk is full, or the like
-            return getattr(self._inner, name)(self._ids.real(own_id), *args)
+        if not self._outbox.keep(call or name, body(), is_last_way=False):  # the disk is full, or the like
+            return getattr(self._inner, name)(self._real(own_id), *args)
         if view is not None and view.kept is not None:
             view.kept += 1
         return None
@@ -199,26 +183,35 @@ class Keeper:
     def _view(self, run_id: str) -> RunView:
         """What is known of a run. In ``deferred`` it is read before the first write, which raises if there is none."""
         view = self._views.get(run_id)
+        if view is not None and view.is_deleted:  # somebody may have restored it
+            self._views.forget(run_id)
+            view = None
         if view is not None:
             return view
-        run = None
-        if not (self._is_direct or self._outbox.is_away):
+        run = self._created_elsewhere(run_id) if is_own(run_id) else None
+        if run is None and not (self._is_direct or self._reach.is_away):
             try:
-                with within(self._timeout):
+                with self._reach.asking():
                     run = self._inner.get_run(self._ids.real(run_id))
-            except UncreatedError:
-                pass
             except Exception as error:
                 if not is_away(error):
                     raise
-        return self._remember(run_id, RunView(run))
+        return self._views.put(run_id, RunView(run_id, run))
 
-    def _remember(self, run_id: str, view: RunView) -> RunView:
-        with self._lock:
-            self._views[run_id] = view
-            if len(self._views) > _MAX_VIEWS:
-                self._views.popitem(last=False)
-        return view
+    def _created_elsewhere(self, run_id: str) -> Any:
+        """A run that another process has created while the store was away; None once the store has it."""
+        if self._ids.find(run_id) is not None:
+            return None
+        creation = self._ids.creation(run_id)
+        if creation is None or creation[0] != CREATE_RUN:
+            raise self._checks.error("RESOURCE_DOES_NOT_EXIST", f"Run with id={run_id} not found")
+        return _run_of(**creation[1])
+
+    def _real(self, run_id: str) -> str:
+        try:
+            return self._ids.real(run_id)
+        except UncreatedError as error:
+            raise self._checks.error("RESOURCE_DOES_NOT_EXIST", f"Run with id={run_id} not found: {error}.") from None
 
     # Creating runs and experiments.
 
@@ -228,9 +221,9 @@ class Keeper:
         own = new_id()
         experiment_id = self._ids.translated(str(experiment_id))
         key = RunTag(FIRST_ID, own)
-        if not (is_own(experiment_id) or self._outbox.is_away or self._has_own_parent(tags)):
+        if not (is_own(experiment_id) or self._reach.is_away or self._has_own_parent(tags)):
             try:
-                with within(self._timeout):
+                with self._reach.asking():
                     run = self._inner.create_run(
                         experiment_id, user_id, start_time, [*self._with_real_ids(tags), key], run_name
                     )
@@ -239,7 +232,7 @@ class Keeper:
                     raise
             else:
                 hide(run)
-                self._remember(run.info.run_id, RunView(run))
+                self._views.put(run.info.run_id, RunView(run.info.run_id, run))
                 return run
         return self._create_later(own, experiment_id, user_id, start_time, tags or (), run_name)
 
@@ -247,16 +240,17 @@ class Keeper:
         self, own: str, experiment_id: str, user: str, start: int, tags: Sequence[Any], name: str | None
     ) -> Any:
         given = {
-            tag.key: tag.value for tag in (self._checked(validation._validate_tag, t.key, t.value) or t for t in tags)
+            tag.key: tag.value
+            for tag in (self._checks.checked(validation._validate_tag, t.key, t.value) or t for t in tags)
         }
         if name and given.get(RUN_NAME, name) != name:
             text = (
                 "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
                 f"(run_name='{name}', mlflow.runName='{given[RUN_NAME]}')."
             )
-            raise self._error("INVALID_PARAMETER_VALUE", text)
+            raise self._checks.error("INVALID_PARAMETER_VALUE", text)
         given[RUN_NAME] = name or given.get(RUN_NAME) or _generate_random_name()
-        body = {
+        body: dict[str, Any] = {
             "own_id": own,
             "experiment_id": experiment_id,
             "user_id": user,
@@ -264,12 +258,18 @@ class Keeper:
             "tags": given,
             "tracker": self._tracker,
         }
-        if not self._outbox.keep("create_run", body):
+        if not (self._announced(own, body) and self._outbox.keep(CREATE_RUN, body, is_last_way=False)):
             return self._inner.create_run(experiment_id, user, start, list(tags), name)
-        run = new_run(own, experiment_id, user, start, given, f"{SPOOLED}{own}/artifacts")
-        view = self._remember(own, RunView(run))
+        view = self._views.put(own, RunView(own, _run_of(**body)))
         view.kept = 0
-        return run
+        return view.run()
+
+    def _announced(self, own: str, body: dict[str, Any]) -> bool:
+        try:
+            self._ids.announce(own, CREATE_RUN, body)
+        except OSError:
+            return False
+        return True
 
     def _has_own_parent(self, tags: Iterable[Any] | None) -> bool:
         """Whether a run hangs below one that the store has not created: it is created after that one."""
@@ -279,7 +279,7 @@ class Keeper:
         return [RunTag(t.key, self._ids.translated(t.value)) if is_own(str(t.value)) else t for t in tags or ()]
 
     def create_experiment(self, name: str, artifact_location: Any = None, tags: Any = None) -> str:
-        self._checked(validation._validate_experiment_name, name)
+        self._checks.checked(validation._validate_experiment_name, name)
         return self._experiments.create(name, artifact_location, tags)
 
     def get_experiment(self, experiment_id: str) -> Any:
@@ -293,99 +293,55 @@ class Keeper:
     def get_run(self, run_id: str) -> Any:
         view = self._views.get(run_id)
         answers = view is not None and view.is_known
-        if not (answers and self._outbox.is_away) and self._has_delivered():
+        if not (answers and self._reach.is_away) and self._has_delivered():
             try:
-                with within(self._timeout):
-                    run = hide(self._inner.get_run(self._ids.real(run_id)))
-            except UncreatedError as error:
-                if not answers:
-                    raise self._error("RESOURCE_DOES_NOT_EXIST", f"Run with id={run_id} not found: {error}.") from None
+                with self._reach.asking():
+                    run = hide(self._inner.get_run(self._creation.real(self._inner, run_id)))
+            except (UncreatedError, BusyError):  # refused, or another process is about to create it
+                pass
             except Exception as error:
-                if not (answers and is_away(error)):
+                if not (is_away(error) and (answers or is_own(run_id))):
                     raise
             else:
                 # Kept under the id that was asked for, under which it is written to.
-                (view or self._remember(run_id, RunView(None))).refresh(run)
+                (view or self._views.put(run_id, RunView(run_id))).refresh(run)
                 return run
-        if view is None or not answers:
-            with within(self._timeout):
+        if not answers and is_own(run_id):
+            run = self._created_elsewhere(run_id)
+            view = None if run is None else self._views.put(run_id, RunView(run_id, run))
+        if view is None or not view.is_known:
+            with within(self._reach.timeout):
                 return hide(self._inner.get_run(self._ids.translated(run_id)))
         return view.run()
 
     def get_metric_history(self, run_id: str, metric_key: str, *args: Any, **kwargs: Any) -> Any:
         view = self._views.get(run_id)
-        if self._outbox.is_away or not self._has_delivered():
-            points = None if view is None or view.kept is None else self._kept_points(run_id, metric_key, view.kept)
+        if self._reach.is_away or not self._has_delivered():
+            kept = None if view is None else view.kept
+            points = None if kept is None else events.kept_points(self._outbox.waiting(), run_id, metric_key, kept)
             if points is not None:
                 return points
-        with within(self._timeout):
+        with within(self._reach.timeout):
             return self._inner.get_metric_history(self._ids.translated(run_id), metric_key, *args, **kwargs)
-
-    def _kept_points(self, run_id: str, key: str, expected: int) -> Any:
-        """The points of a metric, in the order of MLflow's stores; None unless all that the run logged still waits."""
-        from mlflow.store.entities.paged_list import PagedList
-
-        found, events_of_run = [], 0
-        for record in self._outbox.waiting():
-            if record.call != events.POINTS:
-                events_of_run += record.body.get("run_id") == run_id
-                continue
-            groups = [group for group in record.body if group[0] == run_id]
-            events_of_run += bool(groups)
-            found += [
-                m for group in groups if events.is_metrics(group) for m in events.entities_of(group) if m.key == key
-            ]
-        return PagedList(found, None) if events_of_run == expected else None
 
     def forward(self, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Make any other call, after delivery of what it may have to see."""
         if sees_runs(name):
             self._has_delivered()
             if not name.startswith(("get_", "search_", "_search_", "list_")):
-                with self._lock:
-                    self._views.clear()
+                self._views.forget_created()
         args = [self._ids.translated(each) for each in args]
         kwargs = {key: self._ids.translated(each) for key, each in kwargs.items()}
-        if not self._outbox.is_away:
+        if not self._reach.is_away:
             return hide(function(self._inner, *args, **kwargs))
-        with within(self._timeout):
+        with within(self._reach.timeout):
             return hide(function(self._inner, *args, **kwargs))
 
     def _has_delivered(self) -> bool:
         """Deliver what waits, within bounds; whether nothing does any more."""
-        return not self._outbox.unsent or self._outbox.flush(self._timeout, longest=_LONGEST)
-
-    # Errors.
-
-    def _checked(self, check: Callable[..., Any], *args: Any) -> Any:
-        """What MLflow's own check returns; what it raises is raised as the store would raise it."""
-        try:
-            return check(*args)
-        except MlflowException as error:
-            raise self._error(code_of(error), error.message) from None
-
-    def _error(self, code: str, text: str) -> MlflowException:
-        if is_remote(self._inner):
-            return RestException({"error_code": code, "message": text})
-        from mlflow.protos.databricks_pb2 import ErrorCode
-
-        return MlflowException(text, ErrorCode.Value(code))
+        return self._reach.has_delivered(_LONGEST)
 
 
-_APART: Final = ("experiment", "trace", "registered", "version", "webhook", "scorer", "async")
-_OF_RUNS: Final = ("run", "metric", "param", "tag", "model", "input", "output", "history", "dataset")
-
-
-def sees_runs(name: str) -> bool:
-    """Whether a method of a store, also one that MLflow has got since, may read or change what runs have logged."""
-    return any(word in name for word in _OF_RUNS) and not any(word in name for word in _APART)
-
-
-def hide(found: Any) -> Any:
-    """What a store has answered, without the tag that only makes creating a run repeatable."""
-    runs = found if isinstance(found, list) else (found,)
-    for run in runs:
-        tags = getattr(getattr(run, "data", None), "_tags", None)
-        if isinstance(tags, dict):
-            tags.pop(FIRST_ID, None)
-    return found
+def _run_of(own_id: str, experiment_id: str, user_id: str, start_time: int, tags: dict[str, str], **_: object) -> Any:
+    """A run that the store has not created yet, as that will answer it."""
+    return new_run(own_id, experiment_id, user_id, start_time, tags, f"{SPOOLED}{own_id}/artifacts")

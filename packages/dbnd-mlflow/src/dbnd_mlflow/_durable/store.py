@@ -13,7 +13,8 @@ from .._proxy import StoreProxy
 from .._settings import KEEP, MlflowTrackingSettings
 from .._uri import absolute_uri
 from .artifacts import Artifacts
-from .calls import made_patient
+from .calls import Reach, made_patient
+from .creation import Creation, OnCreated
 from .ids import Ids
 from .keeper import Keeper
 from .transport import ids_folder
@@ -58,19 +59,30 @@ _KEPT = frozenset(
 _outboxes: Final[dict[str, Outbox]] = {}
 
 
-def durable_store(inner: Any, uri: str, tracker: str, config: Config, writes: str) -> DurableStore:
-    """A store over MLflow's own one of ``uri``, whose writes are kept as ``mlflow_tracking.store_writes`` says."""
+def durable_store(
+    inner: Any, uri: str, tracker: str, config: Config, writes: str, on_created: OnCreated
+) -> DurableStore:
+    """A store over MLflow's own one of ``uri``, whose writes are kept as ``mlflow_tracking.store_writes`` says.
+
+    Args:
+        inner: MLflow's own store.
+        uri: Its tracking URI.
+        tracker: The tracker that hears of the runs: its URL, without credentials.
+        config: The configuration.
+        writes: ``keep`` or ``deferred``.
+        on_created: As of ``Creation``.
+    """
     url = f"{SCHEME}:{absolute_uri(uri)}"
     if url in _outboxes:
         _outboxes[url].reconfigure(config)
     else:
         _outboxes[url] = Outbox(url, config, create_transport, destination=store_name(uri))
     settings = config.settings(MlflowTrackingSettings)
-    outbox, ids = _outboxes[url], Ids(ids_folder(config))
-    artifacts = Artifacts(inner, uri, outbox, ids, settings, is_direct=writes == KEEP)
-    keeper = Keeper(
-        made_patient(inner), outbox, ids, artifacts, tracker, is_direct=writes == KEEP, timeout=settings.store_timeout
-    )
+    outbox, ids, is_direct = _outboxes[url], Ids(ids_folder(config)), writes == KEEP
+    reach = Reach(outbox, settings.store_timeout)
+    artifacts = Artifacts(inner, uri, outbox, ids, settings.store_spool_max_bytes, is_direct=is_direct, reach=reach)
+    creation = Creation(ids, on_created)
+    keeper = Keeper(made_patient(inner), outbox, ids, artifacts, creation, tracker, is_direct=is_direct, reach=reach)
     return DurableStore(inner, keeper, (build_inner, (uri, None)))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from mlflow.entities import ExperimentTag, RunStatus, RunTag, ViewType
+from mlflow.entities import ExperimentTag, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from dbnd.plugins import CoreSettings
@@ -15,6 +16,7 @@ from dbnd.tracking import (
     Batch,
     BusyError,
     RefusedError,
+    TooLargeError,
     TransportError,
     UnreachableError,
     monotonic,
@@ -23,9 +25,9 @@ from dbnd.tracking import (
 from .._mlflow import build_inner
 from . import events
 from .artifacts import upload
-from .calls import code_of, is_away, is_refused_access, made_patient, reason_of, within
-from .ids import FIRST_ID, SPOOLED, Ids, UncreatedError
-from .view import RUN_NAME
+from .calls import code_of, is_away, is_refused_access, is_too_large, made_patient, reason_of, within
+from .creation import Creation, OnCreated
+from .ids import SPOOLED, Ids, UncreatedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +39,7 @@ _MAX_METRICS: Final = 1_000
 _MAX_TEXTS: Final = 100
 # Seconds that a request may take while nobody waits for it, as in MLflow itself.
 _PATIENCE: Final = 120.0
-# Requests that a server answers with an error of its own are tried so often before they are given up.
+# What a server answers with an error of its own, or what nothing is known of, is tried so often before it is given up.
 _TRIES: Final = 5
 
 
@@ -47,37 +49,38 @@ class MlflowTransport:
     Args:
         url: ``mlflow:`` and the store's tracking URI, with its credentials.
         config: The configuration, for the folder of the journals.
-        on_created: Called with the store's URI, the tracker, the id of ours, the run and its tags, when a run is
-            created late.
+        on_created: As of ``Creation``.
 
     Attributes:
         deadline: As of ``dbnd.tracking.Transport``.
     """
 
-    def __init__(self, url: str, config: Config, on_created: Callable[..., object]) -> None:
+    def __init__(self, url: str, config: Config, on_created: OnCreated) -> None:
         self._uri = url.partition(":")[2]
         self._ids = Ids(ids_folder(config))
+        self._creation = Creation(self._ids, on_created)
         self.deadline: float | None = None
-        self._on_created = on_created
         self._store: Any = None
-        # Whether what is sent next may have been taken before: at first, and after every failure.
-        self._is_doubtful = True
+        # Which journal was sent from last; events up to that number may have been taken by an earlier try. Of another
+        # journal the first ones may have been, by a process that ended before it noted it.
+        self._journal, self._tried = "", 0
         self._failures: Counter[tuple[str, int]] = Counter()
+        self._is_doubtful = True
 
     def send(self, batch: Batch) -> Mapping[str, int] | None:
         """Deliver a batch (see ``dbnd.tracking.Transport``)."""
+        self._is_doubtful = batch.journal != self._journal or batch.first <= self._tried
         try:
             with within(self._seconds()):
                 self._deliver(batch)
-        except TransportError:
-            raise
-        except UncreatedError as error:
-            self._is_doubtful = True
-            raise (BusyError if error.reason is None else RefusedError)(str(error)) from None
         except Exception as error:
-            self._is_doubtful = True
+            self._tried = max(batch.last, self._tried if batch.journal == self._journal else 0)
+            self._journal = batch.journal
+            if isinstance(error, TransportError):
+                raise
             raise self._said(error, batch) from error
-        self._is_doubtful = False
+        if batch.journal != self._journal:
+            self._journal, self._tried = batch.journal, 0
         self._failures.clear()
         return None
 
@@ -94,7 +97,9 @@ class MlflowTransport:
             raise self._said(error, None) from error
 
     def close(self) -> None:
-        """Release the connections of a database."""
+        """Release the connections of a database, and remove what killed processes have left."""
+        with suppress(OSError):
+            self._ids.tidy()
         store, self._store = self._store, None
         if (engine := getattr(store, "engine", None)) is not None:
             engine.dispose()
@@ -110,17 +115,28 @@ class MlflowTransport:
     def _said(self, error: Exception, batch: Batch | None) -> Exception:
         """What an error means for delivery; one that no store should raise is left as it is."""
         reason = reason_of(error)
-        if is_refused_access(error):
+        if isinstance(error, UncreatedError):
+            # Nothing is known of it: it is in another folder, or another machine's file is seen late.
+            is_final = error.is_refused or self._is_hopeless(batch)
+            return (RefusedError if is_final else BusyError)(reason)
+        if is_refused_access(error) or (batch is None and code_of(error) == "PERMISSION_DENIED"):
             return AccessError(reason)
+        if is_too_large(error):
+            return TooLargeError(reason)
         if is_away(error):
-            if code_of(error) == "INTERNAL_ERROR" and getattr(error, "json", None) and batch is not None:
-                # The server's own answer: its database may be away, or it chokes on what is in the batch.
-                key = batch.journal, batch.first
-                self._failures[key] += 1
-                if self._failures[key] >= _TRIES:
-                    return RefusedError(reason)
-            return UnreachableError(reason)
-        return RefusedError(reason) if isinstance(error, MlflowException) else error
+            self._creation.forget_refusals()
+            # The server's own answer: its database may be away, or it chokes on what is in the batch.
+            is_own = code_of(error) == "INTERNAL_ERROR" and bool(getattr(error, "json", None))
+            return RefusedError(reason) if is_own and self._is_hopeless(batch) else UnreachableError(reason)
+        return RefusedError(reason) if isinstance(error, (MlflowException, OSError)) else error
+
+    def _is_hopeless(self, batch: Batch | None) -> bool:
+        """Count a failure of a batch; whether there have been too many."""
+        if batch is None:
+            return False
+        key = batch.journal, batch.first
+        self._failures[key] += 1
+        return self._failures[key] >= _TRIES
 
     def _deliver(self, batch: Batch) -> None:
         store, body = self._opened(), batch.body
@@ -135,12 +151,12 @@ class MlflowTransport:
         by_run: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
         for group in groups:
             kind = "metrics" if events.is_metrics(group) else group[1]
-            by_run[self._ids.real(group[0])][kind] += events.entities_of(group)
+            by_run[self._real(store, group[0])][kind] += events.entities_of(group)
         for run_id, found in by_run.items():
             for params in _parts(found[events.PARAM], _MAX_TEXTS):
                 store.log_batch(run_id, [], params, [])
         for run_id, found in by_run.items():
-            tags = {tag.key: RunTag(tag.key, self._ids.translated(tag.value)) for tag in found[events.TAG]}
+            tags = {tag.key: RunTag(tag.key, self._creation.translated(store, tag.value)) for tag in found[events.TAG]}
             for part in _parts(list(tags.values()), _MAX_TEXTS):
                 store.log_batch(run_id, [], [], part)
             metrics = self._without_taken(store, run_id, found["metrics"])
@@ -151,98 +167,38 @@ class MlflowTransport:
         """The points that a file store does not have yet: it takes a point twice, and the other stores do not."""
         if not self._is_doubtful or "FileStore" not in {base.__name__ for base in type(store).__mro__}:
             return metrics
-        left = list(metrics)
-        for key in dict.fromkeys(metric.key for metric in metrics):
-            stored = [_point(metric) for metric in store.get_metric_history(run_id, key)]
-            wanted = [metric for metric in metrics if metric.key == key]
-            points = [_point(metric) for metric in wanted]
-            taken = next(
-                n for n in range(min(len(points), len(stored)), -1, -1) if points[:n] == stored[len(stored) - n :]
-            )
-            gone = set(map(id, wanted[:taken]))
-            left = [metric for metric in left if id(metric) not in gone]
-        return left
+        keys = dict.fromkeys(metric.key for metric in metrics)
+        taken = {(key, _point(metric)) for key in keys for metric in store.get_metric_history(run_id, key)}
+        return [metric for metric in metrics if (metric.key, _point(metric)) not in taken]
 
-    def _create_run(
-        self,
-        store: Any,
-        own_id: str,
-        experiment_id: str,
-        user_id: str,
-        start_time: int,
-        tags: dict[str, str],
-        tracker: str,
-    ) -> None:
-        if self._ids.find(own_id) is not None:
-            return
-        experiment_id = self._ids.real(experiment_id)
-        filter_string = f"tags.`{FIRST_ID}` = '{own_id}'"
-        found = store.search_runs([experiment_id], filter_string, ViewType.ALL, max_results=1)
-        try:
-            run = (
-                found[0]
-                if found
-                else store.create_run(
-                    experiment_id,
-                    user_id,
-                    start_time,
-                    [RunTag(key, self._ids.translated(value)) for key, value in {**tags, FIRST_ID: own_id}.items()],
-                    tags[RUN_NAME],
-                )
-            )
-        except Exception as error:
-            self._note_refusal(own_id, error)
-            raise
-        self._ids.keep(own_id, run.info.run_id)
-        self._on_created(self._uri, tracker, own_id, run, tags)
+    def _real(self, store: Any, run_id: str) -> str:
+        return self._creation.real(store, run_id)
 
-    def _create_experiment(
-        self,
-        store: Any,
-        own_id: str,
-        name: str,
-        artifact_location: str | None,
-        tags: dict[str, str],
-    ) -> None:
-        if self._ids.find(own_id) is not None:
-            return
-        found = store.get_experiment_by_name(name)  # somebody may have made it since
-        try:
-            real = (
-                found.experiment_id
-                if found
-                else store.create_experiment(
-                    name, artifact_location, [ExperimentTag(key, value) for key, value in tags.items()]
-                )
-            )
-        except Exception as error:
-            self._note_refusal(own_id, error)
-            raise
-        self._ids.keep(own_id, str(real))
+    def _create_run(self, store: Any, **body: Any) -> None:
+        self._creation.create_run(store, **body)
 
-    def _note_refusal(self, own: str, error: Exception) -> None:
-        if not is_away(error) and not is_refused_access(error):
-            self._ids.refuse(own, str(error))
+    def _create_experiment(self, store: Any, **body: Any) -> None:
+        self._creation.create_experiment(store, **body)
 
     def _update_run_info(
         self, store: Any, run_id: str, run_status: str | None, end_time: int | None, run_name: str | None
     ) -> None:
         status = None if run_status is None else RunStatus.from_string(run_status)
-        store.update_run_info(self._ids.real(run_id), status, end_time, run_name)
+        store.update_run_info(self._real(store, run_id), status, end_time, run_name)
 
     def _delete_tag(self, store: Any, run_id: str, key: str) -> None:
         try:
-            store.delete_tag(self._ids.real(run_id), key)
-        except MlflowException as error:
-            if not (self._is_doubtful and code_of(error) == "RESOURCE_DOES_NOT_EXIST" and "tag" in str(error).lower()):
+            store.delete_tag(self._real(store, run_id), key)
+        except MlflowException as error:  # gone: by an earlier try, or by somebody else
+            if not (code_of(error) == "RESOURCE_DOES_NOT_EXIST" and "tag" in str(error).lower()):
                 raise
 
     def _set_experiment_tag(self, store: Any, experiment_id: str, key: str, value: str) -> None:
-        store.set_experiment_tag(self._ids.real(experiment_id), ExperimentTag(key, value))
+        store.set_experiment_tag(self._real(store, experiment_id), ExperimentTag(key, value))
 
     def _log_inputs(self, store: Any, run_id: str, datasets: list[Any], models: list[Any]) -> None:
         more = {"models": events.inputs_of(models)} if models else {}
-        store.log_inputs(self._ids.real(run_id), events.inputs_of(datasets), **more)
+        store.log_inputs(self._real(store, run_id), events.inputs_of(datasets), **more)
 
     def _log_artifact(self, store: Any, root: str, artifact_path: str | None, name: str, file: str) -> None:
         spooled = self._ids.spool / file
@@ -252,16 +208,15 @@ class MlflowTransport:
             raise RefusedError(f"its copy {spooled} is gone")
         if root.startswith(SPOOLED):
             own, _, below = root.removeprefix(SPOOLED).partition("/artifacts")
-            root = f"{store.get_run(self._ids.real(own)).info.artifact_uri}{below}"
+            root = f"{store.get_run(self._real(store, own)).info.artifact_uri}{below}"
         upload(root, self._uri, spooled, artifact_path, self._seconds(), name)
         spooled.unlink(missing_ok=True)
 
     def _log_outputs(self, store: Any, run_id: str, models: list[Any]) -> None:
-        real = self._ids.real(run_id)
-        if self._is_doubtful:
-            outputs = getattr(store.get_run(real), "outputs", None)
-            taken = {model.model_id for model in (outputs.model_outputs if outputs else ())}
-            models = [model for model in models if model[1].get("model_id") not in taken]
+        real = self._real(store, run_id)
+        outputs = getattr(store.get_run(real), "outputs", None)
+        taken = {model.model_id for model in (outputs.model_outputs if outputs else ())}
+        models = [model for model in models if model[1].get("model_id") not in taken]
         if models:
             store.log_outputs(real, events.inputs_of(models))
 

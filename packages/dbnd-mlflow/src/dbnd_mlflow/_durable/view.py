@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
+import weakref
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -10,18 +14,81 @@ from mlflow.entities import Param, Run, RunData, RunInfo, RunStatus, RunTag
 from mlflow.protos.service_pb2 import Run as RunMessage
 from mlflow.protos.service_pb2 import RunInfo as InfoMessage
 
+from .ids import Ids, is_own
+
 RUN_NAME: Final = "mlflow.runName"
+# Runs that are remembered, by what was last asked or logged.
+_MAX_VIEWS: Final = 1_000
+
+
+class Views:
+    """The runs that this process has last asked for or logged to.
+
+    Args:
+        ids: Tell which of them the store has not created.
+    """
+
+    def __init__(self, ids: Ids) -> None:
+        self._ids = ids
+        self._views: OrderedDict[str, RunView] = OrderedDict()
+        self._renew_lock()
+        _known.add(self)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
+    def get(self, run_id: str) -> RunView | None:
+        """What is known of a run."""
+        with self._lock:
+            view = self._views.get(run_id)
+            if view is not None:
+                self._views.move_to_end(run_id)
+            return view
+
+    def put(self, run_id: str, view: RunView) -> RunView:
+        """Remember a run; returns what another thread has remembered meanwhile."""
+        with self._lock:
+            view = self._views.setdefault(run_id, view)
+            if len(self._views) > _MAX_VIEWS:
+                self._views.popitem(last=False)
+            return view
+
+    def forget(self, run_id: str) -> None:
+        """Forget a run."""
+        with self._lock:
+            self._views.pop(run_id, None)
+
+    def forget_created(self) -> None:
+        """Forget what the store can be asked for."""
+        with self._lock:
+            for run_id in list(self._views):
+                if not is_own(run_id) or self._ids.find(run_id) is not None:
+                    del self._views[run_id]
+
+
+_known: Final[weakref.WeakSet[Views]] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for views in _known:
+        views._renew_lock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)  # a thread of the parent may have held one
 
 
 class RunView:
     """One run.
 
     Args:
+        run_id: Its id.
         run: The run as the store has answered it, or as it will be created; None where the store never answered.
     """
 
-    def __init__(self, run: Any) -> None:
-        self._message: Any = None
+    def __init__(self, run_id: str, run: Any = None) -> None:
+        self._message: Any = InfoMessage(run_id=run_id, run_uuid=run_id, lifecycle_stage="active")
+        # Whether the store's word is in it, without which it is not the whole run.
+        self.is_known = False
         self._inputs: dict[str, Any] = {}
         self.params: dict[str, str] = {}
         self.tags: dict[str, str] = {}
@@ -33,20 +100,15 @@ class RunView:
 
     def refresh(self, run: Any) -> None:
         """Take the store's word, when it has everything that was logged here."""
-        self._message = run.info.to_proto()
+        self._message, self.is_known = run.info.to_proto(), True
         self.params, self.tags = dict(run.data.params), dict(run.data.tags)
         self.metrics = {metric.key: metric for metric in run.data._metric_objs}
         self._inputs = {name: getattr(run, name) for name in ("inputs", "outputs") if getattr(run, name, None)}
 
     @property
-    def is_known(self) -> bool:
-        """Whether the store's word is in it, without which it is not the whole run."""
-        return self._message is not None
-
-    @property
     def is_deleted(self) -> bool:
         """Whether the run is in MLflow's trash."""
-        return self.is_known and self._message.lifecycle_stage == "deleted"
+        return bool(self._message.lifecycle_stage == "deleted")
 
     def log(self, metrics: Iterable[Any] = (), params: Iterable[Any] = (), tags: Iterable[Any] = ()) -> None:
         """Note what was logged."""
@@ -58,26 +120,21 @@ class RunView:
             self.params.setdefault(param.key, str(param.value))
         for tag in tags:
             self.tags[tag.key] = str(tag.value)
-            if tag.key == RUN_NAME and self.is_known:
+            if tag.key == RUN_NAME:
                 self._message.run_name = self.tags[tag.key]
 
     def update(self, status: Any, end_time: int | None, name: str | None) -> None:
         """Note a new status, end and name."""
+        if status is not None:
+            self._message.status = status if isinstance(status, int) else RunStatus.from_string(status)
+        if end_time is not None:
+            self._message.end_time = end_time
         if name:
-            self.tags[RUN_NAME] = name
-        if self.is_known:
-            if status is not None:
-                self._message.status = status if isinstance(status, int) else RunStatus.from_string(status)
-            if end_time is not None:
-                self._message.end_time = end_time
-            if name:
-                self._message.run_name = name
+            self.tags[RUN_NAME] = self._message.run_name = name
 
-    def info(self, run_id: str) -> Any:
+    def info(self) -> Any:
         """MLflow's information on the run."""
-        if self.is_known:
-            return RunInfo.from_proto(self._message)
-        return RunInfo.from_proto(InfoMessage(run_id=run_id, run_uuid=run_id, lifecycle_stage="active"))
+        return RunInfo.from_proto(self._message)
 
     def run(self) -> Any:
         """MLflow's run; the store must have answered it once."""

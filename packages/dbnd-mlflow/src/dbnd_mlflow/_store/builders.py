@@ -10,6 +10,7 @@ user's own store as it is, and imports nothing of dbnd, which MLflow would take 
 from __future__ import annotations
 
 import atexit
+import functools
 import inspect
 import os
 import sys
@@ -137,8 +138,11 @@ def _durable(plain: Any, uri: str) -> Any:
     from dbnd.plugins import mask_url
 
     from .._durable.store import durable_store
+    from .._reporting.pairs import report_pair
 
-    return durable_store(plain, inner_uri(uri), mask_url(parts.databand_url), config, writes)
+    inner = inner_uri(uri)
+    on_created = functools.partial(report_pair, config, inner)
+    return durable_store(plain, inner, mask_url(parts.databand_url), config, writes, on_created)
 
 
 def _build_registry(uri: str, tracking_uri: str) -> Any:
