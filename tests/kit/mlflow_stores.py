@@ -9,8 +9,9 @@ import sqlite3
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from subprocess import Popen
 
-from kit.servers import free_port, server_process
+from kit.servers import free_port, kill, server_process, start_process
 
 
 def make_empty(path: Path) -> Path:
@@ -28,22 +29,39 @@ class MlflowServer:
         folder: Where it keeps what it is told.
         empty: A database without runs.
         python: The interpreter of an environment with full MLflow.
+        database: URL of another database than a copy of ``empty``.
     """
 
-    def __init__(self, folder: Path, empty: Path, python: str = sys.executable) -> None:
+    def __init__(self, folder: Path, empty: Path, python: str = sys.executable, database: str | None = None) -> None:
         self.path = folder / "store.db"
         self.url = f"http://127.0.0.1:{free_port()}"
         self._folder = folder
         self._empty = empty
         self._python = python
+        self._database = database
+        self._process: Popen[bytes] | None = None
 
     def running(self) -> AbstractContextManager[str]:
         """Start it, and end it with the block."""
-        self._folder.mkdir()
-        shutil.copy(self._empty, self.path)
+        return server_process(*self._command())
+
+    def start(self) -> None:
+        """Start it, until it is killed."""
+        self._process = start_process(*self._command())
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL."""
+        if self._process is not None:
+            kill(self._process)
+            self._process = None
+
+    def _command(self) -> tuple[list[str], str, str, Path, dict[str, str]]:
+        if not self._folder.exists():
+            self._folder.mkdir()
+            shutil.copy(self._empty, self.path)
         command = [
             *(self._python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", self.url.rpartition(":")[2]),
-            *("--workers", "1", "--backend-store-uri", f"sqlite:///{self.path}"),
+            *("--workers", "1", "--backend-store-uri", self._database or f"sqlite:///{self.path}"),
             *("--artifacts-destination", str(self._folder / "artifacts")),
         ]
         env = {
@@ -52,7 +70,7 @@ class MlflowServer:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a dozen processes that nobody needs
         }
         own = {name: value for name, value in os.environ.items() if not name.startswith(("DBND", "MLFLOW"))}
-        return server_process(command, self.url, "/health", self._folder, own | env)
+        return command, self.url, "/health", self._folder, own | env
 
     def empty(self) -> None:
         """Remove what it was told."""

@@ -38,6 +38,21 @@ def server_process(
         logs: Where it runs.
         env: Its environment; None is that of the caller.
     """
+    process = start_process(command, url, ready, logs, env)
+    try:
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            kill(process)
+
+
+def start_process(
+    command: list[str], url: str, ready: str, logs: Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a server in a session of its own, and wait until it answers (see ``server_process``)."""
     log = logs / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -51,14 +66,16 @@ def server_process(
         )
     try:
         _wait_for(f"{url}{ready}", process, log)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    except BaseException:
+        kill(process)
+        raise
+    return process
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a server with all its processes, by SIGKILL."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

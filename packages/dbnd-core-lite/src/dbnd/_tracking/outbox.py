@@ -343,7 +343,8 @@ def close_all() -> None:
     What is logged from then on, by handlers and threads that end later, is delivered by the log call itself.
     """
     Outbox.is_over = True
-    for outbox in list(_outboxes):
+    # What a plugin delivers elsewhere, it may tell a tracker of.
+    for outbox in sorted(_outboxes, key=lambda each: type(each) is not Outbox):
         try:
             problem = outbox.close()
         except Exception as error:  # noqa: BLE001  a transport may come from a plugin; the others end, too

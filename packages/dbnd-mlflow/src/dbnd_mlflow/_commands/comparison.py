@@ -16,6 +16,7 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 from dbnd.plugins import mask_value
 from dbnd.tracking import Reader, Source, storable
 
+from .._durable.ids import FIRST_ID
 from .._reporting.artifacts import MODEL
 from .._reporting.derived import name_of, note_of, source_of, uid_of, user_of
 from .._reporting.tags import LIFECYCLE, MADE_FOR, MODELS, OWN_TAGS, Link
@@ -56,7 +57,9 @@ def task_run_of(run: Any, reader: Reader) -> dict[str, Any] | None:
         task_run = reader.task_run(unnamed.task_run_uid)
         if task_run is not None and str(task_run["links"].get("mlflow")).endswith(f"/runs/{run_id}"):
             found = task_run
-    return found or reader.task_run(uid_of(run_id))
+    found = found or reader.task_run(uid_of(run_id))
+    # A process that began it while the store was away may have been killed before it told the links.
+    return found or (reader.task_run(uid_of(tags[FIRST_ID])) if FIRST_ID in tags else None)
 
 
 def differences(mlflow: Texts, tracker: Texts) -> Iterator[tuple[Key, str | None, str | None]]:

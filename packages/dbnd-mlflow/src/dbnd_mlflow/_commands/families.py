@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from .._durable.ids import FIRST_ID, OWN_ID
 from .._reporting.derived import uid_of
 from .._reporting.tags import PARENT, Link
 from .mlflow_store import OwnStore
@@ -21,6 +22,7 @@ class Families:
     def __init__(self, store: OwnStore, runs: Iterable[Any] = ()) -> None:
         self._store = store
         self._runs: dict[str, Any] = {run.info.run_id: run for run in runs}
+        self._by_first = {run.data.tags.get(FIRST_ID, ""): run_id for run_id, run in self._runs.items()}
 
     def parent(self, run: Any) -> Any:
         """The run that ``run`` is nested in; None if it names none, one that does not exist, or one below itself."""
@@ -39,6 +41,10 @@ class Families:
             return link.run_uid
         return uid_of(run.info.run_id) if parent is None else self.run_uid(parent)
 
+    def translated(self, text: str) -> str:
+        """``text`` with the store's ids of runs that began while it was away, in place of those that they had first."""
+        return OWN_ID.sub(lambda found: self._real(found[0]), text)
+
     def with_parents(self, runs: Iterable[Any]) -> list[Any]:
         """``runs`` and those that they are nested in, each behind its parent."""
         found: dict[str, Any] = {}
@@ -50,6 +56,11 @@ class Families:
                 above = self.parent(above)
             found.update((each.info.run_id, each) for each in reversed(line))
         return list(found.values())
+
+    def _real(self, own: str) -> str:
+        if own not in self._by_first:
+            self._by_first[own] = self._store.id_of(own) or own
+        return self._by_first[own]
 
     def _named(self, run: Any) -> Any:
         parent_id = run.data.tags.get(PARENT)

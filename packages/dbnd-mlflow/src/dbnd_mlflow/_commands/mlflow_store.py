@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service import utils as mlflow_tracking
 from mlflow.utils.search_utils import SearchUtils
@@ -18,6 +19,7 @@ from mlflow.utils.search_utils import SearchUtils
 from dbnd import Config, DatabandError, UsageError
 from dbnd.plugins import mask_text, mask_url
 
+from .._durable.ids import FIRST_ID
 from .._reporting.artifacts import MAX_ARTIFACTS, artifacts_of, is_local
 from .._reporting.runs import NO_SUCH_RUN
 from .._reporting.store_reader import PAGE, pages
@@ -99,6 +101,15 @@ class OwnStore:
                 )
             )
             return list(runs) if ids else []
+
+    def id_of(self, first_id: str) -> str | None:
+        """The id of the run that had ``first_id`` while the store was away; None if there is none."""
+        with self._reading():
+            ids = [
+                each.experiment_id for each in pages(lambda token: self._client.search_experiments(page_token=token))
+            ]
+            found = self._client.search_runs(ids, f"tags.`{FIRST_ID}` = '{first_id}'", ViewType.ALL, max_results=1)
+        return found[0].info.run_id if found else None
 
     def experiment(self, run: Any) -> str:
         experiment_id = run.info.experiment_id

@@ -78,6 +78,9 @@ class Verifier:
     def _texts(self, run: Any, task_run: dict[str, Any]) -> tuple[Texts, Texts]:
         """What MLflow and the tracker say of a run, but for its metrics."""
         ours, theirs = comparison.logged_to_mlflow(run), comparison.logged_to_tracker(task_run)
+        ours, theirs = (
+            {key: self.families.translated(text) for key, text in texts.items()} for texts in (ours, theirs)
+        )
         # The first run of a task is the task's own, whose name, times and state are those of the task.
         if task_run["type"] == "mlflow":
             for left, right in (_states(run, task_run), self._fields(run, task_run)):
