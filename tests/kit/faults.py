@@ -380,7 +380,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             proxy.served += batch is not None
 
-    do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = _serve  # noqa: N815  the names that http.server calls
+    do_GET = do_POST = do_HEAD = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815  the names that http.server calls
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""

@@ -1,0 +1,208 @@
+"""What else an MLflow server, or what stands before it, may answer: it ends no training, and blocks nothing else."""
+
+from __future__ import annotations
+
+import time
+
+import mlflow
+import pytest
+from kit.faults import answering, bad_gateway, busy, cut_answer, garbage, limiting, lost_answer, passing
+from kit.letters import letters
+from mlflow import MlflowClient
+from mlflow.data.http_dataset_source import HTTPDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
+from dbnd_mlflow._durable.ids import is_own
+from dbnd_mlflow._durable.store import outboxes
+
+
+def settle(refused: int = 0) -> None:
+    """Deliver everything."""
+    for outbox in outboxes():
+        assert outbox.flush(60), outbox.trouble
+        assert (outbox.refused, outbox.dropped) == (refused, 0)
+
+
+def once(proxy, what, fault):
+    """Let the next request whose path has ``what`` in it meet a fault."""
+    left = [what]
+
+    def otherwise(exchange):
+        if left and what in exchange.path:
+            left.pop()
+            fault(exchange)
+        else:
+            passing(exchange)
+
+    proxy.otherwise = otherwise
+
+
+FAULTS = [
+    *(answering(status, body=b"<html>no</html>") for status in (401, 403, 404, 408, 413, 500, 502, 503, 504)),
+    *(bad_gateway, busy(1), garbage, cut_answer, lost_answer),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_run_goes_on_whatever_a_proxy_answers(proxy, server, track, writes, fault, tmp_path):
+    track(proxy.url, writes)
+    (tmp_path / "file").write_text("x")
+    with mlflow.start_run() as run:
+        proxy.otherwise = fault
+        for step in range(20):
+            mlflow.log_metric("m", step, step=step)
+        mlflow.set_tag("t", "x")
+        mlflow.log_param("p", 1)
+        proxy.otherwise = passing
+        mlflow.log_metric("m", 20, step=20)
+        mlflow.log_artifact(str(tmp_path / "file"))
+    settle()
+    found = server.get_run(run.info.run_id)
+    assert sorted(m.step for m in server.get_metric_history(run.info.run_id, "m")) == list(range(21))
+    assert (found.data.tags["t"], found.data.params, found.info.status) == ("x", {"p": "1"}, "FINISHED")
+    assert [file.path for file in server.list_artifacts(run.info.run_id)] == ["file"]
+
+
+def test_batches_become_smaller_where_a_proxy_limits_them(proxy, server, track):
+    track(proxy.url, "deferred")
+    with mlflow.start_run() as run:
+        proxy.refuse()
+        for step in range(500):
+            mlflow.log_metric("m", step, step=step)
+    proxy.otherwise = limiting(5_000)
+    proxy.listen()
+    settle()
+    assert len(server.get_metric_history(run.info.run_id, "m")) == 500
+
+
+def test_an_artifact_that_the_server_never_takes_blocks_nothing(proxy, server, track, writes, tmp_path, home):
+    def otherwise(exchange):
+        (answering(404) if "mlflow-artifacts" in exchange.path else passing)(exchange)
+
+    track(proxy.url, writes)
+    (tmp_path / "file").write_text("x")
+    with mlflow.start_run() as run:
+        proxy.refuse()
+        mlflow.log_artifact(str(tmp_path / "file"))
+        mlflow.log_metric("m", 1)
+        proxy.otherwise = otherwise
+        proxy.listen()
+    settle(refused=1)
+    assert server.get_run(run.info.run_id).data.metrics == {"m": 1}
+    (path,) = (home / "dbnd/journal").glob("*.dead")
+    ((call, _, reason, _),) = letters(path)
+    assert call == "log_artifact"
+    assert "404" in reason
+
+
+@pytest.mark.parametrize("what", ["runs/delete-tag", "runs/log-inputs", "runs/outputs", "mlflow-artifacts"])
+def test_an_answer_that_is_lost_changes_nothing(proxy, server, track, writes, tmp_path, what):
+    track(proxy.url, writes)
+    (tmp_path / "file").write_text("x")
+    with mlflow.start_run() as run:
+        mlflow.set_tag("gone", 1)
+        has_outputs = hasattr(MlflowClient, "log_outputs")
+        model = mlflow.create_external_model(name="m", source_run_id=run.info.run_id) if has_outputs else None
+        settle()  # what follows is not in the first batch
+        once(proxy, what, lost_answer)
+        MlflowClient().delete_tag(run.info.run_id, "gone")
+        mlflow.log_input(MetaDataset(HTTPDatasetSource("http://host/data.csv"), name="d"))
+        mlflow.log_artifact(str(tmp_path / "file"))
+        if model is not None:
+            from mlflow.entities import LoggedModelOutput
+
+            MlflowClient().log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, 0)])
+    settle()
+    found = server.get_run(run.info.run_id)
+    assert "gone" not in found.data.tags
+    assert len(found.inputs.dataset_inputs) == 1
+    assert [file.path for file in server.list_artifacts(run.info.run_id)] == ["file"]
+    if model is not None:
+        assert len(found.outputs.model_outputs) == 1
+
+
+def test_a_server_that_never_answers_is_waited_for_once(proxy, server, track, writes, tmp_path, monkeypatch):
+    uri = track(proxy.url, writes)
+    monkeypatch.setenv("DBND__MLFLOW_TRACKING__STORE_TIMEOUT", "1")
+    mlflow.set_tracking_uri(f"{uri}&")  # another URI, and so another store
+    (tmp_path / "file").write_text("x")
+    waited = []
+
+    def hanging(exchange):
+        exchange.read()
+        waited.append(exchange.path)
+        exchange.wait()
+
+    proxy.otherwise = hanging
+    started = time.monotonic()
+    with mlflow.start_run() as run:
+        for step in range(100):
+            mlflow.log_metric("m", step, step=step)
+            mlflow.log_param(f"p{step}", step)
+        mlflow.log_artifact(str(tmp_path / "file"))
+        for _ in range(3):
+            with mlflow.start_run(nested=True):
+                mlflow.log_metric("m", 1)
+        assert mlflow.get_run(run.info.run_id).data.params["p99"] == "99"
+    # Once by this thread, and by the sender.
+    assert len(waited) <= 3, waited
+    assert time.monotonic() - started < 60
+    proxy.otherwise = passing
+    proxy.refuse()
+    proxy.listen()
+    settle()
+    assert len(server.search_runs(["0"])) == 4
+
+
+def test_wrong_credentials_are_an_error_at_the_start(proxy, track, writes):
+    track(proxy.url, writes)
+    proxy.otherwise = answering(401, body=b"You are not authenticated.")
+    with pytest.raises(MlflowException, match="401"):
+        mlflow.start_run()
+
+
+def test_what_a_run_of_somebody_else_refuses_blocks_nothing(proxy, server, track, home):
+    """The server lets this user read a run, and not write to it."""
+    theirs = server.create_run("0").info.run_id
+    forbidden = answering(403, body=b'{"error_code": "PERMISSION_DENIED", "message": "Permission denied"}')
+
+    def otherwise(exchange):
+        (forbidden if theirs.encode() in exchange.read() else passing)(exchange)
+
+    track(proxy.url, "deferred")
+    proxy.otherwise = otherwise
+    client = MlflowClient()
+    client.log_batch(theirs, [Metric("m", 1, 1, 1)])
+    with mlflow.start_run() as run:
+        mlflow.log_metric("m", 1)
+    settle(refused=1)
+    assert server.get_run(run.info.run_id).data.metrics == {"m": 1}
+    (path,) = (home / "dbnd/journal").glob("*.dead")
+    assert [reason for _, _, reason, _ in letters(path)] == ["PERMISSION_DENIED: Permission denied"]
+
+
+def test_what_is_refused_with_its_run_blocks_nothing(proxy, server, track, writes, home):
+    """The experiment of a run that began during the outage is deleted meanwhile."""
+    track(proxy.url, writes)
+    name = f"doomed {time.time_ns()}"
+    mlflow.set_experiment(name)
+    settle()
+    proxy.refuse()
+    with mlflow.start_run() as doomed:
+        assert is_own(doomed.info.run_id)
+        for step in range(10):
+            mlflow.log_metric("m", step, step=step)
+    MlflowClient(proxy.url.replace(proxy.url, server.tracking_uri)).delete_experiment(doomed.info.experiment_id)
+    mlflow.set_experiment("Default")
+    with mlflow.start_run() as other:
+        mlflow.log_metric("m", 1)
+    proxy.listen()
+    (outbox,) = outboxes()
+    assert outbox.flush(60), outbox.trouble
+    assert outbox.refused > 10
+    assert mlflow.get_run(other.info.run_id).data.metrics == {"m": 1}
+    found = [letter for path in (home / "dbnd/journal").glob("*.dead") for letter in letters(path)]
+    assert all("was refused" in reason for _, _, reason, _ in found)
+    assert "must be in the 'active' state" in found[0][2]
