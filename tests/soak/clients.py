@@ -60,9 +60,10 @@ class Account:
 
     def accepted(self, number: str) -> None:
         """Say that the call has returned; what a thread logs behind the end of its run belongs nowhere."""
-        from dbnd import get_databand_context
+        from dbnd import current_task_run
 
-        if not self._needs_run or get_databand_context() is not None:
+        # A context outlives its run for a moment.
+        if not self._needs_run or current_task_run() is not None:
             self._write(f"+ {number}")
 
     def _write(self, line: str) -> None:
