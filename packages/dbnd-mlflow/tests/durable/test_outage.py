@@ -236,3 +236,27 @@ def test_a_full_spool_is_an_error_of_mlflow(proxy, track, writes, tmp_path, monk
             mlflow.log_artifact(str(tmp_path / "small"), "again")
     proxy.listen()
     settle()
+
+
+def test_a_run_whose_other_calls_went_through_ends_in_an_outage(proxy, track, writes):
+    track(proxy.url, writes)
+    client = MlflowClient()
+    with mlflow.start_run() as run:
+        other = client.create_run("0").info.run_id
+        client.delete_run(other)
+        mlflow.log_metric("m", 1)
+        proxy.refuse()
+    assert client.get_run(run.info.run_id).info.status == "FINISHED"
+    proxy.listen()
+    settle()
+
+
+def test_a_run_is_found_by_its_first_id_through_the_composite_uri(proxy, track, writes):
+    track(proxy.url, writes)
+    proxy.refuse()
+    with mlflow.start_run() as run:
+        pass
+    proxy.listen()
+    settle()
+    (found,) = MlflowClient().search_runs(["0"], f"tags.`{FIRST_ID}` = '{run.info.run_id}'")
+    assert found.info.run_id == mlflow.get_run(run.info.run_id).info.run_id

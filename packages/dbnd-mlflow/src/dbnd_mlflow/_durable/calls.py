@@ -29,6 +29,14 @@ _NO_ACCESS_STATUS: Final = 401
 _TOO_LARGE: Final = 413
 # A database's own words for "the connection is gone", which MLflow passes on as BAD_REQUEST.
 _GONE: Final = ("OperationalError", "InterfaceError", "connection", "Connection")
+# Names of errors of connections that were never made.
+_NOT_REACHED: Final = frozenset(
+    {"ConnectionRefusedError", "NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ConnectTimeout"}
+)
+STAGES: Final = frozenset({"delete_run", "restore_run", "_hard_delete_run"})
+"""Methods that delete or restore a run."""
+STAGES_OF_ALL: Final = frozenset({"delete_experiment", "restore_experiment", "_hard_delete_experiment"})
+"""Methods that delete or restore all runs of an experiment."""
 # Words in the names of methods that read or change what runs have logged, and of others.
 _OF_RUNS: Final = ("run", "metric", "param", "tag", "model", "input", "output", "history", "dataset")
 _APART: Final = ("experiment", "trace", "registered", "version", "webhook", "scorer", "async")
@@ -177,12 +185,20 @@ def is_of_others(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Why a call has failed, in a few words, without credentials: the network's own, if it was that."""
+    own = next((each.strerror for each in _causes(error) if isinstance(each, OSError) and each.strerror), None)
+    return own or mask_text(str(getattr(error, "message", None) or f"{type(error).__name__}: {error}"))
+
+
+def was_reached(error: BaseException) -> bool:
+    """Whether somebody is there who has not answered, or not as a store does."""
+    return not any(type(each).__name__ in _NOT_REACHED for each in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+        yield cause
         cause = cause.__cause__ or cause.__context__ or next((a for a in cause.args if isinstance(a, Exception)), None)
-    return mask_text(str(getattr(error, "message", None) or f"{type(error).__name__}: {error}"))
 
 
 def sees_runs(name: str) -> bool:

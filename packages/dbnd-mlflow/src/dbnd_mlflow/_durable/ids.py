@@ -139,8 +139,11 @@ class Ids:
                 yield True
 
     def translated(self, value: Any) -> Any:
-        """``value`` with every id of ours that the store has created replaced, in texts and in lists of them."""
-        if isinstance(value, str):
+        """``value`` with every id of ours that the store has created replaced, in texts and in lists of them.
+
+        A filter by the tag that holds the id of ours stays as it is.
+        """
+        if isinstance(value, str) and FIRST_ID not in value:
             return OWN_ID.sub(lambda found: self.find(found[0]) or found[0], value) if "8" in value else value
         if isinstance(value, list):
             return [self.translated(each) for each in value]

@@ -17,7 +17,7 @@ from dbnd.tracking import BusyError, Outbox
 
 from . import events
 from .artifacts import Artifacts
-from .calls import Reach, hide, is_away, is_of_others, sees_runs, within
+from .calls import STAGES, STAGES_OF_ALL, Reach, hide, is_away, is_of_others, sees_runs, within
 from .checks import Checks
 from .creation import CREATE_RUN, Creation
 from .experiments import Experiments
@@ -326,10 +326,12 @@ class Keeper:
 
     def forward(self, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Make any other call, after delivery of what it may have to see."""
-        if sees_runs(name):
+        if sees_runs(name) or name in STAGES_OF_ALL:
             self._has_delivered()
-            if not name.startswith(("get_", "search_", "_search_", "list_")):
-                self._views.forget_created()
+        if name in STAGES:
+            self._views.forget(*args, **kwargs)
+        elif name in STAGES_OF_ALL:
+            self._views.forget_created()
         args = [self._ids.translated(each) for each in args]
         kwargs = {key: self._ids.translated(each) for key, each in kwargs.items()}
         if not self._reach.is_away:

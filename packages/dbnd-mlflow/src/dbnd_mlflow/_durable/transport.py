@@ -25,7 +25,7 @@ from dbnd.tracking import (
 from .._mlflow import build_inner
 from . import events
 from .artifacts import upload
-from .calls import code_of, is_away, is_refused_access, is_too_large, made_patient, reason_of, within
+from .calls import code_of, is_away, is_refused_access, is_too_large, made_patient, reason_of, was_reached, within
 from .creation import Creation, OnCreated
 from .ids import SPOOLED, Ids, UncreatedError
 
@@ -127,7 +127,9 @@ class MlflowTransport:
             self._creation.forget_refusals()
             # The server's own answer: its database may be away, or it chokes on what is in the batch.
             is_own = code_of(error) == "INTERNAL_ERROR" and bool(getattr(error, "json", None))
-            return RefusedError(reason) if is_own and self._is_hopeless(batch) else UnreachableError(reason)
+            if is_own and self._is_hopeless(batch):
+                return RefusedError(reason)
+            return (BusyError if was_reached(error) else UnreachableError)(reason)
         return RefusedError(reason) if isinstance(error, (MlflowException, OSError)) else error
 
     def _is_hopeless(self, batch: Batch | None) -> bool:
