@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from dbnd.plugins import mask_url
 from dbnd.tracking import Destination
@@ -33,9 +34,15 @@ def destination(url: str, config: Config) -> Destination | None:
     configured = _configured(config)
     own = absolute_uri(configured) if configured else ""
     is_local = uri.startswith(("sqlite:", "/"))
-    found = own if own and mask_url(own) == uri else uri if is_local else None
-    hint = f"`dbnd sync --set-config mlflow_tracking.duplicate_tracking_to={uri}` sends them"
+    found = own if own and _bare(own) == _bare(uri) else uri if is_local else None
+    hint = f"`dbnd sync --set-config mlflow_tracking.duplicate_tracking_to={_bare(uri)}` sends them"
     return Destination(store_name(uri), None if found is None else f"{SCHEME}:{found}", hint)
+
+
+def _bare(uri: str) -> str:
+    """A store's URI without a user: who asks makes no other store of it."""
+    parts = urlsplit(mask_url(uri))
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else mask_url(uri)
 
 
 def _configured(config: Config) -> str | None:
