@@ -353,7 +353,7 @@ def test_where_nothing_can_be_written_a_user_without_a_home_is_told(server, monk
     monkeypatch.delenv("DBND_HOME")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.setattr(tempfile, "gettempdir", lambda: (_ for _ in ()).throw(FileNotFoundError))
-    monkeypatch.setattr("dbnd._tracking.outbox.spares_of", lambda _: [])
+    monkeypatch.setattr("dbnd._journal.journal.spares_of", lambda _: [])
     monkeypatch.setattr("dbnd._config.settings.journal_folder", lambda: Path("/dev/null/journal"))
     with dbnd_tracking("job", conf={"core": {"databand_url": server.url, "databand_access_token": "t"}}):
         log_metric("n", 1)
@@ -527,7 +527,7 @@ def test_a_journal_that_cannot_be_made_is_kept_elsewhere_and_delivered_from_ther
 
 @pytest.mark.parametrize("trap", ["link", "open", "file"])
 def test_a_folder_that_somebody_else_may_have_made_is_not_used(server, no_home, tmp_path, monkeypatch, trap):
-    monkeypatch.setattr("dbnd._tracking.outbox.spares_of", lambda home: list(spares_of(home))[:1])
+    monkeypatch.setattr("dbnd._journal.journal.spares_of", lambda home: list(spares_of(home))[:1])
     (spare,) = list(spares_of(journal_folder()))[:1]
     if trap == "link":
         (tmp_path / "elsewhere").mkdir(mode=0o700)
@@ -553,7 +553,7 @@ def test_a_journal_that_cannot_be_made_anywhere_is_said_and_not_tried_at_each_ca
         tried.append(home)
         return []
 
-    monkeypatch.setattr("dbnd._tracking.outbox.spares_of", none)
+    monkeypatch.setattr("dbnd._journal.journal.spares_of", none)
     client = TrackingAPIClient(server.url, load_config(), create_transport)
     run = Run("job", "run")
     client.init_run(run, run.new_task_run(TaskDefinition("t"), parent=None))

@@ -194,13 +194,11 @@ class JournalFile:
 
     def waiting(self) -> Iterator[Record]:
         """The events that are not delivered; of those that are being delivered meanwhile, some or none."""
-        number, offset, size = self.acknowledged, self._read_offset, self.size
-        rest = b""
+        number, offset, size, rest = self.acknowledged, self._read_offset, self.size, b""
         while data := os.pread(self._fd, min(_CHUNK, size - offset - len(rest)), offset + len(rest)):
             whole, newline, rest = (rest + data).rpartition(b"\n")
             if newline:
-                lines = [line + b"\n" for line in whole.split(b"\n")]
-                yield from records.parse(lines, number + 1, offset)
+                yield from records.parse(lines := [line + b"\n" for line in whole.split(b"\n")], number + 1, offset)
                 number, offset = number + len(lines), offset + len(whole) + 1
 
     def acknowledge(self, sequence: int, end: int) -> None:

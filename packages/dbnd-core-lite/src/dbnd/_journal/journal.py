@@ -18,14 +18,19 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
+from dbnd._base.mounts import network_file_system
+from dbnd._config.settings import CoreSettings
 from dbnd._journal import heartbeat, records
 from dbnd._journal.file import JOURNAL, JournalFile, delivered_of
+from dbnd._journal.folders import make_private, spares_of
 from dbnd._journal.header import Header
 from dbnd._journal.records import Record
 from dbnd._model.parts import parts_of
+from dbnd._terminal import console
 
 # A file goes on in a further one at this size in bytes, or at an eighth of the cap.
 _FILE_SIZE: Final = 16 << 20
@@ -224,3 +229,32 @@ class Journal:
         self._sealed = True
         while self._files:
             self._files.pop().abandon()
+
+
+def open_journal(name: str, settings: CoreSettings) -> Journal:
+    """A journal in the home, or in another folder where that cannot be written, which is said once."""
+    home = settings.journals
+    trouble: OSError | None = None
+    for folder in chain([home], spares_of(home)):
+        try:
+            if trouble is not None:
+                make_private(folder.parent)
+            journal = Journal(
+                folder,
+                name,
+                max_bytes=settings.journal_max_bytes,
+                fsync=settings.journal_fsync,
+                shared=settings.journal_folder is not None or network_file_system(folder) is not None,
+                relay=settings.delivery == "relay",
+            )
+        except OSError as error:
+            trouble = trouble or error
+            continue
+        if trouble is not None:
+            console.warn_once(
+                f"Events cannot be kept in {home} ({trouble}); they are kept in {folder}, and `dbnd sync` looks there, "
+                "too. Set DBND_HOME, or core.journal_folder, to a folder that can be written."
+            )
+        return journal
+    assert trouble is not None
+    raise trouble

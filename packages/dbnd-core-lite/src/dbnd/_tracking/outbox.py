@@ -11,16 +11,13 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from dbnd._base.clock import monotonic
 from dbnd._base.forks import renew_after_fork
 from dbnd._base.masking import mask_url
-from dbnd._base.mounts import network_file_system
 from dbnd._config.settings import CoreSettings
-from dbnd._journal.folders import make_private, spares_of
-from dbnd._journal.journal import Journal, JournalClosedError
+from dbnd._journal.journal import Journal, JournalClosedError, open_journal
 from dbnd._model.error_info import message_of
 from dbnd._terminal import console
 from dbnd._tracking.contracts import Transport, TransportFactory, tracker_name
@@ -177,7 +174,7 @@ class Outbox:
                 if self._unopened is not None and monotonic() < self._open_again_at:
                     raise OSError(*self._unopened.args)
                 try:
-                    journal = _open_journal(self.name, self._settings)
+                    journal = open_journal(self.name, self._settings)
                 except OSError as error:
                     self._unopened, self._open_again_at = error, monotonic() + 5
                     raise
@@ -298,35 +295,6 @@ class Outbox:
             f"{unsent} events are not delivered, because {self.destination} {why}; "
             f"they wait in {path}: `dbnd sync` or the next `dbnd run` sends them."
         )
-
-
-def _open_journal(name: str, settings: CoreSettings) -> Journal:
-    """A journal in the home, or in another folder where that cannot be written, which is said once."""
-    home = settings.journals
-    trouble: OSError | None = None
-    for folder in chain([home], spares_of(home)):
-        try:
-            if trouble is not None:
-                make_private(folder.parent)
-            journal = Journal(
-                folder,
-                name,
-                max_bytes=settings.journal_max_bytes,
-                fsync=settings.journal_fsync,
-                shared=settings.journal_folder is not None or network_file_system(folder) is not None,
-                relay=settings.delivery == "relay",
-            )
-        except OSError as error:
-            trouble = trouble or error
-            continue
-        if trouble is not None:
-            console.warn_once(
-                f"Events cannot be kept in {home} ({trouble}); they are kept in {folder}, and `dbnd sync` looks there, "
-                "too. Set DBND_HOME, or core.journal_folder, to a folder that can be written."
-            )
-        return journal
-    assert trouble is not None
-    raise trouble
 
 
 _outboxes: Final[weakref.WeakSet[Outbox]] = weakref.WeakSet()
