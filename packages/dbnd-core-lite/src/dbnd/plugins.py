@@ -6,6 +6,7 @@ from dbnd._base.environment import script_name
 from dbnd._base.masking import mask_text, mask_url, mask_value
 from dbnd._base.paths import SQLITE, sqlite_path, sqlite_url
 from dbnd._config.settings import CoreSettings
+from dbnd._journal.folders import usable_folder
 from dbnd._terminal import console
 from dbnd._terminal.html import web_url
 from dbnd._terminal.logs import clean_logs
@@ -29,6 +30,7 @@ __all__ = [
     "sqlite_path",
     "sqlite_url",
     "together",
+    "usable_folder",
     "web_url",
     "width",
 ]

@@ -29,6 +29,20 @@ def spares_of(home: Path) -> Iterator[Path]:
             yield Path(base) / f"dbnd-{user}" / key
 
 
+def usable_folder(home: Path) -> Path:
+    """``home``, or the first of the others that can be written, if that cannot."""
+    for folder in [home, *spares_of(home)]:
+        try:
+            if folder != home:
+                make_private(folder.parent)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    return home
+
+
 def make_private(folder: Path) -> None:
     """Make a folder of this user's; OSError where it cannot be made, or is somebody else's."""
     folder.mkdir(mode=0o700, exist_ok=True)

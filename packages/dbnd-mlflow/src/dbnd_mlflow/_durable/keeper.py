@@ -331,7 +331,7 @@ class Keeper:
         if name in STAGES:
             self._views.forget(*args, **kwargs)
         elif name in STAGES_OF_ALL:
-            self._views.forget_created()
+            self._views.forget_all()
         args = [self._ids.translated(each) for each in args]
         kwargs = {key: self._ids.translated(each) for key, each in kwargs.items()}
         if not self._reach.is_away:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mlflow.entities import ExperimentTag, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
-from dbnd.plugins import CoreSettings
+from dbnd.plugins import CoreSettings, usable_folder
 from dbnd.tracking import (
     AccessError,
     Batch,
@@ -225,7 +225,7 @@ class MlflowTransport:
 
 def ids_folder(config: Config) -> Path:
     """Where the store's ids are kept of what was created while it was away."""
-    return config.settings(CoreSettings).journals / "mlflow"
+    return usable_folder(config.settings(CoreSettings).journals) / "mlflow"
 
 
 def _point(metric: Any) -> tuple[Any, ...]:

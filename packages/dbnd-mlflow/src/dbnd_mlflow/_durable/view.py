@@ -54,16 +54,17 @@ class Views:
             return view
 
     def forget(self, run_id: str) -> None:
-        """Forget a run."""
+        """Forget a run, if the store can be asked for it."""
         with self._lock:
-            self._views.pop(run_id, None)
+            if not is_own(run_id) or self._ids.find(run_id) is not None:
+                self._views.pop(run_id, None)
 
-    def forget_created(self) -> None:
-        """Forget what the store can be asked for."""
+    def forget_all(self) -> None:
+        """Forget all runs that the store can be asked for."""
         with self._lock:
-            for run_id in list(self._views):
-                if not is_own(run_id) or self._ids.find(run_id) is not None:
-                    del self._views[run_id]
+            known = list(self._views)
+        for run_id in known:
+            self.forget(run_id)
 
 
 _known: Final[weakref.WeakSet[Views]] = weakref.WeakSet()
