@@ -140,7 +140,13 @@ def units(session: nox.Session) -> None:
 def kills(session: nox.Session) -> None:
     """Kill clients, the tracker's server and its PostgreSQL, 50 times and more each, and look for what is lost."""
     install(session, *TEST_TOOLS)
-    run_tests(session, "packages/dbnd-tracker/tests/server/test_kills.py", "tests/test_kills.py", env={"THOROUGH": "1"})
+    run_tests(
+        session,
+        "packages/dbnd-tracker/tests/server/test_kills.py",
+        "tests/test_kills.py",
+        "tests/test_store_kills.py",
+        env={"THOROUGH": "1"},
+    )
 
 
 @nox.session
