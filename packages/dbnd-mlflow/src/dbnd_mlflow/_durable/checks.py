@@ -7,6 +7,8 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import ErrorCode
+from mlflow.protos.service_pb2 import LogMetric
+from mlflow.utils.validation import _validate_metric
 
 from .calls import code_of, is_remote
 
@@ -27,12 +29,27 @@ class Checks:
             return RestException({"error_code": code, "message": text})
         return MlflowException(text, ErrorCode.Value(code))
 
-    def checked(self, check: Callable[..., Any], *args: Any) -> Any:
-        """What MLflow's own check returns; what it raises is raised as the store would raise it."""
+    def checked(self, check: Callable[..., Any], *args: Any, needs: str = "") -> Any:
+        """What MLflow's own check returns; what it raises is raised as the store would raise it.
+
+        Args:
+            check: The check.
+            args: Its arguments.
+            needs: What a server calls the first of them, if it must not be empty.
+        """
+        if needs and self._is_remote and args[0] == "":
+            see = "See the API docs for more information about request parameters."
+            raise self.error("INVALID_PARAMETER_VALUE", f"Missing value for required parameter '{needs}'. {see}")
         try:
             return check(*args)
         except MlflowException as error:
             raise self.error(code_of(error), error.message) from None
+
+    def metric(self, metric: Any) -> None:
+        """Check a metric; what cannot be put into a request is no error of MLflow."""
+        if self._is_remote and not isinstance(metric.value, float):
+            LogMetric(value=metric.value)
+        self.checked(_validate_metric, metric.key, metric.value, metric.timestamp, metric.step, needs="key")
 
     def param(self, run_id: str, known: str | None, param: Any, *, is_batch: bool) -> None:
         """Raise what MLflow raises for a param that is ``known`` with another value."""

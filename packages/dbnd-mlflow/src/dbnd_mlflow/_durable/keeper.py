@@ -70,15 +70,15 @@ class Keeper:
     # Writes of what a run logs.
 
     def log_metric(self, run_id: str, metric: Any) -> None:
-        self._checks.checked(validation._validate_metric, metric.key, metric.value, metric.timestamp, metric.step)
+        self._checks.metric(metric)
         self._log(run_id, "log_metric", (metric,), metrics=(metric,))
 
     def log_param(self, run_id: str, param: Any) -> None:
-        param = self._checks.checked(validation._validate_param, param.key, param.value) or param
+        param = self._checks.checked(validation._validate_param, param.key, param.value, needs="key") or param
         self._log(run_id, "log_param", (param,), params=(param,))
 
     def set_tag(self, run_id: str, tag: Any) -> None:
-        tag = self._checks.checked(validation._validate_tag, tag.key, tag.value) or tag
+        tag = self._checks.checked(validation._validate_tag, tag.key, tag.value, needs="key") or tag
         self._log(run_id, "set_tag", (tag,), tags=(tag,))
 
     def log_batch(self, run_id: str, metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]) -> None:
@@ -124,6 +124,7 @@ class Keeper:
         return info or view.info()
 
     def delete_tag(self, run_id: str, key: str) -> None:
+        self._checks.checked(lambda _: None, key, needs="key")
         view = self._view(run_id)
         if view.is_known and key not in view.tags:
             raise self._checks.error("RESOURCE_DOES_NOT_EXIST", f"No tag with name: {key} in run with id {run_id}")
@@ -143,7 +144,7 @@ class Keeper:
         self._write(self._view(run_id), run_id, "log_outputs", (models,), None, lambda: body)
 
     def set_experiment_tag(self, experiment_id: str, tag: Any) -> None:
-        self._checks.checked(validation._validate_experiment_tag, tag.key, tag.value)
+        self._checks.checked(validation._validate_experiment_tag, tag.key, tag.value, needs="key")
         body = {"experiment_id": str(experiment_id), "key": tag.key, "value": tag.value}
         tag = ExperimentTag(tag.key, tag.value)
         self._write(None, str(experiment_id), "set_experiment_tag", (tag,), None, lambda: body)
@@ -279,7 +280,7 @@ class Keeper:
         return [RunTag(t.key, self._ids.translated(t.value)) if is_own(str(t.value)) else t for t in tags or ()]
 
     def create_experiment(self, name: str, artifact_location: Any = None, tags: Any = None) -> str:
-        self._checks.checked(validation._validate_experiment_name, name)
+        self._checks.checked(validation._validate_experiment_name, name, needs="name")
         return self._experiments.create(name, artifact_location, tags)
 
     def get_experiment(self, experiment_id: str) -> Any:
