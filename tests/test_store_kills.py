@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 from dbnd._journal.leftovers import find
 from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._durable.ids import FIRST_ID, is_own
+from dbnd_mlflow._reporting.store_reader import pages
 
 pytest.importorskip("dbnd_tracker")
 
@@ -31,7 +32,7 @@ POINTS = scaled(600, 20_000)
 SERVER_KILLS = scaled(2, 20)
 CLIENT_KILLS = scaled(2, 10)
 # Seconds between two points.
-PAUSE = 0.002 if THOROUGH else 0.02
+PAUSE = 0.01 if THOROUGH else 0.02
 
 pytestmark = pytest.mark.timeout(scaled(300, 7200))
 
@@ -130,7 +131,7 @@ class Lab:
         """Run a command, as another process than the clients: it knows of their stores by its configuration alone."""
         own = {name: value for name, value in self.env.items() if name != "MLFLOW_TRACKING_URI"}
         process = self.warm.dbnd(*arguments, log=self.log(), **own)
-        assert process.wait(600) == exit_code, process.output
+        assert process.wait(1200) == exit_code, process.output
         return process.output
 
     def seen(self, run_id: str) -> dict[str, Any]:
@@ -185,7 +186,8 @@ def check(lab: Lab, *, in_flight: int = 0) -> Counter[str]:
     ``in_flight`` clients were killed at any moment, in the midst of a call perhaps.
     """
     client = MlflowClient(lab.server.url)
-    stored = {run.info.run_id: run for run in client.search_runs(["0"], max_results=1000)}
+    found_runs = pages(lambda token: client.search_runs(["0"], max_results=1000, page_token=token))
+    stored = {run.info.run_id: run for run in found_runs}
     by_first = {run.data.tags[FIRST_ID]: run_id for run_id, run in stored.items()}
     found: Counter[str] = Counter()
     known = set()
