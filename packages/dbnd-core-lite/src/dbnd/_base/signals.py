@@ -49,9 +49,16 @@ class _HeldAtForks(threading.local):
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
+    def release_in_child(self) -> None:
+        """Let the child die of the signal at once: a handler of Python's would have to wait for what it does."""
+        _HeldAtForks.is_wanted = False
+        if isinstance(signal.getsignal(signal.SIGTERM), _Terminate):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self.release()
+
 
 _held: Final = _HeldAtForks()
-os.register_at_fork(before=_held.hold, after_in_parent=_held.release, after_in_child=_held.release)
+os.register_at_fork(before=_held.hold, after_in_parent=_held.release, after_in_child=_held.release_in_child)
 
 
 class _Terminate:
