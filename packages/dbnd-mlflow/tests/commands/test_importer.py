@@ -291,10 +291,10 @@ def test_a_run_of_a_task_is_brought_to_where_its_late_events_go(tracker, inner_u
         "mlflow_tracking": {"databand_tracking": True, "duplicate_tracking_to": inner_uri},
     }
     is_down = mock.patch("dbnd_tracker._embedded.EmbeddedTransport.send", side_effect=UnreachableError("it is down"))
-    with is_down, dbnd_tracking("job", conf=conf), mlflow.start_run(run_name="r"):
-        mlflow.log_metric("m", 1)
-        tags = mlflow.active_run().data.tags
     with is_down:
+        with dbnd_tracking("job", conf=conf), mlflow.start_run(run_name="r"):
+            mlflow.log_metric("m", 1)
+            tags = mlflow.active_run().data.tags
         deliver()
     assert import_() == (1, 1)
     assert reader.task_run(tags["dbnd.task_run_uid"])["name"] == "r"
