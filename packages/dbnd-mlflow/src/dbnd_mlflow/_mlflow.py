@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -26,6 +27,11 @@ def build_inner(uri: str, artifact_uri: str | None) -> Any:
     # MLflow's own, where it is wrapped in one of ours (see ``explicit``).
     builder = getattr(builder, "databand_wraps", builder)
     return builder(store_uri=uri, artifact_uri=artifact_uri)
+
+
+def is_any_of(store: Any, names: AbstractSet[str]) -> bool:
+    """Whether a store's class, or one that it is made from, has one of these names; nothing is imported for it."""
+    return any(base.__name__ in names for base in type(store).__mro__)
 
 
 def server_registry(name: str, uri: str) -> Any:

@@ -163,6 +163,27 @@ def test_the_history_of_a_run_that_is_not_sent_yet_is_complete(proxy, track, wri
     assert [m.step for m in MlflowClient().get_metric_history(run.info.run_id, "m")] == list(range(20))
 
 
+def test_the_history_is_complete_too_where_the_run_began_before_the_outage(proxy, track, writes):
+    track(proxy.url, writes)
+    client = MlflowClient()
+    run_id = client.create_run("0").info.run_id
+    proxy.refuse()
+    for step in range(3):
+        client.log_metric(run_id, "m", step, step=step)
+    assert [m.step for m in client.get_metric_history(run_id, "m")] == [0, 1, 2]
+    proxy.listen()
+    settle()
+
+
+def test_an_artifact_that_is_not_there_is_the_error_of_mlflow(proxy, track, writes, tmp_path):
+    track(proxy.url, writes)
+    proxy.refuse()
+    with mlflow.start_run(), pytest.raises(FileNotFoundError):
+        mlflow.log_artifact(str(tmp_path / "missing"))
+    proxy.listen()
+    settle()
+
+
 def test_bad_input_raises_what_the_server_raises(proxy, server, track, writes):
     track(proxy.url, writes)
     client = MlflowClient()

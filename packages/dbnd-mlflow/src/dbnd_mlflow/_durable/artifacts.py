@@ -18,7 +18,7 @@ from mlflow.utils.rest_utils import http_request
 from dbnd.tracking import Outbox
 
 from .calls import Reach, is_away
-from .ids import SPOOLED, Ids
+from .ids import Ids, spooled_root
 
 
 class Artifacts:
@@ -47,6 +47,7 @@ class Artifacts:
 
     def log(self, root: str, local_file: str, artifact_path: str | None) -> None:
         """Send a file to an artifact root, or keep it; MLflow's own error where neither can be done."""
+        Path(local_file).stat()  # raises for a file that is not there, as opening it does in MLflow
         is_there = not (self._outbox.unsent or self._reach.is_away)
         if self._is_direct and is_there and self._sent(root, local_file, artifact_path):
             return
@@ -78,9 +79,10 @@ class Artifacts:
 
     def real_root(self, root: str) -> str | None:
         """The store's own name of an artifact root; None while there is none."""
-        if not root.startswith(SPOOLED):
+        found = spooled_root(root)
+        if found is None:
             return root
-        own, _, below = root.removeprefix(SPOOLED).partition("/artifacts")
+        own, below = found
         real = self._ids.find(own)
         if real is None:
             return None
@@ -89,7 +91,7 @@ class Artifacts:
 
     def deliver(self) -> None:
         """Deliver what waits, before artifacts are listed or read; within bounds."""
-        self._reach.has_delivered(longest=300.0)
+        self._reach.has_delivered()
 
     def _spool(self, file: Path) -> Path | None:
         """A copy of a file; None where the spool is full. The user may change the file."""

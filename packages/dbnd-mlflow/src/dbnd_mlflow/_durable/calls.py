@@ -40,6 +40,8 @@ STAGES_OF_ALL: Final = frozenset({"delete_experiment", "restore_experiment", "_h
 # Words in the names of methods that read or change what runs have logged, and of others.
 _OF_RUNS: Final = ("run", "metric", "param", "tag", "model", "input", "output", "history", "dataset")
 _APART: Final = ("experiment", "trace", "registered", "version", "webhook", "scorer", "async")
+# Seconds that a read waits at most for a store that takes what was logged before.
+_LONGEST: Final = 300.0
 # Seconds that a request may take, for the calls of this thread; None for MLflow's own time-outs and retries.
 _seconds: Final[ContextVar[float | None]] = ContextVar("_seconds", default=None)
 
@@ -131,9 +133,9 @@ class Reach:
             raise
         self._away_until = 0.0
 
-    def has_delivered(self, longest: float) -> bool:
+    def has_delivered(self) -> bool:
         """Deliver what waits, each time at most the time-out for the next of it; whether nothing does any more."""
-        return not self._outbox.unsent or self._outbox.flush(self.timeout, longest=longest)
+        return not self._outbox.unsent or self._outbox.flush(self.timeout, longest=_LONGEST)
 
 
 def code_of(error: BaseException) -> str:

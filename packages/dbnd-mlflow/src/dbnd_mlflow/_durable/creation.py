@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from mlflow.entities import ExperimentTag, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from dbnd.tracking import BusyError
 
 from .calls import is_away, is_refused_access
 from .ids import FIRST_ID, OWN_ID, Ids, UncreatedError
-from .view import RUN_NAME
 
 OnCreated = Callable[[str, str, Any, dict[str, str]], object]
 
@@ -87,7 +87,7 @@ class Creation:
                 found[0]
                 if found
                 else store.create_run(
-                    experiment_id, user_id, start_time, [*given, RunTag(FIRST_ID, own_id)], tags[RUN_NAME]
+                    experiment_id, user_id, start_time, [*given, RunTag(FIRST_ID, own_id)], tags[MLFLOW_RUN_NAME]
                 )
             )
             self._on_created(tracker, own_id, run, tags)

@@ -71,6 +71,8 @@ def kept_points(waiting: Iterable[Any], run_id: str, key: str, expected: int) ->
 
     found, events_of_run = [], 0
     for record in waiting:
+        if record.trouble:  # it is damaged, or cannot be read: nobody knows whose it is
+            return None
         if record.call != POINTS:
             events_of_run += record.body.get("run_id") == run_id
             continue

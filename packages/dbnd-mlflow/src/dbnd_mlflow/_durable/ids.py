@@ -45,6 +45,12 @@ class UncreatedError(DatabandError):
         self.is_refused = is_refused
 
 
+def spooled_root(root: str) -> tuple[str, str] | None:
+    """The id of ours in an artifact root, and the folder below that run's artifacts; None for a root of the store's."""
+    own, _, below = root.removeprefix(SPOOLED).partition("/artifacts")
+    return (own, below) if root.startswith(SPOOLED) else None
+
+
 def new_id() -> str:
     """A new id of ours."""
     return uuid.UUID(int=uuid.uuid4().int & ~(0xF << 76) | 8 << 76).hex

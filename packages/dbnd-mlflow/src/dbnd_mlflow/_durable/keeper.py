@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from mlflow.entities import ExperimentTag, RunStatus, RunTag
 from mlflow.utils import validation
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from mlflow.utils.name_utils import _generate_random_name
 
 from dbnd.tracking import BusyError, Outbox
@@ -22,10 +23,7 @@ from .checks import Checks
 from .creation import CREATE_RUN, Creation
 from .experiments import Experiments
 from .ids import FIRST_ID, SPOOLED, Ids, UncreatedError, is_own, new_id
-from .view import RUN_NAME, RunView, Views, new_run
-
-# Seconds that a read waits at most for a store that takes what was logged before.
-_LONGEST: Final = 300.0
+from .view import RunView, Views, new_run
 
 
 class Keeper:
@@ -233,7 +231,7 @@ class Keeper:
                     raise
             else:
                 hide(run)
-                self._views.put(run.info.run_id, RunView(run.info.run_id, run))
+                self._views.put(run.info.run_id, RunView(run.info.run_id, run)).kept = 0
                 return run
         return self._create_later(own, experiment_id, user_id, start_time, tags or (), run_name)
 
@@ -244,13 +242,13 @@ class Keeper:
             tag.key: tag.value
             for tag in (self._checks.checked(validation._validate_tag, t.key, t.value) or t for t in tags)
         }
-        if name and given.get(RUN_NAME, name) != name:
+        if name and given.get(MLFLOW_RUN_NAME, name) != name:
             text = (
                 "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
-                f"(run_name='{name}', mlflow.runName='{given[RUN_NAME]}')."
+                f"(run_name='{name}', mlflow.runName='{given[MLFLOW_RUN_NAME]}')."
             )
             raise self._checks.error("INVALID_PARAMETER_VALUE", text)
-        given[RUN_NAME] = name or given.get(RUN_NAME) or _generate_random_name()
+        given[MLFLOW_RUN_NAME] = name or given.get(MLFLOW_RUN_NAME) or _generate_random_name()
         body: dict[str, Any] = {
             "own_id": own,
             "experiment_id": experiment_id,
@@ -294,7 +292,7 @@ class Keeper:
     def get_run(self, run_id: str) -> Any:
         view = self._views.get(run_id)
         answers = view is not None and view.is_known
-        if not (answers and self._reach.is_away) and self._has_delivered():
+        if not (answers and self._reach.is_away) and self._reach.has_delivered():
             try:
                 with self._reach.asking():
                     run = hide(self._inner.get_run(self._creation.real(self._inner, run_id)))
@@ -317,7 +315,7 @@ class Keeper:
 
     def get_metric_history(self, run_id: str, metric_key: str, *args: Any, **kwargs: Any) -> Any:
         view = self._views.get(run_id)
-        if self._reach.is_away or not self._has_delivered():
+        if self._reach.is_away or not self._reach.has_delivered():
             kept = None if view is None else view.kept
             points = None if kept is None else events.kept_points(self._outbox.waiting(), run_id, metric_key, kept)
             if points is not None:
@@ -328,7 +326,7 @@ class Keeper:
     def forward(self, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Make any other call, after delivery of what it may have to see."""
         if sees_runs(name) or name in STAGES_OF_ALL:
-            self._has_delivered()
+            self._reach.has_delivered()
         if name in STAGES:
             self._views.forget(*args, **kwargs)
         elif name in STAGES_OF_ALL:
@@ -339,10 +337,6 @@ class Keeper:
             return hide(function(self._inner, *args, **kwargs))
         with within(self._reach.timeout):
             return hide(function(self._inner, *args, **kwargs))
-
-    def _has_delivered(self) -> bool:
-        """Deliver what waits, within bounds; whether nothing does any more."""
-        return self._reach.has_delivered(_LONGEST)
 
 
 def _run_of(own_id: str, experiment_id: str, user_id: str, start_time: int, tags: dict[str, str], **_: object) -> Any:

@@ -22,12 +22,12 @@ from dbnd.tracking import (
     monotonic,
 )
 
-from .._mlflow import build_inner
+from .._mlflow import build_inner, is_any_of
 from . import events
 from .artifacts import upload
 from .calls import code_of, is_away, is_refused_access, is_too_large, made_patient, reason_of, was_reached, within
 from .creation import Creation, OnCreated
-from .ids import SPOOLED, Ids, UncreatedError
+from .ids import Ids, UncreatedError, spooled_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,7 +167,7 @@ class MlflowTransport:
 
     def _without_taken(self, store: Any, run_id: str, metrics: list[Any]) -> list[Any]:
         """The points that a file store does not have yet: it takes a point twice, and the other stores do not."""
-        if not self._is_doubtful or "FileStore" not in {base.__name__ for base in type(store).__mro__}:
+        if not (self._is_doubtful and is_any_of(store, {"FileStore"})):
             return metrics
         keys = dict.fromkeys(metric.key for metric in metrics)
         taken = {(key, _point(metric)) for key in keys for metric in store.get_metric_history(run_id, key)}
@@ -208,8 +208,8 @@ class MlflowTransport:
             if self._is_doubtful:  # sent and removed, and not acknowledged before the process ended
                 return
             raise RefusedError(f"its copy {spooled} is gone")
-        if root.startswith(SPOOLED):
-            own, _, below = root.removeprefix(SPOOLED).partition("/artifacts")
+        if (found := spooled_root(root)) is not None:
+            own, below = found
             root = f"{store.get_run(self._real(store, own)).info.artifact_uri}{below}"
         upload(root, self._uri, spooled, artifact_path, self._seconds(), name)
         spooled.unlink(missing_ok=True)

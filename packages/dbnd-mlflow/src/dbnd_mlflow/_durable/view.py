@@ -13,10 +13,10 @@ from typing import Any, Final
 from mlflow.entities import Param, Run, RunData, RunInfo, RunStatus, RunTag
 from mlflow.protos.service_pb2 import Run as RunMessage
 from mlflow.protos.service_pb2 import RunInfo as InfoMessage
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from .ids import Ids, is_own
 
-RUN_NAME: Final = "mlflow.runName"
 # Runs that are remembered, by what was last asked or logged.
 _MAX_VIEWS: Final = 1_000
 
@@ -121,7 +121,7 @@ class RunView:
             self.params.setdefault(param.key, str(param.value))
         for tag in tags:
             self.tags[tag.key] = str(tag.value)
-            if tag.key == RUN_NAME:
+            if tag.key == MLFLOW_RUN_NAME:
                 self._message.run_name = self.tags[tag.key]
 
     def update(self, status: Any, end_time: int | None, name: str | None) -> None:
@@ -131,7 +131,7 @@ class RunView:
         if end_time is not None:
             self._message.end_time = end_time
         if name:
-            self.tags[RUN_NAME] = self._message.run_name = name
+            self.tags[MLFLOW_RUN_NAME] = self._message.run_name = name
 
     def info(self) -> Any:
         """MLflow's information on the run."""
@@ -157,7 +157,7 @@ def new_run(run_id: str, experiment_id: str, user: str, start: int, tags: dict[s
             start_time=start,
             artifact_uri=artifact_uri,
             lifecycle_stage="active",
-            run_name=tags.get(RUN_NAME, ""),
+            run_name=tags.get(MLFLOW_RUN_NAME, ""),
         )
     )
     for key, value in tags.items():

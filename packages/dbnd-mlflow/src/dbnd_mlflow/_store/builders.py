@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from .._mlflow import build_inner, server_registry
+from .._mlflow import build_inner, is_any_of, server_registry
 from .._uri import is_composite_uri, parse_composite_uri
 from .store import DatabandStore
 
@@ -115,7 +115,7 @@ def _build(uri: str, artifact_uri: str | None) -> Any:
     if _finds_requirements():
         return plain
     inner = _durable(plain, uri)
-    is_near = any(base.__name__ in _NEAR for base in type(plain).__mro__)
+    is_near = is_any_of(plain, _NEAR)
     reporter = _reporter(uri, lambda: inner, is_near=is_near)
     store = DatabandStore(inner, reporter, (tracking_store, (uri, artifact_uri)))
     queue: Any = getattr(plain, "_async_logging_queue", None)
