@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -28,6 +30,24 @@ def in_children(function: Callable[[], None]) -> Callable[[], None]:
     """Have ``function`` called in every forked child; a decorator."""
     os.register_at_fork(after_in_child=function)
     return function
+
+
+@in_children
+def _forget_unfinished_imports() -> None:
+    """Import anew what a thread of the parent was importing.
+
+    Each module has a lock while it is imported. A child inherits those of threads that it does not have: Python itself
+    would wait for them for good. Our senders import in the background, and MLflow
+    looks for optional modules in most of its calls.
+    """
+    locks = importlib._bootstrap._module_locks  # type: ignore[attr-defined]  # noqa: SLF001  nothing public knows
+    for name, reference in list(locks.items()):
+        lock = reference()
+        if lock is not None and lock.owner not in {None, threading.get_ident()}:
+            del locks[name]
+            spec = getattr(sys.modules.get(name), "__spec__", None)
+            if getattr(spec, "_initializing", False):
+                del sys.modules[name]
 
 
 @in_children
