@@ -37,6 +37,12 @@ def test_a_cell_keeps_its_line_breaks_for_the_table_to_show() -> None:
     assert cell_text("x" * 11, 10) == "x" * 9 + "…"
 
 
+def test_a_cell_shows_four_digits_of_a_number() -> None:
+    assert [cell_text(value) for value in (1 / 3, 0.1 + 0.2, 12, "0.123456", "NaN")] == [
+        *("0.3333", "0.3", "12", "0.123456", "NaN"),
+    ]
+
+
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "//host", "http://[", 5, None])
 def test_only_addresses_of_the_web_become_links(url: object) -> None:
     assert web_url(url) is None

@@ -10,7 +10,17 @@ from dbnd._journal.folders import usable_folder
 from dbnd._terminal import console
 from dbnd._terminal.html import web_url
 from dbnd._terminal.logs import clean_logs
-from dbnd._terminal.text import Shown, did_you_mean, duration, first_problem, parse_duration, plain, together, width
+from dbnd._terminal.text import (
+    Shown,
+    did_you_mean,
+    duration,
+    first_problem,
+    number,
+    parse_duration,
+    plain,
+    together,
+    width,
+)
 
 __all__ = [
     "SQLITE",
@@ -24,6 +34,7 @@ __all__ = [
     "mask_text",
     "mask_url",
     "mask_value",
+    "number",
     "parse_duration",
     "plain",
     "script_name",

@@ -285,6 +285,13 @@ def test_help_of_dbnd_imports_nothing_heavy(cold_python):
     assert "config" in done.stdout
 
 
+@pytest.mark.parametrize("command", [[], ["config"], ["runs"], ["tracker"], ["tracker", "token"], ["mlflow"]])
+def test_a_group_alone_shows_its_help(dbnd, command):
+    done = dbnd(*command)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == dbnd(*command, "--help").stdout
+
+
 def test_an_unknown_command_is_a_usage_error(dbnd):
     done = dbnd("nothing")
     assert done.returncode == 2

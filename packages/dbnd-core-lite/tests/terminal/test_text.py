@@ -127,6 +127,9 @@ def test_numbers_and_durations():
     assert [number(value) for value in (0.1 + 0.2, 12, 1e-9, float("nan"), 10**30, True, "a\nb")] == [
         *("0.3", "12", "1e-09", "nan", "1e+30", "True", r"a\nb"),
     ]
+    assert [number(value) for value in (2 / 3, -1234.56, 9999.6, 12345.678, 2.5e12)] == [
+        *("0.6667", "-1235", "10000", "12346", "2.5e+12"),
+    ]
     assert number(10**400) == "inf"
     assert [duration(seconds) for seconds in (-1, 0.26, 59.9, 245, 7380)] == ["0ms", "260ms", "59s", "4m 05s", "2h 03m"]
 

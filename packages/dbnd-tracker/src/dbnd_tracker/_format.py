@@ -7,7 +7,7 @@ import re
 from datetime import datetime, timedelta
 from typing import Final
 
-from dbnd.plugins import duration
+from dbnd.plugins import duration, number
 
 _CLASS: Final = re.compile(r"<class '([^']+)'>")
 
@@ -33,8 +33,11 @@ def value_text(value: object, longest: int = 200) -> str:
 
 
 def cell_text(value: object, longest: int = 200) -> str:
-    """A value for a table in the terminal, which shows line breaks as such, cut to ``longest`` characters."""
-    return _cut(_text(value), longest)
+    """A value for a table in the terminal, which shows line breaks as such, cut to ``longest`` characters.
+
+    Numbers have four digits that count.
+    """
+    return _cut(number(value) if isinstance(value, float) else _text(value), longest)
 
 
 def _text(value: object) -> str:

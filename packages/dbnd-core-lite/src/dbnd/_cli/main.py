@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from importlib import import_module
+from typing import Final
 
 import click
 from click.shell_completion import get_completion_class
@@ -19,6 +20,12 @@ from dbnd._context.hooks import Command
 from dbnd._context.plugins import plugins
 from dbnd._terminal import console
 from dbnd._terminal.text import did_you_mean, plain
+
+
+# What click raises for a group without a command; before 8.2, it prints the help itself.
+_NO_ARGUMENTS: Final[tuple[type[click.UsageError], ...]] = tuple(
+    filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)])
+)
 
 
 def add_common_options(command: click.Command) -> None:
@@ -119,6 +126,10 @@ def main() -> None:
         # Not standalone, click returns the code of ctx.exit() and leaves errors to us.
         code = cli.main(prog_name="dbnd", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
+    except _NO_ARGUMENTS as error:
+        assert error.ctx is not None, "it is raised for a group"
+        console.result(plain(error.ctx.get_help(), lines=True))
+        sys.exit(0)
     except click.ClickException as error:
         console.error(_sentence(error))
         sys.exit(error.exit_code)

@@ -120,13 +120,14 @@ def capitalised(text: str) -> str:
 
 
 def number(value: object) -> str:
-    """A value of a metric: a number with five digits that count, anything else as a line of text."""
+    """A value of a metric: a number with four digits that count, anything else as a line of text."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return plain(str(value))
     if isinstance(value, int) and abs(value) < _LONGEST_INT:
         return str(value)
     try:
-        return f"{value:.5g}"
+        # What is longer before its point has all digits there: 12346 is read more easily than 1.235e+04.
+        return f"{value:.0f}" if 9999.5 <= abs(value) < _LONGEST_INT else f"{value:.4g}"
     except OverflowError:  # an int beyond the floats
         return "inf" if value > 0 else "-inf"
 
