@@ -21,7 +21,6 @@ from dbnd._context.plugins import plugins
 from dbnd._terminal import console
 from dbnd._terminal.text import did_you_mean, plain
 
-
 # What click raises for a group without a command; before 8.2, it prints the help itself.
 _NO_ARGUMENTS: Final[tuple[type[click.UsageError], ...]] = tuple(
     filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)])
@@ -127,8 +126,7 @@ def main() -> None:
         code = cli.main(prog_name="dbnd", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except _NO_ARGUMENTS as error:
-        assert error.ctx is not None, "it is raised for a group"
-        console.result(plain(error.ctx.get_help(), lines=True))
+        console.result(plain(error.format_message(), lines=True))
         sys.exit(0)
     except click.ClickException as error:
         console.error(_sentence(error))
