@@ -28,6 +28,8 @@ _LOOKS: Final = {
     LOST: "stopped",
 }
 _CHARACTERS_OF_A_UID: Final = 8
+_FOUR_DIGITS: Final = 1_000
+_MILLION: Final = 1_000_000
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _FILES: Final = {
     path.name: path.read_bytes()
@@ -48,9 +50,10 @@ def _make_templates() -> Environment:
     )
     environment.filters |= {
         "time": time_element,
+        "ago": ago_element,
         "duration": duration_text,
         "value": value_text,
-        "number": number_text,
+        "number": number_element,
         "web_url": web_url,
         "look": state_look,
         "anchor": anchor,
@@ -114,6 +117,13 @@ def time_element(time: datetime | None) -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(_iso(time), _time_text(time))
 
 
+def ago_element(time: datetime | None) -> Markup:
+    """``time`` in UTC, in an element that scripts turn into how long ago it was, with local time in its title."""
+    if time is None:
+        return Markup()
+    return Markup('<time class="ago" datetime="{}">{}</time>').format(_iso(time), _time_text(time))
+
+
 def elapsed_element(start: datetime | None, end: datetime | None, state: str | None) -> Markup:
     """How long something took; of what goes on since when, in an element in which scripts count."""
     if start is not None and end is None and is_live(state) and state != LOST:
@@ -122,8 +132,18 @@ def elapsed_element(start: datetime | None, end: datetime | None, state: str | N
 
 
 def number_text(value: object) -> str:
-    """A value of a metric, numbers to six significant digits."""
-    return f"{value:.6g}" if isinstance(value, float) else value_text(value)
+    """A value of a metric, numbers to four significant digits, of large ones all before the point."""
+    if not isinstance(value, float):
+        return value_text(value)
+    return f"{value:.0f}" if _FOUR_DIGITS <= abs(value) < _MILLION else f"{value:.4g}"
+
+
+def number_element(value: object) -> Markup:
+    """A value of a metric, numbers to four significant digits, with all of them in the title."""
+    text = number_text(value)
+    if not isinstance(value, float) or float(text) == value:
+        return Markup("{}").format(text)
+    return Markup('<span title="{}">{}</span>').format(value, text)
 
 
 def static_url(name: str) -> str:

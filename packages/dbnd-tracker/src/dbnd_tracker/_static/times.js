@@ -17,17 +17,35 @@ export function duration(seconds) {
   return `${Math.floor(minutes / 60)}h ${two(minutes % 60)}m`;
 }
 
-/** Show every time below `root` in local time; the title keeps UTC. */
+const UNITS = [["min", 60], ["h", 3600], ["d", 86_400], ["weeks", 604_800], ["months", 2_629_800], ["years", 31_557_600]];
+
+/** How long ago something was: 20 s ago, 5 min ago, 3 weeks ago; of each unit at least two, but for the smallest. */
+export function ago(milliseconds) {
+  const seconds = milliseconds / 1000;
+  if (seconds < 5) return "just now";
+  const [unit, size] = UNITS.findLast(([name, size]) => seconds >= size * (name === "min" ? 1 : 2)) ?? ["s", 1];
+  return `${Math.floor(seconds / size)} ${unit} ago`;
+}
+
+/** Show every time below `root` in local time; the title keeps UTC, and of a time shown as long ago says all. */
 export function localize(root) {
   for (const element of root.querySelectorAll("time[datetime]")) {
-    if (!element.title) element.title = element.textContent;
-    element.textContent = localTime(Date.parse(element.dateTime));
+    const local = localTime(Date.parse(element.dateTime));
+    if (element.classList.contains("ago")) element.title = local;
+    else {
+      if (!element.title) element.title = element.textContent;
+      element.textContent = local;
+    }
   }
 }
 
-/** Count on what goes on below `root`. */
+/** Count on what goes on, and what was, below `root`. */
 export function tick(root) {
   const now = Date.now();
+  for (const element of root.querySelectorAll("time.ago")) {
+    const text = ago(now - Date.parse(element.dateTime));
+    if (element.textContent !== text) element.textContent = text;
+  }
   for (const element of root.querySelectorAll(".elapsed[data-since]")) {
     const text = duration(Math.max(now - Date.parse(element.dataset.since), 0) / 1000);
     if (element.textContent !== text) element.textContent = text;
