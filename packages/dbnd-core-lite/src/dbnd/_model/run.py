@@ -165,6 +165,11 @@ class Run:
         return self.uid if self.parent is None else self.parent.root_run_uid
 
     @property
+    def place(self) -> str | None:
+        """The ``address``, by the name that scripts know it by."""
+        return self.address
+
+    @property
     def dag_id(self) -> str:
         """The name under which attempt uids are derived."""
         return f"DBND_RUN.{self.job_name}" if self.cmd_name == "run" else self.job_name
