@@ -8,7 +8,11 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+import click
 import pytest
+
+from dbnd._cli.parameters import parse, task_command
+from dbnd._run.task import Task
 
 TASKS = '''
 import sys, time
@@ -110,6 +114,44 @@ def test_parameters_are_converted_by_their_types(run, server):
     assert params["n"] == "4"
     assert params["names"] == "['a', 'b']"
     assert bodies(server, "log_metrics")[0]["metrics_info"][0]["metric"]["value"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["--sizes", "2", "--sizes", "4"], ([2, 4], None, None, ())),
+        (["--sizes", "[2, 4]", "--names", "a"], ([2, 4], ["a"], None, ())),
+        (["--names", '["a", "b"]', "--names", "c"], ([1], ['["a", "b"]', "c"], None, ())),
+        (["--either", "3", "--pair", "1", "--pair", "x"], ([1], None, 3, (1, "x"))),
+        (["--either", "3", "--either", "4", "--pair", '[1, "x"]'], ([1], None, [3, 4], (1, "x"))),
+        (["--sizes=2", "--sizes=4"], ([2, 4], None, None, ())),
+    ],
+)
+def test_a_list_is_given_by_repetition_or_as_json(words, given):
+    def several(sizes: list[int] = [1], names: list[str] | None = None, either: int | list[int] | None = None,  # noqa: B006
+                pair: tuple[int, str] | tuple[()] = ()):  # fmt: skip
+        ...
+
+    assert parse(task_command(Task(several), "t"), words) == {
+        name: value
+        for name, value in zip(("sizes", "names", "either", "pair"), given, strict=True)
+        if any(word.startswith(f"--{name}") for word in words)
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["2", "x"], "it takes list[int], not '2, x': input should be a valid integer"),
+        (["x"], "it takes list[int], not 'x': input should be a valid integer"),
+        (['[2, "x"]'], "not '[2, \"x\"]': input should be a valid integer"),
+    ],
+)
+def test_a_bad_value_of_a_list_is_named(words, sentence):
+    def several(sizes: list[int]): ...
+
+    with pytest.raises(click.BadParameter, match=re.escape(sentence)):
+        parse(task_command(Task(several), "t"), [text for word in words for text in ("--sizes", word)])
 
 
 def test_options_of_dbnd_may_stand_behind_those_of_the_task(run, server):
@@ -263,6 +305,7 @@ def test_help_of_a_task_lists_its_parameters(dbnd):
         assert text in done.stdout
     assert re.search(r"^Parameters of tasks\.main:$", done.stdout, re.MULTILINE)
     assert re.search(r"^  --rate float +\[default: 0\.5\]$", done.stdout, re.MULTILINE)
+    assert """[default: []] Repeat it, or give '["a", "b"]'.""" in " ".join(done.stdout.split())
     assert dbnd("run").returncode == 2
 
 

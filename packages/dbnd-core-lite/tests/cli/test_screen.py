@@ -43,6 +43,26 @@ def train(epochs: int = 4, fail: bool = False):
         raise ValueError("the data is bad")
 
 @task
+def read(n: int):
+    log_metrics({"rows": n, "mean": 1 / n})
+    if n == 3:
+        raise KeyError("column")
+
+@task
+def reads():
+    for n in (3, 6):
+        try:
+            read(n)
+        except KeyError:
+            print("skipped")
+    nested()
+
+@task
+def nested():
+    log_metric("rows", 1)
+    read(3)
+
+@task
 def short():
     log_metric("rows", 12)
 
@@ -162,8 +182,8 @@ def test_success(tracked):
     dbnd: Run bold_curie succeeded after TIME.
       tasks    3 succeeded
       params   epochs=4  fail=False  load.path=data.csv  fit.epochs=4
-      metrics  loss      0.125  min 0.125  max 1  █▄▂▁
-               accuracy  0.875  min 0  max 0.875  ▁▅▇█
+      metrics  loss      0.125  min 0.125  max 1      █▄▂▁
+               accuracy  0.875  min 0      max 0.875  ▁▅▇█
       tracked  http://HOST/app/jobs/train/UID
     """)
     assert shown.has_whole_screen
@@ -185,10 +205,34 @@ def test_failure(tracked):
     ValueError: the data is bad
     dbnd: error: Run bold_curie failed after TIME: ValueError: the data is bad
       tasks    2 succeeded, 1 failed
+      failed   train  ValueError: the data is bad
       params   epochs=4  fail=True  load.path=data.csv  fit.epochs=4
-      metrics  loss      0.125  min 0.125  max 1  █▄▂▁
-               accuracy  0.875  min 0  max 0.875  ▁▅▇█
+      metrics  loss      0.125  min 0.125  max 1      █▄▂▁
+               accuracy  0.875  min 0      max 0.875  ▁▅▇█
       tracked  http://HOST/app/jobs/train/UID
+    """)
+
+
+def test_failed_tasks_and_metrics_by_task(tracked):
+    shown = tracked("tasks.reads", columns=250)
+    assert shown.end() == 10
+    lines = normalised(shown.lines)
+    start = lines.index("  tasks    4 failed, 1 succeeded")
+    assert lines[start + 1 : -1] == lines_of("""
+      failed   read    KeyError: 'column'
+               read_3  KeyError: 'column'
+      params   read.n=3  read_2.n=6  read_3.n=3
+      metrics  read
+                 rows  3       min 3       max 3
+                 mean  0.3333  min 0.3333  max 0.3333
+               read_2
+                 rows  6       min 6       max 6
+                 mean  0.1667  min 0.1667  max 0.1667
+               nested
+                 rows  1       min 1       max 1
+               read_3
+                 rows  3       min 3       max 3
+                 mean  0.3333  min 0.3333  max 0.3333
     """)
 
 
@@ -254,6 +298,7 @@ def test_long_values_on_a_narrow_terminal(terminal, free_port):
     (warned,) = [place for place, line in enumerate(lines) if line.endswith("events are not delivered,")]
     assert lines[warned + 1].startswith("  because the tracker")
     start = lines.index("  tasks    1 failed")
+    assert lines.pop(start + 1).startswith("  failed   long  ValueError: cannot read ")
     (failed,) = [place for place, line in enumerate(lines) if line.startswith("dbnd: error:")]
     headline = " ".join(line.strip() for line in lines[failed:start])
     assert re.fullmatch(r"dbnd: error: Run bold_curie failed after .*: ValueError: cannot read the .*…", headline)
@@ -296,8 +341,8 @@ def test_piped_output(dbnd, server):
     dbnd: Run bold_curie succeeded after TIME.
       tasks    3 succeeded
       params   epochs=4  fail=False  load.path=data.csv  fit.epochs=4
-      metrics  loss      0.125  min 0.125  max 1  █▄▂▁
-               accuracy  0.875  min 0  max 0.875  ▁▅▇█
+      metrics  loss      0.125  min 0.125  max 1      █▄▂▁
+               accuracy  0.875  min 0      max 0.875  ▁▅▇█
       tracked  http://HOST/app/jobs/train/UID
     """)
 
@@ -382,7 +427,7 @@ def test_an_interrupted_run_gives_the_terminal_back(tracked, key):
         shown.type(key)
     else:
         shown.process.signal(signal.SIGTERM)
-    assert shown.end() == 10
+    assert shown.end() == (130 if key else 10)
     assert shown.has_whole_screen
     assert has("bold_curie was cancelled", "  tasks    2 cancelled, 1 succeeded")(shown.lines)
     assert not has("└─ ● fit")(shown.lines)

@@ -287,3 +287,13 @@ def test_runs_are_completed(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert completed(uids[1]) == [uids[1]]
     monkeypatch.setenv("DBND__CORE__DATABAND_URL", "http://127.0.0.1:9")
     assert completed("") == []
+
+
+def test_ctrl_c_at_a_question_is_no_answer(embedded: Any, terminal: Any) -> None:
+    shown = terminal("runs", "delete", "young", columns=200)
+    shown.wait_for(lambda lines: any("for good? [y/N]" in line for line in lines))
+    shown.type(b"\x03")
+    assert shown.end() == 130
+    assert shown.lines[-1] == "dbnd: error: Interrupted."
+    assert "young" in names()
+    del embedded

@@ -120,7 +120,7 @@ def completion(shell: str) -> None:
 
 
 def main() -> None:
-    """Run the command line and exit with its code: 0, 1 trouble, 2 usage, 8 configuration, 10 run failed."""
+    """Run the command and exit with its code: 0, 1 trouble, 2 usage, 8 configuration, 10 run failed, 130 Ctrl-C."""
     try:
         # Not standalone, click returns the code of ctx.exit() and leaves errors to us.
         code = cli.main(prog_name="dbnd", standalone_mode=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import click
 from click.core import ParameterSource
@@ -23,6 +24,9 @@ def task_command(task: Task, target: str) -> click.Command:
         # A switch may be given without a value.
         switch: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if task.types[name] is bool else {}
         is_required = param.default is inspect.Parameter.empty
+        example = _example(task.types[name])
+        notes = [] if is_required else [f"[default: {param.default!r}]"]
+        notes += [f"Repeat it, or give {example}."] if example else []
         params.append(
             click.Option(
                 [*dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")), name],
@@ -30,7 +34,8 @@ def task_command(task: Task, target: str) -> click.Command:
                 callback=_converter(task.types[name]),
                 metavar=type_name(task.types[name]),
                 required=is_required,
-                help=None if is_required else f"[default: {param.default!r}]",
+                multiple=bool(example),
+                help=" ".join(notes) or None,
                 **switch,
             )
         )
@@ -51,26 +56,51 @@ def parse(command: click.Command, words: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _converter(annotation: Any) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """A callback that converts text by pydantic; lists, dicts and models are given as JSON."""
+def _example(annotation: Any) -> str:
+    """How several values are given at once, for a type that holds several; empty for any other."""
+    kind, of = get_origin(annotation) or annotation, get_args(annotation)
+    if kind is Annotated:
+        return _example(of[0])
+    if kind in {Union, UnionType}:
+        return next(filter(None, map(_example, of)), "")
+    if not (isinstance(kind, type) and issubclass(kind, Collection)) or issubclass(kind, str | bytes | Mapping):
+        return ""
+    return '\'["a", "b"]\'' if of[:1] == (str,) else "'[2, 4]'"
 
-    def convert(_: click.Context, param: click.Parameter, text: str | None) -> Any:
+
+def _converter(annotation: Any) -> Callable[[click.Context, click.Parameter, str | tuple[str, ...] | None], Any]:
+    """A callback that converts text by pydantic; dicts and models are given as JSON, and lists may be."""
+
+    def convert(_: click.Context, param: click.Parameter, given: str | tuple[str, ...] | None) -> Any:
         from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-        if text is None:
+        if not given and given != "":
             return None
         takes = f"it takes {type_name(annotation)}"
         try:
             adapter = TypeAdapter(annotation)
         except PydanticSchemaGenerationError:
             raise click.BadParameter(f"{takes}, and no text can give that.") from None
-        try:
-            return adapter.validate_python(text)
-        except ValidationError as error:
-            reason = first_problem(error)[1]
-        try:
-            return adapter.validate_json(text)
-        except ValidationError:
-            raise click.BadParameter(f"{takes}, not {param_text(param.name or '', text)!r}: {reason}.") from None
+        errors = []
+        for is_json, value in _readings(given):
+            try:
+                return adapter.validate_json(value) if is_json else adapter.validate_python(value)
+            except ValidationError as error:
+                errors.append(error)
+        shown = given if isinstance(given, str) else ", ".join(given)
+        # A single value that is no JSON list was meant as one of a list, which is tried second.
+        reason = first_problem(errors[len(errors) == 3])[1]
+        raise click.BadParameter(f"{takes}, not {param_text(param.name or '', shown)!r}: {reason}.")
 
     return convert
+
+
+def _readings(given: str | tuple[str, ...]) -> list[tuple[bool, Any]]:
+    """What may have been meant, as whether it is JSON and the value; several texts are given for a list."""
+    if isinstance(given, str):
+        return [(False, given), (True, given)]
+    alone = given[0] if len(given) == 1 else None
+    whole = [] if alone is None else [(False, alone)]
+    if alone is not None and alone.lstrip().startswith("["):
+        whole.insert(0, (True, alone))
+    return [*whole, (False, list(given)), (True, f"[{','.join(given)}]")]

@@ -31,6 +31,7 @@ from dbnd._terminal import console
 from dbnd._terminal.text import plain
 
 RUN_FAILED: Final = 10
+INTERRUPTED: Final = 130
 
 
 def _complete_target(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -65,7 +66,7 @@ def run(
     TARGET is package.module.task, path/to/file.py::task, or a name registered by an installed package. Parameters of
     the task follow as --name VALUE.
 
-    Exit codes: 0 success, 10 the run failed, 8 configuration, 2 usage.
+    Exit codes: 0 success, 10 the run failed, 8 configuration, 2 usage, 130 Ctrl-C.
     """
     if help_ or target is None:
         _show_help(ctx, target)
@@ -84,7 +85,7 @@ def run(
         with shown(progress):
             failure = _execute(context, tracked_run, task, arguments)
     tell_end(progress, failure)
-    ctx.exit(0 if failure is None else RUN_FAILED)
+    ctx.exit(0 if failure is None else INTERRUPTED if isinstance(failure, KeyboardInterrupt) else RUN_FAILED)
 
 
 def _load(target: str) -> Task:

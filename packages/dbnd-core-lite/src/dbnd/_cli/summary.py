@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from dbnd._base.clock import utc_now
 from dbnd._base.masking import mask_text
 from dbnd._cli.live import look
-from dbnd._model.run import RunState
+from dbnd._model.run import RunState, TaskRunState
 from dbnd._terminal import console
 from dbnd._terminal.text import Shown, cut, duration, number, pad, plain, sparkline, together, width
 from dbnd._tracking.outbox import others_than
@@ -62,6 +62,9 @@ def _parts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
     """Labels, each with its lines."""
     tasks = list(progress.tasks.values())
     yield "tasks", [_count(progress)]
+    failed = [(task.task_run.af_id, task.task_run.error or "") for task in _origins(progress)]
+    if failed:
+        yield "failed", _first(list(console.aligned(failed, room)), _MOST)
     owners = {task: "" if task.task_run.is_root else f"{task.task_run.af_id}." for task in tasks}
     params = [
         f"{plain(owners[task] + name)}={cut(plain(value), _LONGEST_VALUE)}"
@@ -93,6 +96,13 @@ def _parts(progress: RunProgress, room: int) -> Iterator[tuple[str, list[str]]]:
             yield "unsent", [f"1 event{whose} waits{how}" if count == 1 else f"{count} events{whose} wait{how}"]
 
 
+def _origins(progress: RunProgress) -> list[TaskProgress]:
+    """The task runs that have failed, but for those that failed with one that they had called."""
+    failed = [task for task in progress.tasks.values() if task.task_run.state is TaskRunState.FAILED]
+    callers = {progress.parent_of(task) for task in failed}
+    return [task for task in failed if task.task_run.error or task not in callers]
+
+
 def _count(progress: RunProgress) -> str:
     parts = [f"{count} {look(state)[2]}" for state, count in progress.ended.most_common()]
     unfinished = progress.started - progress.ended.total()
@@ -121,12 +131,17 @@ def _metric_lines(metrics: list[tuple[TaskProgress, Series]], room: int) -> Iter
     several = len({task for task, _ in listed}) > 1
     is_narrow = room < _NARROW
     rows = []
-    for task, series in listed:
-        name = f"{task.task_run.af_id}.{series.key}" if several else series.key
-        bounds = "" if series.low is None else f"min {number(series.low)}  max {number(series.high)}"
+    for _, series in listed:
+        name = f"{_INDENT}{series.key}" if several else series.key
+        bounds = [""] * 2 if series.low is None else [f"min {number(series.low)}", f"max {number(series.high)}"]
         bars = sparkline(series.history, 8 if is_narrow else 24) if len(series.history) > 1 else ""
         value = cut(number(series.last), _LONGEST_VALUE)
-        rows.append((name, value, bars) if is_narrow else (name, value, bounds, bars))
-    yield from console.aligned(rows, room)
+        rows.append((name, value, bars) if is_narrow else (name, value, *bounds, bars))
+    before = None
+    for (task, _), line in zip(listed, console.aligned(rows, room), strict=True):
+        if several and task is not before:
+            yield cut(plain(task.task_run.af_id), room)
+        before = task
+        yield line
     if len(metrics) > len(listed):
         yield f"and {len(metrics) - len(listed)} more"

@@ -259,6 +259,7 @@ class TaskRun:
     state: TaskRunState = TaskRunState.SCHEDULED
     end_time: datetime | None = None
     links: dict[str, str] = field(default_factory=dict)  # where else it can be looked at, by name
+    error: str | None = None  # what it has raised; None also where a task that it called has raised that
 
     def enter(self, state: TaskRunState, timestamp: datetime) -> None:
         """Be in ``state`` since ``timestamp``; a final one ends the task run."""

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dbnd._base.clock import utc_now
 from dbnd._base.errors import ConfigError
@@ -24,6 +24,9 @@ from dbnd._terminal import console
 if TYPE_CHECKING:
     from dbnd._config.config import Config
     from dbnd._context.current import DatabandContext
+
+# Longest error of a task run that is kept in memory, in characters.
+_MAX_ERROR: Final = 500
 
 
 def new_run(
@@ -194,8 +197,11 @@ def _reporting(context: DatabandContext, task_run: TaskRun, *, is_script: bool =
         elif is_script and run.error is error:  # a task run has failed with this very exception, and holds it already
             enter(TaskRunState.UPSTREAM_FAILED, utc_now())
         else:
+            info = ErrorInfo.of(error)
+            if run.error is not error:
+                task_run.error = f"{type(error).__name__}: {info.message}"[:_MAX_ERROR]
             run.error = error
-            enter(TaskRunState[outcome.name], utc_now(), ErrorInfo.of(error))
+            enter(TaskRunState[outcome.name], utc_now(), info)
         raise
     enter(TaskRunState.SUCCESS, utc_now())
 

@@ -147,11 +147,14 @@ def is_confirmed(question: str) -> bool:
 
     Raises:
         UsageError: Nobody answers.
+        Abort: Ctrl-C.
     """
     try:
         return click.confirm(plain(question), err=True)
-    except click.Abort:  # the end of the input, or Ctrl-C
+    except click.Abort as error:
         _tell("")
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise
         raise UsageError(
             "Nobody has answered, and nothing was removed: add --yes to do it without a question."
         ) from None
