@@ -37,6 +37,9 @@ def train(rows: int) -> float:
 @task
 def pipeline(rows: int = 300) -> float:
     print("the pipeline begins")
+    for done in range(11):
+        print(f"\rloading {done * 10}%", end="")
+    print("\n\x1b[31;1mred\x1b[0m and plain")
     return train(load(rows))
 
 

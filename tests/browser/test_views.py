@@ -39,7 +39,12 @@ def test_a_run_shows_its_tasks_their_time_and_what_they_logged(site: Site, visit
     assert ["optimizer", "adam", "train"] in params
     assert ["team", "browser", "train"] in cells(page, "tags")
     assert any(row[0] == "notes" and row[-1] == "train" for row in cells(page, "artifacts"))
-    expect(page.locator("#log")).to_contain_text("the pipeline begins")
+    assert page.locator("#log pre").first.inner_text() == "the pipeline begins\nloading 100%\nred and plain"
+    red = page.locator("#log").get_by_text("red", exact=True)
+    assert red.evaluate("e => [getComputedStyle(e).color, getComputedStyle(e).fontWeight]") == [
+        "rgb(185, 38, 29)",
+        "700",
+    ]
     expect(page.locator("dl.facts")).to_contain_text("dbnd run")
     run_id = site.query("SELECT external_links FROM attempts WHERE external_links LIKE '%/runs/%' LIMIT 1")
     assert run_id

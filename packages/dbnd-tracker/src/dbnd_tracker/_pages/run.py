@@ -12,16 +12,16 @@ from starlette.datastructures import QueryParams
 
 from dbnd.tracking import VERIFIED_TAG
 from dbnd_tracker._format import duration_text
+from dbnd_tracker._pages.logs import run_logs
 from dbnd_tracker._pages.sections import Sections
 from dbnd_tracker._pages.templates import is_live, run_url, state_look
-from dbnd_tracker._queries.details import logging_task_runs, task_run_log
+from dbnd_tracker._queries.details import logging_task_runs
 from dbnd_tracker._queries.listing import tag_values
 from dbnd_tracker._queries.logged import ListKind
 from dbnd_tracker._views import AttemptView, RunDetail, TaskRunView
 
 _LISTS: Final[tuple[ListKind, ...]] = ("metrics", "params", "tags", "artifacts", "datasets")
 _MLFLOW_RUN: Final = re.compile(r"/runs/([0-9A-Za-z_-]{1,64})/?$")
-_LOG_LINES: Final = 200
 _TASKS: Final = 500
 _WIDTH: Final = 1_000
 _TICKS: Final = 5
@@ -43,8 +43,9 @@ class RunPage:
         # The log that one looks for first: of what failed, the innermost; else of the whole.
         logging = logging_task_runs(session, run.run_uid)
         candidates = [*reversed(self.failed), *tasks[:1], *reversed(tasks[-3:])]
-        self.log_task = next((task for task in candidates if task.task_run_uid in logging), None)
-        self.log = log_tail(session, self.log_task.task_run_uid) if self.log_task else None
+        by_need = {task.task_run_uid: task for task in [*candidates, *tasks] if task.task_run_uid in logging}
+        self.logging = len(by_need)
+        self.logs = run_logs(session, by_need.values())
         by_uid = {task.task_run_uid: task for task in tasks}
         self.logged = {kind: self.sections.logged(session, kind, by_uid, run_uid=run.run_uid) for kind in _LISTS}
         verdicts = tag_values(session, VERIFIED_TAG, run_uid=run.run_uid)
@@ -95,24 +96,6 @@ def _bar(attempt: AttemptView, start: timedelta, end: timedelta, whole: timedelt
     if attempt.number and attempt.number > 1:
         title = f"Attempt {attempt.number}: {title}"
     return Bar(round(max(x, 0), 2), round(width, 2), state_look(attempt.state), title)
-
-
-class LogTail(NamedTuple):
-    """The end of a log."""
-
-    text: str
-    lines: int
-    is_cut: bool
-
-
-def log_tail(session: Session, task_run_uid: str) -> LogTail | None:
-    """The end of the log of a task run, if it has one."""
-    log = task_run_log(session, task_run_uid)
-    if log is None or not log.log_body:
-        return None
-    lines = log.log_body.splitlines()
-    shown = lines[-_LOG_LINES:]
-    return LogTail("\n".join(shown), len(shown), len(lines) > len(shown))
 
 
 class Verdict(NamedTuple):

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
 from dbnd.tracking import VERIFIED_TAG
-from dbnd_tracker._pages.run import links_of, log_tail
+from dbnd_tracker._pages.logs import log_tail
+from dbnd_tracker._pages.run import links_of
 from dbnd_tracker._pages.sections import Section, Sections
 from dbnd_tracker._pages.templates import is_live, task_url
 from dbnd_tracker._queries.details import children_of
@@ -37,7 +38,7 @@ class TaskPage:
         self.run = run
         self.task = task
         self.is_live = is_live(run.state)
-        self.log = log_tail(session, task.task_run_uid)
+        self.log = log_tail(session, task)
         verdicts = tag_values(session, VERIFIED_TAG, task_run_uid=task.task_run_uid)
         self.links = links_of(task, verdicts.get(task.task_run_uid))
         self.sections = sections = Sections(task_url(run.job_name, run.run_uid, task.task_run_uid), query)

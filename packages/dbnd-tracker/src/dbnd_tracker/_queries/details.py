@@ -6,7 +6,7 @@ from collections import defaultdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import aliased, undefer, undefer_group
 
 from dbnd_tracker import _views as views
@@ -161,6 +161,19 @@ def task_run_log(session: Session, task_run_uid: str) -> views.TaskRunLog | None
     query = select(Attempt.log_body).where(Attempt.task_run_uid == task_run_uid)
     found = session.execute(query.order_by(Attempt.log_body.is_(None), *latest).limit(1)).first()
     return None if found is None else views.TaskRunLog(task_run_uid=task_run_uid, log_body=found.log_body)
+
+
+def log_tails(session: Session, task_run_uids: Collection[str], characters: int) -> dict[str, str]:
+    """The ends of the logs of task runs, by uid, of the latest attempts that have one.
+
+    One that is longer than ``characters`` is cut to one character more.
+    """
+    body = Attempt.log_body
+    length = func.length(body)
+    end = func.substr(body, case((length > characters, length - characters), else_=1))
+    query = select(Attempt.task_run_uid, end)
+    query = query.where(Attempt.task_run_uid.in_(task_run_uids), func.coalesce(body, "") != "")
+    return _pairs(session, query.order_by(*BY_ATTEMPT)) if task_run_uids else {}
 
 
 def logging_task_runs(session: Session, run_uid: str) -> set[str]:
