@@ -485,17 +485,47 @@ def test_completion_scripts(dbnd, shell):
     assert "_DBND_COMPLETE" in done.stdout
 
 
-def test_completion_in_a_real_shell(dbnd):
+@pytest.fixture
+def completed(dbnd):
+    """What bash offers for a line."""
     Path("complete.bash").write_text(dbnd("completion", "bash").stdout)
     script = (
-        "source complete.bash\n"
-        'COMP_WORDS=(dbnd comp); COMP_CWORD=1; _dbnd_completion dbnd; echo "${COMPREPLY[@]}"\n'
-        'COMPREPLY=(); COMP_WORDS=(dbnd run ""); COMP_CWORD=2; _dbnd_completion dbnd; echo "${COMPREPLY[@]}"\n'
+        'compopt() { echo "compopt $2"; }\nsource complete.bash\n'
+        'COMP_LINE=$1 COMP_POINT=${#1}; _dbnd_completion dbnd; printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path}
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=env, check=False)
-    commands, targets = done.stdout.splitlines()
-    assert commands == "completion"
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def completed(line):
+        done = subprocess.run(["bash", "-c", script, "-", line], capture_output=True, text=True, env=env, check=False)
+        assert done.stderr == ""
+        return done.stdout.split("\n")[:-1]
+
+    return completed
+
+
+def test_completion_in_a_real_shell(completed):
+    assert completed("dbnd comp") == ["completion"]
     # Files complete where no installed package registers a task.
-    assert targets.split() == sorted(entry.name for entry in entry_points(group="dbnd.tasks"))
+    assert completed("dbnd run ") == sorted(entry.name for entry in entry_points(group="dbnd.tasks"))
+    assert completed("dbnd run zz") == ["compopt default", ""]
+
+
+def test_completion_of_parameters_reads_the_target_and_does_not_run_it(completed):
+    Path("tasks.py").write_text("raise SystemExit('imported')\n" + TASKS)
+    for target in ("tasks.py::train", "tasks.train"):
+        assert completed(f"dbnd run {target} --ep") == ["--epochs"]
+        assert {"--epochs", "--fail", "--job-name"} <= set(completed(f"dbnd run {target} --epochs 3 -"))
+        assert completed(f"dbnd run {target} -s f") == ["compopt nospace", "fail="]
+        assert completed(f"dbnd run {target} --epochs ") == ["compopt default", ""]
+    for target in ("tasks.py::none", "tasks.none", "none.py::train", "none.train", "none"):
+        assert completed(f"dbnd run {target} --ep") == [""]
+    Path("tasks.py").write_text("def train(:")
+    assert completed("dbnd run tasks.train --ep") == [""]
+
+
+def test_completion_of_the_configuration(completed):
+    assert completed("dbnd config show -c core.del") == ["compopt nospace", "core.delivery="]
+    assert completed("dbnd run -c core.delivery=r") == ["relay"]
+    assert completed("dbnd run -c core.journal_fsync=") == ["True", "False"]
+    assert completed("dbnd config show core.journal_f") == ["core.journal_folder", "core.journal_fsync"]
+    assert "tracker.port=" in completed("dbnd -c ")

@@ -277,11 +277,11 @@ def test_the_page_of_a_run(embedded: Any, serve: Any, monkeypatch: pytest.Monkey
     assert requests.get(shown["url"], timeout=30).ok
 
 
-def test_runs_are_completed(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_completed(anywhere: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def completed(text: str) -> list[str]:
         return [item.value for item in complete_run(None, None, text)]  # type: ignore[arg-type]
 
-    uids = [embedded.made[name].uid[:8] for name in ("young", "week", "old")]
+    uids = [anywhere.made[name].uid[:8] for name in ("young", "week", "old")]
     assert completed("") == ["latest", *uids]
     assert completed("la") == ["latest"]
     assert completed(uids[1]) == [uids[1]]

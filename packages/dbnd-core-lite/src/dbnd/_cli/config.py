@@ -7,6 +7,7 @@ import dataclasses
 import click
 
 from dbnd._base.errors import UsageError
+from dbnd._cli.completion import complete_key
 from dbnd._context.plugins import plugins as plugin_manager
 from dbnd._context.registry import load_config
 from dbnd._terminal import console
@@ -18,7 +19,7 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("name", required=False, metavar="[SECTION[.KEY]]")
+@click.argument("name", required=False, metavar="[SECTION[.KEY]]", shell_complete=complete_key)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(name: str | None, as_json: bool) -> None:
     """Print every key, its value and where the value comes from; secrets are masked."""

@@ -11,10 +11,11 @@ from importlib import import_module
 from typing import Final
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import add_completion_class, get_completion_class
 
 from dbnd._base.environment import version
 from dbnd._base.errors import DatabandError
+from dbnd._cli.completion import Bash, complete_file, complete_setting
 from dbnd._config.layers import CONF_FILE, SET_CONFIG
 from dbnd._context.hooks import Command
 from dbnd._context.plugins import plugins
@@ -40,8 +41,18 @@ def add_common_options(command: click.Command) -> None:
     setting = partial(click.Option, multiple=True, expose_value=False, callback=_keep)
     counter = partial(click.Option, count=True, expose_value=False, callback=_count)
     for option in (
-        setting(["-c", "--set-config", SET_CONFIG], metavar="SECTION.KEY=VALUE", help="Set a configuration value."),
-        setting(["--conf-file", CONF_FILE], metavar="FILE", help="Read a configuration file, over all others."),
+        setting(
+            ["-c", "--set-config", SET_CONFIG],
+            metavar="SECTION.KEY=VALUE",
+            help="Set a configuration value.",
+            shell_complete=complete_setting,
+        ),
+        setting(
+            ["--conf-file", CONF_FILE],
+            metavar="FILE",
+            help="Read a configuration file, over all others.",
+            shell_complete=complete_file,
+        ),
         counter([*more, "say_more"], help="Say more; can be repeated."),
         counter([*less, "say_less"], help="Say less: once only what goes wrong, twice only errors."),
     ):
@@ -102,12 +113,13 @@ def cli(ctx: click.Context) -> None:
 
 
 add_common_options(cli)
+add_completion_class(Bash)
 
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    r"""Print the script by which SHELL completes commands, options, targets and runs.
+    r"""Print the script by which SHELL completes commands, options, targets and their parameters, keys and runs.
 
     \b
     bash: echo 'eval "$(dbnd completion bash)"' >> ~/.bashrc

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from importlib.metadata import entry_points
 from typing import Any, Final
 
 import click
@@ -13,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from dbnd._base.paths import working_directory
 from dbnd._base.signals import sigterm_cancels
+from dbnd._cli.completion import complete_assignment, complete_file, complete_option, complete_target
 from dbnd._cli.live import shown
 from dbnd._cli.parameters import parse, task_command
 from dbnd._cli.progress import RunProgress
@@ -23,7 +23,7 @@ from dbnd._context.registry import load_config
 from dbnd._model.error_info import user_traceback
 from dbnd._model.run import Run, RunState
 from dbnd._run.execution import log_result, new_run, task_as_run
-from dbnd._run.loader import GROUP, TargetImportError, load_task
+from dbnd._run.loader import TargetImportError, load_task
 from dbnd._run.session import new_dbnd_context
 from dbnd._run.sync import delivering_leftovers
 from dbnd._run.task import Task
@@ -34,17 +34,27 @@ RUN_FAILED: Final = 10
 INTERRUPTED: Final = 130
 
 
-def _complete_target(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names that installed packages register; where none begins so, the shell's own files."""
-    names = sorted(entry.name for entry in entry_points(group=GROUP) if entry.name.startswith(incomplete))
-    # Not both: bash forgets the names when it is told of files.
-    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+class _Run(click.Command):
+    """A command to which the parameters of its target are options, too, when the shell completes."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        return [*complete_option(ctx.params.get("target"), incomplete), *super().shell_complete(ctx, incomplete)]
 
 
-@click.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
-@click.argument("target", required=False, shell_complete=_complete_target)
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--PARAMETER VALUE]...")
-@click.option("-s", "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the task.")
+@click.command(cls=_Run, context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("target", required=False, shell_complete=complete_target)
+@click.argument(
+    "words", nargs=-1, type=click.UNPROCESSED, metavar="[--PARAMETER VALUE]...", shell_complete=complete_file
+)
+@click.option(
+    "-s",
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a parameter of the task.",
+    shell_complete=complete_assignment,
+)
 @click.option("--job-name", metavar="NAME", help="Name of the job; else the name of the task.")
 @click.option("--run-name", metavar="NAME", help="Name of the run; else a random one.")
 @click.option("--project", metavar="NAME", help="Project of the run.")

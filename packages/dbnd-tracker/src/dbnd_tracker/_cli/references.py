@@ -22,6 +22,8 @@ _CANDIDATES: Final = 5
 _COMPLETIONS: Final = 50
 # Seconds for a server on this machine to answer.
 _PATIENCE: Final = 3
+# A tracker may take so many seconds while the shell completes.
+_AT_ONCE: Final = {"core": {"connect_timeout": 1, "api_request_timeout_sec": 2}}
 
 
 def configured_reader() -> RunReader:
@@ -118,16 +120,14 @@ def page_of(reader: RunReader, run: RunSummary) -> str:
 
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The newest runs of the embedded tracker; a tracker elsewhere would let the shell wait."""
+    """The newest runs; a tracker that does not answer at once has none, since the shell waits."""
     del ctx, param
     from dbnd import DatabandError, load_config
     from dbnd.plugins import plain
-    from dbnd_tracker._reader import DatabaseReader, open_run_reader
+    from dbnd_tracker._reader import open_run_reader
 
     try:
-        reader = open_run_reader(load_config())
-        if not isinstance(reader, DatabaseReader):
-            return []
+        reader = open_run_reader(load_config(conf=_AT_ONCE))
         runs = reader.runs("", _COMPLETIONS).data
         reader.close()
     except DatabandError:  # there is no place for a sentence while the shell completes
