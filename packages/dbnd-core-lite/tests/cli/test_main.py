@@ -335,6 +335,39 @@ def test_a_group_alone_shows_its_help(dbnd, command):
     assert done.stdout == dbnd(*command, "--help").stdout
 
 
+def test_init_writes_every_key_as_a_comment(dbnd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    where = {"HOME": str(tmp_path), "DBND_HOME": ""}
+    defaults = json.loads(dbnd("config", "show", "--json", **where).stdout)
+    done = dbnd("init", **where)
+    assert done.returncode == 0, done.stderr
+    text = Path("databand.cfg").read_text()
+    assert json.loads(dbnd("config", "show", "--json", **where).stdout) == defaults
+    again = dbnd("init", **where)
+    assert (again.returncode, Path("databand.cfg").read_text()) == (2, text)
+    assert "databand.cfg exists already" in again.stderr
+    # Without the signs, the file sets every key to what it is by default.
+    Path("databand.cfg").write_text(re.sub(r"^#(?=\S)", "", text, flags=re.MULTILINE))
+    shown = json.loads(dbnd("config", "show", "--json", **where).stdout)
+    assert [{**row, "source": "default", "value": row["value"].removesuffix(".0")} for row in shown] == [
+        {**row, "value": row["value"].removesuffix(".0")} for row in defaults
+    ]
+    assert all("databand.cfg, line" in row["source"] for row in shown)
+
+
+def test_init_sets_what_the_command_line_says(dbnd, tmp_path):
+    done = dbnd(
+        "init", "-c", "core.databand_url=http://h:1", "-c", "run.heartbeat_interval_s=3", DBND_HOME=f"{tmp_path}/new"
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "new/databand.cfg").read_text().splitlines()
+    set_lines = [line for line in lines if line and line[0] not in "#["]
+    assert set_lines == ["databand_url = http://h:1", "heartbeat_interval_s = 3"]
+    refused = dbnd("init", DBND_HOME=str(tmp_path / "new/databand.cfg"))
+    assert refused.returncode == 1
+    assert "cannot be written" in refused.stderr
+
+
 def test_an_unknown_command_is_a_usage_error(dbnd):
     done = dbnd("nothing")
     assert done.returncode == 2

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def dbnd_commands() -> Iterable[Command]:
-    text = "Compare MLflow's runs with the tracker's; import older ones."
+    text = "Compare MLflow's runs with the tracker's; import older ones; print the URI that tracks them."
     return (Command("mlflow", "dbnd_mlflow._commands.cli:mlflow", text),)
 
 

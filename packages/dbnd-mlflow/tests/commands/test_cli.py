@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from dbnd_mlflow import build_composite_uri
+from dbnd_mlflow._uri import CompositeUri, parse_composite_uri
 
 # A dozen commands, each a process that imports MLflow, on a busy machine.
 pytestmark = pytest.mark.timeout(600)
@@ -360,3 +362,34 @@ def wait_until(ready):
     while not ready():
         assert time.monotonic() < deadline, "not reached in a minute"
         time.sleep(0.005)
+
+
+def test_the_uri_that_tracks_a_script(dbnd, own, tracker, python):
+    """The URI, as the command prints it, is all that a script needs; it says once where it is tracked."""
+    code = (
+        "import mlflow\n"
+        "for name in 'ab':\n"
+        "    with mlflow.start_run(run_name=name):\n"
+        "        mlflow.log_metric('loss', 0.5)\n"
+    )
+    printed = dbnd("mlflow", "uri")
+    assert printed.returncode == 0, printed.stderr
+    uri = printed.stdout.strip()
+    assert parse_composite_uri(uri) == CompositeUri(tracker, own)
+    done = python(code, MLFLOW_TRACKING_URI=uri)
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("dbnd:")]
+    found = re.fullmatch(rf"dbnd: Run a of .*, tracked in {tracker} \(`(dbnd runs show [0-9a-f]{{8}})`\)", said)
+    assert found is not None, said
+    shown = dbnd(*found[1].split()[1:])
+    assert re.search("^Run: a$", shown.stdout, re.MULTILINE), shown.stdout + shown.stderr
+
+
+def test_the_uri_of_a_store_that_is_given(dbnd, home):
+    done = dbnd("mlflow", "uri", "sqlite:///a b.db", "--json", "-c", "core.databand_url=https://h:1/x")
+    parts = parse_composite_uri(json.loads(done.stdout)["uri"])
+    assert parts == CompositeUri("https://h:1/x", f"sqlite:///{Path.cwd()}/a b.db")
+    done = dbnd("mlflow", "uri", "http://m/", "-c", "mlflow_tracking.store_writes=keep")
+    assert parse_composite_uri(done.stdout.strip()).store_writes == "keep"
+    refused = dbnd("mlflow", "uri", "dbnd://h")
+    assert refused.returncode == 8
+    assert "name your own MLflow store there" in refused.stderr

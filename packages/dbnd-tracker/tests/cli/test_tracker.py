@@ -311,6 +311,18 @@ def test_options_and_settings_of_the_server(
     assert not (home / "unused.db").exists()
 
 
+def test_the_page_opens_in_the_browser(started: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = home / "browser"
+    browser.write_text('#!/bin/sh\necho "$1" > opened.part && mv opened.part opened\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    process, line = started("--open")
+    while not Path("opened").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    assert Path("opened").read_text().strip() in line
+
+
 def test_a_port_in_use_ends_the_command(started: Any, dbnd_command: list[str], home: Path) -> None:
     _, line = started()
     port = line.split()[2].rpartition(":")[2]

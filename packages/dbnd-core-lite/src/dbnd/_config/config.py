@@ -49,14 +49,15 @@ class Config:
         self, entries: Sequence[Entry], sections: Mapping[str, type[Settings]], files: Sequence[Path], *, lenient: bool
     ) -> None:
         self.files: Final = tuple(files)
-        self._known, self._lenient, self._written = sections, lenient, entries
+        self.sections: Final = dict(sorted(sections.items()))
+        self._lenient, self._written = lenient, entries
         self._entries: Final = {(entry.section, entry.key): entry for entry in self._written}
-        self._sections: Final[dict[type[Settings], Settings]] = {}
+        self._validated: Final[dict[type[Settings], Settings]] = {}
 
     def get(self, section: str, key: str, default: object = None) -> Any:
         """The value of ``section.key``: validated where a section declares the key, as it was written elsewhere."""
         section, key = section.lower(), key.lower()
-        model = self._known.get(section)
+        model = self.sections.get(section)
         if model is not None and key in model.model_fields:
             value = getattr(self.settings(model), key)
             return default if value is None else value
@@ -69,11 +70,11 @@ class Config:
         Raises:
             ConfigError: A value cannot be used; the message names it and where it stands.
         """
-        if model not in self._sections:
-            self._sections[model] = self._validated(model)
-        return cast("S", self._sections[model])
+        if model not in self._validated:
+            self._validated[model] = self._validate(model)
+        return cast("S", self._validated[model])
 
-    def _validated(self, model: type[Settings]) -> Settings:
+    def _validate(self, model: type[Settings]) -> Settings:
         from pydantic import ValidationError
 
         given = {
@@ -95,12 +96,17 @@ class Config:
         console.warn_once(f"{what} cannot be used: {reason}. The default is used.")
         for key in path[:1] or given:
             del self._entries[model.section, str(key)]
-        return self._validated(model)
+        return self._validate(model)
 
     def source(self, section: str, key: str) -> str:
         """Where the value of ``section.key`` came from, in words."""
         entry = self._entries.get((section.lower(), key.lower()))
         return "default" if entry is None else entry.source
+
+    def written(self, section: str, key: str) -> str:
+        """The value of ``section.key`` as it was written, secrets included; empty where nobody has."""
+        entry = self._entries.get((section, key))
+        return "" if entry is None else str(entry.value)
 
     def check(self) -> None:
         """Validate every registered section and look for unknown keys.
@@ -115,14 +121,14 @@ class Config:
                 raise ConfigError(reason)
             if reason is not None:
                 console.warn_once(f"{reason} It is ignored.")
-        for model in self._known.values():
+        for model in self.sections.values():
             self.settings(model)
 
     def explain(self) -> list[Entry]:
         """Every declared key with its value as it may be printed and its source, then keys that no section declares."""
         declared = {
             (section, key): Entry(section, key, getattr(self.settings(model), key), self.source(section, key))
-            for section, model in sorted(self._known.items())
+            for section, model in self.sections.items()
             for key in model.model_fields
         }
         rest = [
@@ -134,12 +140,12 @@ class Config:
 
     def _unknown(self, entry: Entry) -> str | None:
         """Why ``entry`` is unknown, as a sentence, or None when it is known."""
-        model = self._known.get(entry.section)
+        model = self.sections.get(entry.section)
         if (model and entry.key in model.model_fields) or is_original(entry.section, entry.key):
             return None
         if model:
             what = f"The key {entry.section}.{entry.key}"
             hint = did_you_mean(entry.key, model.model_fields, f"{entry.section}.")
         else:
-            what, hint = f"The section [{entry.section}]", did_you_mean(entry.section, self._known)
+            what, hint = f"The section [{entry.section}]", did_you_mean(entry.section, self.sections)
         return f"{what} ({entry.source}) does not exist.{hint or ' `dbnd config show` lists all keys.'}"

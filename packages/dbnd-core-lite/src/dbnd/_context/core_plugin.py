@@ -23,6 +23,7 @@ def dbnd_commands() -> Iterable[Command]:
         Command("sync", "dbnd._cli.sync:sync", "Deliver what earlier processes could not deliver."),
         Command("doctor", "dbnd._cli.doctor:doctor", "Check configuration, tracker, credentials, journals and disk."),
         Command("config", "dbnd._cli.config:config", "Show the configuration and where each value came from."),
+        Command("init", "dbnd._cli.init:init", "Write a commented databand.cfg."),
         Command("completion", "dbnd._cli.main:completion", "Print the completion script of a shell."),
         Command("plugins", "dbnd._cli.config:plugins", "List the plugins and the hooks that they implement."),
     )

@@ -18,7 +18,7 @@ DIFFERENT = 1
 
 @click.group()
 def mlflow() -> None:
-    """Compare MLflow's runs with the tracker's; import older ones."""
+    """Compare MLflow's runs with the tracker's; import older ones; print the URI that tracks them."""
 
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -116,6 +116,29 @@ def import_(source: str, experiment: str | None, since: datetime | None, *, recr
     console.success(f"{imported} of {len(runs)} runs of {store.name} imported into {tracker}{rest}.{above}")
     if refused:
         console.warning(f"{refused} runs were deleted in {tracker}: `--recreate` imports them again.")
+
+
+@mlflow.command()
+@click.argument("store", required=False)
+@_JSON
+def uri(store: str | None, as_json: bool) -> None:
+    """Print the tracking URI by which MLflow logs to the tracker as well as to STORE, your own MLflow tracking URI.
+
+    Without STORE it is mlflow_tracking.duplicate_tracking_to, or what MLflow is set to. In a shell:
+    export MLFLOW_TRACKING_URI="$(dbnd mlflow uri http://mlflow-server:5000)"
+    """
+    from .._settings import DIRECT, MlflowTrackingSettings
+    from .._uri import absolute_uri, build_composite_uri
+    from .mlflow_store import own_tracking_uri
+
+    config = _config()
+    writes = config.settings(MlflowTrackingSettings).store_writes
+    own = absolute_uri(store or own_tracking_uri(config))
+    made = build_composite_uri(_tracker_url(config, "name"), own, None if writes == DIRECT else writes)
+    if as_json:
+        console.json_result({"uri": made})
+    else:
+        console.result(made)
 
 
 def _config() -> Config:

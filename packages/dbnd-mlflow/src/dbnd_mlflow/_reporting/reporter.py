@@ -83,6 +83,8 @@ class Reporter:
             self._map.heartbeats.begin(tracked)
         is_late = is_own(run.info.run_id)
         if not is_late:  # else there is no page yet: ``report_pair`` says which it has become
+            if tracked.is_dbnd_run:
+                self._map.say_where(task_run.run)
             self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
         tags = {key: value for key, value in run.data.tags.items() if key not in OWN_TAGS}
         self._log_tags(tracked, tags, micros(task_run.start_time))

@@ -41,12 +41,22 @@ class RunMap:
         self._idle: dict[str, None] = {}
         self.experiments: dict[str, str] = {}
         self.heartbeats = Heartbeats(client)
+        self._has_said = False
         self.after_fork()
 
     def after_fork(self) -> None:
         """Begin with a free lock: a thread of the parent may have held it."""
         self._lock = threading.RLock()
         self.heartbeats.after_fork()
+
+    def say_where(self, run: Run) -> None:
+        """Say where the first run of a script is tracked, which nobody has said that gave it nothing but a URI."""
+        if self._has_said:
+            return
+        self._has_said = True
+        url = page_url(self._client.url, run.job_name, run.uid)
+        shown_by = url or f"{self._client.name} (`dbnd runs show {run.uid[:8]}`)"
+        console.info(f"Run {run.name} of {run.job_name}, tracked in {shown_by}")
 
     def __contains__(self, run_id: str) -> bool:
         with self._lock:

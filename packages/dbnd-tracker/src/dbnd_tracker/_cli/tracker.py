@@ -33,11 +33,15 @@ tracker.add_command(token)
 @click.option(
     "--access-log", help="File for a line of JSON for each request; - is standard error (tracker.access_log)."
 )
-def start(**options: Any) -> None:
+@click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
+def start(*, opens: bool, **options: Any) -> None:
     """Serve the HTTP API and the web page until Ctrl-C.
 
     Unless told otherwise, the database is the file that runs without a tracker write to.
     """
+    import threading
+    import webbrowser
+
     from dbnd import ConfigError
     from dbnd.plugins import console
     from dbnd_tracker._middleware.observing import access_log
@@ -55,6 +59,8 @@ def start(**options: Any) -> None:
 
         def started() -> None:
             console.result(f"Tracker at {address} over {opened.name}.")
+            if opens:  # a browser within the terminal returns when it is left, and the tracker must answer it meanwhile
+                threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
         if settings.workers > 1:
             if opened.path:
