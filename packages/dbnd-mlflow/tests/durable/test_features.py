@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import mlflow
 import pytest
+from kit.faults import lost_answer, passing
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from dbnd_mlflow._durable.ids import is_own
+from dbnd_mlflow._durable.ids import OWN_ID, is_own
 from dbnd_mlflow._durable.store import outboxes
+
+has_logged_models = hasattr(MlflowClient, "get_logged_model")
 
 
 def settle() -> None:
@@ -33,7 +37,6 @@ def model():
 
 @pytest.mark.parametrize("log_models", [False, True], ids=["no-model", "model"])
 def test_autolog_fits_in_an_outage(proxy, server, model, log_models):
-    """A model needs the server, and MLflow's autologging gives up what comes after it."""
     mlflow.sklearn.autolog(log_models=log_models, silent=True)
     try:
         proxy.refuse()
@@ -47,8 +50,63 @@ def test_autolog_fits_in_an_outage(proxy, server, model, log_models):
     settle()
     (found,) = server.search_runs(["0"])
     assert found.data.params["fit_intercept"] == "True"
-    assert log_models or "training_score" in found.data.metrics
+    assert "training_score" in found.data.metrics
     assert (found.info.run_name, found.info.status) == ("fit", "FINISHED")
+    if log_models and has_logged_models:
+        (logged,) = server.search_logged_models(["0"])
+        assert (logged.status, logged.source_run_id) == ("READY", found.info.run_id)
+
+
+@pytest.mark.skipif(not has_logged_models, reason="this MLflow has no logged models")
+@pytest.mark.parametrize("is_begun", [True, False], ids=["begun-before", "begun-in-it"])
+def test_a_model_is_logged_in_an_outage(proxy, server, dbnd, model, is_begun, tmp_path):
+    model.fit([[1.0], [2.0]], [1.0, 2.0])
+    if not is_begun:
+        proxy.refuse()
+    with mlflow.start_run() as run:
+        mlflow.log_param("alpha", "1")
+        proxy.refuse()
+        logged = mlflow.sklearn.log_model(model, name="mine", tags={"team": "a"})
+        mlflow.log_metric("auc", 0.5, model_id=logged.model_id)
+        mlflow.set_logged_model_tags(logged.model_id, {"stage": "first", "gone": "x"})
+        mlflow.delete_logged_model_tag(logged.model_id, "gone")
+        mlflow.log_model_params({"depth": "3"}, logged.model_id)
+        seen = mlflow.get_logged_model(logged.model_id)
+        assert (seen.name, seen.status, seen.source_run_id) == ("mine", "READY", run.info.run_id)
+        assert (seen.tags["stage"], seen.params) == ("first", {"alpha": "1", "depth": "3"})
+        assert "gone" not in seen.tags
+        with pytest.raises(mlflow.MlflowException, match="No tag with key"):
+            mlflow.delete_logged_model_tag(logged.model_id, "gone")
+    proxy.listen()
+    settle()
+    (found,) = server.search_logged_models(["0"])
+    (real,) = server.search_runs(["0"])
+    assert (found.name, found.status, found.source_run_id) == ("mine", "READY", real.info.run_id)
+    assert (found.params, found.tags["team"], found.tags["stage"]) == (seen.params, "a", "first")
+    assert [metric.value for metric in found.metrics] == [0.5]
+    assert [each.model_id for each in real.outputs.model_outputs] == [found.model_id]
+    # By the first id and the server's alike, through our URI and without it.
+    assert mlflow.get_logged_model(logged.model_id).model_id == found.model_id
+    assert mlflow.pyfunc.load_model(logged.model_uri).predict([[3.0]])[0] == pytest.approx(3)
+    described = Path(mlflow.artifacts.download_artifacts(found.model_uri), "MLmodel").read_text()
+    assert found.model_id in described
+    assert real.info.run_id in described
+    assert not OWN_ID.search(described)
+    stores = {"DBND__CORE__DATABAND_URL": f"sqlite:///{tmp_path / 'tracker.db'}", "MLFLOW_TRACKING_URI": proxy.url}
+    verified = dbnd("mlflow", "verify", **stores)
+    assert verified.returncode == 0, verified.stdout
+
+
+@pytest.mark.skipif(not has_logged_models, reason="this MLflow has no logged models")
+def test_a_model_whose_answer_is_lost_is_created_once(proxy, server):
+    with mlflow.start_run():
+        proxy.otherwise = lost_answer
+        first = mlflow.initialize_logged_model(name="mine")
+        proxy.otherwise = passing
+        settle()
+    (found,) = server.search_logged_models(["0"])
+    assert found.name == first.name == "mine"
+    assert found.status == "PENDING"
 
 
 def test_a_model_is_whole_when_it_is_said_to_be(server, model):

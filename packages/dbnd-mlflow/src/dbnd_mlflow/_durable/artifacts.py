@@ -18,7 +18,7 @@ from mlflow.utils.rest_utils import http_request
 from dbnd.tracking import Outbox
 
 from .calls import Reach, is_away
-from .ids import Ids, spooled_root
+from .ids import MODEL, Ids, spooled_root
 
 
 class Artifacts:
@@ -87,7 +87,7 @@ class Artifacts:
         if real is None:
             return None
         with self._reach.asking():
-            return f"{self._inner.get_run(real).info.artifact_uri}{below}"
+            return f"{artifact_root(self._inner, real)}{below}"
 
     def deliver(self) -> None:
         """Deliver what waits, before artifacts are listed or read; within bounds."""
@@ -105,6 +105,13 @@ class Artifacts:
             copy.unlink(missing_ok=True)
             return None
         return copy
+
+
+def artifact_root(store: Any, real: str) -> str:
+    """The artifact root of a run or logged model that a store has."""
+    if real.startswith(MODEL):
+        return str(store.get_logged_model(real).artifact_location)
+    return str(store.get_run(real).info.artifact_uri)
 
 
 def _size(file: Path) -> int:

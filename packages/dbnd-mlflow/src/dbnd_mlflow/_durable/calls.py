@@ -16,7 +16,7 @@ from mlflow.utils.rest_utils import http_request, verify_rest_response
 from dbnd.plugins import mask_text
 from dbnd.tracking import Outbox, monotonic
 
-from .ids import FIRST_ID
+from .ids import FIRST_ID, FIRST_MODEL_ID
 
 # What MLflow itself tries again, and what a server answers whose database is away.
 _AWAY: Final = frozenset(
@@ -82,9 +82,10 @@ def _within_time(store: Any, call: Any) -> Any:
     @functools.wraps(call)
     def call_endpoint(api: Any, json_body: str | None = None, *args: Any, **kwargs: Any) -> Any:
         seconds = _seconds.get()
-        if seconds is None or args or kwargs or api not in table:
+        if seconds is None or args or kwargs.keys() - {"endpoint"} or api not in table:
             return call(api, json_body, *args, **kwargs)
         endpoint, method = table[api]
+        endpoint = kwargs.get("endpoint") or endpoint
         body = {"params" if method == "GET" else "json": json.loads(json_body or "{}")}
         response = http_request(
             store.get_host_creds(), endpoint, method, max_retries=0, timeout=seconds, raise_on_status=False, **body
@@ -209,10 +210,10 @@ def sees_runs(name: str) -> bool:
 
 
 def hide(found: Any) -> Any:
-    """What a store has answered, without the tag that only makes creating a run repeatable."""
-    runs = found if isinstance(found, list) else (found,)
-    for run in runs:
-        tags = getattr(getattr(run, "data", None), "_tags", None)
+    """What a store has answered, without the tag that only makes creating a run or model repeatable."""
+    for each in found if isinstance(found, list) else (found,):
+        tags = getattr(getattr(each, "data", each), "_tags", None)
         if isinstance(tags, dict):
             tags.pop(FIRST_ID, None)
+            tags.pop(FIRST_MODEL_ID, None)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import mlflow.entities
 from mlflow.entities import ExperimentTag, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
@@ -12,16 +13,17 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from dbnd.tracking import BusyError
 
 from .calls import is_away, is_refused_access
-from .ids import FIRST_ID, OWN_ID, Ids, UncreatedError
+from .ids import FIRST_ID, FIRST_MODEL_ID, OWN_ID, Ids, UncreatedError
 
 OnCreated = Callable[[str, str, Any, dict[str, str]], object]
 
 CREATE_RUN: Final = "create_run"
 CREATE_EXPERIMENT: Final = "create_experiment"
+CREATE_MODEL: Final = "create_logged_model"
 
 
 class Creation:
-    """Creates runs and experiments in one store, which the methods are given.
+    """Creates runs, experiments and logged models in one store, which the methods are given.
 
     Args:
         ids: The store's ids of them.
@@ -52,6 +54,8 @@ class Creation:
         if creation is None:
             return self._ids.real(run_id)
         call, body = creation
+        if call == CREATE_MODEL:
+            return self.create_model(store, **body)
         return self.create_run(store, **body) if call == CREATE_RUN else self.create_experiment(store, **body)
 
     def translated(self, store: Any, text: str) -> str:
@@ -107,6 +111,38 @@ class Creation:
             if found is not None:
                 return str(found.experiment_id)
             return str(store.create_experiment(name, artifact_location, [ExperimentTag(k, v) for k, v in tags.items()]))
+
+        return self._once(own_id, create)
+
+    def create_model(
+        self,
+        store: Any,
+        own_id: str,
+        experiment_id: str,
+        name: str,
+        source_run_id: str | None,
+        tags: dict[str, str],
+        params: dict[str, str],
+        model_type: str | None,
+    ) -> str:
+        """Create a logged model, unless it is; returns its id."""
+        if (done := self._ids.find(own_id)) is not None:
+            return done
+        experiment_id = self.real(store, experiment_id)
+        source = self.real(store, source_run_id) if source_run_id else None
+        values = {key: self.translated(store, value) for key, value in tags.items()}
+        tag, param = mlflow.entities.LoggedModelTag, mlflow.entities.LoggedModelParameter
+        given = [tag(key, value) for key, value in {**values, FIRST_MODEL_ID: own_id}.items()]
+
+        def create() -> str:
+            # The answer to an earlier try may have been lost.
+            of_own = f"tags.`{FIRST_MODEL_ID}` = '{own_id}'"
+            found = store.search_logged_models([experiment_id], of_own, max_results=1)
+            made = [param(key, value) for key, value in params.items()]
+            model = (
+                found[0] if found else store.create_logged_model(experiment_id, name, source, given, made, model_type)
+            )
+            return str(model.model_id)
 
         return self._once(own_id, create)
 

@@ -25,9 +25,13 @@ from dbnd import DatabandError
 
 FIRST_ID: Final = "dbnd.first_run_id"
 """Tag of a run: with which id it was to be created. By it the run is found when that is tried again, or done later."""
+FIRST_MODEL_ID: Final = "dbnd.first_model_id"
+"""The same of a logged model."""
+MODEL: Final = "m-"
+"""What the ids of logged models begin with."""
 SPOOLED: Final = "dbnd-spool:/"
-"""What the artifact root of a run begins with that the store has not created; its id follows."""
-OWN_ID: Final = re.compile(r"\b[0-9a-f]{12}8[0-9a-f]{3}[89ab][0-9a-f]{15}\b")
+"""What the artifact root of a run or model begins with that the store has not created; its id follows."""
+OWN_ID: Final = re.compile(r"\b(?:m-)?[0-9a-f]{12}8[0-9a-f]{3}[89ab][0-9a-f]{15}\b")
 # Seconds after which what a killed process has left is removed.
 _LEFT: Final = 3600
 
@@ -46,19 +50,19 @@ class UncreatedError(DatabandError):
 
 
 def spooled_root(root: str) -> tuple[str, str] | None:
-    """The id of ours in an artifact root, and the folder below that run's artifacts; None for a root of the store's."""
+    """The id of ours in an artifact root, and the folder below its artifacts; None for a root of the store's."""
     own, _, below = root.removeprefix(SPOOLED).partition("/artifacts")
     return (own, below) if root.startswith(SPOOLED) else None
 
 
-def new_id() -> str:
-    """A new id of ours."""
-    return uuid.UUID(int=uuid.uuid4().int & ~(0xF << 76) | 8 << 76).hex
+def new_id(kind: str = "") -> str:
+    """A new id of ours, which begins with ``kind``."""
+    return kind + uuid.UUID(int=uuid.uuid4().int & ~(0xF << 76) | 8 << 76).hex
 
 
 def is_own(text: str) -> bool:
     """Whether ``text`` is an id of ours."""
-    return len(text) == 32 and text[12] == "8" and OWN_ID.fullmatch(text) is not None
+    return len(text) >= 32 and text[-20] == "8" and OWN_ID.fullmatch(text) is not None
 
 
 class Ids:
@@ -149,7 +153,7 @@ class Ids:
 
         A filter by the tag that holds the id of ours stays as it is.
         """
-        if isinstance(value, str) and FIRST_ID not in value:
+        if isinstance(value, str) and FIRST_ID not in value and FIRST_MODEL_ID not in value:
             return OWN_ID.sub(lambda found: self.find(found[0]) or found[0], value) if "8" in value else value
         if isinstance(value, list):
             return [self.translated(each) for each in value]

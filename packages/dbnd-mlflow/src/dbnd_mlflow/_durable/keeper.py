@@ -23,6 +23,7 @@ from .checks import Checks
 from .creation import CREATE_RUN, Creation
 from .experiments import Experiments
 from .ids import FIRST_ID, SPOOLED, Ids, UncreatedError, is_own, new_id
+from .models import Models
 from .view import RunView, Views, new_run
 
 
@@ -64,6 +65,7 @@ class Keeper:
         self._experiments = Experiments(inner, outbox, ids, reach)
         self._views = Views(ids)
         self._checks = Checks(inner)
+        self.models: Final = Models(inner, outbox, ids, creation, reach, self._write)
 
     # Writes of what a run logs.
 

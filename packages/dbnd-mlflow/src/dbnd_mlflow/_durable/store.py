@@ -17,6 +17,7 @@ from .calls import Reach, made_patient
 from .creation import Creation, OnCreated
 from .ids import Ids
 from .keeper import Keeper
+from .models import Models
 from .transport import ids_folder
 from .urls import SCHEME, store_name
 
@@ -35,6 +36,12 @@ def _method(name: str, function: Function) -> Function:
         def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             return getattr(self._databand_with, name)(*args, **kwargs)
 
+    elif name in _OF_MODELS:
+
+        @functools.wraps(function)
+        def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return getattr(self._databand_with.models, name)(*args, **kwargs)
+
     else:
 
         @functools.wraps(function)
@@ -51,9 +58,12 @@ class DurableStore(StoreProxy):
     _databand_method: ClassVar = staticmethod(_method)
 
 
-_KEPT = frozenset(
-    name for name, member in vars(Keeper).items() if callable(member) and not name.startswith("_") and name != "forward"
-)
+def _methods(kind: type) -> frozenset[str]:
+    return frozenset(name for name, member in vars(kind).items() if callable(member) and not name.startswith("_"))
+
+
+_KEPT = _methods(Keeper) - {"forward"}
+_OF_MODELS = _methods(Models)
 
 # One for each store, whoever asks.
 _outboxes: Final[dict[str, Outbox]] = {}

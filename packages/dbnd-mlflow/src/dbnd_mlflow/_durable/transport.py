@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+import mlflow.entities
 from mlflow.entities import ExperimentTag, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
@@ -24,7 +26,7 @@ from dbnd.tracking import (
 
 from .._mlflow import build_inner, is_any_of
 from . import events
-from .artifacts import upload
+from .artifacts import artifact_root, upload
 from .calls import code_of, is_away, is_refused_access, is_too_large, made_patient, reason_of, was_reached, within
 from .creation import Creation, OnCreated
 from .ids import Ids, UncreatedError, spooled_root
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 # What MLflow's stores take in one log_batch.
 _MAX_METRICS: Final = 1_000
 _MAX_TEXTS: Final = 100
+# File of a model that says what it is.
+_MLMODEL: Final = "MLmodel"
 # Seconds that a request may take while nobody waits for it, as in MLflow itself.
 _PATIENCE: Final = 120.0
 # What a server answers with an error of its own, or what nothing is known of, is tried so often before it is given up.
@@ -153,6 +157,8 @@ class MlflowTransport:
         by_run: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
         for group in groups:
             kind = "metrics" if events.is_metrics(group) else group[1]
+            if isinstance(group[1], list) and group[1][1]:  # metrics of a model
+                group[1][1] = self._creation.translated(store, group[1][1])
             by_run[self._real(store, group[0])][kind] += events.entities_of(group)
         for run_id, found in by_run.items():
             for params in _parts(found[events.PARAM], _MAX_TEXTS):
@@ -199,6 +205,7 @@ class MlflowTransport:
         store.set_experiment_tag(self._real(store, experiment_id), ExperimentTag(key, value))
 
     def _log_inputs(self, store: Any, run_id: str, datasets: list[Any], models: list[Any]) -> None:
+        models = self._with_real_ids(store, models)
         more = {"models": events.inputs_of(models)} if models else {}
         store.log_inputs(self._real(store, run_id), events.inputs_of(datasets), **more)
 
@@ -210,7 +217,11 @@ class MlflowTransport:
             raise RefusedError(f"its copy {spooled} is gone")
         if (found := spooled_root(root)) is not None:
             own, below = found
-            root = f"{store.get_run(self._real(store, own)).info.artifact_uri}{below}"
+            root = f"{artifact_root(store, self._real(store, own))}{below}"
+        if name == _MLMODEL:  # names its run and itself
+            text = spooled.read_text(encoding="utf-8")
+            if (translated := self._creation.translated(store, text)) != text:
+                spooled.write_text(translated, encoding="utf-8")
         upload(root, self._uri, spooled, artifact_path, self._seconds(), name)
         spooled.unlink(missing_ok=True)
 
@@ -218,9 +229,36 @@ class MlflowTransport:
         real = self._real(store, run_id)
         outputs = getattr(store.get_run(real), "outputs", None)
         taken = {model.model_id for model in (outputs.model_outputs if outputs else ())}
-        models = [model for model in models if model[1].get("model_id") not in taken]
+        models = [each for each in self._with_real_ids(store, models) if each[1].get("model_id") not in taken]
         if models:
             store.log_outputs(real, events.inputs_of(models))
+
+    def _create_logged_model(self, store: Any, **body: Any) -> None:
+        self._creation.create_model(store, **body)
+
+    def _finalize_logged_model(self, store: Any, model_id: str, status: int) -> None:
+        store.finalize_logged_model(self._real(store, model_id), mlflow.entities.LoggedModelStatus.from_int(status))
+
+    def _set_logged_model_tags(self, store: Any, model_id: str, tags: dict[str, str]) -> None:
+        made = [mlflow.entities.LoggedModelTag(key, self._creation.translated(store, tags[key])) for key in tags]
+        store.set_logged_model_tags(self._real(store, model_id), made)
+
+    def _delete_logged_model_tag(self, store: Any, model_id: str, key: str) -> None:
+        real = self._real(store, model_id)
+        if key in store.get_logged_model(real).tags:
+            store.delete_logged_model_tag(real, key)
+
+    def _log_logged_model_params(self, store: Any, model_id: str, params: dict[str, str]) -> None:
+        real = self._real(store, model_id)
+        taken = store.get_logged_model(real).params if self._is_doubtful else {}
+        made = [mlflow.entities.LoggedModelParameter(key, params[key]) for key in params if key not in taken]
+        if made:
+            store.log_logged_model_params(real, made)
+
+    def _with_real_ids(self, store: Any, models: list[Any]) -> list[Any]:
+        """Models as inputs or outputs, by the store's ids of them."""
+        translated: list[Any] = json.loads(self._creation.translated(store, json.dumps(models)))
+        return translated
 
 
 def ids_folder(config: Config) -> Path:

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from .._durable.ids import is_own
+
 if TYPE_CHECKING:
     from .._reporting.reporter import Reporter
 
@@ -145,7 +147,9 @@ def _get_experiment(reporter: Reporter, _: Arguments, experiment: Any) -> None:
 
 def _create_logged_model(reporter: Reporter, _: Arguments, model: Any) -> None:
     if model.source_run_id:
-        reporter.model_logged(model.source_run_id, model.name, model.artifact_location)
+        # Of a model that the store creates later only that is known.
+        place = f"models:/{model.model_id}" if is_own(model.model_id) else model.artifact_location
+        reporter.model_logged(model.source_run_id, model.name, place)
 
 
 def _create_model_version(reporter: Reporter, _: Arguments, version: Any) -> None:

@@ -1,0 +1,185 @@
+"""Logged models (MLflow 3) while MLflow's store is away: created, filled and finished as runs are."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from mlflow.utils import validation
+from mlflow.utils.name_utils import _generate_random_name
+
+from dbnd.tracking import BusyError, Outbox
+
+from .calls import Reach, hide, is_away, within
+from .checks import Checks
+from .creation import CREATE_MODEL, Creation
+from .ids import FIRST_MODEL_ID, MODEL, SPOOLED, Ids, UncreatedError, is_own, new_id
+
+# Models that are remembered, by what was last asked or changed.
+_MAX_KNOWN: Final = 1_000
+
+
+class Models:
+    """The logged models of one store.
+
+    Its methods that are named as the store's take the same arguments, return and raise the same.
+
+    Args:
+        inner: MLflow's own store.
+        outbox: Where writes are kept.
+        ids: The store's ids of what was created while it was away.
+        creation: Creates what was announced.
+        reach: Tells whether the store is asked at the moment.
+        write: Makes a call now, or keeps it: ``Keeper``'s.
+    """
+
+    def __init__(
+        self, inner: Any, outbox: Outbox, ids: Ids, creation: Creation, reach: Reach, write: Callable[..., Any]
+    ) -> None:
+        self._inner = inner
+        self._outbox = outbox
+        self._ids = ids
+        self._creation = creation
+        self._reach = reach
+        self._write = write
+        self._checks = Checks(inner)
+        self._known: OrderedDict[str, Any] = OrderedDict()
+
+    def create_logged_model(
+        self,
+        experiment_id: str,
+        name: str | None = None,
+        source_run_id: str | None = None,
+        tags: Sequence[Any] | None = None,
+        params: Sequence[Any] | None = None,
+        model_type: str | None = None,
+    ) -> Any:
+        from mlflow.entities import LoggedModelTag
+
+        own = new_id(MODEL)
+        experiment_id, source = self._ids.translated(str(experiment_id)), self._ids.translated(source_run_id)
+        if not (self._reach.is_away or is_own(experiment_id) or is_own(source or "")):
+            given = [*(tags or ()), LoggedModelTag(FIRST_MODEL_ID, own)]
+            try:
+                with self._reach.asking():
+                    model = self._inner.create_logged_model(experiment_id, name, source, given, params, model_type)
+            except Exception as error:
+                if not is_away(error):
+                    raise
+            else:
+                return self._remembered(model.model_id, hide(model))
+        self._checks.checked(validation._validate_logged_model_name, name)
+        body: dict[str, Any] = {
+            "own_id": own,
+            "experiment_id": experiment_id,
+            "name": name or _generate_random_name(),
+            "source_run_id": source_run_id,
+            "tags": {tag.key: str(tag.value) for tag in tags or ()},
+            "params": {param.key: str(param.value) for param in params or ()},
+            "model_type": model_type,
+        }
+        try:
+            self._ids.announce(own, CREATE_MODEL, body)
+            is_kept = self._outbox.keep(CREATE_MODEL, body, is_last_way=False)
+        except OSError:
+            is_kept = None
+        if not is_kept:
+            return self._inner.create_logged_model(experiment_id, name, source, tags, params, model_type)
+        return self._remembered(own, _model_of(**body))
+
+    def get_logged_model(self, model_id: str, *args: Any, **kwargs: Any) -> Any:
+        known = self._find(model_id)
+        if (known is None or not self._reach.is_away) and self._reach.has_delivered():
+            try:
+                with self._reach.asking():
+                    real = self._creation.real(self._inner, model_id)
+                    return self._remembered(model_id, hide(self._inner.get_logged_model(real, *args, **kwargs)))
+            except (UncreatedError, BusyError):  # refused, or another process is about to create it
+                pass
+            except Exception as error:
+                if known is None or not is_away(error):
+                    raise
+        if known is not None:
+            return _copy(known)
+        with within(self._reach.timeout):
+            return hide(self._inner.get_logged_model(self._ids.translated(model_id), *args, **kwargs))
+
+    def finalize_logged_model(self, model_id: str, status: Any) -> Any:
+        known = self._known_or_asked(model_id)
+        body = {"model_id": model_id, "status": status.to_int()}
+        answer = self._write(None, model_id, "finalize_logged_model", (status,), None, lambda: body)
+        if answer is not None:
+            return self._remembered(model_id, hide(answer))
+        known.status, known.last_updated_timestamp = status, _now()
+        return _copy(known)
+
+    def set_logged_model_tags(self, model_id: str, tags: Sequence[Any]) -> None:
+        known, given = self._known_or_asked(model_id), {tag.key: str(tag.value) for tag in tags}
+        body = {"model_id": model_id, "tags": given}
+        self._write(None, model_id, "set_logged_model_tags", (tags,), None, lambda: body)
+        known.tags.update(given)
+
+    def delete_logged_model_tag(self, model_id: str, key: str) -> None:
+        known, body = self._known_or_asked(model_id), {"model_id": model_id, "key": key}
+        if key not in known.tags:
+            text = f"No tag with key {key!r} found for model with ID {model_id!r}."
+            raise self._checks.error("RESOURCE_DOES_NOT_EXIST", text)
+        self._write(None, model_id, "delete_logged_model_tag", (key,), None, lambda: body)
+        known.tags.pop(key, None)
+
+    def log_logged_model_params(self, model_id: str, params: Sequence[Any]) -> None:
+        known, given = self._known_or_asked(model_id), {param.key: str(param.value) for param in params}
+        body = {"model_id": model_id, "params": given}
+        self._write(None, model_id, "log_logged_model_params", (params,), None, lambda: body)
+        known.params.update(given)
+
+    def _known_or_asked(self, model_id: str) -> Any:
+        """What is known of a model, which raises what MLflow raises if there is none."""
+        known = self._find(model_id)
+        if known is None:
+            self.get_logged_model(model_id)
+            known = self._known[model_id]
+        return known
+
+    def _find(self, model_id: str) -> Any:
+        """A model that this process knows, or that any has announced."""
+        if model_id not in self._known and is_own(model_id):
+            announced = self._ids.creation(model_id)
+            if announced is not None and announced[0] == CREATE_MODEL:
+                self._remembered(model_id, _model_of(**announced[1]))
+        return self._known.get(model_id)
+
+    def _remembered(self, model_id: str, model: Any) -> Any:
+        self._known[model_id] = _copy(model)
+        self._known.move_to_end(model_id)
+        if len(self._known) > _MAX_KNOWN:
+            self._known.popitem(last=False)
+        return model
+
+
+def _model_of(own_id: str, tags: dict[str, str], params: dict[str, str], **fields: Any) -> Any:
+    """A model that the store has not created yet, as that will answer it."""
+    from mlflow.entities import LoggedModel, LoggedModelStatus
+
+    return LoggedModel(
+        model_id=own_id,
+        artifact_location=f"{SPOOLED}{own_id}/artifacts",
+        creation_timestamp=_now(),
+        last_updated_timestamp=_now(),
+        status=LoggedModelStatus.PENDING,
+        tags=dict(tags),
+        params=dict(params),
+        metrics=[],
+        **fields,
+    )
+
+
+def _copy(model: Any) -> Any:
+    """A model of the caller's own."""
+    return type(model).from_proto(model.to_proto())
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
