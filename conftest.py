@@ -34,15 +34,13 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts processes, servers or PostgreSQL; what is slow to start is started in one of xdist's workers."""
+    """Mark what starts processes, servers or PostgreSQL."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if not fixtures.isdisjoint(PROCESSES):
             item.add_marker("process")
         if not fixtures.isdisjoint({"postgresql", "start_postgresql"}):
             item.add_marker("postgresql")
-        if "_running_mlflow" in fixtures:
-            item.add_marker(pytest.mark.xdist_group("mlflow"))
 
 
 @pytest.fixture(autouse=True)
@@ -145,8 +143,10 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _running_mlflow(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[MlflowServer]:
-    server = MlflowServer(tmp_path_factory.mktemp("mlflow") / "server", empty_database)
+def _running_mlflow(
+    tmp_path_factory: pytest.TempPathFactory, empty_database: Path, warm: Warm
+) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow") / "server", empty_database, warm)
     with server.running():
         yield server
 

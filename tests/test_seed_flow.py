@@ -184,7 +184,7 @@ def test_all_switches_mean_the_same(dbnd, show, home, store_uri, switch, value):
     assert [metric["key"] for metric in only_task_run(show())["metrics"]] == (["m"] if value == "True" else [])
 
 
-@pytest.mark.parametrize("kind", ["path", "sqlite", pytest.param("http", marks=pytest.mark.xdist_group("mlflow"))])
+@pytest.mark.parametrize("kind", ["path", "sqlite", "http"])
 def test_each_kind_of_store_receives_the_run(dbnd, show, request, tmp_path, monkeypatch, kind):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     if kind == "http":

@@ -159,7 +159,7 @@ class Lab:
 
 
 def make_lab(warm: Warm, folder: Path, empty: Path, writes: str, database: str | None = None) -> Lab:
-    server = MlflowServer(folder / "mlflow", empty, database=database)
+    server = MlflowServer(folder / "mlflow", empty, warm, database)
     proxy = Proxy(server.url)
     tracker = f"sqlite:///{folder / 'tracker.db'}"
     env = {

@@ -1,17 +1,23 @@
-"""MLflow's own stores, empty: its migrations take seconds, so they are run once, and what they made is copied."""
+"""MLflow's own stores, empty, and servers of them.
+
+MLflow's migrations take seconds, so they are run once, and what they made is copied.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import runpy
 import shutil
 import sqlite3
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from subprocess import Popen
+from typing import Any, NoReturn
 
-from kit.servers import free_port, kill, server_process, start_process
+from kit.servers import Command, Process, free_port, kill, server_process, start_process
+from kit.warm import Warm
 
 
 def make_empty(path: Path) -> Path:
@@ -22,24 +28,46 @@ def make_empty(path: Path) -> Path:
     return path
 
 
+def mlflow_server(warm: Warm, arguments: Sequence[str], env: Mapping[str, str]) -> Command:
+    """Starts ``mlflow server`` from a warm process."""
+    code = f"from kit.mlflow_stores import serve; serve({['server', *arguments]!r})"
+    return lambda log: warm.start({"code": code}, log, env=env, cwd=log.parent)
+
+
+def serve(arguments: list[str]) -> NoReturn:
+    """Be the process that MLflow's command starts as the server."""
+    import mlflow.server
+    from mlflow.cli import cli
+
+    def become(command: list[str], *, extra_env: Mapping[str, str], **_: Any) -> NoReturn:
+        os.environ.update(extra_env)
+        sys.argv = command[command.index("-m") + 1 :] if "-m" in command else command
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        sys.exit()
+
+    mlflow.server._exec_cmd = become
+    cli(arguments)
+    sys.exit()
+
+
 class MlflowServer:
     """A running ``mlflow server`` with proxied artifacts, which can be emptied.
 
     Args:
         folder: Where it keeps what it is told.
         empty: A database without runs.
-        python: The interpreter of an environment with full MLflow.
+        start: A warm process to start it from, or the interpreter of an environment with full MLflow.
         database: URL of another database than a copy of ``empty``.
     """
 
-    def __init__(self, folder: Path, empty: Path, python: str = sys.executable, database: str | None = None) -> None:
+    def __init__(self, folder: Path, empty: Path, start: Warm | str, database: str | None = None) -> None:
         self.path = folder / "store.db"
         self.url = f"http://127.0.0.1:{free_port()}"
         self._folder = folder
         self._empty = empty
-        self._python = python
+        self._start = start
         self._database = database
-        self._process: Popen[bytes] | None = None
+        self._process: Process | None = None
 
     def running(self) -> AbstractContextManager[str]:
         """Start it, and end it with the block."""
@@ -55,12 +83,12 @@ class MlflowServer:
             kill(self._process)
             self._process = None
 
-    def _command(self) -> tuple[list[str], str, str, Path, dict[str, str]]:
+    def _command(self) -> tuple[Command, str, str, Path, dict[str, str]]:
         if not self._folder.exists():
             self._folder.mkdir()
             shutil.copy(self._empty, self.path)
-        command = [
-            *(self._python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", self.url.rpartition(":")[2]),
+        arguments = [
+            *("--host", "127.0.0.1", "--port", self.url.rpartition(":")[2]),
             *("--workers", "1", "--backend-store-uri", self._database or f"sqlite:///{self.path}"),
             *("--artifacts-destination", str(self._folder / "artifacts")),
         ]
@@ -70,7 +98,12 @@ class MlflowServer:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a dozen processes that nobody needs
         }
         own = {name: value for name, value in os.environ.items() if not name.startswith(("DBND", "MLFLOW"))}
-        return command, self.url, "/health", self._folder, own | env
+        return self._with(arguments, own | env), self.url, "/health", self._folder, own | env
+
+    def _with(self, arguments: list[str], env: dict[str, str]) -> Command:
+        if isinstance(self._start, Warm):
+            return mlflow_server(self._start, arguments, env)
+        return [self._start, "-m", "mlflow", "server", *arguments]
 
     def empty(self) -> None:
         """Remove what it was told."""

@@ -13,6 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from kit.warm import WarmProcess
+
+Process = subprocess.Popen[bytes] | WarmProcess
+Command = list[str] | Callable[[Path], WarmProcess]
+"""A command line, or what starts a server from a warm process and lets it print to a file."""
+
 StartServer = Callable[..., AbstractContextManager[str]]
 
 _PATIENCE = 120
@@ -27,16 +33,16 @@ def free_port() -> int:
 
 @contextmanager
 def server_process(
-    command: list[str], url: str, ready: str, logs: Path, env: Mapping[str, str] | None = None
+    command: Command, url: str, ready: str, logs: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[str]:
     """Start a server, wait until it answers, and end it with the block; its output goes to a file in ``logs``.
 
     Args:
-        command: Its command line.
+        command: Its command.
         url: Where it serves.
         ready: Path that it answers as soon as it is ready.
         logs: Where it runs.
-        env: Its environment; None is that of the caller.
+        env: The environment of a command line; None is that of the caller.
     """
     process = start_process(command, url, ready, logs, env)
     try:
@@ -45,25 +51,14 @@ def server_process(
         os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(30)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, TimeoutError):
             kill(process)
 
 
-def start_process(
-    command: list[str], url: str, ready: str, logs: Path, env: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
+def start_process(command: Command, url: str, ready: str, logs: Path, env: Mapping[str, str] | None = None) -> Process:
     """Start a server in a session of its own, and wait until it answers (see ``server_process``)."""
-    log = logs / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd=logs,
-            env=env,
-        )
+    log = logs / f"server-{time.monotonic_ns()}.log"
+    process = command(log) if callable(command) else _popen(command, log, env)
     try:
         _wait_for(f"{url}{ready}", process, log)
     except BaseException:
@@ -72,19 +67,32 @@ def start_process(
     return process
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def _popen(command: list[str], log: Path, env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=log.parent,
+            env=env,
+        )
+
+
+def kill(process: Process) -> None:
     """Kill a server with all its processes, by SIGKILL."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(url: str, process: Process, log: Path) -> None:
     deadline = time.monotonic() + _PATIENCE
     while process.poll() is None and time.monotonic() < deadline:
         try:
             urllib.request.urlopen(url, timeout=5).read()
         except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
+            time.sleep(0.02)
         else:
             return
     msg = f"{url} does not answer:\n{log.read_text(errors='replace')}"

@@ -37,6 +37,7 @@ from typing_extensions import Self
 LIMIT = 120
 _PR_SET_PDEATHSIG = 1
 _PACKAGES = ("dbnd", "dbnd_tracker", "dbnd_mlflow", "mlflow.tracking", "mlflow.store.tracking")
+_SERVER = ("mlflow.server", "mlflow.server.fastapi_app", "mlflow.cli", "uvicorn")
 
 
 class Warm:
@@ -206,6 +207,9 @@ def _import_all() -> None:
                     importlib.import_module(module.name)
                 except ImportError:
                     continue  # an optional dependency that is not here
+    for name in _SERVER:
+        with contextlib.suppress(ImportError):  # not with each MLflow
+            importlib.import_module(name)
     with contextlib.suppress(ImportError):
         import sqlalchemy.orm
 

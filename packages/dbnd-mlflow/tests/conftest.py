@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.mlflow_stores import mlflow_server
+from kit.warm import Warm
 
 
 @pytest.fixture(autouse=True)
@@ -100,9 +102,7 @@ def conf(tracker_url: str, inner_uri: str) -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.fixture(
-    params=["sqlite", "file", pytest.param("http", marks=[pytest.mark.process, pytest.mark.xdist_group("mlflow")])]
-)
+@pytest.fixture(params=["sqlite", "file", pytest.param("http", marks=pytest.mark.process)])
 def any_inner(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URI of an empty store of each kind."""
     if request.param == "http":
@@ -114,7 +114,7 @@ def any_inner(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def server_over(start_server: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def server_over(start_server: Any, home: Path, monkeypatch: pytest.MonkeyPatch, warm: Warm) -> Any:
     """A ``mlflow server`` with a backend store, whose journal stands in this test's home."""
     monkeypatch.setenv("DBND__CORE__FLUSH_TIMEOUT", "1")
 
@@ -123,11 +123,9 @@ def server_over(start_server: Any, home: Path, monkeypatch: pytest.MonkeyPatch) 
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             port = sock.getsockname()[1]
-        command = [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-            *("--workers", "1", "--backend-store-uri", uri, *options),
-        ]
-        with start_server(command, f"http://127.0.0.1:{port}", "/health") as url:
+        address = ["--host", "127.0.0.1", "--port", str(port)]
+        arguments = [*address, "--workers", "1", "--backend-store-uri", uri, *options]
+        with start_server(mlflow_server(warm, arguments, os.environ), f"http://127.0.0.1:{port}", "/health") as url:
             yield url
 
     return start

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import mlflow
 import pytest
 from click.testing import CliRunner
+from kit.warm import Warm
 from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service.utils import _get_store
 
@@ -87,10 +87,10 @@ def empty_tracker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, warm: Warm) -> Iterator[Servers]:
     # mlflow-skinny serves nothing: its clients are tested against servers of another environment.
-    python = os.environ.get("PARITY_SERVER_PYTHON", sys.executable)
-    made = Servers(tmp_path_factory.mktemp("servers"), empty_store, python)
+    start = os.environ.get("PARITY_SERVER_PYTHON") or warm
+    made = Servers(tmp_path_factory.mktemp("servers"), empty_store, start)
     yield made
     made.stop()
 

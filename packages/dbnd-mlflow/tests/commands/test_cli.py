@@ -287,7 +287,7 @@ class TestImport:
         assert len([line for line in done.stderr.splitlines() if line.startswith("dbnd: ")]) == 1
         assert "Traceback" not in done.stderr
 
-    @pytest.mark.parametrize("kind", ["file", pytest.param("http", marks=pytest.mark.xdist_group("mlflow"))])
+    @pytest.mark.parametrize("kind", ["file", "http"])
     def test_other_stores_are_imported_and_verified(self, kind, dbnd, request, tmp_path, monkeypatch):
         monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         source = request.getfixturevalue("mlflow_server") if kind == "http" else (tmp_path / "runs").as_uri()

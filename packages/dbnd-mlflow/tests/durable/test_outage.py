@@ -131,8 +131,9 @@ def test_the_tracker_hears_which_run_of_the_store_it_has_become(proxy, track, tm
     assert task_run["links"]["mlflow"] == f"{proxy.url}#/experiments/0/runs/{real}"
 
 
-def test_what_is_read_during_an_outage_is_what_the_server_says_afterwards(proxy, track, writes):
+def test_what_is_read_during_an_outage_is_what_the_server_says_afterwards(proxy, track, writes, monkeypatch):
     track(proxy.url, writes)
+    monkeypatch.setenv("DBND__MLFLOW_TRACKING__STORE_TIMEOUT", "5")  # a read waits as long for what is deferred
     with mlflow.start_run() as run:
         mlflow.log_metric("before", 1)
         settle()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from kit.mlflow_stores import MlflowServer
+from kit.warm import Warm
 
 SIDES = ("single", "double")  # of one length: what MLflow prints has columns as wide as the names of folders
 
@@ -62,11 +62,11 @@ class Servers:
     Args:
         folder: Where they keep what they are told.
         empty: An SQLite store without anything in it.
-        python: The interpreter of an environment with full MLflow.
+        start: A warm process to start them from, or the interpreter of an environment with full MLflow.
     """
 
-    def __init__(self, folder: Path, empty: Path, python: str = sys.executable) -> None:
-        self._servers = {side: MlflowServer(folder / side, empty, python) for side in SIDES}
+    def __init__(self, folder: Path, empty: Path, start: Warm | str) -> None:
+        self._servers = {side: MlflowServer(folder / side, empty, start) for side in SIDES}
         self._running = contextlib.ExitStack()
         self._started = False
 
