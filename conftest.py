@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
+import gc
 import json
 import os
 import signal
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 from kit import commands, servers
 from kit.commands import Run, script
-from kit.mlflow_stores import MlflowServer, make_empty
+from kit.mlflow_stores import MlflowServer, make_empty, remember_schema
 from kit.postgresql import PostgreSQL, running_postgresql
 from kit.scale import load_profile
 from kit.servers import StartServer
@@ -31,6 +33,18 @@ def pytest_configure() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     load_profile()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice as many workers as cores: tests wait for servers and other processes much of their time."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass by what stays to the end: libraries and the tests themselves."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -138,8 +152,14 @@ def tracker_server(free_port: int, start_server: StartServer) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of MLflow's without runs."""
-    return make_empty(tmp_path_factory.mktemp("empty") / "empty.db")
+    """A database of MLflow's without runs, made by one of xdist's workers for all."""
+    remember_schema()
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (folder / "empty.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        path = folder / "empty.db"
+        return path if path.exists() else make_empty(path)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from dbnd_mlflow._reporting.store_reader import pages
 
 pytest.importorskip("dbnd_tracker")
 
-POINTS = scaled(600, 20_000)
+POINTS = scaled(150, 20_000)
 SERVER_KILLS = scaled(2, 20)
 CLIENT_KILLS = scaled(2, 10)
 # Seconds between two points.

@@ -6,6 +6,7 @@ MLflow's migrations take seconds, so they are run once, and what they made is co
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import runpy
 import shutil
@@ -24,8 +25,18 @@ def make_empty(path: Path) -> Path:
     """Make MLflow's database without runs in it."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    SqlAlchemyStore(f"sqlite:///{path}", str(path.with_suffix(""))).engine.dispose()
-    return path
+    new = path.with_suffix(".new")
+    SqlAlchemyStore(f"sqlite:///{new}", str(path.with_suffix(""))).engine.dispose()
+    return new.rename(path)
+
+
+def remember_schema() -> None:
+    """Let MLflow look for its newest migration once in this process, and not for each store: it loads all of them."""
+    from mlflow.store.db import utils
+
+    if not hasattr(utils._get_latest_schema_revision, "cache_info"):
+        utils._get_latest_schema_revision = functools.cache(utils._get_latest_schema_revision)
+    utils._get_latest_schema_revision()
 
 
 def mlflow_server(warm: Warm, arguments: Sequence[str], env: Mapping[str, str]) -> Command:

@@ -213,7 +213,10 @@ def _import_all() -> None:
     with contextlib.suppress(ImportError):
         import sqlalchemy.orm
 
+        from kit.mlflow_stores import remember_schema
+
         sqlalchemy.orm.configure_mappers()
+        remember_schema()
     # What is imported stays: a child would pay for looking at all of it again at its end.
     gc.collect()
     gc.freeze()

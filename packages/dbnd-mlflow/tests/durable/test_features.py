@@ -112,7 +112,7 @@ def test_a_model_whose_answer_is_lost_is_created_once(proxy, server):
 def test_a_model_is_whole_when_it_is_said_to_be(server, model):
     model.fit([[1.0], [2.0]], [1.0, 2.0])
     with mlflow.start_run() as run:
-        logged = mlflow.sklearn.log_model(model, name="model")
+        logged = mlflow.sklearn.log_model(model, name="model", pip_requirements=["scikit-learn"])
         loaded = mlflow.pyfunc.load_model(logged.model_uri)
     assert loaded.predict([[3.0]])[0] == pytest.approx(3)
     settle()
