@@ -11,7 +11,7 @@ from kit.progress import TELLING, wait_until
 from kit.scale import scaled
 from kit.trackers import reading
 
-PROCESSES, THREADS, POINTS = 8, 4, scaled(300, 1_000)
+PROCESSES, THREADS, POINTS = 8, 4, scaled(100, 1_000)
 
 # A module, because a spawned child imports what it is to do.
 LOGGING = f"""

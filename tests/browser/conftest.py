@@ -51,7 +51,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Iterator[Site]
     dbnd(warm, home, "run", f"{JOBS}::failing", code=10)
     for rate in ("0.1", "0.2", "0.3"):
         dbnd(warm, home, "run", f"{JOBS}::sweep", "--rate", rate)
-    with serve(home) as url:
+    with serve(warm, home) as url:
         yield Site(url, home / "dbnd" / "tracker.db", environment_of(home))
 
 

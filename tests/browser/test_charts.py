@@ -185,7 +185,7 @@ def long(tmp_path_factory: pytest.TempPathFactory, site: Site, warm: Warm) -> It
         )
         connection.execute("UPDATE metric_series SET points = ?, last_step = ?", (MILLION, MILLION))
     connection.close()
-    with serve(home) as url:
+    with serve(warm, home) as url:
         yield Site(url, database, environment_of(home))
 
 

@@ -49,7 +49,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, site: Site, warm: Warm) ->
     ]
     dbnd(warm, home, "run", f"{JOBS}::evil", *options, code=10)
     database = home / "dbnd" / "tracker.db"
-    with serve(home) as url:
+    with serve(warm, home) as url:
         found = Site(url, database, environment_of(home))
         for (attempt,) in found.query("SELECT uid FROM attempts"):
             post(url, "save_external_links", {"task_run_attempt_uid": attempt, "external_links_dict": LINKS})
@@ -129,7 +129,7 @@ def test_a_tracker_with_a_token_asks_for_it_and_then_shows_all(
     tmp_path: Path, site: Site, visit: Any, warm: Warm
 ) -> None:
     dbnd(warm, tmp_path, "run", f"{JOBS}::sweep")
-    with serve(tmp_path, "--token", "the secret of this test") as url:
+    with serve(warm, tmp_path, "--token", "the secret of this test") as url:
         page = visit(url, "/app/jobs/sweep", ignored=("status of 401",))
         expect(page.get_by_label("Access token")).to_be_focused()
         page.keyboard.type("a wrong one")
@@ -150,7 +150,7 @@ def test_the_pages_are_the_same_over_postgresql(tmp_path: Path, site: Site, visi
         url = server.get_uri()
         for rate in ("0.1", "0.2"):
             dbnd(warm, tmp_path, "run", f"{JOBS}::sweep", "--rate", rate, "--set-config", f"core.databand_url={url}")
-        with serve(tmp_path, "--database", url) as address:
+        with serve(warm, tmp_path, "--database", url) as address:
             page = visit(address, "/?where=metrics.score+%3E+2&sort=-metrics.score")
             expect(page.locator("tbody tr")).to_have_count(1)
             page.goto("/")

@@ -120,7 +120,7 @@ def test_the_selection_stays_when_the_table_is_turned_sorted_and_filtered(
         "    with dbnd_tracking(job_name='many', run_name=f'run {n:02}'): log_metric('score', n)\n"
     )
     assert warm.start({"code": code}, tmp_path / "log", env=environment_of(tmp_path), cwd=tmp_path).wait(400) == 0
-    with serve(tmp_path) as url:
+    with serve(warm, tmp_path) as url:
         page = visit(url, "/?limit=25")
         button, elsewhere = page.locator("#compare-button"), page.locator("#elsewhere")
         clear = page.get_by_role("button", name="Clear selection")

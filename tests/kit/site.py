@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kit.commands import script
 from kit.servers import free_port, server_process
-from kit.warm import Warm
+from kit.warm import Warm, WarmProcess
 
 PATIENCE_MS = 60_000
 """How long a browser on a busy machine may take, in milliseconds."""
@@ -56,10 +55,14 @@ def environment_of(home: Path) -> dict[str, str]:
     return {**kept, **own, "TZ": "UTC"}
 
 
-def serve(home: Path, *options: str) -> AbstractContextManager[str]:
+def serve(warm: Warm, home: Path, *options: str) -> AbstractContextManager[str]:
     """A tracker's server over the embedded file of ``home``, or what ``options`` say."""
-    command = [script("dbnd"), "tracker", "start", "--port", str(port := free_port()), *options]
-    return server_process(command, f"http://127.0.0.1:{port}", "/api/v1/auth/ping", home, environment_of(home))
+    arguments = ["tracker", "start", "--port", str(port := free_port()), *options]
+
+    def start(log: Path) -> WarmProcess:
+        return warm.start({"arguments": arguments}, log, env=environment_of(home), cwd=home)
+
+    return server_process(start, f"http://127.0.0.1:{port}", "/api/v1/auth/ping", home)
 
 
 def dbnd(warm: Warm, home: Path, *args: str, code: int = 0) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import uuid
 
@@ -26,20 +24,14 @@ conf = {"core": {"databand_url": os.environ["TRACKER"], "databand_access_token":
 
 
 @pytest.fixture
-def script(server):
+def script(server, python):
     """Run a script that is tracked by the scripted server, from a file, as multiprocessing needs it."""
 
     def run(code, *, returncode=0, **env):
         with open("script.py", "w", encoding="utf-8") as file:  # noqa: PTH123
             file.write(HEADER + textwrap.dedent(code))
-        done = subprocess.run(
-            [sys.executable, "script.py"],
-            env={**os.environ, "TRACKER": server.url, **env},
-            capture_output=True,
-            text=True,
-            timeout=2 * PATIENCE,
-            check=False,
-        )
+        run_file = "import runpy; runpy.run_path('script.py', run_name='__main__')"
+        done = python(run_file, timeout=2 * PATIENCE, TRACKER=server.url, **env)
         assert done.returncode == returncode, done.stderr
         return done
 
