@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from kit.scale import scaled
 from kit.site import Site, expect
 
 ATTEMPT = "attempts a ON a.task_run_uid = ?"
@@ -112,8 +113,10 @@ def paths(site: Site) -> dict[str, str]:
 VIEWS = ("runs", "job", "run", "failed run", "task", "one chart", "comparison", "missing")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+LOOKS = [(360, "light"), (1280, "dark"), (360, "dark"), (1280, "light")]
+
+
+@pytest.mark.parametrize(("width", "theme"), LOOKS[: scaled(2, 4)])
 def test_every_view_is_accessible_and_as_wide_as_the_screen(
     site: Site, visit: Any, paths: dict[str, str], theme: str, width: int
 ) -> None:
