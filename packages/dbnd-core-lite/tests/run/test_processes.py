@@ -6,6 +6,7 @@ import os
 import signal
 import textwrap
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -28,9 +29,9 @@ def script(server, python):
     """Run a script that is tracked by the scripted server, from a file, as multiprocessing needs it."""
 
     def run(code, *, returncode=0, **env):
-        with open("script.py", "w", encoding="utf-8") as file:  # noqa: PTH123
-            file.write(HEADER + textwrap.dedent(code))
-        run_file = "import runpy; runpy.run_path('script.py', run_name='__main__')"
+        file = Path("script.py").absolute()
+        file.write_text(HEADER + textwrap.dedent(code), encoding="utf-8")
+        run_file = f"import runpy; runpy.run_path({str(file)!r}, run_name='__main__')"
         done = python(run_file, timeout=2 * PATIENCE, TRACKER=server.url, **env)
         assert done.returncode == returncode, done.stderr
         return done
