@@ -139,7 +139,6 @@ def test_a_tracker_with_a_token_asks_for_it_and_then_shows_all(
         page.keyboard.press("Enter")
         page.wait_for_url("**/app/jobs/sweep")
         page.locator("[data-open]").first.click()
-        page.locator(".timeline [data-open]").first.click()
         expect(page.locator("figure.chart .note").first).to_contain_text("20 points")
 
 

@@ -46,10 +46,15 @@ def test_a_run_shows_its_tasks_their_time_and_what_they_logged(site: Site, visit
         "rgb(185, 38, 29)",
         "700",
     ]
+    expect(page.locator("dl.facts")).not_to_be_visible()
+    page.get_by_text("Command, environment and uids").click()
     expect(page.locator("dl.facts")).to_contain_text("dbnd run")
     run_id = site.query("SELECT external_links FROM attempts WHERE external_links LIKE '%/runs/%' LIMIT 1")
     assert run_id
-    expect(page.locator(".links")).to_contain_text(re.compile("dbnd mlflow verify [0-9a-f]{32}"))
+    page.locator("#mlflow summary").click()
+    expect(page.locator("#mlflow")).to_contain_text("dbnd mlflow verify --record")
+    expect(page.locator("#mlflow li")).to_have_count(2)
+    page.keyboard.press("Escape")
 
     page.locator(".timeline").get_by_role("link", name="train", exact=True).click()
     page.wait_for_url(re.compile(site.task("pipeline", "train")))
@@ -168,5 +173,5 @@ def test_tables_and_facts_are_complete_without_javascript(site: Site, visit: Any
     assert page.locator(".timeline tbody tr").count() == 4
     page.goto(paths["task"])
     assert page.get_by_text("Charts need JavaScript").is_visible()
-    loss = page.get_by_role("row", name=re.compile("loss"))
+    loss = page.locator("#metrics").get_by_role("row", name=re.compile("loss"))
     assert loss.locator("td").all_inner_texts()[1:] == ["loss", "0.02", "49", "0.02", "1", "50", "mlflow"]

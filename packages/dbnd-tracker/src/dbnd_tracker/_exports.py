@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -61,11 +61,17 @@ class _Line:
 
 
 def points_csv(reader: RunReader, runs: Sequence[RunDetail]) -> Iterator[tuple[str, int]]:
-    """All points of runs; text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    """All points of runs."""
+    for number, line in enumerate(csv_lines(COLUMNS, _rows(reader, runs))):
+        yield line, min(number, 1)
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """A table as CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
     writer: Any = csv.writer(_Line())
-    yield writer.writerow(COLUMNS), 0
-    for row in _rows(reader, runs):
-        yield writer.writerow([_cell(value) for value in row]), 1
+    yield writer.writerow(columns)
+    for row in rows:
+        yield writer.writerow([_cell(value) for value in row])
 
 
 def _cell(value: Any) -> Any:
@@ -138,11 +144,12 @@ def _rows(reader: RunReader, runs: Sequence[RunDetail]) -> Iterator[tuple[Any, .
             for metric in task.metrics:
                 for point in reader.points(task.task_run_uid, metric.key):
                     place = (run.run_uid, run.name, run.job_name, name, metric.key, point["step"])
-                    time = datetime.fromtimestamp(point["timestamp"] / 1000, timezone.utc)
-                    yield *place, time, *_number_and_text(point["value"], point["type"])
+                    yield *place, *point_cells(point["timestamp"], point["value"], point["type"])
 
 
-def _number_and_text(value: Any, kind: str) -> tuple[float | None, str | None]:
+def point_cells(timestamp: int, value: Any, kind: str) -> tuple[datetime, float | None, str | None]:
+    """Time, number and text of a point, of whose number or text there is one."""
+    time = datetime.fromtimestamp(timestamp / 1000, timezone.utc)
     if kind in {"float", "int"}:  # NaN and infinities are read as their names
-        return (value if isinstance(value, int) else float(value)), None
-    return None, value if kind == "str" else json.dumps(value, ensure_ascii=False)
+        return time, (value if isinstance(value, int) else float(value)), None
+    return time, None, value if kind == "str" else json.dumps(value, ensure_ascii=False)

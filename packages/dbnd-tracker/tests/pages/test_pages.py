@@ -102,7 +102,7 @@ def test_what_does_not_exist_is_said(tracker: Any, server: Any) -> None:
     assert "There is no run 7e57&lt;b&gt;." in page.text
     assert server.get(f"/app/jobs/x/{run.uid}/7e57").status_code == 404
     assert server.get("/app/logs/7e57").status_code == 404
-    assert server.get("/app/series/7e57?key=x").status_code == 404
+    assert server.get("/app/series?task=7e57&key=x").status_code == 404
     one = server.get(f"/app/compare?run={run.uid}")
     assert one.status_code == 400
     assert "needs two runs" in one.text
@@ -226,7 +226,7 @@ def test_the_columns_are_what_most_runs_logged_until_others_are_chosen(tracker: 
 def test_a_page_that_has_not_changed_is_not_sent_again(tracker: Any, server: Any) -> None:
     run, task = tracker.started()
     tracker.call("log_metrics", task.floats("loss", 4))
-    paths = ("/", f"/app/jobs/x/{run.uid}/{task.uid}", f"/app/series/{task.uid}?key=loss")
+    paths = ("/", f"/app/jobs/x/{run.uid}/{task.uid}", f"/app/series?task={task.uid}&key=loss")
     for step, path in enumerate(paths, 4):
         first = server.get(path)
         known = {"If-None-Match": first.headers["ETag"]}

@@ -98,19 +98,6 @@ def test_short_lists_look_as_they_did(sqlite_tracker: Any, serve: Any) -> None:
     assert 'class="pages"' not in page
 
 
-def test_a_page_draws_charts_of_the_first_metrics_shown_and_of_those_selected(
-    wide: Any, sqlite_tracker: Any, serve: Any
-) -> None:
-    run, task = wide
-    server = serve(sqlite_tracker.database)
-    path = f"/app/jobs/x/{run.uid}/{task.uid}"
-    page = server.get(path).text
-    assert re.findall('data-title="([^"]*)"', page) == [f"m{i:03}" for i in range(60)]
-    assert "charts of the first 60 metrics" in page
-    one = server.get(path, params={"plot": ["m400", "m401", "none"]}).text
-    assert re.findall('data-title="([^"]*)"', one) == ["m400, m401"]
-
-
 def test_the_tasks_of_a_long_run_are_shown_a_part_at_a_time(long: Any, sqlite_tracker: Any, serve: Any) -> None:
     run, _ = long
     server = serve(sqlite_tracker.database)
@@ -123,8 +110,8 @@ def test_the_tasks_of_a_long_run_are_shown_a_part_at_a_time(long: Any, sqlite_tr
     assert counts == [500, 500, 51]
     assert server.get(f"/app/jobs/x/{run.uid}?tasks=all").text.count('<tr id="task-') == 1_051
     root = server.get(f"/app/jobs/x/{run.uid}/{run.root.uid}").text
-    assert root.count('<tr id="child-') == 200
-    assert "1 to 200 of 1,050" in _section(root, "children")
+    assert root.count('<tr id="task-') == 500
+    assert "1 to 500 of 1,051" in _section(root, "tasks")
 
 
 def test_how_often_the_database_is_asked_does_not_depend_on_how_much_there_is(

@@ -124,7 +124,7 @@ def test_read_api_and_page_share_what_was_read(tracker: Any, server: Any) -> Non
         tracker.call("log_metrics", task.metrics(*new))
         values += more
         if len(values) != 24:  # the page then reads two parts at once
-            chart = server.get(f"/app/series/{task.uid}?key=m&axis=step&values=1000").json()
+            chart = server.get(f"/app/series?task={task.uid}&key=m&axis=step&values=1000").json()[0]
             shown = [(x, y) for x, y in zip(chart["x"], chart["y"], strict=True) if y is not None]
             numbers = [(i, v) for i, v in enumerate(values) if v != "text" and math.isfinite(v)]
             assert shown == numbers
@@ -150,7 +150,7 @@ def test_a_series_that_was_deleted_is_not_taken_for_its_successor(tracker: Any, 
         for info in infos:
             info["metric"]["timestamp"] = f"2026-03-04T05:06:0{second}+00:00"
         tracker.call("log_metrics", task.metrics(*infos))
-        assert set(server.get(f"/app/series/{task.uid}?key=m").json()["y"]) == {value}
+        assert set(server.get(f"/app/series?task={task.uid}&key=m").json()[0]["y"]) == {value}
         assert tracker.database.write(lambda writer, uid=run.uid: delete_runs(writer.session, [uid])) == 1
 
 
@@ -158,7 +158,7 @@ def test_a_series_that_was_deleted_is_not_taken_for_its_successor(tracker: Any, 
 def test_a_long_history_is_a_short_answer(tracker: Any, server: Any, values: int) -> None:
     _, task = tracker.started()
     tracker.call("log_metrics", task.floats("m", 3_000))
-    answer = server.get(f"/app/series/{task.uid}?key=m&values={values}&from=100&to=2099").json()
+    answer = server.get(f"/app/series?task={task.uid}&key=m&values={values}&from=100&to=2099").json()[0]
     assert len(answer["x"]) <= values + 2
     assert sum(answer["counts"]) == 2_002
     assert (min(answer["low"]), max(answer["high"])) == (99, 2_100)

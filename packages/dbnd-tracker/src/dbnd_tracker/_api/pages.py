@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from sqlalchemy import select
 
-from dbnd_tracker._api.state import TheCache, TheDatabase
+from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._pages.compare import ComparePage
 from dbnd_tracker._pages.reference import operations
 from dbnd_tracker._pages.run import RunPage
 from dbnd_tracker._pages.table import TablePage
-from dbnd_tracker._pages.task import TaskPage
-from dbnd_tracker._pages.templates import TEMPLATES
-from dbnd_tracker._queries.details import read_task_runs, run_detail, task_run_log
-from dbnd_tracker._queries.metrics import find_series
+from dbnd_tracker._pages.templates import TEMPLATES, run_url
+from dbnd_tracker._queries.details import children_of, is_only_task, read_task_runs, run_detail, task_run_log
 from dbnd_tracker._queries.runs import runs_by_uid
-from dbnd_tracker._queries.series import chart_sample
 from dbnd_tracker._storage.models import Run, TaskRun
 
 if TYPE_CHECKING:
@@ -36,9 +32,6 @@ HEADERS: Final = {
     "Cache-Control": "no-cache",
 }
 """Headers of every page: it uses nothing but what this server has, and none of it is written into the page."""
-
-_MAX_VALUES: Final = 5_000
-
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 """Routes of the web page; of those that fit an address, the first answers."""
@@ -83,8 +76,13 @@ def task_run(database: TheDatabase, request: Request, job_name: str, run_uid: st
             found = read_task_runs(session, wanted, logged=False)
             if not found:
                 return _message(request, f"The run {parent.name or run_uid} has no task run {task_run_uid}.")
-            page = TaskPage(session, parent, found[0], request.query_params)
-            return _render(request, "task.html", page=page)
+            task = found[0]
+            if is_only_task(session, task.task_run_uid):
+                query = f"?{request.url.query}" if request.url.query else ""
+                return RedirectResponse(f"{run_url(parent.job_name, parent.run_uid)}{query}")
+            tasks = [task, *children_of(session, task.task_run_uid)]
+            page = RunPage(session, parent, tasks, request.query_params, task)
+            return _render(request, "run.html", page=page)
     # A job name may hold slashes, so that a link to a run can look like one to a task run: the uid decides.
     return run(database, request, f"{job_name}/{run_uid}", task_run_uid)
 
@@ -95,7 +93,8 @@ def run(database: TheDatabase, request: Request, job_name: str, run_uid: str) ->
     with database.read() as session:
         found = run_detail(session, run_uid.lower(), logged=False)
         if found is not None:
-            page = RunPage(session, found, request.query_params)
+            tasks = [task for task in found.task_runs if not task.is_system] or found.task_runs
+            page = RunPage(session, found, tasks, request.query_params, tasks[0] if len(tasks) == 1 else None)
             return _render(request, "run.html", page=page)
         name = f"{job_name}/{run_uid}"
         is_job = session.scalar(select(Run.id).where(Run.job_name == name).limit(1)) is not None
@@ -127,29 +126,6 @@ def log(database: TheDatabase, request: Request, task_run_uid: str) -> Response:
     if found is None or found.log_body is None:
         return _message(request, f"There is no log of the task run {task_run_uid}.")
     return answer(request, PlainTextResponse(found.log_body))
-
-
-@router.get("/app/series/{task_run_uid}")
-def series(  # noqa: PLR0913  the parameters of a query
-    *,
-    database: TheDatabase,
-    cache: TheCache,
-    request: Request,
-    task_run_uid: str,
-    key: str,
-    axis: Literal["step", "time"] = "step",
-    first: Annotated[float | None, Query(alias="from", allow_inf_nan=False)] = None,
-    last: Annotated[float | None, Query(alias="to", allow_inf_nan=False)] = None,
-    values: Annotated[int, Query(ge=1, le=_MAX_VALUES)] = 1_000,
-) -> Response:
-    """A part of a metric's history, as charts draw it."""
-    with database.read() as session:
-        found = find_series(session, task_run_uid.lower(), key)
-        if found is None:
-            detail = f"The task run {task_run_uid} has no metric {key!r}."
-            return JSONResponse({"detail": detail}, 404, HEADERS)
-        sample = chart_sample(session, cache, found, axis=axis, first=first, last=last, values=values)
-    return answer(request, JSONResponse(asdict(sample)))
 
 
 def answer(request: Request, response: Response) -> Response:

@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
 from dbnd.tracking import VERIFIED_TAG
+from dbnd_tracker._pages.charts import Chart, ChartSection, chart_line, in_sections
 from dbnd_tracker._pages.plots import Parallel, Scatter, make_parallel, make_scatter
 from dbnd_tracker._pages.sections import Section, Sections
-from dbnd_tracker._pages.task import chart_line
 from dbnd_tracker._pages.templates import is_live, number_text
 from dbnd_tracker._queries.comparison import ComparedRow, compared_rows
 from dbnd_tracker._queries.expressions import KINDS, LoggedKind, as_number
@@ -70,8 +70,8 @@ class ComparePage:
         return f"/app/compare?{urlencode(asked, doseq=True)}"
 
     @property
-    def charts(self) -> list[tuple[str, list[dict[str, Any]]]]:
-        """Title and series of a chart for each metric that has a history."""
+    def chart_sections(self) -> list[ChartSection]:
+        """A chart for each metric that has a history."""
         found = []
         for row in self.rows:
             if row.field.kind == "metrics" and any(line and line.points > 1 for line in row.logged):
@@ -81,8 +81,8 @@ class ComparePage:
                     for place, (run, line) in enumerate(zip(self.runs, row.logged, strict=True))
                     if line is not None
                 ]
-                found.append((row.field.name, series))
-        return found[:_MAX_CHARTS]
+                found.append(Chart(row.field.name, series, len(series)))
+        return in_sections(found[:_MAX_CHARTS])
 
     @property
     def choices(self) -> dict[str, list[str]]:

@@ -31,11 +31,6 @@ class LogTail(NamedTuple):
     is_cut: bool
 
 
-def log_tail(session: Session, task: TaskRunView) -> LogTail | None:
-    """The end of the log of a task run, if it has one."""
-    return next(iter(_tails(session, [task], _LINES, _CHARACTERS)), None)
-
-
 def run_logs(session: Session, tasks: Iterable[TaskRunView]) -> list[LogTail]:
     """The ends of the logs of those of ``tasks`` that have one, of the first one more than of those that follow."""
     chosen = list(tasks)

@@ -1,132 +1,164 @@
-"""The page of a run, with the timeline of its tasks."""
+"""The page of a run or of one of its task runs."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
-from typing import Any, Final, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
 from dbnd.tracking import VERIFIED_TAG
-from dbnd_tracker._format import duration_text
+from dbnd_tracker._pages.charts import Charts, in_sections
+from dbnd_tracker._pages.links import Links
 from dbnd_tracker._pages.logs import run_logs
-from dbnd_tracker._pages.sections import Sections
-from dbnd_tracker._pages.templates import is_live, run_url, state_look
+from dbnd_tracker._pages.overlay import Overlay
+from dbnd_tracker._pages.sections import Section, Sections
+from dbnd_tracker._pages.templates import is_live, run_url, task_url
+from dbnd_tracker._pages.timeline import Timeline
 from dbnd_tracker._queries.details import logging_task_runs
 from dbnd_tracker._queries.listing import tag_values
 from dbnd_tracker._queries.logged import ListKind
-from dbnd_tracker._views import AttemptView, RunDetail, TaskRunView
+from dbnd_tracker._storage.models import TaskRun
+from dbnd_tracker._views import MetricView, RunDetail, RunSummary, TaskRunView
 
-_LISTS: Final[tuple[ListKind, ...]] = ("metrics", "params", "tags", "artifacts", "datasets")
-_MLFLOW_RUN: Final = re.compile(r"/runs/([0-9A-Za-z_-]{1,64})/?$")
+_LISTS: Final[tuple[ListKind, ...]] = ("metrics", "params", "datasets", "targets")
 _TASKS: Final = 500
-_WIDTH: Final = 1_000
-_TICKS: Final = 5
-_THINNEST: Final = 4.0
+_TILES: Final = 24
+_LONGEST_TILE: Final = 40
+# Tags that MLflow and databand set by themselves.
+_SYSTEM_TAGS: Final = ("mlflow.", "dbnd.")
 
 
 class RunPage:
-    """A run as its page shows it; ``tasks=all`` in the address' query asks for all its task runs at once."""
+    """A run as its page shows it, or one of its task runs.
 
-    def __init__(self, session: Session, run: RunDetail, query: QueryParams) -> None:
+    A run of one task is shown with it. In the address' query, ``tasks=all`` asks for all task runs at once; of one task
+    run, ``with`` and ``plot`` are what ``Overlay`` takes.
+
+    Args:
+        session: Where to read.
+        run: The run; with its details if the page is the run's own.
+        tasks: What the timeline and the charts show: the task runs of the run, or one and those that it has started.
+        query: The query of the page's address.
+        task: The one task run whose things are shown; None for all of ``tasks``.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        run: RunSummary,
+        tasks: Sequence[TaskRunView],
+        query: QueryParams,
+        task: TaskRunView | None = None,
+    ) -> None:
         self.run = run
+        self.task = task
+        self.detail = run if isinstance(run, RunDetail) else None
         self.is_live = is_live(run.state)
-        tasks = [task for task in run.task_runs if not task.is_system] or run.task_runs
-        self.sections = Sections(run_url(run.job_name, run.run_uid), query)
+        own = tasks if task is None else [task]
+        # Of all task runs, or of one: few are looked for by their uids.
+        run_uid = run.run_uid if task is None else None
+        self.url = run_url(run.job_name, run.run_uid)
+        if task and not self.detail:
+            self.url = task_url(run.job_name, run.run_uid, task.task_run_uid)
+        self.sections = sections = Sections(self.url, query)
+        by_uid = {each.task_run_uid: each for each in own}
+        self.logged: dict[str, Section] = {
+            kind: sections.logged(session, kind, by_uid, run_uid=run_uid) for kind in _LISTS
+        }
+        self.logged |= {
+            name: sections.logged(session, kind, by_uid, run_uid=run_uid, name=name, keep=keep)
+            for name, kind, keep in _DIVIDED
+        }
+        self.tiles = _tiles(self.logged["metrics"])
+        self._add_charts(session, tasks, query)
         size = max(len(tasks), 1) if query.get("tasks") == "all" else _TASKS
-        self.tasks = self.sections.cut("tasks", tasks, size)
+        self.tasks = sections.cut("tasks", tasks, size)
         self.timeline = Timeline(run, tasks, self.tasks.rows)
-        self.failed = [task for task in tasks if task.error]
-        # The log that one looks for first: of what failed, the innermost; else of the whole.
-        logging = logging_task_runs(session, run.run_uid)
-        candidates = [*reversed(self.failed), *tasks[:1], *reversed(tasks[-3:])]
-        by_need = {task.task_run_uid: task for task in [*candidates, *tasks] if task.task_run_uid in logging}
-        self.logging = len(by_need)
-        self.logs = run_logs(session, by_need.values())
-        by_uid = {task.task_run_uid: task for task in tasks}
-        self.logged = {kind: self.sections.logged(session, kind, by_uid, run_uid=run.run_uid) for kind in _LISTS}
-        verdicts = tag_values(session, VERIFIED_TAG, run_uid=run.run_uid)
-        self.links = [link for task in tasks for link in links_of(task, verdicts.get(task.task_run_uid))]
+        self.attempts = sections.cut("attempts", task.attempts if task else [])
+        self.failed = [each for each in own if each.error]
+        one = task.task_run_uid if task else ""
+        self.links = Links(own, tag_values(session, VERIFIED_TAG, run_uid=run.run_uid, task_run_uid=one))
+        known = logging_task_runs(session, run.run_uid)
+        logging = [each for each in self._by_need(own) if each.task_run_uid in known]
+        self.logging = len(logging)
+        self.logs = run_logs(session, logging)
+        self.parent = None
+        if task and task.parent_task_run_uid and not self.detail:
+            parent = select(TaskRun.uid.label("task_run_uid"), TaskRun.name).where(
+                TaskRun.uid == task.parent_task_run_uid
+            )
+            self.parent = session.execute(parent).first()
 
+    def _add_charts(self, session: Session, tasks: Sequence[TaskRunView], query: QueryParams) -> None:
+        run_uid = self.run.run_uid if self.task is None else None
+        self.charts = Charts(session, tasks, run_uid, self.sections.find)
+        self.chart_sections = self.charts.sections
+        self.overlay = Overlay(session, self.run, self.task, query) if self.task else None
+        if self.overlay and (self.overlay.plotted or self.overlay.others):
+            keys = [chart.title for section in self.chart_sections for chart in section.charts]
+            self.chart_sections = in_sections(self.overlay.charts(session, keys))
 
-class Bar(NamedTuple):
-    """An attempt on the timeline, in thousandths of its width."""
+    def _by_need(self, tasks: Sequence[TaskRunView]) -> list[TaskRunView]:
+        """These task runs, first those whose logs one looks for: what failed, the innermost first; then the whole."""
+        wanted = [*reversed(self.failed), *tasks[:1], *reversed(tasks[-3:]), *tasks]
+        return list({task.task_run_uid: task for task in wanted}.values())
 
-    x: float
-    width: float
-    look: str
-    title: str
+    @property
+    def title(self) -> str:
+        """Name of the run or task run."""
+        if self.task and not self.detail:
+            return self.task.name or self.task.task_run_uid
+        return self.run.name or self.run.run_uid
 
-
-class Timeline:
-    """Bars for the attempts at the task runs shown, and labels for the time that all took together."""
-
-    def __init__(self, run: RunDetail, tasks: Sequence[TaskRunView], shown: Sequence[TaskRunView]) -> None:
-        now = datetime.now(timezone.utc)
-        spans = {task.task_run_uid: _spans(task, run, now) for task in tasks}
-        times = [times for found in spans.values() for times in found]
-        first = min((start for _, start, _ in times), default=run.start_time)
-        whole = max(max((end for _, _, end in times), default=first) - first, timedelta(milliseconds=1))
-        self.ticks = ["0", *(duration_text(whole * i / (_TICKS - 1)) for i in range(1, _TICKS))] if times else []
-        self.rows = [
-            (task, [_bar(a, start - first, end - first, whole) for a, start, end in spans[task.task_run_uid]])
-            for task in shown
+    @property
+    def tabs(self) -> list[tuple[str, str, int]]:
+        """The parts that the page has: id, name, and how many things stand there."""
+        parts = [
+            ("charts", "Charts", sum(len(section.charts) for section in self.chart_sections)),
+            ("tasks", "Tasks", self.tasks.total if self.tasks.total > 1 else 0),
+            ("attempts", "Attempts", self.attempts.total if self.attempts.total > 1 else 0),
+            *((name, title, self.logged[name].total) for name, title in _TABS),
+            ("log", "Logs" if self.logging > 1 else "Log", self.logging),
         ]
+        return [part for part in parts if part[2]]
 
 
-def _spans(task: TaskRunView, run: RunDetail, now: datetime) -> list[tuple[AttemptView, datetime, datetime]]:
-    """Its attempts with their starts and ends; what goes on ends now, and what its run left unfinished with that."""
-    found = []
-    for attempt in task.attempts:
-        start, end = attempt.start_time, attempt.end_time
-        if start is not None:
-            if end is None:
-                end = now if is_live(attempt.state) and is_live(run.state) else run.end_time or start
-            found.append((attempt, start, max(start, end)))
-    return found
+_DIVIDED: Final[tuple[tuple[str, ListKind, Callable[[str], bool]], ...]] = (
+    ("tags", "tags", lambda name: name != VERIFIED_TAG and not name.startswith(_SYSTEM_TAGS)),
+    ("system_tags", "tags", lambda name: name != VERIFIED_TAG and name.startswith(_SYSTEM_TAGS)),
+    ("models", "artifacts", lambda name: name.startswith("model:")),
+    ("artifacts", "artifacts", lambda name: not name.startswith("model:")),
+)
+"""Parts of lists: id, kind, and which names are in it."""
+
+_TABS: Final = (
+    ("metrics", "Metrics"),
+    ("params", "Params"),
+    ("tags", "Tags"),
+    ("datasets", "Datasets"),
+    ("targets", "Inputs and outputs"),
+    ("models", "Models"),
+    ("artifacts", "Artifacts"),
+)
 
 
-def _bar(attempt: AttemptView, start: timedelta, end: timedelta, whole: timedelta) -> Bar:
-    width = max((end - start) / whole * _WIDTH, _THINNEST)
-    x = min(start / whole * _WIDTH, _WIDTH - width)
-    title = f"{attempt.state or 'unknown'}, {duration_text(end - start)}"
-    if attempt.number and attempt.number > 1:
-        title = f"Attempt {attempt.number}: {title}"
-    return Bar(round(max(x, 0), 2), round(width, 2), state_look(attempt.state), title)
-
-
-class Verdict(NamedTuple):
-    """When ``dbnd mlflow verify --record`` compared the two sides, and in how much they differed."""
-
-    time: datetime
-    differences: int
-
-
-class Link(NamedTuple):
-    """Where a task run can be seen elsewhere; MLflow's own run has an id, and a verdict once it was compared."""
+class Tile(NamedTuple):
+    """A single value, and whose it is."""
 
     task: TaskRunView
-    name: str
-    url: Any
-    mlflow_run_id: str | None
-    verdict: Verdict | None
+    metric: MetricView
 
 
-def links_of(task: TaskRunView, verified: str | None) -> list[Link]:
-    """The links of a task run; ``verified`` is the value of its tag ``VERIFIED_TAG``."""
-    found = []
-    for name, url in task.links.items():
-        match = _MLFLOW_RUN.search(url) if isinstance(url, str) else None
-        found.append(Link(task, name, url, match[1] if match else None, _verdict(verified) if match else None))
-    return found
-
-
-def _verdict(text: str | None) -> Verdict | None:
-    time, _, count = (text or "").partition(" ")
-    try:
-        return Verdict(datetime.fromisoformat(time).astimezone(timezone.utc), int(count))
-    except (ValueError, OverflowError):  # anybody may set such a tag
-        return None
+def _tiles(metrics: Section) -> list[Tile]:
+    """What was logged once, by one task run, and is short: in a sweep each trial's value is no tile."""
+    often = Counter(metric.key for _, metric in metrics.rows)
+    found = [
+        Tile(task, metric)
+        for task, metric in metrics.rows
+        if metric.points == 1 and often[metric.key] == 1 and len(str(metric.last_value)) <= _LONGEST_TILE
+    ]
+    return found[:_TILES]

@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
-from dbnd.tracking import VERIFIED_TAG
 from dbnd_tracker._queries.listing import list_part
 from dbnd_tracker._queries.logged import ListKind
 from dbnd_tracker._views import TaskRunView
@@ -79,8 +78,6 @@ class Sections:
         ``tasks`` are all of one ``run_uid``, or few. Rows whose names ``keep`` does not accept are left out.
         """
         name = name or kind
-        if kind == "tags":
-            keep = VERIFIED_TAG.__ne__  # shown beside the link to MLflow
         places = {uid: place for place, uid in enumerate(tasks)}
         part = list_part(
             session, kind, places, run_uid=run_uid, find=self.find, keep=keep, start=self._start(name), limit=_ROWS

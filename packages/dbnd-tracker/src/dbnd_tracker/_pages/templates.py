@@ -16,6 +16,7 @@ from markupsafe import Markup
 from dbnd.plugins import web_url
 from dbnd.tracking import page_path
 from dbnd_tracker._format import duration_text, type_name, value_text
+from dbnd_tracker._pages.described import columns_of, schema_fact, shape_text
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
 
 _LOOKS: Final = {
@@ -30,6 +31,7 @@ _LOOKS: Final = {
 _CHARACTERS_OF_A_UID: Final = 8
 _FOUR_DIGITS: Final = 1_000
 _MILLION: Final = 1_000_000
+_LARGEST_WHOLE: Final = 1e12
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _FILES: Final = {
     path.name: path.read_bytes()
@@ -58,6 +60,9 @@ def _make_templates() -> Environment:
         "look": state_look,
         "anchor": anchor,
         "type_name": type_name,
+        "shape": shape_text,
+        "fact": schema_fact,
+        "columns": columns_of,
         "short": lambda uid: uid[:_CHARACTERS_OF_A_UID],
     }
     environment.globals |= {
@@ -135,7 +140,8 @@ def number_text(value: object) -> str:
     """A value of a metric, numbers to four significant digits, of large ones all before the point."""
     if not isinstance(value, float):
         return value_text(value)
-    return f"{value:.0f}" if _FOUR_DIGITS <= abs(value) < _MILLION else f"{value:.4g}"
+    is_whole = value.is_integer() and abs(value) < _LARGEST_WHOLE
+    return f"{value:.0f}" if is_whole or _FOUR_DIGITS <= abs(value) < _MILLION else f"{value:.4g}"
 
 
 def number_element(value: object) -> Markup:

@@ -56,6 +56,13 @@ def children_of(session: Session, task_run_uid: str) -> list[views.TaskRunView]:
     return [view for view in found if view.parent_task_run_uid == task_run_uid]
 
 
+def is_only_task(session: Session, task_run_uid: str) -> bool:
+    """Whether its run has no other task run, but for those of the system."""
+    run = select(TaskRun.run_uid).where(TaskRun.uid == task_run_uid).scalar_subquery()
+    of_user = select(TaskRun.uid).where(TaskRun.run_uid == run, TaskRun.is_system.is_(False)).limit(2)
+    return session.scalars(of_user).all() == [task_run_uid]
+
+
 def read_task_runs(session: Session, wanted: ColumnElement[bool], *, logged: bool = True) -> list[views.TaskRunView]:
     """The ``wanted`` task runs, each followed by those below it, in the order of their start (see ``run_detail``)."""
     task_runs = {each.uid: each for each in session.scalars(_of(wanted, TaskRun).options(undefer(TaskRun.facts)))}

@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
+from sqlalchemy.orm import aliased
 
 from dbnd_tracker import _views as views
 from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, ListKind, select_logged
-from dbnd_tracker._storage.models import Attempt, MetricKey, Tag, TaskRun
+from dbnd_tracker._storage.encoding import Kind
+from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Param, Tag, TaskRun
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 # Numbers in one IN list.
 _CHUNK: Final = 1_000
+_ARGUMENT: Final = aliased(Param)
+# What is logged of a task's own arguments stands there once.
+_IS_ARGUMENT: Final = exists().where(
+    _ARGUMENT.attempt_id == Param.attempt_id,
+    _ARGUMENT.name == Param.name,
+    _ARGUMENT.value == Param.value,
+    _ARGUMENT.source < Param.source,
+)
 
 
 class Part(NamedTuple):
@@ -56,6 +66,8 @@ def list_part(
     table = TABLES[kind]
     query = select_logged(kind, Attempt.task_run_uid, table.name, table.beside, table.model.id)
     query = query.where(Attempt.task_run_uid.in_(task_runs) if run_uid is None else _of_run(run_uid))
+    if kind == "params":
+        query = query.where(~_IS_ARGUMENT)
     known: dict[tuple[str, str | None, Any], int] = {}
     for uid, name, beside, row_id in session.execute(query.order_by(*BY_ATTEMPT, table.order)):
         if uid in task_runs and (keep is None or keep(name)):
@@ -80,6 +92,23 @@ def _rows(session: Session, kind: ListKind, ids: list[int]) -> dict[int, views.V
         for row, name in session.execute(query):
             found[row.id] = table.view(row, name)
     return found
+
+
+def histories(
+    session: Session, task_runs: Mapping[str, int], *, run_uid: str | None = None, find: str = ""
+) -> dict[str, list[str]]:
+    """The metrics that have more than one point, by key: uids of the task runs that logged them (see ``list_part``)."""
+    has_numbers = MetricSeries.min_value.is_not(None) | (MetricSeries.last_kind <= Kind.INT)
+    is_history = has_numbers & (MetricSeries.points > 1)
+    query = select_logged("metrics", MetricKey.name, Attempt.task_run_uid, is_history)
+    query = query.where(Attempt.task_run_uid.in_(task_runs) if run_uid is None else _of_run(run_uid))
+    latest = {(key, uid): drawn for key, uid, drawn in session.execute(query.order_by(*BY_ATTEMPT))}
+    found: dict[str, list[str]] = {}
+    wanted = find.casefold()
+    for key, uid in sorted(place for place, drawn in latest.items() if drawn):
+        if uid in task_runs and wanted in key.casefold():
+            found.setdefault(key, []).append(uid)
+    return {key: sorted(uids, key=task_runs.__getitem__) for key, uids in found.items()}
 
 
 def metrics_named(session: Session, task_runs: Collection[str], keys: Collection[str]) -> set[tuple[str, str]]:

@@ -44,6 +44,8 @@ class Sample:
     """How many of them are no numbers."""
     extent: tuple[float, float] | None
     """Smallest and largest x of the whole series, or None when it has no numbers."""
+    last: float | None
+    """The value at the largest x that has a finite one."""
     exact: bool
     """Whether the values are the points themselves; otherwise each stands for the points of a bucket."""
     x: list[float]
@@ -128,6 +130,7 @@ def _sample(line: _Line, first: float | None, last: float | None, values: int) -
         "points": line.points,
         "texts": line.texts,
         "extent": (extent[0] / unit, extent[1] / unit) if extent else None,
+        "last": float(line.y[-1]) if len(line.y) else None,
     }
     if inner.stop - inner.start + gaps.stop - gaps.start <= values:
         outer = slice(max(inner.start - 1, 0), inner.stop + 1)

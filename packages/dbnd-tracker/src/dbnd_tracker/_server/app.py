@@ -17,7 +17,7 @@ from dbnd import __version__
 from dbnd_tracker._access.callers import AccessMiddleware
 from dbnd_tracker._access.hosts import HostMiddleware
 from dbnd_tracker._access.tokens import Keyring, ThrottledError
-from dbnd_tracker._api import auth, details, health, pages, runs, tracking
+from dbnd_tracker._api import auth, charts, details, health, pages, runs, tracking
 from dbnd_tracker._api.openapi import REFUSALS, describe_calls
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
 from dbnd_tracker._middleware.answers import HeadMiddleware, LargeMiddleware, answer_other_method
@@ -88,7 +88,7 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
 
 _ROUTERS: Final = (
     *(auth.router, tracking.router, runs.router, details.task_runs, details.datasets, original.router),
-    *(health.router, auth.forms, static_files, pages.router),
+    *(health.router, auth.forms, static_files, charts.router, pages.router),
 )
 
 _STATUSES: Final = {

@@ -1,11 +1,12 @@
 // A line chart on a canvas: lines with gaps, bands where a value stands for many points, hover, zoom.
 
 import { COLOURS, Drawing, LEFT, RIGHT, TOP } from "./drawing.js";
-import { number } from "./scale.js";
+import { number, rangeOf } from "./scale.js";
 import { duration, localTime } from "./times.js";
 
 const SMALLEST_DRAG = 6;
 const ROWS_OF_TIP = 12;
+const MOST_DOTS = 30;
 
 /** `values` smoothed exponentially, without the pull to zero at the start; null stays null and breaks nothing. */
 export function smoothed(values, weight) {
@@ -39,17 +40,19 @@ function make(tag, className, text = "") {
 }
 
 /**
- * A chart in `host`. `zoomed` is called with [first, last], or null for all, when the user asks for it.
+ * A chart in `host`. `zoomed` is called with [first, last], or null for all, when the user asks for it; `pointed` with
+ * the x and the label of the line that the user points to, or nulls.
  *
  * A line is {label, colour, x, y, low, high, counts, gaps, exact}; x rises, y has null where there is no finite value.
  */
 export class Chart {
-  constructor(host, title, zoomed) {
+  constructor(host, title, { zoomed, pointed }) {
     this.host = host;
     this.title = title;
     this.zoomed = zoomed;
+    this.pointed = pointed;
     this.lines = [];
-    this.options = { axis: "step", log: false, smooth: 0, view: null, extent: null };
+    this.options = { axis: "step", log: false, smooth: 0, outliers: false, range: [], view: null, extent: null };
     this.hover = null;
     this.drag = null;
     this.pointers = new Map();
@@ -58,9 +61,11 @@ export class Chart {
     this.canvas.setAttribute("role", "img");
     this.tip = make("div", "tip");
     this.tip.hidden = true;
+    this.rule = make("div", "rule");
+    this.rule.hidden = true;
     this.said = make("span", "sr");
     this.said.setAttribute("aria-live", "polite");
-    host.append(this.canvas, this.tip, this.said);
+    host.append(this.canvas, this.rule, this.tip, this.said);
     this.listen();
     new ResizeObserver(() => this.draw()).observe(host);
     document.addEventListener("themechange", () => this.draw());
@@ -72,7 +77,14 @@ export class Chart {
     this.lines = lines.map((line) => ({ ...line, smooth: options.smooth ? smoothed(line.y, options.smooth) : null }));
     this.hover = null;
     this.tip.hidden = true;
+    this.ys = this.range(this.view());
     this.canvas.setAttribute("aria-label", this.describe());
+    this.draw();
+  }
+
+  /** Draw the line with this label strongly, and the others faintly; all alike for null. */
+  bringOut(label) {
+    for (const line of this.lines) line.isFaint = label !== null && line.label !== label;
     this.draw();
   }
 
@@ -91,25 +103,18 @@ export class Chart {
     return first < last ? [first, last] : [first - 0.5, first + 0.5];
   }
 
-  /** Smallest and largest y in view, with some air; of a logarithmic scale both are positive. */
+  /** Smallest and largest y that are drawn: what the user has set, else what is in view. */
   range([first, last]) {
-    const { log } = this.options;
-    let low = Infinity;
-    let high = -Infinity;
+    const values = [];
     for (const line of this.lines) {
+      const ends = line.exact ? [line.y] : [line.low, line.high];
       line.x.forEach((x, i) => {
-        if (x < first || x > last || line.y[i] === null) return;
-        for (const value of line.exact ? [line.y[i]] : [line.low[i], line.high[i]]) {
-          if (log && value <= 0) continue;
-          if (value < low) low = value;
-          if (value > high) high = value;
-        }
+        if (x >= first && x <= last && line.y[i] !== null) for (const end of ends) values.push(end[i]);
       });
     }
-    if (low > high) return log ? [0.1, 10] : [0, 1];
-    if (log) return low === high ? [low / 2, high * 2] : [low / (high / low) ** 0.05, high * (high / low) ** 0.05];
-    const air = low === high ? Math.abs(low) / 2 || 1 : high / 20 - low / 20;
-    return [low - air, high + air];
+    const found = rangeOf(values, this.options);
+    const [low, high] = found.map((end, i) => this.options.range[i] ?? end);
+    return low < high && !(this.options.log && low <= 0) ? [low, high] : found;
   }
 
   size() {
@@ -124,11 +129,12 @@ export class Chart {
   draw() {
     const { width, height } = this.size();
     if (!width || !height || !this.lines.length) return;
-    const view = this.view();
-    this.drawing = new Drawing(this.canvas, { width, height, view, range: this.range(view), log: this.options.log });
-    this.drawing.axes(this.options.axis);
+    const { log, axis } = this.options;
+    this.drawing = new Drawing(this.canvas, { width, height, view: this.view(), range: this.ys, log });
+    this.drawing.axes(axis, this.title);
     this.drawing.clip();
-    for (const line of this.lines) this.drawing.line(line);
+    const points = this.lines.reduce((sum, line) => sum + line.x.length, 0);
+    for (const line of this.lines) this.drawing.line(line, points <= MOST_DOTS);
     if (this.drag) this.drawing.drag(this.drag.from, this.drag.to);
     if (this.hover !== null) this.drawing.hover(this.hover, this.under(this.hover));
   }
@@ -155,13 +161,24 @@ export class Chart {
     return line.smooth ? `${text} (smoothed ${number(line.smooth[at])})` : text;
   }
 
-  point(x, speaks = false) {
+  /** Point to the values at `x`; what is nearest to the pixel `y` comes first, or is said where there is no pointer. */
+  point(x, y = null) {
     const under = this.under(x);
     if (!under.length) return;
-    const distance = ({ line, at }) => Math.abs(line.x[at] - x);
-    const closest = under.reduce((best, other) => (distance(other) < distance(best) ? other : best));
-    this.hover = closest.line.x[closest.at];
+    const far = ({ line, at }) => Math.abs(line.x[at] - x);
+    this.hover = under.reduce((best, other) => (far(other) < far(best) ? other : best));
+    this.hover = this.hover.line.x[this.hover.at];
     const shown = this.under(this.hover).filter(({ line, at }) => line.x[at] === this.hover || this.lines.length < 3);
+    const away = ({ line, at }) => Math.abs(this.drawing.py((line.smooth ?? line.y)[at] ?? NaN) - y) || Infinity;
+    const byDistance = y === null ? shown : shown.toSorted((a, b) => away(a) - away(b));
+    this.fillTip(shown.length > ROWS_OF_TIP ? byDistance : shown, shown.length);
+    if (y === null) this.said.textContent = this.tip.textContent;
+    this.pointed(this.hover, y === null || this.lines.length < 2 ? null : byDistance[0]?.line.label ?? null);
+    this.draw();
+    this.placeTip();
+  }
+
+  fillTip(shown, count) {
     this.tip.replaceChildren(make("b", "", this.xText(this.hover)));
     for (const { line, at } of shown.slice(0, ROWS_OF_TIP)) {
       const row = make("div", "row");
@@ -169,19 +186,32 @@ export class Chart {
       row.append(make("span", "", this.valueText(line, at)));
       this.tip.append(row);
     }
-    if (shown.length > ROWS_OF_TIP) this.tip.append(make("div", "quiet", `and ${shown.length - ROWS_OF_TIP} more`));
-    if (speaks) this.said.textContent = this.tip.textContent;
+    if (count > ROWS_OF_TIP) this.tip.append(make("div", "quiet", `and ${count - ROWS_OF_TIP} more`));
     this.tip.hidden = false;
-    this.draw();
-    const left = this.drawing.px(this.hover);
-    const beside = left > this.size().width / 2 ? left - this.tip.offsetWidth - 10 : left + 10;
-    this.tip.style.left = `${Math.min(Math.max(beside, 0), Math.max(this.size().width - this.tip.offsetWidth, 0))}px`;
-    this.tip.style.top = `${TOP}px`;
+  }
+
+  /** The tip stands beside the pointer, and within the window. */
+  placeTip() {
+    const { tip } = this;
+    const host = this.host.getBoundingClientRect();
+    const at = this.drawing.px(this.hover);
+    const left = at > host.width / 2 ? at - tip.offsetWidth - 10 : at + 10;
+    const within = (place, start, size, window) => Math.max(Math.min(place, window - start - size - 4), 4 - start);
+    tip.style.left = `${within(left, host.left, tip.offsetWidth, document.documentElement.clientWidth)}px`;
+    tip.style.top = `${within(TOP, host.top, tip.offsetHeight, innerHeight)}px`;
+  }
+
+  /** A rule at `x`, which another chart points to; none where it is null or not in view. */
+  follow(x) {
+    const [first, last] = this.view();
+    this.rule.hidden = x === null || !this.drawing || x < first || x > last;
+    if (!this.rule.hidden) this.rule.style.left = `${this.drawing.px(x)}px`;
   }
 
   leave() {
     this.hover = null;
     this.tip.hidden = true;
+    this.pointed(null, null);
     this.draw();
   }
 
@@ -214,7 +244,7 @@ export class Chart {
       else if (this.drag) {
         this.drag.to = at(event);
         this.draw();
-      } else this.point(this.toX(at(event)));
+      } else this.point(this.toX(at(event)), event.clientY - canvas.getBoundingClientRect().top);
     });
     const release = (event) => {
       this.pointers.delete(event.pointerId);
@@ -264,7 +294,7 @@ export class Chart {
     const x = this.hover ?? first;
     const step = (by) => {
       const near = this.under(x).find(({ line, at }) => line.x[at] === x) ?? this.under(x)[0];
-      if (near) this.point(this.hover === null ? near.line.x[near.at] : near.line.x[near.at + by] ?? x, true);
+      if (near) this.point(this.hover === null ? near.line.x[near.at] : near.line.x[near.at + by] ?? x);
     };
     const centre = this.hover ?? (first + last) / 2;
     const actions = {

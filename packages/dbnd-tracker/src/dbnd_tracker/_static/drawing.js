@@ -4,10 +4,10 @@ import { linearTicks, logTicks, relativeTicks, stepTicks, timeTicks } from "./sc
 
 export const LEFT = 58;
 export const RIGHT = 12;
-export const TOP = 10;
+export const TOP = 24;
 export const COLOURS = 10;
-const BOTTOM = 24;
-const FEW = 60;
+const BOTTOM = 38;
+const TITLES = { step: "step", index: "point", time: "time", relative: "time since the start" };
 const TICKS = { step: stepTicks, index: stepTicks, time: timeTicks, relative: relativeTicks };
 
 /** One drawing on `canvas`, which it clears; `view` is the first and last x, `range` the lowest and highest y. */
@@ -38,11 +38,11 @@ export class Drawing {
     return this.style.getPropertyValue(`--${name}`).trim();
   }
 
-  axes(axis) {
+  axes(axis, title) {
     const { pen, width, height } = this;
     pen.font = "11px system-ui, sans-serif";
     pen.lineWidth = 1;
-    const ys = (this.log ? logTicks : linearTicks)(...this.range, Math.max(Math.floor(height / 45), 2));
+    const ys = (this.log ? logTicks : linearTicks)(...this.range);
     pen.textAlign = "right";
     pen.textBaseline = "middle";
     for (const [at, label] of ys) {
@@ -52,13 +52,17 @@ export class Drawing {
       pen.fillText(label, LEFT - 7, y, LEFT - 8);
     }
     pen.textBaseline = "top";
-    for (const [at, label] of TICKS[axis](...this.view, Math.max(Math.floor((width - LEFT) / 70), 1))) {
+    for (const [at, label] of TICKS[axis](...this.view, width < 360 ? 3 : 5)) {
       const x = this.px(at);
       if (x < LEFT - 1 || x > width - RIGHT + 1) continue;
       const half = pen.measureText(label).width / 2;
       pen.textAlign = x + half > width ? "right" : "center";
-      pen.fillText(label, pen.textAlign === "right" ? width : x, height - BOTTOM + 8);
+      pen.fillText(label, pen.textAlign === "right" ? width : x, height - BOTTOM + 6);
     }
+    pen.textAlign = "right";
+    pen.fillText(TITLES[axis], width - RIGHT, height - 13);
+    pen.textAlign = "left";
+    pen.fillText(this.log ? `${title}, logarithmic` : title, 2, 2, width - RIGHT);
     this.straight(LEFT, height - BOTTOM + 0.5, width - RIGHT, height - BOTTOM + 0.5, "strong-line");
   }
 
@@ -69,7 +73,8 @@ export class Drawing {
     this.pen.clip();
   }
 
-  line(line) {
+  /** A line; its points have dots where there are `few` in the chart. */
+  line(line, few) {
     const { pen } = this;
     const colour = this.colour(`c${line.colour % COLOURS}`);
     pen.strokeStyle = colour;
@@ -89,9 +94,8 @@ export class Drawing {
       pen.lineWidth = 2;
       for (const [start, end] of this.parts(line.smooth)) this.stroke(line.x, line.smooth, start, end);
     }
-    const shown = parts.reduce((sum, [start, end]) => sum + end - start, 0);
     for (const [start, end] of parts) {
-      if (shown > FEW && end - start > 1) continue;
+      if (!few && end - start > 1) continue;
       for (let i = start; i < end; i += 1) this.dot(line.x[i], line.y[i], end - start > 1 ? 2.2 : 3);
     }
     for (const [at, name] of line.gaps) this.gap(at, name);

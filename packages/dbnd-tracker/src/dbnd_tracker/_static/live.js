@@ -16,7 +16,7 @@ export function morph(old, fresh) {
   }
   if (old.hasAttribute("data-keep")) return;
   for (const { name } of [...old.attributes]) {
-    if (!fresh.hasAttribute(name) && name !== "open" && name !== "aria-selected") old.removeAttribute(name);
+    if (!fresh.hasAttribute(name) && name !== "open" && name !== "aria-selected" && name !== "aria-current") old.removeAttribute(name);
   }
   for (const { name, value } of fresh.attributes) {
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);

@@ -25,12 +25,30 @@ function changeTheme() {
   document.dispatchEvent(new Event("themechange"));
 }
 
+/** Copy what a button stands for; browsers let pages without TLS do it only by a selection. */
+async function copy(button) {
+  const { copy: text } = button.dataset;
+  if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  else {
+    const field = Object.assign(document.createElement("textarea"), { value: text });
+    button.after(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+  document.getElementById("status").textContent = "Copied";
+}
+
 const selection = keepSelection();
 
 document.getElementById("theme").addEventListener("click", changeTheme);
 document.getElementById("help").addEventListener("click", showKeys);
 document.addEventListener("change", (event) => {
   if (event.target.matches("#filters select")) event.target.form.requestSubmit();
+});
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("[data-copy]");
+  if (button) copy(button);
 });
 // One menu is open at a time, and none when something else is clicked.
 document.addEventListener("click", (event) => {
@@ -58,10 +76,18 @@ tick(document);
 setInterval(() => tick(document), 1000);
 
 const changes = new EventTarget();
-if (document.querySelector("[data-charts]")) {
-  import("./panel.js").then(({ startCharts }) => startCharts(changes));
+let charts = null;
+
+/** Charts may come with the first points of a run that goes on. */
+function startCharts() {
+  if (document.querySelector("[data-charts]")) charts ??= import("./panel.js").then((panel) => panel.startCharts(changes));
 }
+
+startCharts();
+const tabs = document.getElementById("tabs");
+if (tabs) import("./tabs.js").then(({ followTabs }) => followTabs(tabs));
 watch(main, document.getElementById("status"), () => {
   selection.show();
+  startCharts();
   changes.dispatchEvent(new Event("change"));
 });

@@ -1,39 +1,16 @@
-// The charts of a page: their common settings, which stand in the address, and the points that they show.
+// The charts of a page, and the points that they show.
 
 import { Chart } from "./chart.js";
+import { addMenu } from "./menu.js";
+import { number, spansOrders } from "./scale.js";
+import { filterCharts, listenToSettings, readAddress, settings, showSettings, writeAddress } from "./settings.js";
 
 const WAIT = 120;
 const FEWEST = 200;
 const MOST = 2000;
+const KEYS = 12;
 
-const settings = { axis: "step", log: false, smooth: 0, view: null };
 const panels = [];
-
-function readAddress() {
-  const query = new URLSearchParams(location.search);
-  const axis = query.get("axis");
-  settings.axis = ["step", "time", "relative"].includes(axis) ? axis : "step";
-  settings.log = query.get("scale") === "log";
-  settings.smooth = Math.min(Math.max(Number(query.get("smooth")) || 0, 0), 0.99);
-  const view = ["from", "to"].map((name) => (query.has(name) ? Number(query.get(name)) : NaN));
-  settings.view = view[0] < view[1] ? view : null;
-}
-
-function writeAddress() {
-  const address = new URL(location.href);
-  const values = {
-    axis: settings.axis === "step" ? null : settings.axis,
-    scale: settings.log ? "log" : null,
-    smooth: settings.smooth || null,
-    from: settings.view?.[0] ?? null,
-    to: settings.view?.[1] ?? null,
-  };
-  for (const [name, value] of Object.entries(values)) {
-    if (value === null) address.searchParams.delete(name);
-    else address.searchParams.set(name, value);
-  }
-  history.replaceState(null, "", address);
-}
 
 /** One chart, and what it draws. */
 class Panel {
@@ -41,19 +18,25 @@ class Panel {
     this.figure = figure;
     this.series = JSON.parse(figure.dataset.series);
     this.note = figure.querySelector(".note");
-    this.chart = new Chart(figure.querySelector(".plot"), figure.dataset.title, zoom);
+    this.last = figure.querySelector(".last");
+    this.chart = new Chart(figure.querySelector(".plot"), figure.dataset.title, {
+      zoomed: zoom,
+      pointed: (x, label) => point(this, x, label),
+    });
     this.answers = [];
     this.isVisible = false;
     this.isStale = true;
     this.hidden = new Set();
     this.strong = null;
+    this.range = [null, null];
     if (this.series.length > 1) this.addKeys();
+    addMenu(this);
   }
 
   /** A key for each line: to point at it brings the line out, a click hides it and shows it again. */
   addKeys() {
     const list = document.createElement("ul");
-    list.className = "keys";
+    list.className = this.series.length > KEYS ? "keys many" : "keys";
     this.series.forEach((line, place) => {
       const swatch = document.createElement("span");
       swatch.className = `swatch s${line.colour % 10}`;
@@ -62,8 +45,8 @@ class Panel {
       key.setAttribute("aria-pressed", "true");
       key.append(swatch, line.label);
       key.addEventListener("click", () => this.toggle(place, key));
-      for (const event of ["pointerenter", "focus"]) key.addEventListener(event, () => this.bringOut(place));
-      for (const event of ["pointerleave", "blur"]) key.addEventListener(event, () => this.bringOut(null));
+      for (const event of ["pointerenter", "focus"]) key.addEventListener(event, () => bringOut(line.label));
+      for (const event of ["pointerleave", "blur"]) key.addEventListener(event, () => bringOut(null));
       const item = document.createElement("li");
       item.append(key);
       list.append(item);
@@ -78,15 +61,39 @@ class Panel {
     this.draw();
   }
 
-  bringOut(place) {
-    this.strong = place;
-    this.draw();
+  bringOut(label) {
+    const strong = label === null ? -1 : this.series.findIndex((line) => line.label === label);
+    const wanted = strong < 0 || this.hidden.has(strong) || this.series.length < 2 ? null : strong;
+    if (wanted === this.strong) return;
+    this.strong = wanted;
+    this.chart.bringOut(wanted === null ? null : label);
   }
 
   /** Milliseconds that the relative axis of a line starts at. */
   static start(line, answer) {
     const first = answer?.extent?.[0];
     return line.start !== null && !(first < line.start) ? line.start : first;
+  }
+
+  /** Milliseconds or steps of a line at 0 and 1 of the axis shown. */
+  static unit(line, answer) {
+    return settings.axis === "relative" ? [Panel.start(line, answer) ?? 0, 1000] : [0, 1];
+  }
+
+  /** First and last x of all lines shown, on the axis shown. */
+  extent(answers) {
+    const ends = this.series.flatMap((line, i) => {
+      const [start, unit] = Panel.unit(line, answers[i]);
+      return this.hidden.has(i) ? [] : (answers[i]?.extent ?? []).map((x) => (x - start) / unit);
+    });
+    return ends.length ? [Math.min(...ends), Math.max(...ends)] : null;
+  }
+
+  /** The part that the page is zoomed to; null, for all, where this chart has no points there. */
+  view(answers) {
+    const extent = this.extent(answers);
+    const { view } = settings;
+    return view && extent && (extent[1] < view[0] || extent[0] > view[1]) ? null : view;
   }
 
   async load() {
@@ -99,7 +106,8 @@ class Panel {
     this.request = new AbortController();
     const { signal } = this.request;
     try {
-      const answers = await Promise.all(this.series.map((line, i) => this.fetchLine(line, this.answers[i], signal)));
+      let answers = await this.fetchLines(this.view(this.answers), signal);
+      if (settings.view && !this.view(answers)) answers = await this.fetchLines(null, signal);
       if (signal.aborted) return;
       this.answers = answers;
       this.draw();
@@ -111,53 +119,72 @@ class Panel {
     }
   }
 
-  async fetchLine(line, known, signal) {
+  /** Ask for the points of all lines: those of which the same is asked at once. */
+  async fetchLines(view, signal) {
+    const asked = new Map();
+    const answers = [];
+    this.series.forEach((line, i) => {
+      const query = this.query(line, this.answers[i], view).toString();
+      asked.set(query, [...(asked.get(query) ?? []), i]);
+    });
+    await Promise.all(
+      [...asked].map(async ([query, places]) => {
+        const tasks = new URLSearchParams(places.map((i) => ["task", this.series[i].task]));
+        const answer = await fetch(`/app/series?${query}&${tasks}`, { signal });
+        if (!answer.ok) throw new Error(`${answer.status} for ${query}`);
+        const samples = await answer.json();
+        const axis = settings.axis === "step" ? "step" : "time";
+        places.forEach((i, place) => (answers[i] = { ...samples[place], asked: axis }));
+      }),
+    );
+    return answers;
+  }
+
+  query(line, known, view) {
     const axis = settings.axis === "step" ? "step" : "time";
-    const width = this.figure.clientWidth || FEWEST;
-    const query = new URLSearchParams({ key: line.key, axis, values: Math.min(Math.max(width, FEWEST), MOST) });
-    if (settings.view) {
-      const isRelative = settings.axis === "relative";
-      const start = isRelative ? Panel.start(line, known) : 0;
-      if (start !== undefined) {
-        const unit = isRelative ? 1000 : 1;
-        query.set("from", settings.view[0] * unit + start);
-        query.set("to", settings.view[1] * unit + start);
-      }
+    const values = Math.min(Math.max(this.figure.clientWidth || 0, FEWEST), MOST);
+    const query = new URLSearchParams({ key: line.key, axis, values: this.series.length > KEYS ? FEWEST : values });
+    if (view && (settings.axis !== "relative" || Panel.start(line, known) !== undefined)) {
+      const [start, unit] = Panel.unit(line, known);
+      query.set("from", view[0] * unit + start);
+      query.set("to", view[1] * unit + start);
     }
-    const answer = await fetch(`/app/series/${encodeURIComponent(line.task)}?${query}`, { signal });
-    if (!answer.ok) throw new Error(`${answer.status} for ${line.key}`);
-    return { ...(await answer.json()), asked: axis };
+    return query;
   }
 
   draw() {
     const wanted = settings.axis === "step" ? "step" : "time";
     if (!this.answers.length || this.answers.some((answer) => answer.asked !== wanted)) return;
-    const isRelative = settings.axis === "relative";
-    const isFaint = (i) => this.strong !== null && i !== this.strong && !this.hidden.has(this.strong);
     const all = this.series.map((line, i) => {
       const answer = this.answers[i];
-      const start = Panel.start(line, answer) ?? 0;
-      const moved = (x) => (isRelative ? (x - start) / 1000 : x);
-      return {
-        ...answer,
-        label: line.label,
-        colour: line.colour,
-        isFaint: isFaint(i),
-        x: answer.x.map(moved),
-        gaps: answer.gaps.map(([x, name]) => [moved(x), name]),
-        extent: answer.extent?.map(moved),
-      };
+      const [start, unit] = Panel.unit(line, answer);
+      const moved = (x) => (x - start) / unit;
+      const gaps = answer.gaps.map(([x, name]) => [moved(x), name]);
+      return { ...answer, label: line.label, colour: line.colour, x: answer.x.map(moved), gaps };
     });
     const lines = all.filter((_, i) => !this.hidden.has(i));
-    const ends = lines.flatMap((line) => line.extent ?? []);
-    const extent = ends.length ? [Math.min(...ends), Math.max(...ends)] : null;
     const axis = settings.axis === "step" && lines.every((line) => line.axis === "index") ? "index" : settings.axis;
-    this.note.textContent = this.notes(lines).join(" · ");
-    this.chart.show(lines, { ...settings, axis, extent });
+    const view = this.view(this.answers);
+    const log = this.isLog(lines, view);
+    this.note.textContent = this.notes(lines, log).join(" · ");
+    this.last.textContent = all.length === 1 && all[0].last !== null ? number(all[0].last, 4) : "";
+    if (all.length === 1) this.last.title = all[0].last ?? "";
+    const { range } = this;
+    this.chart.show(lines, { ...settings, axis, log, range, view, extent: this.extent(this.answers) });
+    if (this.strong !== null) this.chart.bringOut(this.series[this.strong].label);
+  }
+
+  /** Whether the scale is logarithmic: as it is set, else if all values shown at first span orders of magnitude. */
+  isLog(lines, view) {
+    if (!view || this.fitsLog === undefined) {
+      const values = lines.flatMap((line) => (line.exact ? line.y : [...line.low, ...line.high]));
+      this.fitsLog = spansOrders(values.filter((value) => value !== null));
+    }
+    return settings.scale ? settings.scale === "log" : this.fitsLog;
   }
 
   /** What a reader must know to read the chart rightly. */
-  notes(lines) {
+  notes(lines, log) {
     const found = [];
     const sum = (count) => lines.reduce((total, line) => total + count(line), 0);
     if (!sum((line) => line.y.filter((value) => value !== null).length)) found.push("no numbers here");
@@ -169,11 +196,22 @@ class Panel {
     const texts = sum((line) => line.texts);
     if (texts) found.push(`${texts} not numbers`);
     const isLow = (line, i) => (line.exact ? line.y[i] : line.low[i]) <= 0;
-    const hidden = settings.log ? sum((line) => line.y.filter((y, i) => y !== null && isLow(line, i)).length) : 0;
+    const hidden = log ? sum((line) => line.y.filter((y, i) => y !== null && isLow(line, i)).length) : 0;
     if (hidden) found.push(`${hidden} not above 0`);
     if (settings.axis === "step" && lines.some((line) => line.axis === "index")) found.push("no steps: by order");
     return found;
   }
+}
+
+/** What is pointed to in one chart is marked in all. */
+function point(from, x, label) {
+  for (const panel of panels) if (panel !== from && panel.isVisible) panel.chart.follow(x);
+  bringOut(label);
+}
+
+/** The line with this label comes out in all charts that have it among others. */
+function bringOut(label) {
+  for (const panel of panels) panel.bringOut(label);
 }
 
 let timer = null;
@@ -192,48 +230,21 @@ function zoom(view) {
   change();
 }
 
-function controls() {
-  const bar = document.querySelector("[data-chart-settings]");
-  const one = (name) => bar.querySelector(`[name=${name}]`);
-  return { axis: one("axis"), log: one("log"), smooth: one("smooth"), reset: one("reset"), output: bar.querySelector("output") };
-}
-
-function showSettings() {
-  const { axis, log, smooth, reset, output } = controls();
-  axis.value = settings.axis;
-  log.checked = settings.log;
-  smooth.value = settings.smooth;
-  output.textContent = settings.smooth;
-  reset.hidden = settings.view === null;
-}
-
-function listen() {
-  const { axis, log, smooth, reset } = controls();
-  axis.addEventListener("change", () => {
-    settings.axis = axis.value;
-    zoom(null);
-  });
-  log.addEventListener("change", () => {
-    settings.log = log.checked;
-    change();
-  });
-  smooth.addEventListener("input", () => {
-    settings.smooth = Number(smooth.value);
-    change();
-  });
-  reset.addEventListener("click", () => zoom(null));
-}
-
 /** Draw the charts that come into view, and again when the page has changed. */
 export function startCharts(changes) {
   readAddress();
   showSettings();
-  listen();
+  listenToSettings(change);
   const known = new Map();
   const observer = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
+        if (isIntersecting && !known.get(target)) {
+          known.set(target, new Panel(target));
+          panels.push(known.get(target));
+        }
         const panel = known.get(target);
+        if (!panel) continue;
         panel.isVisible = isIntersecting;
         if (isIntersecting && panel.isStale) panel.load();
       }
@@ -243,15 +254,14 @@ export function startCharts(changes) {
   const find = () => {
     for (const figure of document.querySelectorAll("figure.chart[data-series]")) {
       if (known.has(figure)) continue;
-      const panel = new Panel(figure);
-      known.set(figure, panel);
-      panels.push(panel);
+      known.set(figure, null);
       observer.observe(figure);
     }
   };
   find();
   changes.addEventListener("change", () => {
     find();
+    filterCharts();
     for (const panel of panels) panel.load();
   });
 }

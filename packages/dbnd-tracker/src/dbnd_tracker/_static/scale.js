@@ -2,77 +2,90 @@
 
 import { duration, localTime } from "./times.js";
 
-/** A number to `digits` significant digits, without a tail of noughts. */
+const MOST = 5;
+const STEPS = [1, 2, 2.5, 5];
+
+/** A number to `digits` significant digits, without a tail of noughts; of large ones, all before the point. */
 export function number(value, digits = 6) {
   if (value === 0) return "0";
   const size = Math.abs(value);
+  if (digits < 6 && Number.isInteger(value) && size < 1e12) return String(value);
   if (size >= 1e6 || size < 1e-4) {
     return value.toExponential(Math.min(digits, 4) - 1).replace(/\.?0+e/, "e").replace("e+", "e");
   }
-  return String(Number(value.toPrecision(digits)));
-}
-
-/** The distance between ticks: 1, 2 or 5 times a power of ten. */
-function niceStep(span, count) {
-  const rough = span / Math.max(count, 1);
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const part = rough / power;
-  return power * (part <= 1 ? 1 : part <= 2 ? 2 : part <= 5 ? 5 : 10);
+  return String(size >= 1000 && digits < 6 ? Math.round(value) : Number(value.toPrecision(digits)));
 }
 
 function multiples(low, high, step) {
   const found = [];
-  for (let i = Math.ceil(low / step); i * step <= high + step * 1e-9 && found.length < 100; i += 1) found.push(i * step);
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9 && found.length < 100; i += 1) {
+    found.push(i * step);
+  }
   return found;
 }
 
-/** Places and labels of about `count` ticks on an axis of numbers. */
-export function linearTicks(low, high, count) {
-  const step = niceStep(high - low || 1, count);
+/** The finest round distance of ticks, no finer than `finest`, of which `most` at most stand between low and high. */
+function roundStep(low, high, most = MOST, finest = 0) {
+  const span = high - low || 1;
+  let power = 10 ** Math.floor(Math.log10(span / most / 2));
+  for (;;) {
+    for (const part of STEPS) {
+      const step = part * power;
+      const isRound = !finest || step % finest === 0;
+      if (isRound && step >= finest && multiples(low, high, step).length <= most) return step;
+    }
+    power *= 10;
+  }
+}
+
+/** Places and labels of three to five ticks on an axis of numbers. */
+export function linearTicks(low, high) {
+  const step = roundStep(low, high);
   return multiples(low, high, step).map((at) => [at, number(Math.abs(at) < step * 1e-6 ? 0 : at)]);
 }
 
 /** Ticks of steps: whole numbers, 20k for 20,000. */
-export function stepTicks(low, high, count) {
-  const step = Math.max(niceStep(high - low || 1, count), 1);
-  return multiples(low, high, step).map((at) => {
+export function stepTicks(low, high) {
+  return multiples(low, high, roundStep(low, high, MOST, 1)).map((at) => {
     const size = Math.abs(at);
-    if (size >= 1e6) return [at, `${number(at / 1e6, 5)}M`];
-    return [at, size >= 1e4 ? `${number(at / 1e3, 5)}k` : String(Math.round(at))];
+    if (size >= 1e6) return [at, `${number(at / 1e6, 6)}M`];
+    return [at, size >= 1e4 ? `${number(at / 1e3, 6)}k` : String(Math.round(at))];
   });
 }
 
-/** Ticks at powers of ten, or between them where there are too few; `low` is positive. */
-export function logTicks(low, high, count) {
-  const first = Math.floor(Math.log10(low));
-  const last = Math.ceil(Math.log10(high));
-  const every = Math.max(Math.ceil((last - first) / Math.max(count, 1)), 1);
-  const parts = last - first <= 2 ? [1, 2, 5] : [1];
-  const found = [];
-  for (let power = first; power <= last; power += every) {
-    for (const part of parts) {
-      const at = part * 10 ** power;
-      if (at >= low && at <= high) found.push([at, number(at)]);
-    }
+/** Ticks at every power of ten, as many with labels as `count`, or between them where there are few. */
+export function logTicks(low, high, count = MOST) {
+  const first = Math.ceil(Math.log10(low) - 1e-9);
+  const last = Math.floor(Math.log10(high) + 1e-9);
+  if (last - first < 1) {
+    const parts = [first - 1, first].flatMap((power) => [1, 2, 5].map((part) => part * 10 ** power));
+    const found = parts.filter((at) => at >= low && at <= high);
+    return found.length > 1 ? found.map((at) => [at, number(at)]) : linearTicks(low, high);
   }
-  return found.length > 1 ? found : linearTicks(low, high, count);
+  const every = Math.ceil((last - first + 1) / count);
+  return Array.from({ length: last - first + 1 }, (_, i) => {
+    const at = 10 ** (first + i);
+    return [at, (last - first - i) % every ? "" : number(at)];
+  });
 }
 
 const TIMES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
 
+function timeStep(span, count) {
+  return TIMES.find((time) => time >= span / count) ?? Math.ceil(span / count / 86400) * 86400;
+}
+
 /** Ticks of seconds since a beginning. */
-export function relativeTicks(low, high, count) {
-  const rough = (high - low) / Math.max(count, 1);
-  if (rough < 1) return linearTicks(low, high, count).map(([at, label]) => [at, `${label}s`]);
-  const step = TIMES.find((time) => time >= rough) ?? niceStep((high - low) / 86400, count) * 86400;
+export function relativeTicks(low, high, count = MOST) {
+  if (high - low < count) return linearTicks(low, high).map(([at, label]) => [at, `${label}s`]);
+  const step = timeStep(high - low, count);
   return multiples(low, high, step).map((at) => [at, at < 60 ? `${number(at)}s` : duration(at)]);
 }
 
 /** Ticks of points in time, milliseconds since the epoch, at round local times. */
-export function timeTicks(low, high, count) {
-  const rough = (high - low) / 1000 / Math.max(count, 1);
-  const seconds = TIMES.find((time) => time >= rough) ?? Math.ceil(rough / 86400) * 86400;
-  const step = (rough < 1 ? niceStep((high - low) / 1000, count) : seconds) * 1000;
+export function timeTicks(low, high, count = MOST) {
+  const span = (high - low) / 1000;
+  const step = (span < count ? roundStep(0, span, count) : timeStep(span, count)) * 1000;
   const shift = new Date(low).getTimezoneOffset() * 60_000;
   return multiples(low - shift, high - shift, step).map((at) => {
     const text = localTime(at + shift);
@@ -80,4 +93,36 @@ export function timeTicks(low, high, count) {
     if (step < 1000) return [at + shift, `${text.slice(11)}.${String(Math.round(at % 1000)).padStart(3, "0")}`];
     return [at + shift, step >= 60_000 ? text.slice(11, 16) : text.slice(11)];
   });
+}
+
+/** Where a share of the rising `values` lies below. */
+function quantile(values, share) {
+  return values[Math.round((values.length - 1) * share)];
+}
+
+const LARGEST_PART = 0.05;
+const SCALE_OF_ORDERS = 1000;
+
+/** Whether these values, of which none is null, are shown best on a logarithmic scale. */
+export function spansOrders(values) {
+  let low = Infinity;
+  let high = 0;
+  for (const value of values) {
+    if (value <= 0) return false;
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return high >= low * SCALE_OF_ORDERS;
+}
+
+/** Lowest and highest of an axis that shows `values`, with some air; of a logarithmic one both are positive. */
+export function rangeOf(values, { log, outliers }) {
+  const shown = Float64Array.from(log ? values.filter((value) => value > 0) : values).sort();
+  if (!shown.length) return log ? [0.1, 10] : [0, 1];
+  const part = outliers ? LARGEST_PART : 0;
+  const low = quantile(shown, part);
+  const high = quantile(shown, 1 - part);
+  if (log) return low === high ? [low / 2, high * 2] : [low / (high / low) ** 0.05, high * (high / low) ** 0.05];
+  const air = low === high ? Math.abs(low) / 2 || 1 : high / 20 - low / 20;
+  return [low - air, high + air];
 }

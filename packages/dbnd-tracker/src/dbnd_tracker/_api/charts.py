@@ -1,0 +1,71 @@
+"""The routes of what charts draw: parts of histories, and all points as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from dbnd_tracker._api.pages import HEADERS, answer
+from dbnd_tracker._api.state import TheCache, TheDatabase
+from dbnd_tracker._exports import csv_lines, point_cells
+from dbnd_tracker._queries.metrics import find_series, metric_history
+from dbnd_tracker._queries.series import chart_sample
+
+if TYPE_CHECKING:
+    from dbnd_tracker._storage.database import Database
+
+_MAX_VALUES: Final = 5_000
+_MAX_LINES: Final = 50
+_COLUMNS: Final = ("task_run_uid", "metric", "step", "timestamp", "value", "text")
+
+router = APIRouter(include_in_schema=False)
+"""Routes of charts."""
+
+_Tasks = Annotated[list[str], Query(min_length=1, max_length=_MAX_LINES)]
+
+
+@router.get("/app/series")
+def series(  # noqa: PLR0913  the parameters of a query
+    *,
+    database: TheDatabase,
+    cache: TheCache,
+    request: Request,
+    task: _Tasks,
+    key: str,
+    axis: Literal["step", "time"] = "step",
+    first: Annotated[float | None, Query(alias="from", allow_inf_nan=False)] = None,
+    last: Annotated[float | None, Query(alias="to", allow_inf_nan=False)] = None,
+    values: Annotated[int, Query(ge=1, le=_MAX_VALUES)] = 1_000,
+) -> Response:
+    """A part of one metric's history in each of some task runs, as a chart draws them."""
+    samples = []
+    with database.read() as session:
+        for uid in task:
+            found = find_series(session, uid.lower(), key)
+            if found is None:
+                return JSONResponse({"detail": f"The task run {uid} has no metric {key!r}."}, 404, HEADERS)
+            samples.append(chart_sample(session, cache, found, axis=axis, first=first, last=last, values=values))
+    return answer(request, JSONResponse([asdict(sample) for sample in samples]))
+
+
+@router.get("/app/points.csv")
+def points(database: TheDatabase, task: _Tasks, key: Annotated[list[str], Query(min_length=1)]) -> Response:
+    """All points of a chart: of each task its metric, of which there are as many, or one that is common to all."""
+    keys = key * len(task) if len(key) == 1 else key
+    rows = (row for uid, name in zip(task, keys, strict=False) for row in _points(database, uid.lower(), name))
+    headers = {**HEADERS, "Content-Disposition": 'attachment; filename="points.csv"'}
+    return StreamingResponse(csv_lines(_COLUMNS, rows), media_type="text/csv", headers=headers)
+
+
+def _points(database: Database, task_run_uid: str, key: str) -> Iterator[tuple[Any, ...]]:
+    after: int | None = 0
+    while after is not None:
+        with database.read() as session:
+            page = metric_history(session, task_run_uid, key, after=after)
+        for point in page.data:
+            yield task_run_uid, key, point.step, *point_cells(point.timestamp, point.value, point.type)
+        after = page.after

@@ -1,0 +1,90 @@
+"""Which charts a page has, in which order: a section for each prefix of metrics, what the system did last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy.orm import Session
+
+from dbnd_tracker._queries.listing import histories
+from dbnd_tracker._views import TaskRunView
+
+_CHARTS: Final = 300
+_LINES: Final = 50
+_SYSTEM: Final = "system"
+
+
+class Chart(NamedTuple):
+    """A chart: one metric of one or several task runs, or several metrics."""
+
+    title: str
+    series: list[dict[str, Any]]
+    lines: int
+    """How many there would be, were there no limit."""
+
+
+class ChartSection(NamedTuple):
+    """Charts of metrics whose keys begin alike, such as ``train/loss`` and ``train/accuracy``."""
+
+    prefix: str
+    charts: list[Chart]
+
+    @property
+    def title(self) -> str:
+        """What stands above them."""
+        return {"": "Metrics", _SYSTEM: "System metrics"}.get(self.prefix, f"{self.prefix}/")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the charts are seen at first."""
+        return self.prefix != _SYSTEM
+
+
+def in_sections(charts: Sequence[Chart]) -> list[ChartSection]:
+    """These charts by the prefixes of their titles: those without first, system metrics last."""
+    found: dict[str, list[Chart]] = {}
+    for chart in charts:
+        prefix, slash, _ = chart.title.partition("/")
+        found.setdefault(prefix if slash else "", []).append(chart)
+    order = sorted(found, key=lambda prefix: (prefix == _SYSTEM, prefix))
+    return [ChartSection(prefix, found[prefix]) for prefix in order]
+
+
+class Charts:
+    """A chart for each metric that has a history: a line for each of the task runs that logged it."""
+
+    def __init__(self, session: Session, tasks: Sequence[TaskRunView], run_uid: str | None, find: str) -> None:
+        by_uid = {task.task_run_uid: task for task in tasks}
+        found = histories(session, {uid: place for place, uid in enumerate(by_uid)}, run_uid=run_uid, find=find)
+        self.total = len(found)
+        colours = _colours(found)
+        charts = []
+        for key, uids in list(found.items())[:_CHARTS]:
+            series = [
+                chart_line(uid, by_uid[uid].start_time, key, _label(by_uid[uid], key, uids), colour=colours[uid])
+                for uid in uids[:_LINES]
+            ]
+            charts.append(Chart(key, series, len(uids)))
+        self.sections = in_sections(charts)
+        self.shown = len(charts)
+
+
+def _colours(found: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """A number for each task run that has a line: the same in every chart."""
+    places: dict[str, int] = {}
+    for uids in found.values():
+        for uid in uids:
+            places.setdefault(uid, len(places))
+    return places
+
+
+def _label(task: TaskRunView, key: str, uids: Sequence[str]) -> str:
+    return key if len(uids) == 1 else task.name or task.task_run_uid
+
+
+def chart_line(task_run_uid: str, start: datetime | None, key: str, label: str, *, colour: int) -> dict[str, Any]:
+    """What a chart must know to draw one metric of a task run."""
+    begin = None if start is None else round(start.timestamp() * 1000)
+    return {"task": task_run_uid, "key": key, "label": label, "start": begin, "colour": colour}
