@@ -30,6 +30,10 @@ def train(rows: int) -> float:
             mlflow.log_metric("fold_loss", 0.25, step=1)
     for step, value in enumerate([1.0, 2.0, math.nan, 4.0, math.inf, 6.0]):
         log_metric("odd", value, step=step)
+    for step in range(8):
+        log_metric("wide", 10.0**-step, step=step)
+        log_metric("late/score", float(step), step=1000 + step)
+        log_metric("system/cpu", 50.0 + step, step=step)
     log_artifact("notes", __file__)
     return float(rows)
 

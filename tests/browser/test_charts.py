@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
+import random
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -124,6 +127,98 @@ def test_axis_scale_smoothing_and_zoom_stand_in_the_address(site: Site, visit: A
             again.wait_for_timeout(200)
         else:
             pytest.fail(f"The axis {axis} is not shown.")
+
+
+def test_charts_stand_in_sections_and_move_together(site: Site, visit: Any) -> None:
+    page = visit(site.url, site.task_path("pipeline", "train"))
+    sections = page.locator("details.chart-section")
+    assert sections.locator("summary").all_inner_texts() == ["Metrics 3", "late/ 1", "System metrics 1"]
+    assert [section.get_attribute("open") is not None for section in sections.all()] == [True, True, False]
+    loss, late, wide = (figure(page, title) for title in ("loss", "late/score", "wide"))
+    assert [each.locator(".last").inner_text() for each in (loss, late, wide)] == ["0.02", "7", "1e-7"]
+    scales = [", logarithmic" in each.locator("canvas").get_attribute("aria-label") for each in (loss, late, wide)]
+    assert scales == [False, False, True], "values that span orders of magnitude"
+    expect(wide).to_be_in_viewport()
+
+    loss.scroll_into_view_if_needed()
+    loss.locator("canvas").hover(position={"x": 70, "y": 90})
+    expect(wide.locator(".rule")).to_be_visible()
+    expect(late.locator(".rule")).not_to_be_visible()
+
+    drag(page, loss.locator("canvas"), 0.2, 0.6)
+    page.wait_for_url(re.compile("from="))
+    canvas = late.locator("canvas")
+    for _ in range(2):
+        canvas.focus()
+        page.keyboard.press("ArrowRight")
+        expect(late.locator(".tip")).to_contain_text("step 1000")
+        page.reload()
+        figure(page, "late/score")
+
+    page.get_by_label("Filter charts").fill("LATE")
+    expect(loss).to_be_hidden()
+    expect(late).to_be_visible()
+    assert page.locator("details.chart-section:visible").count() == 1
+
+
+def test_a_tip_stays_in_the_window(site: Site, visit: Any) -> None:
+    runs = site.query("SELECT uid FROM runs WHERE job_name = 'sweep' ORDER BY start_time")
+    page = visit(site.url, "/app/compare?" + "&".join(f"run={uid}" for (uid,) in runs))
+    chart = figure(page, "score")
+    box = chart.locator("canvas").bounding_box()
+    page.evaluate("y => scrollBy(0, y)", box["y"] - 900 + 60)  # only its upper edge is in the window
+    box = chart.locator("canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 40, box["y"] + 50)
+    tip = chart.locator(".tip")
+    expect(tip).to_be_visible()
+    place = tip.bounding_box()
+    assert place["y"] + place["height"] <= 900
+    assert place["x"] + place["width"] <= 1280
+
+
+def test_a_chart_has_a_range_full_screen_and_files_of_its_own(site: Site, visit: Any) -> None:
+    page = visit(site.url, site.task_path("pipeline", "train"))
+    loss = figure(page, "loss")
+    menu = loss.locator("details.menu")
+    picture = "document.querySelector('figure[data-title=loss] canvas').toDataURL()"
+    before = page.evaluate(picture)
+    menu.locator("summary").click()
+    menu.get_by_label("Highest value shown").fill("0.1")
+    page.wait_for_function(f"before => {picture} !== before", arg=before)
+    with page.expect_download() as download:
+        menu.get_by_role("button", name="Picture (PNG)").click()
+    assert download.value.suggested_filename == "loss.png"
+    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+    menu.locator("summary").click()
+    with page.expect_download() as download:
+        menu.get_by_role("button", name="All points (CSV)").click()
+    rows = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+    assert [(int(row["step"]), float(row["value"])) for row in rows] == [(step, 1 / (1 + step)) for step in range(50)]
+    menu.locator("summary").click()
+    menu.get_by_role("button", name="Full screen").click()
+    page.wait_for_function("document.fullscreenElement?.dataset.title === 'loss'")
+    page.evaluate("document.exitFullscreen()")
+
+
+TICKS = """async ranges => {
+  const address = document.querySelector("script[src$='page.js']").src.replace("page.js", "scale.js");
+  const { linearTicks, logTicks, stepTicks } = await import(address);
+  return ranges.map(([low, high]) => [linearTicks, stepTicks, logTicks].map((ticks) => ticks(low, high)));
+}"""
+
+
+def test_axes_have_three_to_five_round_ticks_and_every_power_of_ten(site: Site, visit: Any) -> None:
+    page = visit(site.url)
+    rng = random.Random(17)
+    ranges = [sorted(10 ** rng.uniform(-6, 7) for _ in range(2)) for _ in range(300)]
+    for (low, high), (linear, steps, log) in zip(ranges, page.evaluate(TICKS, ranges), strict=True):
+        assert 3 <= len(linear) <= 5, (low, high)
+        assert len(steps) <= 5
+        assert all(at == round(at) for at, _ in steps)
+        powers = [power for power in range(-7, 9) if low <= 10**power <= high]
+        if len(powers) > 1:
+            assert [round(math.log10(at)) for at, _ in log] == powers
+            assert 1 <= sum(label != "" for _, label in log) <= 5
 
 
 def test_two_fingers_zoom(site: Site, visit: Any) -> None:

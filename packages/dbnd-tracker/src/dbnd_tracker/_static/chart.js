@@ -94,7 +94,8 @@ export class Chart {
       const last = line.y.findLast((value) => value !== null);
       return `${line.label}: ${last === undefined ? "no numbers" : `last ${number(last)}`}`;
     });
-    return `Chart of ${this.title}. ${parts.join("; ")}. Arrow keys read values.`;
+    const scale = this.options.log ? ", logarithmic" : "";
+    return `Chart of ${this.title}${scale}. ${parts.join("; ")}. Arrow keys read values.`;
   }
 
   /** First and last x in view. */
@@ -136,7 +137,7 @@ export class Chart {
     const points = this.lines.reduce((sum, line) => sum + line.x.length, 0);
     for (const line of this.lines) this.drawing.line(line, points <= MOST_DOTS);
     if (this.drag) this.drawing.drag(this.drag.from, this.drag.to);
-    if (this.hover !== null) this.drawing.hover(this.hover, this.under(this.hover));
+    if (this.hover !== null) this.drawing.hover(this.hover, this.under(this.hover).filter(({ line }) => !line.isFaint));
   }
 
   /** The value of each line that is nearest to `x`. */
