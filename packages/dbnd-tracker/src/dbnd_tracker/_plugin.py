@@ -1,4 +1,4 @@
-"""What the tracker adds to dbnd: two commands, a configuration section, and transports for databases."""
+"""What the tracker adds to dbnd: commands, a configuration section, and transports for databases."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def dbnd_commands() -> Iterable[Command]:
     """Commands that serve the tracker and read from it."""
     return (
+        Command("watch", "dbnd_tracker._cli.watch:watch", "Watch a run while it goes on, with charts of its metrics."),
         Command("tracker", "dbnd_tracker._cli.tracker:tracker", "Serve the tracker on this machine."),
         Command("runs", "dbnd_tracker._cli.runs:runs", "List, show, compare, export, open and delete tracked runs."),
     )

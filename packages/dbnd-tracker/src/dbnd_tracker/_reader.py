@@ -23,17 +23,20 @@ from dbnd.tracking import (
     page_url,
 )
 from dbnd_tracker._errors import RemoteError
+from dbnd_tracker._queries.arrays import SeriesCache
 from dbnd_tracker._queries.comparison import compare_runs
 from dbnd_tracker._queries.details import run_detail, task_run_detail, task_run_log
 from dbnd_tracker._queries.grammar import condition, parse_expression
 from dbnd_tracker._queries.metrics import metric_history
 from dbnd_tracker._queries.run_table import list_runs
+from dbnd_tracker._queries.series import sampled_history
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database
 from dbnd_tracker._storage.deletion import delete_runs
 from dbnd_tracker._views import (
     ListMeta,
     MetricHistory,
+    MetricPoint,
     RunComparison,
     RunDetail,
     RunList,
@@ -61,6 +64,7 @@ class RunReader(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._cache = SeriesCache()
 
     @abstractmethod
     def _ask(self, model: type[V], path: str, query: dict[str, Any], question: Callable[[Any], V | None]) -> V | None:
@@ -110,6 +114,13 @@ class RunReader(ABC):
         question = partial(task_run_log, task_run_uid=task_run_uid)
         found = self._ask(TaskRunLog, f"task-runs/{quote(task_run_uid, safe='')}/log", {}, question)
         return found.log_body if found else None
+
+    def sample(self, task_run_uid: str, key: str, samples: int) -> list[MetricPoint]:
+        """At most ``samples`` points of one metric, which show the shape of all."""
+        path = f"task-runs/{quote(task_run_uid, safe='')}/metrics/history"
+        question = partial(sampled_history, task_run_uid=task_run_uid, key=key, samples=samples, cache=self._cache)
+        found = self._ask(MetricHistory, path, {"key": key, "samples": samples}, question)
+        return found.data if found else []
 
     def points(self, task_run_uid: str, key: str) -> Iterator[dict[str, Any]]:
         """All points of one metric as JSON, in the order in which they came."""
