@@ -203,6 +203,11 @@ def test_what_is_drawn(tracker: Any, server: Any, make_run: Any) -> None:
     assert titles((50, 15)) == ["val_loss", "m0", "… and 6 more metrics: --metric NAME draws them"]
     assert titles((50, 15), "*cpu", "m5") == ["m5", "system/cpu"]
     assert titles((50, 5)) == []
+    # What goes on comes before what has ended.
+    tracker.call("log_metrics", run.root.metrics(*(run.root.metric("r", value_float=x, step=x) for x in range(5))))
+    assert titles((50, 15), "m0", "r") == ["r", "m0"]
+    tracker.call("update_task_run_attempts", run.root.update("SUCCESS"))
+    assert titles((50, 15), "m0", "r") == ["m0", "r"]
     reader.close()
 
 

@@ -177,15 +177,27 @@ class WatchedRun(RunProgress):
         return self.tasks.setdefault(task_run.uid, TaskProgress(task_run, {}))
 
     def _charts(self) -> list[tuple[TaskRunView, MetricView]]:
-        """The metrics that can be drawn: losses first, what is measured of the machine last."""
+        """The metrics that can be drawn: of task runs that go on first, then of the newest.
+
+        Losses come first among them, and what is measured of the machine last.
+        """
         found = [
             (task, metric)
-            for task in self._detail.task_runs
+            for task in reversed(self._detail.task_runs)
             for metric in task.metrics
             if metric.points > 1 and metric.min is not None
             if not self._patterns or any(fnmatchcase(metric.key, pattern) for pattern in self._patterns)
         ]
-        return sorted(found, key=lambda one: (one[1].key.startswith(_SYSTEM), "loss" not in one[1].key.lower()))
+
+        def rank(one: tuple[TaskRunView, MetricView]) -> tuple[bool, bool, bool]:
+            task, metric = one
+            return (
+                self.tasks[task.task_run_uid].has_ended,
+                metric.key.startswith(_SYSTEM),
+                "loss" not in metric.key.lower(),
+            )
+
+        return sorted(found, key=rank)
 
     def _read_line(self, task: TaskRunView, metric: MetricView) -> None:
         key = task.task_run_uid, metric.key
