@@ -84,11 +84,17 @@ class Watch:
         page.on("console", lambda message: self._said(message.type, message.text))
         page.on("pageerror", lambda error: self.found.append(f"error: {error}"))
         page.on("request", lambda request: self._asked(request.url))
+        page.on("requestfailed", lambda request: self._kept_back(request.url, request.failure))
         page.on("dialog", lambda dialog: (self.found.append(f"dialog: {dialog.message}"), dialog.dismiss()))
 
     def _said(self, kind: str, text: str) -> None:
         if kind in {"error", "warning"} and not any(part in text for part in self.ignored):
             self.found.append(f"{kind}: {text}")
+
+    def _kept_back(self, url: str, reason: str | None) -> None:
+        """The policy of a page has kept this request from being made; the console says so, too."""
+        if reason == "csp":
+            self.found.remove(f"request: {url}")
 
     def _asked(self, url: str) -> None:
         if not url.startswith(f"{self.url}/"):

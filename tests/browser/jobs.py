@@ -89,3 +89,36 @@ def evil(value: str = EVIL) -> None:
     log_metric("text", EVIL)
     log_artifact(EVIL, str(Path(__file__)))
     raise ValueError(EVIL)
+
+
+@task
+def files() -> None:
+    """Log a file of each kind that the page shows, and the folder that they are in."""
+    import tempfile
+
+    import pandas as pd
+    from PIL import Image
+
+    script = "<script>try { parent.hacked = 1; top.hacked = 1 } catch { window.tried = 1 }</script>"
+    drawing = "<script>document.getElementById('drawn').textContent = 'drawn, ' + window.origin</script>"
+    asking = "<script>fetch('/api/v1/runs').catch(() => 0); new Image().src = 'http://192.0.2.1/x'</script>"
+    leaving = "<script>location = 'http://192.0.2.1/'</script>"
+    folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
+    rows = pd.DataFrame({"n": [1, 2], "text": ["<b>one</b>", "two"]})
+    rows.to_csv(folder / "rows.csv", index=False)
+    rows.to_parquet(folder / "rows.parquet")
+    Image.new("RGB", (40, 30), "teal").save(folder / "picture.png")
+    texts = {
+        "data.json": '{"loss":0.5}',
+        "table.json": '{"columns":["n","text"],"data":[[1,"<b>one</b>"]]}',
+        "report.md": f"## Results\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n{script} ![x](http://192.0.2.1/x.png)\n",
+        "page.html": f"<h1>A report</h1><p id=drawn></p>{script}{drawing}{asking}",
+        "leaving.html": leaving,
+        "picture.svg": f'<svg xmlns="http://www.w3.org/2000/svg" width="9"><path d="M0 0h9v9z"/>{script}</svg>',
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    mlflow.set_experiment("files")
+    with mlflow.start_run():
+        mlflow.log_artifacts(str(folder))
+    log_artifact("folder", folder)

@@ -9,6 +9,7 @@ from typing import Final
 
 from dbnd.plugins import duration, number
 
+_UNITS: Final = "KMGTPE"
 _CLASS: Final = re.compile(r"<class '([^']+)'>")
 
 
@@ -25,6 +26,14 @@ def local_time(time: datetime | None) -> str:
 def duration_text(took: timedelta | None) -> str:
     """A duration such as 250ms, 3.2s, 4m 05s or 2h 03m; empty for None."""
     return "" if took is None else duration(took.total_seconds())
+
+
+def bytes_text(size: int) -> str:
+    """A number of bytes such as 512 B, 3.2 KiB or 1.5 GiB."""
+    if size < 1024:
+        return f"{size} B"
+    power = min((size.bit_length() - 1) // 10, len(_UNITS))
+    return f"{size / 1024**power:.1f} {_UNITS[power - 1]}iB"
 
 
 def value_text(value: object, longest: int = 200) -> str:

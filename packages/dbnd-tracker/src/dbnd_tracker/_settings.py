@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from dbnd import Settings
 
@@ -28,6 +28,9 @@ class TrackerSettings(Settings):
     """Further names that the server goes by, such as that of a reverse proxy, as a JSON list."""
     access_log: str | None = None
     """File that every request is written to as a line of JSON, or - for standard error; unset, none."""
+    artifact_places: list[str] | None = None
+    """Folders of this machine, and addresses of MLflow servers, whose artifacts the page opens, as a JSON list; unset,
+    everything of this machine for the user who started a tracker on the loopback without a token, else nothing."""
     request_timeout_s: float = Field(default=60, gt=0)
     """Seconds that a request may take until its answer begins; what was not written by then is not written later."""
     shutdown_timeout_s: int = Field(default=30, ge=0)
@@ -40,3 +43,13 @@ class TrackerSettings(Settings):
     """Largest request body after gunzip, in bytes."""
     heartbeat_timeout_s: float = Field(default=300, gt=0)
     """Seconds of silence after which a run that sends heartbeats is shown as lost, until it reports again."""
+
+    @field_validator("artifact_places")
+    @classmethod
+    def _check_places(cls, places: list[str] | None) -> list[str] | None:
+        for place in places or ():
+            if not place.startswith(("/", "http://", "https://")):
+                raise ValueError(
+                    f"{place!r} is neither the absolute path of a folder nor the address of an MLflow server"
+                )
+        return places

@@ -37,20 +37,22 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 """Routes of the web page; of those that fit an address, the first answers."""
 
 
-def _render(request: Request, template: str, status: int = 200, **values: object) -> Response:
+def render(request: Request, template: str, status: int = 200, **values: object) -> Response:
+    """A page made of a template."""
     text = TEMPLATES.get_template(template).render(**values)
     return answer(request, HTMLResponse(text.encode("utf-8", "replace"), status))
 
 
-def _message(request: Request, text: str, status: int = 404) -> Response:
-    return _render(request, "message.html", status, text=text)
+def message(request: Request, text: str, status: int = 404) -> Response:
+    """A page that says one thing."""
+    return render(request, "message.html", status, text=text)
 
 
 def _table(database: Database, request: Request, job: str | None = None) -> Response:
     with database.read() as session:
         page = TablePage(session, request.query_params, job)
     status = 400 if page.problem else 200
-    return _render(request, "runs.html", status, page=page)
+    return render(request, "runs.html", status, page=page)
 
 
 @router.get("/")
@@ -64,7 +66,7 @@ def reference(request: Request) -> Response:
     """What the HTTP interface takes and answers."""
     document = request.app.openapi()
     version = document["info"]["version"]
-    return _render(request, "reference.html", groups=operations(document), version=version)
+    return render(request, "reference.html", groups=operations(document), version=version)
 
 
 @router.get("/app/jobs/{job_name:path}/{run_uid}/{task_run_uid}")
@@ -75,14 +77,14 @@ def task_run(database: TheDatabase, request: Request, job_name: str, run_uid: st
             wanted = (TaskRun.uid == task_run_uid.lower()) & (TaskRun.run_uid == parent.run_uid)
             found = read_task_runs(session, wanted, logged=False)
             if not found:
-                return _message(request, f"The run {parent.name or run_uid} has no task run {task_run_uid}.")
+                return message(request, f"The run {parent.name or run_uid} has no task run {task_run_uid}.")
             task = found[0]
             if is_only_task(session, task.task_run_uid):
                 query = f"?{request.url.query}" if request.url.query else ""
                 return RedirectResponse(f"{run_url(parent.job_name, parent.run_uid)}{query}")
             tasks = [task, *children_of(session, task.task_run_uid)]
             page = RunPage(session, parent, tasks, request.query_params, task)
-            return _render(request, "run.html", page=page)
+            return render(request, "run.html", page=page)
     # A job name may hold slashes, so that a link to a run can look like one to a task run: the uid decides.
     return run(database, request, f"{job_name}/{run_uid}", task_run_uid)
 
@@ -95,10 +97,10 @@ def run(database: TheDatabase, request: Request, job_name: str, run_uid: str) ->
         if found is not None:
             tasks = [task for task in found.task_runs if not task.is_system] or found.task_runs
             page = RunPage(session, found, tasks, request.query_params, tasks[0] if len(tasks) == 1 else None)
-            return _render(request, "run.html", page=page)
+            return render(request, "run.html", page=page)
         name = f"{job_name}/{run_uid}"
         is_job = session.scalar(select(Run.id).where(Run.job_name == name).limit(1)) is not None
-    return _table(database, request, name) if is_job else _message(request, f"There is no run {run_uid}.")
+    return _table(database, request, name) if is_job else message(request, f"There is no run {run_uid}.")
 
 
 @router.get("/app/jobs/{job_name}")
@@ -114,8 +116,8 @@ def compare(database: TheDatabase, request: Request) -> Response:
         page = ComparePage(session, request.query_params)
         if len(page.runs) < 2:
             text = "A comparison needs two runs: select them in the table of runs."
-            return _message(request, text, 400)
-        return _render(request, "compare.html", page=page)
+            return message(request, text, 400)
+        return render(request, "compare.html", page=page)
 
 
 @router.get("/app/logs/{task_run_uid}")
@@ -124,7 +126,7 @@ def log(database: TheDatabase, request: Request, task_run_uid: str) -> Response:
     with database.read() as session:
         found = task_run_log(session, task_run_uid.lower())
     if found is None or found.log_body is None:
-        return _message(request, f"There is no log of the task run {task_run_uid}.")
+        return message(request, f"There is no log of the task run {task_run_uid}.")
     return answer(request, PlainTextResponse(found.log_body))
 
 

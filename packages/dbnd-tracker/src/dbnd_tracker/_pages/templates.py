@@ -15,7 +15,8 @@ from markupsafe import Markup
 
 from dbnd.plugins import web_url
 from dbnd.tracking import page_path
-from dbnd_tracker._format import duration_text, type_name, value_text
+from dbnd_tracker._format import bytes_text, duration_text, type_name, value_text
+from dbnd_tracker._pages.artifacts import artifact_url
 from dbnd_tracker._pages.described import columns_of, schema_fact, shape_text
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
 
@@ -58,6 +59,7 @@ def _make_templates() -> Environment:
         "number": number_element,
         "web_url": web_url,
         "look": state_look,
+        "bytes": bytes_text,
         "anchor": anchor,
         "type_name": type_name,
         "shape": shape_text,
@@ -71,6 +73,7 @@ def _make_templates() -> Environment:
         "task_url": task_url,
         "job_url": job_url,
         "elapsed": elapsed_element,
+        "artifact_url": artifact_url,
     }
     return environment
 

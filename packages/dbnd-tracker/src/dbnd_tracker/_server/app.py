@@ -16,8 +16,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from dbnd import __version__
 from dbnd_tracker._access.callers import AccessMiddleware
 from dbnd_tracker._access.hosts import HostMiddleware
+from dbnd_tracker._access.places import Places
 from dbnd_tracker._access.tokens import Keyring, ThrottledError
-from dbnd_tracker._api import auth, charts, details, health, pages, runs, tracking
+from dbnd_tracker._api import artifacts, auth, charts, details, health, pages, runs, tracking
 from dbnd_tracker._api.openapi import REFUSALS, describe_calls
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
 from dbnd_tracker._middleware.answers import HeadMiddleware, LargeMiddleware, answer_other_method
@@ -56,6 +57,8 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
     app.state.metrics = metrics
     app.state.keyring = keyring
     app.state.cache = SeriesCache()
+    app.state.places = Places(settings, guarded=guarded)
+    app.state.artifact_threads = CapacityLimiter(_ARTIFACT_THREADS)
     # More calls than the database writes at once would only wait for it, and take the interpreter from one another.
     app.state.calling_threads = CapacityLimiter(database.writers)
     app.state.health_thread = CapacityLimiter(1)  # of its own: where all others are busy, it answers no later for that
@@ -86,9 +89,12 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
     return app
 
 
+# Of their own: an MLflow server that is slow keeps nobody waiting but those who look at what it has.
+_ARTIFACT_THREADS: Final = 4
+
 _ROUTERS: Final = (
     *(auth.router, tracking.router, runs.router, details.task_runs, details.datasets, original.router),
-    *(health.router, auth.forms, static_files, charts.router, pages.router),
+    *(health.router, auth.forms, static_files, artifacts.router, charts.router, pages.router),
 )
 
 _STATUSES: Final = {

@@ -1,0 +1,182 @@
+"""The page of an artifact: what can be shown of it, and all of it to download."""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, urlencode, urlsplit
+
+from markupsafe import Markup
+
+from dbnd.plugins import web_url
+from dbnd_tracker._access.places import Places
+from dbnd_tracker._pages.content import MOST_BYTES, ArtifactError, Content, Folder
+from dbnd_tracker._pages.local_files import open_local
+from dbnd_tracker._pages.markdown import markdown_html
+from dbnd_tracker._pages.mlflow_files import is_served, open_served
+from dbnd_tracker._pages.previews import Rows, parquet_rows, table_of_json, text_rows
+from dbnd_tracker._queries.artifacts import FoundArtifact
+
+IMAGES: Final = {
+    **{name: f"image/{name}" for name in ("png", "gif", "webp", "bmp", "avif", "jpeg")},
+    "jpg": "image/jpeg",
+    "svg": "image/svg+xml",
+    "ico": "image/x-icon",
+}
+"""Media types of the images that browsers show, by the ends of names."""
+PAGES: Final = frozenset({"html", "htm"})
+_TABLES: Final = {"csv": None, "tsv": "\t"}
+_MARKDOWN: Final = frozenset({"md", "markdown"})
+_JSON: Final = frozenset({"json", "ipynb", "geojson"})
+_TEXTS: Final = frozenset(
+    "txt log yaml yml toml ini cfg conf py r sql sh xml jsonl tex rst env dockerfile mlmodel mlproject license "
+    "readme".split()
+)
+_TEXT_BYTES: Final = 1 << 18
+_PARSED_BYTES: Final = 1 << 20
+_EMBEDDED_BYTES: Final = 1 << 25
+
+
+def open_artifact(artifact: FoundArtifact, inside: str, places: Places) -> Content | Folder:
+    """Open what stands at an artifact's place, or ``inside`` it.
+
+    Raises:
+        ArtifactError: It cannot be opened, or nobody allows it.
+    """
+    if is_served(artifact.place):
+        return open_served(artifact.place, inside, artifact.links, places)
+    path = _local_path(artifact.place)
+    if path is None:
+        raise ArtifactError(404, "The tracker opens files of its machine, and of MLflow servers: this is elsewhere.")
+    return open_local(path, inside, places)
+
+
+def _local_path(place: str) -> str | None:
+    """The path of this machine that a place is."""
+    if place.startswith("/"):
+        return place
+    parts = urlsplit(place)
+    return unquote(parts.path) if parts.scheme == "file" and parts.netloc in {"", "localhost"} else None
+
+
+def artifact_url(task_run_uid: str, name: str, place: str) -> str | None:
+    """Where an artifact is opened: its page, or where it is on the web; None if only its place can be said."""
+    if is_served(place) or _local_path(place):
+        return f"/app/artifacts/{task_run_uid}?{urlencode({'name': name})}"
+    return web_url(place)
+
+
+def kind_of(name: str) -> str:
+    """The end of a file's name, which alone tells what it is; what it holds is never asked."""
+    return (PurePosixPath(name).suffix[1:] or name).lower()
+
+
+class Crumb(NamedTuple):
+    """A folder on the way to what is shown."""
+
+    name: str
+    url: str
+
+
+class ArtifactPage:
+    """An artifact as its page shows it.
+
+    Args:
+        artifact: Which one.
+        inside: The path of what is shown, if the artifact is a folder.
+        opened: What stands there, or why it cannot be shown.
+        runs_scripts: Whether HTML may run its scripts, in its sandbox.
+    """
+
+    def __init__(
+        self,
+        artifact: FoundArtifact,
+        inside: str,
+        opened: Content | Folder | ArtifactError,
+        *,
+        runs_scripts: bool = False,
+    ) -> None:
+        self.artifact = artifact
+        self.inside = inside
+        self.runs_scripts = runs_scripts
+        self.problem: str | None = None
+        self.is_cut = False
+        self.text: str | None = None
+        self.html: Markup | None = None
+        self.table: Rows | None = None
+        self.image = self.frame = False
+        self.folder = opened if isinstance(opened, Folder) else None
+        self.size: int | None = None
+        self.is_file = isinstance(opened, Content)
+        self.url = f"/app/artifacts/{artifact.task_run_uid}"
+        steps = [step for step in inside.split("/") if step]
+        self.crumbs = [Crumb(artifact.name, self.page_url(""))]
+        self.crumbs += [Crumb(step, self.page_url("/".join(steps[: i + 1]))) for i, step in enumerate(steps)]
+        if isinstance(opened, ArtifactError):
+            self.problem = str(opened)
+        elif isinstance(opened, Content):
+            self.size = opened.size
+            try:
+                self._show(opened, kind_of(opened.name))
+            except ArtifactError as error:
+                self.problem = str(error)
+
+    def page_url(self, inside: str) -> str:
+        """The page of what is ``inside`` the artifact."""
+        return f"{self.url}?{urlencode(self._query(inside))}"
+
+    def entry_url(self, name: str) -> str:
+        """The page of what is called ``name`` in the folder that is shown."""
+        return self.page_url(f"{self.inside}/{name}".lstrip("/"))
+
+    def file_url(self, **more: str) -> str:
+        """Where the content is."""
+        return f"{self.url}/file?{urlencode({**self._query(self.inside), **more})}"
+
+    @property
+    def script_url(self) -> str:
+        """This page with the scripts of what it shows, or without."""
+        more = {} if self.runs_scripts else {"scripts": "1"}
+        return f"{self.url}?{urlencode({**self._query(self.inside), **more})}"
+
+    def _query(self, inside: str) -> dict[str, str]:
+        return {"name": self.artifact.name, **({"path": inside} if inside else {})}
+
+    def _show(self, content: Content, kind: str) -> None:
+        if content.size is not None and content.size > MOST_BYTES:
+            self.is_file = False
+            self.problem = f"It is larger than {MOST_BYTES >> 30} GiB: fetch it from its place."
+        elif kind in IMAGES or kind in PAGES:
+            if content.size is not None and content.size > _EMBEDDED_BYTES:
+                self.problem = "It is too large to be shown."
+            else:
+                self.image, self.frame = kind in IMAGES, kind in PAGES
+        elif kind == "parquet":
+            self.table = parquet_rows(content)
+        elif kind in _MARKDOWN | _JSON | _TEXTS | _TABLES.keys():
+            self._show_text(content, kind)
+
+    def _show_text(self, content: Content, kind: str) -> None:
+        body, is_whole = content.read(_TEXT_BYTES if kind in _TEXTS | _MARKDOWN else _PARSED_BYTES)
+        text = body.decode("utf-8-sig", "replace")
+        self.is_cut = not is_whole
+        if kind in _TABLES:
+            self.table = text_rows(text, _TABLES[kind], is_whole=is_whole)
+        if self.table:
+            return
+        if kind in _MARKDOWN:
+            self.html = markdown_html(text)
+        elif kind in _JSON and is_whole and (found := _parsed(text)) is not None:
+            self.table = table_of_json(found)
+            self.text = None if self.table else json.dumps(found, indent=2, ensure_ascii=False)
+        else:
+            self.is_cut = not is_whole or len(text) > _TEXT_BYTES
+            self.text = text[:_TEXT_BYTES]
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,46 @@
+"""One artifact, and what tells where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dbnd_tracker._queries.logged import BY_ATTEMPT
+from dbnd_tracker._storage.models import Artifact, Attempt, Run, TaskRun
+
+
+@dataclass(frozen=True, slots=True)
+class FoundArtifact:
+    """An artifact of a task run, as the latest attempt that has it names its place."""
+
+    name: str
+    place: str
+    links: tuple[str, ...]
+    """Addresses of the task run's pages elsewhere, such as in MLflow."""
+    task_run_uid: str
+    task_name: str | None
+    run_uid: str
+    run_name: str | None
+    job_name: str | None
+
+
+def find_artifact(session: Session, task_run_uid: str, name: str) -> FoundArtifact | None:
+    """The artifact with this name, or None."""
+    latest = (column.desc() for column in BY_ATTEMPT)
+    query = (
+        select(Artifact.path, TaskRun.uid, TaskRun.name, Run.uid, Run.name, Run.job_name)
+        .join(Attempt, Attempt.id == Artifact.attempt_id)
+        .join(TaskRun, TaskRun.uid == Attempt.task_run_uid)
+        .join(Run, Run.uid == TaskRun.run_uid)
+        .where(TaskRun.uid == task_run_uid, Artifact.name == name)
+        .order_by(*latest)
+        .limit(1)
+    )
+    found = session.execute(query).first()
+    if found is None:
+        return None
+    linked = session.scalars(select(Attempt.external_links).where(Attempt.task_run_uid == task_run_uid))
+    links = [url for links in linked for url in (links or {}).values() if isinstance(url, str)]
+    return FoundArtifact(name, found[0], tuple(links), *found[1:])
