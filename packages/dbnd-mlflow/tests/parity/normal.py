@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dbnd_mlflow._durable.ids import FIRST_ID
+from dbnd_mlflow._durable.ids import FIRST_ID, FIRST_MODEL_ID
 from parity.scenario import Side
 
 _ID = re.compile(
@@ -69,10 +69,13 @@ def census(store: Path) -> Counter[str]:
     """How many rows each table of an SQLite store has, or how many files of each name stand in a folder."""
     if store.is_dir():
         names = (path.name for path in store.rglob("*") if path.is_file() and not _ID.search(path.name))
-        return Counter(name for name in names if name != FIRST_ID)
+        return Counter(name for name in names if name not in {FIRST_ID, FIRST_MODEL_ID})
     with contextlib.closing(sqlite3.connect(store)) as database:
         names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         found = Counter({name: database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names})
-        # The tag that makes creating a run repeatable, which only the store itself shows.
-        found["tags"] -= database.execute("SELECT count(*) FROM tags WHERE key = ?", (FIRST_ID,)).fetchone()[0]
+        # The tags that make creating repeatable, which only the store itself shows.
+        for table, column, tag in (("tags", "key", FIRST_ID), ("logged_model_tags", "tag_key", FIRST_MODEL_ID)):
+            if table in names:
+                query = f'SELECT count(*) FROM "{table}" WHERE "{column}" = ?'
+                found[table] -= database.execute(query, (tag,)).fetchone()[0]
         return found
