@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from dbnd_tracker._reader import RunReader
     from dbnd_tracker._views import MetricView, RunDetail, TaskRunView
 
-# Columns that a chart wants, and lines that it takes at least and at most.
+# Columns that a chart wants and needs, and lines that it takes at least and at most.
 _COLUMNS: Final = 50
+_NARROWEST: Final = 24
 _LINES: Final = (7, 14)
 _SAMPLES: Final = 200
 # Most lines of charts that stay above the summary of a run that has ended.
@@ -228,7 +229,8 @@ def _grid(wanted: int, size: tuple[int, int]) -> tuple[int, int]:
     """How many charts stand beside and below each other on so many columns and lines."""
     columns, room = size
     beside = max(min(columns // _COLUMNS, wanted), 1)
-    return beside, max(min(-(-wanted // beside), (room - 1) // _LINES[0]), 0)
+    fitting = (room - 1) // _LINES[0] if columns >= _NARROWEST else 0
+    return beside, max(min(-(-wanted // beside), fitting), 0)
 
 
 def _bound(value: object) -> float | None:
