@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -62,16 +62,16 @@ class _Line:
 
 def points_csv(reader: RunReader, runs: Sequence[RunDetail]) -> Iterator[tuple[str, int]]:
     """All points of runs."""
-    for number, line in enumerate(csv_lines(COLUMNS, _rows(reader, runs))):
-        yield line, min(number, 1)
+    line = csv_lines()
+    yield line(COLUMNS), 0
+    for row in _rows(reader, runs):
+        yield line(row), 1
 
 
-def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    """A table as CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
+def csv_lines() -> Callable[[Sequence[Any]], str]:
+    """What makes lines of CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
     writer: Any = csv.writer(_Line())
-    yield writer.writerow(columns)
-    for row in rows:
-        yield writer.writerow([_cell(value) for value in row])
+    return lambda row: writer.writerow([_cell(value) for value in row])
 
 
 def _cell(value: Any) -> Any:

@@ -253,6 +253,25 @@ def test_what_dbt_airflow_and_failing_clients_say_is_kept(tracker: Any, server: 
     assert server.get(f"/api/v1/task-runs/{task.uid}/documents").status_code == 404
 
 
+def test_name_note_and_tags_of_a_run_are_changed(tracker: Any, server: Any) -> None:
+    run, _ = tracker.started(name="before")
+    url = f"{server.url}/api/v1/runs/{run.uid}"
+
+    def change(**body: Any) -> int:
+        return int(server.session.patch(url, json=body, timeout=30).status_code)
+
+    assert change(name="after", description="see https://example.com", tags={"stage": "good", "old": "x"}) == 204
+    assert change(tags={"stage": "best", "old": None, "never": None}) == 204
+    found = server.get(f"/api/v1/runs/{run.uid}").json()
+    assert (found["name"], found["description"]) == ("after", "see https://example.com")
+    tags = {task["name"]: task["tags"] for task in found["task_runs"] if task["tags"]}
+    assert tags == {run.root.name: [{"name": "stage", "value": "best"}]}
+    assert change(description="") == 204
+    assert server.get(f"/api/v1/runs/{run.uid}").json()["description"] is None
+    assert [change(name=""), change(nme="x"), change(tags={"a": {}})] == [422] * 3
+    assert server.session.patch(f"{url[:-4]}0000", json={"name": "x"}, timeout=30).status_code == 404
+
+
 def test_scheduled_jobs_are_noted_and_changed_only_when_that_is_asked_for(tracker: Any, server: Any) -> None:
     time = "2026-03-04T05:06:07+00:00"
     args = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -56,9 +56,15 @@ def series(  # noqa: PLR0913  the parameters of a query
 def points(database: TheDatabase, task: _Tasks, key: Annotated[list[str], Query(min_length=1)]) -> Response:
     """All points of a chart: of each task its metric, of which there are as many, or one that is common to all."""
     keys = key * len(task) if len(key) == 1 else key
-    rows = (row for uid, name in zip(task, keys, strict=False) for row in _points(database, uid.lower(), name))
     headers = {**HEADERS, "Content-Disposition": 'attachment; filename="points.csv"'}
-    return StreamingResponse(csv_lines(_COLUMNS, rows), media_type="text/csv", headers=headers)
+    return StreamingResponse(_lines(database, zip(task, keys, strict=False)), media_type="text/csv", headers=headers)
+
+
+def _lines(database: Database, series: Iterable[tuple[str, str]]) -> Iterator[str]:
+    line = csv_lines()
+    yield line(_COLUMNS)
+    for task_run_uid, key in series:
+        yield from map(line, _points(database, task_run_uid.lower(), key))
 
 
 def _points(database: Database, task_run_uid: str, key: str) -> Iterator[tuple[Any, ...]]:

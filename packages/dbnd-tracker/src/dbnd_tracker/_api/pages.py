@@ -9,6 +9,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from sqlalchemy import select
 
+from dbnd_tracker._access.callers import identity_of
+from dbnd_tracker._access.roles import Role
 from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._pages.compare import ComparePage
 from dbnd_tracker._pages.reference import operations
@@ -48,6 +50,10 @@ def message(request: Request, text: str, status: int = 404) -> Response:
     return render(request, "message.html", status, text=text)
 
 
+def _may_change(request: Request) -> bool:
+    return identity_of(request.scope).role.allows(Role.ADMIN)
+
+
 def _table(database: Database, request: Request, job: str | None = None) -> Response:
     with database.read() as session:
         page = TablePage(session, request.query_params, job)
@@ -84,7 +90,7 @@ def task_run(database: TheDatabase, request: Request, job_name: str, run_uid: st
                 return RedirectResponse(f"{run_url(parent.job_name, parent.run_uid)}{query}")
             tasks = [task, *children_of(session, task.task_run_uid)]
             page = RunPage(session, parent, tasks, request.query_params, task)
-            return render(request, "run.html", page=page)
+            return render(request, "run.html", page=page, may_change=False)
     # A job name may hold slashes, so that a link to a run can look like one to a task run: the uid decides.
     return run(database, request, f"{job_name}/{run_uid}", task_run_uid)
 
@@ -97,7 +103,7 @@ def run(database: TheDatabase, request: Request, job_name: str, run_uid: str) ->
         if found is not None:
             tasks = [task for task in found.task_runs if not task.is_system] or found.task_runs
             page = RunPage(session, found, tasks, request.query_params, tasks[0] if len(tasks) == 1 else None)
-            return render(request, "run.html", page=page)
+            return render(request, "run.html", page=page, may_change=_may_change(request))
         name = f"{job_name}/{run_uid}"
         is_job = session.scalar(select(Run.id).where(Run.job_name == name).limit(1)) is not None
     return _table(database, request, name) if is_job else message(request, f"There is no run {run_uid}.")

@@ -11,7 +11,7 @@ from dbnd import UsageError
 from dbnd_tracker import _views as views
 from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._exports import FORMS, run_json
-from dbnd_tracker._ingest import stop_runs
+from dbnd_tracker._ingest import edit_run, stop_runs
 from dbnd_tracker._queries.comparison import compare_runs
 from dbnd_tracker._queries.details import client_errors, run_detail
 from dbnd_tracker._queries.expressions import Field, QueryError
@@ -19,6 +19,7 @@ from dbnd_tracker._queries.grammar import condition, joined, parse_expression, p
 from dbnd_tracker._queries.run_table import ORDERS, STARTED, list_runs
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._schemas.fields import Many, Uid
+from dbnd_tracker._schemas.runs import RunChange
 from dbnd_tracker._storage.deletion import delete_runs
 
 if TYPE_CHECKING:
@@ -119,6 +120,14 @@ def stop(database: TheDatabase, run_uids: Annotated[Many[Uid], Body(min_length=1
 def run(database: TheDatabase, run_uid: str) -> Response:
     """One run with its task runs and everything that they logged."""
     return ask(database, run_detail, run_uid.lower())
+
+
+@router.patch("/runs/{run_uid}", status_code=204)
+def change_run(database: TheDatabase, run_uid: str, change: RunChange) -> Response:
+    """Change the name, the note and tags of a run; in MLflow they stay what they are."""
+    changed = change.model_dump()
+    database.write(lambda writer: edit_run(writer, run_uid.lower(), **changed))
+    return Response(status_code=204)
 
 
 @router.delete("/runs/{run_uid}", status_code=204)

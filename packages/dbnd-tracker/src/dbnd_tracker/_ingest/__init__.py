@@ -8,4 +8,5 @@ from dbnd_tracker._ingest.calls import apply_call as apply_call
 from dbnd_tracker._ingest.calls import apply_points as apply_points
 from dbnd_tracker._ingest.calls import apply_raw as apply_raw
 from dbnd_tracker._ingest.calls import parse_json as parse_json
+from dbnd_tracker._ingest.edits import edit_run as edit_run
 from dbnd_tracker._ingest.runs import stop_runs as stop_runs

@@ -18,6 +18,7 @@ from dbnd.tracking import page_path
 from dbnd_tracker._format import bytes_text, duration_text, type_name, value_text
 from dbnd_tracker._pages.artifacts import artifact_url
 from dbnd_tracker._pages.described import columns_of, schema_fact, shape_text
+from dbnd_tracker._pages.markdown import markdown_html
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
 
 _LOOKS: Final = {
@@ -62,6 +63,7 @@ def _make_templates() -> Environment:
         "bytes": bytes_text,
         "anchor": anchor,
         "type_name": type_name,
+        "markdown": markdown_html,
         "shape": shape_text,
         "fact": schema_fact,
         "columns": columns_of,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, Field
+from typing import Annotated
+
+from pydantic import AliasChoices, ConfigDict, Field
 
 from dbnd_tracker._schemas.fields import (
     Body,
@@ -165,6 +167,16 @@ class InitScheduledJob(Body):
 
     scheduled_job_args: ScheduledJobArgs
     update_existing: Flag = False
+
+
+class RunChange(Body):
+    """What changes of a run: what is left out stays, an empty note goes, and so does a tag of null."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[Name, Field(min_length=1)] | None = None
+    description: Text | None = None
+    tags: Annotated[dict[Name, Text | None], Field(default_factory=dict, max_length=100)]
 
 
 class Heartbeat(Body):

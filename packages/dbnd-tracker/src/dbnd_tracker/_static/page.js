@@ -84,6 +84,8 @@ function startCharts() {
 }
 
 startCharts();
+const change = document.getElementById("change");
+if (change) import("./change.js").then(({ listenToChanges }) => listenToChanges(change));
 const tabs = document.getElementById("tabs");
 if (tabs) import("./tabs.js").then(({ followTabs }) => followTabs(tabs));
 watch(main, document.getElementById("status"), () => {

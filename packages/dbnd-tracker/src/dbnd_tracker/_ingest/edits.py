@@ -1,0 +1,46 @@
+"""What people change of runs afterwards: name, note and tags."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, func, select
+
+from dbnd_tracker._errors import MissingError
+from dbnd_tracker._storage.models import Attempt, Run, Tag, TaskRun
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dbnd_tracker._storage.writer import Writer
+
+
+def edit_run(
+    writer: Writer, run_uid: str, *, name: str | None, description: str | None, tags: Mapping[str, str | None]
+) -> None:
+    """Change a run; what is None stays, and a tag whose value is None goes.
+
+    Tags are those of the latest attempt at its root task run, whose values are the run's own.
+
+    Raises:
+        MissingError: There is no such run, or no attempt to have the tags.
+    """
+    run = writer.row(Run, run_uid)
+    if run is None:
+        msg = f"There is no run {run_uid}."
+        raise MissingError(msg)
+    run.name = name or run.name
+    run.description = run.description if description is None else description or None
+    if not tags:
+        return
+    attempts = select(Attempt.id).join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(TaskRun.run_uid == run_uid)
+    latest = (column.desc() for column in (func.coalesce(Attempt.number, 0), Attempt.id))
+    own = attempts.order_by(TaskRun.is_root.desc(), TaskRun.id, *latest)
+    attempt_id = writer.session.scalar(own.limit(1))
+    if attempt_id is None:
+        msg = f"The run {run_uid} has no task run yet that could have tags."
+        raise MissingError(msg)
+    gone = [tag for tag, value in tags.items() if value is None]
+    writer.session.execute(delete(Tag).where(Tag.attempt_id == attempt_id, Tag.name.in_(gone)))
+    kept = [{"attempt_id": attempt_id, "name": tag, "value": value} for tag, value in tags.items() if value is not None]
+    writer.upsert(Tag, kept, "attempt_id", "name")
