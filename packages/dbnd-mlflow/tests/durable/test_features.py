@@ -11,6 +11,8 @@ from kit.faults import lost_answer, passing
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from dbnd import load_config
+from dbnd.tracking import get_client
 from dbnd_mlflow._durable.ids import OWN_ID, is_own
 from dbnd_mlflow._durable.store import outboxes
 
@@ -92,8 +94,9 @@ def test_a_model_is_logged_in_an_outage(proxy, server, dbnd, model, is_begun, tm
     assert found.model_id in described
     assert real.info.run_id in described
     assert not OWN_ID.search(described)
-    stores = {"DBND__CORE__DATABAND_URL": f"sqlite:///{tmp_path / 'tracker.db'}", "MLFLOW_TRACKING_URI": proxy.url}
-    verified = dbnd("mlflow", "verify", **stores)
+    tracker = f"sqlite:///{tmp_path / 'tracker.db'}"
+    assert get_client(tracker, load_config()).flush(60)
+    verified = dbnd("mlflow", "verify", DBND__CORE__DATABAND_URL=tracker, MLFLOW_TRACKING_URI=proxy.url)
     assert verified.returncode == 0, verified.stdout
 
 

@@ -7,8 +7,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from .._durable.ids import is_own
-
 if TYPE_CHECKING:
     from .._reporting.reporter import Reporter
 
@@ -146,6 +144,8 @@ def _get_experiment(reporter: Reporter, _: Arguments, experiment: Any) -> None:
 
 
 def _create_logged_model(reporter: Reporter, _: Arguments, model: Any) -> None:
+    from .._durable.ids import is_own  # not at the top: MLflow would find dbnd among a model's requirements
+
     if model.source_run_id:
         # Of a model that the store creates later only that is known.
         place = f"models:/{model.model_id}" if is_own(model.model_id) else model.artifact_location
