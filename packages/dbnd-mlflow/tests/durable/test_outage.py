@@ -121,7 +121,9 @@ def test_the_tracker_hears_which_run_of_the_store_it_has_become(proxy, track, tm
     config = load_config(conf={"core.databand_url": url})
     assert get_client(url, config).flush(60)
     uid = str(uuid.UUID(run.info.run_id))
-    assert create_reader(config).task_run(uid)["links"] == {}  # no page of MLflow has the first id
+    before = create_reader(config).task_run(uid)
+    assert before["links"] == {}  # no page of MLflow has the first id
+    assert {"name": "dbnd.first_run_id", "value": run.info.run_id} in before["tags"]
     proxy.listen()
     settle()
     real = mlflow.get_run(run.info.run_id).info.run_id

@@ -78,6 +78,18 @@ def events(journalled):
     return Events()
 
 
+def test_a_nested_run_has_mlflows_name_and_experiment(conf, events):
+    with dbnd_tracking("job", project_name="cellar", conf=conf):
+        mlflow.set_experiment("wine")
+        with mlflow.start_run(), mlflow.start_run(nested=True, run_name="fold") as run:
+            pass
+        MlflowClient().update_run(run.info.run_id, name="first fold")
+    names = {(t["name"], t["task_af_id"]) for t in events.task_runs().values()}
+    assert ("first fold", "first fold") in names
+    experiments = [metric[2] for metric in events.metrics("mlflow.tag") if metric[1] == "dbnd.experiment"]
+    assert experiments == ["wine", "wine"]
+
+
 def test_the_first_run_of_a_task_is_the_tasks_own(conf, events):
     with dbnd_tracking("job", conf=conf):
         run_id = train()

@@ -26,9 +26,9 @@ from dbnd_tracker._errors import RemoteError
 from dbnd_tracker._queries.arrays import SeriesCache
 from dbnd_tracker._queries.comparison import compare_runs
 from dbnd_tracker._queries.details import run_detail, task_run_detail, task_run_log
-from dbnd_tracker._queries.grammar import condition, parse_expression
+from dbnd_tracker._queries.grammar import condition, joined, parse_expression, parse_query
 from dbnd_tracker._queries.metrics import metric_history
-from dbnd_tracker._queries.run_table import list_runs
+from dbnd_tracker._queries.run_table import STARTED, list_runs, parse_column, parse_order
 from dbnd_tracker._queries.series import sampled_history
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database
@@ -82,11 +82,31 @@ class RunReader(ABC):
     def close(self) -> None:
         """Release connections."""
 
-    def runs(self, expression: str, limit: int) -> RunList:
-        """Runs that meet the condition, newest first; all when it is empty."""
-        where = parse_expression(expression)
-        query = {"expression": expression, "limit": limit}
-        found = self._ask(RunList, "runs", query, lambda session: list_runs(session, where, limit=limit))
+    def runs(
+        self,
+        expression: str,
+        limit: int,
+        *,
+        search: str = "",
+        sort: str = f"-{STARTED}",
+        columns: Sequence[str] = (),
+    ) -> RunList:
+        """Rows that meet the condition and have the words of ``search``, with their values of ``columns``.
+
+        They are runs; asked for by what was logged, or by a name or id of MLflow's, they are single task runs.
+        """
+        asked, (order, descending) = parse_query(search), parse_order(sort)
+        where = parse_expression(joined([text for text in (expression, *asked.conditions) if text]))
+        question = partial(
+            list_runs,
+            search=asked.words,
+            order=order,
+            descending=descending,
+            limit=limit,
+            columns=[*map(parse_column, columns)],
+        )
+        query = {"expression": expression, "limit": limit, "q": search, "sort": sort, "columns": columns}
+        found = self._ask(RunList, "runs", query, lambda session: question(session, where))
         return found or RunList(data=[], meta=ListMeta(total=0, after=None))
 
     def run(self, uid: str) -> RunDetail | None:
@@ -209,7 +229,7 @@ class HttpReader(RunReader):
 
     def page_url(self, run: RunSummary) -> str | None:
         """The address of the run's page."""
-        return page_url(self._root, run.job_name, run.run_uid)
+        return page_url(self._root, run.job_name, *run.place)
 
     def close(self) -> None:
         """Close the connection."""

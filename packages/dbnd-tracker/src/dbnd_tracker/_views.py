@@ -5,33 +5,12 @@ Numbers that JSON cannot carry are the strings "NaN", "Infinity" and "-Infinity"
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
-from typing import Annotated, Any, TypeVar
+from datetime import timedelta
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import Field
 
-
-def iso(time: datetime) -> str:
-    """``time`` in UTC, in ISO 8601 with microseconds and offset."""
-    return time.astimezone(timezone.utc).isoformat(timespec="microseconds")
-
-
-Time = Annotated[datetime, PlainSerializer(iso, when_used="json-unless-none")]
-Number = int | float | str
-
-
-class View(BaseModel):
-    """Base of what is read."""
-
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
-
-
-V = TypeVar("V", bound=View)
-
-
-def view_of(view: type[V], row: object, **others: Any) -> V:
-    """The view of a row: what the row has under the names of its fields, and ``others``."""
-    return view(**{name: getattr(row, name) for name in view.model_fields if name not in others}, **others)
+from dbnd_tracker._view import Number, Time, View
 
 
 class RunSummary(View):
@@ -54,20 +33,54 @@ class RunSummary(View):
         """How long it took, or None while it runs."""
         return None if self.end_time is None else self.end_time - self.start_time
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The uid of the run, and behind it that of a nested task run: what the address of its page ends with."""
+        return (self.run_uid,)
+
+
+class RunRow(RunSummary):
+    """A row of a list: a run, which stands for its root task run, or a task run nested in it, with its own facts."""
+
+    task_run_uid: str | None
+    """The task run whose values are the row's."""
+    mlflow_run_id: str | None
+    mlflow_run_name: str | None
+    """What its MLflow run is called; of a nested row of MLflow's that is ``name``, too."""
+    is_deleted_in_mlflow: bool
+    nested_in: list[str]
+    """What the row is nested in: the name of its run, and below it those of task runs. Empty for a run."""
+    has_nested: bool
+    """Whether task runs are nested in it."""
+    values: dict[str, Any] = Field(default_factory=dict)
+    """What it logged of what was asked for, by name."""
+
+    @property
+    def uid(self) -> str:
+        """What names the row: the uid of the run, or of the nested task run."""
+        return self.place[-1]
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        return (self.run_uid, self.task_run_uid) if self.nested_in and self.task_run_uid else (self.run_uid,)
+
 
 class ListMeta(View):
-    """Where a page of runs stands in the whole."""
+    """Where a page of rows stands in the whole."""
 
     total: int
-    """How many runs the filter finds."""
+    """How many rows the filter finds."""
     after: str | None
     """Cursor of the next page, or null on the last one."""
 
 
 class RunList(View):
-    """One page of runs, newest first."""
+    """One page of rows.
 
-    data: list[RunSummary]
+    A filter or order by what was logged, or by a name or id of MLflow's, asks for single task runs; any other for runs.
+    """
+
+    data: list[RunRow]
     meta: ListMeta
 
 
@@ -297,15 +310,15 @@ class ComparedValue(View):
     name: str
     """Its name; where the tasks of a run differ in what they logged under it, with the task's behind it."""
     values: dict[str, Any]
-    """Its value by run uid; of a metric the last one. Runs without it are left out."""
+    """Its value by uid of the run or nested task run; of a metric the last one. Those without it are left out."""
     differs: bool
     """Whether the runs do not all have the same value."""
 
 
 class RunComparison(View):
-    """Several runs side by side."""
+    """Several runs, or single task runs, side by side."""
 
-    runs: list[RunSummary]
+    runs: list[RunRow]
     data: list[ComparedValue]
 
 

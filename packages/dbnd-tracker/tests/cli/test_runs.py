@@ -39,7 +39,9 @@ def invoke(*arguments: str, input_: str | None = None) -> Result:
 
 
 def names(*arguments: str) -> list[str]:
-    return [run["name"] for run in json.loads(invoke("list", "--json", *arguments).stdout)]
+    """Names of the runs that are listed, or that what is listed is nested in."""
+    rows = json.loads(invoke("list", "--json", *arguments).stdout)
+    return [*dict.fromkeys((*row["nested_in"], row["name"])[0] for row in rows)]
 
 
 def fill(tracker: Any, make_run: Any) -> dict[str, Any]:
@@ -113,8 +115,9 @@ def test_filters(anywhere: Any) -> None:
         "metrics.note > 3": [],
         "metrics.loss < 0.5 and params.rate = 0.1": ["young"],
         "metrics.loss < 0.2 or tags.team = b": ["young", "week"],
-        "not (metrics.loss < 0.5 or name = 'old')": ["week"],
-        "metrics.loss is null": ["old"],
+        "not (metrics.loss < 0.5 or name = 'old') and params.lr is not null": ["week"],
+        "metrics.loss is null and params.lr is null": ["young", "week", "old"],  # their roots log nothing
+        "metrics.loss is null and not tags.team in (a, b) and name = 'old'": ["old"],
         "status in (SUCCESS, 'running') and attributes.job like 'e%'": ["young"],
         "params.rate = 0.1": ["young"],
         "params.rate = 0.001": ["week"],
@@ -165,6 +168,34 @@ def test_times_of_the_read_api(embedded: Any) -> None:
         with embedded.database.read() as session:
             wanted = parse_filter(json.dumps([{"name": "start_time", "op": "lt", "val": time}]))
             assert len(list_runs(session, wanted).data) == 3
+
+
+def test_lists_are_searched_sorted_and_have_columns(anywhere: Any) -> None:
+    assert names("week", "metrics.loss > 0") == ["week"]
+    assert names("--sort", "metrics.loss") == ["young", "week", "old"]
+    assert names("--sort", "-metrics.loss") == ["week", "young", "old"]
+    lines = invoke("list", "metrics.loss < 0.3", "--columns", "max:metrics.loss,params.rate").stdout.splitlines()
+    assert lines[0].split()[-2:] == ["max:loss", "rate"]
+    assert lines[1].split()[-2:] == ["1", "0.1"]
+    assert "loss" in invoke("list", "--sort", "metrics.loss").stdout.splitlines()[0]
+    for arguments, sentence in (
+        (["--sort", "shoe"], "cannot be sorted by 'shoe'"),
+        (["--columns", "shoe"], "no column 'shoe'"),
+        (["shoe < 1"], "runs have no 'shoe'"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            invoke("list", *arguments)
+
+
+def test_what_is_nested_in_a_run_is_shown_and_not_deleted(anywhere: Any) -> None:
+    rows = json.loads(invoke("list", "--json", "young metrics.loss < 0.3").stdout)
+    uid = rows[0]["task_run_uid"]
+    lines = invoke("show", uid[:13]).stdout.splitlines()
+    assert lines[:3] == ["Run: train", "Nested in: young", f"Uid: {uid}"]
+    (exported,) = json.loads(invoke("export", uid).stdout)
+    assert [task["task_run_uid"] for task in exported["task_runs"]] == [uid]
+    with pytest.raises(UsageError, match="only whole runs can be deleted"):
+        invoke("delete", "-y", uid)
 
 
 def test_comparison(anywhere: Any) -> None:

@@ -25,6 +25,7 @@ from dbnd_tracker._queries.expressions import (
 )
 from dbnd_tracker._queries.grammar import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, parse_expression
 from dbnd_tracker._queries.run_table import list_runs
+from dbnd_tracker._views import RunRow
 
 LOSS = Comparison(Field("metrics", "loss"), "<", ("0.5",))
 RATE = Comparison(Field("params", "lr"), "=", ("0.1",))
@@ -167,6 +168,10 @@ def test_like_takes_time_linear_in_the_value(pattern: str) -> None:
     assert long < 50 * short + 0.05
 
 
+def _run_of(row: RunRow) -> str | None:
+    return row.nested_in[0] if row.nested_in else row.name
+
+
 def test_like_means_the_same_on_every_database_and_of_what_was_logged(tracker: Any, make_run: Any) -> None:
     """Case counts in ``like`` and not in ``ilike``; no character is special but % and _."""
     texts = ["", "a", "A", "ab", "a%b", "a_b", "a*b", "a?b", "[a]", "a\\b", "\u00e9", "\u00c9b", "B-a^", "]["]
@@ -184,7 +189,11 @@ def test_like_means_the_same_on_every_database_and_of_what_was_logged(tracker: A
                 found = []
                 for operand in (Attribute("name"), Field("params", "p")):
                     wanted = comparison(operand, sign, (pattern,))
-                    found.append({run.name for run in list_runs(session, wanted, limit=100).data})
+                    rows = list_runs(session, wanted, limit=100).data
+                    # Neither the tasks by their names, nor the runs by what their roots did not log.
+                    found.append(
+                        {_run_of(row) for row in rows if (operand == Attribute("name")) != bool(row.nested_in)}
+                    )
                 is_like_it = {
                     f"x{text}"
                     for text in texts
@@ -224,8 +233,9 @@ _TREES = st.recursive(
 )
 
 
-def test_and_or_and_not_are_those_of_logic(tracker: Any, make_run: Any) -> None:
-    """A condition finds what its parts find, put together; what is missing meets no comparison."""
+@pytest.fixture
+def five(tracker: Any, make_run: Any) -> Any:
+    """Five runs, of which three have a loss, and the last one neither user nor project."""
     for i in range(5):
         run = make_run(name=f"run_{i}")
         task = run.task()
@@ -237,13 +247,20 @@ def test_and_or_and_not_are_those_of_logic(tracker: Any, make_run: Any) -> None:
         tracker.call("log_metric", task.metric("team", "mlflow.tag", value_str="abC"[i % 3]))
         if i == 1:
             tracker.call("set_run_state", run.state("FAILED"))
+    return tracker
+
+
+def test_and_or_and_not_are_those_of_logic(five: Any) -> None:
+    """A condition finds what its parts find, put together; what is missing meets no comparison."""
 
     def found(expression: str) -> set[str | None]:
-        with tracker.database.read() as session:
-            return {run.name for run in list_runs(session, parse_expression(expression)).data}
+        with five.database.read() as session:
+            # One more condition that every row meets, by which task runs are asked for, not runs.
+            wanted = parse_expression(f"({expression}) and metrics.none is null")
+            return {row.uid for row in list_runs(session, wanted).data}
 
-    everything = found("")
-    assert len(everything) == 5
+    everything = found("root_run_uid is not null")
+    assert len(everything) == 10
 
     def expected(expression: Any) -> set[str | None]:
         if isinstance(expression, Not):
@@ -252,18 +269,26 @@ def test_and_or_and_not_are_those_of_logic(tracker: Any, make_run: Any) -> None:
             return set.intersection(*map(expected, expression.parts))
         if isinstance(expression, Either):
             return set.union(*map(expected, expression.parts))
-        with tracker.database.read() as session:
-            return {run.name for run in list_runs(session, expression).data}
+        with five.database.read() as session:
+            wanted = Both((expression, comparison(Field("metrics", "none"), "is null", ())))
+            return {row.uid for row in list_runs(session, wanted).data}
 
     @given(text=_TREES)
     def check(text: str) -> None:
         assert found(text) == expected(parse_expression(text)), text
 
     check()
-    assert found("user is null and project is null") == {"run_4"}
-    assert found("not user = ada") == {"run_0", "run_2", "run_4"}
-    assert found("user != ada") == {"run_0", "run_2"}
-    assert found("metrics.loss is null and not tags.team ilike 'c'") == {"run_3", "run_4"}
+
+
+def test_conditions_on_runs_and_on_their_tasks(five: Any) -> None:
+    def names(expression: str) -> set[str | None]:
+        with five.database.read() as session:
+            return {_run_of(row) for row in list_runs(session, parse_expression(expression)).data}
+
+    assert names("user is null and project is null") == {"run_4"}
+    assert names("not user = ada") == {"run_0", "run_2", "run_4"}
+    assert names("user != ada") == {"run_0", "run_2"}
+    assert names("metrics.loss is null and tags.team ilike '%' and not tags.team ilike 'c'") == {"run_3", "run_4"}
 
 
 def test_the_placeholder_of_the_page_means_the_same_everywhere(server: Any, tracker: Any) -> None:
@@ -272,16 +297,17 @@ def test_the_placeholder_of_the_page_means_the_same_everywhere(server: Any, trac
         tracker.call("log_metric", task.metric("loss", value_float=loss))
         tracker.call("log_metric", task.metric("lr", "mlflow.param", value_str=rate))
     page = server.get("/").text
-    text = page.partition("placeholder='")[2].partition("'")[0].replace("&lt;", "<")
+    text = page.partition("placeholder='Search, or ")[2].partition("'")[0].replace("&lt;", "<")
     assert text == "metrics.loss < 0.5 and params.lr = 0.1"
     answer = server.get("/api/v1/runs", params={"expression": text}).json()
-    assert [run["name"] for run in answer["data"]] == ["found"]
-    shown = server.get("/", params={"where": text}).text
-    assert ">found<" in shown
-    assert ">other<" not in shown
+    assert [run["nested_in"] for run in answer["data"]] == [["found"]]
+    for asked in ({"where": text}, {"q": text}, {"q": f"foun {text}"}):
+        shown = server.get("/", params=asked).text
+        assert ">found / <" in shown
+        assert ">other / <" not in shown
     both = server.get("/", params={"where": ["metrics.loss < 0.5 or params.lr = 1", "params.lr = 0.1"]})
-    assert ">found<" in both.text
-    assert ">other<" not in both.text
+    assert ">found / <" in both.text
+    assert ">other / <" not in both.text
 
 
 def test_a_wrong_condition_is_refused_by_the_page_and_the_read_api_alike(server: Any) -> None:

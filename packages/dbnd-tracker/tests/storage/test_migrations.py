@@ -12,6 +12,8 @@ from alembic.operations import Operations
 from kit import first_schema
 from sqlalchemy import Engine, create_engine, make_url, text
 
+from dbnd_tracker._queries.grammar import parse_expression
+from dbnd_tracker._queries.run_table import list_runs
 from dbnd_tracker._storage import migrations
 from dbnd_tracker._storage.base import Base
 
@@ -79,7 +81,8 @@ INSERT INTO runs (id, uid, root_run_uid, job_name, name, state, start_time, is_a
     VALUES (7, '{RUN}', '{RUN}', 'etl', 'old', 'success', '2026-01-02 03:04:05', FALSE, FALSE);
 INSERT INTO task_runs (id, uid, run_uid, name, is_root, is_system, is_reused, is_skipped, is_dynamic)
     VALUES (1, '{TASK}', '{RUN}', 'train', TRUE, FALSE, FALSE, FALSE, FALSE);
-INSERT INTO attempts (id, uid, task_run_uid, state) VALUES (1, '{ATTEMPT}', '{TASK}', 'success');
+INSERT INTO attempts (id, uid, task_run_uid, state, external_links)
+    VALUES (1, '{ATTEMPT}', '{TASK}', 'success', '{{"mlflow": "http://mlflow/#/experiments/1/runs/0a1b2c"}}');
 INSERT INTO attempts (id, uid) VALUES (2, '{ORPHAN}');
 INSERT INTO params (attempt_id, source, name, value) VALUES (1, 'task', 'lr', '0.1');
 INSERT INTO metric_keys (id, name) VALUES (1, 'loss'), (2, 'acc'), (3, 'note');
@@ -121,6 +124,14 @@ def test_last_values_of_older_schemas_become_mlflows(first_url: str, open_tracke
     with tracker.database.read() as session:
         found = session.execute(text("SELECT points, last_value, last_step, latest_us FROM metric_series WHERE id = 4"))
         assert [tuple(row) for row in found] == [(2, 0.1, 10, 6)]
+
+
+def test_runs_of_older_schemas_are_found_by_the_id_of_their_mlflow_run(first_url: str, open_tracker: Any) -> None:
+    tracker = open_tracker(first_url)
+    with tracker.database.read() as session:
+        for condition in ("mlflow_run_id = '0a1b2c'", "mlflow_run_id like '0a1b%'"):
+            (row,) = list_runs(session, parse_expression(condition)).data
+            assert (row.run_uid, row.mlflow_run_id, row.nested_in) == (RUN, "0a1b2c", [])
 
 
 def test_a_migration_that_fails_leaves_the_old_schema(first_url: str, open_tracker: Any, monkeypatch: Any) -> None:

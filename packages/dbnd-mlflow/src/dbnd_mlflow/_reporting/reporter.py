@@ -30,13 +30,13 @@ from dbnd.tracking import (
     utc_now,
 )
 
-from .._durable.ids import is_own
+from .._durable.ids import FIRST_ID, is_own
 from .artifacts import MAX_ARTIFACTS, MODEL, artifacts_of, may_have_unlisted, sent_artifact
 from .datasets import dataset_operation
-from .derived import STATES, moment, page_of
+from .derived import STATES, moment, page_of, shown
 from .runs import map_of
 from .store_reader import StoreReader
-from .tags import FIELDS, LIFECYCLE, MADE_FOR, OWN_TAGS, RUN_NAME, Link
+from .tags import EXPERIMENT, FIELDS, LIFECYCLE, MADE_FOR, OWN_TAGS, RUN_NAME, Link
 from .tracked import TrackedRun
 
 
@@ -87,6 +87,11 @@ class Reporter:
                 self._map.say_where(task_run.run)
             self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
         tags = {key: value for key, value in run.data.tags.items() if key not in OWN_TAGS}
+        experiment = self._map.experiments.get(run.info.experiment_id)
+        if experiment not in {None, "Default", task_run.run.project_name}:
+            tags[EXPERIMENT] = shown(experiment)
+        if is_late:
+            tags[FIRST_ID] = run.info.run_id
         self._log_tags(tracked, tags, micros(task_run.start_time))
         if is_late:  # the store gives it another id, from which other uids would follow
             links = links or Link(task_run.run.uid, task_run.uid, task_run.attempt_uid).tags()
@@ -235,6 +240,8 @@ class Reporter:
             if tracked.is_dbnd_run or is_project:
                 run.project_name = name
                 self._client.init_run(run, run.root or tracked.task_run)
+            else:
+                self._log_tags(tracked, {EXPERIMENT: shown(name)})
 
     def _find(self, run_id: str) -> TrackedRun:
         tracked = self._map.find(run_id, self._read)

@@ -177,6 +177,7 @@ class RunMap:
         name = shown(fields.get(RUN_NAME, "")) or task_run.name
         if name != task_run.name:
             task_run.definition = TaskDefinition(name, kind=task_run.definition.kind)
+            task_run.af_id = name
         parent = self._parent(fields, read, below=frozenset({tracked.info.run_id}), may_ask=read.is_near)
         if parent is None and tracked.host is not task_run:
             parent = tracked.host

@@ -23,7 +23,9 @@ LIFECYCLE: Final = "dbnd.lifecycle_stage"
 """Tag of a task run: whether MLflow's run is active or deleted."""
 IMPORTED: Final = "dbnd.imported"
 """Tag of a task run: what its MLflow run was like when ``dbnd mlflow import`` last brought it over."""
-OWN_TAGS: Final = LINK_TAGS | {FIRST_ID, LIFECYCLE, IMPORTED, VERIFIED_TAG}
+EXPERIMENT: Final = "dbnd.experiment"
+"""Tag of a task run: the name of its MLflow run's experiment, where that is not the project of its run."""
+OWN_TAGS: Final = LINK_TAGS | {EXPERIMENT, FIRST_ID, LIFECYCLE, IMPORTED, VERIFIED_TAG}
 """Names that are ours. All other tags of an MLflow run are reported, also those that begin with "dbnd."."""
 
 PARENT: Final = "mlflow.parentRunId"

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from dbnd_tracker._access.callers import identity_of
 from dbnd_tracker._access.roles import Role
 from dbnd_tracker._api.state import TheDatabase
+from dbnd_tracker._pages.columns import KEPT
 from dbnd_tracker._pages.compare import ComparePage
 from dbnd_tracker._pages.reference import operations
 from dbnd_tracker._pages.run import RunPage
@@ -46,7 +47,7 @@ def render(request: Request, template: str, status: int = 200, **values: object)
 
 
 def message(request: Request, text: str, status: int = 404) -> Response:
-    """A page that says one thing."""
+    """A page that says one thing, with a way back."""
     return render(request, "message.html", status, text=text)
 
 
@@ -56,9 +57,9 @@ def _may_change(request: Request) -> bool:
 
 def _table(database: Database, request: Request, job: str | None = None) -> Response:
     with database.read() as session:
-        page = TablePage(session, request.query_params, job)
+        page = TablePage(session, request.query_params, job, request.cookies.get(KEPT, ""))
     status = 400 if page.problem else 200
-    return render(request, "runs.html", status, page=page)
+    return render(request, "runs.html", status, page=page, server_url=str(request.base_url).rstrip("/"))
 
 
 @router.get("/")

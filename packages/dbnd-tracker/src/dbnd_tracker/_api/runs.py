@@ -14,9 +14,9 @@ from dbnd_tracker._exports import FORMS, run_json
 from dbnd_tracker._ingest import edit_run, stop_runs
 from dbnd_tracker._queries.comparison import compare_runs
 from dbnd_tracker._queries.details import client_errors, run_detail
-from dbnd_tracker._queries.expressions import Field, QueryError
-from dbnd_tracker._queries.grammar import condition, joined, parse_expression, parse_filter
-from dbnd_tracker._queries.run_table import ORDERS, STARTED, list_runs
+from dbnd_tracker._queries.expressions import QueryError
+from dbnd_tracker._queries.grammar import condition, joined, parse_expression, parse_filter, parse_query
+from dbnd_tracker._queries.run_table import ORDER_NAMES, STARTED, list_runs, parse_column, parse_order
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._schemas.fields import Many, Uid
 from dbnd_tracker._schemas.runs import RunChange
@@ -39,21 +39,16 @@ _MEDIA_TYPES: Final[dict[Form, str]] = {
 _SIZE_AT_ONCE: Final = 1 << 18
 _MAX_RUNS: Final = 1_000
 _MAX_COMPARED: Final = 100
-_ORDER_NAMES: Final = {
-    **{name: name for name in ORDERS},
-    "start_time": STARTED,
-    "job_name": "job",
-    "project_name": "project",
-    "duration": "took",
-}
+_QUERY: Final = Query(description="Words that stand in a row's names or begin its ids, and conditions")
 _FILTER: Final = Query(alias="filter", description='JSON: [{"name": "uid", "op": "eq" or "like", "val": "..."}, ...]')
 _EXPRESSION: Final = Query(
     description="A condition such as: metrics.loss < 0.5 and not (params.lr = 0.1 or name like 'a%')"
 )
 _SORT: Final = Query(
-    description=f"One of {', '.join(_ORDER_NAMES)}, or metrics.NAME, params.NAME, tags.NAME; with a - in front of it, "
+    description=f"One of {', '.join(ORDER_NAMES)}, or metrics.NAME, params.NAME, tags.NAME; with a - in front of it, "
     "the largest comes first"
 )
+_COLUMNS: Final = Query(max_length=100, description="What each row has values of, as metrics.loss or min:metrics.loss")
 _SIZE: Final = Query(alias="page[size]", ge=1, le=_MAX_RUNS, description="limit, as the original clients say")
 _NUMBER: Final = Query(alias="page[number]", ge=1, le=1_000_000, description="For them; after is quicker")
 
@@ -89,17 +84,24 @@ def runs(  # noqa: PLR0913  the parameters of a query
     after: Annotated[str | None, Query(description="meta.after of the previous page")] = None,
     sort: Annotated[str, _SORT] = f"-{STARTED}",
     expression: Annotated[str, _EXPRESSION] = "",
+    q: Annotated[str, _QUERY] = "",
+    columns: Annotated[list[str], _COLUMNS] = [],  # noqa: B006  FastAPI copies it
     size: Annotated[int | None, _SIZE] = None,
     number: Annotated[int, _NUMBER] = 1,
 ) -> Response:
-    """Runs that meet all conditions, newest first unless they are sorted otherwise."""
+    """Rows that meet all conditions, newest first unless they are sorted otherwise.
+
+    They are runs; asked for by what was logged, or by a name or id of MLflow's, they are single task runs.
+    """
     given = {"job": job, "project": project, "state": state, "user": user, "name": name}
     texts = [condition(field, "=", value) for field, value in given.items() if value is not None]
+    asked = parse_query(q)
+    texts += asked.conditions
     conditions = parse_expression(joined(texts)), parse_filter(filters), parse_expression(expression)
-    order, descending = _order(sort)
+    order, descending = parse_order(sort)
     limit = limit if size is None else size
-    page = {"limit": limit, "after": after, "offset": (number - 1) * limit}
-    return ask(database, list_runs, *conditions, order=order, descending=descending, **page)
+    page = {"limit": limit, "after": after, "offset": (number - 1) * limit, "columns": [*map(parse_column, columns)]}
+    return ask(database, list_runs, *conditions, search=asked.words, order=order, descending=descending, **page)
 
 
 @router.get("/runs/compare", response_model=views.RunComparison)
@@ -188,13 +190,3 @@ def _chunks(first: Any, parts: Iterator[tuple[Any, int]]) -> Iterator[Any]:
             yield first[:0].join(pending)
             pending, size = [], 0
     yield first[:0].join(pending)
-
-
-def _order(sort: str) -> tuple[str | Field, bool]:
-    """What ``sort`` names, and whether the largest comes first."""
-    name = sort.removeprefix("-")
-    found: str | Field | None = Field.parse(name) or _ORDER_NAMES.get(name)
-    if found is None:
-        msg = f"Runs cannot be sorted by {name[:80]!r}; they can by {', '.join(_ORDER_NAMES)}, metrics.NAME."
-        raise QueryError(msg)
-    return found, sort.startswith("-")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing, suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dbnd_tracker._reader import RunReader
-    from dbnd_tracker._views import RunDetail, RunSummary
+    from dbnd_tracker._views import RunDetail, RunRow, RunSummary
 
 LATEST: Final = "latest"
 _UID_PREFIX: Final = re.compile(r"[0-9a-f]{4,32}")
 _DASHES: Final = (8, 12, 16, 20)
 _CANDIDATES: Final = 5
+# Rows of one name that are read to find a run among them.
+_MAX_NAMED: Final = 1_000
 _COMPLETIONS: Final = 50
 # Seconds for a server on this machine to answer.
 _PATIENCE: Final = 3
@@ -36,8 +39,11 @@ def configured_reader() -> RunReader:
     return reader
 
 
-def resolve(reader: RunReader, text: str) -> RunSummary:
-    """The one run that ``text`` names: by its uid or the first digits of it, by name, or as the latest one.
+def resolve(reader: RunReader, text: str) -> RunRow:
+    """The one run, or task run nested in one, that ``text`` names.
+
+    It does so by a uid or MLflow's id or the first digits of them, by a name of ours or MLflow's, by its experiment, or
+    as the latest one.
 
     Raises:
         UsageError: None does, or several do.
@@ -46,7 +52,7 @@ def resolve(reader: RunReader, text: str) -> RunSummary:
 
     candidates = _candidates(reader, text)
     if len(candidates) > 1:
-        shown = ", ".join(run.run_uid for run in candidates[:_CANDIDATES])
+        shown = ", ".join(run.uid for run in candidates[:_CANDIDATES])
         more = ", …" if len(candidates) > _CANDIDATES else ""
         raise UsageError(f"{text!r} names more than one run: {shown}{more}. Give more of the uid.")
     if not candidates:
@@ -55,41 +61,57 @@ def resolve(reader: RunReader, text: str) -> RunSummary:
     return candidates[0]
 
 
-def resolve_all(reader: RunReader, texts: Sequence[str]) -> list[RunSummary]:
+def resolve_all(reader: RunReader, texts: Sequence[str]) -> list[RunRow]:
     """The runs that ``texts`` name, each of them once."""
-    found = {run.run_uid: run for run in (resolve(reader, text) for text in texts)}
+    found = {run.uid: run for run in (resolve(reader, text) for text in texts)}
     return list(found.values())
 
 
 def read_whole(reader: RunReader, run: RunSummary) -> RunDetail:
-    """A run with everything in it.
+    """A run with everything in it; of a nested task run, its own name and state, and what is below it.
 
     Raises:
         UsageError: It was deleted meanwhile.
     """
     from dbnd import UsageError
+    from dbnd_tracker._views import RunRow
 
     found = reader.run(run.run_uid)
     if found is None:
         raise UsageError(f"The run {run.run_uid} was deleted just now.")
-    return found
+    return _nested(found, run) if isinstance(run, RunRow) and run.nested_in else found
 
 
-def _candidates(reader: RunReader, text: str) -> list[RunSummary]:
+def _nested(found: RunDetail, row: RunRow) -> RunDetail:
+    """The part of a run that is a task run nested in it."""
+    tasks = iter(found.task_runs)
+    top = next((task for task in tasks if task.task_run_uid == row.uid), None)
+    below = [] if top is None else [top, *takewhile(lambda task: task.depth > top.depth, tasks)]
+    depth = top.depth if top else 0
+    facts = {name: getattr(row, name) for name in ("name", "state", "start_time", "end_time", "description")}
+    facts["task_runs"] = [task.model_copy(update={"depth": task.depth - depth}) for task in below]
+    return found.model_copy(update=facts)
+
+
+def _candidates(reader: RunReader, text: str) -> list[RunRow]:
     from dbnd_tracker._queries.grammar import condition
 
     if text == LATEST:
         return reader.runs("", 1).data
-    wanted = [condition("name", "=", text)]
+    found: dict[str, RunRow] = {}
+    wanted = [condition("name", "=", text), condition("mlflow_run_id", "=", text)]
     digits = text.lower().replace("-", "")
     if _UID_PREFIX.fullmatch(digits):
         dashed = "".join(f"-{digit}" if place in _DASHES else digit for place, digit in enumerate(digits))
-        wanted.append(condition("uid", "like", f"{dashed}%"))
-    found = {run.run_uid: run for each in wanted for run in reader.runs(each, _CANDIDATES + 1).data}
-    return list(found.values())
+        found |= {run.uid: run for run in reader.runs(condition("uid", "like", f"{dashed}%"), _CANDIDATES + 1).data}
+        wanted += [condition("mlflow_run_id", "like", f"{digits}%"), condition("task_run_uid", "like", f"{dashed}%")]
+    found |= {run.uid: run for run in reader.runs(" or ".join(wanted), _MAX_NAMED).data}
+    # Tasks are often called as their runs are.
+    runs = [run for run in found.values() if not run.nested_in]
+    return runs or list(found.values()) or reader.runs(condition("experiment", "=", text), _CANDIDATES + 1).data
 
 
-def page_of(reader: RunReader, run: RunSummary) -> str:
+def page_of(reader: RunReader, run: RunRow) -> str:
     """The address of the run's page: on the configured tracker, or on one that serves the same database here.
 
     Raises:
@@ -107,7 +129,7 @@ def page_of(reader: RunReader, run: RunSummary) -> str:
         return url
     settings = load_config().settings(TrackerSettings)
     root = f"http://localhost:{settings.port}"
-    url = f"{root}{page_path(run.job_name, run.run_uid)}"
+    url = f"{root}{page_path(run.job_name, *run.place)}"
     core = CoreSettings(
         databand_access_token=settings.token, connect_timeout=_PATIENCE, api_request_timeout_sec=_PATIENCE
     )

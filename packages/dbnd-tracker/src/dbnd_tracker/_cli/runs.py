@@ -15,11 +15,13 @@ _RUNS = click.argument("runs", nargs=-1, required=True, shell_complete=complete_
 def runs() -> None:
     """List, show, compare, export, open and delete tracked runs.
 
-    A RUN is named by its uid or the first four or more digits of it, by its name, or by the word "latest".
+    A RUN is named by its uid or the id of its MLflow run, or the first four or more digits of them, by its name or
+    MLflow's, or by the word "latest". MLflow runs that are nested in another one are named so, too.
     """
 
 
 @runs.command("list")
+@click.argument("query", nargs=-1)
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many runs at most.")
 @click.option("--job", help="Only runs of this job.")
 @click.option("--project", help="Only runs of this project.")
@@ -35,25 +37,75 @@ def runs() -> None:
     metavar="CONDITION",
     help="Such as 'metrics.loss < 0.5 and params.lr = 0.1'; may be given more than once.",
 )
+@click.option(
+    "--sort", default="-started", metavar="[-]NAME", help="Such as metrics.loss, or -took with the longest first."
+)
+@click.option(
+    "--columns", metavar="NAME,...", help="What else to show of each, such as metrics.loss,min:metrics.loss,params.lr."
+)
 @json_option
-def list_(*, limit: int, as_json: bool, wheres: tuple[str, ...], **filters: str | None) -> None:
-    """List runs, newest first."""
+def list_(
+    *,
+    query: tuple[str, ...],
+    limit: int,
+    sort: str,
+    columns: str | None,
+    as_json: bool,
+    wheres: tuple[str, ...],
+    **filters: str | None,
+) -> None:
+    """List runs, newest first.
+
+    QUERY is one line of words to search for in names, and of conditions: wine 'metrics.loss < 0.5'. Asked for by what
+    was logged, or sorted by it, MLflow runs and tasks that are nested in others are listed one by one.
+    """
     from dbnd.plugins import console
     from dbnd_tracker._cli.text import list_text
     from dbnd_tracker._queries.grammar import joined
 
     conditions = _conditions(wheres, **filters)
+    search = " ".join(query)
+    shown = _columns(columns, sort, [*conditions, *_asked(search)])
     reader = configured_reader()
-    page = reader.runs(joined(conditions), limit)
+    page = reader.runs(joined(conditions), limit, search=search, sort=sort, columns=shown)
     if as_json:
         console.json_result([run.model_dump(mode="json") for run in page.data])
         return
     if not page.data:
-        console.info(f"No run {'matches' if conditions else 'has been tracked yet'} in {reader.name}.")
+        console.info(f"No run {'matches' if conditions or search else 'has been tracked yet'} in {reader.name}.")
         return
-    console.result(list_text(page.data))
+    console.result(list_text(page.data, shown))
     if page.meta.total > len(page.data):
         console.info(f"{page.meta.total - len(page.data)} more; --limit shows more.")
+
+
+def _asked(search: str) -> list[str]:
+    """The conditions in what is searched for."""
+    from dbnd import UsageError
+    from dbnd_tracker._queries.expressions import QueryError
+    from dbnd_tracker._queries.grammar import parse_query
+
+    try:
+        return parse_query(search).conditions
+    except QueryError as error:
+        raise UsageError(str(error)) from None
+
+
+def _columns(columns: str | None, sort: str, conditions: list[str]) -> list[str]:
+    """The columns that are asked for; else those that conditions and order name."""
+    from dbnd import UsageError
+    from dbnd_tracker._queries.expressions import Field, QueryError, operands
+    from dbnd_tracker._queries.grammar import joined, parse_expression
+    from dbnd_tracker._queries.run_table import parse_column, parse_order
+
+    try:
+        order, _ = parse_order(sort)
+        if columns is not None:
+            return [str(parse_column(name.strip())) for name in columns.split(",") if name.strip()]
+    except QueryError as error:
+        raise UsageError(str(error)) from None
+    named = [*operands(parse_expression(joined(conditions))), order]
+    return [str(each) for each in dict.fromkeys(named) if isinstance(each, Field)]
 
 
 def _conditions(wheres: tuple[str, ...], *, since: str | None, until: str | None, **filters: str | None) -> list[str]:
@@ -105,11 +157,12 @@ def show(run: str, *, as_json: bool) -> None:
     from dbnd_tracker._cli.text import run_text
 
     reader = configured_reader()
-    found = read_whole(reader, resolve(reader, run))
+    row = resolve(reader, run)
+    found = read_whole(reader, row)
     if as_json:
         console.json_result(found.model_dump(mode="json"))
     else:
-        console.result(run_text(found, reader.page_url(found)))
+        console.result(run_text(row, found, reader.page_url(row)))
 
 
 @runs.command()
@@ -126,7 +179,7 @@ def compare(*, runs: tuple[str, ...], everything: bool, as_json: bool) -> None:
     found = resolve_all(reader, runs)
     if len(found) < 2:
         raise UsageError("A comparison needs at least two runs; `dbnd runs list` shows those that there are.")
-    comparison = reader.compare([run.run_uid for run in found])
+    comparison = reader.compare([run.uid for run in found])
     if as_json:
         console.json_result(comparison_json(comparison))
     else:
@@ -188,6 +241,10 @@ def delete(*, runs: tuple[str, ...], yes: bool, force: bool, as_json: bool) -> N
 
     reader = configured_reader()
     found = resolve_all(reader, runs)
+    nested = next((run for run in found if run.nested_in), None)
+    if nested is not None:
+        part = f"{nested.name} ({nested.uid[:8]}) is a part of the run {nested.nested_in[0]} ({nested.run_uid[:8]})"
+        raise UsageError(f"{part}: only whole runs can be deleted.")
     going = [run for run in found if run.state == "running"]
     if going and not force:
         which = f"{going[0].name} ({going[0].run_uid[:8]})"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from dbnd.plugins import Shown, console, together
 from dbnd_tracker._format import cell_text, duration_text, local_time, type_name
-from dbnd_tracker._views import RunComparison, RunDetail, RunSummary, TaskRunView
+from dbnd_tracker._views import RunComparison, RunDetail, RunRow, TaskRunView
 
 _STATE_COLOURS: Final = {
     "success": "green",
@@ -23,29 +23,40 @@ _DEEPEST: Final = 20
 _WIDEST: Final = 60
 
 
-def list_text(runs: Iterable[RunSummary]) -> Shown:
-    """Runs as a table."""
+def list_text(runs: Sequence[RunRow], columns: Sequence[str]) -> Shown:
+    """Rows as a table, with their values of some columns."""
     rows = [
         (
-            run.run_uid[:8],
-            run.name or "",
+            run.uid[:8],
+            " / ".join([*run.nested_in, row_name(run)]),
             run.job_name or "",
             run.state or "unknown",
             local_time(run.start_time),
             duration_text(run.duration),
             run.user or "",
+            *(cell_text(run.values.get(column), _WIDEST) for column in columns),
         )
         for run in runs
     ]
-    headers = ("RUN", "NAME", "JOB", "STATE", "STARTED", "TOOK", "USER")
+    names = (column.replace("metrics.", "").removeprefix("params.").removeprefix("tags.") for column in columns)
+    headers = ("RUN", "NAME", "JOB", "STATE", "STARTED", "TOOK", "USER", *names)
     return console.table(headers, rows, colours=_STATE_COLOURS)
 
 
-def run_text(run: RunDetail, page_url: str | None) -> Shown:
-    """A run in full: its facts, its task tree, and what each task run logged."""
+def row_name(run: RunRow) -> str:
+    """What a row is called: by its own name, and by MLflow's where that is another."""
+    mlflow = run.mlflow_run_name
+    named = f"{run.name or ''} ({mlflow})".strip() if mlflow and mlflow != run.name else run.name or ""
+    return f"{named} [deleted in MLflow]" if run.is_deleted_in_mlflow else named
+
+
+def run_text(row: RunRow, run: RunDetail, page_url: str | None) -> Shown:
+    """A run, or what is nested in one, in full: its facts, its task tree, and what each task run logged."""
     facts = {
-        "Run": run.name,
-        "Uid": run.run_uid,
+        "Run": row_name(row),
+        "Nested in": " / ".join(row.nested_in),
+        "Uid": row.uid,
+        "MLflow run": row.mlflow_run_id,
         "Job": run.job_name,
         "Project": run.project_name,
         "User": run.user,
@@ -73,7 +84,7 @@ def run_text(run: RunDetail, page_url: str | None) -> Shown:
 
 def comparison_json(comparison: RunComparison) -> dict[str, Any]:
     """The runs' uids, and their params and last values of metrics by name; null where a run has none."""
-    uids = [run.run_uid for run in comparison.runs]
+    uids = [run.uid for run in comparison.runs]
     by_kind = {
         kind: {row.name: [row.values.get(uid) for uid in uids] for row in comparison.data if row.kind == kind}
         for kind in ("params", "metrics")
@@ -84,7 +95,7 @@ def comparison_json(comparison: RunComparison) -> dict[str, Any]:
 def comparison_text(comparison: RunComparison, *, everything: bool) -> Shown:
     """Runs side by side: a row for each fact, param and metric; without ``everything``, for params that differ."""
     runs = comparison.runs
-    headers = [f"{run.name or ''} {run.run_uid[:8]}".strip() for run in runs]
+    headers = [f"{run.name or ''} {run.uid[:8]}".strip() for run in runs]
     facts = [
         ("job", *(run.job_name or "" for run in runs)),
         ("state", *(run.state or "unknown" for run in runs)),
@@ -95,7 +106,7 @@ def comparison_text(comparison: RunComparison, *, everything: bool) -> Shown:
     for kind, title in (("params", "PARAM"), ("metrics", "METRIC")):
         rows = [row for row in comparison.data if row.kind == kind]
         shown = [row for row in rows if everything or row.differs or kind == "metrics"]
-        cells = [(row.name, *(cell_text(row.values.get(run.run_uid)) for run in runs)) for row in shown]
+        cells = [(row.name, *(cell_text(row.values.get(run.uid)) for run in runs)) for row in shown]
         parts += _table((title, *headers), cells)
         if len(shown) < len(rows):
             parts.append(console.dimmed(f"{len(rows) - len(shown)} params are the same in all; --all shows them."))

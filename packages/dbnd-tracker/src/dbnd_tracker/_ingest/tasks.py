@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from dbnd_tracker._ingest.logged import stable_uid
 from dbnd_tracker._ingest.moves import current_runs, move, replace_parents
+from dbnd_tracker._storage.links import linked_mlflow_run
 from dbnd_tracker._storage.models import (
     CHILD,
     UPSTREAM,
@@ -166,6 +167,7 @@ def _describe(task_run: TaskRun, attempt: Attempt, info: bodies.TaskRunInfo) -> 
 def _link(attempt: Attempt, links: dict[str, object] | None) -> None:
     if links:
         attempt.external_links = {**(attempt.external_links or {}), **links}
+        attempt.mlflow_run_id = linked_mlflow_run(attempt.external_links)
 
 
 def _add_targets(writer: Writer, infos: bodies.TaskRunsInfo, attempts: Mapping[str, str]) -> None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import ColumnElement, func, select, true
 
 from dbnd.tracking import time_of
+from dbnd_tracker._queries.conditions import Conditions
 from dbnd_tracker._queries.datasets import dataset_operations
 from dbnd_tracker._queries.details import read_task_runs, run_detail
 from dbnd_tracker._queries.expressions import Expression, QueryError
 from dbnd_tracker._queries.logged import BY_ATTEMPT, select_logged
-from dbnd_tracker._queries.runs import clause
 from dbnd_tracker._storage.encoding import decode
 from dbnd_tracker._storage.models import (
     CHILD,
@@ -69,7 +69,7 @@ def jobs(
     order = JOB_ORDERS.get(sort.removeprefix("-"))
     if order is None:
         raise QueryError(f"Jobs cannot be sorted by {sort[:80]!r}; they can by {', '.join(JOB_ORDERS)}.")
-    clauses = [Run.job_name.is_not(None), true() if wanted is None else clause(session, wanted)]
+    clauses = [Run.job_name.is_not(None), true() if wanted is None else Conditions(session, whole=True).clause(wanted)]
     total = session.scalar(select(func.count(Run.job_name.distinct())).where(*clauses)) or 0
     latest = (
         select(Run.job_name, func.max(Run.start_time).label("time"))

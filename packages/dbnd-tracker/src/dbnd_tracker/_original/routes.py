@@ -17,7 +17,7 @@ from dbnd_tracker._original import queries as queries
 from dbnd_tracker._queries.expressions import QueryError
 from dbnd_tracker._queries.grammar import filter_conditions, parse_filter
 from dbnd_tracker._schemas.fields import Many, Uid
-from dbnd_tracker._views import iso
+from dbnd_tracker._view import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable

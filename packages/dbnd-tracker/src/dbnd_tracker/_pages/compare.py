@@ -15,8 +15,8 @@ from dbnd_tracker._pages.sections import Section, Sections
 from dbnd_tracker._pages.templates import is_live, number_text
 from dbnd_tracker._queries.comparison import ComparedRow, compared_rows
 from dbnd_tracker._queries.expressions import KINDS, LoggedKind, as_number
-from dbnd_tracker._queries.runs import runs_by_uid
-from dbnd_tracker._views import RunSummary
+from dbnd_tracker._queries.rows import rows_by_uid
+from dbnd_tracker._views import RunRow
 
 _MAX_RUNS: Final = 50
 _MAX_CHARTS: Final = 60
@@ -34,12 +34,12 @@ class ComparePage:
 
     def __init__(self, session: Session, query: QueryParams) -> None:
         asked = [uid.lower() for uid in query.getlist("run")]
-        self.runs = runs_by_uid(session, asked[:_MAX_RUNS])
+        self.runs = rows_by_uid(session, asked[:_MAX_RUNS]).rows
         self.is_cut = len(set(asked)) > _MAX_RUNS
         self.shows_all = query.get("show") == _ALL
         self.sections = Sections("/app/compare", query)
         self.is_live = any(is_live(run.state) for run in self.runs)
-        rows = compared_rows(session, [run.run_uid for run in self.runs])
+        rows = compared_rows(session, [run.uid for run in self.runs])
         self.rows = [row for row in rows if row.field.name != VERIFIED_TAG]
         self._axes: dict[str, ComparedRow] = {str(row.field): row for row in self.rows if row.field.kind != "tags"}
         self.x, self.y = self._chosen_axes(query.get("x"), query.get("y"))
@@ -64,7 +64,7 @@ class ComparePage:
 
     def href(self, *, without: str | None = None, shows_all: bool | None = None) -> str:
         """The address of this comparison with one thing changed."""
-        asked: dict[str, Any] = {"run": [run.run_uid for run in self.runs if run.run_uid != without]}
+        asked: dict[str, Any] = {"run": [run.uid for run in self.runs if run.uid != without]}
         if self.shows_all if shows_all is None else shows_all:
             asked["show"] = _ALL
         return f"/app/compare?{urlencode(asked, doseq=True)}"
@@ -137,5 +137,5 @@ class ComparePage:
         return make_parallel(titles, lines)
 
 
-def _name(run: RunSummary) -> str:
-    return run.name or run.run_uid
+def _name(run: RunRow) -> str:
+    return run.name or run.uid

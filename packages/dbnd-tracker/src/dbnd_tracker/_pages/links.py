@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
+from dbnd_tracker._storage.links import mlflow_run_of
 from dbnd_tracker._views import TaskRunView
-
-_MLFLOW_RUN: Final = re.compile(r"/runs/([0-9A-Za-z_-]{1,64})/?$")
 
 
 class Verdict(NamedTuple):
@@ -64,8 +62,8 @@ class Links:
 def _links_of(task: TaskRunView, verified: str | None) -> list[Link]:
     found = []
     for name, url in task.links.items():
-        match = _MLFLOW_RUN.search(url) if isinstance(url, str) else None
-        found.append(Link(task, name, url, match[1] if match else None, _verdict(verified) if match else None))
+        run_id = mlflow_run_of(url)
+        found.append(Link(task, name, url, run_id, _verdict(verified) if run_id else None))
     return found
 
 

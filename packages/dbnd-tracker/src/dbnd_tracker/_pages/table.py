@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
+from dbnd_tracker._pages.columns import Columns
 from dbnd_tracker._pages.templates import is_live, job_url
-from dbnd_tracker._queries.expressions import KINDS, STATES, Expression, Field, QueryError
-from dbnd_tracker._queries.grammar import condition, joined, parse_expression
+from dbnd_tracker._queries.conditions import are_rows
+from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError, operands
+from dbnd_tracker._queries.grammar import Asked, condition, joined, parse_expression, parse_query
 from dbnd_tracker._queries.logged import logged_names, logged_values
-from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunTable, choices, run_table
+from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunTable, choices, nested_table, run_table
+from dbnd_tracker._views import RunRow
 
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SIZES: Final = (25, 50, 100, 200)
 _DEFAULT_SIZE: Final = 50
-_DEFAULT_METRICS: Final = 3
-_DEFAULT_PARAMS: Final = 2
-# The address of each column's order names all columns.
-_MAX_COLUMNS: Final = 60
+_OPTIONAL: Final = {"job": "job_name", "project": "project_name", "user": "user"}
 # What one wants to see from its smallest value on.
-_OPTIONAL: Final = {"project": "project_name", "user": "user"}
 _RISING: Final = frozenset({"name", "job", "project", "user", "state", "params", "tags"})
-_KEPT: Final = ("q", "job", "project", "user", "state", "since", "until", "where", "sort", "col", "limit")
+_FILTERS: Final = ("job", "project", "user", "state", "since", "until")
+_KEPT: Final = ("q", *_FILTERS, "where", "sort", "col", "limit", "below")
+_LABELS: Final = {"since": "from", "until": "to"}
 
 
 class Header(NamedTuple):
-    """The head of a column of what runs are (of kind ``run``) or logged, and the address of the table sorted by it."""
+    """The head of a column of what rows are (of kind ``run``) or logged, and the address of the table sorted by it."""
 
     label: str
     kind: str
@@ -38,14 +38,25 @@ class Header(NamedTuple):
     direction: str | None
 
 
-class TablePage:
-    """The runs that an address asks for, those of one ``job`` or all."""
+class Chip(NamedTuple):
+    """Something that the rows of the page meet, and the address of the table without it."""
 
-    def __init__(self, session: Session, query: QueryParams, job: str | None = None) -> None:
+    text: str
+    href: str
+
+
+class TablePage:
+    """The rows that an address asks for: runs of one ``job`` or all, or what is nested in one, ``below`` it.
+
+    ``kept_columns`` are those that the browser keeps.
+    """
+
+    def __init__(self, session: Session, query: QueryParams, job: str | None = None, kept_columns: str = "") -> None:
         self.job = job
         self.states = STATES
         self.sizes = _SIZES
         self.given = {name: [text for text in query.getlist(name) if text] for name in _KEPT}
+        self._facts = query.getlist("facts")
         self.limit = next((size for size in _SIZES if str(size) == self.text("limit")), _DEFAULT_SIZE)
         name = self.text("sort").removeprefix("-")
         known = Field.parse(name) or (name if name in ORDERS else None)
@@ -53,44 +64,70 @@ class TablePage:
         self.descending = known is None or self.text("sort").startswith("-")
         self.chosen_states = list(dict.fromkeys(state.lower() for state in self.given["state"]))
         self.problem = ""
-        self.table = RunTable([], 0, has_previous=False, has_next=False, first=None)
+        self.table = RunTable([], 0, has_previous=False, has_next=False, first=None, owned=[])
+        self.row: RunRow | None = None
+        self._asked = Asked([], [])
+        conditions: list[Expression | None] = []
         after, before = query.get("after") or None, query.get("before") or None
         try:
+            self._asked = parse_query(self.text("q"))
+            # What was written as a condition joins those of the address.
+            self.given["where"] = [*dict.fromkeys([*self.given["where"], *self._asked.conditions])]
             conditions = self._conditions()
         except QueryError as error:
             self.problem = str(error)
         else:
-            self.table = run_table(
-                session,
-                *conditions,
-                search=self.text("q"),
-                order=self.order,
-                descending=self.descending,
-                limit=self.limit,
-                after=after,
-                before=before,
-            )
+            self._find(session, conditions, after, before, _whole(query.get("start")))
+        self.is_flat = bool(self._asked.words) or isinstance(self.order, Field) or are_rows(conditions)
         # New runs come first, and running ones end.
-        self.is_live = after is before is None or any(is_live(run.state) for run in self.table.runs)
+        self.is_live = after is before is None or any(is_live(run.state) for run in self.table.rows)
         self.choices = choices(session)
-        uids = [run.run_uid for run in self.table.runs]
-        self._names = logged_names(session, uids)
-        self.has_default_columns = not query.getlist("col")
-        chosen = dict.fromkeys(field for text in self.given["col"] if (field := Field.parse(text)))
-        self.columns = _common(self._names) if self.has_default_columns else list(chosen)[:_MAX_COLUMNS]
-        self.values = logged_values(session, self.columns, uids)
+        named = [each for tested in (*map(operands, conditions), [self.order]) for each in tested]
+        self.columns = Columns(
+            query.getlist("col") if "col" in query else None,
+            kept_columns,
+            [each for each in named if isinstance(each, Field)],
+            logged_names(session, self.table.owned),
+        )
+        self.values = logged_values(session, self.columns.shown, self.table.owned)
         # Columns that were chosen by what is common on this page stay when the page is turned.
-        self.next = self._href(keeps_columns=True, after=uids[-1]) if self.table.has_next and uids else None
-        self.previous = self._href(keeps_columns=True, before=uids[0]) if self.table.has_previous and uids else None
+        rows, start = self.table.rows, (self.table.first or 1) - 1
+        ways: list[dict[str, Any]] = [{"start": start + self.limit}, {"start": max(start - self.limit, 0)}]
+        if self.row is None:
+            ways = [{"after": row.uid} for row in rows[-1:]] + [{"before": row.uid} for row in rows[:1]]
+        self.next = self._href(ways[0], keeps_columns=True) if self.table.has_next and rows else None
+        self.previous = self._href(ways[1], keeps_columns=True) if self.table.has_previous and rows else None
+
+    def _find(
+        self, session: Session, conditions: list[Expression | None], after: str | None, before: str | None, start: int
+    ) -> None:
+        if self.text("below"):
+            found = nested_table(session, self.text("below").lower(), limit=self.limit, offset=start)
+            if found is None:
+                self.problem = f"There is no run {self.text('below')[:80]}."
+            else:
+                self.row, self.table = found
+            return
+        self.table = run_table(
+            session,
+            *conditions,
+            search=self._asked.words,
+            order=self.order,
+            descending=self.descending,
+            limit=self.limit,
+            after=after,
+            before=before,
+        )
 
     def text(self, name: str) -> str:
         """The first value that the address gives for ``name``."""
         return next(iter(self.given[name]), "")
 
     @property
-    def where(self) -> str:
-        """The conditions that the address gives, as one."""
-        return joined(self.given["where"])
+    def words(self) -> str:
+        """What is searched for, as it was written but for the conditions."""
+        words = self._asked.words
+        return self.text("q") if self.problem else " ".join(f'"{word}"' if " " in word else word for word in words)
 
     def day(self, name: str) -> str:
         """The day of a time that the address gives, as the browser's own field for days wants it."""
@@ -110,39 +147,79 @@ class TablePage:
             texts.append(condition("start_time", "<", until))
         if self.chosen_states:
             texts.append(" or ".join(condition("state", "=", state) for state in self.chosen_states))
-        return [parse_expression(self.where), parse_expression(joined(texts))]
+        return [parse_expression(joined(self.given["where"])), parse_expression(joined(texts))]
 
-    def _href(self, *, keeps_columns: bool = False, **changes: str) -> str:
+    @property
+    def unfolds(self) -> bool:
+        """Whether any of its rows unfolds."""
+        return not self.is_flat and any(row.has_nested for row in self.table.rows)
+
+    @property
+    def address(self) -> str:
+        """The address of the whole table."""
+        return job_url(self.job) if self.job else "/"
+
+    def _href(self, changes: dict[str, Any], *, keeps_columns: bool = False) -> str:
         """The address of this table with some of what it asks for changed; it starts at the first page."""
         asked: dict[str, Any] = {name: values for name, values in self.given.items() if values}
-        if keeps_columns or not self.has_default_columns:
-            asked["col"] = [str(column) for column in self.columns] or [""]
-        return f"{job_url(self.job) if self.job else '/'}?{urlencode(asked | changes, doseq=True)}"
+        asked["q"] = self.words
+        if keeps_columns or not (self.columns.are_default or self.columns.are_kept):
+            asked["col"] = [str(column) for column in self.columns.shown] or [""]
+        asked |= changes
+        return f"{self.address}?{urlencode({name: value for name, value in asked.items() if value}, doseq=True)}"
+
+    @property
+    def chips(self) -> list[Chip]:
+        """All that the rows meet."""
+        if self.problem:
+            return []
+        found = [Chip(f"“{self.words}”", self._href({"q": ""}))] if self.words else []
+        for name in _FILTERS:
+            for text in self.given[name]:
+                others = [other for other in self.given[name] if other != text]
+                found.append(Chip(f"{_LABELS.get(name, name)} {text}", self._href({name: others})))
+        wheres = self.given["where"]
+        return found + [
+            Chip(text, self._href({"where": [other for other in wheres if other != text]})) for text in wheres
+        ]
+
+    def below(self, row: RunRow) -> str:
+        """The address of what is nested in a row."""
+        return f"/?{urlencode({'below': row.uid, 'limit': _SIZES[-1]})}"
+
+    @property
+    def asked_columns(self) -> str:
+        """What an address ends with that asks for the columns of this page."""
+        asked = {"col": [str(column) for column in self.columns.shown] or [""], "facts": [*self.optional] or ["none"]}
+        return urlencode(asked, doseq=True)
 
     @property
     def headers(self) -> list[Header]:
         """The heads of all columns."""
-        names = ["name", "state", *([] if self.job else ["job"]), *self.optional, STARTED, "took"]
+        names = ["name", "state", *self.optional, STARTED, "took"]
         found = [self._header(name, "Run" if name == "name" else name.capitalize(), "run") for name in names]
-        return found + [self._header(str(column), column.name, column.kind) for column in self.columns]
+        for column in self.columns.shown:
+            label = column.name if column.shown == "last" else f"{column.name} ({column.shown})"
+            found.append(self._header(str(column), label, column.kind))
+        return found
 
     @property
     def optional(self) -> dict[str, str]:
         """The fields of the optional columns that any run of the page has something for, by what they are sorted by."""
-        return {name: f for name, f in _OPTIONAL.items() if any(getattr(run, f) for run in self.table.runs)}
+        if self._facts:
+            return {name: f for name, f in _OPTIONAL.items() if name in self._facts}
+        rows, of_one_job = self.table.rows, "job" if self.job else ""
+        return {name: f for name, f in _OPTIONAL.items() if name != of_one_job and any(getattr(r, f) for r in rows)}
 
     def _header(self, name: str, label: str, kind: str) -> Header:
-        if name != str(self.order):
-            rises_first = name in _RISING or kind in _RISING
-            return Header(label, kind, self._href(sort=name if rises_first else f"-{name}"), None)
-        other = self._href(sort=name if self.descending else f"-{name}")
+        # What is nested in a row stands in its own order; sorted by something, it is found among all.
+        changes = {"below": ""} if self.row else {}
+        if name != str(self.order) or self.row:
+            field = Field.parse(name)
+            rises_first = name in _RISING or kind in _RISING or (field is not None and field.is_loss)
+            return Header(label, kind, self._href({"sort": name if rises_first else f"-{name}"} | changes), None)
+        other = self._href({"sort": name if self.descending else f"-{name}"})
         return Header(label, kind, other, "descending" if self.descending else "ascending")
-
-    @property
-    def offered(self) -> dict[str, list[Field]]:
-        """Columns that can be chosen, by kind: what the runs of the page logged, and what is chosen."""
-        fields = dict.fromkeys([*self.columns, *self._names])
-        return {kind: sorted((f for f in fields if f.kind == kind), key=lambda f: f.name) for kind in KINDS}
 
     @property
     def is_filtered(self) -> bool:
@@ -151,8 +228,5 @@ class TablePage:
         return not self.problem and any(self.given[name] for name in names)
 
 
-def _common(names: Iterable[Field]) -> list[Field]:
-    """The columns of a table for which none were chosen: what most of its runs logged."""
-    params = [field for field in names if field.kind == "params"]
-    metrics = [field for field in names if field.kind == "metrics"]
-    return params[:_DEFAULT_PARAMS] + metrics[:_DEFAULT_METRICS]
+def _whole(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= len("100000000") else 0

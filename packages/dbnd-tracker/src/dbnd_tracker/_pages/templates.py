@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from dbnd.plugins import web_url
 from dbnd.tracking import page_path
@@ -19,7 +19,9 @@ from dbnd_tracker._format import bytes_text, duration_text, type_name, value_tex
 from dbnd_tracker._pages.artifacts import artifact_url
 from dbnd_tracker._pages.described import columns_of, schema_fact, shape_text
 from dbnd_tracker._pages.markdown import markdown_html
+from dbnd_tracker._queries.expressions import as_number
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
+from dbnd_tracker._views import RunRow
 
 _LOOKS: Final = {
     "success": "success",
@@ -30,6 +32,9 @@ _LOOKS: Final = {
     "shutdown": "stopped",
     LOST: "stopped",
 }
+_LONGEST_CELL: Final = 500
+_WIDEST: Final = 30
+_SHORT_NUMBER: Final = 7
 _CHARACTERS_OF_A_UID: Final = 8
 _FOUR_DIGITS: Final = 1_000
 _MILLION: Final = 1_000_000
@@ -73,9 +78,11 @@ def _make_templates() -> Environment:
         "static": static_url,
         "run_url": run_url,
         "task_url": task_url,
+        "row_url": row_url,
         "job_url": job_url,
         "elapsed": elapsed_element,
         "artifact_url": artifact_url,
+        "value_cell": value_cell,
     }
     return environment
 
@@ -95,6 +102,11 @@ def task_url(job: str | None, run_uid: str, task_run_uid: str, **query: object) 
     """Address of a task run's page."""
     asked = f"?{urlencode(query, doseq=True)}" if query else ""
     return f"{page_path(job, run_uid, task_run_uid)}{asked}"
+
+
+def row_url(row: RunRow) -> str:
+    """Address of the page of a run, or of the nested task run that a row is."""
+    return page_path(row.job_name, *row.place)
 
 
 def state_look(state: str | None) -> str:
@@ -155,6 +167,22 @@ def number_element(value: object) -> Markup:
     if not isinstance(value, float) or float(text) == value:
         return Markup("{}").format(text)
     return Markup('<span title="{}">{}</span>').format(value, text)
+
+
+def value_cell(value: object) -> Markup:
+    """A cell of a table with a logged value: numbers are right-aligned, and what is cut is whole in its title."""
+    number = as_number(value)
+    if number is None:
+        text = value_text(value, _LONGEST_CELL)
+        cell = escape(text)
+        return Markup(f'<td class="value" title="{cell}">{cell}</td>' if len(text) > _WIDEST else f"<td>{cell}</td>")  # noqa: S704  escaped
+    if isinstance(value, str):
+        # A param is text: one that is short stays as it was written.
+        text, whole = value if len(value) <= _SHORT_NUMBER else number_text(number), value
+    else:
+        text, whole = number_text(value), str(value)
+    title = "" if text == whole or (isinstance(value, float) and float(text) == value) else f' title="{escape(whole)}"'
+    return Markup(f'<td class="value number"{title}>{escape(text)}</td>')  # noqa: S704  escaped
 
 
 def static_url(name: str) -> str:

@@ -9,11 +9,11 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, literal
+from sqlalchemy import func, literal, or_
 
 from dbnd_tracker._queries.expressions import KINDS, Field
 from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, select_logged, value_of
-from dbnd_tracker._queries.runs import runs_by_uid
+from dbnd_tracker._queries.rows import rows_by_uid
 from dbnd_tracker._storage.models import Attempt, MetricSeries, TaskRun
 from dbnd_tracker._views import ComparedValue, RunComparison
 
@@ -26,7 +26,8 @@ class Logged:
     """One thing that a task of a run logged; ``start`` is that of the task run."""
 
     key: str
-    run_uid: str
+    row: str
+    """Uid of the row that it belongs to: of the run, or of the task run itself."""
     task_run_uid: str
     task: str
     start: datetime | None
@@ -55,13 +56,13 @@ class ComparedRow:
 
 
 def compared_rows(session: Session, runs: Sequence[str]) -> list[ComparedRow]:
-    """What the tasks of the runs with these uids logged, by kind and name.
+    """What the tasks of the rows with these uids logged, by kind and name: of a run all, of a task run what is its own.
 
     Where the tasks of a run differ in what they logged under one name, the name gets the task's.
     """
     by_field: dict[Field, dict[str, list[Logged]]] = defaultdict(lambda: defaultdict(list))
     for field, one in _everything_logged(session, runs):
-        by_field[field][one.run_uid].append(one)
+        by_field[field][one.row].append(one)
     found: dict[Field, dict[str, Logged]] = defaultdict(dict)
     for field, of_runs in by_field.items():
         is_ambiguous = any(one.value != ones[0].value for ones in of_runs.values() for one in ones)
@@ -76,32 +77,37 @@ def compared_rows(session: Session, runs: Sequence[str]) -> list[ComparedRow]:
 
 
 def compare_runs(session: Session, uids: Sequence[str]) -> RunComparison:
-    """What the tasks of several runs have logged, side by side; a run that does not exist is left out."""
-    runs = runs_by_uid(session, uids)
+    """What the tasks of several runs, or single task runs, have logged, side by side; what is not there is left out."""
+    runs = rows_by_uid(session, uids).rows
     data = [
         ComparedValue(
             kind=row.field.kind,
             name=row.field.name,
-            values={one.run_uid: one.value for one in row.logged if one},
+            values={one.row: one.value for one in row.logged if one},
             differs=row.differs,
         )
-        for row in compared_rows(session, [run.run_uid for run in runs])
+        for row in compared_rows(session, [run.uid for run in runs])
     ]
     return RunComparison(runs=runs, data=data)
 
 
 def _everything_logged(session: Session, runs: Sequence[str]) -> list[tuple[Field, Logged]]:
     """Params, metrics and tags of runs; what several attempts logged stands there once."""
-    found: dict[tuple[str, Field], Logged] = {}
+    found: dict[tuple[str, str, Field], Logged] = {}
+    asked = set(runs)
     owner = (TaskRun.run_uid, TaskRun.uid, func.coalesce(TaskRun.name, TaskRun.uid), Attempt.start_time)
     for kind in KINDS:
         table = TABLES[kind]
         points = MetricSeries.points if kind == "metrics" else literal(0)
         query = select_logged(kind, table.name, *owner, points, *table.values)
-        query = query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(TaskRun.run_uid.in_(runs))
+        query = query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid)
+        query = query.where(or_(TaskRun.run_uid.in_(runs), TaskRun.uid.in_(runs)))
         # What an argument of a task and a logged param have in common is their name: the one logged later counts.
         for name, run, task_run, task, start, count, *value in session.execute(
             query.order_by(*BY_ATTEMPT, table.model.id)
         ):
-            found[task_run, Field(kind, name)] = Logged(name, run, task_run, task, start, count, value_of(kind, value))
-    return [(field, logged) for (_, field), logged in found.items()]
+            last = value_of(kind, value)
+            # The root of an MLflow run outside of tasks has the uid of its run.
+            for row in {run, task_run} & asked:
+                found[row, task_run, Field(kind, name)] = Logged(name, row, task_run, task, start, count, last)
+    return [(field, logged) for (_, _, field), logged in found.items()]

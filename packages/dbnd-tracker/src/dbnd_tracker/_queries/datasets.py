@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from dbnd_tracker import _views as views
 from dbnd_tracker._storage.models import Attempt, DatasetOperation, Run, TaskRun
+from dbnd_tracker._view import view_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -80,4 +81,4 @@ def _operations() -> Any:
 
 def _view(row: Any) -> views.DatasetOperationView:
     owner = row._asdict()
-    return views.view_of(views.DatasetOperationView, owner.pop("DatasetOperation"), **owner)
+    return view_of(views.DatasetOperationView, owner.pop("DatasetOperation"), **owner)

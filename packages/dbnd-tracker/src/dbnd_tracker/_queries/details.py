@@ -23,7 +23,7 @@ from dbnd_tracker._storage.models import (
     TaskRelation,
     TaskRun,
 )
-from dbnd_tracker._views import view_of
+from dbnd_tracker._view import View, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -102,12 +102,12 @@ def _of(wanted: ColumnElement[bool], *columns: Any) -> Any:
     return select(*columns).select_from(TaskRun).where(wanted)
 
 
-def _logged(session: Session, wanted: ColumnElement[bool], kind: ListKind) -> dict[str, dict[Any, views.View]]:
+def _logged(session: Session, wanted: ColumnElement[bool], kind: ListKind) -> dict[str, dict[Any, View]]:
     """What task runs logged, by their uids; of what several attempts logged under one name, the latest attempt's."""
     table = TABLES[kind]
     query = select_logged(kind, Attempt.task_run_uid, table.name, table.beside, table.model)
     query = query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(wanted)
-    found: dict[str, dict[Any, views.View]] = defaultdict(dict)
+    found: dict[str, dict[Any, View]] = defaultdict(dict)
     for uid, name, beside, row in session.execute(query.order_by(*BY_ATTEMPT, table.order)):
         found[uid][name, beside] = table.view(row, name)
     return found

@@ -10,7 +10,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final, Literal
@@ -34,10 +34,13 @@ ATTRIBUTES: Final = {
     **dict.fromkeys(("name", "run_name"), "name"),
     "start_time": "start_time",
     "end_time": "end_time",
+    "task_run_uid": "task_run_uid",
+    "mlflow_run_id": "mlflow_run_id",
+    **dict.fromkeys(("experiment", "experiment_name"), "experiment"),
 }
 """What runs have, by all names that it goes by."""
 _TIMES: Final = frozenset({"start_time", "end_time"})
-_STORED_LOWER: Final = frozenset({"uid", "root_run_uid", "state"})
+_STORED_LOWER: Final = frozenset({"uid", "root_run_uid", "task_run_uid", "state"})
 
 ORDERINGS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "<": operator.lt,
@@ -50,25 +53,46 @@ _EQUALS: Final = ("=", "!=", "in", "not in")
 _PATTERNS: Final = ("like", "not like", "ilike", "not ilike")
 
 
+Shown = Literal["last", "min", "max", "best"]
+"""Which value of a metric is meant; the best one is the smallest of what is a loss, and else the largest."""
+SHOWN: Final[tuple[Shown, ...]] = ("last", "best", "min", "max")
+_LOSS: Final = re.compile(
+    r"loss|err(or)?([^a-z]|$)|(^|[^a-z])(r?mse|mae|mape|smape|perplexity|wer|cer|fid)([^a-z]|$)", re.IGNORECASE
+)
+
+
 class QueryError(TrackerError):
     """A question that cannot be answered: a condition, order or cursor that cannot be understood."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Something that runs log, by name: a metric, a param or a tag."""
+    """Something that runs log, by name: a metric, a param or a tag.
+
+    Args:
+        kind: What it is.
+        name: Its name.
+        shown: Of a metric, which of its values is meant; conditions test the last one.
+    """
 
     kind: LoggedKind
     name: str
+    shown: Shown = "last"
 
     def __str__(self) -> str:
-        return f"{self.kind}.{self.name}"
+        return f"{self.kind}.{self.name}" if self.shown == "last" else f"{self.shown}:{self.kind}.{self.name}"
 
     @classmethod
     def parse(cls, text: str) -> Field | None:
-        """The field that ``text`` names, as ``metrics.loss``, or None when it names none."""
-        kind, dot, name = text.partition(".")
-        return cls(kind, name) if dot and name and kind in KINDS else None
+        """The field that ``text`` names, as ``metrics.loss`` or ``min:metrics.loss``, or None when it names none."""
+        shown = next((shown for shown in SHOWN if text.startswith(f"{shown}:metrics.")), None)
+        kind, dot, name = text.removeprefix(f"{shown}:").partition(".")
+        return cls(kind, name, shown or "last") if dot and name and kind in KINDS else None
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it is a metric of which less is better, by its name."""
+        return self.kind == "metrics" and _LOSS.search(self.name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +156,17 @@ class Either:
 
 
 Expression = Comparison | Not | Both | Either
+
+
+def operands(expression: Expression | None) -> Iterator[Field | Attribute]:
+    """What a condition compares, from left to right."""
+    if isinstance(expression, Comparison):
+        yield expression.operand
+    elif isinstance(expression, Not):
+        yield from operands(expression.part)
+    elif expression is not None:
+        for part in expression.parts:
+            yield from operands(part)
 
 
 class NoComparisonError(ValueError):

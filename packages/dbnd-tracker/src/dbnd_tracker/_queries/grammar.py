@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from dbnd.plugins import plain, width
 from dbnd.tracking import storable
@@ -42,6 +42,12 @@ _OPEN, _CLOSE, _COMMA = (re.compile(re.escape(character)) for character in "(),"
 _OPERATOR: Final = re.compile(
     r"<=|>=|!=|==|=|<(?!>)|>|~|(is\s+(not\s+)?null|(not\s+)?(in|like|ilike))(?![A-Za-z_0-9])", re.IGNORECASE
 )
+_LOOKS_LIKE_CONDITION: Final = re.compile(
+    r"""[\s(]*(not[\s(]+)?([A-Za-z_]+\.(`[^`]*`|"[^"]*"|'[^']*'|[^\s<>=!~'"`]+)|[A-Za-z_]+)\s*"""
+    r"(<(?!>)|>|=|!=|~|(is\s+(not\s+)?null|(not\s+)?(in\s*\(|i?like\s))(?![A-Za-z_0-9]))",
+    re.IGNORECASE,
+)
+_BLANK: Final = re.compile(r"\s")
 _QUOTES: Final = {quote: re.compile(f"{quote}((?:[^{quote}]|{quote}{quote})*){quote}") for quote in "'\"`"}
 _KINDS: Final[dict[str, LoggedKind | None]] = {
     **dict.fromkeys(("metric", "metrics"), "metrics"),
@@ -66,6 +72,25 @@ def parse_expression(text: str) -> Expression | None:
     if len(text) > MAX_LENGTH:
         raise QueryError(f"The condition has {len(text):,} characters, and {MAX_LENGTH:,} are allowed.")
     return _Parser(storable(text)).parse()
+
+
+class Asked(NamedTuple):
+    """What somebody asks for in one line: ``wine metrics.loss < 0.5``."""
+
+    words: list[str]
+    """What is searched for."""
+    conditions: list[str]
+
+
+def parse_query(text: str) -> Asked:
+    """Words to search for, of which those in quotes belong together, and conditions, in any order.
+
+    Raises:
+        QueryError: What looks like a condition cannot be understood.
+    """
+    if len(text) > MAX_LENGTH:
+        raise QueryError(f"The query has {len(text):,} characters, and {MAX_LENGTH:,} are allowed.")
+    return _Parser(storable(text)).parse_query()
 
 
 def joined(texts: Sequence[str]) -> str:
@@ -112,6 +137,22 @@ class _Parser:
         self._text = text
         self._at = 0
         self._comparisons = 0
+
+    def parse_query(self) -> Asked:
+        found = Asked([], [])
+        while (start := self._next()) < len(self._text):
+            word = self._in_quotes() if self._text[start] in "'\"" else None
+            if word is None and _LOOKS_LIKE_CONDITION.match(self._text, start):
+                self._either(0)
+                found.conditions.append(self._text[start : self._at].strip())
+                self._take(_AND)
+                continue
+            if word is None:
+                word = _BLANK.split(self._text[start:], maxsplit=1)[0]
+                self._at = start + len(word)
+            if word:
+                found.words.append(word)
+        return found
 
     def parse(self) -> Expression:
         found = self._either(0)

@@ -12,6 +12,7 @@ from dbnd_tracker import _views as views
 from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, ListKind, select_logged
 from dbnd_tracker._storage.encoding import Kind
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Param, Tag, TaskRun
+from dbnd_tracker._view import View
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -85,7 +86,7 @@ def _of_run(run_uid: str) -> Any:
     return Attempt.task_run_uid.in_(select(TaskRun.uid).where(TaskRun.run_uid == run_uid))
 
 
-def _rows(session: Session, kind: ListKind, ids: list[int]) -> dict[int, views.View]:
+def _rows(session: Session, kind: ListKind, ids: list[int]) -> dict[int, View]:
     table, found = TABLES[kind], {}
     for chunk in (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)):
         query = select_logged(kind, table.model, table.name).where(table.model.id.in_(chunk))

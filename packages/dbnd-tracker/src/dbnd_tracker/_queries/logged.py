@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from sqlalchemy import func, select
 
+from dbnd.tracking import VERIFIED_TAG
 from dbnd_tracker._queries.expressions import KINDS, Field, LoggedKind
+from dbnd_tracker._queries.ids import is_one_of
 from dbnd_tracker._storage.encoding import KIND_NAMES, decode, readable
 from dbnd_tracker._storage.models import (
     Artifact,
@@ -16,11 +19,11 @@ from dbnd_tracker._storage.models import (
     MetricKey,
     MetricSeries,
     Param,
-    Run,
     Tag,
     Target,
 )
-from dbnd_tracker._views import ArtifactView, DatasetView, MetricView, ParamView, TagView, TargetView, View, view_of
+from dbnd_tracker._view import View, view_of
+from dbnd_tracker._views import ArtifactView, DatasetView, MetricView, ParamView, TagView, TargetView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,6 +33,19 @@ if TYPE_CHECKING:
 ListKind = Literal["metrics", "params", "tags", "artifacts", "datasets", "targets"]
 
 _MAX_NAMES: Final = 300
+MAX_NESTED: Final = 20
+"""Of how many task runs of a run the table reads what they logged, before they are unfolded."""
+
+NAME_TAG: Final = "mlflow.runName"
+"""Tag in which MLflow keeps the name of a run."""
+EXPERIMENT_TAG: Final = "dbnd.experiment"
+"""Tag of a task run: the name of its MLflow run's experiment."""
+FIRST_ID_TAG: Final = "dbnd.first_run_id"
+"""Tag of a task run: the id that its MLflow run had while MLflow's store was away."""
+LIFECYCLE_TAG: Final = "dbnd.lifecycle_stage"
+"""Tag of a task run: whether its MLflow run is active or deleted."""
+OWN_TAGS: Final = frozenset({EXPERIMENT_TAG, FIRST_ID_TAG, LIFECYCLE_TAG, VERIFIED_TAG, "dbnd.mlflow_run_id"})
+"""Tags that tell the tracker something, and a reader nothing that is not shown otherwise."""
 
 BY_ATTEMPT: Final = (func.coalesce(Attempt.number, 0), Attempt.id)
 """The order of attempts: of what several logged, the last one counts."""
@@ -102,37 +118,89 @@ def value_of(kind: LoggedKind, columns: Sequence[Any]) -> Any:
     return decode(*columns) if kind == "metrics" else columns[0]
 
 
-def logged_values(
-    session: Session, fields: Iterable[Field], runs: Sequence[str] | None = None
-) -> dict[str, dict[Field, Any]]:
-    """What runs logged, by run uid; of what several tasks of a run logged under one name, the one that came last.
+class Owned(NamedTuple):
+    """An attempt, and the row that it belongs to."""
 
-    Args:
-        session: Where to read.
-        fields: What is asked for.
-        runs: Uids of the runs; None for all.
+    attempt_id: int
+    row: str
+    """Uid of the row."""
+    task_run_uid: str
+    is_own: bool
+    """Whether the row is this very task run, and not a run that it is nested in."""
+
+
+class NameCount(NamedTuple):
+    """How often something was logged."""
+
+    attempts: int
+    differs: bool
+    """Whether it has more than one value."""
+
+
+_SHOWN: Final[dict[str, Callable[[Any], Any]]] = {
+    "min": lambda row: _bound(row.min_value, only_ints=row.only_ints),
+    "max": lambda row: _bound(row.max_value, only_ints=row.only_ints),
+}
+
+
+def field_value(field: Field, row: Any) -> Any:
+    """The value of a field, from a row that begins with the columns of ``field_columns``."""
+    if field.kind != "metrics" or field.shown == "last":
+        return value_of(field.kind, row[: len(TABLES[field.kind].values)])
+    return _SHOWN[field.shown if field.shown != "best" else "min" if field.is_loss else "max"](row)
+
+
+def field_columns(kind: LoggedKind) -> tuple[Any, ...]:
+    """The columns that ``field_value`` needs."""
+    sums = (MetricSeries.min_value, MetricSeries.max_value, MetricSeries.only_ints) if kind == "metrics" else ()
+    return (*TABLES[kind].values, *sums)
+
+
+def logged_values(session: Session, fields: Iterable[Field], owned: Sequence[Owned]) -> dict[str, dict[Field, Any]]:
+    """What rows logged, by their uids; of what several attempts of a task run logged under one name, the latest's.
+
+    What a run's root task run did not log, but one other task run of it alone did, stands for the run as well.
     """
-    names: dict[LoggedKind, list[str]] = {}
-    for field in fields:
-        names.setdefault(field.kind, []).append(field.name)
-    found: dict[str, dict[Field, Any]] = {}
-    for kind, wanted in names.items():
+    owners = {each.attempt_id: each for each in owned}
+    found: dict[str, dict[Field, Any]] = {each.row: {} for each in owned}
+    others: dict[tuple[str, Field], dict[str, Any]] = {}
+    for kind, named in _by_kind(fields).items():
         table = TABLES[kind]
-        query = select_logged(kind, Run.uid, table.name, *table.values).join(Run, Run.id == Attempt.run_id)
-        if runs is not None:
-            query = query.where(Run.uid.in_(runs))
-        for run_uid, name, *value in session.execute(query.where(table.name.in_(wanted)).order_by(table.model.id)):
-            found.setdefault(run_uid, {})[Field(kind, name)] = value_of(kind, value)
+        query = select_logged(kind, *field_columns(kind), Attempt.id, table.name)
+        query = query.where(is_one_of(session, table.model.attempt_id, owners.keys()), table.name.in_(named))
+        for row in session.execute(query.order_by(*BY_ATTEMPT, table.model.id)):
+            owner = owners[row[-2]]
+            for field in named[row[-1]]:
+                if owner.is_own:
+                    found[owner.row][field] = field_value(field, row)
+                else:
+                    others.setdefault((owner.row, field), {})[owner.task_run_uid] = field_value(field, row)
+    nested = Counter(each.row for each in owned if not each.is_own)
+    for (uid, field), values in others.items():
+        if len(values) == 1 and field not in found[uid] and nested[uid] < MAX_NESTED - 1:
+            (found[uid][field],) = values.values()
     return found
 
 
-def logged_names(session: Session, runs: Sequence[str]) -> dict[Field, int]:
-    """What the runs logged: each name with the number of these runs that have it, the most common first."""
-    found: dict[Field, int] = {}
-    count = func.count(Attempt.run_id.distinct())
+def _by_kind(fields: Iterable[Field]) -> dict[LoggedKind, dict[str, list[Field]]]:
+    found: dict[LoggedKind, dict[str, list[Field]]] = {}
+    for field in dict.fromkeys(fields):
+        found.setdefault(field.kind, {}).setdefault(field.name, []).append(field)
+    return found
+
+
+def logged_names(session: Session, owned: Sequence[Owned]) -> dict[Field, NameCount]:
+    """What these attempts logged, the most common first."""
+    found: dict[Field, NameCount] = {}
+    ids = [each.attempt_id for each in owned]
     for kind in KINDS:
-        name = TABLES[kind].name
-        query = select_logged(kind, name, count).join(Run, Run.id == Attempt.run_id).where(Run.uid.in_(runs))
-        query = query.group_by(name).order_by(count.desc(), name).limit(_MAX_NAMES)
-        found |= {Field(kind, text): number for text, number in session.execute(query)}
+        table = TABLES[kind]
+        value = MetricSeries.last_value if kind == "metrics" else table.values[0]
+        count = func.count(table.model.attempt_id.distinct())
+        query = select_logged(kind, table.name, count, func.min(value) != func.max(value))
+        query = query.where(is_one_of(session, table.model.attempt_id, ids), table.name.not_in(OWN_TAGS))
+        query = query.group_by(table.name).order_by(count.desc(), table.name).limit(_MAX_NAMES)
+        found |= {
+            Field(kind, name): NameCount(number, bool(differs)) for name, number, differs in session.execute(query)
+        }
     return found

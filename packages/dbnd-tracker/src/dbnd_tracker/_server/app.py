@@ -18,7 +18,7 @@ from dbnd_tracker._access.callers import AccessMiddleware
 from dbnd_tracker._access.hosts import HostMiddleware
 from dbnd_tracker._access.places import Places
 from dbnd_tracker._access.tokens import Keyring, ThrottledError
-from dbnd_tracker._api import artifacts, auth, charts, details, health, pages, runs, tracking
+from dbnd_tracker._api import artifacts, auth, charts, details, finding, health, pages, runs, tracking
 from dbnd_tracker._api.openapi import REFUSALS, describe_calls
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
 from dbnd_tracker._middleware.answers import HeadMiddleware, LargeMiddleware, answer_other_method
@@ -65,6 +65,7 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
     app.exception_handlers |= dict.fromkeys(_STATUSES, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(ThrottledError, _answer_throttled)
+    app.add_exception_handler(404, finding.answer_missing)
     app.add_exception_handler(405, answer_other_method)
     for router in _ROUTERS:
         app.include_router(router)
@@ -94,7 +95,7 @@ _ARTIFACT_THREADS: Final = 4
 
 _ROUTERS: Final = (
     *(auth.router, tracking.router, runs.router, details.task_runs, details.datasets, original.router),
-    *(health.router, auth.forms, static_files, artifacts.router, charts.router, pages.router),
+    *(health.router, auth.forms, static_files, artifacts.router, charts.router, finding.router, pages.router),
 )
 
 _STATUSES: Final = {

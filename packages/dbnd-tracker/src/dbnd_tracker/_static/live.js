@@ -43,8 +43,8 @@ export function morph(old, fresh) {
   }
 }
 
-/** Fetch this page again and again while it says that it is live; `changed` is called after each change. */
-export function watch(main, status, changed) {
+/** Fetch this page again and again while it says that it is live; `before` gets it, and `changed` is called then. */
+export function watch(main, status, before, changed) {
   let tag = null;
   let failures = 0;
   const rest = () => Math.min(Number(main.dataset.live) * 2 ** failures, SLOWEST);
@@ -57,6 +57,7 @@ export function watch(main, status, changed) {
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     localize(fresh);
     tick(fresh);
+    before(fresh);
     for (const region of fresh.querySelectorAll("[data-region]")) {
       const old = document.getElementById(region.id);
       if (old) morph(old, region);

@@ -88,8 +88,20 @@ const change = document.getElementById("change");
 if (change) import("./change.js").then(({ listenToChanges }) => listenToChanges(change));
 const tabs = document.getElementById("tabs");
 if (tabs) import("./tabs.js").then(({ followTabs }) => followTabs(tabs));
-watch(main, document.getElementById("status"), () => {
+let table = null;
+if (document.getElementById("columns")) {
+  import("./table.js").then(({ keepUnfolded, startTable }) => {
+    const shown = () => {
+      selection.show();
+      localize(document);
+      tick(document);
+    };
+    table = { keepUnfolded, ...startTable(shown) };
+  });
+}
+watch(main, document.getElementById("status"), (fresh) => table?.keepUnfolded(fresh), () => {
   selection.show();
+  table?.refresh();
   startCharts();
   changes.dispatchEvent(new Event("change"));
 });

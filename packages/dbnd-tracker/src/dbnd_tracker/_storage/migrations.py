@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
+from dbnd_tracker._storage.links import linked_mlflow_run
 from dbnd_tracker._storage.models import Run
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
 
 VERSION_TABLE: Final = "alembic_version"
+_ROWS_AT_ONCE: Final = 1_000
 _ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
@@ -90,7 +92,33 @@ def record_deletions(op: Operations) -> None:
                 pass
 
 
-STEPS: Final = {"0002": narrow_points, "0003": add_access, "0004": record_deletions}
+def name_mlflow_runs(op: Operations) -> None:
+    """Attempts that know their MLflow run, and an index by which its name and its experiment are found."""
+    op.add_column("attempts", sa.Column("mlflow_run_id", sa.String(64)))
+    connection = op.get_bind()
+    linked = sa.table("attempts", sa.column("id"), sa.column("external_links", sa.JSON), sa.column("mlflow_run_id"))
+    after = 0
+    while rows := connection.execute(
+        sa.select(linked.c.id, linked.c.external_links)
+        .where(linked.c.id > after, linked.c.external_links.is_not(None))
+        .order_by(linked.c.id)
+        .limit(_ROWS_AT_ONCE)
+    ).all():
+        after = rows[-1].id
+        found = [{"row": row.id, "run": run} for row in rows if (run := linked_mlflow_run(row.external_links))]
+        if found:
+            change = sa.update(linked).where(linked.c.id == sa.bindparam("row"))
+            connection.execute(change.values(mlflow_run_id=sa.bindparam("run")), found)
+    op.create_index("ix_attempts_mlflow_run_id", "attempts", ["mlflow_run_id"])
+    op.create_index("ix_tags_name_attempt_id", "tags", ["name", "attempt_id"])
+
+
+STEPS: Final = {
+    "0002": narrow_points,
+    "0003": add_access,
+    "0004": record_deletions,
+    "0005": name_mlflow_runs,
+}
 """What leads to each revision of the schema from the one before it, oldest first; the first schema was 0001."""
 REVISIONS: Final = ("0001", *STEPS)
 

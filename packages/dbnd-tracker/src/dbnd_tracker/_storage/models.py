@@ -116,8 +116,7 @@ class Attempt(Numbered):
     __table_args__ = (NEW_IDS,)
 
     uid: Mapped[Uid] = mapped_column(unique=True)
-    task_run_uid: Mapped[Uid | None] = mapped_column(index=True)
-    """NULL until an event says it."""
+    task_run_uid: Mapped[Uid | None] = mapped_column(index=True)  # NULL until an event says it
     run_id: Mapped[Id | None] = mapped_column(index=True)
     """Of the run, once it is known: what filters by metric or param go by."""
     number: Mapped[int | None]
@@ -126,6 +125,7 @@ class Attempt(Numbered):
     end_time: Mapped[datetime | None]
     error: Mapped[Object | None]
     external_links: Mapped[Object | None]
+    mlflow_run_id: Mapped[Text64 | None] = mapped_column(index=True)
     log_body: Mapped[str | None] = mapped_column(deferred=True)
     log_path: Mapped[str | None]
 
@@ -157,7 +157,7 @@ class Tag(OfAttempt):
     """A tag of an attempt."""
 
     __tablename__ = "tags"
-    __table_args__ = (UniqueConstraint("attempt_id", "name"),)
+    __table_args__ = (UniqueConstraint("attempt_id", "name"), Index(None, "name", "attempt_id"))
 
     name: Mapped[Name]
     value: Mapped[str | None]

@@ -1,0 +1,76 @@
+"""The columns of the table that rows have logged: those asked for, kept or found to tell the rows apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from dbnd_tracker._queries.expressions import KINDS, Field
+from dbnd_tracker._queries.logged import NameCount
+
+KEPT: Final = "databand-columns"
+"""The cookie in which a browser keeps the columns that were chosen in it."""
+_DEFAULT_METRICS: Final = 3
+_DEFAULT_PARAMS: Final = 3
+# The address of each column's order names all columns.
+_MAX_COLUMNS: Final = 60
+_SYSTEM: Final = "system/"
+
+
+class Group(NamedTuple):
+    """Neighbouring columns of one kind."""
+
+    kind: str
+    size: int
+
+
+class Columns:
+    """The columns of one page.
+
+    Args:
+        asked: What the address names; None where it names none.
+        kept: What the browser keeps.
+        named: What conditions and order name: it is shown in any case.
+        names: What the rows of the page logged.
+    """
+
+    def __init__(
+        self, asked: Sequence[str] | None, kept: str, named: Iterable[Field], names: Mapping[Field, NameCount]
+    ) -> None:
+        mine = _parsed(unquote(kept).split("\n")) if asked is None else []
+        known = {(field.kind, field.name) for field in names}
+        self.are_kept = any((field.kind, field.name) in known for field in mine)
+        self.are_default = asked is None and not self.are_kept
+        chosen = _parsed(asked or ()) if not self.are_default else _telling(names)
+        if self.are_kept:
+            chosen = mine
+        there = {(field.kind, field.name) for field in chosen}
+        extra = [field for field in dict.fromkeys(named) if (field.kind, field.name) not in there]
+        self.shown = [*extra, *chosen][:_MAX_COLUMNS]
+        self._names = names
+
+    @property
+    def groups(self) -> list[Group]:
+        """Neighbouring columns of one kind, for the head that stands above theirs."""
+        return [Group(kind.capitalize(), len([*group])) for kind, group in groupby(field.kind for field in self.shown)]
+
+    @property
+    def offered(self) -> dict[str, list[Field]]:
+        """Further columns that can be chosen, by kind."""
+        there = {(field.kind, field.name) for field in self.shown}
+        fields = [field for field in self._names if (field.kind, field.name) not in there]
+        return {kind: sorted((f for f in fields if f.kind == kind), key=lambda f: f.name) for kind in KINDS}
+
+
+def _parsed(texts: Iterable[str]) -> list[Field]:
+    return [*dict.fromkeys(field for text in texts if (field := Field.parse(text)))][:_MAX_COLUMNS]
+
+
+def _telling(names: Mapping[Field, NameCount]) -> list[Field]:
+    """The columns of a table for which none were chosen: what differs between its rows, and losses first."""
+    ranked = sorted(names, key=lambda field: (not names[field].differs, not field.is_loss))
+    params = [field for field in ranked if field.kind == "params"]
+    metrics = [field for field in ranked if field.kind == "metrics" and not field.name.startswith(_SYSTEM)]
+    return params[:_DEFAULT_PARAMS] + metrics[:_DEFAULT_METRICS]

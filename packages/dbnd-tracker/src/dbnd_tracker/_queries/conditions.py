@@ -1,0 +1,326 @@
+"""Conditions as SQL, on the two sorts of rows: runs, which stand for their root task runs, and the task runs below."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_, select
+
+from dbnd_tracker._queries.expressions import (
+    ORDERINGS,
+    Attribute,
+    Both,
+    Comparison,
+    Either,
+    Expression,
+    Field,
+    Not,
+    as_number,
+    as_time,
+    operands,
+)
+from dbnd_tracker._queries.ids import is_one_of
+from dbnd_tracker._queries.logged import (
+    BY_ATTEMPT,
+    EXPERIMENT_TAG,
+    FIRST_ID_TAG,
+    NAME_TAG,
+    TABLES,
+    select_logged,
+    value_of,
+)
+from dbnd_tracker._storage.models import Attempt, MetricSeries, Run, Tag, TaskRun
+from dbnd_tracker._storage.states import LOST, lost
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+_BOUNDS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "<": operator.le,
+    "<=": operator.le,
+    ">": operator.ge,
+    ">=": operator.ge,
+}
+_LATEST: Final = (func.coalesce(Attempt.number, 0).desc(), Attempt.id.desc())
+_OF_TASK_RUN: Final = Attempt.task_run_uid == TaskRun.uid
+
+
+def _of_latest(column: Any) -> Any:
+    return select(column).where(_OF_TASK_RUN).order_by(*_LATEST).limit(1).correlate(TaskRun).scalar_subquery()
+
+
+START: Final = select(func.min(Attempt.start_time)).where(_OF_TASK_RUN).correlate(TaskRun).scalar_subquery()
+"""When a task run started."""
+_ROOT: Final = (
+    select(func.min(TaskRun.uid)).where(TaskRun.run_uid == Run.uid, TaskRun.is_root).correlate(Run).scalar_subquery()
+)
+_OF_RUN: Final[dict[str, Any]] = {
+    "uid": Run.uid,
+    "root_run_uid": Run.root_run_uid,
+    "job": Run.job_name,
+    "project": Run.project_name,
+    "user": Run.user,
+}
+COLUMNS: Final[dict[bool, dict[str, Any]]] = {
+    False: {
+        **_OF_RUN,
+        "task_run_uid": _ROOT,
+        "name": Run.name,
+        "state": Run.state,
+        "start_time": Run.start_time,
+        "end_time": Run.end_time,
+    },
+    True: {
+        **_OF_RUN,
+        "task_run_uid": TaskRun.uid,
+        "name": TaskRun.name,
+        "state": _of_latest(Attempt.state),
+        "start_time": START,
+        "end_time": _of_latest(Attempt.end_time),
+    },
+}
+"""The columns of what rows have: of runs, and (True) of the task runs nested in them."""
+_TAGS: Final = {"name": NAME_TAG, "experiment": EXPERIMENT_TAG}
+_OWN: Final = frozenset({"name", "mlflow_run_id", "task_run_uid"})
+_POSITIVE: Final = {"!=": "=", "not in": "in", "not like": "like", "not ilike": "ilike"}
+_HEX: Final = re.compile(r"[0-9a-f]{1,32}")
+_START_OF_ID: Final = re.compile(r"[0-9a-f]{4,32}")
+_DASHES: Final = (8, 12, 16, 20)
+
+
+def are_rows(expressions: Iterable[Expression | None]) -> bool:
+    """Whether conditions ask for single task runs: by what these logged, are called or are in MLflow."""
+    compared = [operand for each in expressions for operand in operands(each)]
+    return any(isinstance(operand, Field) or operand.name in _OWN for operand in compared)
+
+
+def dashed(digits: str) -> str:
+    """The beginning of a uid that has these hex digits."""
+    return "".join(f"-{digit}" if place in _DASHES else digit for place, digit in enumerate(digits))
+
+
+class _Found(NamedTuple):
+    """Ids of the rows that meet a comparison."""
+
+    runs: set[int]
+    """Whose root task runs do."""
+    nested: set[int]
+    """Of task runs that are no roots."""
+    all_runs: set[int]
+    """Of runs any task run of which does."""
+
+
+class Conditions:
+    """Conditions of one question as SQL; what is asked of both sorts of rows is read once.
+
+    Args:
+        session: Where to read.
+        nested: Whether the rows are the task runs below the roots: a query of them joins ``TaskRun`` and ``Run``.
+        whole: Whether a run meets what any of its task runs does, and not only its root.
+        known: What an object for the other sort of rows has read.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        nested: bool = False,
+        whole: bool = False,
+        known: dict[Any, _Found] | None = None,
+    ) -> None:
+        self._session = session
+        self._nested = nested
+        self._whole = whole
+        self._columns = COLUMNS[nested]
+        self._known = {} if known is None else known
+
+    def of_nested(self) -> Conditions:
+        """The same conditions on the task runs below the roots."""
+        return Conditions(self._session, nested=True, known=self._known)
+
+    def clause(self, expression: Expression) -> ColumnElement[bool]:
+        """A condition as SQL."""
+        if isinstance(expression, Not):
+            # A comparison with NULL is NULL, which is not its own opposite.
+            return not_(func.coalesce(self.clause(expression.part), false()))
+        if isinstance(expression, Both):
+            return and_(*map(self.clause, expression.parts))
+        if isinstance(expression, Either):
+            return or_(*map(self.clause, expression.parts))
+        if isinstance(expression.operand, Field):
+            return self._by_logged(expression, expression.operand)
+        return self._by_attribute(expression, expression.operand)
+
+    def search(self, words: Sequence[str], *, only_own: bool = False) -> list[ColumnElement[bool]]:
+        """That what rows are called has all ``words`` in it, or that an id of theirs begins with them.
+
+        What a task run below a root does not have, its run may; with ``only_own`` it has one of the words itself.
+        """
+        of_run = [
+            _contains(word, Run.name, Run.job_name, Run.project_name, Run.user, Run.description) for word in words
+        ]
+        uid, name = (TaskRun.uid, [TaskRun.name]) if self._nested else (Run.uid, [])
+        own = [
+            or_(
+                uid.startswith(word.lower(), autoescape=True),
+                *(_contains(word, column) for column in name),
+                self._has_mlflow_name(word),
+                *([] if self._nested else [self._is_of_experiment(word)]),
+                *([self._is_mlflow_run(f"{word.lower()}%")] if _START_OF_ID.fullmatch(word.lower()) else []),
+            )
+            for word in words
+        ]
+        found = [or_(mine, of) for mine, of in zip(own, of_run, strict=True)]
+        return [*found, or_(*own)] if only_own and self._nested and own else found
+
+    def _has_mlflow_name(self, word: str) -> ColumnElement[bool]:
+        query = select_logged("tags", Tag.value).where(Tag.name == NAME_TAG, _contains(word, Tag.value))
+        return self._are(self._find((NAME_TAG, word), query))
+
+    def _is_of_experiment(self, word: str) -> ColumnElement[bool]:
+        query = select_logged("tags", Tag.value).where(Tag.name == EXPERIMENT_TAG, _contains(word, Tag.value))
+        return self._have(self._find((EXPERIMENT_TAG, word), query).all_runs)
+
+    def _is_mlflow_run(self, pattern: str) -> ColumnElement[bool]:
+        """That the MLflow run has this id, or with % at its end one that begins so.
+
+        A run that began while its store was away has two: its own, from which its uid follows, and the store's.
+        """
+        text = pattern.removesuffix("%")
+        uid = dashed(text) if _HEX.fullmatch(text) else None
+        if text == pattern:
+            ids = [Attempt.mlflow_run_id == text]
+            uids = [Attempt.task_run_uid == uid] if uid and len(text) == 32 else []
+            tagged = Tag.value == text
+        else:
+            # Hex digits sort alike everywhere, and an index finds those between two of them.
+            ids = [Attempt.mlflow_run_id.between(text, f"{text}g") if uid else Attempt.mlflow_run_id.startswith(text)]
+            uids = [Attempt.task_run_uid.between(uid, f"{uid}g")] if uid else []
+            tagged = Tag.value.startswith(text, autoescape=True)
+        first = select(Tag.attempt_id).where(Tag.name == FIRST_ID_TAG, tagged)
+        is_it = or_(*ids, *uids, Attempt.id.in_(first))
+        query = select(Attempt.mlflow_run_id).select_from(Attempt).where(is_it, Attempt.mlflow_run_id.is_not(None))
+        return self._are(self._find((FIRST_ID_TAG, pattern), query))
+
+    def _by_attribute(self, condition: Comparison, attribute: Attribute) -> ColumnElement[bool]:
+        name, sign, values = attribute.name, condition.operator, condition.values
+        if name == "mlflow_run_id" and sign in {"=", "in"}:
+            return or_(*(self._is_mlflow_run(value.removesuffix("%")) for value in values))
+        if name == "mlflow_run_id" and sign == "like" and re.fullmatch(r"[^%_]+%", values[0]):
+            return self._is_mlflow_run(values[0])
+        if name == "mlflow_run_id":
+            query = select(Attempt.mlflow_run_id).select_from(Attempt).where(Attempt.mlflow_run_id.is_not(None))
+            return self._by_value(condition, query, lambda row: row[0])
+        column = "project" if name == "experiment" else name
+        if name not in _TAGS or "null" in sign:
+            return self._by_column(condition, column)
+        # What it is called in MLflow counts as well.
+        positive = Comparison(attribute, _POSITIVE.get(sign, sign), values)
+        query = select_logged("tags", Tag.value).where(Tag.name == _TAGS[name])
+        if positive.operator in {"=", "in"}:
+            query = query.where(Tag.value.in_(values))
+        found = self._find(positive, query, lambda row: positive.holds(row[0]))
+        ids = found.nested if self._nested else found.all_runs if name == "experiment" else found.runs
+        either = or_(self._by_column(positive, column), self._have(ids))
+        if positive.operator == sign:
+            return either
+        return and_(self._columns[column].is_not(None), not_(func.coalesce(either, false())))
+
+    def _by_column(self, condition: Comparison, name: str) -> ColumnElement[bool]:
+        session, sign, values = self._session, condition.operator, condition.values
+        column = self._columns[name]
+        if name == "state" and not self._nested:
+            if sign == "=":  # by its index
+                return lost(session) if values == (LOST,) else and_(Run.state == values[0], not_(lost(session)))
+            # The state is the one that is shown: a lost run is in no other.
+            column = case((lost(session), literal(LOST)), else_=Run.state)
+        if sign in ORDERINGS:
+            found: ColumnElement[bool] = ORDERINGS[sign](column, as_time(values[0]))
+        elif "null" in sign:
+            found = column.is_(None) if sign == "is null" else column.is_not(None)
+        elif sign in {"like", "not like"}:
+            pattern = _like(session, column, values[0])
+            found = not_(pattern) if sign.startswith("not") else pattern
+        elif sign in {"=", "!="}:
+            found = column == values[0] if sign == "=" else column != values[0]
+        elif sign in {"in", "not in"}:
+            found = column.in_(values) if sign == "in" else column.not_in(values)
+        else:  # compared here: for ilike, databases do not agree on upper and lower case beyond ASCII
+            query = select(TaskRun.id if self._nested else Run.id, column)
+            query = query.join(Run, Run.uid == TaskRun.run_uid) if self._nested else query
+            found = self._have({each for each, value in session.execute(query) if condition.holds(value)})
+        return found
+
+    def _by_logged(self, condition: Comparison, field: Field) -> ColumnElement[bool]:
+        """Compared here, because databases do not agree on which texts are numbers.
+
+        Of an argument of a task and a param that it has logged under the same name, the one that came last counts; of
+        several attempts the latest one.
+        """
+        table = TABLES[field.kind]
+        query = select_logged(field.kind, *table.values).where(table.name == field.name)
+        number = as_number(condition.values[0]) if condition.values else None
+        bound = None
+        if field.kind == "metrics" and number is not None and condition.operator in _BOUNDS:
+            # Numbers that are far off need not be read. What is no number stays, and the comparison decides.
+            is_near = _BOUNDS[condition.operator](MetricSeries.last_value, number)
+            bound = or_(MetricSeries.last_value.is_(None), is_near)
+        return self._by_value(condition, query, lambda row: value_of(field.kind, row), table.model.id, bound)
+
+    def _by_value(
+        self, condition: Comparison, query: Any, read: Callable[[Sequence[Any]], Any], *others: Any
+    ) -> ColumnElement[bool]:
+        """That a value of a row meets a condition; a row without one meets only ``is null``."""
+        if condition.operator == "is null":
+            return not_(self._are(self._find(condition, query, lambda _: True, *others)))
+        return self._are(self._find(condition, query, lambda row: condition.holds(read(row)), *others))
+
+    def _find(
+        self,
+        key: Any,
+        query: Any,
+        holds: Callable[[Sequence[Any]], bool] = lambda _: True,
+        order: Any = None,
+        bound: Any = None,
+    ) -> _Found:
+        """The rows of which what ``query`` reads last meets a condition; only what is in ``bound`` can do so."""
+        if key in self._known:
+            return self._known[key]
+        query = query.add_columns(Attempt.run_id, TaskRun.id, TaskRun.is_root).join(TaskRun, _OF_TASK_RUN)
+        query = query.where(Attempt.run_id.is_not(None)).order_by(*BY_ATTEMPT, *([] if order is None else [order]))
+        rows = self._session.execute(query if bound is None else query.where(bound)).all()
+        values = {(run, None if is_root else task): row for *row, run, task, is_root in rows}
+        met = {place for place, row in values.items() if holds(row)}
+        if bound is not None and met:  # what a later attempt logged instead was perhaps too far off to be read
+            later = query.where(Attempt.number > 1, is_one_of(self._session, Attempt.run_id, {run for run, _ in met}))
+            values |= {
+                (run, None if is_root else task): row for *row, run, task, is_root in self._session.execute(later)
+            }
+            met = {place for place in met if holds(values[place])}
+        runs = {run for run, task in met if task is None}
+        self._known[key] = _Found(runs, {task for _, task in met if task is not None}, {run for run, _ in met})
+        return self._known[key]
+
+    def _are(self, found: _Found) -> ColumnElement[bool]:
+        return self._have(found.nested if self._nested else found.all_runs if self._whole else found.runs)
+
+    def _have(self, ids: set[int]) -> ColumnElement[bool]:
+        """That a row has one of these ids."""
+        return is_one_of(self._session, TaskRun.id if self._nested else Run.id, ids)
+
+
+def _contains(word: str, *columns: Any) -> ColumnElement[bool]:
+    return or_(*(func.lower(column).contains(word.lower(), autoescape=True) for column in columns))
+
+
+def _like(session: Session, column: Any, pattern: str) -> ColumnElement[bool]:
+    """``column like pattern`` as ``is_like`` means it: no character is special but % and _, and case counts."""
+    if session.get_bind().dialect.name == "postgresql":
+        return column.like(pattern, escape="")  # type: ignore[no-any-return]
+    # SQLite's LIKE overlooks the case of ASCII letters.
+    special = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
+    found: ColumnElement[bool] = column.op("GLOB", is_comparison=True)("".join(special.get(c, c) for c in pattern))
+    return found

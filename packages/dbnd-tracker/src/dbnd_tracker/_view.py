@@ -1,0 +1,31 @@
+"""What the models of all that is read are made of."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+
+
+def iso(time: datetime) -> str:
+    """``time`` in UTC, in ISO 8601 with microseconds and offset."""
+    return time.astimezone(timezone.utc).isoformat(timespec="microseconds")
+
+
+Time = Annotated[datetime, PlainSerializer(iso, when_used="json-unless-none")]
+Number = int | float | str
+
+
+class View(BaseModel):
+    """Base of what is read."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+V = TypeVar("V", bound=View)
+
+
+def view_of(view: type[V], row: object, **others: Any) -> V:
+    """The view of a row: what the row has under the names of its fields, and ``others``."""
+    return view(**{name: getattr(row, name) for name in view.model_fields if name not in others}, **others)

@@ -1,0 +1,159 @@
+"""Runs and the task runs nested in them as rows: what is found, by what names, and with whose values."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from dbnd_tracker._queries.expressions import Field
+from dbnd_tracker._queries.grammar import parse_expression, parse_query
+from dbnd_tracker._queries.run_table import list_runs, nested_table, parse_order
+
+IDS = ("aa11" + "0" * 28, "ab22" + "0" * 28, "ab33" + "0" * 28)
+NAMES = ("gentle-fox-1", "trial", "trial")
+
+
+@pytest.fixture
+def sweep(tracker: Any, make_run: Any) -> Any:
+    """A run whose root is an MLflow run, with two MLflow runs nested in it, which have losses; and another run."""
+    run = make_run(name="mild_godel", job="sweep")
+    trials = [run.task("trial"), run.task("trial")]
+    tracker.call("init_run", run.init())
+    tracker.call("add_task_runs", run.add(*trials))
+    for task, run_id, name in zip((run.root, *trials), IDS, NAMES, strict=True):
+        url = f"http://mlflow/#/experiments/7/runs/{run_id}"
+        links = {"task_run_attempt_uid": task.attempt, "external_links_dict": {"mlflow": url}}
+        tracker.call("save_external_links", links)
+        tracker.call("log_metric", task.metric("mlflow.runName", "mlflow.tag", value_str=name))
+        tracker.call("log_metric", task.metric("dbnd.experiment", "mlflow.tag", value_str="wine"))
+    for number, task in enumerate(trials):
+        losses = [
+            task.metric("loss", value_float=value, step=step) for step, value in enumerate((5.0, 1.0, number + 2.0))
+        ]
+        tracker.call("log_metrics", task.metrics(*losses, task.metric("lr", "mlflow.param", value_str="0.1")))
+    tracker.call("log_metric", run.root.metric("best", value_float=0.9))
+    tracker.call("log_metric", trials[1].metric("dbnd.lifecycle_stage", "mlflow.tag", value_str="deleted"))
+    tracker.call("init_run", make_run(name="other", job="other").init())
+    tracker.sweep = run, trials
+    return tracker
+
+
+def rows(tracker: Any, query: str, sort: str = "-started", columns: tuple[str, ...] = ()) -> list[Any]:
+    asked, (order, descending) = parse_query(query), parse_order(sort)
+    conditions = [parse_expression(text) for text in asked.conditions]
+    fields = [field for text in columns if (field := Field.parse(text))]
+    with tracker.database.read() as session:
+        found = list_runs(session, *conditions, search=asked.words, order=order, descending=descending, columns=fields)
+    return found.data
+
+
+def test_a_row_is_tested_by_its_own_values_and_shows_them(sweep: Any) -> None:
+    run, trials = sweep.sweep
+    (row,) = rows(
+        sweep, "metrics.loss < 2.5", columns=("metrics.loss", "min:metrics.loss", "max:metrics.loss", "params.lr")
+    )
+    assert (row.uid, row.run_uid, row.name, row.nested_in) == (trials[0].uid, run.uid, "trial", ["mild_godel"])
+    assert row.values == {"metrics.loss": 2.0, "min:metrics.loss": 1.0, "max:metrics.loss": 5.0, "params.lr": "0.1"}
+    assert [found.uid for found in rows(sweep, "metrics.best > 0")] == [run.uid]
+    assert rows(sweep, "metrics.best > 0 and metrics.loss > 0") == []
+    assert [found.uid for found in rows(sweep, "mild metrics.loss > 0", "metrics.loss")] == [
+        task.uid for task in trials
+    ]
+
+
+def test_sorted_by_what_was_logged_rows_with_a_value_come_first_and_runs_without_one_last(sweep: Any) -> None:
+    _, trials = sweep.sweep
+    for sort, uids in (("metrics.loss", trials), ("-metrics.loss", trials[::-1]), ("best:metrics.loss", None)):
+        found = rows(sweep, "", sort)
+        # The sweep itself has no loss, and what is nested in it stands for it.
+        assert [row.nested_in for row in found] == [["mild_godel"], ["mild_godel"], []]
+        assert uids is None or [row.uid for row in found[:2]] == [task.uid for task in uids]
+
+
+def test_runs_are_found_by_mlflows_names_ids_and_experiments(sweep: Any, make_run: Any) -> None:
+    run, trials = sweep.sweep
+    uids = {task.uid for task in trials}
+    for query, expected in {
+        "name = 'gentle-fox-1'": {run.uid},
+        "gentle": {run.uid},
+        "wine": {run.uid},
+        "experiment = wine": {run.uid},
+        "experiment != wine": {"other"},
+        "name = trial": uids,
+        "trial": uids,
+        "aa11": {run.uid},
+        "AB2": set(),
+        "ab22": {trials[0].uid},
+        f"mlflow_run_id = {IDS[2]}": {trials[1].uid},
+        "mlflow_run_id like 'ab%'": uids,
+        "mlflow_run_id != 'x' and name ilike 'TRIAL'": uids,
+        "mlflow_run_id is null and name = 'other'": {"other"},
+    }.items():
+        assert {row.uid if row.run_uid == run.uid else row.name for row in rows(sweep, query)} == expected, query
+    # A run that began while MLflow's store was away is found by both of its ids.
+    first = "c" * 12 + "8" + "c" * 3 + "8" + "c" * 15
+    late = make_run(name="late", uid=str(uuid.UUID(first)))
+    late.root.uid = late.uid
+    sweep.call("init_run", late.init())
+    url = "http://mlflow/#/experiments/7/runs/" + "d" * 32
+    sweep.call(
+        "save_external_links", {"task_run_attempt_uid": late.root.attempt, "external_links_dict": {"mlflow": url}}
+    )
+    other = trials[0].metric("dbnd.first_run_id", "mlflow.tag", value_str="e" * 32)
+    sweep.call("log_metric", other)
+    for run_id, uid in ((first, late.uid), ("d" * 32, late.uid), ("d" * 9, late.uid), ("e" * 32, trials[0].uid)):
+        sign = "=" if len(run_id) == 32 else "like"
+        assert [row.uid for row in rows(sweep, f"mlflow_run_id {sign} '{run_id}{'%' if sign == 'like' else ''}'")] == [
+            uid
+        ]
+
+
+def test_a_run_shows_what_is_nested_in_it_and_what_mlflow_has_deleted(sweep: Any) -> None:
+    run, trials = sweep.sweep
+    (top,) = rows(sweep, "job = sweep")
+    assert (top.mlflow_run_name, top.mlflow_run_id, top.has_nested) == (NAMES[0], IDS[0], True)
+    assert [row.has_nested for row in rows(sweep, "job = other")] == [False]
+    with sweep.database.read() as session:
+        found = nested_table(session, run.uid, limit=10)
+        assert found is not None
+        assert {row.uid for row in found[1].rows} == {task.uid for task in trials}
+        assert {row.uid for row in found[1].rows if row.is_deleted_in_mlflow} == {trials[1].uid}
+        second = nested_table(session, run.uid, limit=1, offset=1)
+        assert second is not None
+        assert (len(second[1].rows), second[1].total, second[1].has_next) == (1, 2, False)
+        assert nested_table(session, "none", limit=1) is None
+
+
+def test_addresses_of_mlflow_runs_lead_to_their_pages(sweep: Any, server: Any) -> None:
+    run, trials = sweep.sweep
+    for start, place in ((IDS[0][:6], run.uid), (IDS[1], f"{run.uid}/{trials[0].uid}")):
+        answer = server.get(f"/app/mlflow/{start}", allow_redirects=False)
+        assert answer.status_code == 303
+        assert answer.headers["Location"].endswith(f"/sweep/{place}")
+    several = server.get("/app/mlflow/ab")
+    assert (several.status_code, several.text.count('<tr id="run-')) == (200, 2)
+    unknown = server.get("/app/mlflow/ffff")
+    assert unknown.status_code == 404
+    assert 'href="/"' in unknown.text
+    assert server.get("/app/values", params={"name": "params.lr"}).json() == ["0.1"]
+    assert server.get("/app/values", params={"name": "experiment", "start": "W"}).json() == ["wine"]
+    assert server.get("/app/values", params={"name": "metrics.loss"}).json() == []
+    compared = server.get("/api/v1/runs/compare", params={"run_uid": [task.uid for task in trials]}).json()
+    losses = next(row["values"] for row in compared["data"] if row["name"] == "loss")
+    assert losses == {trials[0].uid: 2.0, trials[1].uid: 3.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "conditions"),
+    [
+        ("", [], []),
+        ('wine "two words"', ["wine", "two words"], []),
+        ("wine metrics.loss < 0.5 and params.lr = 0.1", ["wine"], ["metrics.loss < 0.5 and params.lr = 0.1"]),
+        ("metrics.loss<1 wine not (params.`a b` = x)", ["wine"], ["metrics.loss<1", "not (params.`a b` = x)"]),
+        ("made in china and more", ["made", "in", "china", "and", "more"], []),
+    ],
+)
+def test_one_line_holds_words_and_conditions(text: str, words: list[str], conditions: list[str]) -> None:
+    assert parse_query(text) == (words, conditions)
