@@ -93,8 +93,9 @@ class Watch:
 
     def _kept_back(self, url: str, reason: str | None) -> None:
         """The policy of a page has kept this request from being made; the console says so, too."""
-        if reason == "csp":
-            self.found.remove(f"request: {url}")
+        asked = f"request: {url}"
+        if reason == "csp" and asked in self.found:  # without JavaScript, our own modules are kept back, too
+            self.found.remove(asked)
 
     def _asked(self, url: str) -> None:
         if not url.startswith(f"{self.url}/"):

@@ -132,7 +132,7 @@ def test_axis_scale_smoothing_and_zoom_stand_in_the_address(site: Site, visit: A
 def test_charts_stand_in_sections_and_move_together(site: Site, visit: Any) -> None:
     page = visit(site.url, site.task_path("pipeline", "train"))
     sections = page.locator("details.chart-section")
-    assert sections.locator("summary").all_inner_texts() == ["Metrics 3", "late/ 1", "System metrics 1"]
+    assert sections.locator("> summary").all_inner_texts() == ["Metrics 3", "late/ 1", "System metrics 1"]
     assert [section.get_attribute("open") is not None for section in sections.all()] == [True, True, False]
     loss, late, wide = (figure(page, title) for title in ("loss", "late/score", "wide"))
     assert [each.locator(".last").inner_text() for each in (loss, late, wide)] == ["0.02", "7", "1e-7"]

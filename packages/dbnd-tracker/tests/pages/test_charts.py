@@ -16,8 +16,8 @@ from dbnd_tracker._pages import charts
 
 def _charts(page: str) -> dict[str, list[dict[str, Any]]]:
     """Titles and series."""
-    found = re.findall(r'data-series="([^"]*)" data-title="([^"]*)"', page)
-    return {html.unescape(title): json.loads(html.unescape(series)) for series, title in found}
+    found = re.findall("""data-series='([^']*)' data-title="([^"]*)\"""", page)
+    return {html.unescape(title): json.loads(series) for series, title in found}
 
 
 def _tiles(page: str) -> dict[str, str]:
