@@ -231,3 +231,12 @@ def test_an_outer_run_is_remembered_however_many_are_nested_in_it(proxy, monkeyp
         assert mlflow.get_run(outer.info.run_id).data.metrics == {"done": 29}
     proxy.listen()
     settle()
+
+
+def test_experiments_are_read_with_the_tags_that_were_set_before(server):
+    for number in range(20):
+        mlflow.set_experiment_tag("n", str(number))
+        assert mlflow.get_experiment("0").tags["n"] == str(number)
+        mlflow.set_experiment_tag("m", str(number))
+        (found,) = mlflow.search_experiments(filter_string=f"tags.m = '{number}'")
+        assert found.experiment_id == "0"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import ErrorCode
 from mlflow.protos.service_pb2 import LogMetric
-from mlflow.utils.validation import _validate_metric
+from mlflow.utils.validation import _validate_metric, _validate_tag, _validate_tag_name
 
+from .._mlflow import is_any_of
 from .calls import code_of, is_remote
 
 
@@ -18,10 +19,14 @@ class Checks:
 
     Args:
         inner: MLflow's own store.
+
+    Attributes:
+        is_file: Whether it keeps runs in files, which has rules of its own.
     """
 
     def __init__(self, inner: Any) -> None:
         self._is_remote = is_remote(inner)
+        self.is_file: Final = is_any_of(inner, {"FileStore"})
 
     def error(self, code: str, text: str) -> MlflowException:
         """An error as the store would raise it."""
@@ -50,6 +55,19 @@ class Checks:
         if self._is_remote and not isinstance(metric.value, float):
             LogMetric(value=metric.value)
         self.checked(_validate_metric, metric.key, metric.value, metric.timestamp, metric.step, needs="key")
+
+    def tag(self, tag: Any) -> Any:
+        """The tag as the store keeps it; only a file store keeps any length."""
+        if self.is_file:
+            self.checked(_validate_tag_name, tag.key)
+            return tag
+        return self.checked(_validate_tag, tag.key, tag.value, needs="key") or tag
+
+    def active(self, run_id: str, *, is_deleted: bool) -> None:
+        """Raise what MLflow raises for a write to a deleted run."""
+        if is_deleted:
+            stage = "'active' lifecycle_stage." if self.is_file else "the 'active' state. Current state is deleted."
+            raise self.error("INVALID_PARAMETER_VALUE", f"The run {run_id} must be in {stage}")
 
     def param(self, run_id: str, known: str | None, param: Any, *, is_batch: bool) -> None:
         """Raise what MLflow raises for a param that is ``known`` with another value."""

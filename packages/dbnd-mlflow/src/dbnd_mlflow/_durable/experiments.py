@@ -34,6 +34,9 @@ class Experiments:
         outbox: Where those are kept that are to be made.
         ids: The store's ids of those that were made later.
         reach: Tells whether the store is asked at the moment.
+
+    Attributes:
+        has_waiting_tags: Whether a tag of an experiment may wait.
     """
 
     def __init__(self, inner: Any, outbox: Outbox, ids: Ids, reach: Reach) -> None:
@@ -42,6 +45,7 @@ class Experiments:
         self._ids = ids
         self._reach = reach
         self._path = ids.folder / f"experiments-{hashlib.sha256(outbox.name.encode()).hexdigest()[:16]}.json"
+        self.has_waiting_tags = False
         self._known: dict[str, str] | None = None  # names by id
         self._made: dict[str, Any] = {}
 
@@ -53,9 +57,15 @@ class Experiments:
         """The experiment with a name; None where there is none, or it cannot be known."""
         return self._ask("get_experiment_by_name", name, lambda: self._named(name))
 
+    def deliver_tags(self) -> None:
+        """Deliver what waits, before experiments are read, if a tag of one is among it; within bounds."""
+        if self.has_waiting_tags and self._reach.has_delivered():
+            self.has_waiting_tags = False
+
     def _ask(self, method: str, key: str, otherwise: Callable[[], Any]) -> Any:
         real = self._ids.translated(key) if method == "get_experiment" else key
         if not is_own(real) and not self._reach.is_away:
+            self.deliver_tags()
             try:
                 with self._reach.asking():
                     found = getattr(self._inner, method)(real)

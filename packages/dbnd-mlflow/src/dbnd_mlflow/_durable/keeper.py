@@ -78,7 +78,7 @@ class Keeper:
         self._log(run_id, "log_param", (param,), params=(param,))
 
     def set_tag(self, run_id: str, tag: Any) -> None:
-        tag = self._checks.checked(validation._validate_tag, tag.key, tag.value, needs="key") or tag
+        tag = self._checks.tag(tag)
         self._log(run_id, "set_tag", (tag,), tags=(tag,))
 
     def log_batch(self, run_id: str, metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]) -> None:
@@ -88,6 +88,11 @@ class Keeper:
         given = self._checks.checked(validation._validate_batch_log_data, *given) or given
         self._checks.checked(validation._validate_batch_log_limits, *given)
         self._checks.checked(validation._validate_param_keys_unique, given[1])
+        known = self._view(run_id).params
+        if self._checks.is_file and any(known.get(p.key) not in {None, str(p.value)} for p in given[1]):
+            # A file store refuses a param, and keeps those before it.
+            self._reach.has_delivered()
+            self._inner.log_batch(self._real(run_id), *given)
         self._log(run_id, "log_batch", given, *given)
 
     def _log(
@@ -146,8 +151,9 @@ class Keeper:
     def set_experiment_tag(self, experiment_id: str, tag: Any) -> None:
         self._checks.checked(validation._validate_experiment_tag, tag.key, tag.value, needs="key")
         body = {"experiment_id": str(experiment_id), "key": tag.key, "value": tag.value}
-        tag = ExperimentTag(tag.key, tag.value)
-        self._write(None, str(experiment_id), "set_experiment_tag", (tag,), None, lambda: body)
+        args = (ExperimentTag(tag.key, tag.value),)
+        self._experiments.has_waiting_tags = True
+        self._write(None, str(experiment_id), "set_experiment_tag", args, None, lambda: body)
 
     # What a write comes to.
 
@@ -161,9 +167,7 @@ class Keeper:
         body: Callable[[], Any],
     ) -> Any:
         """Make a call now, or keep it; returns the store's answer, and None for one that was kept."""
-        if view is not None and view.is_deleted:
-            text = f"The run {own_id} must be in the 'active' state. Current state is deleted."
-            raise self._checks.error("INVALID_PARAMETER_VALUE", text)
+        self._checks.active(own_id, is_deleted=view is not None and view.is_deleted)
         if self._is_direct and not self._outbox.unsent and not self._reach.is_away and (real := self._ids.find(own_id)):
             try:
                 with self._reach.asking():
@@ -240,10 +244,8 @@ class Keeper:
     def _create_later(
         self, own: str, experiment_id: str, user: str, start: int, tags: Sequence[Any], name: str | None
     ) -> Any:
-        given = {
-            tag.key: tag.value
-            for tag in (self._checks.checked(validation._validate_tag, t.key, t.value) or t for t in tags)
-        }
+        checked = (self._checks.checked(validation._validate_tag, t.key, t.value) or t for t in tags)
+        given = {tag.key: tag.value for tag in checked}
         if name and given.get(MLFLOW_RUN_NAME, name) != name:
             text = (
                 "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
@@ -329,6 +331,8 @@ class Keeper:
         """Make any other call, after delivery of what it may have to see."""
         if sees_runs(name) or name in STAGES_OF_ALL:
             self._reach.has_delivered()
+        elif "experiment" in name:
+            self._experiments.deliver_tags()
         if name in STAGES:
             self._views.forget(*args, **kwargs)
         elif name in STAGES_OF_ALL:

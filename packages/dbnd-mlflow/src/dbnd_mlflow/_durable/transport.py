@@ -165,6 +165,10 @@ class MlflowTransport:
                 store.log_batch(run_id, [], params, [])
         for run_id, found in by_run.items():
             tags = {tag.key: RunTag(tag.key, self._creation.translated(store, tag.value)) for tag in found[events.TAG]}
+            if is_any_of(store, {"FileStore"}):  # whose batches shorten tags, and single calls do not
+                for tag in tags.values():
+                    store.set_tag(run_id, tag)
+                tags.clear()
             for part in _parts(list(tags.values()), _MAX_TEXTS):
                 store.log_batch(run_id, [], [], part)
             metrics = self._without_taken(store, run_id, found["metrics"])
