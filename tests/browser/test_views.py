@@ -159,7 +159,7 @@ def test_tables_and_facts_are_complete_without_javascript(site: Site, visit: Any
     page = visit(site.url, java_script_enabled=False)
     total = site.query("SELECT count(*) FROM runs")[0][0]
     assert page.locator("tbody tr").count() == total
-    page.locator("summary", has_text="State").click()
+    page.locator("summary", has_text="Filters").click()
     page.locator(".menu[open]").get_by_label("failed", exact=True).check()
     page.locator(".menu[open]").get_by_role("button", name="Apply").click()
     assert page.locator("tbody tr").count() == 1

@@ -29,6 +29,7 @@ from dbnd_tracker._exports import FORMS
 from dbnd_tracker._ingest import CALLS
 from dbnd_tracker._middleware.answers import POINTS_HEADER
 from dbnd_tracker._queries.details import run_detail
+from dbnd_tracker._queries.grammar import condition
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._server.app import create_app
 from dbnd_tracker._storage.encoding import MAX_DEPTH
@@ -283,7 +284,8 @@ def _read(tracker: Any, client: Client) -> None:
         json.loads(answer.content, parse_constant=_strict)
     reader = DatabaseReader(tracker.database, "test")
     for run in details:
-        run_text(run, None)
+        (row,) = reader.runs(condition("uid", "=", run.run_uid), 1).data
+        run_text(row, run, None)
         json.dumps(run.model_dump(mode="json"), allow_nan=False)
     for parts in FORMS.values():
         assert sum(count for _, count in parts(reader, details)) >= 0
@@ -395,7 +397,8 @@ def test_the_ends_of_the_calendar_are_read_in_any_zone(
     tracker.call("init_run", run.init(start_time=time, end_time=time))
     found = tracker.run(run)
     assert found.start_time.isoformat() == time
-    assert run_text(found, None)
+    (row,) = DatabaseReader(tracker.database, "test").runs("", 1).data
+    assert run_text(row, found, None)
     client = Client(create_app(tracker.database))
     assert client.ask("GET", "/").status_code == client.ask("GET", f"/app/jobs/x/{run.uid}").status_code == 200
     client.close()
