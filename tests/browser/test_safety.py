@@ -107,6 +107,8 @@ def test_probes_in_every_text_stay_text(hostile: Site, visit: Any) -> None:
         *(f"/app/jobs/{evil}/{run}/{uid}" for (uid,) in tasks),
         f"{task}?plot={evil}&with={other}",
         f"/app/compare?run={run}&run={other}&show=all&x={evil}&y={evil}",
+        f"/app/compare?run={run}&run={other}&rows=runs&where={evil}&through=params.{evil}&without={evil}",
+        f"/app/compare?run={run}&run={other}&where=metrics.`{evil}`+%3E+0&where=tags.evil+in+('{evil}')",
         f"/app/compare?run={evil}",
     ]
     for path in paths:

@@ -80,13 +80,13 @@ def test_a_comparison_shows_what_differs_and_draws_it(site: Site, visit: Any) ->
     page = visit(site.url, "/app/compare?" + "&".join(f"run={uid}" for uid, _ in runs))
     table = page.locator("table.comparison")
     row = table.get_by_role("row", name=re.compile("^rate"))
-    assert row.locator("td").all_inner_texts() == ["0.1", "0.2", "0.3"]
+    assert row.locator("td").all_inner_texts() == ["0.3", "0.2", "0.1"], "the best by the target comes first"
     assert table.get_by_role("rowheader", name="layers", exact=True).count() == 0
     scores = table.get_by_role("row", name=re.compile("^score")).locator("td").all_inner_texts()
-    assert [float(text) for text in scores] == [pytest.approx(19 * rate) for rate in (0.1, 0.2, 0.3)]
+    assert [float(text) for text in scores] == [pytest.approx(19 * rate) for rate in (0.3, 0.2, 0.1)]
     assert page.locator("#scatter .dot").count() == 3
     places = [float(dot.get_attribute("cy")) for dot in page.locator("#scatter .dot").all()]
-    assert places == sorted(places, reverse=True)
+    assert places == sorted(places, reverse=True), "the best is drawn last, above the others"
     assert page.locator("#parallel .path").count() == 3
     chart = page.locator("figure.chart[data-title=score]")
     expect(chart.locator(".keys li")).to_have_text([name for _, name in runs])
@@ -95,8 +95,56 @@ def test_a_comparison_shows_what_differs_and_draws_it(site: Site, visit: Any) ->
     page.get_by_role("link", name="Show all").click()
     page.wait_for_url(re.compile("show=all"))
     expect(table.get_by_role("rowheader", name="layers", exact=True)).to_have_count(1)
-    page.get_by_role("link", name=f"Leave out {runs[0][1]}").click()
+    page.get_by_role("button", name=f"Leave out {runs[0][1]}").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Comparison of 2 runs")
+    expect(chart.locator(".note")).to_contain_text("40 points")
+
+
+def test_runs_are_chosen_on_an_axis_by_a_condition_and_by_keys(site: Site, visit: Any) -> None:
+    runs = site.query("SELECT uid, name FROM runs WHERE job_name = 'sweep' ORDER BY start_time")
+    page = visit(site.url, "/app/compare?smooth=0.5&" + "&".join(f"run={uid}" for uid, _ in runs))
+    chart = page.locator("figure.chart[data-title=score]")
+    chart.scroll_into_view_if_needed()
+    expect(chart.locator(".keys li")).to_have_count(3)
+    page.locator("#parallel").scroll_into_view_if_needed()
+    box = page.locator('.brushed[data-field="params.rate"] .grip').bounding_box()
+    x, bottom, middle = box["x"] + box["width"] / 2, box["y"] + box["height"] - 2, box["y"] + box["height"] * 0.4
+    page.mouse.move(x, bottom)
+    page.mouse.down()
+    page.mouse.move(x, middle, steps=4)
+    expect(page.locator("#parallel .faded")).to_have_count(1)  # while it is being dragged
+    page.mouse.up()
+    page.wait_for_url(re.compile("smooth=0.5.*where=params.rate"))
+    expect(page.locator("#parallel .note")).to_have_text("2 of 3 runs chosen")
+    expect(page.locator("#parallel .faded, #scatter .faded")).to_have_count(2)
+    table = page.locator("table.comparison")
+    expect(table.get_by_role("row", name=re.compile("^rate")).locator("td")).to_have_text(["0.2", "0.1"])
+    expect(chart.locator(".keys li")).to_have_text([name for _, name in runs[:2]])
+
+    page.mouse.click(x, middle)
+    expect(page.locator(".faded")).to_have_count(0)
+    assert "where" not in page.url
+    condition = page.get_by_label("A condition that chooses runs")
+    condition.fill("params.rate >")
+    condition.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("params.rate >")
+    condition.fill("params.rate > 0.25")
+    condition.press("Enter")
+    expect(page.locator("#parallel .note")).to_have_text("1 of 3 runs chosen")
+    page.reload()
+    expect(page.locator("#parallel .faded")).to_have_count(2)
+    page.get_by_label("params.rate > 0.25").uncheck()
+    expect(page.locator(".faded")).to_have_count(0)
+
+    page.locator("#parallel a").last.focus()
+    expect(page.locator("#readout")).to_have_text(re.compile(f"^{re.escape(runs[2][1])}: rate = 0.3, .*score = 5.7"))
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#readout")).to_contain_text(f"{runs[1][1]}: ")
+    assert page.locator("th.on").inner_text().startswith(runs[1][1])
+    page.get_by_role("link", name="Runs as rows").click()
+    page.wait_for_url(re.compile("rows=runs"))
+    expect(table.locator("tbody tr")).to_have_count(3)
+    assert table.locator("td.best").count() == 1
 
 
 @pytest.fixture(scope="session")
@@ -111,11 +159,12 @@ def paths(site: Site) -> dict[str, str]:
         "task": site.task_path("pipeline", "train"),
         "one chart": f"{site.task_path('pipeline', 'train')}?plot=loss&plot=odd&smooth=0.5",
         "comparison": f"/app/compare?{compared}&show=all",
+        "runs as rows": f"/app/compare?{compared}&rows=runs&where=params.rate+%3C+0.25",
         "missing": "/app/jobs/x/none",
     }
 
 
-VIEWS = ("runs", "job", "run", "failed run", "task", "one chart", "comparison", "missing")
+VIEWS = ("runs", "job", "run", "failed run", "task", "one chart", "comparison", "runs as rows", "missing")
 
 
 LOOKS = [(360, "light"), (1280, "dark"), (360, "dark"), (1280, "light")]

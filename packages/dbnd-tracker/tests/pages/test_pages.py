@@ -313,23 +313,3 @@ def test_each_mlflow_run_of_a_run_is_linked(tracker: Any, server: Any) -> None:
 )
 def test_type_names(text: str, name: str) -> None:
     assert type_name(text) == name
-
-
-def test_the_comparison_shows_what_differs_and_all_if_asked(tracker: Any, server: Any) -> None:
-    uids = []
-    for lr in ("0.1", "0.2"):
-        run, task = tracker.started(name=f"with {lr}")
-        uids.append(run.uid)
-        tracker.call("log_metric", task.metric("rate", "mlflow.param", value_str=lr))
-        tracker.call("log_metric", task.metric("same", "mlflow.param", value_str="x"))
-        tracker.call("log_metrics", task.floats("loss", int(float(lr) * 20)))
-    path = f"/app/compare?run={uids[1]}&run={uids[0]}"
-    some, everything = server.get(path).text, server.get(f"{path}&show=all").text
-
-    assert re.search(r'<th scope="row">rate</th>\s*<td>0.2</td><td>0.1</td>', some)
-    assert '<th scope="row">same</th>' not in some
-    assert re.search(r'<th scope="row">same</th>\s*<td>x</td><td>x</td>', everything)
-    assert re.search(r'<th scope="row">loss</th>\s*<td>3</td><td>1</td>', some)
-    assert some.count('class="dot"') == 2
-    assert some.count('class="path"') == 2
-    assert "loss over rate" in some

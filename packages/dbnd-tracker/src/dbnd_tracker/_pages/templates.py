@@ -169,7 +169,7 @@ def number_element(value: object) -> Markup:
     return Markup('<span title="{}">{}</span>').format(value, text)
 
 
-def value_cell(value: object) -> Markup:
+def value_cell(value: object, *, is_best: bool = False) -> Markup:
     """A cell of a table with a logged value: numbers are right-aligned, and what is cut is whole in its title."""
     number = as_number(value)
     if number is None:
@@ -182,7 +182,8 @@ def value_cell(value: object) -> Markup:
     else:
         text, whole = number_text(value), str(value)
     title = "" if text == whole or (isinstance(value, float) and float(text) == value) else f' title="{escape(whole)}"'
-    return Markup(f'<td class="value number"{title}>{escape(text)}</td>')  # noqa: S704  escaped
+    look = " best" if is_best else ""
+    return Markup(f'<td class="value number{look}"{title}>{escape(text)}</td>')  # noqa: S704  escaped
 
 
 def static_url(name: str) -> str:

@@ -43,6 +43,21 @@ export function morph(old, fresh) {
   }
 }
 
+/** Show what `fresh`, this page as it is now, has in its regions; `before` gets it. */
+export function takeOver(fresh, before = () => {}) {
+  localize(fresh);
+  tick(fresh);
+  before(fresh);
+  for (const region of fresh.querySelectorAll("[data-region]")) {
+    const old = document.getElementById(region.id);
+    if (old) morph(old, region);
+  }
+  const main = document.getElementById("main");
+  const live = fresh.getElementById("main")?.dataset.live;
+  if (live) main.dataset.live = live;
+  else delete main.dataset.live;
+}
+
 /** Fetch this page again and again while it says that it is live; `before` gets it, and `changed` is called then. */
 export function watch(main, status, before, changed) {
   let tag = null;
@@ -55,16 +70,7 @@ export function watch(main, status, before, changed) {
     if (!answer.ok) throw new Error(`The tracker answers ${answer.status}.`);
     tag = answer.headers.get("ETag");
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    localize(fresh);
-    tick(fresh);
-    before(fresh);
-    for (const region of fresh.querySelectorAll("[data-region]")) {
-      const old = document.getElementById(region.id);
-      if (old) morph(old, region);
-    }
-    const live = fresh.getElementById("main")?.dataset.live;
-    if (live) main.dataset.live = live;
-    else delete main.dataset.live;
+    takeOver(fresh, before);
     changed();
   }
 

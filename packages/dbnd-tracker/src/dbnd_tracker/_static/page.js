@@ -99,9 +99,12 @@ if (document.getElementById("columns")) {
     table = { keepUnfolded, ...startTable(shown) };
   });
 }
-watch(main, document.getElementById("status"), (fresh) => table?.keepUnfolded(fresh), () => {
+function changed() {
   selection.show();
   table?.refresh();
   startCharts();
   changes.dispatchEvent(new Event("change"));
-});
+}
+
+if (document.getElementById("plots")) import("./compare.js").then(({ startComparing }) => startComparing(changed));
+watch(main, document.getElementById("status"), (fresh) => table?.keepUnfolded(fresh), changed);
