@@ -163,6 +163,7 @@ def test_a_run_is_changed_and_deleted_by_those_who_may(tmp_path: Path, site: Sit
             page.get_by_role("button", name="Delete the run").click()
             page.locator("#delete").get_by_role("button", name=answer, exact=True).click()
         page.wait_for_url(f"{url}/")
+        page.wait_for_load_state("networkidle")
         assert found.query("SELECT count(*) FROM runs") == [(0,)]
 
 

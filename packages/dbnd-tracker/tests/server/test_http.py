@@ -106,7 +106,7 @@ def test_methods_beside_those_of_the_routes(server: Any, make_run: Any) -> None:
     allowed = {
         "/": "GET, HEAD, OPTIONS",
         "/api/v1/tracking/init_run": "OPTIONS, POST",
-        one: "DELETE, GET, HEAD, OPTIONS",
+        one: "DELETE, GET, HEAD, OPTIONS, PATCH",
     }
     for path, methods in allowed.items():
         answer = server.session.options(f"{server.url}{path}", timeout=30)

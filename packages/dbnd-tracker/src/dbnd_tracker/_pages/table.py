@@ -152,7 +152,7 @@ class TablePage:
     @property
     def unfolds(self) -> bool:
         """Whether any of its rows unfolds."""
-        return not self.is_flat and any(row.has_nested for row in self.table.rows)
+        return not self.is_flat and (self.row is not None or any(row.has_nested for row in self.table.rows))
 
     @property
     def address(self) -> str:
