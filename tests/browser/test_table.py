@@ -101,6 +101,7 @@ def test_nested_runs_unfold_are_selected_compared_and_found(site: Any, visit: An
     ]
     assert below
     page = visit(site.url, "/app/jobs/pipeline")
+    page.wait_for_load_state("networkidle")  # until then there is no script that takes the arrows
     unfold = page.get_by_role("link", name=f"What is nested in {name}")
     page.keyboard.press("j")
     page.keyboard.press("ArrowRight")

@@ -255,6 +255,7 @@ def _become(request: Mapping[str, Any]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    tempfile.tempdir = None  # what the parent has found in its own environment
     for stream, opened in enumerate(request["streams"]):
         os.dup2(opened, stream)
         os.close(opened)
