@@ -118,14 +118,10 @@ def _pages(browser: Browser, url: str, env: dict[str, str]) -> None:
     examples = [run for run in runs if run["job_name"] == "task_with_mflow"]
     nested = next(run for run in runs if run["job_name"] == "train_wine_classifier")
     compared = "&".join(f"run={run['run_uid']}" for run in examples)
-    done = subprocess.run(
-        _command("runs", "show", examples[0]["run_uid"], "--json"), env=env, capture_output=True, text=True, check=True
-    )
-    task_run = json.loads(done.stdout)["task_runs"][0]
     addresses = {
         "runs": "/",
-        "run": f"/app/jobs/{nested['job_name']}/{nested['run_uid']}",
-        "task": f"/app/jobs/{examples[0]['job_name']}/{examples[0]['run_uid']}/{task_run['task_run_uid']}",
+        "run": f"/app/jobs/{examples[0]['job_name']}/{examples[0]['run_uid']}",
+        "tasks": f"/app/jobs/{nested['job_name']}/{nested['run_uid']}",
         "compare": f"/app/compare?{compared}",
     }
     page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
