@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from dbnd_tracker._access.places import Places, mlflow_server
-from dbnd_tracker._pages import content, mlflow_files
-from dbnd_tracker._pages.markdown import markdown_html
+from dbnd_tracker._content import mlflow_files, opened
+from dbnd_tracker._content.markdown import markdown_html
 from dbnd_tracker._settings import TrackerSettings
 
 SCRIPT = "<script>parent.hacked = 1</script>"
@@ -219,7 +219,7 @@ def test_pipes_devices_and_what_grows_keep_nobody_waiting(log: Any, server: Any,
 def test_a_huge_file_is_not_read(log: Any, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("huge.txt", "huge.png", "huge.parquet", "huge.bin"):
         with (tmp_path / name).open("wb") as file:
-            file.truncate(content.MOST_BYTES + 1)  # a hole, which takes no space
+            file.truncate(opened.MOST_BYTES + 1)  # a hole, which takes no space
         page = log(name, tmp_path / name)
         assert "larger than 1 GiB" in _problem(server.get(page))
         assert server.get(_file(page)).status_code == 413
@@ -436,7 +436,7 @@ def test_an_mlflow_server_is_read_no_further_than_is_handed_on(
     link = f"{store}/#/"
     page = log("endless.txt", "mlflow-artifacts:/endless.txt", link)
     assert "This is its beginning" in server.get(page).text
-    monkeypatch.setattr(content, "MOST_BYTES", 1 << 22)
+    monkeypatch.setattr(opened, "MOST_BYTES", 1 << 22)
     with pytest.raises(Exception, match=r"[Ii]ncomplete|ended prematurely|broken"):
         len(server.get(_file(page)).content)
     with pytest.raises(Exception, match=r"[Ii]ncomplete|ended prematurely|broken"):

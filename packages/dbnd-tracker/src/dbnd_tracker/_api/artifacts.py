@@ -15,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 from dbnd_tracker._access.places import Places
 from dbnd_tracker._api.pages import HEADERS, message, render
 from dbnd_tracker._api.state import TheDatabase
+from dbnd_tracker._content.opened import MOST_BYTES, ArtifactError, Content, Folder
 from dbnd_tracker._pages.artifacts import IMAGES, PAGES, ArtifactPage, kind_of, open_artifact
-from dbnd_tracker._pages.content import MOST_BYTES, ArtifactError, Content, Folder
 from dbnd_tracker._queries.artifacts import FoundArtifact, find_artifact
 
 _POLICY: Final = (

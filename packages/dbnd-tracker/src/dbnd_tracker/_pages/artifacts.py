@@ -11,11 +11,11 @@ from markupsafe import Markup
 
 from dbnd.plugins import web_url
 from dbnd_tracker._access.places import Places
-from dbnd_tracker._pages.content import MOST_BYTES, ArtifactError, Content, Folder
-from dbnd_tracker._pages.local_files import open_local
-from dbnd_tracker._pages.markdown import markdown_html
-from dbnd_tracker._pages.mlflow_files import is_served, open_served
-from dbnd_tracker._pages.previews import Rows, parquet_rows, table_of_json, text_rows
+from dbnd_tracker._content.local_files import open_local
+from dbnd_tracker._content.markdown import markdown_html
+from dbnd_tracker._content.mlflow_files import is_served, open_served
+from dbnd_tracker._content.opened import MOST_BYTES, ArtifactError, Content, Folder
+from dbnd_tracker._content.previews import Rows, parquet_rows, table_of_json, text_rows
 from dbnd_tracker._queries.artifacts import FoundArtifact
 
 IMAGES: Final = {

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from dbnd_tracker._pages.terminal import Sheet
+from dbnd_tracker._content.terminal import Sheet
 from dbnd_tracker._queries.details import log_tails
 from dbnd_tracker._views import TaskRunView
 

@@ -15,10 +15,10 @@ from markupsafe import Markup, escape
 
 from dbnd.plugins import web_url
 from dbnd.tracking import page_path
+from dbnd_tracker._content.markdown import markdown_html
 from dbnd_tracker._format import bytes_text, duration_text, type_name, value_text
 from dbnd_tracker._pages.artifacts import artifact_url
 from dbnd_tracker._pages.described import columns_of, schema_fact, shape_text
-from dbnd_tracker._pages.markdown import markdown_html
 from dbnd_tracker._queries.expressions import as_number
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
 from dbnd_tracker._views import RunRow

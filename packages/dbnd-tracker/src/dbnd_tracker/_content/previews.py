@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from dbnd_tracker._content.opened import ArtifactError, Content
 from dbnd_tracker._format import value_text
-from dbnd_tracker._pages.content import ArtifactError, Content
 
 _ROWS: Final = 200
 _COLUMNS: Final = 100

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbnd_tracker._pages.terminal import Sheet
+from dbnd_tracker._content.terminal import Sheet
 
 
 def _lines(printed: str) -> str:

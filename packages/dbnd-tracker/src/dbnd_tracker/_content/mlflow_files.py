@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from dbnd_tracker._access.places import MlflowServer, Places, mlflow_server
-from dbnd_tracker._pages.content import ArtifactError, Content, Entry, Folder, steps_of
+from dbnd_tracker._content.opened import ArtifactError, Content, Entry, Folder, steps_of
 
 SCHEME: Final = "mlflow-artifacts:"
 ENDPOINT: Final = "/api/2.0/mlflow-artifacts/artifacts"

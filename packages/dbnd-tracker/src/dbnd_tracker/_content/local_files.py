@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from dbnd_tracker._access.places import Places
-from dbnd_tracker._pages.content import ArtifactError, Content, Entry, Folder, steps_of
+from dbnd_tracker._content.opened import ArtifactError, Content, Entry, Folder, steps_of
 
 _MISSING: Final = "It is not there (any more), or the tracker's server may not read it."
 _LISTED: Final = 1_000

@@ -1,0 +1,1 @@
+"""What artifacts and logs hold: opening it, and making tables, HTML and screens of it."""
