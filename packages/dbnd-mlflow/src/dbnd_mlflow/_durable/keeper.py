@@ -303,7 +303,7 @@ class Keeper:
             except (UncreatedError, BusyError):  # refused, or another process is about to create it
                 pass
             except Exception as error:
-                if not (is_away(error) and (answers or is_own(run_id))):
+                if not ((is_away(error) or is_of_others(error)) and (answers or is_own(run_id))):
                     raise
             else:
                 # Kept under the id that was asked for, under which it is written to.
