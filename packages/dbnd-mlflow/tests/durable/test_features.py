@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from kit.faults import lost_answer, passing
+from kit.faults import answering, lost_answer, passing
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -232,6 +232,23 @@ def test_an_outer_run_is_remembered_however_many_are_nested_in_it(proxy, monkeyp
         assert mlflow.get_run(outer.info.run_id).data.metrics == {"done": 29}
     proxy.listen()
     settle()
+
+
+@pytest.mark.skipif(not has_logged_models, reason="this MLflow has no logged models")
+def test_a_model_of_somebody_else_is_tagged_while_other_writes_wait(proxy, server, monkeypatch):
+    monkeypatch.setenv("DBND__MLFLOW_TRACKING__STORE_TIMEOUT", "1")
+    theirs = server.create_logged_model("0", name="theirs")
+
+    def fault(exchange):
+        (answering(503) if "log-batch" in exchange.path or "log-metric" in exchange.path else passing)(exchange)
+
+    with mlflow.start_run():
+        proxy.otherwise = fault
+        mlflow.log_metric("m", 1)
+        mlflow.set_logged_model_tags(theirs.model_id, {"stage": "first"})
+        proxy.otherwise = passing
+        settle()
+    assert server.get_logged_model(theirs.model_id).tags["stage"] == "first"
 
 
 def test_experiments_are_read_with_the_tags_that_were_set_before(server):

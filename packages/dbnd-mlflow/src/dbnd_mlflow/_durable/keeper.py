@@ -65,7 +65,7 @@ class Keeper:
         self._experiments = Experiments(inner, outbox, ids, reach)
         self._views = Views(ids)
         self._checks = Checks(inner)
-        self.models: Final = Models(inner, outbox, ids, creation, reach, self._write)
+        self.models: Final = Models(inner, outbox, ids, creation, reach, self._checks, self._write)
 
     # Writes of what a run logs.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from mlflow.utils import validation
 from mlflow.utils.name_utils import _generate_random_name
@@ -16,9 +15,6 @@ from .calls import Reach, hide, is_away, within
 from .checks import Checks
 from .creation import CREATE_MODEL, Creation
 from .ids import FIRST_MODEL_ID, MODEL, SPOOLED, Ids, UncreatedError, is_own, new_id
-
-# Models that are remembered, by what was last asked or changed.
-_MAX_KNOWN: Final = 1_000
 
 
 class Models:
@@ -32,11 +28,19 @@ class Models:
         ids: The store's ids of what was created while it was away.
         creation: Creates what was announced.
         reach: Tells whether the store is asked at the moment.
+        checks: The store's checks and errors.
         write: Makes a call now, or keeps it: ``Keeper``'s.
     """
 
     def __init__(
-        self, inner: Any, outbox: Outbox, ids: Ids, creation: Creation, reach: Reach, write: Callable[..., Any]
+        self,
+        inner: Any,
+        outbox: Outbox,
+        ids: Ids,
+        creation: Creation,
+        reach: Reach,
+        checks: Checks,
+        write: Callable[..., Any],
     ) -> None:
         self._inner = inner
         self._outbox = outbox
@@ -44,8 +48,8 @@ class Models:
         self._creation = creation
         self._reach = reach
         self._write = write
-        self._checks = Checks(inner)
-        self._known: OrderedDict[str, Any] = OrderedDict()
+        self._checks = checks
+        self._known: dict[str, Any] = {}
 
     def create_logged_model(
         self,
@@ -139,7 +143,7 @@ class Models:
         """What is known of a model, which raises what MLflow raises if there is none."""
         known = self._find(model_id)
         if known is None:
-            self.get_logged_model(model_id)
+            self._remembered(model_id, self.get_logged_model(model_id))
             known = self._known[model_id]
         return known
 
@@ -153,9 +157,6 @@ class Models:
 
     def _remembered(self, model_id: str, model: Any) -> Any:
         self._known[model_id] = _copy(model)
-        self._known.move_to_end(model_id)
-        if len(self._known) > _MAX_KNOWN:
-            self._known.popitem(last=False)
         return model
 
 
