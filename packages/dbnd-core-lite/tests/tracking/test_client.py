@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import json
@@ -28,7 +29,7 @@ from dbnd._model.points import point
 from dbnd._model.run import Run, TaskDefinition
 from dbnd._run.sync import delivering_leftovers
 from dbnd._tracking.client import TrackingAPIClient
-from dbnd._tracking.outbox import close_all
+from dbnd._tracking.outbox import close_all, others_than
 
 # Seconds after which something that should have happened has not; nothing waits for it to be over.
 PATIENCE = 60
@@ -55,6 +56,14 @@ def numbers(server):
     return [
         m["metric"]["value"] for r in server.requests if r.path.endswith("log_metrics") for m in r.body["metrics_info"]
     ]
+
+
+def test_a_client_that_nobody_refers_to_any_more_is_closed_at_the_end_of_the_process(server):
+    TrackingAPIClient(server.url, load_config(), create_transport).log_metrics([group(7)])
+    gc.collect()
+    (left,) = (outbox for outbox in others_than(None) if outbox.url == server.url)  # those that ``close_all`` closes
+    assert left.close(30) is None
+    assert numbers(server) == [7]
 
 
 def test_what_is_logged_arrives_once_and_in_order(client, server):

@@ -284,3 +284,22 @@ def test_a_run_is_found_by_its_first_id_through_the_composite_uri(proxy, track, 
     settle()
     (found,) = MlflowClient().search_runs(["0"], f"tags.`{FIRST_ID}` = '{run.info.run_id}'")
     assert found.info.run_id == mlflow.get_run(run.info.run_id).info.run_id
+
+
+def test_a_run_that_began_in_an_outage_is_the_same_by_the_id_that_the_store_gave_it(proxy, server, track, tmp_path):
+    track(proxy.url, "keep")
+    proxy.refuse()
+    with mlflow.start_run() as outer:
+        proxy.listen()
+        settle()
+        (real,) = (run.info.run_id for run in server.search_runs(["0"]))
+        MlflowClient().log_metric(real, "by the real id", 1)
+        with mlflow.start_run(nested=True) as inner:
+            assert not is_own(inner.info.run_id)
+    url = f"sqlite:///{tmp_path / 'tracker.db'}"
+    config = load_config(conf={"core.databand_url": url})
+    assert get_client(url, config).flush(60)
+    reader, uid = create_reader(config), str(uuid.UUID(outer.info.run_id))
+    assert reader.task_run(str(uuid.UUID(inner.info.run_id)))["parent_task_run_uid"] == uid
+    assert [metric["key"] for metric in reader.task_run(uid)["metrics"]] == ["by the real id"]
+    assert reader.task_run(str(uuid.UUID(real))) is None

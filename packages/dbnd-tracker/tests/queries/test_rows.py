@@ -108,6 +108,10 @@ def test_runs_are_found_by_mlflows_names_ids_and_experiments(sweep: Any, make_ru
         assert [row.uid for row in rows(sweep, f"mlflow_run_id {sign} '{run_id}{'%' if sign == 'like' else ''}'")] == [
             uid
         ]
+    # A word of three characters is too short to mean an id.
+    for word in ("cccc", first, late.uid, late.uid[:12]):
+        assert [row.uid for row in rows(sweep, word)] == [late.uid], word
+    assert rows(sweep, "ccc") == []
 
 
 def test_a_run_shows_what_is_nested_in_it_and_what_mlflow_has_deleted(sweep: Any) -> None:

@@ -94,6 +94,7 @@ class Outbox:
         # Kept, for what a destructor does to a connection (to a database's, above all) would disturb the parent.
         self._of_parents.append((self._sender, self._transport))
         self._transport = None
+        _open.discard(self)
         self._start_afresh()
 
     @property
@@ -180,6 +181,7 @@ class Outbox:
                     raise
                 self._unopened = None
                 self._sender = self._sender_of(journal)
+                _open.add(self)
                 self._told = (0, 0, 0, 0, self._told[-1])  # of events in an earlier journal
                 _close_at_exit_of_child()
             return self._sender
@@ -250,6 +252,7 @@ class Outbox:
         """
         with self._opening:
             sender, self._sender = self._sender, None
+            _open.discard(self)
         if sender is None:
             return self.left_over()
         sender.journal.seal()
@@ -298,6 +301,8 @@ class Outbox:
 
 
 _outboxes: Final[weakref.WeakSet[Outbox]] = weakref.WeakSet()
+# Those with a sender stay until they are closed, whether anybody refers to them or not.
+_open: Final[set[Outbox]] = set()
 
 
 def others_than(client: Outbox | None) -> list[Outbox]:

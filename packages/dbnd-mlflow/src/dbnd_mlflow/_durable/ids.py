@@ -79,22 +79,24 @@ class Ids:
         self.folder: Final = folder
         self.spool: Final = folder / "spool"
         self._known: dict[str, str] = {}
+        self._first: dict[str, str] = {}
 
     def announce(self, own: str, call: str, body: dict[str, Any]) -> None:
         """Keep how to create what ``own`` stands for: whoever needs it first does so."""
         self._write(own, json.dumps([call, body]))
 
     def keep(self, own: str, real: str) -> None:
-        """Keep the store's id of ``own`` for good."""
+        """Keep the store's id of ``own`` for good, and which it was first."""
+        self._write(real, own)
         self._write(own, real)
         self._known[own] = real
 
-    def _write(self, own: str, text: str) -> None:
+    def _write(self, name: str, text: str) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unnamed = self.folder / f"{own}.{os.getpid()}.new"
+        unnamed = self.folder / f"{name}.{os.getpid()}.new"
         try:
             unnamed.write_text(text, encoding="utf-8")
-            unnamed.replace(self.folder / own)
+            unnamed.replace(self.folder / name)
         except OSError:
             unnamed.unlink(missing_ok=True)
             raise
@@ -104,6 +106,12 @@ class Ids:
         with suppress(UncreatedError):
             return self.real(own)
         return None
+
+    def first(self, run_id: str) -> str:
+        """The id that a run of the store had first, which is ``run_id`` itself unless it began here in an outage."""
+        if run_id not in self._first and is_own(first := self._read(run_id)):
+            self._first[run_id] = first
+        return self._first.get(run_id, run_id)
 
     def real(self, run_id: str) -> str:
         """The store's id of ``run_id``, which is that itself unless it is one of ours.
@@ -128,9 +136,9 @@ class Ids:
         call, body = json.loads(text)
         return call, body
 
-    def _read(self, own: str) -> str:
+    def _read(self, name: str) -> str:
         try:
-            return (self.folder / own).read_text(encoding="utf-8")
+            return (self.folder / name).read_text(encoding="utf-8")
         except OSError:
             return ""
 

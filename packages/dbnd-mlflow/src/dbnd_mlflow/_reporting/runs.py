@@ -123,7 +123,7 @@ class RunMap:
         ``below`` are the ids of runs below it: of parents that go round in a circle none is the topmost.
         """
         run_id, tags = run.info.run_id, run.data.tags
-        known = self._runs.get(run_id)
+        known = self._known(run_id, read)
         if known is not None and not known.is_guess:
             return known
         parent = self._parent(tags, read, below | {run_id}, may_ask=read.is_near)
@@ -157,9 +157,10 @@ class RunMap:
         that takes no request to a server, or if there is good reason to: in a context, or in a process that a task has
         started. Elsewhere its uids follow from its id.
         """
-        tracked = self._runs.get(run_id) or self._look_up(run_id, read, frozenset())
+        tracked = self._known(run_id, read) or self._look_up(run_id, read, frozenset())
         if tracked is not None:
             return tracked
+        run_id = read.first_id(run_id)
         with self._lock:
             self.set_idle(run_id, is_idle=True)
             return self._runs.setdefault(run_id, TrackedRun(guessed(run_id), None, is_own=False, is_guess=True))
@@ -230,12 +231,16 @@ class RunMap:
         parent_id = tags.get(PARENT)
         if not parent_id or parent_id in below:
             return None
-        tracked = self._runs.get(parent_id)
+        tracked = self._known(parent_id, read)
         if tracked is None and may_ask:
             tracked = self._look_up(parent_id, read, below)
         if tracked is not None:
             return tracked.task_run
-        return None if read.is_near else guessed(parent_id)
+        return None if read.is_near else guessed(read.first_id(parent_id))
+
+    def _known(self, run_id: str, read: StoreReader) -> TrackedRun | None:
+        """A run that this process has seen, by the store's id of it or the one that it had first."""
+        return self._runs.get(run_id) or self._runs.get(read.first_id(run_id))
 
     def _look_up(self, run_id: str, read: StoreReader, below: frozenset[str]) -> TrackedRun | None:
         """Read a run, where that is allowed; None if it is not, or the run cannot be read."""

@@ -18,11 +18,13 @@ class StoreReader:
     Args:
         store: Gives the store.
         is_near: Whether reading takes no request to a server: a write must never cause one.
+        first_id: Gives the id under which a run was announced, by the store's id of it.
     """
 
-    def __init__(self, store: Callable[[], Any], *, is_near: bool) -> None:
+    def __init__(self, store: Callable[[], Any], *, is_near: bool, first_id: Callable[[str], str] = str) -> None:
         self._store = store
         self.is_near = is_near
+        self.first_id = first_id
 
     def run(self, run_id: str) -> Any:
         return self._store().get_run(run_id)

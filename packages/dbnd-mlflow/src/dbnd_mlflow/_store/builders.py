@@ -114,9 +114,9 @@ def _build(uri: str, artifact_uri: str | None) -> Any:
     plain = build_inner(inner_uri(uri), artifact_uri)
     if _finds_requirements():
         return plain
-    inner = _durable(plain, uri)
+    inner, first_id = _durable(plain, uri)
     is_near = is_any_of(plain, _NEAR)
-    reporter = _reporter(uri, lambda: inner, is_near=is_near)
+    reporter = _reporter(uri, lambda: inner, is_near=is_near, first_id=first_id)
     store = DatabandStore(inner, reporter, (tracking_store, (uri, artifact_uri)))
     queue: Any = getattr(plain, "_async_logging_queue", None)
     if hasattr(queue, "_logging_func"):  # the inner store's log_batch, which nothing would report
@@ -124,8 +124,11 @@ def _build(uri: str, artifact_uri: str | None) -> Any:
     return store
 
 
-def _durable(plain: Any, uri: str) -> Any:
-    """The store as ``mlflow_tracking.store_writes`` wants it; what the URI says counts more."""
+def _durable(plain: Any, uri: str) -> tuple[Any, Callable[[str], str]]:
+    """The store as ``mlflow_tracking.store_writes`` wants it, and what gives the first ids of its runs.
+
+    What the URI says counts more.
+    """
     from dbnd.tracking import current_config
 
     from .._settings import DIRECT, MlflowTrackingSettings
@@ -134,15 +137,18 @@ def _durable(plain: Any, uri: str) -> Any:
     parts = parse_composite_uri(uri)
     writes = parts.store_writes or config.settings(MlflowTrackingSettings).store_writes
     if writes == DIRECT:
-        return plain
+        return plain, str
     from dbnd.plugins import mask_url
 
+    from .._durable.ids import Ids
     from .._durable.store import durable_store
+    from .._durable.transport import ids_folder
     from .._reporting.pairs import report_pair
 
     inner = inner_uri(uri)
     on_created = functools.partial(report_pair, config, inner)
-    return durable_store(plain, inner, mask_url(parts.databand_url), config, writes, on_created)
+    store = durable_store(plain, inner, mask_url(parts.databand_url), config, writes, on_created)
+    return store, Ids(ids_folder(config)).first
 
 
 def _build_registry(uri: str, tracking_uri: str) -> Any:
@@ -165,7 +171,7 @@ def _build_registry(uri: str, tracking_uri: str) -> Any:
     return DatabandStore(store, reporter, (model_registry_store, (uri, tracking_uri)))
 
 
-def _reporter(uri: str, store: Callable[[], Any], *, is_near: bool) -> Any:
+def _reporter(uri: str, store: Callable[[], Any], *, is_near: bool, first_id: Callable[[str], str] = str) -> Any:
     """The reporter of a composite URI, which reads runs from ``store`` (see ``StoreReader``)."""
     from dbnd.tracking import close_all, current_config, get_client
 
@@ -176,7 +182,7 @@ def _reporter(uri: str, store: Callable[[], Any], *, is_near: bool) -> Any:
     # close the journal too early.
     atexit.unregister(close_all)
     client = get_client(parse_composite_uri(uri).databand_url, current_config(lenient=True))
-    return Reporter(client, inner_uri(uri), StoreReader(store, is_near=is_near))
+    return Reporter(client, inner_uri(uri), StoreReader(store, is_near=is_near, first_id=first_id))
 
 
 def _finds_requirements() -> bool:

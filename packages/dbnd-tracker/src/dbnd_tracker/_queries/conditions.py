@@ -87,7 +87,8 @@ _TAGS: Final = {"name": NAME_TAG, "experiment": EXPERIMENT_TAG}
 _OWN: Final = frozenset({"name", "mlflow_run_id", "task_run_uid"})
 _POSITIVE: Final = {"!=": "=", "not in": "in", "not like": "like", "not ilike": "ilike"}
 _HEX: Final = re.compile(r"[0-9a-f]{1,32}")
-_START_OF_ID: Final = re.compile(r"[0-9a-f]{4,32}")
+# What is shorter stands in too many ids by chance.
+_START_OF_ID: Final = re.compile(r"[0-9a-f]{4,32}|[0-9a-f]{8}-[0-9a-f-]{0,27}")
 _DASHES: Final = (8, 12, 16, 20)
 
 
@@ -157,7 +158,8 @@ class Conditions:
     def search(self, words: Sequence[str], *, only_own: bool = False) -> list[ColumnElement[bool]]:
         """That what rows are called has all ``words`` in it, or that an id of theirs begins with them.
 
-        What a task run below a root does not have, its run may; with ``only_own`` it has one of the words itself.
+        An id begins with four characters or more. What a task run below a root does not have, its run may; with
+        ``only_own`` it has one of the words itself.
         """
         of_run = [
             _contains(word, Run.name, Run.job_name, Run.project_name, Run.user, Run.description) for word in words
@@ -165,16 +167,19 @@ class Conditions:
         uid, name = (TaskRun.uid, [TaskRun.name]) if self._nested else (Run.uid, [])
         own = [
             or_(
-                uid.startswith(word.lower(), autoescape=True),
                 *(_contains(word, column) for column in name),
                 self._has_mlflow_name(word),
                 *([] if self._nested else [self._is_of_experiment(word)]),
-                *([self._is_mlflow_run(f"{word.lower()}%")] if _START_OF_ID.fullmatch(word.lower()) else []),
+                *(self._begins_an_id(uid, word.lower()) if _START_OF_ID.fullmatch(word.lower()) else ()),
             )
             for word in words
         ]
         found = [or_(mine, of) for mine, of in zip(own, of_run, strict=True)]
         return [*found, or_(*own)] if only_own and self._nested and own else found
+
+    def _begins_an_id(self, uid: Any, word: str) -> list[ColumnElement[bool]]:
+        digits = word.replace("-", "")
+        return [uid.startswith(dashed(digits)), self._is_mlflow_run(f"{digits}%")]
 
     def _has_mlflow_name(self, word: str) -> ColumnElement[bool]:
         query = select_logged("tags", Tag.value).where(Tag.name == NAME_TAG, _contains(word, Tag.value))
