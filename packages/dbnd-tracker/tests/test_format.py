@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from dbnd.plugins import web_url
-from dbnd_tracker._format import cell_text, duration_text, value_text
+from dbnd_tracker._format import cell_text, duration_text, type_name, value_text
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,10 @@ def test_a_cell_shows_four_digits_of_a_number() -> None:
 def test_only_addresses_of_the_web_become_links(url: object) -> None:
     assert web_url(url) is None
     assert web_url("https://host/x") == "https://host/x"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("<class 'ValueError'>", "ValueError"), ("a.B", "a.B"), ("<class 'a.b.C'>", "a.b.C")]
+)
+def test_type_names(text: str, name: str) -> None:
+    assert type_name(text) == name

@@ -12,11 +12,11 @@ from sqlalchemy import select
 from dbnd_tracker._access.callers import identity_of
 from dbnd_tracker._access.roles import Role
 from dbnd_tracker._api.state import TheDatabase
-from dbnd_tracker._pages.columns import KEPT
-from dbnd_tracker._pages.compare import ComparePage
 from dbnd_tracker._pages.reference import operations
-from dbnd_tracker._pages.run import RunPage
-from dbnd_tracker._pages.table import TablePage
+from dbnd_tracker._pages.run.page import RunPage
+from dbnd_tracker._pages.runs.columns import KEPT
+from dbnd_tracker._pages.runs.compare import ComparePage
+from dbnd_tracker._pages.runs.table import TablePage
 from dbnd_tracker._pages.templates import TEMPLATES, run_url
 from dbnd_tracker._queries.details import children_of, is_only_task, read_task_runs, run_detail, task_run_log
 from dbnd_tracker._queries.runs import runs_by_uid

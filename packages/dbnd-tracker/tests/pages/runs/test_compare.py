@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from dbnd_tracker._pages.plots import make_axis, make_parallel
+from dbnd_tracker._pages.runs.plots import make_axis, make_parallel
 
 
 @pytest.fixture

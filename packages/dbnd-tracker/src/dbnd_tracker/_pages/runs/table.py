@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
-from dbnd_tracker._pages.columns import Columns
+from dbnd_tracker._pages.runs.columns import Columns
 from dbnd_tracker._pages.templates import is_live, job_url
 from dbnd_tracker._queries.conditions import are_rows
 from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError, operands

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
 from dbnd_tracker._pages.charts import Chart, ChartSection, chart_line, in_sections
-from dbnd_tracker._pages.chosen import Condition, conditions_of
-from dbnd_tracker._pages.plots import Axis, Parallel, Scatter, make_axis, make_parallel, make_scatter
+from dbnd_tracker._pages.runs.chosen import Condition, conditions_of
+from dbnd_tracker._pages.runs.plots import Axis, Parallel, Scatter, make_axis, make_parallel, make_scatter
 from dbnd_tracker._pages.sections import Section, Sections
 from dbnd_tracker._pages.templates import is_live, number_text
 from dbnd_tracker._queries.comparison import ComparedRow, compared_rows

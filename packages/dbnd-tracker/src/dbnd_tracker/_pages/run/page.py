@@ -12,12 +12,12 @@ from starlette.datastructures import QueryParams
 
 from dbnd.tracking import VERIFIED_TAG
 from dbnd_tracker._pages.charts import Charts, in_sections
-from dbnd_tracker._pages.links import Links
-from dbnd_tracker._pages.logs import run_logs
-from dbnd_tracker._pages.overlay import Overlay
+from dbnd_tracker._pages.run.links import Links
+from dbnd_tracker._pages.run.logs import run_logs
+from dbnd_tracker._pages.run.overlay import Overlay
+from dbnd_tracker._pages.run.timeline import Timeline
 from dbnd_tracker._pages.sections import Section, Sections
 from dbnd_tracker._pages.templates import is_live, run_url, task_url
-from dbnd_tracker._pages.timeline import Timeline
 from dbnd_tracker._queries.details import logging_task_runs
 from dbnd_tracker._queries.listing import tag_values
 from dbnd_tracker._queries.logged import ListKind

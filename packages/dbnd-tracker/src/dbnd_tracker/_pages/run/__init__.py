@@ -1,0 +1,1 @@
+"""The page of a run, or of one of its task runs."""

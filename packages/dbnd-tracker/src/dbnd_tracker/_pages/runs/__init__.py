@@ -1,0 +1,1 @@
+"""The pages of many runs: their table, and what compares them."""

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import pytest
+from starlette.datastructures import QueryParams
+
+from dbnd_tracker._pages.runs.table import TablePage
+
+
+def _names(page: str) -> list[str]:
+    """Names of the runs in the table, from the first row to the last."""
+    rows = re.findall(r'<td class="name"><div>(?:<[^>]*>)*([^<]*?)(?: / )?<', page)
+    return [html.unescape(name) for name in rows]
+
+
+def _next(page: str, rel: str = "next") -> str | None:
+    found = re.search(rf'rel="{rel}" href="([^"]*)"', page)
+    return html.unescape(found[1]) if found else None
+
+
+@pytest.mark.parametrize("job", ["nightly", "a job/with #marks?", "a/b/c"])
+def test_a_job_has_a_page_of_its_runs(tracker: Any, server: Any, make_run: Any, job: str) -> None:
+    for name, of in (("mine", job), ("other", "another")):
+        tracker.call("init_run", make_run(name=name, job=of).init())
+    link = re.search(r'<a class="plain" href="(/app/jobs/[^"]*)"', server.get("/?q=mine").text)
+    assert link is not None
+    assert _names(server.get(link[1]).text) == ["mine"]
+
+
+def test_pages_turn_forwards_and_backwards(tracker: Any, server: Any, make_run: Any) -> None:
+    for i in range(60):
+        # Some start at the same time.
+        tracker.call("init_run", make_run(name=f"run_{i:02}").init(start_time=f"2026-03-04T05:00:{i // 3:02}Z"))
+    for sort in ("", "started", "name", "-name", "-params.lr", "state", "metrics.loss"):
+        _turn_forwards_and_backwards(server, sort)
+
+
+def _turn_forwards_and_backwards(server: Any, sort: str) -> None:
+    path = f"/?limit=25&sort={sort}"
+    pages = []
+    while path:
+        text = server.get(path).text
+        pages.append(_names(text))
+        path = _next(text)
+    assert [len(page) for page in pages] == [25, 25, 10]
+    assert sorted(name for page in pages for name in page) == [f"run_{i:02}" for i in range(60)]
+    if sort in {"", "name", "-name"}:
+        names = [name for page in pages for name in page]
+        assert names == sorted(names, reverse=sort != "name")
+
+    back = []
+    while True:
+        back.append(_names(text))
+        path = _next(text, "prev")
+        if not path:
+            break
+        text = server.get(path).text
+    assert back == pages[::-1]
+
+
+FOUND = {
+    "q=RUN_3": ["run_3"],
+    "project=vision": ["run_3", "run_1"],
+    "user=grace&state=failed": ["run_0"],
+    "state=failed&state=success": ["run_2", "run_0"],
+    "since=2026-03-04T05:02": ["run_3", "run_2"],
+    "until=2026-03-03": [],
+    "until=2026-03-04": ["run_3", "run_2", "run_1", "run_0"],
+    "where=metrics.loss < 1.5": ["run_1", "run_0"],
+    "where=metrics.loss >= 2 and params.lr = 0.001": ["run_2"],
+    "where=params.lr = '1e-3'": ["run_2", "run_0"],
+    "where=params.`lr` != 0.001": ["run_3", "run_1"],
+    "where=tags.team like 'fra%'": ["run_3", "run_2", "run_1", "run_0"],
+    "where=metrics.none < 1": [],
+    "sort=metrics.loss": ["run_0", "run_1", "run_2", "run_3"],
+    "sort=-took": ["run_2", "run_0", "run_3", "run_1"],
+}
+
+
+def test_runs_are_found_and_sorted_by_what_they_are_and_logged(tracker: Any, server: Any, make_run: Any) -> None:
+    for i in range(4):
+        run = make_run(name=f"run_{i}", job="job")
+        task = run.task()
+        project, user = ("vision", "ada") if i % 2 else ("risk", "grace")
+        info = {"project_name": project, "user": user, "start_time": f"2026-03-04T05:0{i}:00Z"}
+        tracker.call("init_run", run.init(**info))
+        tracker.call("add_task_runs", run.add(task))
+        points = [task.metric("loss", value_float=value, step=step) for step, value in enumerate((9.0, i))]
+        tracker.call("log_metrics", task.metrics(*points))
+        tracker.call("log_metric", task.metric("lr", "mlflow.param", value_str="0.1" if i % 2 else "0.001"))
+        tracker.call("log_metric", task.metric("team", "mlflow.tag", value_str="fraud"))
+        if i % 2 == 0:
+            state = "SUCCESS" if i else "FAILED"
+            tracker.call("set_run_state", run.state(state, f"2026-03-04T05:0{i + 1}:0{i}Z"))
+    found = {query: _names(server.get(f"/?{query}&col=metrics.loss").text) for query in FOUND}
+    assert found == FOUND
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "where=loss < 1",
+        "where=metrics.a < 1 or b",
+        "since=yesterday",
+        "since=0001-01-01T00:00%2B14:00",
+        "until=9999-12-31T23:59-14:00",
+        "where=metrics.a <",
+    ],
+)
+def test_a_filter_that_cannot_be_understood_is_said(server: Any, query: str) -> None:
+    page = server.get(f"/?{query}")
+    assert page.status_code == 400
+    assert 'role="alert"' in page.text
+    assert "cannot be understood" in page.text
+
+
+def test_a_table_is_as_large_as_its_address_however_often_that_repeats_itself(tracker: Any, server: Any) -> None:
+    tracker.started()
+    few = server.get("/?col=tags.a&state=running")
+    same = server.get("/?" + "&".join(["col=tags.a", "state=running"] * 1500))
+    assert same.status_code == 200
+    assert len(same.content) < len(few.content) + 10 * len(same.request.url)
+    many = server.get("/?" + "&".join(f"col=tags.{number}" for number in range(4000)))
+    assert many.status_code == 200
+    assert len(many.content) < len(few.content) + 10 * len(many.request.url)
+
+
+def test_the_columns_are_what_most_runs_logged_until_others_are_chosen(tracker: Any) -> None:
+    for _ in range(2):
+        _, task = tracker.started()
+        tracker.call("log_metrics", task.floats("common", 3))
+    tracker.call("log_metrics", task.floats("a rare one", 3))
+
+    def page(query: str) -> TablePage:
+        with tracker.database.read() as session:
+            return TablePage(session, QueryParams(query))
+
+    assert [str(column) for column in page("").columns.shown] == ["params.lr", "metrics.common", "metrics.a rare one"]
+    chosen = page("col=metrics.a rare one&col=nonsense")
+    assert [str(column) for column in chosen.columns.shown] == ["metrics.a rare one"]
+    assert sorted(str(value) for values in chosen.values.values() for value in values.values()) == ["2.0"]
+    assert page("col=").columns.shown == []
