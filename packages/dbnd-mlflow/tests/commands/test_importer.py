@@ -183,6 +183,19 @@ def test_what_has_changed_is_brought_up_to_date_and_what_only_the_tracker_has_st
     assert [d["what"] for d in verify()] == ["tag"]
 
 
+def test_a_nested_run_is_found_by_an_experiment_that_is_not_its_parents(own, import_, tracker, reader):
+    above, other = own.create_experiment("above"), own.create_experiment("other")
+    parent = own.create_run(above).info.run_id
+    own.create_run(other, tags={"mlflow.parentRunId": parent})
+    assert import_() == (2, 2)
+    assert [row.run_uid for row in reader.runs("experiment = 'other'", 10).data] == [uid_of(parent)]
+    assert import_() == (0, 2)
+    with contextlib.closing(sqlite3.connect(tracker.removeprefix("sqlite:///"))) as database, database:
+        database.execute("DELETE FROM tags WHERE name = 'dbnd.experiment'")  # as imports did before
+    assert import_() == (1, 2)
+    assert [row.run_uid for row in reader.runs("experiment = 'other'", 10).data] == [uid_of(parent)]
+
+
 def test_a_tag_that_a_run_sets_during_the_import_is_not_set_back(own, live, import_, reader, monkeypatch):
     run_id = live.create_run("0", tags={"t": "1"}).info.run_id
     deliver()

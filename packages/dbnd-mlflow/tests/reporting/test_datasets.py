@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow.entities import Dataset
+from mlflow.entities import Dataset, DatasetInput
 
 from dbnd._model import wire
 from dbnd_mlflow import build_composite_uri
@@ -87,7 +87,7 @@ def test_the_order_of_a_sources_facts_does_not_change_its_path():
 )
 def test_the_facts_that_the_protocol_knows_are_all_there(profile, columns, shape, size, dimensions):
     schema = {"mlflow_colspec": [{"type": "long", "name": f"c{number}"} for number in range(columns)]}
-    operation = dataset_operation(dataset({"uri": "/x"}, profile=profile, schema=schema), NOW)
+    operation = dataset_operation(DatasetInput(dataset({"uri": "/x"}, profile=profile, schema=schema)), NOW)
     names = [f"c{number}" for number in range(columns)]
     assert operation.schema == {
         "type": "local",
@@ -119,7 +119,7 @@ def test_our_tracker_keeps_name_and_digest_with_the_schema():
     from dbnd._model.run import Run, TaskDefinition
 
     task_run = Run("job", "run").new_task_run(TaskDefinition("t"), parent=None)
-    body = wire.dataset_operation(task_run, dataset_operation(dataset({"uri": "/x"}), NOW))
+    body = wire.dataset_operation(task_run, dataset_operation(DatasetInput(dataset({"uri": "/x"})), NOW))
     (info,) = logged.LogDatasets.model_validate(body).datasets_info
     assert info.schema_and_version == {**info.data_schema, "name": "dataset", "digest": "d1"}
     del body["datasets_info"][0]["name"], body["datasets_info"][0]["digest"]

@@ -278,7 +278,8 @@ def test_datasets_are_read_operations_once_each(conf, events):
     assert operation["operation_path"] == "s3://bucket/data.npy"
     assert (operation["operation_type"], operation["operation_status"]) == ("read", "OK")
     assert operation["operation_source"] == "mlflow"
-    assert (operation["name"], operation["digest"]) == ("numbers", dataset.digest)
+    facts = [operation[fact] for fact in ("name", "digest", "context")]
+    assert facts == ["numbers", dataset.digest, "training"]
 
 
 def test_artifacts_are_reported_by_name_and_place_at_the_end(conf, events, tmp_path):

@@ -44,6 +44,7 @@ class DatasetOperation:
         timestamp: When it took place.
         name: Its name, where that is not its path.
         digest: What tells its content at that time from another.
+        context: What it is for, such as "training".
     """
 
     path: str
@@ -56,6 +57,7 @@ class DatasetOperation:
     timestamp: datetime
     name: str | None = None
     digest: str | None = None
+    context: str | None = None
 
 
 def _time(time: datetime) -> str:
@@ -288,7 +290,7 @@ def dataset_operation(task_run: TaskRun, operation: DatasetOperation) -> Json:
         **dict.fromkeys(("query", "dataset_uri", "with_partition")),
     }
     # Other trackers ignore these.
-    ours = {"name": operation.name, "digest": operation.digest}
+    ours = {"name": operation.name, "digest": operation.digest, "context": operation.context}
     return {"datasets_info": [body | {key: value for key, value in ours.items() if value is not None}]}
 
 

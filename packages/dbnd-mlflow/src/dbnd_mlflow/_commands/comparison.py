@@ -111,10 +111,10 @@ def fields_of_tracker(summary: dict[str, Any]) -> Texts:
 
 
 def datasets_of(run: Any) -> dict[str, Any]:
-    """The datasets that an MLflow run has read, by name and digest."""
+    """The inputs of an MLflow run that are datasets, by the name and digest of these."""
     inputs = getattr(run, "inputs", None)
-    datasets = [each.dataset for each in (inputs.dataset_inputs if inputs else ())]
-    return {_dataset(storable(each.name), storable(each.digest)): each for each in datasets}
+    given = inputs.dataset_inputs if inputs else ()
+    return {_dataset(storable(each.dataset.name), storable(each.dataset.digest)): each for each in given}
 
 
 def _dataset(name: str | None, digest: str | None) -> str:

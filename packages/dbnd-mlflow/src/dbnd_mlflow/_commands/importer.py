@@ -32,8 +32,8 @@ from dbnd.tracking import (
 
 from .._reporting.artifacts import MODEL, is_local
 from .._reporting.datasets import dataset_operation
-from .._reporting.derived import STATES, attempt_uid, derived_task_run, foreign, moment, page_of, uid_of
-from .._reporting.tags import IMPORTED, LIFECYCLE, PARENT, Link
+from .._reporting.derived import STATES, attempt_uid, derived_task_run, foreign, moment, page_of, shown, uid_of
+from .._reporting.tags import EXPERIMENT, IMPORTED, LIFECYCLE, PARENT, Link
 from . import comparison
 from .comparison import Texts
 from .families import Families
@@ -69,6 +69,7 @@ class Importer:
     recreate: bool = False
     refused: list[str] = field(default_factory=list)
     _task_runs: dict[str, TaskRun] = field(default_factory=dict)
+    _projects: dict[str, str | None] = field(default_factory=dict)
     _journal: str = field(default_factory=lambda: new_uid().hex)
     _sent: int = 0
 
@@ -82,7 +83,7 @@ class Importer:
         now = utc_now()
         known = comparison.task_run_of(run, self.reader) or _NOTHING
         task_run = self._place(run, known)
-        if self._is_unchanged(run, known):
+        if self._is_unchanged(run, task_run, known):
             return False
         # What was listed may be older than what the tracker has of a run that goes on.
         listed, run = run, self.source.run(run.info.run_id)
@@ -99,6 +100,8 @@ class Importer:
             self._send_states(run, task_run, known, now)
         self._send_link_and_files(run, task_run, known)
         self._send_texts(run, task_run, known)
+        if experiment := self._untold_experiment(run, task_run, known):
+            self._send_tag(task_run, EXPERIMENT, experiment)
         points = self._send_points(run, task_run, known)
         is_sent = self._sent > before
         self._send_tag(task_run, IMPORTED, self._mark(run, points))
@@ -136,7 +139,7 @@ class Importer:
         is_there = self.reader.run_summary(top) is not None
         return foreign(Link(top, above, attempt_uid(above)), named) if is_there else None
 
-    def _is_unchanged(self, run: Any, known: Json) -> bool:
+    def _is_unchanged(self, run: Any, task_run: TaskRun, known: Json) -> bool:
         """Whether the tracker has all of a run, without reading a point of it.
 
         The mark says how many points MLflow had when the tracker had each of them. If the tracker has as many now, it
@@ -146,7 +149,7 @@ class Importer:
         mark = next((tag["value"] for tag in known["tags"] if tag["name"] == IMPORTED), None)
         if mark != self._mark(run, sum(counts.values())) or "mlflow" not in known["links"]:
             return False
-        if _missing(run, comparison.logged_to_tracker(known)):
+        if _missing(run, comparison.logged_to_tracker(known)) or self._untold_experiment(run, task_run, known):
             return False
         # Those that stand elsewhere take a request for each folder.
         if is_local(run.info.artifact_uri) and self._missing_files(run, known):
@@ -154,6 +157,16 @@ class Importer:
         return run.data.metrics.keys() <= counts.keys() and not any(
             self.source.has_more_points(run.info.run_id, key, counts[key]) for key in run.data.metrics
         )
+
+    def _untold_experiment(self, run: Any, task_run: TaskRun, known: Json) -> str | None:
+        """The run's experiment, where that is not the project of the run around it, and the tracker does not say it."""
+        name, run_uid = shown(self.source.experiment(run)), task_run.run.uid
+        told = [tag["value"] for tag in known["tags"] if tag["name"] == EXPERIMENT]
+        if task_run.uid == run_uid or name in {"Default", *told}:
+            return None
+        if run_uid not in self._projects:
+            self._projects[run_uid] = (self.reader.run_summary(run_uid) or {}).get("project_name")
+        return None if name == self._projects[run_uid] else name
 
     def _mark(self, run: Any, points: int) -> str:
         info = run.info

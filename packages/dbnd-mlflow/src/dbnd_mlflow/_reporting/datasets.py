@@ -19,11 +19,15 @@ _VERSIONS: Final = frozenset({"delta_table_version", "delta_table_id", "is_datab
 # A path that is a text, such as a query, is no longer than this: the rest is told by a hash.
 _LONGEST: Final = 200
 _BYTES: Final = ("size_in_bytes", "dataset_size", "features_nbytes", "num_elements")
+# Tag of an input that says what the dataset was read for, such as training.
+_CONTEXT: Final = "mlflow.data.context"
 _ROWS: Final = ("num_rows", "approx_count", "features_cardinality")
 
 
-def dataset_operation(dataset: Any, timestamp: datetime) -> DatasetOperation:
-    """The reading of an MLflow dataset at a time."""
+def dataset_operation(given: Any, timestamp: datetime) -> DatasetOperation:
+    """The reading of an MLflow dataset at a time, as an input of a run says it."""
+    dataset = given.dataset
+    context = next((tag.value for tag in given.tags if tag.key == _CONTEXT), None)
     schema, profile = _object(dataset.schema), _object(dataset.profile)
     # Tensors have another spec than columns.
     spec = schema.get("mlflow_colspec")
@@ -52,6 +56,7 @@ def dataset_operation(dataset: Any, timestamp: datetime) -> DatasetOperation:
         timestamp=timestamp,
         name=dataset.name,
         digest=dataset.digest,
+        context=mask_text(context) if context else None,
     )
 
 

@@ -207,7 +207,7 @@ class Reporter:
             dataset = item.dataset
             if (dataset.name, dataset.digest) not in tracked.datasets:
                 tracked.datasets.add((dataset.name, dataset.digest))
-                self._client.log_datasets(tracked.task_run, dataset_operation(dataset, utc_now()))
+                self._client.log_datasets(tracked.task_run, dataset_operation(item, utc_now()))
 
     def artifact_logged(self, root: str, name: str) -> None:
         """A file was sent to an MLflow server (see ``sent_artifact``)."""

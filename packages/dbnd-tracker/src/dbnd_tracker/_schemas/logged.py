@@ -166,11 +166,13 @@ class DatasetLogged(Body):
     with_partition: Flag | None = None
     name: Text | None = None
     digest: Text | None = None
+    context: Text | None = None
 
     @property
     def schema_and_version(self) -> dict[str, Any] | None:
-        """The schema with name and digest, as it is kept; clients of 2.0 wrote them there themselves."""
-        version = {key: value for key, value in (("name", self.name), ("digest", self.digest)) if value}
+        """The schema with name, digest and context, as it is kept; clients of 2.0 wrote some there themselves."""
+        given = {"name": self.name, "digest": self.digest, "context": self.context}
+        version = {key: value for key, value in given.items() if value}
         return {**(self.data_schema or {}), **version} if version else self.data_schema
 
 
