@@ -22,6 +22,7 @@ from dbnd._model import wire
 from dbnd._model.addresses import page_path, page_url
 from dbnd._model.error_info import ErrorInfo
 from dbnd._model.points import (
+    EDITED_TAG,
     LARGEST_STEP,
     VERIFIED_TAG,
     Group,
@@ -56,6 +57,7 @@ from dbnd._tracking.outbox import Outbox, close_all
 
 __all__ = [
     "EARLIEST",
+    "EDITED_TAG",
     "LARGEST_STEP",
     "LATEST",
     "MAX_TEXT",

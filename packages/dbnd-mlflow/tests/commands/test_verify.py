@@ -13,6 +13,7 @@ from kit.reports import deliver
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
+from dbnd._context.registry import create_reader, load_config
 from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._commands import cli
 from dbnd_mlflow._reporting import derived
@@ -123,6 +124,32 @@ def test_each_fact_of_a_run_that_differs_is_named(tracked, own, database):
     experiment = own.get_run(tracked).info.experiment_id
     (child,) = [run.info.run_id for run in own.search_runs([experiment]) if run.info.run_id != tracked]
     assert ("parent", "") in {(what, name) for what, name, *_ in verify(child)}
+
+
+def test_what_people_have_changed_in_the_tracker_stays_and_is_no_difference(tracked, own, home, inner):
+    """Whatever MLflow says of it later, live or by an import; all else is compared and brought over as ever."""
+    own.set_tag(tracked, "stage", "raw")
+    from dbnd_tracker._ingest import edit_run
+    from dbnd_tracker._storage.database import open_database
+
+    uid, tags = derived.uid_of(tracked), {"stage": "good"}
+    with contextlib.closing(open_database(f"sqlite:///{home / 'dbnd/tracker.db'}")) as opened:
+        opened.write(lambda writer: edit_run(writer, uid, name="mine", description=None, tags=tags))
+    assert verify() == []
+    own.set_tag(tracked, "stage", "cooked")
+    live = MlflowClient(tracking_uri=build_composite_uri(f"sqlite:///{home / 'dbnd/tracker.db'}", inner))
+    live.update_run(tracked, name="theirs")
+    live.set_tag(tracked, "mlflow.note.content", "later")
+    deliver()
+    own.set_tag(tracked, "other", "1")
+    assert verify() == [("tag", "other", "1", "(none)")]
+    done = CliRunner().invoke(cli.mlflow, ["import", "--from", inner], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert verify() == []
+    with contextlib.closing(create_reader(load_config())) as reader:
+        run, task_run = reader.run_summary(uid), reader.task_run(uid)
+    assert (run["name"], run["mlflow_run_name"], run["description"]) == ("mine", "theirs", "later")
+    assert {tag["name"]: tag["value"] for tag in task_run["tags"]}["stage"] == "good"
 
 
 def test_a_run_of_databand_2_0_is_found_by_what_the_tracker_says(tracked, own, database):

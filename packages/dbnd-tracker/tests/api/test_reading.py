@@ -270,7 +270,10 @@ def test_name_note_and_tags_of_a_run_are_changed(tracker: Any, server: Any) -> N
     found = server.get(f"/api/v1/runs/{run.uid}").json()
     assert (found["name"], found["description"]) == ("after", "see https://example.com")
     tags = {task["name"]: task["tags"] for task in found["task_runs"] if task["tags"]}
-    assert tags == {run.root.name: [{"name": "stage", "value": "best"}]}
+    noted = {"name": "dbnd.edited", "value": '["description", "name", "tags.never", "tags.old", "tags.stage"]'}
+    assert tags == {run.root.name: [{"name": "stage", "value": "best"}, noted]}
+    tracker.call("init_run", run.init())
+    assert server.get(f"/api/v1/runs/{run.uid}").json()["name"] == "after", "what people have changed stays"
     assert change(description="") == 204
     assert server.get(f"/api/v1/runs/{run.uid}").json()["description"] is None
     assert [change(name=""), change(nme="x"), change(tags={"a": {}})] == [422] * 3

@@ -29,6 +29,9 @@ SIZE: Final = 5
 VERIFIED_TAG: Final = "dbnd.mlflow.verified"
 """Tag of a task run: when it was compared with its MLflow run, and how many differences there were: ``TIME N``."""
 
+EDITED_TAG: Final = "dbnd.edited"
+"""Tag of a task run: what people have changed of its run in the tracker, a JSON list: name, description, tags.NAME."""
+
 LARGEST_STEP: Final = (1 << 63) - 1
 """The largest training step; the least is one further from 0."""
 _LEAST_STEP: Final = -LARGEST_STEP - 1

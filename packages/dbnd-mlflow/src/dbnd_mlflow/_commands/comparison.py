@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from dbnd.plugins import mask_value
-from dbnd.tracking import Reader, Source, storable
+from dbnd.tracking import EDITED_TAG, Reader, Source, storable
 
 from .._durable.ids import FIRST_ID
 from .._reporting.artifacts import MODEL
@@ -62,9 +63,14 @@ def task_run_of(run: Any, reader: Reader) -> dict[str, Any] | None:
     return found or (reader.task_run(uid_of(tags[FIRST_ID])) if FIRST_ID in tags else None)
 
 
-def differences(mlflow: Texts, tracker: Texts) -> Iterator[tuple[Key, str | None, str | None]]:
-    """The keys of which the tracker says something else than MLflow, and what each side says, or None."""
-    for key in sorted({*mlflow, *(key for key in tracker if key[0] in _ON_BOTH_SIDES)}):
+def differences(
+    mlflow: Texts, tracker: Texts, edited: AbstractSet[Key] = frozenset()
+) -> Iterator[tuple[Key, str | None, str | None]]:
+    """The keys of which the tracker says something else than MLflow, and what each side says, or None.
+
+    What people have ``edited`` in the tracker is meant to differ.
+    """
+    for key in sorted({*mlflow, *(key for key in tracker if key[0] in _ON_BOTH_SIDES)} - edited):
         left, right = mlflow.get(key), tracker.get(key)
         # MLflow's stores cut what is too long.
         is_cut = left is not None and right is not None and len(left) == _LONGEST.get(key[0]) and right.startswith(left)
@@ -96,6 +102,16 @@ def logged_to_tracker(task_run: dict[str, Any]) -> Texts:
     artifacts = [artifact["name"] for artifact in task_run["artifacts"]]
     found |= {("model", name.removeprefix(MODEL)): "logged" for name in artifacts if name.startswith(MODEL)}
     return found | {("stage", ""): tags.get(("tag", LIFECYCLE), "active")}
+
+
+def edited_in_tracker(task_run: dict[str, Any]) -> set[Key]:
+    """What people have changed in the tracker of the run of a task run."""
+    noted = next((tag["value"] for tag in task_run["tags"] if tag["name"] == EDITED_TAG), None)
+    try:
+        names = [str(name) for name in json.loads(noted or "[]")]
+    except (ValueError, TypeError):  # a tag that anyone may set
+        return set()
+    return {("tag", name.removeprefix("tags.")) if name.startswith("tags.") else (name, "") for name in names}
 
 
 def fields_of_mlflow(run: Any, experiment: str) -> Texts:

@@ -149,7 +149,7 @@ class Importer:
         mark = next((tag["value"] for tag in known["tags"] if tag["name"] == IMPORTED), None)
         if mark != self._mark(run, sum(counts.values())) or "mlflow" not in known["links"]:
             return False
-        if _missing(run, comparison.logged_to_tracker(known)) or self._untold_experiment(run, task_run, known):
+        if _missing(run, known, {}) or self._untold_experiment(run, task_run, known):
             return False
         # Those that stand elsewhere take a request for each folder.
         if is_local(run.info.artifact_uri) and self._missing_files(run, known):
@@ -177,7 +177,7 @@ class Importer:
         has_name = known["name"] == task_run.name
         summary = self.reader.run_summary(dbnd_run.uid) if task_run.is_root else None
         if task_run.is_root and (summary is None or task_run.uid == dbnd_run.uid):
-            if has_name and summary is not None and self._is_described(run, summary):
+            if has_name and summary is not None and self._is_described(run, summary, known):
                 return
             if task_run.uid != dbnd_run.uid and run.info.status in STATES:
                 # It belongs to a task that the tracker has not got, or not yet: the run's state is not known otherwise.
@@ -191,12 +191,13 @@ class Importer:
             body["task_runs_info"]["recreate"] = self.recreate
             self._send("add_task_runs", body)
 
-    def _is_described(self, run: Any, summary: Json) -> bool:
+    def _is_described(self, run: Any, summary: Json, known: Json) -> bool:
         """Whether the tracker says of a run what an announcement would say."""
         fields = comparison.fields_of_mlflow(run, self.source.experiment(run))
         if fields.get(("experiment", "")) == "Default":
             del fields["experiment", ""]
-        return not any(comparison.differences(fields, comparison.fields_of_tracker(summary)))
+        edited = comparison.edited_in_tracker(known)
+        return not any(comparison.differences(fields, comparison.fields_of_tracker(summary), edited))
 
     def _send_states(self, run: Any, task_run: TaskRun, known: Json, now: datetime) -> None:
         start, end = (None if known[key] is None else _time(known[key]) for key in ("start_time", "end_time"))
@@ -244,8 +245,8 @@ class Importer:
 
     def _send_texts(self, run: Any, task_run: TaskRun, known: Json) -> None:
         """Send params, tags, datasets and models that the tracker has not got, or not as they are now."""
-        has = comparison.logged_to_tracker(known)
-        while missing := _missing(run, has):
+        sent: Texts = {}
+        while missing := _missing(run, known, sent):
             time = micros(task_run.start_time if known is _NOTHING else utc_now())
             groups = []
             for kind, source in _SOURCES.items():
@@ -262,7 +263,7 @@ class Importer:
                 elif what == "model":
                     place = mask_url(f"{run.info.artifact_uri}/{name}")
                     self._send("log_artifact", wire.artifact(task_run.attempt_uid, f"{MODEL}{name}", place))
-            has |= missing
+            sent |= missing
             if run.info.status in STATES:
                 return
             # A live run may have set one meanwhile, which an older value must not replace.
@@ -294,9 +295,10 @@ class Importer:
         self.transport.send(Batch(call, body, self._journal, self._sent, self._sent))
 
 
-def _missing(run: Any, has: Texts) -> Texts:
+def _missing(run: Any, known: Json, sent: Texts) -> Texts:
     """What MLflow says of a run and the tracker does not; a dataset that was read more often is there."""
-    found = comparison.differences(comparison.logged_to_mlflow(run), has)
+    has = comparison.logged_to_tracker(known) | sent
+    found = comparison.differences(comparison.logged_to_mlflow(run), has, comparison.edited_in_tracker(known))
     return {
         key: text for key, text, other in found if text is not None and not (key[0] == "dataset" and other is not None)
     }

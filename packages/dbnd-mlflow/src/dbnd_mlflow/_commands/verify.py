@@ -63,9 +63,10 @@ class Verifier:
         task_run = comparison.task_run_of(run, self.reader)
         if task_run is None:
             return [Difference(run_id, "run", name_of(run.info), "exists", _ABSENT)]
+        edited = comparison.edited_in_tracker(task_run)
         found = [
             Difference(run_id, what, name, _ABSENT if left is None else left, _ABSENT if right is None else right)
-            for (what, name), left, right in comparison.differences(*self._texts(run, task_run))
+            for (what, name), left, right in comparison.differences(*self._texts(run, task_run), edited)
         ]
         found += self._metrics(run, task_run)
         if self.transport is not None and task_run["attempts"]:

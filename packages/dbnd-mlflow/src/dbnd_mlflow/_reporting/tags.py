@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from dbnd.tracking import VERIFIED_TAG
+from dbnd.tracking import EDITED_TAG, VERIFIED_TAG
 
 from .._durable.ids import FIRST_ID
 
@@ -25,7 +25,7 @@ IMPORTED: Final = "dbnd.imported"
 """Tag of a task run: what its MLflow run was like when ``dbnd mlflow import`` last brought it over."""
 EXPERIMENT: Final = "dbnd.experiment"
 """Tag of a task run: the name of its MLflow run's experiment, where that is not the project of its run."""
-OWN_TAGS: Final = LINK_TAGS | {EXPERIMENT, FIRST_ID, LIFECYCLE, IMPORTED, VERIFIED_TAG}
+OWN_TAGS: Final = LINK_TAGS | {EDITED_TAG, EXPERIMENT, FIRST_ID, LIFECYCLE, IMPORTED, VERIFIED_TAG}
 """Names that are ours. All other tags of an MLflow run are reported, also those that begin with "dbnd."."""
 
 PARENT: Final = "mlflow.parentRunId"

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from dbnd.tracking import RunState
 from dbnd_tracker._errors import MissingError
+from dbnd_tracker._ingest.edits import edited_of
 from dbnd_tracker._ingest.moves import current_runs, detach
 from dbnd_tracker._ingest.tasks import add_infos, is_reopened
 from dbnd_tracker._storage.models import Attempt, Run, ScheduledJob, TaskRun
@@ -91,9 +92,12 @@ def _describe(writer: Writer, run: Run, info: bodies.RunInfo) -> None:
     is_first = run.job_name is None and run.name is None
     if info.start_time and (is_first or info.start_time < run.start_time):
         run.start_time = info.start_time
-    for name in _COLUMNS:
-        setattr(run, name, getattr(info, name) or getattr(run, name))
-    run.description = run.description if info.description is None else info.description
+    said = {name: getattr(info, name) or getattr(run, name) for name in _COLUMNS}
+    said["description"] = run.description if info.description is None else info.description
+    changed = {name for name in ("name", "description") if said[name] != getattr(run, name)}
+    edited = edited_of(writer, run.uid) if changed and not is_first else set()
+    for name in said.keys() - edited:
+        setattr(run, name, said[name])
     run.end_time = run.end_time or info.end_time
     run.is_archived = info.is_archived
     if info.sends_heartbeat:

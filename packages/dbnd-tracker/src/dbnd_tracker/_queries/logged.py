@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from sqlalchemy import func, select
 
-from dbnd.tracking import VERIFIED_TAG
+from dbnd.tracking import EDITED_TAG, VERIFIED_TAG
 from dbnd_tracker._queries.expressions import KINDS, Field, LoggedKind
 from dbnd_tracker._queries.ids import is_one_of
 from dbnd_tracker._storage.encoding import KIND_NAMES, decode, readable
@@ -44,7 +44,9 @@ FIRST_ID_TAG: Final = "dbnd.first_run_id"
 """Tag of a task run: the id that its MLflow run had while MLflow's store was away."""
 LIFECYCLE_TAG: Final = "dbnd.lifecycle_stage"
 """Tag of a task run: whether its MLflow run is active or deleted."""
-OWN_TAGS: Final = frozenset({EXPERIMENT_TAG, FIRST_ID_TAG, LIFECYCLE_TAG, VERIFIED_TAG, "dbnd.mlflow_run_id"})
+OWN_TAGS: Final = frozenset(
+    {EDITED_TAG, EXPERIMENT_TAG, FIRST_ID_TAG, LIFECYCLE_TAG, VERIFIED_TAG, "dbnd.mlflow_run_id"}
+)
 """Tags that tell the tracker something, and a reader nothing that is not shown otherwise."""
 
 BY_ATTEMPT: Final = (func.coalesce(Attempt.number, 0), Attempt.id)
