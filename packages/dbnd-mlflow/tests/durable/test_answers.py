@@ -64,6 +64,25 @@ def test_a_run_goes_on_whatever_a_proxy_answers(proxy, server, track, writes, fa
     assert [file.path for file in server.list_artifacts(run.info.run_id)] == ["file"]
 
 
+def test_a_read_that_is_answered_from_here_waits_for_no_second_attempt(proxy, track, writes):
+    track(proxy.url, writes)
+    tries = []
+
+    def otherwise(exchange):
+        tries.append(exchange.path)
+        answering(503)(exchange)
+
+    client = MlflowClient()
+    with mlflow.start_run() as run:
+        proxy.otherwise = otherwise
+        mlflow.log_metric("m", 1)
+        assert client.get_run(run.info.run_id).data.metrics == {"m": 1}
+        assert [metric.value for metric in client.get_metric_history(run.info.run_id, "m")] == [1]
+        assert len(tries) <= 4, "one for each of the calls, of which MLflow 3.1 makes one more"
+        proxy.otherwise = passing
+    settle()
+
+
 def test_batches_become_smaller_where_a_proxy_limits_them(proxy, server, track):
     track(proxy.url, "deferred")
     with mlflow.start_run() as run:

@@ -197,20 +197,23 @@ class Outbox:
         """The events that are not delivered yet, oldest first, as far as they can be read."""
         return iter(()) if self._sender is None else self._sender.journal.waiting()
 
-    def flush(self, timeout: float | None = None, *, longest: float = 0.0) -> bool:
+    def flush(self, timeout: float | None = None, *, longest: float = 0.0, once: bool = False) -> bool:
         """Wait until everything logged so far is delivered, and return whether it is; what is not stays in the journal.
 
         Args:
             timeout: Seconds to wait at most. None for a tracker that takes nothing is what is left of
                 ``core.flush_timeout`` after earlier waits in vain; then a terminal shows how far it is.
             longest: Seconds to wait for one that takes events, each time at most ``timeout`` for the next ones.
+            once: Whether to wait no longer once an attempt has failed.
         """
         sender = self._sender
-        return sender is None or self._deliver(sender, timeout, longest)
+        if sender is not None and timeout is not None:
+            return sender.flush(timeout, longest=longest, once=once)
+        return sender is None or self._deliver(sender)
 
-    def _deliver(self, sender: Sender | Relayed, timeout: float | None = None, longest: float = 0.0) -> bool:
+    def _deliver(self, sender: Sender | Relayed, timeout: float | None = None) -> bool:
         if timeout is not None:
-            return sender.flush(timeout, longest=longest)
+            return sender.flush(timeout)
         patience = max(0.0, self._settings.flush_timeout - self._waited)
         started = monotonic()
         try:

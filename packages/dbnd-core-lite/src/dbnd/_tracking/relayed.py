@@ -37,7 +37,7 @@ class Relayed:
         """Whether the relay has delivered the event of this number, as far as it has noted."""
         return self.journal.settled >= number
 
-    def flush(self, timeout: float, progress: Callable[[int], None] | None = None, *, longest: float = 0.0) -> bool:  # noqa: ARG002
+    def flush(self, timeout: float, progress: Callable[[int], None] | None = None, **_: object) -> bool:  # noqa: ARG002
         """Whether everything is delivered at this moment."""
         return not self.journal.unsent
 

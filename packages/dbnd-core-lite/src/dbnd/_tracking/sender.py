@@ -130,13 +130,21 @@ class Sender:
             self.journal.close()
             self._transport.close()
 
-    def flush(self, timeout: float, progress: Callable[[int], None] | None = None, *, longest: float = 0.0) -> bool:
+    def flush(
+        self,
+        timeout: float,
+        progress: Callable[[int], None] | None = None,
+        *,
+        longest: float = 0.0,
+        once: bool = False,
+    ) -> bool:
         """Deliver what the journal holds now.
 
         Args:
             timeout: Seconds to wait at most. A tracker that has not answered this process once gets one attempt.
             progress: Called now and then with the number of events that still wait.
             longest: Seconds to wait for a tracker that takes events, each time at most ``timeout`` for the next ones.
+            once: Whether to wait no longer once an attempt has failed.
 
         Returns:
             Whether everything up to now is delivered; if not, ``outcome`` says why.
@@ -150,7 +158,7 @@ class Sender:
             while journal.settled < target and not self._stop.is_set():
                 if journal.settled > settled:
                     settled, deadline = journal.settled, min(monotonic() + timeout, end)
-                if monotonic() >= deadline or self._is_in_vain(started, deadline):
+                if monotonic() >= deadline or self._is_in_vain(started, deadline, once=once):
                     break
                 if self._thread is None or not self._thread.is_alive():
                     self._attempt_here(deadline)
@@ -179,9 +187,9 @@ class Sender:
             if not self._waiting:
                 self._draining.clear()
 
-    def _is_in_vain(self, since: float, deadline: float) -> bool:
+    def _is_in_vain(self, since: float, deadline: float, *, once: bool) -> bool:
         """Whether the tracker asks for more time than there is, or is not there, as an attempt since then has shown."""
-        is_gone = self._is_absent and self._backoff.failed_at >= since
+        is_gone = (self._is_absent or once) and self._backoff.failed_at >= since
         return is_gone or self._backoff.next_attempt(impatient=True) > deadline
 
     def _attempt_here(self, deadline: float) -> None:

@@ -134,9 +134,12 @@ class Reach:
             raise
         self._away_until = 0.0
 
-    def has_delivered(self) -> bool:
-        """Deliver what waits, each time at most the time-out for the next of it; whether nothing does any more."""
-        return not self._outbox.unsent or self._outbox.flush(self.timeout, longest=_LONGEST)
+    def has_delivered(self, *, once: bool = False) -> bool:
+        """Deliver what waits, each time at most the time-out for the next of it; whether nothing does any more.
+
+        With ``once`` nothing is waited for after an attempt that fails: there is another answer.
+        """
+        return not self._outbox.unsent or self._outbox.flush(self.timeout, longest=_LONGEST, once=once)
 
 
 def code_of(error: BaseException) -> str:

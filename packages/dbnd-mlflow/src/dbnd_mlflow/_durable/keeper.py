@@ -296,7 +296,7 @@ class Keeper:
     def get_run(self, run_id: str) -> Any:
         view = self._views.get(run_id)
         answers = view is not None and view.is_known
-        if not (answers and self._reach.is_away) and self._reach.has_delivered():
+        if not (answers and self._reach.is_away) and self._reach.has_delivered(once=answers):
             try:
                 with self._reach.asking():
                     run = hide(self._inner.get_run(self._creation.real(self._inner, run_id)))
@@ -319,8 +319,8 @@ class Keeper:
 
     def get_metric_history(self, run_id: str, metric_key: str, *args: Any, **kwargs: Any) -> Any:
         view = self._views.get(run_id)
-        if self._reach.is_away or not self._reach.has_delivered():
-            kept = None if view is None else view.kept
+        kept = None if view is None else view.kept
+        if self._reach.is_away or not self._reach.has_delivered(once=kept is not None):
             points = None if kept is None else events.kept_points(self._outbox.waiting(), run_id, metric_key, kept)
             if points is not None:
                 return points

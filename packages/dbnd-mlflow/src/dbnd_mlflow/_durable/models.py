@@ -95,7 +95,7 @@ class Models:
 
     def get_logged_model(self, model_id: str, *args: Any, **kwargs: Any) -> Any:
         known = self._find(model_id)
-        if (known is None or not self._reach.is_away) and self._reach.has_delivered():
+        if (known is None or not self._reach.is_away) and self._reach.has_delivered(once=known is not None):
             try:
                 with self._reach.asking():
                     real = self._creation.real(self._inner, model_id)
