@@ -99,6 +99,7 @@ def test_probes_in_every_text_stay_text(hostile: Site, visit: Any) -> None:
         "/",
         f"/?q={evil}&job={evil}&project={evil}&user={evil}&state={evil}&sort={evil}&col=metrics.{evil}&col=params.evil&col=tags.evil",
         f"/?where={evil}&since={evil}",
+        f"/?charts=beside&group=params.evil&colour=metrics.{evil}&where=params.evil+like+'%25'",
         f"/?where=metrics.`{evil}`&sort=metrics.{evil}",
         f"/app/jobs/{evil}",
         f"/app/jobs/{evil}/{run}",

@@ -154,6 +154,7 @@ def paths(site: Site) -> dict[str, str]:
     return {
         "runs": "/",
         "job": "/app/jobs/sweep?where=metrics.score+%3E+1",
+        "charts beside": "/app/jobs/sweep?charts=beside&colour=metrics.score",
         "run": f"/app/jobs/pipeline/{site.run('pipeline')}",
         "failed run": f"/app/jobs/failing/{site.run('failing')}",
         "task": site.task_path("pipeline", "train"),
@@ -164,7 +165,18 @@ def paths(site: Site) -> dict[str, str]:
     }
 
 
-VIEWS = ("runs", "job", "run", "failed run", "task", "one chart", "comparison", "runs as rows", "missing")
+VIEWS = (
+    "runs",
+    "job",
+    "charts beside",
+    "run",
+    "failed run",
+    "task",
+    "one chart",
+    "comparison",
+    "runs as rows",
+    "missing",
+)
 
 
 LOOKS = [(360, "light"), (1280, "dark"), (360, "dark"), (1280, "light")]

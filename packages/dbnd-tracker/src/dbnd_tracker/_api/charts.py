@@ -13,6 +13,7 @@ from dbnd_tracker._api.pages import HEADERS, answer
 from dbnd_tracker._api.state import TheCache, TheDatabase
 from dbnd_tracker._exports import csv_lines, point_cells
 from dbnd_tracker._queries.metrics import find_series, metric_history
+from dbnd_tracker._queries.row_series import drawn_task_runs
 from dbnd_tracker._queries.series import chart_sample
 
 if TYPE_CHECKING:
@@ -50,6 +51,30 @@ def series(  # noqa: PLR0913  the parameters of a query
                 return JSONResponse({"detail": f"The task run {uid} has no metric {key!r}."}, 404, HEADERS)
             samples.append(chart_sample(session, cache, found, axis=axis, first=first, last=last, values=values))
     return answer(request, JSONResponse([asdict(sample) for sample in samples]))
+
+
+@router.get("/app/rows")
+def row_series(  # noqa: PLR0913  the parameters of a query
+    *,
+    database: TheDatabase,
+    cache: TheCache,
+    request: Request,
+    row: _Tasks,
+    key: str,
+    axis: Literal["step", "time"] = "step",
+    first: Annotated[float | None, Query(alias="from", allow_inf_nan=False)] = None,
+    last: Annotated[float | None, Query(alias="to", allow_inf_nan=False)] = None,
+    values: Annotated[int, Query(ge=1, le=_MAX_VALUES)] = 200,
+) -> Response:
+    """The same of rows of the table, by their uids; those that have not got the metric are left out."""
+    samples = []
+    with database.read() as session:
+        for uid, task in drawn_task_runs(session, [each.lower() for each in row], key).items():
+            found = find_series(session, task, key)
+            if found is not None:
+                sample = chart_sample(session, cache, found, axis=axis, first=first, last=last, values=values)
+                samples.append({"row": uid, "task": task, **asdict(sample)})
+    return answer(request, JSONResponse(samples))
 
 
 @router.get("/app/points.csv")

@@ -1,6 +1,6 @@
 // A line chart on a canvas: lines with gaps, bands where a value stands for many points, hover, zoom.
 
-import { COLOURS, Drawing, LEFT, RIGHT, TOP } from "./drawing.js";
+import { Drawing, LEFT, RIGHT, swatch, TOP } from "./drawing.js";
 import { number, rangeOf } from "./scale.js";
 import { duration, localTime } from "./times.js";
 
@@ -157,7 +157,7 @@ export class Chart {
     if (value === null) return line.gaps.find(([x]) => x === line.x[at])?.[1] ?? "no number";
     let text = number(value);
     if (!line.exact && line.counts[at] > 1) {
-      text = `mean ${text}, ${number(line.low[at])} to ${number(line.high[at])} in ${line.counts[at]} points`;
+      text = `mean ${text}, ${number(line.low[at])} to ${number(line.high[at])} in ${line.counts[at]} ${line.of ?? "points"}`;
     }
     return line.smooth ? `${text} (smoothed ${number(line.smooth[at])})` : text;
   }
@@ -183,7 +183,7 @@ export class Chart {
     this.tip.replaceChildren(make("b", "", this.xText(this.hover)));
     for (const { line, at } of shown.slice(0, ROWS_OF_TIP)) {
       const row = make("div", "row");
-      row.append(make("span", `swatch s${line.colour % COLOURS}`), make("span", "", line.label));
+      row.append(swatch(line.colour), make("span", "", line.label));
       row.append(make("span", "", this.valueText(line, at)));
       this.tip.append(row);
     }

@@ -10,6 +10,18 @@ const BOTTOM = 38;
 const TITLES = { step: "step", index: "point", time: "time", relative: "time since the start" };
 const TICKS = { step: stepTicks, index: stepTicks, time: timeTicks, relative: relativeTicks };
 
+/** The name of a line's colour: a line has the number of one, or its name. */
+export function hue(colour) {
+  return typeof colour === "number" ? `c${colour % COLOURS}` : colour;
+}
+
+/** A small piece of a line's colour. */
+export function swatch(colour) {
+  const element = document.createElement("span");
+  element.className = `swatch ${typeof colour === "number" ? `s${colour % COLOURS}` : colour}`;
+  return element;
+}
+
 /** One drawing on `canvas`, which it clears; `view` is the first and last x, `range` the lowest and highest y. */
 export class Drawing {
   constructor(canvas, { width, height, view, range, log }) {
@@ -76,7 +88,7 @@ export class Drawing {
   /** A line; its points have dots where there are `few` in the chart. */
   line(line, few) {
     const { pen } = this;
-    const colour = this.colour(`c${line.colour % COLOURS}`);
+    const colour = this.colour(hue(line.colour));
     pen.strokeStyle = colour;
     pen.fillStyle = colour;
     pen.lineJoin = "round";
@@ -183,7 +195,7 @@ export class Drawing {
     for (const { line, at } of under) {
       const value = (line.smooth ?? line.y)[at];
       if (!this.shows(value)) continue;
-      this.pen.fillStyle = this.colour(`c${line.colour % COLOURS}`);
+      this.pen.fillStyle = this.colour(hue(line.colour));
       this.dot(line.x[at], value, 4);
     }
   }

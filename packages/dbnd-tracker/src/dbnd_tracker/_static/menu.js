@@ -1,6 +1,6 @@
 // What one does with a single chart: its own range, full screen, and its picture and points as files.
 
-import { COLOURS } from "./drawing.js";
+import { hue } from "./drawing.js";
 
 const HEAD = 30;
 const KEY = 18;
@@ -68,7 +68,7 @@ function savePicture({ chart, series }, title) {
   pen.font = "12px system-ui, sans-serif";
   keys.forEach((line, i) => {
     const y = HEAD + canvas.height / ratio + i * KEY + 8;
-    pen.fillStyle = colour(`c${line.colour % COLOURS}`);
+    pen.fillStyle = colour(hue(line.colour));
     pen.fillRect(12, y - 5, 12, 3);
     pen.fillStyle = colour("text");
     pen.fillText(line.label, 32, y);

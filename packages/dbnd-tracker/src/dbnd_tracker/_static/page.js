@@ -39,12 +39,13 @@ async function copy(button) {
   document.getElementById("status").textContent = "Copied";
 }
 
-const selection = keepSelection();
+const changes = new EventTarget();
+const selection = keepSelection(() => changes.dispatchEvent(new Event("change")));
 
 document.getElementById("theme").addEventListener("click", changeTheme);
 document.getElementById("help").addEventListener("click", showKeys);
 document.addEventListener("change", (event) => {
-  if (event.target.matches("#filters select")) event.target.form.requestSubmit();
+  if (event.target.matches("select[name]") && event.target.form?.id === "filters") event.target.form.requestSubmit();
 });
 document.addEventListener("click", ({ target }) => {
   const button = target.closest("[data-copy]");
@@ -75,7 +76,6 @@ localize(document);
 tick(document);
 setInterval(() => tick(document), 1000);
 
-const changes = new EventTarget();
 let charts = null;
 
 /** Charts may come with the first points of a run that goes on. */
@@ -95,6 +95,7 @@ if (document.getElementById("columns")) {
       selection.show();
       localize(document);
       tick(document);
+      changes.dispatchEvent(new Event("change"));
     };
     table = { keepUnfolded, ...startTable(shown) };
   });

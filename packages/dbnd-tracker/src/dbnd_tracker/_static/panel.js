@@ -1,9 +1,10 @@
 // The charts of a page, and the points that they show.
 
 import { Chart } from "./chart.js";
+import { swatch } from "./drawing.js";
 import { addMenu } from "./menu.js";
 import { number, spansOrders } from "./scale.js";
-import { filterCharts, listenToSettings, readAddress, settings, showSettings, writeAddress } from "./settings.js";
+import { filterCharts, keepSettings, listenToSettings, readAddress, settings, showSettings, writeAddress } from "./settings.js";
 
 const WAIT = 120;
 const FEWEST = 200;
@@ -11,12 +12,15 @@ const MOST = 2000;
 const KEYS = 12;
 
 const panels = [];
+// What draws the rows of a table beside the charts; null where there is none.
+let rows = null;
 
 /** One chart, and what it draws. */
 class Panel {
   constructor(figure) {
     this.figure = figure;
     this.series = JSON.parse(figure.dataset.series);
+    this.ofRows = !this.series.length;
     this.note = figure.querySelector(".note");
     this.last = figure.querySelector(".last");
     this.chart = new Chart(figure.querySelector(".plot"), figure.dataset.title, {
@@ -38,12 +42,10 @@ class Panel {
     const list = document.createElement("ul");
     list.className = this.series.length > KEYS ? "keys many" : "keys";
     this.series.forEach((line, place) => {
-      const swatch = document.createElement("span");
-      swatch.className = `swatch s${line.colour % 10}`;
       const key = document.createElement("button");
       key.type = "button";
       key.setAttribute("aria-pressed", "true");
-      key.append(swatch, line.label);
+      key.append(swatch(line.colour), line.label);
       key.addEventListener("click", () => this.toggle(place, key));
       for (const event of ["pointerenter", "focus"]) key.addEventListener(event, () => bringOut(line.label));
       for (const event of ["pointerleave", "blur"]) key.addEventListener(event, () => bringOut(null));
@@ -102,6 +104,7 @@ class Panel {
       return;
     }
     this.isStale = false;
+    if (this.ofRows) this.takeRows();
     this.request?.abort();
     this.request = new AbortController();
     const { signal } = this.request;
@@ -110,6 +113,7 @@ class Panel {
       if (settings.view && !this.view(answers)) answers = await this.fetchLines(null, signal);
       if (signal.aborted) return;
       this.answers = answers;
+      if (this.ofRows) this.keepKnown();
       this.draw();
     } catch (error) {
       if (signal.aborted) return;
@@ -117,6 +121,23 @@ class Panel {
       this.note.textContent = "The points cannot be read";
       console.warn(error);
     }
+  }
+
+  /** The lines are those of the rows that are drawn now. */
+  takeRows() {
+    const lines = rows.linesOfRows();
+    const known = new Map(this.series.map((line, i) => [line.row, this.answers[i]]));
+    this.answers = lines.map((line) => known.get(line.row));
+    this.series = lines.map((line) => ({ ...line, key: this.figure.dataset.title, start: null }));
+  }
+
+  /** Only rows that have the metric have lines; what stands for the row above as well is drawn once. */
+  keepKnown() {
+    const last = new Map(this.answers.map((answer, i) => [answer?.task, i]));
+    const isKept = (_, i) => this.answers[i] && last.get(this.answers[i].task) === i;
+    this.series = this.series.filter(isKept);
+    this.answers = this.answers.filter(isKept);
+    this.series.forEach((line, i) => (line.task = this.answers[i].task));
   }
 
   /** Ask for the points of all lines: those of which the same is asked at once. */
@@ -129,12 +150,16 @@ class Panel {
     });
     await Promise.all(
       [...asked].map(async ([query, places]) => {
-        const tasks = new URLSearchParams(places.map((i) => ["task", this.series[i].task]));
-        const answer = await fetch(`/app/series?${query}&${tasks}`, { signal });
+        const name = this.ofRows ? "row" : "task";
+        const asks = new URLSearchParams(places.map((i) => [name, this.series[i][name]]));
+        const answer = await fetch(`/app/${this.ofRows ? "rows" : "series"}?${query}&${asks}`, { signal });
         if (!answer.ok) throw new Error(`${answer.status} for ${query}`);
         const samples = await answer.json();
         const axis = settings.axis === "step" ? "step" : "time";
-        places.forEach((i, place) => (answers[i] = { ...samples[place], asked: axis }));
+        places.forEach((i, place) => {
+          const sample = this.ofRows ? samples.find((each) => each.row === this.series[i].row) : samples[place];
+          answers[i] = sample && { ...sample, asked: axis };
+        });
       }),
     );
     return answers;
@@ -154,15 +179,17 @@ class Panel {
 
   draw() {
     const wanted = settings.axis === "step" ? "step" : "time";
+    this.figure.classList.toggle("is-empty", !this.answers.length);
     if (!this.answers.length || this.answers.some((answer) => answer.asked !== wanted)) return;
     const all = this.series.map((line, i) => {
       const answer = this.answers[i];
       const [start, unit] = Panel.unit(line, answer);
       const moved = (x) => (x - start) / unit;
       const gaps = answer.gaps.map(([x, name]) => [moved(x), name]);
-      return { ...answer, label: line.label, colour: line.colour, x: answer.x.map(moved), gaps };
+      return { ...answer, label: line.label, colour: line.colour, group: line.group, x: answer.x.map(moved), gaps };
     });
-    const lines = all.filter((_, i) => !this.hidden.has(i));
+    const shown = all.filter((_, i) => !this.hidden.has(i));
+    const lines = shown.some((line) => line.group) ? rows.grouped(shown) : shown;
     const axis = settings.axis === "step" && lines.every((line) => line.axis === "index") ? "index" : settings.axis;
     const view = this.view(this.answers);
     const log = this.isLog(lines, view);
@@ -171,7 +198,7 @@ class Panel {
     if (all.length === 1) this.last.title = all[0].last ?? "";
     const { range } = this;
     this.chart.show(lines, { ...settings, axis, log, range, view, extent: this.extent(this.answers) });
-    if (this.strong !== null) this.chart.bringOut(this.series[this.strong].label);
+    if (this.strong !== null) this.chart.bringOut(this.series[this.strong]?.label ?? null);
   }
 
   /** Whether the scale is logarithmic: as it is set, else if all values shown at first span orders of magnitude. */
@@ -212,6 +239,7 @@ function point(from, x, label) {
 /** The line with this label comes out in all charts that have it among others. */
 function bringOut(label) {
   for (const panel of panels) panel.bringOut(label);
+  rows?.markRows(label);
 }
 
 let timer = null;
@@ -231,7 +259,11 @@ function zoom(view) {
 }
 
 /** Draw the charts that come into view, and again when the page has changed. */
-export function startCharts(changes) {
+export async function startCharts(changes) {
+  if (document.querySelector(".beside")) rows = await import("./rows.js");
+  rows?.readRows();
+  rows?.listenToRows(bringOut);
+  if (rows) keepSettings();
   readAddress();
   showSettings();
   listenToSettings(change);
@@ -260,6 +292,7 @@ export function startCharts(changes) {
   };
   find();
   changes.addEventListener("change", () => {
+    rows?.readRows();
     find();
     filterCharts();
     for (const panel of panels) panel.load();

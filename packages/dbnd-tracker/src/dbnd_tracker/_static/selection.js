@@ -53,6 +53,8 @@ function show() {
   }
 }
 
+let told = () => {};
+
 function select(changed) {
   const uids = read();
   for (const box of changed) {
@@ -61,15 +63,18 @@ function select(changed) {
   }
   write(uids);
   show();
+  told();
 }
 
 function clearAll() {
   write(new Set());
   show();
+  told();
 }
 
-/** Keep the selection of the table in this page, if there is one; the answer shows it anew and does what keys ask. */
-export function keepSelection() {
+/** Keep the selection of the table in this page; `changed` is called when it changes. The answer does what keys ask. */
+export function keepSelection(changed) {
+  told = changed;
   if (!form) return { show() {}, compare() {}, clear() {} };
   document.addEventListener("change", ({ target }) => {
     if (target.form === form) select([target]);

@@ -17,9 +17,9 @@ export function readAddress() {
   settings.view = view[0] < view[1] ? view : null;
 }
 
-export function writeAddress() {
-  const address = new URL(location.href);
-  const values = {
+/** What the address says of the settings; null where they are as they are at first. */
+function inAddress() {
+  return {
     axis: settings.axis === "step" ? null : settings.axis,
     scale: settings.scale || null,
     smooth: settings.smooth || null,
@@ -27,11 +27,30 @@ export function writeAddress() {
     from: settings.view?.[0] ?? null,
     to: settings.view?.[1] ?? null,
   };
-  for (const [name, value] of Object.entries(values)) {
+}
+
+export function writeAddress() {
+  const address = new URL(location.href);
+  for (const [name, value] of Object.entries(inAddress())) {
     if (value === null) address.searchParams.delete(name);
     else address.searchParams.set(name, value);
   }
   history.replaceState(null, "", address);
+}
+
+/** Keep the settings when a table beside the charts is sorted, turned or filtered. */
+export function keepSettings() {
+  const set = () => Object.entries(inAddress()).filter(([, value]) => value !== null);
+  document.addEventListener("formdata", ({ target, formData }) => {
+    if (target.id === "filters") for (const [name, value] of set()) formData.append(name, value);
+  });
+  document.addEventListener("click", ({ target }) => {
+    const link = target.closest?.(".runs thead a, .pages a, .chips a");
+    if (!link) return;
+    const address = new URL(link.href);
+    for (const [name, value] of set()) address.searchParams.set(name, value);
+    link.href = address;
+  }, { capture: true });
 }
 
 function field(name) {

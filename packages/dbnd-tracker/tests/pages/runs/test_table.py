@@ -143,3 +143,24 @@ def test_the_columns_are_what_most_runs_logged_until_others_are_chosen(tracker: 
     assert [str(column) for column in chosen.columns.shown] == ["metrics.a rare one"]
     assert sorted(str(value) for values in chosen.values.values() for value in values.values()) == ["2.0"]
     assert page("col=").columns.shown == []
+
+
+def test_rows_have_the_histories_that_they_show_beside_the_table(tracker: Any, server: Any, make_run: Any) -> None:
+    """A run's own, else that of its only task run that has one."""
+    run, task = tracker.started()
+    other = make_run()
+    tracker.call("init_run", other.init())
+    tracker.call("log_metrics", task.floats("loss", 3))
+    tracker.call("log_metrics", task.floats("once", 1))
+    asked = f"/app/rows?key=loss&row={run.uid}&row={other.uid}&row={task.uid}"
+    assert [(line["row"], line["task"], line["points"]) for line in server.get(asked).json()] == [
+        (run.uid, task.uid, 3),
+        (task.uid, task.uid, 3),
+    ]
+    sibling = run.task("sibling")
+    tracker.call("add_task_runs", run.add(sibling))
+    tracker.call("log_metrics", sibling.floats("loss", 2))
+    assert [line["row"] for line in server.get(asked).json()] == [task.uid], "of several, none stands for the run"
+    page = server.get("/?charts=beside&group=params.none").text
+    assert re.findall("data-series='([^']*)' data-title=\"([^\"]*)\"", page) == [("[]", "loss")]
+    assert "data-series" not in server.get("/").text

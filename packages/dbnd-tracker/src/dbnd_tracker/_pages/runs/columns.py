@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from dbnd_tracker._queries.expressions import KINDS, Field
+from dbnd_tracker._queries.expressions import KINDS, Field, LoggedKind
 from dbnd_tracker._queries.logged import NameCount
 
 KEPT: Final = "databand-columns"
@@ -62,6 +62,11 @@ class Columns:
         there = {(field.kind, field.name) for field in self.shown}
         fields = [field for field in self._names if (field.kind, field.name) not in there]
         return {kind: sorted((f for f in fields if f.kind == kind), key=lambda f: f.name) for kind in KINDS}
+
+    def named(self, kind: LoggedKind) -> list[str]:
+        """The names of one kind that rows have, shown or offered."""
+        fields = [*(field for field in self.shown if field.kind == kind), *self.offered[kind]]
+        return [*dict.fromkeys(field.name for field in fields)]
 
 
 def _parsed(texts: Iterable[str]) -> list[Field]:

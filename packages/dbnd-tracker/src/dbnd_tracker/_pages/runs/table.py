@@ -9,12 +9,14 @@ from urllib.parse import urlencode
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
+from dbnd_tracker._pages.charts import Chart, in_sections
 from dbnd_tracker._pages.runs.columns import Columns
 from dbnd_tracker._pages.templates import is_live, job_url
 from dbnd_tracker._queries.conditions import are_rows
 from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError, operands
 from dbnd_tracker._queries.grammar import Asked, condition, joined, parse_expression, parse_query
 from dbnd_tracker._queries.logged import logged_names, logged_values
+from dbnd_tracker._queries.row_series import drawn_metrics
 from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunTable, choices, nested_table, run_table
 from dbnd_tracker._views import RunRow
 
@@ -25,7 +27,8 @@ _OPTIONAL: Final = {"job": "job_name", "project": "project_name", "user": "user"
 # What one wants to see from its smallest value on.
 _RISING: Final = frozenset({"name", "job", "project", "user", "state", "params", "tags"})
 _FILTERS: Final = ("job", "project", "user", "state", "since", "until")
-_KEPT: Final = ("q", *_FILTERS, "where", "sort", "col", "limit", "below")
+_OF_CHARTS: Final = ("charts", "group", "colour")
+_KEPT: Final = ("q", *_FILTERS, "where", "sort", "col", "limit", "below", *_OF_CHARTS)
 _LABELS: Final = {"since": "from", "until": "to"}
 
 
@@ -55,8 +58,9 @@ class TablePage:
         self.job = job
         self.states = STATES
         self.sizes = _SIZES
-        self.given = {name: [text for text in query.getlist(name) if text] for name in _KEPT}
+        self.given = {name: [*dict.fromkeys(text for text in query.getlist(name) if text)] for name in _KEPT}
         self._facts = query.getlist("facts")
+        self.has_charts = bool(self.text("charts"))
         self.limit = next((size for size in _SIZES if str(size) == self.text("limit")), _DEFAULT_SIZE)
         name = self.text("sort").removeprefix("-")
         known = Field.parse(name) or (name if name in ORDERS else None)
@@ -82,7 +86,9 @@ class TablePage:
         # New runs come first, and running ones end.
         self.is_live = after is before is None or any(is_live(run.state) for run in self.table.rows)
         self.choices = choices(session)
-        named = [each for tested in (*map(operands, conditions), [self.order]) for each in tested]
+        self.group, self.colour = Field.parse(self.text("group")), Field.parse(self.text("colour"))
+        used = [self.order, self.group, self.colour] if self.has_charts else [self.order]
+        named = [each for tested in (*map(operands, conditions), used) for each in tested]
         self.columns = Columns(
             query.getlist("col") if "col" in query else None,
             kept_columns,
@@ -90,6 +96,8 @@ class TablePage:
             logged_names(session, self.table.owned),
         )
         self.values = logged_values(session, self.columns.shown, self.table.owned)
+        keys = drawn_metrics(session, self.table.owned) if self.has_charts else []
+        self.chart_sections = in_sections([Chart(key, [], 0) for key in keys])
         # Columns that were chosen by what is common on this page stay when the page is turned.
         rows, start = self.table.rows, (self.table.first or 1) - 1
         ways: list[dict[str, Any]] = [{"start": start + self.limit}, {"start": max(start - self.limit, 0)}]
@@ -183,6 +191,17 @@ class TablePage:
             Chip(text, self._href({"where": [other for other in wheres if other != text]})) for text in wheres
         ]
 
+    @property
+    def charts_href(self) -> str:
+        """The address of the same table with charts beside it, or without."""
+        return self._href({"charts": ""} if self.has_charts else {"charts": "beside"})
+
+    def cell(self, field: Field | None) -> int | None:
+        """Which cell of a row has the value of a column, counted from 0."""
+        if field not in self.columns.shown:
+            return None
+        return len(self.headers) - len(self.columns.shown) + 1 + self.columns.shown.index(field)
+
     def below(self, row: RunRow) -> str:
         """The address of what is nested in a row."""
         return f"/?{urlencode({'below': row.uid, 'limit': _SIZES[-1]})}"
@@ -206,6 +225,8 @@ class TablePage:
     @property
     def optional(self) -> dict[str, str]:
         """The fields of the optional columns that any run of the page has something for, by what they are sorted by."""
+        if self.has_charts:
+            return {}
         if self._facts:
             return {name: f for name, f in _OPTIONAL.items() if name in self._facts}
         rows, of_one_job = self.table.rows, "job" if self.job else ""
