@@ -184,6 +184,10 @@ def test_a_chart_has_a_range_full_screen_and_files_of_its_own(site: Site, visit:
     before = page.evaluate(picture)
     menu.locator("summary").click()
     menu.get_by_label("Highest value shown").fill("0.1")
+    page.wait_for_url(re.compile(r"range=\.\.0\.1\+loss"))
+    again = visit(site.url, page.url.removeprefix(site.url))
+    figure(again, "loss")
+    assert again.get_by_label("Highest value shown").first.input_value() == "0.1"
     page.wait_for_function(f"before => {picture} !== before", arg=before)
     with page.expect_download() as download:
         menu.get_by_role("button", name="Picture (PNG)").click()

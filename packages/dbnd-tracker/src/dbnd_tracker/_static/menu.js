@@ -1,6 +1,7 @@
 // What one does with a single chart: its own range, full screen, and its picture and points as files.
 
 import { hue } from "./drawing.js";
+import { ranges, writeAddress } from "./settings.js";
 
 const HEAD = 30;
 const KEY = 18;
@@ -25,8 +26,11 @@ export function addMenu(panel) {
   const button = (text, action) => element("button", { type: "button", textContent: text, onclick: close(action) });
   const end = (place, name) => {
     const field = element("input", { type: "number", step: "any", placeholder: "automatic" });
+    field.value = panel.range[place] ?? "";
     field.addEventListener("input", () => {
       panel.range[place] = field.value === "" ? null : Number(field.value);
+      ranges.set(title, panel.range);
+      writeAddress();
       panel.draw();
     });
     return element("label", {}, name, field);

@@ -4,7 +4,7 @@ import { Chart } from "./chart.js";
 import { swatch } from "./drawing.js";
 import { addMenu } from "./menu.js";
 import { number, spansOrders } from "./scale.js";
-import { filterCharts, keepSettings, listenToSettings, readAddress, settings, showSettings, writeAddress } from "./settings.js";
+import { filterCharts, keepSettings, listenToSettings, ranges, readAddress, settings, showSettings, writeAddress } from "./settings.js";
 
 const WAIT = 120;
 const FEWEST = 200;
@@ -32,7 +32,7 @@ class Panel {
     this.isStale = true;
     this.hidden = new Set();
     this.strong = null;
-    this.range = [null, null];
+    this.range = ranges.get(figure.dataset.title) ?? [null, null];
     if (this.series.length > 1) this.addKeys();
     addMenu(this);
   }

@@ -6,6 +6,9 @@ const SCALES = ["", "linear", "log"];
 /** `scale` is "" where each chart is to find the scale that fits it; `view` is [first, last], or null for all. */
 export const settings = { axis: "step", scale: "", smooth: 0, outliers: false, view: null };
 
+/** By the title of a chart, its own [lowest, highest], null for what it is to find. */
+export const ranges = new Map();
+
 export function readAddress() {
   const query = new URLSearchParams(location.search);
   const one = (name, known) => (known.includes(query.get(name)) ? query.get(name) : known[0]);
@@ -15,11 +18,15 @@ export function readAddress() {
   settings.outliers = query.get("outliers") === "ignored";
   const view = ["from", "to"].map((name) => (query.has(name) ? Number(query.get(name)) : NaN));
   settings.view = view[0] < view[1] ? view : null;
+  for (const text of query.getAll("range")) {
+    const [, low, high, title] = text.match(/^(.*?)\.\.(\S*) (.*)$/s) ?? [];
+    if (title) ranges.set(title, [low, high].map((end) => (end && Number.isFinite(Number(end)) ? Number(end) : null)));
+  }
 }
 
-/** What the address says of the settings; null where they are as they are at first. */
+/** What the address says of the settings: names and values; nothing of those that are as they are at first. */
 function inAddress() {
-  return {
+  const values = {
     axis: settings.axis === "step" ? null : settings.axis,
     scale: settings.scale || null,
     smooth: settings.smooth || null,
@@ -27,29 +34,33 @@ function inAddress() {
     from: settings.view?.[0] ?? null,
     to: settings.view?.[1] ?? null,
   };
+  const own = [...ranges].filter(([, ends]) => ends.some((end) => end !== null));
+  return [
+    ...Object.entries(values).filter(([, value]) => value !== null),
+    ...own.map(([title, [low, high]]) => ["range", `${low ?? ""}..${high ?? ""} ${title}`]),
+  ];
+}
+
+/** An address that says of the settings what holds now. */
+function withSettings(href) {
+  const address = new URL(href);
+  for (const name of ["axis", "scale", "smooth", "outliers", "from", "to", "range"]) address.searchParams.delete(name);
+  for (const [name, value] of inAddress()) address.searchParams.append(name, value);
+  return address;
 }
 
 export function writeAddress() {
-  const address = new URL(location.href);
-  for (const [name, value] of Object.entries(inAddress())) {
-    if (value === null) address.searchParams.delete(name);
-    else address.searchParams.set(name, value);
-  }
-  history.replaceState(null, "", address);
+  history.replaceState(null, "", withSettings(location.href));
 }
 
 /** Keep the settings when a table beside the charts is sorted, turned or filtered. */
 export function keepSettings() {
-  const set = () => Object.entries(inAddress()).filter(([, value]) => value !== null);
   document.addEventListener("formdata", ({ target, formData }) => {
-    if (target.id === "filters") for (const [name, value] of set()) formData.append(name, value);
+    if (target.id === "filters") for (const [name, value] of inAddress()) formData.append(name, value);
   });
   document.addEventListener("click", ({ target }) => {
     const link = target.closest?.(".runs thead a, .pages a, .chips a");
-    if (!link) return;
-    const address = new URL(link.href);
-    for (const [name, value] of set()) address.searchParams.set(name, value);
-    link.href = address;
+    if (link) link.href = withSettings(link.href);
   }, { capture: true });
 }
 
