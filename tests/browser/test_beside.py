@@ -1,10 +1,11 @@
-"""Charts beside the table of runs."""
+"""What the table of runs draws: charts beside it, sparklines in its cells; and how wide its columns are."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+import pytest
 from kit.site import Site, expect
 
 
@@ -71,3 +72,36 @@ def test_nested_runs_are_drawn_when_they_are_unfolded(site: Site, visit: Any) ->
     expect(canvas).not_to_have_attribute("aria-label", re.compile(name))  # what stood for the run is drawn once
     expect(canvas).to_have_attribute("aria-label", re.compile("last 0.02"))
     figure(page, "loss", 50)
+
+
+def test_cells_have_sparklines_and_columns_widths_that_are_kept(site: Site, visit: Any) -> None:
+    runs = site.query("SELECT uid FROM runs WHERE job_name = 'sweep'")
+    page = visit(site.url, "/app/jobs/sweep")
+    page.get_by_text(re.compile(r"Columns \(")).click()
+    page.get_by_label("A sparkline in each cell of a metric").check()
+    page.locator("#columns").get_by_role("button", name="Apply").click()
+    page.wait_for_url(re.compile("lines=all"))
+    expect(page.locator("td .sparkline path")).to_have_count(len(runs))
+    points = page.locator("td .sparkline path").first.get_attribute("d").split("L")
+    assert (len(points), points[0], points[-1]) == (20, "M0.0 18.0", "72.0 0.0"), "a straight line upwards"
+
+    head = page.get_by_role("columnheader", name="score")
+    handle, before = head.locator(".resize"), head.bounding_box()["width"]
+    box = handle.bounding_box()
+    page.mouse.move(box["x"] + 4, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 104, box["y"] + 5, steps=3)
+    page.mouse.up()
+    wide = head.bounding_box()["width"]
+    assert wide == pytest.approx(before + 100, abs=2)
+    page.wait_for_url(re.compile(rf"width={round(wide)}\+metrics.score"))
+    handle.focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url(re.compile(rf"width={round(wide) - 16}\+metrics.score"))
+    address = page.url.removeprefix(site.url)
+    page.goto("/app/jobs/sweep")
+    expect(head).to_have_css("width", re.compile(rf"^{round(wide) - 16}"))
+    other = visit(site.url, address)
+    expect(other.get_by_role("columnheader", name="score")).to_have_css("width", re.compile(rf"^{round(wide) - 16}"))
+    handle.dblclick()
+    expect(head).not_to_have_css("width", re.compile(rf"^{round(wide) - 16}"))

@@ -97,6 +97,10 @@ if (document.getElementById("columns")) {
       tick(document);
       changes.dispatchEvent(new Event("change"));
     };
+    if (document.querySelector("th[data-metric]")) {
+      import("./sparklines.js").then(({ startSparklines }) => startSparklines(changes));
+    }
+    import("./widths.js").then(({ startWidths }) => startWidths(changes));
     table = { keepUnfolded, ...startTable(shown) };
   });
 }

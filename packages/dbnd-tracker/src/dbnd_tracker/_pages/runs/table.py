@@ -13,7 +13,7 @@ from dbnd_tracker._pages.charts import Chart, in_sections
 from dbnd_tracker._pages.runs.columns import Columns
 from dbnd_tracker._pages.templates import is_live, job_url
 from dbnd_tracker._queries.conditions import are_rows
-from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError, operands
+from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError, as_number, operands
 from dbnd_tracker._queries.grammar import Asked, condition, joined, parse_expression, parse_query
 from dbnd_tracker._queries.logged import logged_names, logged_values
 from dbnd_tracker._queries.row_series import drawn_metrics
@@ -27,7 +27,7 @@ _OPTIONAL: Final = {"job": "job_name", "project": "project_name", "user": "user"
 # What one wants to see from its smallest value on.
 _RISING: Final = frozenset({"name", "job", "project", "user", "state", "params", "tags"})
 _FILTERS: Final = ("job", "project", "user", "state", "since", "until")
-_OF_CHARTS: Final = ("charts", "group", "colour")
+_OF_CHARTS: Final = ("charts", "group", "colour", "lines", "width")
 _KEPT: Final = ("q", *_FILTERS, "where", "sort", "col", "limit", "below", *_OF_CHARTS)
 _LABELS: Final = {"since": "from", "until": "to"}
 
@@ -36,6 +36,8 @@ class Header(NamedTuple):
     """The head of a column of what rows are (of kind ``run``) or logged, and the address of the table sorted by it."""
 
     label: str
+    name: str
+    """What was logged, without the choice of its value."""
     kind: str
     href: str
     direction: str | None
@@ -219,7 +221,10 @@ class TablePage:
         found = [self._header(name, "Run" if name == "name" else name.capitalize(), "run") for name in names]
         for column in self.columns.shown:
             label = column.name if column.shown == "last" else f"{column.name} ({column.shown})"
-            found.append(self._header(str(column), label, column.kind))
+            header = self._header(str(column), label, column.kind)
+            values = [value for of in self.values.values() if (value := of.get(column)) is not None]
+            is_number = column.kind != "metrics" and values and all(as_number(value) is not None for value in values)
+            found.append(header._replace(kind=f"{column.kind} number") if is_number else header)
         return found
 
     @property
@@ -235,12 +240,13 @@ class TablePage:
     def _header(self, name: str, label: str, kind: str) -> Header:
         # What is nested in a row stands in its own order; sorted by something, it is found among all.
         changes = {"below": ""} if self.row else {}
+        field = Field.parse(name)
+        of = field.name if field else name
         if name != str(self.order) or self.row:
-            field = Field.parse(name)
             rises_first = name in _RISING or kind in _RISING or (field is not None and field.is_loss)
-            return Header(label, kind, self._href({"sort": name if rises_first else f"-{name}"} | changes), None)
+            return Header(label, of, kind, self._href({"sort": name if rises_first else f"-{name}"} | changes), None)
         other = self._href({"sort": name if self.descending else f"-{name}"})
-        return Header(label, kind, other, "descending" if self.descending else "ascending")
+        return Header(label, of, kind, other, "descending" if self.descending else "ascending")
 
     @property
     def is_filtered(self) -> bool:
