@@ -206,7 +206,7 @@ def _write(client: Client, call: str, body: Any) -> int:
 
 def _addresses(app: Any, keys: list[str]) -> Iterator[str]:
     """Every address that is read by GET, of everything that was written and of what was not."""
-    for route in _routes(app):
+    for route in app.routes:
         if "GET" not in (route.methods or ()) or re.search("static|metrics$|healthz|readyz|login|openapi", route.path):
             continue
         parts = re.findall(r"{(\w+)(?::\w+)?}", route.path)
@@ -248,17 +248,6 @@ def _asked_for(keys: list[str]) -> Iterator[str]:
         yield f"/app/jobs/x/{uid}?{plots}"
         for form in ("json", "csv", "parquet"):
             yield f"/api/v1/runs/{uid}/export?format={form}"
-
-
-def _routes(app: Any) -> list[Any]:
-    found, pending = [], list(app.routes)
-    while pending:
-        route = pending.pop()
-        nested = getattr(route, "routes", None) or getattr(getattr(route, "original_router", None), "routes", None)
-        pending += nested or []
-        if hasattr(route, "methods") and not nested:
-            found.append(route)
-    return found
 
 
 def _strict(constant: str) -> None:

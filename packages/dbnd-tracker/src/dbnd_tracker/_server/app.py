@@ -19,7 +19,7 @@ from dbnd_tracker._access.hosts import HostMiddleware
 from dbnd_tracker._access.places import Places
 from dbnd_tracker._access.tokens import Keyring, ThrottledError
 from dbnd_tracker._api import artifacts, auth, charts, details, finding, health, pages, runs, tracking
-from dbnd_tracker._api.openapi import REFUSALS, describe_calls
+from dbnd_tracker._api.openapi import describe_calls
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
 from dbnd_tracker._middleware.answers import HeadMiddleware, LargeMiddleware, answer_other_method
 from dbnd_tracker._middleware.bodies import BodyMiddleware, UnreadMiddleware
@@ -49,7 +49,6 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
         title="databand tracker",
         version=__version__,
         redirect_slashes=False,
-        responses=REFUSALS,
         docs_url=None,
         redoc_url=None,
     )
@@ -68,7 +67,7 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
     app.add_exception_handler(404, finding.answer_missing)
     app.add_exception_handler(405, answer_other_method)
     for router in _ROUTERS:
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # as they are: FastAPI would analyse those it includes once more
     describe_calls(app)
     # The one added last is the outermost: every answer is marked, counted and logged, and a body is not read before it
     # is known who asks.
