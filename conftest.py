@@ -32,6 +32,7 @@ def pytest_configure() -> None:
     """Let Ctrl-C reach what tests start: a shell that runs them in the background ignores it for all."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # it finds nothing while all is imported, and takes a second or two
     load_profile()
 
 
@@ -43,8 +44,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_finish() -> None:
     """Let the collector of garbage pass by what stays to the end: libraries and the tests themselves."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

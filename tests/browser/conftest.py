@@ -24,6 +24,7 @@ FLAGS = (
 JOBS = Path(__file__).with_name("jobs.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A browser on a busy machine needs time, and one worker makes the site for all."""
     for item in items:

@@ -37,7 +37,8 @@ from typing_extensions import Self
 LIMIT = 120
 _PR_SET_PDEATHSIG = 1
 _PACKAGES = ("dbnd", "dbnd_tracker", "dbnd_mlflow", "mlflow.tracking", "mlflow.store.tracking")
-_SERVER = ("mlflow.server", "mlflow.server.fastapi_app", "mlflow.cli", "uvicorn")
+# What MLflow imports with the first request to a server, with the first run, and in a server.
+_LATER = ("IPython", "git", "mlflow.server", "mlflow.server.fastapi_app", "mlflow.cli", "uvicorn")
 
 
 class Warm:
@@ -199,6 +200,7 @@ class WarmProcess:
 
 def _import_all() -> None:
     """Import every module of the packages: which of them a process needs is their own affair."""
+    gc.disable()  # it finds nothing while all is imported, and takes its time
     for name in _PACKAGES:
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
@@ -207,7 +209,8 @@ def _import_all() -> None:
                     importlib.import_module(module.name)
                 except ImportError:
                     continue  # an optional dependency that is not here
-    for name in _SERVER:
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    for name in _LATER:
         with contextlib.suppress(ImportError):  # not with each MLflow
             importlib.import_module(name)
     with contextlib.suppress(ImportError):
@@ -218,8 +221,8 @@ def _import_all() -> None:
         sqlalchemy.orm.configure_mappers()
         remember_schema()
     # What is imported stays: a child would pay for looking at all of it again at its end.
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _serve() -> Mapping[str, Any] | None:

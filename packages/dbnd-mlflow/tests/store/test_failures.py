@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 
 import mlflow
@@ -95,16 +96,15 @@ def test_a_server_that_is_down_fails_as_natively(tracker_url, free_port, journal
 
 
 @pytest.mark.parametrize("kind", ["no database", "newer schema"])
-def test_a_broken_database_fails_as_natively(tracker_url, tmp_path, kind):
+def test_a_broken_database_fails_as_natively(tracker_url, tmp_path, empty_database, kind):
     path = tmp_path / "broken.db"
     if kind == "no database":
         path.write_bytes(b"this is no database" * 100)
     else:
-        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+        shutil.copy(empty_database, path)
         with contextlib.closing(sqlite3.connect(path)) as database:
             database.execute("UPDATE alembic_version SET version_num = 'from the future'")
             database.commit()
-        path = path.rename(tmp_path / "other.db")  # MLflow knows the first one's store by its URI
     inner = f"sqlite:///{path}"
     found = [
         outcome(lambda uri=uri: MlflowClient(tracking_uri=uri).search_experiments())
@@ -114,10 +114,10 @@ def test_a_broken_database_fails_as_natively(tracker_url, tmp_path, kind):
     assert found[1] == found[0]
 
 
-def test_a_database_that_breaks_later_fails_as_natively(tracker_url, tmp_path, journalled):
+def test_a_database_that_breaks_later_fails_as_natively(tracker_url, tmp_path, empty_database, journalled):
     found = []
     for side in ("a", "b"):
-        path = tmp_path / f"{side}.db"
+        path = shutil.copy(empty_database, tmp_path / f"{side}.db")
         inner = f"sqlite:///{path}"
         client = MlflowClient(tracking_uri=inner if side == "a" else build_composite_uri(tracker_url, inner))
         run_id = client.create_run("0", run_name="r").info.run_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -142,11 +143,11 @@ print(handlers._get_model_registry_store().read_engine.url.database)
 """
 
 
-def test_a_server_reads_its_replica(python, tracker_url, inner_uri, tmp_path):
+def test_a_server_reads_its_replica(python, tracker_url, inner_uri, empty_database, tmp_path):
     constants = pytest.importorskip("mlflow.server.constants")
     if not hasattr(constants, "READ_REPLICA_BACKEND_STORE_URI_ENV_VAR"):
         pytest.skip("this MLflow has no read replicas")
-    replica = tmp_path / "replica.db"
+    replica = shutil.copy(empty_database, tmp_path / "replica.db")
     uri = build_composite_uri(tracker_url, inner_uri)
     done = python(_REPLICA.format(arguments=(uri, f"sqlite:///{replica}", str(tmp_path))))
     assert done.stdout.splitlines() == ["only on the replica", str(replica)], done.stderr

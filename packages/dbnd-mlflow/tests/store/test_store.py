@@ -137,10 +137,10 @@ def test_plugin_first_then_mlflow_registers_too(cold_python):
     assert done.returncode == 0, done.stderr
 
 
-def test_mlflow_works_beside_a_broken_configuration_file(cold_python, home):
+def test_mlflow_works_beside_a_broken_configuration_file(cold_python, inner_uri, home):
     (home / "dbnd").mkdir()
     (home / "dbnd/databand.cfg").write_text("this is no configuration\n")
-    done = cold_python("import mlflow; mlflow.set_tracking_uri('sqlite:///x.db'); mlflow.search_experiments()")
+    done = cold_python(f"import mlflow; mlflow.set_tracking_uri({inner_uri!r}); mlflow.search_experiments()")
     assert done.returncode == 0, done.stderr
 
 

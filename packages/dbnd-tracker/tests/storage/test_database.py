@@ -15,6 +15,8 @@ import pytest
 from alembic import op
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from kit.progress import wait_until
+from kit.warm import Warm
 from sqlalchemy import create_engine, text
 
 from dbnd._base.errors import ConfigError
@@ -83,28 +85,19 @@ def test_only_an_older_schema_needs_alembic(tmp_path: Path) -> None:
         assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 0
 
 
-def test_processes_that_open_a_new_file_at_once_all_succeed(tmp_path: Path) -> None:
-    go = tmp_path / "go"
+def test_processes_that_open_a_new_file_at_once_all_succeed(tmp_path: Path, warm: Warm) -> None:
+    go, new = tmp_path / "go", tmp_path / "new" / "t.db"
     code = (
-        "import os, sys, time; from dbnd_tracker._storage.database import Database; database = Database(sys.argv[1]);"
-        "print('ready', flush=True)\nwhile not os.path.exists(sys.argv[2]): pass\n"
+        f"import os; from dbnd_tracker._storage.database import Database; database = Database({str(new)!r})\n"
+        f"print('ready', flush=True)\nwhile not os.path.exists({str(go)!r}): pass\n"
         "database.open(); print('opened')"
     )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "new" / "t.db"), str(go)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
+    processes = [warm.python(code, tmp_path / f"log-{number}") for number in range(4)]
     for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        wait_until(lambda process=process: process.output == "ready\n", lambda process=process: process.output)
     go.touch()
-    results = [process.communicate(timeout=60) for process in processes]
-    assert results == [("opened\n", "")] * 4
+    assert [process.wait() for process in processes] == [0] * 4
+    assert {process.output for process in processes} == {"ready\nopened\n"}
 
 
 def test_a_newer_schema_is_refused_in_one_sentence(tracker: Any, database_url: str) -> None:
