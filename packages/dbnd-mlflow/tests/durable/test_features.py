@@ -10,6 +10,7 @@ import pytest
 from kit.faults import answering, lost_answer, passing
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from dbnd import load_config
 from dbnd.tracking import get_client
@@ -258,3 +259,27 @@ def test_experiments_are_read_with_the_tags_that_were_set_before(server):
         mlflow.set_experiment_tag("m", str(number))
         (found,) = mlflow.search_experiments(filter_string=f"tags.m = '{number}'")
         assert found.experiment_id == "0"
+
+
+def test_a_run_that_begins_in_an_outage_reads_the_artifacts_that_it_has_logged(proxy, server, tmp_path):
+    pytest.importorskip("pandas")
+    proxy.refuse()
+    with mlflow.start_run() as run:
+        for loss in (0.5, 0.25):
+            mlflow.log_table({"loss": [loss]}, "losses.json")
+        mlflow.log_dict({"a": 1}, "more/a.json")
+        # By its root: MLflow's own listing by a run's id looks for logged models, too, which only the server knows.
+        repository = get_artifact_repository(run.info.artifact_uri)
+        (file, folder) = repository.list_artifacts()
+        assert (file.path, file.is_dir, file.file_size > 0) == ("losses.json", False, True)
+        assert (folder.path, folder.is_dir) == ("more", True)
+        assert [below.path for below in repository.list_artifacts("more")] == ["more/a.json"]
+        copied = Path(repository.download_artifacts("", str(tmp_path)))
+        assert sorted(file.name for file in copied.rglob("*.json")) == ["a.json", "losses.json"]
+        with pytest.raises(MlflowException, match=r"There is no b\.json"):
+            repository.download_artifacts("b.json", str(tmp_path))
+    proxy.listen()
+    settle()
+    (found,) = server.search_runs(["0"])
+    uri = f"runs:/{found.info.run_id}/losses.json"
+    assert mlflow.artifacts.load_dict(uri) == {"columns": ["loss"], "data": [[0.5], [0.25]]}

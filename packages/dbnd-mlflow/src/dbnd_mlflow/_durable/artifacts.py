@@ -9,9 +9,11 @@ import posixpath
 import shutil
 import tempfile
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
 
@@ -19,6 +21,8 @@ from dbnd.tracking import Outbox
 
 from .calls import Reach, is_away
 from .ids import MODEL, Ids, spooled_root
+
+LOG_ARTIFACT: Final = "log_artifact"
 
 
 class Artifacts:
@@ -54,7 +58,7 @@ class Artifacts:
         spooled = self._spool(Path(local_file))
         if spooled is not None:
             body = {"root": root, "artifact_path": artifact_path, "name": Path(local_file).name, "file": spooled.name}
-            if self._outbox.keep("log_artifact", body, is_last_way=False):
+            if self._outbox.keep(LOG_ARTIFACT, body, is_last_way=False):
                 return
             spooled.unlink(missing_ok=True)
         real = self.real_root(root)
@@ -93,6 +97,17 @@ class Artifacts:
         """Deliver what waits, before artifacts are listed or read; within bounds."""
         self._reach.has_delivered()
 
+    def spooled(self, root: str) -> Spooled:
+        """What waits below an artifact root."""
+        files = {}
+        for record in self._outbox.waiting():
+            if record.call == LOG_ARTIFACT and not record.trouble:
+                body = record.body
+                path = posixpath.join(body["root"], body["artifact_path"] or "", body["name"])
+                if path.startswith(f"{root}/"):
+                    files[path.removeprefix(f"{root}/")] = self._ids.spool / body["file"]
+        return Spooled(root, files)
+
     def _spool(self, file: Path) -> Path | None:
         """A copy of a file; None where the spool is full. The user may change the file."""
         copy = self._ids.spool / uuid.uuid4().hex
@@ -105,6 +120,33 @@ class Artifacts:
             copy.unlink(missing_ok=True)
             return None
         return copy
+
+
+class Spooled:
+    """The artifacts of a run that its store has not created: all of them wait.
+
+    Args:
+        root: Their root.
+        files: The copies in the spool, by path; of several files with one path the last.
+    """
+
+    def __init__(self, root: str, files: Mapping[str, Path]) -> None:
+        self._root, self._files = root, files
+
+    def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
+        """The files and folders directly below a folder."""
+        start = f"{path}/" if path else ""
+        sizes: dict[str, int | None] = {}
+        for each, file in self._files.items():
+            if each.startswith(start):
+                name, _, more = each.removeprefix(start).partition("/")
+                sizes[f"{start}{name}"] = None if more else _size(file)
+        return [FileInfo(name, size is None, size) for name, size in sorted(sizes.items())]
+
+    def _download_file(self, remote_file_path: str, local_path: str) -> None:
+        if remote_file_path not in self._files:
+            raise MlflowException(f"There is no {remote_file_path} in {self._root}.")
+        shutil.copyfile(self._files[remote_file_path], local_path)
 
 
 def artifact_root(store: Any, real: str) -> str:

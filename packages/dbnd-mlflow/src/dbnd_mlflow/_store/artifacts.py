@@ -76,7 +76,6 @@ def _repository_class() -> Any:
 
 @functools.cache
 def _spool_class() -> Any:
-    from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repo import ArtifactRepository, verify_artifact_path
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -102,7 +101,7 @@ def _spool_class() -> Any:
                     self.log_artifact(str(Path(parent, name)), None if below == "." else below)
 
         def list_artifacts(self, path: str | None = None) -> Any:
-            """The files and folders below one, when the run is created."""
+            """The files and folders below one."""
             return self._real().list_artifacts(path)
 
         def _download_file(self, remote_file_path: str, local_path: str) -> Any:
@@ -111,9 +110,7 @@ def _spool_class() -> Any:
         def _real(self) -> Any:
             self._databand_durable.deliver()
             root = self._databand_durable.real_root(self.artifact_uri)
-            if root is None:
-                raise MlflowException(f"The artifacts of {self.artifact_uri} wait for MLflow's server, which is away.")
-            return get_artifact_repository(root)
+            return self._databand_durable.spooled(self.artifact_uri) if root is None else get_artifact_repository(root)
 
     return SpoolRepository
 
