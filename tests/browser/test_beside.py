@@ -105,3 +105,20 @@ def test_cells_have_sparklines_and_columns_widths_that_are_kept(site: Site, visi
     expect(other.get_by_role("columnheader", name="score")).to_have_css("width", re.compile(rf"^{round(wide) - 16}"))
     handle.dblclick()
     expect(head).not_to_have_css("width", re.compile(rf"^{round(wide) - 16}"))
+
+
+def test_what_is_shown_is_saved_as_a_view_and_forgotten(site: Site, visit: Any) -> None:
+    name = 'rates "& more/less'
+    page = visit(site.url, "/app/jobs/sweep?where=params.rate+%3E+0.1&sort=-metrics.score")
+    page.locator("#views summary").click()
+    page.get_by_label("Save what is shown").fill(name)
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator("#views summary")).to_have_text("Views (1)")
+    other = visit(site.url)
+    other.locator("#views summary").click()
+    other.get_by_role("link", name=name).click()
+    other.wait_for_url(re.compile("sort=-metrics.score"))
+    expect(other.locator("td.name a[data-open]")).to_have_count(2)
+    other.locator("#views summary").click()
+    other.get_by_role("button", name=f"Forget the view {name}").click()
+    expect(other.locator("#views summary")).to_have_text("Views")

@@ -15,7 +15,9 @@ from sqlalchemy import text
 from dbnd_tracker._storage.base import Base
 from dbnd_tracker._storage.models import AttemptDocument
 
-TABLES = sorted(set(Base.metadata.tables) - {"metric_keys", "batches", "access_tokens", "access_sessions", "deleted"})
+TABLES = sorted(
+    set(Base.metadata.tables) - {"metric_keys", "batches", "access_tokens", "access_sessions", "deleted", "saved_views"}
+)
 
 
 def _ago(days: float) -> str:

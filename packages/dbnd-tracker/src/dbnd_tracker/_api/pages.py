@@ -21,6 +21,7 @@ from dbnd_tracker._pages.templates import TEMPLATES, run_url
 from dbnd_tracker._queries.details import children_of, is_only_task, read_task_runs, run_detail, task_run_log
 from dbnd_tracker._queries.runs import runs_by_uid
 from dbnd_tracker._storage.models import Run, TaskRun
+from dbnd_tracker._storage.saved_views import saved_views
 
 if TYPE_CHECKING:
     from dbnd_tracker._storage.database import Database
@@ -58,8 +59,10 @@ def _may_change(request: Request) -> bool:
 def _table(database: Database, request: Request, job: str | None = None) -> Response:
     with database.read() as session:
         page = TablePage(session, request.query_params, job, request.cookies.get(KEPT, ""))
+        views = saved_views(session)
     status = 400 if page.problem else 200
-    return render(request, "runs.html", status, page=page, server_url=str(request.base_url).rstrip("/"))
+    own = {"server_url": str(request.base_url).rstrip("/"), "views": views, "may_change": _may_change(request)}
+    return render(request, "runs.html", status, page=page, **own)
 
 
 @router.get("/")

@@ -18,7 +18,7 @@ from dbnd_tracker._access.callers import AccessMiddleware
 from dbnd_tracker._access.hosts import HostMiddleware
 from dbnd_tracker._access.places import Places
 from dbnd_tracker._access.tokens import Keyring, ThrottledError
-from dbnd_tracker._api import artifacts, auth, charts, details, finding, health, pages, runs, tracking
+from dbnd_tracker._api import artifacts, auth, charts, details, finding, health, pages, runs, saved_views, tracking
 from dbnd_tracker._api.openapi import describe_calls
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
 from dbnd_tracker._middleware.answers import HeadMiddleware, LargeMiddleware, answer_other_method
@@ -93,8 +93,9 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
 _ARTIFACT_THREADS: Final = 4
 
 _ROUTERS: Final = (
-    *(auth.router, tracking.router, runs.router, details.task_runs, details.datasets, original.router),
-    *(health.router, auth.forms, static_files, artifacts.router, charts.router, finding.router, pages.router),
+    *(auth.router, tracking.router, runs.router, details.task_runs, details.datasets, saved_views.router),
+    *(original.router, health.router, auth.forms, static_files, artifacts.router, charts.router, finding.router),
+    *(saved_views.page_router, pages.router),
 )
 
 _STATUSES: Final = {

@@ -1,11 +1,11 @@
 // What those who may do to a run: change its name, note and tags, stop it, delete it.
 
 /** Send something to the read API; a session is asked to repeat a cookie that no other site can read. */
-async function send(method, path, body) {
+export async function send(method, path, body) {
   await fetch("/api/v1/auth/csrf");
   const token = document.cookie.match(/(?:^|; )X-CSRF-TOKEN=([^;]*)/)?.[1] ?? "";
   const headers = { "Content-Type": "application/json", "X-CSRFToken": decodeURIComponent(token) };
-  const answer = await fetch(`/api/v1/runs/${path}`, { method, headers, body: JSON.stringify(body) });
+  const answer = await fetch(`/api/v1/${path}`, { method, headers, body: JSON.stringify(body) });
   if (answer.ok) return;
   const { detail } = await answer.json().catch(() => ({}));
   throw new Error(typeof detail === "string" ? detail : `The tracker answers ${answer.status}.`);
@@ -29,13 +29,13 @@ export function listenToChanges(menu) {
     const { name, description, tag, value } = form.elements;
     const tags = tag.value ? { [tag.value]: value.value || null } : {};
     const changed = { name: name.value, description: description.value, tags };
-    attempt(() => send("PATCH", run, changed), () => location.reload());
+    attempt(() => send("PATCH", `runs/${run}`, changed), () => location.reload());
   });
   form.elements.stop?.addEventListener("click", () => {
-    attempt(() => send("POST", "stop", [run]), () => location.reload());
+    attempt(() => send("POST", "runs/stop", [run]), () => location.reload());
   });
   form.elements.delete.addEventListener("click", () => dialog.showModal());
   dialog.addEventListener("close", () => {
-    if (dialog.returnValue === "delete") attempt(() => send("DELETE", run), () => location.assign("/"));
+    if (dialog.returnValue === "delete") attempt(() => send("DELETE", `runs/${run}`), () => location.assign("/"));
   });
 }

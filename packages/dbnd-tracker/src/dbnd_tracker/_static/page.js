@@ -86,6 +86,8 @@ function startCharts() {
 startCharts();
 const change = document.getElementById("change");
 if (change) import("./change.js").then(({ listenToChanges }) => listenToChanges(change));
+const views = document.getElementById("views");
+if (views?.querySelector("form")) import("./views.js").then(({ listenToViews }) => listenToViews(views));
 const tabs = document.getElementById("tabs");
 if (tabs) import("./tabs.js").then(({ followTabs }) => followTabs(tabs));
 let table = null;

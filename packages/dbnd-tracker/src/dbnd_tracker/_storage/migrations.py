@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from dbnd_tracker._storage.links import linked_mlflow_run
 from dbnd_tracker._storage.models import Run
+from dbnd_tracker._storage.saved_views import SavedView
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -113,11 +114,17 @@ def name_mlflow_runs(op: Operations) -> None:
     op.create_index("ix_tags_name_attempt_id", "tags", ["name", "attempt_id"])
 
 
+def add_saved_views(op: Operations) -> None:
+    """Views: addresses that were saved under a name."""
+    _create(op, SavedView.__tablename__)
+
+
 STEPS: Final = {
     "0002": narrow_points,
     "0003": add_access,
     "0004": record_deletions,
     "0005": name_mlflow_runs,
+    "0006": add_saved_views,
 }
 """What leads to each revision of the schema from the one before it, oldest first; the first schema was 0001."""
 REVISIONS: Final = ("0001", *STEPS)

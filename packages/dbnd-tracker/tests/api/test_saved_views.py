@@ -1,0 +1,34 @@
+"""Views: addresses of pages under names, which all share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+def _send(server: Any, method: str, name: str, **options: Any) -> int:
+    answer = server.session.request(method, f"{server.url}/api/v1/views/{name}", timeout=30, **options)
+    return int(answer.status_code)
+
+
+def test_a_view_is_saved_replaced_and_forgotten(server: Any) -> None:
+    address = "/?where=metrics.loss+%3C+1&charts=beside"
+    for shown in ("/", address):
+        assert _send(server, "PUT", "good%20losses", json={"address": shown}) == 204
+    assert server.get("/api/v1/views").json() == {"good losses": address}
+    answer = server.get("/app/views/good%20losses", allow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, address)
+    assert 'href="/app/views/good%20losses"' in server.get("/").text
+    assert _send(server, "DELETE", "good%20losses") == 204
+    assert _send(server, "DELETE", "good%20losses") == 404
+    assert server.get("/app/views/good%20losses").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["//example.com/", "https://example.com", "javascript:1", "/\\example.com", "", "/logout", "/api/v1/runs"],
+)
+def test_a_view_leads_to_pages_of_runs_and_nowhere_else(server: Any, address: str) -> None:
+    assert _send(server, "PUT", "x", json={"address": address}) == 422
+    assert server.get("/api/v1/views").json() == {}
