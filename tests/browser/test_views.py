@@ -154,6 +154,7 @@ def paths(site: Site) -> dict[str, str]:
     return {
         "runs": "/",
         "job": "/app/jobs/sweep?where=metrics.score+%3E+1",
+        "overview": "/app/jobs",
         "charts beside": "/app/jobs/sweep?charts=beside&colour=metrics.score",
         "run": f"/app/jobs/pipeline/{site.run('pipeline')}",
         "failed run": f"/app/jobs/failing/{site.run('failing')}",
@@ -168,6 +169,7 @@ def paths(site: Site) -> dict[str, str]:
 VIEWS = (
     "runs",
     "job",
+    "overview",
     "charts beside",
     "run",
     "failed run",

@@ -19,6 +19,7 @@ from dbnd_tracker._pages.runs.compare import ComparePage
 from dbnd_tracker._pages.runs.table import TablePage
 from dbnd_tracker._pages.templates import TEMPLATES, run_url
 from dbnd_tracker._queries.details import children_of, is_only_task, read_task_runs, run_detail, task_run_log
+from dbnd_tracker._queries.overview import experiments, jobs
 from dbnd_tracker._queries.runs import runs_by_uid
 from dbnd_tracker._storage.models import Run, TaskRun
 from dbnd_tracker._storage.saved_views import saved_views
@@ -69,6 +70,13 @@ def _table(database: Database, request: Request, job: str | None = None) -> Resp
 def runs(database: TheDatabase, request: Request) -> Response:
     """All runs."""
     return _table(database, request)
+
+
+@router.get("/app/jobs")
+def overview(database: TheDatabase, request: Request) -> Response:
+    """All jobs and experiments."""
+    with database.read() as session:
+        return render(request, "overview.html", jobs=jobs(session), experiments=experiments(session))
 
 
 @router.get("/docs")

@@ -20,6 +20,7 @@ from dbnd_tracker._format import bytes_text, duration_text, type_name, value_tex
 from dbnd_tracker._pages.artifacts import artifact_url
 from dbnd_tracker._pages.described import columns_of, schema_fact, shape_text
 from dbnd_tracker._queries.expressions import as_number
+from dbnd_tracker._queries.grammar import condition
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
 from dbnd_tracker._views import RunRow
 
@@ -80,6 +81,7 @@ def _make_templates() -> Environment:
         "task_url": task_url,
         "row_url": row_url,
         "job_url": job_url,
+        "experiment_url": experiment_url,
         "elapsed": elapsed_element,
         "artifact_url": artifact_url,
         "value_cell": value_cell,
@@ -91,6 +93,11 @@ def job_url(job: str | None) -> str:
     """Address of the runs of a job."""
     # Browsers take a path's "." and ".." for steps from folder to folder.
     return f"/?{urlencode({'job': job})}" if job in {".", ".."} else page_path(job)
+
+
+def experiment_url(name: str) -> str:
+    """Address of the runs of an experiment."""
+    return f"/?{urlencode({'where': condition('experiment', '=', name)})}"
 
 
 def run_url(job: str | None, run_uid: str) -> str:

@@ -11,6 +11,7 @@ from starlette.datastructures import QueryParams
 
 from dbnd_tracker._pages.charts import Chart, in_sections
 from dbnd_tracker._pages.runs.columns import Columns
+from dbnd_tracker._pages.runs.trend import Trend
 from dbnd_tracker._pages.templates import is_live, job_url
 from dbnd_tracker._queries.conditions import are_rows
 from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError, as_number, operands
@@ -27,7 +28,7 @@ _OPTIONAL: Final = {"job": "job_name", "project": "project_name", "user": "user"
 # What one wants to see from its smallest value on.
 _RISING: Final = frozenset({"name", "job", "project", "user", "state", "params", "tags"})
 _FILTERS: Final = ("job", "project", "user", "state", "since", "until")
-_OF_CHARTS: Final = ("charts", "group", "colour", "lines", "width")
+_OF_CHARTS: Final = ("charts", "group", "colour", "lines", "width", "trend")
 _KEPT: Final = ("q", *_FILTERS, "where", "sort", "col", "limit", "below", *_OF_CHARTS)
 _LABELS: Final = {"since": "from", "until": "to"}
 
@@ -89,7 +90,8 @@ class TablePage:
         self.is_live = after is before is None or any(is_live(run.state) for run in self.table.rows)
         self.choices = choices(session)
         self.group, self.colour = Field.parse(self.text("group")), Field.parse(self.text("colour"))
-        used = [self.order, self.group, self.colour] if self.has_charts else [self.order]
+        drawn = Field.parse(self.text("trend")) if job else None
+        used = [self.order, drawn, *([self.group, self.colour] if self.has_charts else [])]
         named = [each for tested in (*map(operands, conditions), used) for each in tested]
         self.columns = Columns(
             query.getlist("col") if "col" in query else None,
@@ -98,6 +100,8 @@ class TablePage:
             logged_names(session, self.table.owned),
         )
         self.values = logged_values(session, self.columns.shown, self.table.owned)
+        drawn = drawn or next((field for field in self.columns.shown if field.kind == "metrics"), None)
+        self.trend = Trend(self.table.rows, self.values, drawn) if job and len(self.table.rows) > 1 else None
         keys = drawn_metrics(session, self.table.owned) if self.has_charts else []
         self.chart_sections = in_sections([Chart(key, [], 0) for key in keys])
         # Columns that were chosen by what is common on this page stay when the page is turned.
