@@ -49,13 +49,14 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts processes, servers or PostgreSQL."""
+    """Mark what starts processes, servers or PostgreSQL, and begin with it: only short tests end a run."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if not fixtures.isdisjoint(PROCESSES):
             item.add_marker("process")
         if not fixtures.isdisjoint({"postgresql", "start_postgresql"}):
             item.add_marker("postgresql")
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, ("process", "postgresql"))))
 
 
 @pytest.fixture(autouse=True)

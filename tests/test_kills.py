@@ -18,7 +18,7 @@ from kit.scale import scaled
 from kit.trackers import reading
 from kit.warm import Warm, WarmProcess
 
-POINTS = scaled(3_000, 10_000)
+POINTS = scaled(1_500, 10_000)
 KILLS = scaled(12, 100)
 # Kills between two `dbnd sync`.
 ROUND = scaled(4, 10)

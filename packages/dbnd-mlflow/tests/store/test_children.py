@@ -34,7 +34,7 @@ if __name__ == "__main__":
         with ProcessPoolExecutor(2, mp_context=context) as pool:
             list(pool.map(write, [(run_id, number) for number in range(4)]))
     else:
-        children = [context.Process(target=write, args=((run_id, number),)) for number in range(2)]
+        children = [context.Process(target=write, args=((run_id, number),)) for number in range(int(sys.argv[3]))]
         for child in children:
             child.start()
         for child in children:
@@ -47,11 +47,12 @@ if __name__ == "__main__":
 def run_workers(python, tmp_path):
     """Runs the script in a process of its own; children that it spawns read its file."""
 
-    def run(method, kind, uri):
+    def run(method, kind, uri, processes=2):
         script = tmp_path / "script.py"
         script.write_text(WORKERS)
         code = (
-            f"import runpy, sys\nsys.argv[1:] = {[method, kind]}\nrunpy.run_path({str(script)!r}, run_name='__main__')"
+            f"import runpy, sys\nsys.argv[1:] = {[method, kind, str(processes)]}\n"
+            f"runpy.run_path({str(script)!r}, run_name='__main__')"
         )
         done = python(code, MLFLOW_TRACKING_URI=uri)
         assert done.returncode == 0, done.stderr
@@ -84,13 +85,14 @@ def test_children_of_multiprocessing_are_reported(method, kind, tracker_url, inn
     assert len(shared) == 1
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_what_children_report_reaches_a_tracker(method, home, inner_uri, run_workers, monkeypatch):
+# One that is spawned imports everything anew.
+@pytest.mark.parametrize(("method", "processes"), [("fork", 2), ("spawn", 1)])
+def test_what_children_report_reaches_a_tracker(method, processes, home, inner_uri, run_workers, monkeypatch):
     """Children of multiprocessing leave without ``atexit``; what they have logged is delivered all the same."""
     pytest.importorskip("dbnd_tracker")
     monkeypatch.setenv("DBND__CORE__FLUSH_TIMEOUT", "20")
     tracker = home / "dbnd/tracker.db"
-    printed = run_workers(method, "process", build_composite_uri(f"sqlite:///{tracker}", inner_uri))
+    printed = run_workers(method, "process", build_composite_uri(f"sqlite:///{tracker}", inner_uri), processes)
     assert list((home / "dbnd/journal").glob("*.journal")) == [], printed
     with contextlib.closing(sqlite3.connect(tracker)) as database:
         points = (
@@ -98,7 +100,8 @@ def test_what_children_report_reaches_a_tracker(method, home, inner_uri, run_wor
             "JOIN metric_series ON metric_series.id = series_id JOIN metric_keys ON metric_keys.id = key_id"
         )
         found = sorted(database.execute(points))
-    assert found == [("before", 0), ("own", 0), ("own", 1), ("shared", 0), ("shared", 1)]
+    steps = range(processes)
+    assert found == [("before", 0), *(("own", step) for step in steps), *(("shared", step) for step in steps)]
 
 
 def test_the_requirements_of_a_model_name_nothing_of_ours(python, tracker_url, inner_uri):
@@ -122,7 +125,7 @@ def test_the_requirements_of_a_model_name_nothing_of_ours(python, tracker_url, i
     assert "databand" not in done.stdout
 
 
-def test_import_mlflow_imports_two_small_modules_of_ours_and_nothing_else_for_them(cold_python):
+def test_the_plugin_imports_two_small_modules_of_ours_and_nothing_else_for_them_and_mlflow_finds_it(cold_python):
     code = (
         "import sys, atexit, importlib, typing, __future__\n"
         "before = set(sys.modules)\n"
@@ -130,6 +133,8 @@ def test_import_mlflow_imports_two_small_modules_of_ours_and_nothing_else_for_th
         "print(*sorted(set(sys.modules) - before))\n"
         "import mlflow\n"
         "print(*sorted(n for n in sys.modules if n.partition('.')[0] in {'dbnd', 'dbnd_mlflow', 'dbnd_tracker'}))\n"
+        "from mlflow.tracking._tracking_service.utils import _tracking_store_registry as registry\n"
+        "assert 'dbnd' in registry._registry\n"
     )
     done = cold_python(code)
     assert done.returncode == 0, done.stderr

@@ -128,15 +128,6 @@ def test_import_mlflow_loads_the_plugin_without_warning_and_without_ours(cold_py
     assert "OURS []" in done.stdout, done.stderr
 
 
-def test_plugin_first_then_mlflow_registers_too(cold_python):
-    done = cold_python(
-        "import dbnd_mlflow.tracking_store, mlflow\n"
-        "from mlflow.tracking._tracking_service.utils import _tracking_store_registry as registry\n"
-        "assert 'dbnd' in registry._registry\n"
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_mlflow_works_beside_a_broken_configuration_file(cold_python, inner_uri, home):
     (home / "dbnd").mkdir()
     (home / "dbnd/databand.cfg").write_text("this is no configuration\n")

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import requests
 from click.testing import CliRunner, Result
+from kit.progress import wait_until
+from kit.warm import Warm, WarmProcess
 
 from dbnd._base.errors import ConfigError, DatabandError, UsageError
 from dbnd_tracker._cli.runs import runs
@@ -258,26 +260,20 @@ def test_listening_for_others_needs_a_token() -> None:
 
 
 @pytest.fixture
-def started(dbnd_command: list[str], home: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
-    """Starts ``dbnd tracker start`` and returns the process and its first line."""
+def started(warm: Warm, tmp_path: Path) -> Iterator[Callable[..., tuple[WarmProcess, str]]]:
+    """Starts ``dbnd tracker start``, which ends as any process, and returns it and its first line."""
     processes = []
 
-    def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
-        process = subprocess.Popen(
-            [*dbnd_command, "tracker", "start", "--port", "0", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=home,
-        )
+    def start(*arguments: str) -> tuple[WarmProcess, str]:
+        command = {"arguments": ["tracker", "start", "--port", "0", *arguments], "finalize": True}
+        process = warm.start(command, tmp_path / f"log-{len(processes)}", env=os.environ)
         processes.append(process)
-        assert process.stdout is not None
-        return process, process.stdout.readline()
+        wait_until(lambda: "\n" in process.output or process.poll() is not None, lambda: process.output)
+        return process, process.output
 
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -289,9 +285,9 @@ def test_the_server_starts_and_ends_quietly(filled: Any, started: Any, number: s
     with requests.Session() as session:  # a kept connection must not hold up the end
         listed = session.get(f"{found[1]}/api/v1/runs", timeout=30).json()
         assert [run["name"] for run in listed["data"]] == ["brave_lovelace", "old_euler"]
-        process.send_signal(number)
-        assert process.communicate(timeout=30) == ("", "")
-    assert process.returncode == 0
+        process.signal(number)
+        assert process.wait() == 0
+    assert process.output == line
 
 
 def test_options_and_settings_of_the_server(
@@ -323,12 +319,10 @@ def test_the_page_opens_in_the_browser(started: Any, home: Path, monkeypatch: py
     assert Path("opened").read_text().strip() in line
 
 
-def test_a_port_in_use_ends_the_command(started: Any, dbnd_command: list[str], home: Path) -> None:
+def test_a_port_in_use_ends_the_command(started: Any, dbnd: Any) -> None:
     _, line = started()
     port = line.split()[2].rpartition(":")[2]
-    done = subprocess.run(
-        [*dbnd_command, "tracker", "start", "--port", port], capture_output=True, text=True, check=False, cwd=home
-    )
+    done = dbnd("tracker", "start", "--port", port)
     assert done.returncode == 8
     assert f"The port {port} of 127.0.0.1 is in use" in done.stderr
     assert "Traceback" not in done.stderr

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import html
 import re
-import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.clock import processor_time
 
 from dbnd_tracker._content.terminal import Sheet
 
@@ -110,16 +110,9 @@ def test_whatever_is_printed_becomes_lines_of_escaped_text(parts: list[str]) -> 
     ],
 )
 def test_no_text_takes_more_than_time_in_proportion_to_its_length(part: str) -> None:
-    def took(count: int) -> float:
-        start = time.process_time()
-        Sheet(part * count).html(200)
-        return time.process_time() - start
-
     count = 8_000 // len(part)
-    took(10)
-    small = min(took(count) for _ in range(3))
-    # Ten times as much: with a square of the length it would be a hundred times.
-    assert min(took(10 * count) for _ in range(3)) < 50 * small + 0.1
+    short, long = (processor_time(lambda times=times: Sheet(part * times).html(200)) for times in (count, 10 * count))
+    assert long < 50 * short + 0.1  # ten times as long; a hundred times the time, were it quadratic
 
 
 def test_the_page_of_a_run_shows_the_logs_of_all_its_tasks(tracker: Any, server: Any) -> None:
