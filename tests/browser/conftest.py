@@ -1,6 +1,6 @@
 """A browser, and a tracker with what real runs have logged.
 
-The browser lives as long as this folder's tests: Playwright's loop would be in the way of others' own.
+The browser lives as long as a module's tests: Playwright's loop would be in the way of other modules' own.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Iterator[Site]
         yield Site(url, home / "dbnd" / "tracker.db", environment_of(home))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium."""
     need_browser()

@@ -59,6 +59,7 @@ export class Chart {
     this.canvas = make("canvas", "");
     this.canvas.tabIndex = 0;
     this.canvas.setAttribute("role", "img");
+    this.canvas.setAttribute("aria-label", title); // until it has lines
     this.tip = make("div", "tip");
     this.tip.hidden = true;
     this.rule = make("div", "rule");
