@@ -141,3 +141,31 @@ def test_a_folder_is_listed_and_a_picture_opened_by_itself_is_in_a_sandbox(shown
     assert page.evaluate("window.origin") == "null"
     page.goto("/")
     assert page.evaluate("window.hacked") is None
+
+
+def test_registered_versions_and_traces_are_linked(shown: tuple[Site, str], visit: Any) -> None:
+    """As MLflow's server says when the page is looked at: a model that is promoted afterwards is shown as such."""
+    import mlflow
+
+    site, uri = shown
+    sql = (
+        "SELECT r.uid, r.job_name, a.mlflow_run_id FROM runs r JOIN attempts a ON a.run_id = r.id ORDER BY r.start_time"
+    )
+    uid, job, run_id = site.query(f"{sql} ORDER BY r.start_time")[-1]
+    client = mlflow.MlflowClient(uri)
+    client.create_registered_model("churn & more")
+    client.create_model_version("churn & more", f"runs:/{run_id}/model", run_id)
+    mlflow.set_tracking_uri(uri)
+    try:
+        with mlflow.start_run(run_id), mlflow.start_span("answer"):
+            pass
+        mlflow.flush_trace_async_logging()
+    finally:
+        mlflow.set_tracking_uri(None)
+    page = visit(site.url, f"/app/jobs/{job}/{uid}")
+    links = page.locator(".in-mlflow li")
+    expect(links).to_have_text(["churn & more, version 1", "1 trace in MLflow"])
+    client.set_registered_model_alias("churn & more", "champion", "1")
+    page.reload()
+    expect(links.first).to_have_text("churn & more, version 1 champion")
+    assert links.first.get_by_role("link").get_attribute("href") == f"{uri}/#/models/churn%20%26%20more/versions/1"

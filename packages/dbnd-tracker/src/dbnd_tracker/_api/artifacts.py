@@ -15,9 +15,10 @@ from starlette.types import Receive, Scope, Send
 from dbnd_tracker._access.places import Places
 from dbnd_tracker._api.pages import HEADERS, message, render
 from dbnd_tracker._api.state import TheDatabase
+from dbnd_tracker._content.mlflow_facts import mlflow_facts
 from dbnd_tracker._content.opened import MOST_BYTES, ArtifactError, Content, Folder
 from dbnd_tracker._pages.artifacts import IMAGES, PAGES, ArtifactPage, kind_of, open_artifact
-from dbnd_tracker._queries.artifacts import FoundArtifact, find_artifact
+from dbnd_tracker._queries.artifacts import FoundArtifact, find_artifact, links_of
 
 _POLICY: Final = (
     "sandbox{}; default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; font-src data:; media-src data:; "
@@ -60,6 +61,25 @@ async def artifact(
     response = await run_sync(make, limiter=request.app.state.artifact_threads)
     response.headers["Content-Security-Policy"] = f"{HEADERS['Content-Security-Policy']}; frame-src 'self'"
     return response
+
+
+@router.get("/app/in-mlflow/{task_run_uid}")
+async def in_mlflow(*, database: TheDatabase, request: Request, task_run_uid: str) -> Response:
+    """What MLflow's server says of a task run: a part of its page, which is not kept waiting for it."""
+
+    def make() -> Response:
+        with database.read() as session:
+            links = links_of(session, task_run_uid.lower())
+        places: Places = request.app.state.places
+        facts, error = None, ""
+        if links and places.allows_caller(request.scope):
+            try:
+                facts = mlflow_facts(links, places)
+            except ArtifactError as refused:
+                error = str(refused)
+        return render(request, "in_mlflow.html", facts=facts, error=error)
+
+    return await run_sync(make, limiter=request.app.state.artifact_threads)
 
 
 @router.get("/app/artifacts/{task_run_uid}/file")

@@ -44,7 +44,7 @@ def open_served(place: str, inside: str, links: Sequence[str], places: Places) -
     folder = _list(server, steps)
     if folder is not None:
         return folder
-    return _ask(server, f"{ENDPOINT}/{quote('/'.join(steps))}")
+    return ask_server(server, f"{ENDPOINT}/{quote('/'.join(steps))}")
 
 
 def is_served(place: str) -> bool:
@@ -75,7 +75,7 @@ def _not_allowed(server: MlflowServer | None) -> str:
 
 def _list(server: MlflowServer, steps: list[str]) -> Folder | None:
     """What is in a folder; None if it is none, which the server says by an empty list or by the file itself."""
-    answer = _ask(server, f"{ENDPOINT}?path={quote('/'.join(steps), safe='')}")
+    answer = ask_server(server, f"{ENDPOINT}?path={quote('/'.join(steps), safe='')}")
     try:
         body, _ = answer.read(_LISTING_BYTES)
     finally:
@@ -95,8 +95,12 @@ def _size(text: object) -> int | None:
     return int(text) if isinstance(text, int) or (isinstance(text, str) and text.isdecimal()) else None
 
 
-def _ask(server: MlflowServer, path: str) -> Content:
-    """The answer of a server to a question, whose head has come."""
+def ask_server(server: MlflowServer, path: str, body: str | None = None) -> Content:
+    """The answer of a server to a question, whose head has come; a ``body`` is JSON.
+
+    Raises:
+        ArtifactError: It does not answer, or refuses.
+    """
     kind = http.client.HTTPSConnection if server.scheme == "https" else http.client.HTTPConnection
     connection = kind(server.host, server.port, timeout=_SILENCE_S)
     headers = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "databand-tracker"}
@@ -106,7 +110,9 @@ def _ask(server: MlflowServer, path: str) -> Content:
         deadline = threading.Timer(_ANSWER_S, connection.sock.shutdown, (socket.SHUT_RDWR,))
         deadline.start()
         try:
-            connection.request("GET", f"{server.path}{path}", headers=headers)
+            if body is not None:
+                headers["Content-Type"] = "application/json"
+            connection.request("GET" if body is None else "POST", f"{server.path}{path}", body, headers)
             response = connection.getresponse()
         finally:
             deadline.cancel()

@@ -41,6 +41,10 @@ def find_artifact(session: Session, task_run_uid: str, name: str) -> FoundArtifa
     found = session.execute(query).first()
     if found is None:
         return None
+    return FoundArtifact(name, found[0], links_of(session, task_run_uid), *found[1:])
+
+
+def links_of(session: Session, task_run_uid: str) -> tuple[str, ...]:
+    """Addresses of a task run's pages elsewhere, such as in MLflow."""
     linked = session.scalars(select(Attempt.external_links).where(Attempt.task_run_uid == task_run_uid))
-    links = [url for links in linked for url in (links or {}).values() if isinstance(url, str)]
-    return FoundArtifact(name, found[0], tuple(links), *found[1:])
+    return tuple(url for links in linked for url in (links or {}).values() if isinstance(url, str))

@@ -88,6 +88,13 @@ const change = document.getElementById("change");
 if (change) import("./change.js").then(({ listenToChanges }) => listenToChanges(change));
 const views = document.getElementById("views");
 if (views?.querySelector("form")) import("./views.js").then(({ listenToViews }) => listenToViews(views));
+const inMlflow = document.getElementById("in-mlflow");
+if (inMlflow) {
+  fetch(`/app/in-mlflow/${inMlflow.dataset.of}`).then(async (answer) => {
+    const part = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("in-mlflow");
+    if (part) inMlflow.replaceChildren(...part.childNodes);
+  });
+}
 const tabs = document.getElementById("tabs");
 if (tabs) import("./tabs.js").then(({ followTabs }) => followTabs(tabs));
 let table = null;
