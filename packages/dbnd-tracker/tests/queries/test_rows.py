@@ -9,7 +9,7 @@ import pytest
 
 from dbnd_tracker._queries.expressions import Field
 from dbnd_tracker._queries.grammar import parse_expression, parse_query
-from dbnd_tracker._queries.run_table import list_runs, nested_table, parse_order
+from dbnd_tracker._queries.run_table import list_runs, nested_table, parse_order, run_table
 
 IDS = ("aa11" + "0" * 28, "ab22" + "0" * 28, "ab33" + "0" * 28)
 NAMES = ("gentle-fox-1", "trial", "trial")
@@ -61,6 +61,28 @@ def test_a_row_is_tested_by_its_own_values_and_shows_them(sweep: Any) -> None:
     assert [found.uid for found in rows(sweep, "mild metrics.loss > 0", "metrics.loss")] == [
         task.uid for task in trials
     ]
+
+
+@pytest.mark.parametrize("sort", ["-started", "started", "name", "-metrics.loss"])
+def test_pages_turn_through_runs_and_what_is_nested_in_them(sweep: Any, sort: str) -> None:
+    run, trials = sweep.sweep
+    wanted = parse_expression("metrics.loss > 0 or metrics.best > 0")
+    order, descending = parse_order(sort)
+    with sweep.database.read() as session:
+
+        def turn(**place: Any) -> Any:
+            return run_table(session, wanted, order=order, descending=descending, **place)
+
+        uids = [row.uid for row in turn().rows]
+        assert sorted(uids) == sorted([run.uid, *(task.uid for task in trials)])
+        forwards = [turn(limit=1)]
+        while forwards[-1].has_next:
+            forwards.append(turn(limit=1, after=forwards[-1].rows[-1].uid))
+        assert [row.uid for page in forwards for row in page.rows] == uids
+        assert {page.total for page in forwards} == {3}
+        back = turn(limit=1, before=uids[-1])
+        assert ([row.uid for row in back.rows], back.has_previous, back.has_next) == ([uids[1]], True, True)
+        assert [row.uid for row in turn(limit=2, offset=1).rows] == uids[1:]
 
 
 def test_sorted_by_what_was_logged_rows_with_a_value_come_first_and_runs_without_one_last(sweep: Any) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter
@@ -19,7 +20,7 @@ from dbnd_tracker._content.markdown import markdown_html
 from dbnd_tracker._format import bytes_text, duration_text, type_name, value_text
 from dbnd_tracker._pages.artifacts import artifact_url
 from dbnd_tracker._pages.described import columns_of, schema_fact, shape_text
-from dbnd_tracker._queries.expressions import as_number
+from dbnd_tracker._queries.expressions import Field, as_number
 from dbnd_tracker._queries.grammar import condition
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
 from dbnd_tracker._views import RunRow
@@ -85,6 +86,7 @@ def _make_templates() -> Environment:
         "elapsed": elapsed_element,
         "artifact_url": artifact_url,
         "value_cell": value_cell,
+        "value_cells": value_cells,
     }
     return environment
 
@@ -132,32 +134,37 @@ def is_live(state: str | None) -> bool:
 
 
 def _time_text(time: datetime) -> str:
-    return time.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{time.astimezone(timezone.utc).replace(tzinfo=None).isoformat(' ', 'seconds')} UTC"
 
 
 def _iso(time: datetime) -> str:
     return time.astimezone(timezone.utc).isoformat(timespec="milliseconds")
 
 
+def _html(text: str) -> Markup:
+    """HTML in which all is escaped that has to be; to format ``Markup`` takes ten times as long."""
+    return Markup(text)  # noqa: S704
+
+
 def time_element(time: datetime | None) -> Markup:
     """``time`` in UTC, in an element that scripts turn into local time."""
     if time is None:
         return Markup()
-    return Markup('<time datetime="{}">{}</time>').format(_iso(time), _time_text(time))
+    return _html(f'<time datetime="{_iso(time)}">{_time_text(time)}</time>')
 
 
 def ago_element(time: datetime | None) -> Markup:
     """``time`` in UTC, in an element that scripts turn into how long ago it was, with local time in its title."""
     if time is None:
         return Markup()
-    return Markup('<time class="ago" datetime="{}">{}</time>').format(_iso(time), _time_text(time))
+    return _html(f'<time class="ago" datetime="{_iso(time)}">{_time_text(time)}</time>')
 
 
 def elapsed_element(start: datetime | None, end: datetime | None, state: str | None) -> Markup:
     """How long something took; of what goes on since when, in an element in which scripts count."""
     if start is not None and end is None and is_live(state) and state != LOST:
-        return Markup('<span class="elapsed" data-since="{}">since {}</span>').format(_iso(start), _time_text(start))
-    return Markup("{}").format(duration_text(None if start is None or end is None else end - start))
+        return _html(f'<span class="elapsed" data-since="{_iso(start)}">since {_time_text(start)}</span>')
+    return escape(duration_text(None if start is None or end is None else end - start))
 
 
 def number_text(value: object) -> str:
@@ -178,19 +185,28 @@ def number_element(value: object) -> Markup:
 
 def value_cell(value: object, *, is_best: bool = False) -> Markup:
     """A cell of a table with a logged value: numbers are right-aligned, and what is cut is whole in its title."""
+    return _html(_value_cell(value, " best" if is_best else ""))
+
+
+def value_cells(values: Mapping[Field, Any], columns: Sequence[Field]) -> Markup:
+    """The cells of a row, one for each column."""
+    return _html("\n".join([_value_cell(values.get(column)) for column in columns]))
+
+
+def _value_cell(value: object, look: str = "") -> str:
     number = as_number(value)
     if number is None:
         text = value_text(value, _LONGEST_CELL)
         cell = escape(text)
-        return Markup(f'<td class="value" title="{cell}">{cell}</td>' if len(text) > _WIDEST else f"<td>{cell}</td>")  # noqa: S704  escaped
+        return f'<td class="value" title="{cell}">{cell}</td>' if len(text) > _WIDEST else f"<td>{cell}</td>"
     if isinstance(value, str):
         # A param is text: one that is short stays as it was written.
         text, whole = value if len(value) <= _SHORT_NUMBER else number_text(number), value
     else:
         text, whole = number_text(value), str(value)
-    title = "" if text == whole or (isinstance(value, float) and float(text) == value) else f' title="{escape(whole)}"'
-    look = " best" if is_best else ""
-    return Markup(f'<td class="value number{look}"{title}>{escape(text)}</td>')  # noqa: S704  escaped
+    is_whole = text == whole or (isinstance(value, float) and float(text) == value)
+    title = "" if is_whole else f' title="{escape(whole)}"'
+    return f'<td class="value number{look}"{title}>{escape(text)}</td>'
 
 
 def static_url(name: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import operator
+import functools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_, select
@@ -32,18 +32,13 @@ from dbnd_tracker._queries.logged import (
     select_logged,
     value_of,
 )
+from dbnd_tracker._storage.encoding import Kind
 from dbnd_tracker._storage.models import Attempt, MetricSeries, Run, Tag, TaskRun
 from dbnd_tracker._storage.states import LOST, lost
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-_BOUNDS: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "<": operator.le,
-    "<=": operator.le,
-    ">": operator.ge,
-    ">=": operator.ge,
-}
 _LATEST: Final = (func.coalesce(Attempt.number, 0).desc(), Attempt.id.desc())
 _OF_TASK_RUN: Final = Attempt.task_run_uid == TaskRun.uid
 
@@ -162,12 +157,12 @@ class Conditions:
         ``only_own`` it has one of the words itself.
         """
         of_run = [
-            _contains(word, Run.name, Run.job_name, Run.project_name, Run.user, Run.description) for word in words
+            self._contains(word, Run.name, Run.job_name, Run.project_name, Run.user, Run.description) for word in words
         ]
         uid, name = (TaskRun.uid, [TaskRun.name]) if self._nested else (Run.uid, [])
         own = [
             or_(
-                *(_contains(word, column) for column in name),
+                *(self._contains(word, column) for column in name),
                 self._has_mlflow_name(word),
                 *([] if self._nested else [self._is_of_experiment(word)]),
                 *(self._begins_an_id(uid, word.lower()) if _START_OF_ID.fullmatch(word.lower()) else ()),
@@ -177,16 +172,22 @@ class Conditions:
         found = [or_(mine, of) for mine, of in zip(own, of_run, strict=True)]
         return [*found, or_(*own)] if only_own and self._nested and own else found
 
+    def _contains(self, word: str, *columns: Any) -> ColumnElement[bool]:
+        if self._session.get_bind().dialect.name == "postgresql":
+            columns = tuple(map(func.lower, columns))
+        # SQLite's LIKE overlooks the case of the very letters that its lower() changes, in a third of the time.
+        return or_(*(column.contains(word.lower(), autoescape=True) for column in columns))
+
     def _begins_an_id(self, uid: Any, word: str) -> list[ColumnElement[bool]]:
         digits = word.replace("-", "")
         return [uid.startswith(dashed(digits)), self._is_mlflow_run(f"{digits}%")]
 
     def _has_mlflow_name(self, word: str) -> ColumnElement[bool]:
-        query = select_logged("tags", Tag.value).where(Tag.name == NAME_TAG, _contains(word, Tag.value))
+        query = select_logged("tags", Tag.value).where(Tag.name == NAME_TAG, self._contains(word, Tag.value))
         return self._are(self._find((NAME_TAG, word), query))
 
     def _is_of_experiment(self, word: str) -> ColumnElement[bool]:
-        query = select_logged("tags", Tag.value).where(Tag.name == EXPERIMENT_TAG, _contains(word, Tag.value))
+        query = select_logged("tags", Tag.value).where(Tag.name == EXPERIMENT_TAG, self._contains(word, Tag.value))
         return self._have(self._find((EXPERIMENT_TAG, word), query).all_runs)
 
     def _is_mlflow_run(self, pattern: str) -> ColumnElement[bool]:
@@ -267,47 +268,46 @@ class Conditions:
         """
         table = TABLES[field.kind]
         query = select_logged(field.kind, *table.values).where(table.name == field.name)
-        number = as_number(condition.values[0]) if condition.values else None
-        bound = None
-        if field.kind == "metrics" and number is not None and condition.operator in _BOUNDS:
-            # Numbers that are far off need not be read. What is no number stays, and the comparison decides.
-            is_near = _BOUNDS[condition.operator](MetricSeries.last_value, number)
-            bound = or_(MetricSeries.last_value.is_(None), is_near)
-        return self._by_value(condition, query, lambda row: value_of(field.kind, row), table.model.id, bound)
+        if field.kind == "metrics" and condition.operator in ORDERINGS:
+            return self._are(self._find_numbers(condition, query))
+        return self._by_value(condition, query, lambda row: value_of(field.kind, row), table.model.id)
 
     def _by_value(
-        self, condition: Comparison, query: Any, read: Callable[[Sequence[Any]], Any], *others: Any
+        self, condition: Comparison, query: Any, read: Callable[[Sequence[Any]], Any], *order: Any
     ) -> ColumnElement[bool]:
         """That a value of a row meets a condition; a row without one meets only ``is null``."""
         if condition.operator == "is null":
-            return not_(self._are(self._find(condition, query, lambda _: True, *others)))
-        return self._are(self._find(condition, query, lambda row: condition.holds(read(row)), *others))
+            return not_(self._are(self._find(condition, query, lambda _: True, *order)))
+        return self._are(self._find(condition, query, lambda row: condition.holds(read(row)), *order))
 
     def _find(
-        self,
-        key: Any,
-        query: Any,
-        holds: Callable[[Sequence[Any]], bool] = lambda _: True,
-        order: Any = None,
-        bound: Any = None,
+        self, key: Any, query: Any, holds: Callable[[Sequence[Any]], bool] = lambda _: True, *order: Any
     ) -> _Found:
-        """The rows of which what ``query`` reads last meets a condition; only what is in ``bound`` can do so."""
-        if key in self._known:
-            return self._known[key]
-        query = query.add_columns(Attempt.run_id, TaskRun.id, TaskRun.is_root).join(TaskRun, _OF_TASK_RUN)
-        query = query.where(Attempt.run_id.is_not(None)).order_by(*BY_ATTEMPT, *([] if order is None else [order]))
-        rows = self._session.execute(query if bound is None else query.where(bound)).all()
-        values = {(run, None if is_root else task): row for *row, run, task, is_root in rows}
-        met = {place for place, row in values.items() if holds(row)}
-        if bound is not None and met:  # what a later attempt logged instead was perhaps too far off to be read
-            later = query.where(Attempt.number > 1, is_one_of(self._session, Attempt.run_id, {run for run, _ in met}))
-            values |= {
-                (run, None if is_root else task): row for *row, run, task, is_root in self._session.execute(later)
-            }
-            met = {place for place in met if holds(values[place])}
-        runs = {run for run, task in met if task is None}
-        self._known[key] = _Found(runs, {task for _, task in met if task is not None}, {run for run, _ in met})
+        """The rows of which what ``query`` reads last meets a condition."""
+        if key not in self._known:
+            query = _with_places(query).order_by(*BY_ATTEMPT, *order)
+            latest = {row[-3:]: row[:-3] for row in self._session.connection().execute(query).all()}
+            verdict = functools.cache(holds)  # many rows have the same value
+            self._known[key] = _found([place for place, value in latest.items() if verdict(value)])
         return self._known[key]
+
+    def _find_numbers(self, condition: Comparison, query: Any) -> _Found:
+        """The same for a comparison of metrics with a number: of numbers, databases know which is larger."""
+        if condition not in self._known:
+            execute = self._session.connection().execute
+            last, number = MetricSeries.last_value, as_number(condition.values[0])
+            query = _with_places(query)
+            is_met = ORDERINGS[condition.operator](last, number)
+            met = {row[:] for row in execute(query.with_only_columns(*_PLACE).where(is_met)).all()}
+            texts = query.where(last.is_(None), MetricSeries.last_kind >= Kind.STR)
+            met |= {row[3:] for row in execute(texts) if condition.holds(value_of("metrics", row[:3]))}
+            # A later attempt counts for more, whatever it logged.
+            of_these = is_one_of(self._session, Attempt.run_id, {run for run, *_ in met})
+            later = query.where(Attempt.number > 1, of_these).order_by(*BY_ATTEMPT)
+            latest = {row[3:]: row[:3] for row in execute(later)} if met else {}
+            met -= {place for place, value in latest.items() if not condition.holds(value_of("metrics", value))}
+            self._known[condition] = _found(met)
+        return self._known[condition]
 
     def _are(self, found: _Found) -> ColumnElement[bool]:
         return self._have(found.nested if self._nested else found.all_runs if self._whole else found.runs)
@@ -317,8 +317,20 @@ class Conditions:
         return is_one_of(self._session, TaskRun.id if self._nested else Run.id, ids)
 
 
-def _contains(word: str, *columns: Any) -> ColumnElement[bool]:
-    return or_(*(func.lower(column).contains(word.lower(), autoescape=True) for column in columns))
+_PLACE: Final = (Attempt.run_id, TaskRun.id, TaskRun.is_root)
+
+
+def _with_places(query: Any) -> Any:
+    """A query of what was logged, each with the run and the task run that it belongs to, and whether this is a root."""
+    return query.add_columns(*_PLACE).join(TaskRun, _OF_TASK_RUN).where(Attempt.run_id.is_not(None))
+
+
+def _found(places: Collection[tuple[int, int, bool]]) -> _Found:
+    return _Found(
+        {run for run, _, is_root in places if is_root},
+        {task for _, task, is_root in places if not is_root},
+        {run for run, _, _ in places},
+    )
 
 
 def _like(session: Session, column: Any, pattern: str) -> ColumnElement[bool]:

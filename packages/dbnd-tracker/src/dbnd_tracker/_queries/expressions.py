@@ -223,6 +223,8 @@ def as_number(value: object) -> float | None:
     """``value`` as a number that has an order, or None: 0.1 is one, and so is the text "1e-3"; NaN is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
+    if isinstance(value, str) and value[:1].isalpha() and value[0] not in "iInN":  # a name, and no infinity or NaN
+        return None
     try:
         number = float(value)
     except (ValueError, OverflowError):

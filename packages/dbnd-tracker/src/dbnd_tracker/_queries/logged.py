@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from dbnd.tracking import EDITED_TAG, VERIFIED_TAG
 from dbnd_tracker._queries.expressions import KINDS, Field, LoggedKind
-from dbnd_tracker._queries.ids import is_one_of
+from dbnd_tracker._queries.ids import given, is_given
 from dbnd_tracker._storage.encoding import KIND_NAMES, decode, readable
 from dbnd_tracker._storage.models import (
     Artifact,
@@ -166,11 +167,10 @@ def logged_values(session: Session, fields: Iterable[Field], owned: Sequence[Own
     owners = {each.attempt_id: each for each in owned}
     found: dict[str, dict[Field, Any]] = {each.row: {} for each in owned}
     others: dict[tuple[str, Field], dict[str, Any]] = {}
+    dialect = session.get_bind().dialect.name
     for kind, named in _by_kind(fields).items():
-        table = TABLES[kind]
-        query = select_logged(kind, *field_columns(kind), Attempt.id, table.name)
-        query = query.where(is_one_of(session, table.model.attempt_id, owners.keys()), table.name.in_(named))
-        for row in session.execute(query.order_by(*BY_ATTEMPT, table.model.id)):
+        asked = {"ids": given(dialect, owners.keys()), "names": list(named)}
+        for row in session.connection().execute(_select_values(kind, dialect), asked):
             owner = owners[row[-2]]
             for field in named[row[-1]]:
                 if owner.is_own:
@@ -184,6 +184,14 @@ def logged_values(session: Session, fields: Iterable[Field], owned: Sequence[Own
     return found
 
 
+@functools.cache  # to make a query takes about as long as to execute it
+def _select_values(kind: LoggedKind, dialect: str) -> Any:
+    table = TABLES[kind]
+    query = select_logged(kind, *field_columns(kind), Attempt.id, table.name)
+    query = query.where(is_given(dialect, table.model.attempt_id), table.name.in_(bindparam("names", expanding=True)))
+    return query.order_by(*BY_ATTEMPT, table.model.id)
+
+
 def _by_kind(fields: Iterable[Field]) -> dict[LoggedKind, dict[str, list[Field]]]:
     found: dict[LoggedKind, dict[str, list[Field]]] = {}
     for field in dict.fromkeys(fields):
@@ -194,15 +202,19 @@ def _by_kind(fields: Iterable[Field]) -> dict[LoggedKind, dict[str, list[Field]]
 def logged_names(session: Session, owned: Sequence[Owned]) -> dict[Field, NameCount]:
     """What these attempts logged, the most common first."""
     found: dict[Field, NameCount] = {}
-    ids = [each.attempt_id for each in owned]
+    dialect = session.get_bind().dialect.name
+    asked = {"ids": given(dialect, [each.attempt_id for each in owned])}
     for kind in KINDS:
-        table = TABLES[kind]
-        value = MetricSeries.last_value if kind == "metrics" else table.values[0]
-        count = func.count(table.model.attempt_id.distinct())
-        query = select_logged(kind, table.name, count, func.min(value) != func.max(value))
-        query = query.where(is_one_of(session, table.model.attempt_id, ids), table.name.not_in(OWN_TAGS))
-        query = query.group_by(table.name).order_by(count.desc(), table.name).limit(_MAX_NAMES)
-        found |= {
-            Field(kind, name): NameCount(number, bool(differs)) for name, number, differs in session.execute(query)
-        }
+        for name, attempts, differs in session.connection().execute(_select_names(kind, dialect), asked):
+            found[Field(kind, name)] = NameCount(attempts, bool(differs))
     return found
+
+
+@functools.cache
+def _select_names(kind: LoggedKind, dialect: str) -> Any:
+    table = TABLES[kind]
+    value = MetricSeries.last_value if kind == "metrics" else table.values[0]
+    count = func.count(table.model.attempt_id.distinct())
+    query = select_logged(kind, table.name, count, func.min(value) != func.max(value))
+    query = query.where(is_given(dialect, table.model.attempt_id), table.name.not_in(OWN_TAGS))
+    return query.group_by(table.name).order_by(count.desc(), table.name).limit(_MAX_NAMES)

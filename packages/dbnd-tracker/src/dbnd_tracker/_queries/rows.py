@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import aliased
 
 from dbnd_tracker._queries.conditions import COLUMNS
-from dbnd_tracker._queries.ids import is_one_of
+from dbnd_tracker._queries.ids import given, is_given
 from dbnd_tracker._queries.logged import BY_ATTEMPT, LIFECYCLE_TAG, MAX_NESTED, NAME_TAG, Owned
-from dbnd_tracker._queries.runs import SUMMARY, summary
+from dbnd_tracker._queries.runs import SUMMARY
 from dbnd_tracker._storage.models import CHILD, Attempt, Run, Tag, TaskRelation, TaskRun
+from dbnd_tracker._storage.states import shown_state
 from dbnd_tracker._views import RunRow
 
 if TYPE_CHECKING:
@@ -32,36 +34,42 @@ class Rows(NamedTuple):
 
 def rows_of_runs(session: Session, uids: Sequence[str]) -> Rows:
     """The rows of runs, in their order; what does not exist is left out."""
-    return complete(session, session.execute(select(*SUMMARY).where(Run.uid.in_(uids))).all(), uids)
+    found = {run.run_uid: run for run in session.execute(select(*SUMMARY).where(Run.uid.in_(uids)))}
+    return complete(session, [found[uid] for uid in dict.fromkeys(uids) if uid in found])
 
 
-def complete(session: Session, runs: Iterable[Any], uids: Sequence[str]) -> Rows:
-    """The rows of runs of which the columns of ``SUMMARY`` have been read, in the order of their ``uids``.
+def complete(session: Session, runs: Sequence[Any]) -> Rows:
+    """The rows of runs of which the columns of ``SUMMARY`` have been read, in their order.
 
     Besides their own attempts they have those of the first task runs below their roots.
     """
-    found = {run.run_uid: run for run in runs}
-    if not found:
+    if not runs:
         return Rows([], [])
-    place = func.row_number().over(partition_by=TaskRun.run_uid, order_by=(TaskRun.is_root.desc(), TaskRun.id))
-    numbered = select(TaskRun.uid, TaskRun.run_uid, TaskRun.is_root, place.label("place"))
-    first = numbered.where(TaskRun.run_uid.in_(found)).subquery()
-    query = select(first.c.run_uid, first.c.uid, Attempt.id, Attempt.mlflow_run_id, first.c.is_root)
-    query = query.join(Attempt, Attempt.task_run_uid == first.c.uid).where(first.c.place <= MAX_NESTED)
-    attempts = session.execute(query.order_by(first.c.place.desc(), *BY_ATTEMPT)).all()
+    uids = [run.run_uid for run in runs]
+    attempts = session.connection().execute(_select_attempts(), {"uids": uids}).all()
     marks = _marks(session, [(*row,) for *row, is_root in attempts if is_root])
     nested = {row.run_uid for row in attempts if not row.is_root}
     rows = [
         RunRow(
-            **dict(summary(session, found[uid])),
-            **marks.get(uid, _NO_MARKS)._asdict(),
+            **{**run._asdict(), "state": shown_state(session, run)},
+            **marks.get(run.run_uid, _NO_MARKS)._asdict(),
             nested_in=[],
-            has_nested=uid in nested,
+            has_nested=run.run_uid in nested,
         )
-        for uid in dict.fromkeys(uids)
-        if uid in found
+        for run in runs
     ]
     return Rows(rows, [Owned(row.id, row.run_uid, row.uid, is_own=row.is_root) for row in attempts])
+
+
+@functools.cache  # to make a query takes about as long as to execute it
+def _select_attempts() -> Any:
+    """The attempts of the first task runs of runs, of each run those of its root last."""
+    place = func.row_number().over(partition_by=TaskRun.run_uid, order_by=(TaskRun.is_root.desc(), TaskRun.id))
+    numbered = select(TaskRun.uid, TaskRun.run_uid, TaskRun.is_root, place.label("place"))
+    first = numbered.where(TaskRun.run_uid.in_(bindparam("uids", expanding=True))).subquery()
+    query = select(first.c.run_uid, first.c.uid, Attempt.id, Attempt.mlflow_run_id, first.c.is_root)
+    query = query.join(Attempt, Attempt.task_run_uid == first.c.uid).where(first.c.place <= MAX_NESTED)
+    return query.order_by(first.c.place.desc(), *BY_ATTEMPT)
 
 
 class _Marks(NamedTuple):
@@ -78,12 +86,9 @@ _NO_MARKS: Final = _Marks()
 
 def _marks(session: Session, attempts: Sequence[Any]) -> dict[str, _Marks]:
     """By what comes first in a row: of its attempts, which follow with their task runs, what the latest one says."""
-    ids = [attempt_id for _, _, attempt_id, _ in attempts]
-    wanted = is_one_of(session, Tag.attempt_id, ids), Tag.name.in_([NAME_TAG, LIFECYCLE_TAG])
-    tags = {
-        (each, name): text
-        for each, name, text in session.execute(select(Tag.attempt_id, Tag.name, Tag.value).where(*wanted))
-    }
+    dialect = session.get_bind().dialect.name
+    ids = {"ids": given(dialect, [attempt_id for _, _, attempt_id, _ in attempts])}
+    tags = {(each, name): text for each, name, text in session.connection().execute(_select_marks(dialect), ids)}
     found: dict[str, _Marks] = {}
     for key, task_run_uid, attempt_id, mlflow_run_id in attempts:
         before = found.get(key, _NO_MARKS)
@@ -94,6 +99,12 @@ def _marks(session: Session, attempts: Sequence[Any]) -> dict[str, _Marks]:
             tags.get((attempt_id, LIFECYCLE_TAG)) == "deleted",
         )
     return found
+
+
+@functools.cache
+def _select_marks(dialect: str) -> Any:
+    of_these = is_given(dialect, Tag.attempt_id), Tag.name.in_([NAME_TAG, LIFECYCLE_TAG])
+    return select(Tag.attempt_id, Tag.name, Tag.value).where(*of_these)
 
 
 def rows_of_task_runs(session: Session, uids: Sequence[str]) -> Rows:
@@ -161,6 +172,11 @@ def rows_by_uid(session: Session, uids: Sequence[str]) -> Rows:
     runs = rows_of_runs(session, uids)
     there = {row.uid for row in runs.rows}
     nested = rows_of_task_runs(session, [uid for uid in uids if uid not in there])
+    return in_order(uids, runs, nested)
+
+
+def in_order(uids: Iterable[str], runs: Rows, nested: Rows) -> Rows:
+    """Rows of both sorts in the order of their uids."""
     found = {row.uid: row for row in (*runs.rows, *nested.rows)}
     return Rows([found[uid] for uid in dict.fromkeys(uids) if uid in found], runs.owned + nested.owned)
 

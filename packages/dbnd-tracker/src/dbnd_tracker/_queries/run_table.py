@@ -2,34 +2,27 @@
 
 Its rows are runs. Asked for by what was logged, they are task runs: roots, which stand for their runs, and nested ones.
 
-Newest first, the database finds a page of runs by its key. Other orders are made here, over one slim row for each:
-SQLite and PostgreSQL agree neither on how texts sort nor on which texts are numbers, and ten thousand such rows take
-some hundredths of a second.
+Newest first, the database finds a page by its key (see ``by_time``); other orders are made here (see ``sorting``).
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, func, select
 
-from dbnd_tracker._queries.conditions import COLUMNS, START, Conditions, are_rows
-from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError, as_number
-from dbnd_tracker._queries.ids import is_one_of
+from dbnd_tracker._queries.by_time import RunTable, page_by_time
+from dbnd_tracker._queries.conditions import Conditions, are_rows
+from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError
 from dbnd_tracker._queries.logged import (
-    BY_ATTEMPT,
     EXPERIMENT_TAG,
     TABLES,
-    Owned,
-    field_columns,
-    field_value,
     logged_values,
     select_logged,
 )
-from dbnd_tracker._queries.rows import complete, nested_uids, rows_by_uid, rows_of_task_runs
-from dbnd_tracker._queries.runs import SUMMARY
-from dbnd_tracker._storage.models import Attempt, Run, Tag, TaskRun
+from dbnd_tracker._queries.rows import nested_uids, rows_by_uid, rows_of_task_runs
+from dbnd_tracker._queries.sorting import sorted_by_column, sorted_by_logged
+from dbnd_tracker._storage.models import Run, Tag
 from dbnd_tracker._views import ListMeta, RunList, RunRow
 
 if TYPE_CHECKING:
@@ -63,20 +56,6 @@ _SUGGESTED: Final[dict[str, Any]] = {
 _MAX_CHOICES: Final = 200
 
 
-class RunTable(NamedTuple):
-    """One page of the table."""
-
-    rows: list[RunRow]
-    total: int
-    """How many rows are found."""
-    has_previous: bool
-    has_next: bool
-    first: int | None
-    """Number of the first row shown, counted from 1; None where nobody has counted."""
-    owned: list[Owned]
-    """The attempts whose values the rows may show."""
-
-
 def run_table(
     session: Session,
     *conditions: Expression | None,
@@ -106,21 +85,20 @@ def run_table(
     asked = Conditions(session)
     clauses = [*map(asked.clause, wanted), *asked.search(search)]
     is_flat = bool(search) or are_rows(wanted)
-    if order == STARTED and not is_flat:
-        return _by_time(session, clauses, descending=descending, limit=limit, after=after, before=before, offset=offset)
-    slim = _slim_rows(session, clauses, order)
-    if is_flat:
-        below = asked.of_nested()
+    below: list[ColumnElement[bool]] | None = None
+    if is_flat or isinstance(order, Field):
+        of_nested = asked.of_nested()
         # By a word alone, runs are found, and not all that is nested in them.
-        found = below.search(search, only_own=not are_rows(wanted))
-        slim += _slim_nested(session, [*map(below.clause, wanted), *found], order)
-    elif isinstance(order, Field):
-        # Task runs without a value are not asked for, nor are runs that have none of their own but show task runs.
-        below = asked.of_nested()
-        nested = _slim_nested(session, [*map(below.clause, wanted)], order, only_valued=True)
-        runs = {row.run_uid for row in nested}
-        slim = [row for row in slim if row.key is not None or row.run_uid not in runs] + nested
-    uids = _sorted(slim, descending=descending)
+        found = of_nested.search(search, only_own=not are_rows(wanted))
+        below = [*map(of_nested.clause, wanted), *found]
+    if order == STARTED:
+        return page_by_time(
+            session, clauses, below, descending=descending, limit=limit, after=after, before=before, offset=offset
+        )
+    if isinstance(order, Field):
+        uids = sorted_by_logged(session, clauses, below or [], order, descending=descending, is_flat=is_flat)
+    else:
+        uids = sorted_by_column(session, clauses, below, _COLUMNS[order], descending=descending)
     places = {uid: place for place, uid in enumerate(uids)}
     start = offset
     if after in places:
@@ -177,118 +155,6 @@ def list_runs(
         values = {uid: {str(field): value for field, value in of.items()} for uid, of in found.items()}
         rows = [row.model_copy(update={"values": values.get(row.uid, {})}) for row in rows]
     return RunList(data=rows, meta=ListMeta(total=table.total, after=cursor))
-
-
-def _by_time(
-    session: Session,
-    clauses: list[ColumnElement[bool]],
-    *,
-    descending: bool,
-    limit: int,
-    after: str | None,
-    before: str | None,
-    offset: int,
-) -> RunTable:
-    counted = select(func.count()).select_from(Run).where(*clauses)
-    cursor = session.scalar(select(Run).where(Run.uid == (after or before))) if after or before else None
-    backwards = cursor is not None and after is None
-    is_falling = descending != backwards
-    paged = list(clauses)
-    if cursor is not None:
-        time, same = Run.start_time, Run.start_time == cursor.start_time
-        if is_falling:
-            paged.append(or_(time < cursor.start_time, same & (Run.id < cursor.id)))
-        else:
-            paged.append(or_(time > cursor.start_time, same & (Run.id > cursor.id)))
-    # The count goes along: a question less costs a tenth of the time on PostgreSQL.
-    query = select(*SUMMARY, counted.correlate(None).scalar_subquery().label("total")).where(*paged)
-    query = query.order_by(*_time_order(is_falling)).limit(limit + 1).offset(0 if cursor else offset)
-    found = session.execute(query).all()
-    total = found[0].total if found else session.scalar(counted) or 0
-    more = len(found) > limit
-    rows, owned = complete(session, found[:limit], [run.run_uid for run in found[:limit]])
-    if cursor is None:
-        return RunTable(rows, total, has_previous=offset > 0, has_next=more, first=offset + 1, owned=owned)
-    if backwards:
-        return RunTable(rows[::-1], total, more, has_next=True, first=None if more else 1, owned=owned)
-    first = None if more else total - len(rows) + 1
-    return RunTable(rows, total, has_previous=True, has_next=more, first=first, owned=owned)
-
-
-def _time_order(is_falling: bool) -> list[ColumnElement[Any]]:
-    columns = (Run.start_time, Run.id)
-    return [column.desc() if is_falling else column.asc() for column in columns]
-
-
-class _Slim(NamedTuple):
-    """A row of which little more than the order is known."""
-
-    uid: str
-    run_uid: str
-    start: datetime
-    key: Any
-
-
-def _slim_rows(session: Session, clauses: list[ColumnElement[bool]], order: str | Field) -> list[_Slim]:
-    column = Run.start_time if isinstance(order, Field) else COLUMNS[False][_COLUMNS[order]]
-    rows = session.execute(select(Run.uid, Run.start_time, column, Run.id).where(*clauses)).all()
-    if isinstance(order, Field):
-        values = _values(session, order, is_root=True)
-        return [_Slim(uid, uid, start, values.get(run)) for uid, start, _, run in rows]
-    return [_Slim(uid, uid, start, _key(order, start, value)) for uid, start, value, _ in rows]
-
-
-def _slim_nested(
-    session: Session, clauses: list[ColumnElement[bool]], order: str | Field, *, only_valued: bool = False
-) -> list[_Slim]:
-    column = START if isinstance(order, Field) else COLUMNS[True][_COLUMNS[order]]
-    query = select(TaskRun.uid, Run.uid, func.coalesce(START, Run.start_time), column, TaskRun.id)
-    query = query.join(Run, Run.uid == TaskRun.run_uid).where(~TaskRun.is_root, ~TaskRun.is_system, *clauses)
-    if not isinstance(order, Field):
-        rows = session.execute(query)
-        return [_Slim(uid, run, start, _key(order, start, value)) for uid, run, start, value, _ in rows]
-    values = _values(session, order, is_root=False)
-    if only_valued:
-        query = query.where(is_one_of(session, TaskRun.id, values.keys()))
-    return [_Slim(uid, run, start, values.get(task)) for uid, run, start, _, task in session.execute(query)]
-
-
-def _key(order: str, start: datetime, value: Any) -> Any:
-    return value - start if order == "took" and value is not None else value
-
-
-def _values(session: Session, field: Field, *, is_root: bool) -> dict[int, Any]:
-    """What was logged, by the ids of runs (their root task runs) or of nested task runs; the latest attempt counts."""
-    table = TABLES[field.kind]
-    query = select_logged(field.kind, *field_columns(field.kind), Attempt.run_id if is_root else TaskRun.id)
-    query = query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(table.name == field.name)
-    query = query.where(TaskRun.is_root if is_root else ~TaskRun.is_root)
-    return {row[-1]: field_value(field, row) for row in session.execute(query.order_by(*BY_ATTEMPT, table.model.id))}
-
-
-def _sorted(rows: list[_Slim], *, descending: bool) -> list[str]:
-    """Uids of rows in their order: of those that are equal, the newest first."""
-    valued: list[tuple[tuple[int, float, str], str]] = []
-    others = []
-    for row in sorted(rows, key=lambda row: row.start, reverse=True):
-        uid, value = row.uid, row.key
-        key = value
-        if isinstance(value, datetime):
-            key = value.timestamp()
-        elif isinstance(value, timedelta):
-            key = value.total_seconds()
-        if key is None or (isinstance(key, str) and key in {"", "NaN"}):
-            others.append(uid)
-        else:
-            valued.append((_sort_key(key), uid))
-    valued.sort(key=lambda row: row[0], reverse=descending)
-    return [uid for _, uid in valued] + others
-
-
-def _sort_key(value: object) -> tuple[int, float, str]:
-    """Numbers in their order, and after them texts in theirs."""
-    number = as_number(value)
-    return (1, 0.0, str(value).casefold()) if number is None else (0, number, "")
 
 
 def parse_order(sort: str) -> tuple[str | Field, bool]:

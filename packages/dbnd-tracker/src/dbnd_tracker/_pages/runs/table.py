@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -13,12 +14,13 @@ from dbnd_tracker._pages.charts import Chart, in_sections
 from dbnd_tracker._pages.runs.columns import Columns
 from dbnd_tracker._pages.runs.trend import Trend
 from dbnd_tracker._pages.templates import is_live, job_url
+from dbnd_tracker._queries.by_time import RunTable
 from dbnd_tracker._queries.conditions import are_rows
 from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError, as_number, operands
 from dbnd_tracker._queries.grammar import Asked, condition, joined, parse_expression, parse_query
 from dbnd_tracker._queries.logged import logged_names, logged_values
 from dbnd_tracker._queries.row_series import drawn_metrics
-from dbnd_tracker._queries.run_table import ORDERS, STARTED, RunTable, choices, nested_table, run_table
+from dbnd_tracker._queries.run_table import ORDERS, STARTED, choices, nested_table, run_table
 from dbnd_tracker._views import RunRow
 
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -163,7 +165,7 @@ class TablePage:
             texts.append(" or ".join(condition("state", "=", state) for state in self.chosen_states))
         return [parse_expression(joined(self.given["where"])), parse_expression(joined(texts))]
 
-    @property
+    @cached_property
     def unfolds(self) -> bool:
         """Whether any of its rows unfolds."""
         return not self.is_flat and (self.row is not None or any(row.has_nested for row in self.table.rows))
@@ -218,7 +220,7 @@ class TablePage:
         asked = {"col": [str(column) for column in self.columns.shown] or [""], "facts": [*self.optional] or ["none"]}
         return urlencode(asked, doseq=True)
 
-    @property
+    @cached_property
     def headers(self) -> list[Header]:
         """The heads of all columns."""
         names = ["name", "state", *self.optional, STARTED, "took"]
@@ -231,7 +233,7 @@ class TablePage:
             found.append(header._replace(kind=f"{column.kind} number") if is_number else header)
         return found
 
-    @property
+    @cached_property
     def optional(self) -> dict[str, str]:
         """The fields of the optional columns that any run of the page has something for, by what they are sorted by."""
         if self.has_charts:

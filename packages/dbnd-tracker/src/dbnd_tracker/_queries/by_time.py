@@ -1,0 +1,148 @@
+"""Pages of the table in the order in which rows started: the database finds each by its key."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, false, func, literal, or_, select
+
+from dbnd_tracker._queries.conditions import START
+from dbnd_tracker._queries.rows import complete, in_order, rows_of_task_runs
+from dbnd_tracker._queries.runs import SUMMARY
+from dbnd_tracker._storage.models import Run, TaskRun
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.orm import Session
+
+    from dbnd_tracker._queries.logged import Owned
+    from dbnd_tracker._views import RunRow
+
+
+class RunTable(NamedTuple):
+    """One page of the table."""
+
+    rows: list[RunRow]
+    total: int
+    """How many rows are found."""
+    has_previous: bool
+    has_next: bool
+    first: int | None
+    """Number of the first row shown, counted from 1; None where nobody has counted."""
+    owned: list[Owned]
+    """The attempts whose values the rows may show."""
+
+
+class _Place(NamedTuple):
+    """Where a row stands; of a run and of what is nested in one, started at once, the run is the later."""
+
+    start: datetime
+    is_run: bool
+    id: int
+
+
+_NESTED_START: Final = func.coalesce(START, Run.start_time)
+
+
+class _Source(NamedTuple):
+    """Runs that meet conditions, or task runs nested in runs."""
+
+    is_run: bool
+    clauses: Sequence[ColumnElement[bool]]
+
+    @property
+    def _start(self) -> Any:
+        return Run.start_time if self.is_run else _NESTED_START
+
+    @property
+    def _id(self) -> Any:
+        return Run.id if self.is_run else TaskRun.id
+
+    def select(self, *columns: Any) -> Any:
+        """These columns of them."""
+        query = select(*columns).where(*self.clauses)
+        if self.is_run:
+            return query.select_from(Run)
+        query = query.select_from(TaskRun).join(Run, Run.uid == TaskRun.run_uid)
+        return query.where(~TaskRun.is_root, ~TaskRun.is_system)
+
+    @property
+    def can_be(self) -> bool:
+        """Whether the conditions alone do not exclude every row."""
+        return not self.clauses or and_(*self.clauses) is not false()
+
+    @property
+    def counted(self) -> Any:
+        """How many there are."""
+        return self.select(func.count())
+
+    def place_of(self, session: Session, uid: str) -> Any:
+        """Where a row of this sort stands, whatever conditions it meets."""
+        source = _Source(self.is_run, [(Run if self.is_run else TaskRun).uid == uid])
+        found = session.execute(source.select(self._start, self._id)).first()
+        return found and _Place(found[0], self.is_run, found[1])
+
+    def page(self, cursor: _Place | None, *, is_falling: bool) -> Any:
+        """What comes after the cursor, each row with how many there are and with its start and id last."""
+        start, own = self._start, self._id
+        # The count goes along: a question less costs a tenth of the time on PostgreSQL.
+        total = self.counted.correlate(None).scalar_subquery().label("total")
+        query = self.select(*(SUMMARY if self.is_run else (TaskRun.uid,)), total, start.label("started"), own)
+        if cursor is not None:
+            follows: Any = literal(self.is_run < cursor.is_run if is_falling else self.is_run > cursor.is_run)
+            if self.is_run == cursor.is_run:
+                follows = own < cursor.id if is_falling else own > cursor.id
+            beyond = start < cursor.start if is_falling else start > cursor.start
+            query = query.where(or_(beyond, and_(start == cursor.start, follows)))
+        return query.order_by(*(column.desc() if is_falling else column.asc() for column in (start, own)))
+
+
+def page_by_time(
+    session: Session,
+    clauses: Sequence[ColumnElement[bool]],
+    below: Sequence[ColumnElement[bool]] | None,
+    *,
+    descending: bool,
+    limit: int,
+    after: str | None,
+    before: str | None,
+    offset: int,
+) -> RunTable:
+    """A page of the runs that meet ``clauses``, and of the nested task runs that meet what is ``below``, if any."""
+    sources = [_Source(is_run=True, clauses=clauses)]
+    if below is not None:
+        sources.append(_Source(is_run=False, clauses=below))
+    uid = after or before
+    cursor = next((place for each in sources if (place := each.place_of(session, uid))), None) if uid else None
+    backwards = cursor is not None and after is None
+    is_falling = descending != backwards
+    sources = [each for each in sources if each.can_be]
+    skipped = 0 if cursor else offset
+    found: list[tuple[_Place, Any]] = []
+    total = 0
+    for source in sources:
+        query = source.page(cursor, is_falling=is_falling)
+        is_alone = len(sources) == 1
+        query = query.offset(skipped).limit(limit + 1) if is_alone else query.limit(skipped + limit + 1)
+        read = session.execute(query).all()
+        if read:
+            total += read[0].total
+        elif cursor or skipped:
+            total += session.scalar(source.counted) or 0
+        found += [(_Place(row[-2], source.is_run, row[-1]), row) for row in read]
+    if len(sources) > 1:
+        found.sort(key=lambda each: each[0], reverse=is_falling)
+        del found[:skipped]
+    more = len(found) > limit
+    shown = [(place.is_run, row) for place, row in found[:limit]]
+    runs = complete(session, [row for is_run, row in shown if is_run])
+    nested = rows_of_task_runs(session, [row.uid for is_run, row in shown if not is_run])
+    rows, owned = in_order([row.run_uid if is_run else row.uid for is_run, row in shown], runs, nested)
+    if cursor is None:
+        return RunTable(rows, total, has_previous=offset > 0, has_next=more, first=offset + 1, owned=owned)
+    if backwards:
+        return RunTable(rows[::-1], total, more, has_next=True, first=None if more else 1, owned=owned)
+    first = None if more else total - len(rows) + 1
+    return RunTable(rows, total, has_previous=True, has_next=more, first=first, owned=owned)
