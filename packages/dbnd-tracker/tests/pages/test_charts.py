@@ -15,9 +15,27 @@ from dbnd_tracker._pages import charts
 
 
 def _charts(page: str) -> dict[str, list[dict[str, Any]]]:
-    """Titles and series."""
-    found = re.findall("""data-series='([^']*)' data-title="([^"]*)\"""", page)
-    return {html.unescape(title): json.loads(series) for series, title in found}
+    """Titles and series, as scripts read them."""
+    tasks = json.loads(next(iter(re.findall("data-tasks='([^']*)'", page)), "[]"))
+    charts = {}
+    for series, text in re.findall("""data-series='([^']*)' data-title="([^"]*)\"""", page):
+        title = html.unescape(text)
+        charts[title] = []
+        for line in json.loads(series):
+            place, label, key, colour = (
+                ([*line] + [None] * 4)[:4] if isinstance(line, list) else (line, None, None, None)
+            )
+            task, start, common, of_task = tasks[place]
+            charts[title].append(
+                {
+                    "task": task,
+                    "start": start,
+                    "label": common if line == place else label or title,
+                    "key": key or title,
+                    "colour": of_task if colour is None else colour,
+                }
+            )
+    return charts
 
 
 def _tiles(page: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -88,3 +88,36 @@ def chart_line(task_run_uid: str, start: datetime | None, key: str, label: str, 
     """What a chart must know to draw one metric of a task run."""
     begin = None if start is None else round(start.timestamp() * 1000)
     return {"task": task_run_uid, "key": key, "label": label, "start": begin, "colour": colour}
+
+
+class Written:
+    """Charts as a page has them: what lines have in common stands there once, however many charts there are.
+
+    ``tasks`` are the task runs: uid, start, and the label and colour that their lines have in common. A line is the
+    number of its task run, or a list of that and of what differs: label and key (null for the title of its chart, which
+    is the key that lines have in common), and colour.
+    """
+
+    def __init__(self, sections: Iterable[ChartSection]) -> None:
+        self.tasks: list[list[Any]] = []
+        self._places: dict[str, int] = {}
+        for section in sections:
+            for chart in section.charts:
+                for line in chart.series:
+                    if line["task"] not in self._places:
+                        self._places[line["task"]] = len(self.tasks)
+                        self.tasks.append([line[name] for name in ("task", "start", "label", "colour")])
+
+    def lines(self, chart: Chart) -> list[Any]:
+        """The lines of a chart."""
+        return [self._line(chart.title, line) for line in chart.series]
+
+    def _line(self, title: str, line: Mapping[str, Any]) -> Any:
+        place = self._places[line["task"]]
+        *_, label, colour = self.tasks[place]
+        if (line["label"], line["key"], line["colour"]) == (label, title, colour):
+            return place
+        own = [None if line[name] == title else line[name] for name in ("label", "key")]
+        if line["colour"] != colour:
+            return [place, *own, line["colour"]]
+        return [place, *own] if own[1] else [place, own[0]] if own[0] else [place]

@@ -19,11 +19,12 @@ from dbnd.tracking import page_path
 from dbnd_tracker._content.markdown import markdown_html
 from dbnd_tracker._format import bytes_text, duration_text, type_name, value_text
 from dbnd_tracker._pages.artifacts import artifact_url
+from dbnd_tracker._pages.charts import Written
 from dbnd_tracker._pages.described import columns_of, schema_fact, shape_text
 from dbnd_tracker._queries.expressions import Field, as_number
 from dbnd_tracker._queries.grammar import condition
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
-from dbnd_tracker._views import RunRow
+from dbnd_tracker._views import MetricView, RunRow
 
 _LOOKS: Final = {
     "success": "success",
@@ -36,6 +37,7 @@ _LOOKS: Final = {
 }
 _LONGEST_CELL: Final = 500
 _WIDEST: Final = 30
+_LONG: Final = 28
 _SHORT_NUMBER: Final = 7
 _CHARACTERS_OF_A_UID: Final = 8
 _FOUR_DIGITS: Final = 1_000
@@ -74,6 +76,7 @@ def _make_templates() -> Environment:
         "shape": shape_text,
         "fact": schema_fact,
         "columns": columns_of,
+        "written": Written,
         "short": lambda uid: uid[:_CHARACTERS_OF_A_UID],
     }
     environment.globals |= {
@@ -85,6 +88,7 @@ def _make_templates() -> Environment:
         "experiment_url": experiment_url,
         "elapsed": elapsed_element,
         "artifact_url": artifact_url,
+        "metric_cells": metric_cells,
         "value_cell": value_cell,
         "value_cells": value_cells,
     }
@@ -181,6 +185,19 @@ def number_element(value: object) -> Markup:
     if not isinstance(value, float) or float(text) == value:
         return Markup("{}").format(text)
     return Markup('<span title="{}">{}</span>').format(value, text)
+
+
+def metric_cells(metric: MetricView) -> Markup:
+    """The cells of a metric in the table of a run's metrics, whose style aligns numbers: last value, step, bounds."""
+    return _html("".join(map(_metric_cell, (metric.last_value, metric.last_step, metric.min, metric.max))))
+
+
+def _metric_cell(value: object) -> str:
+    text = number_text(value)
+    if isinstance(value, float) and float(text) != value:
+        return f'<td title="{value}">{text}</td>'
+    look = "" if isinstance(value, (int, float)) else ' class="long"' if len(text) > _LONG else ' class="text"'
+    return f"<td{look}>{escape(text)}</td>"
 
 
 def value_cell(value: object, *, is_best: bool = False) -> Markup:

@@ -55,9 +55,11 @@ export function startComparing(changed) {
       history.replaceState(null, "", address);
       document.title = fresh.title;
       // Charts keep their state, but not where they are to draw other runs.
+      const [runs, others] = [document, fresh].map((page) => page.querySelector("[data-charts]")?.dataset.tasks);
       for (const figure of fresh.querySelectorAll("figure[data-series]")) {
         const old = document.getElementById(figure.id);
-        if (old && old.dataset.series !== figure.dataset.series) old.replaceWith(document.importNode(figure, true));
+        const isSame = runs === others && old?.dataset.series === figure.dataset.series;
+        if (old && !isSame) old.replaceWith(document.importNode(figure, true));
       }
       takeOver(fresh);
       if (!fresh.querySelector("#plots .problem")) form.querySelector("input.where").value = "";

@@ -15,14 +15,27 @@ const panels = [];
 // What draws the rows of a table beside the charts; null where there is none.
 let rows = null;
 
+/** The lines of a figure, in which stands only what is not common to the lines of a task run; see `Written`. */
+function seriesOf(figure, tasks) {
+  const { title } = figure.dataset;
+  return JSON.parse(figure.dataset.series).map((line) => {
+    const [place, own, key, colour] = [line].flat();
+    const [task, start, label, common] = tasks[place];
+    return { task, start, label: line === place ? label : (own ?? title), key: key ?? title, colour: colour ?? common };
+  });
+}
+
 /** One chart, and what it draws. */
 class Panel {
-  constructor(figure) {
+  constructor(figure, series) {
     this.figure = figure;
-    this.series = JSON.parse(figure.dataset.series);
-    this.ofRows = !this.series.length;
-    this.note = figure.querySelector(".note");
-    this.last = figure.querySelector(".last");
+    this.series = series;
+    this.ofRows = !series.length;
+    this.last = document.createElement("span");
+    this.last.className = "last";
+    this.note = document.createElement("span");
+    this.note.className = "note";
+    figure.querySelector("figcaption").append(this.last, this.note);
     this.chart = new Chart(figure.querySelector(".plot"), figure.dataset.title, {
       zoomed: zoom,
       pointed: (x, label) => point(this, x, label),
@@ -267,16 +280,17 @@ export async function startCharts(changes) {
   readAddress();
   showSettings();
   listenToSettings(change);
+  // Of each figure its panel; its lines until it is first seen, because the page's task runs may change until then.
   const known = new Map();
   const observer = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
-        if (isIntersecting && !known.get(target)) {
-          known.set(target, new Panel(target));
+        if (isIntersecting && !(known.get(target) instanceof Panel)) {
+          known.set(target, new Panel(target, known.get(target)));
           panels.push(known.get(target));
         }
         const panel = known.get(target);
-        if (!panel) continue;
+        if (!(panel instanceof Panel)) continue;
         panel.isVisible = isIntersecting;
         if (isIntersecting && panel.isStale) panel.load();
       }
@@ -284,9 +298,10 @@ export async function startCharts(changes) {
     { rootMargin: "200px" },
   );
   const find = () => {
+    const tasks = JSON.parse(document.querySelector("[data-charts]")?.dataset.tasks ?? "[]");
     for (const figure of document.querySelectorAll("figure.chart[data-series]")) {
       if (known.has(figure)) continue;
-      known.set(figure, null);
+      known.set(figure, seriesOf(figure, tasks));
       observer.observe(figure);
     }
   };
