@@ -123,6 +123,7 @@ def _pages(browser: Browser, url: str, env: dict[str, str]) -> None:
         "run": f"/app/jobs/{examples[0]['job_name']}/{examples[0]['run_uid']}",
         "tasks": f"/app/jobs/{nested['job_name']}/{nested['run_uid']}",
         "compare": f"/app/compare?{compared}",
+        "charts": f"/app/jobs/{examples[0]['job_name']}?charts=beside",
     }
     page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
     for name, address in addresses.items():

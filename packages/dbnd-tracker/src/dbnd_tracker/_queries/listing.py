@@ -127,6 +127,12 @@ def metric_list(session: Session, task_run_uid: str, *, limit: int = 10_000, aft
     return views.MetricList(task_run_uid=task_run_uid, data=shown, after=following, total=part.total)
 
 
+def tags_of(session: Session, task_run_uid: str, *names: str) -> dict[str, str | None]:
+    """The values of some tags of a task run, by name."""
+    query = select_logged("tags", Tag.name, Tag.value).where(Attempt.task_run_uid == task_run_uid, Tag.name.in_(names))
+    return dict(session.execute(query.order_by(*BY_ATTEMPT)).all())
+
+
 def tag_values(session: Session, name: str, *, run_uid: str = "", task_run_uid: str = "") -> dict[str, str | None]:
     """The values of one tag by task run, in a run or of one task run."""
     mine = Attempt.task_run_uid == task_run_uid if task_run_uid else _of_run(run_uid)

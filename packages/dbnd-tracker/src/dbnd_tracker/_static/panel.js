@@ -193,6 +193,7 @@ class Panel {
   draw() {
     const wanted = settings.axis === "step" ? "step" : "time";
     this.figure.classList.toggle("is-empty", !this.answers.length);
+    if (this.ofRows && !this.answers.length) this.note.textContent = rows.whyEmpty();
     if (!this.answers.length || this.answers.some((answer) => answer.asked !== wanted)) return;
     const all = this.series.map((line, i) => {
       const answer = this.answers[i];

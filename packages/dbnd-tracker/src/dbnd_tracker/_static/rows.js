@@ -57,7 +57,7 @@ export function readRows() {
     rowsOf.set(name, [...(rowsOf.get(name) ?? []), row]);
     return line;
   });
-  const count = drawn.length < wanted.length ? `The first ${MOST} of ${wanted.length} runs` : `${drawn.length} runs`;
+  const count = drawn.length < wanted.length ? `The first ${MOST} of ${wanted.length} runs` : `${drawn.length} run${drawn.length === 1 ? "" : "s"}`;
   const keys = group === undefined ? toned.keys : groups.map((value, i) => legend(swatch(i), value));
   document.getElementById("drawn").replaceChildren(...keys, `${count} ${selected.length ? "selected" : "shown"}`);
 }
@@ -65,6 +65,12 @@ export function readRows() {
 /** What a chart asks for: a line for each row that is drawn. */
 export function linesOfRows() {
   return lines;
+}
+
+/** Why a chart has no line: the metrics of folded rows are known before their rows are. */
+export function whyEmpty() {
+  const isFolded = document.querySelector("table.runs a.unfold[aria-expanded='false']");
+  return isFolded ? "of nested runs: unfold them to draw it" : "none of these runs has it";
 }
 
 /** Mark the rows of a line, or none. */

@@ -75,3 +75,15 @@ def test_each_mlflow_run_of_a_run_is_linked(tracker: Any, server: Any) -> None:
         tracker.call("save_external_links", body)
     page = server.get(f"/app/jobs/x/{run.uid}").text
     assert all(f"/runs/{run_id}" in page for run_id in ids)
+
+
+def test_a_run_says_what_mlflow_calls_it_and_that_it_is_deleted_there(tracker: Any, server: Any) -> None:
+    run, _ = tracker.started(name="mine")
+    tags = {"mlflow.runName": "theirs & more", "dbnd.lifecycle_stage": "deleted"}
+    infos = [run.root.metric(name, source="mlflow.tag", value_str=text) for name, text in tags.items()]
+    page = server.get(f"/app/jobs/x/{run.uid}").text
+    assert "theirs" not in page
+    tracker.call("log_metrics", run.root.metrics(*infos))
+    page = server.get(f"/app/jobs/x/{run.uid}").text
+    assert '<span class="quiet" title="The name of its MLflow run">theirs &amp; more</span>' in page
+    assert '<span class="mark">deleted in MLflow</span>' in page
