@@ -67,6 +67,7 @@ def _make_templates() -> Environment:
         "duration": duration_text,
         "value": value_text,
         "number": number_element,
+        "digits": number_text,
         "web_url": web_url,
         "look": state_look,
         "bytes": bytes_text,

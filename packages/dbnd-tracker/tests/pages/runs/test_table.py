@@ -164,3 +164,30 @@ def test_rows_have_the_histories_that_they_show_beside_the_table(tracker: Any, s
     page = server.get("/?charts=beside&group=params.none").text
     assert re.findall("data-series='([^']*)' data-title=\"([^\"]*)\"", page) == [("[]", "loss")]
     assert "data-series" not in server.get("/").text
+
+
+def test_groups_of_rows_have_the_mean_and_the_range_of_their_metrics(tracker: Any, server: Any, make_run: Any) -> None:
+    for rate, loss in (("10", 0.5), ("2", 0.1), ("10", 0.7), (None, None), ("adam", 4.0)):
+        run = make_run(name=f"{rate} {loss}")
+        tracker.call("init_run", run.init())
+        infos = [] if rate is None else [run.root.metric("lr", "mlflow.param", value_str=rate)]
+        infos += [] if loss is None else [run.root.metric("loss", value_float=loss)]
+        tracker.call("log_metrics", run.root.metrics(*infos))
+    page = server.get("/?charts=beside&group=params.lr&sort=metrics.loss&col=metrics.loss").text
+    rows = [
+        " ".join(re.sub("<[^>]*>", " ", row).split())
+        for row in re.findall(r"<tr (?:id|class=.group).*?</tr>", page, re.DOTALL)
+    ]
+    assert rows == [
+        "lr = 2 1 run 0.1 0.1 to 0.1",
+        "2 0.1 running 2 0.1",
+        "lr = 10 2 runs 0.6 0.5 to 0.7",
+        "10 0.5 running 10 0.5",
+        "10 0.7 running 10 0.7",
+        "lr = adam 1 run 4 4 to 4",
+        "adam 4.0 running adam 4",
+        "lr not logged 1 run",
+        "None None running",
+    ]
+    assert 'title="mean 0.6, 0.5 to 0.7"' in page
+    assert 'class="group"' not in server.get("/?group=params.lr").text

@@ -12,6 +12,7 @@ from starlette.datastructures import QueryParams
 
 from dbnd_tracker._pages.charts import Chart, in_sections
 from dbnd_tracker._pages.runs.columns import Columns
+from dbnd_tracker._pages.runs.groups import row_groups
 from dbnd_tracker._pages.runs.trend import Trend
 from dbnd_tracker._pages.templates import is_live, job_url
 from dbnd_tracker._queries.by_time import RunTable
@@ -27,6 +28,7 @@ _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SIZES: Final = (25, 50, 100, 200)
 _DEFAULT_SIZE: Final = 50
 _OPTIONAL: Final = {"job": "job_name", "project": "project_name", "user": "user"}
+_TIMES: Final = (STARTED, "took")
 # What one wants to see from its smallest value on.
 _RISING: Final = frozenset({"name", "job", "project", "user", "state", "params", "tags"})
 _FILTERS: Final = ("job", "project", "user", "state", "since", "until")
@@ -104,6 +106,8 @@ class TablePage:
         self.values = logged_values(session, self.columns.shown, self.table.owned)
         drawn = drawn or next((field for field in self.columns.shown if field.kind == "metrics"), None)
         self.trend = Trend(self.table.rows, self.values, drawn) if job and len(self.table.rows) > 1 else None
+        group = self.group if self.has_charts else None
+        self.groups = row_groups(self.table.rows, self.values, group, self.columns.shown)
         keys = drawn_metrics(session, self.table.owned) if self.has_charts else []
         self.chart_sections = in_sections([Chart(key, [], 0) for key in keys])
         # Columns that were chosen by what is common on this page stay when the page is turned.
@@ -217,13 +221,14 @@ class TablePage:
     @property
     def asked_columns(self) -> str:
         """What an address ends with that asks for the columns of this page."""
-        asked = {"col": [str(column) for column in self.columns.shown] or [""], "facts": [*self.optional] or ["none"]}
+        facts = [*self.optional, *self.times] or ["none"]
+        asked = {"col": [str(column) for column in self.columns.shown] or [""], "facts": facts}
         return urlencode(asked, doseq=True)
 
     @cached_property
     def headers(self) -> list[Header]:
         """The heads of all columns."""
-        names = ["name", "state", *self.optional, STARTED, "took"]
+        names = ["name", "state", *self.optional, *self.times]
         found = [self._header(name, "Run" if name == "name" else name.capitalize(), "run") for name in names]
         for column in self.columns.shown:
             label = column.name if column.shown == "last" else f"{column.name} ({column.shown})"
@@ -236,12 +241,19 @@ class TablePage:
     @cached_property
     def optional(self) -> dict[str, str]:
         """The fields of the optional columns that any run of the page has something for, by what they are sorted by."""
-        if self.has_charts:
+        if self.has_charts:  # beside them there is little room
             return {}
         if self._facts:
             return {name: f for name, f in _OPTIONAL.items() if name in self._facts}
         rows, of_one_job = self.table.rows, "job" if self.job else ""
         return {name: f for name, f in _OPTIONAL.items() if name != of_one_job and any(getattr(r, f) for r in rows)}
+
+    @property
+    def times(self) -> list[str]:
+        """The columns that say when runs were, by what they are sorted by."""
+        if self._facts:
+            return [name for name in _TIMES if name in self._facts]
+        return [] if self.has_charts else [*_TIMES]
 
     def _header(self, name: str, label: str, kind: str) -> Header:
         # What is nested in a row stands in its own order; sorted by something, it is found among all.
