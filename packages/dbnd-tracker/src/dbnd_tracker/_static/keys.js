@@ -3,7 +3,7 @@
 const CURRENT = "current";
 
 function rows() {
-  return [...document.querySelectorAll("table[data-rows] > tbody > tr")];
+  return [...document.querySelectorAll("table[data-rows] > tbody > tr:not(.group)")];
 }
 
 function move(by) {
