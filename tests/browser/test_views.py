@@ -155,9 +155,9 @@ def paths(site: Site) -> dict[str, str]:
     compared = "&".join(f"run={uid}" for (uid,) in site.query("SELECT uid FROM runs WHERE job_name = 'sweep'"))
     return {
         "runs": "/",
-        "job": "/app/jobs/sweep?where=metrics.score+%3E+1",
+        "job": "/app/jobs/sweep?where=metrics.score+%3E+1&lines=all",
         "overview": "/app/jobs",
-        "charts beside": "/app/jobs/sweep?charts=beside&colour=metrics.score",
+        "charts beside": "/app/jobs/sweep?charts=beside&group=params.rate",
         "run": f"/app/jobs/pipeline/{site.run('pipeline')}",
         "failed run": f"/app/jobs/failing/{site.run('failing')}",
         "task": site.task_path("pipeline", "train"),

@@ -33,7 +33,8 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(ctx: click.Context, run_ids: tuple[str, ...], experiment: str | None, record: bool, as_json: bool) -> None:
     """Compare MLflow runs with the tracker: params, tags, every metric point, datasets, models, and facts of the run.
 
-    Without RUN_ID and --experiment, all runs are compared. Exits with 1 if anything differs.
+    Without RUN_ID and --experiment, all runs are compared. What people have changed on the tracker's page is meant to
+    differ. Exits with 1 if anything else does.
     """
     from .families import Families
     from .mlflow_store import OwnStore, own_tracking_uri

@@ -127,7 +127,7 @@ def run(database: TheDatabase, run_uid: str) -> Response:
 
 @router.patch("/runs/{run_uid}", status_code=204)
 def change_run(database: TheDatabase, run_uid: str, change: RunChange) -> Response:
-    """Change the name, the note and tags of a run; in MLflow they stay what they are."""
+    """Change the name, the note and tags of a run: here they stay so, and in MLflow they stay what they are."""
     changed = change.model_dump()
     database.write(lambda writer: edit_run(writer, run_uid.lower(), **changed))
     return Response(status_code=204)
