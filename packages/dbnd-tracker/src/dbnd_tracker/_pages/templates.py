@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.resources import files
 from typing import Any, Final
@@ -90,7 +90,7 @@ def _make_templates() -> Environment:
         "elapsed": elapsed_element,
         "artifact_url": artifact_url,
         "metric_cells": metric_cells,
-        "value_cell": value_cell,
+        "compared_cells": compared_cells,
         "value_cells": value_cells,
     }
     return environment
@@ -201,13 +201,19 @@ def _metric_cell(value: object) -> str:
     return f"<td{look}>{escape(text)}</td>"
 
 
-def value_cell(value: object, *, is_best: bool = False) -> Markup:
-    """A cell of a table with a logged value: numbers are right-aligned, and what is cut is whole in its title."""
-    return _html(_value_cell(value, " best" if is_best else ""))
+def compared_cells(values: Iterable[tuple[object, object]]) -> Markup:
+    """The cells of a row of a comparison, made of values and of which is best in its column or row, if any."""
+    return _html("".join([_compared_cell(value, best) for value, best in values]))
+
+
+def _compared_cell(value: object, best: object) -> str:
+    if value is None:
+        return '<td class="quiet">&ndash;</td>'
+    return _value_cell(value, " best" if best is not None and value == best else "")
 
 
 def value_cells(values: Mapping[Field, Any], columns: Sequence[Field]) -> Markup:
-    """The cells of a row, one for each column."""
+    """The cells of a row, one for each column: numbers are right-aligned, and what is cut is whole in its title."""
     return _html("\n".join([_value_cell(values.get(column)) for column in columns]))
 
 

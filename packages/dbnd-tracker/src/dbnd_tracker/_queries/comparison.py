@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import func, literal, or_
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
+class Logged(NamedTuple):
     """One thing that a task of a run logged; ``start`` is that of the task run."""
 
     key: str
@@ -93,7 +92,7 @@ def compare_runs(session: Session, uids: Sequence[str]) -> RunComparison:
 
 def _everything_logged(session: Session, runs: Sequence[str]) -> list[tuple[Field, Logged]]:
     """Params, metrics and tags of runs; what several attempts logged stands there once."""
-    found: dict[tuple[str, str, Field], Logged] = {}
+    everything: list[tuple[Field, Logged]] = []
     asked = set(runs)
     owner = (TaskRun.run_uid, TaskRun.uid, func.coalesce(TaskRun.name, TaskRun.uid), Attempt.start_time)
     for kind in KINDS:
@@ -102,12 +101,15 @@ def _everything_logged(session: Session, runs: Sequence[str]) -> list[tuple[Fiel
         query = select_logged(kind, table.name, *owner, points, *table.values)
         query = query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid)
         query = query.where(or_(TaskRun.run_uid.in_(runs), TaskRun.uid.in_(runs)))
+        found: dict[tuple[str, str, str], Logged] = {}
         # What an argument of a task and a logged param have in common is their name: the one logged later counts.
-        for name, run, task_run, task, start, count, *value in session.execute(
+        for name, run, task_run, task, start, count, *value in session.connection().execute(
             query.order_by(*BY_ATTEMPT, table.model.id)
         ):
             last = value_of(kind, value)
             # The root of an MLflow run outside of tasks has the uid of its run.
             for row in {run, task_run} & asked:
-                found[row, task_run, Field(kind, name)] = Logged(name, row, task_run, task, start, count, last)
-    return [(field, logged) for (_, _, field), logged in found.items()]
+                found[row, task_run, name] = Logged(name, row, task_run, task, start, count, last)
+        fields = {name: Field(kind, name) for _, _, name in found}
+        everything += [(fields[logged.key], logged) for logged in found.values()]
+    return everything

@@ -171,6 +171,14 @@ class ComparePage:
         """How many rows are left out because all runs agree in them, or because they are MLflow's own tags."""
         return 0 if self.shows_all else sum(not self._is_telling(row) for row in self.rows)
 
+    def values_of(self, one: Compared) -> list[tuple[Any, float | None]]:
+        """What the table shows of a run, each with the best of all."""
+        return [(row.values[one.place], best) for part in self.parts for row, best in part.rows]
+
+    def values_in(self, row: ComparedRow, best: float | None) -> list[tuple[Any, float | None]]:
+        """The same of all runs that the table shows."""
+        return [(row.values[one.place], best) for one in self.chosen]
+
     def _best_of(self, row: ComparedRow) -> float | None:
         """The best value of a metric among the runs that the table shows; None where there is none to choose from."""
         numbers = {as_number(row.values[one.place]) for one in self.chosen} - {None}
