@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -25,11 +28,25 @@ def serving(command: list[str], url: str, ready: str, home: Path, *, cores: Sequ
         yield url
 
 
-def tracker(database: str, folder: Path) -> contextlib.AbstractContextManager[str]:
-    """``dbnd tracker start`` over ``database``, with one process."""
+def tracker(
+    database: str, folder: Path, env: Mapping[str, str] | None = None
+) -> contextlib.AbstractContextManager[str]:
+    """``dbnd tracker start`` over ``database``, with one process, in an environment like that of the caller."""
     port = free_port()
     command = [script("dbnd"), "tracker", "start", "--port", str(port), "--database", database]
-    return server_process(command, f"http://127.0.0.1:{port}", "/api/v1/auth/ping", folder)
+    return server_process(command, f"http://127.0.0.1:{port}", "/api/v1/auth/ping", folder, env)
+
+
+def packages_of(revision: str, folder: Path) -> dict[str, str]:
+    """An environment in which the packages are those of another revision of this repository, put into ``folder``."""
+    root = Path(__file__).parents[1]
+    archive = subprocess.run(
+        ["git", "archive", "--format=tar", revision, "packages"], cwd=root, capture_output=True, check=True
+    )
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as found:
+        found.extractall(folder, filter="data")
+    sources = sorted(folder.glob("packages/*/src"))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sources))}
 
 
 def mlflow(database: str, folder: Path, workers: int | None) -> contextlib.AbstractContextManager[str]:

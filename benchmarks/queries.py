@@ -95,7 +95,7 @@ def fill_tracker(url: str, data: Data) -> None:
             attempts.append(
                 ids | {"task_run_uid": uid, "run_id": run + 1, "number": 1, "state": "success", "start_time": start}
             )
-            for name, value in _params(run):
+            for name, value in params_of(run):
                 params.append({"attempt_id": run + 1, "source": "mlflow.param", "name": name, "value": value})
         for table, rows in ((Run, runs), (TaskRun, tasks), (Attempt, attempts), (Param, params)):
             session.execute(insert(table), rows)
@@ -114,7 +114,8 @@ def fill_tracker(url: str, data: Data) -> None:
     database.close()
 
 
-def _params(run: int) -> list[tuple[str, str]]:
+def params_of(run: int) -> list[tuple[str, str]]:
+    """Names and values of a run's params."""
     return [("lr", str(0.001 * (1 + run % 50))), ("depth", str(run % 12)), ("model", "forest")]
 
 
@@ -122,11 +123,12 @@ def _series(data: Data) -> Iterator[dict[str, Any]]:
     for run in range(data.runs):
         for key in range(KEYS):
             values = [data.value(run, key, step) for step in range(POINTS)]
-            yield _sums(1 + run * KEYS + key, run + 1, 1 + key, values)
-    yield _sums(1 + data.runs * KEYS, data.runs, 1 + KEYS, data.long_values())
+            yield sums(1 + run * KEYS + key, run + 1, 1 + key, values)
+    yield sums(1 + data.runs * KEYS, data.runs, 1 + KEYS, data.long_values())
 
 
-def _sums(series: int, attempt: int, key: int, values: list[float]) -> dict[str, Any]:
+def sums(series: int, attempt: int, key: int, values: list[float]) -> dict[str, Any]:
+    """The tracker's row of a series."""
     last = len(values) - 1
     return {
         "id": series,
@@ -177,31 +179,31 @@ def fill_mlflow(url: str, data: Data) -> None:
             }
             for run in range(data.runs)
         ]
-        _insert(connection, "runs", runs)
+        insert_rows(connection, "runs", runs)
         uids = [run["run_uuid"] for run in runs]
-        params = [{"key": k, "value": v, "run_uuid": uid} for run, uid in enumerate(uids) for k, v in _params(run)]
-        _insert(connection, "params", params)
+        params = [{"key": k, "value": v, "run_uuid": uid} for run, uid in enumerate(uids) for k, v in params_of(run)]
+        insert_rows(connection, "params", params)
         tags = [
             {"key": key, "value": value, "run_uuid": uid}
             for run, uid in enumerate(uids)
             for key, value in (("mlflow.runName", f"run_{run}"), ("mlflow.user", "ada"), ("job", f"job_{run % JOBS}"))
         ]
-        _insert(connection, "tags", tags)
+        insert_rows(connection, "tags", tags)
         last = POINTS - 1
         latest = [
-            _point(f"metric_{key}", data.value(run, key, last), last, uid)
+            point_of(f"metric_{key}", data.value(run, key, last), last, uid)
             for run, uid in enumerate(uids)
             for key in range(KEYS)
         ]
-        _insert(
-            connection, "latest_metrics", [*latest, _point(LONG_KEY, data.long_values()[-1], data.long - 1, uids[-1])]
+        insert_rows(
+            connection, "latest_metrics", [*latest, point_of(LONG_KEY, data.long_values()[-1], data.long - 1, uids[-1])]
         )
     # In the order of the table's key, and with its other index made at the end: what filling costs is not measured.
     with engine.begin() as connection:
         connection.execute(text("DROP INDEX index_metrics_run_uuid"))
         rows = iter(_mlflow_points(data, uids))
         while part := list(itertools.islice(rows, CHUNK)):
-            _insert(connection, "metrics", part)
+            insert_rows(connection, "metrics", part)
         connection.execute(text("CREATE INDEX index_metrics_run_uuid ON metrics (run_uuid)"))
         connection.execute(text("ANALYZE"))
     engine.dispose()
@@ -209,19 +211,20 @@ def fill_mlflow(url: str, data: Data) -> None:
 
 def _mlflow_points(data: Data, uids: list[str]) -> Iterator[dict[str, Any]]:
     for step, value in enumerate(data.long_values()):
-        yield _point(LONG_KEY, value, step, uids[-1])
+        yield point_of(LONG_KEY, value, step, uids[-1])
     for key in range(KEYS):
         for step in range(POINTS):
             for run, uid in enumerate(uids):
-                yield _point(f"metric_{key}", data.value(run, key, step), step, uid)
+                yield point_of(f"metric_{key}", data.value(run, key, step), step, uid)
 
 
-def _point(key: str, value: float, step: int, uid: str) -> dict[str, Any]:
+def point_of(key: str, value: float, step: int, uid: str) -> dict[str, Any]:
+    """MLflow's row of a point."""
     point = {"key": key, "value": value, "timestamp": START_MS + step, "step": step, "is_nan": False}
     return {**point, "run_uuid": uid}
 
 
-def _insert(connection: Connection, table: str, rows: list[dict[str, Any]]) -> None:
+def insert_rows(connection: Connection, table: str, rows: list[dict[str, Any]]) -> None:
     """Insert rows of the same columns."""
     names = ", ".join(rows[0])
     driver: Any = connection.connection.dbapi_connection

@@ -29,6 +29,7 @@ from dbnd_tracker._queries.logged import (
     FIRST_ID_TAG,
     NAME_TAG,
     TABLES,
+    is_named,
     select_logged,
     value_of,
 )
@@ -79,6 +80,7 @@ COLUMNS: Final[dict[bool, dict[str, Any]]] = {
 }
 """The columns of what rows have: of runs, and (True) of the task runs nested in them."""
 _TAGS: Final = {"name": NAME_TAG, "experiment": EXPERIMENT_TAG}
+_TAG_NAMES: Final = tuple(_TAGS.values())
 _OWN: Final = frozenset({"name", "mlflow_run_id", "task_run_uid"})
 _POSITIVE: Final = {"!=": "=", "not in": "in", "not like": "like", "not ilike": "ilike"}
 _HEX: Final = re.compile(r"[0-9a-f]{1,32}")
@@ -163,8 +165,8 @@ class Conditions:
         own = [
             or_(
                 *(self._contains(word, column) for column in name),
-                self._has_mlflow_name(word),
-                *([] if self._nested else [self._is_of_experiment(word)]),
+                self._are(self._find_tagged(NAME_TAG, word)),
+                *([] if self._nested else [self._have(self._find_tagged(EXPERIMENT_TAG, word).all_runs)]),
                 *(self._begins_an_id(uid, word.lower()) if _START_OF_ID.fullmatch(word.lower()) else ()),
             )
             for word in words
@@ -182,13 +184,14 @@ class Conditions:
         digits = word.replace("-", "")
         return [uid.startswith(dashed(digits)), self._is_mlflow_run(f"{digits}%")]
 
-    def _has_mlflow_name(self, word: str) -> ColumnElement[bool]:
-        query = select_logged("tags", Tag.value).where(Tag.name == NAME_TAG, self._contains(word, Tag.value))
-        return self._are(self._find((NAME_TAG, word), query))
-
-    def _is_of_experiment(self, word: str) -> ColumnElement[bool]:
-        query = select_logged("tags", Tag.value).where(Tag.name == EXPERIMENT_TAG, self._contains(word, Tag.value))
-        return self._have(self._find((EXPERIMENT_TAG, word), query).all_runs)
+    def _find_tagged(self, tag: str, word: str) -> _Found:
+        """The rows of which a tag has a word in it: names and experiments are read at once."""
+        if (tag, word) not in self._known:
+            query = select_logged("tags", Tag.name).where(Tag.name.in_(_TAG_NAMES), self._contains(word, Tag.value))
+            rows = self._session.connection().execute(_with_places(query)).all()
+            for each in _TAG_NAMES:
+                self._known[each, word] = _found({row[1:] for row in rows if row[0] == each})
+        return self._known[tag, word]
 
     def _is_mlflow_run(self, pattern: str) -> ColumnElement[bool]:
         """That the MLflow run has this id, or with % at its end one that begins so.
@@ -206,8 +209,7 @@ class Conditions:
             ids = [Attempt.mlflow_run_id.between(text, f"{text}g") if uid else Attempt.mlflow_run_id.startswith(text)]
             uids = [Attempt.task_run_uid.between(uid, f"{uid}g")] if uid else []
             tagged = Tag.value.startswith(text, autoescape=True)
-        first = select(Tag.attempt_id).where(Tag.name == FIRST_ID_TAG, tagged)
-        is_it = or_(*ids, *uids, Attempt.id.in_(first))
+        is_it = or_(*ids, *uids, Attempt.id.in_(select(Tag.attempt_id).where(Tag.name == FIRST_ID_TAG, tagged)))
         query = select(Attempt.mlflow_run_id).select_from(Attempt).where(is_it, Attempt.mlflow_run_id.is_not(None))
         return self._are(self._find((FIRST_ID_TAG, pattern), query))
 
@@ -267,7 +269,7 @@ class Conditions:
         several attempts the latest one.
         """
         table = TABLES[field.kind]
-        query = select_logged(field.kind, *table.values).where(table.name == field.name)
+        query = select_logged(field.kind, *table.values).where(is_named(self._session, field.kind, field.name))
         if field.kind == "metrics" and condition.operator in ORDERINGS:
             return self._are(self._find_numbers(condition, query))
         return self._by_value(condition, query, lambda row: value_of(field.kind, row), table.model.id)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import ColumnElement, bindparam, false, func, select
 
 from dbnd.tracking import EDITED_TAG, VERIFIED_TAG
 from dbnd_tracker._queries.expressions import KINDS, Field, LoggedKind
@@ -114,6 +114,14 @@ def select_logged(kind: ListKind, *columns: Any) -> Any:
     if kind == "metrics":
         query = query.join(MetricKey, MetricKey.id == MetricSeries.key_id).where(MetricSeries.points > 0)
     return query
+
+
+def is_named(session: Session, kind: LoggedKind, name: str) -> ColumnElement[bool]:
+    """That what was logged has a name: of metrics its key's id, by which PostgreSQL knows how many there are."""
+    if kind != "metrics":
+        return TABLES[kind].name == name  # type: ignore[no-any-return]
+    key = session.scalar(select(MetricKey.id).where(MetricKey.name == name))
+    return false() if key is None else MetricSeries.key_id == key
 
 
 def value_of(kind: LoggedKind, columns: Sequence[Any]) -> Any:

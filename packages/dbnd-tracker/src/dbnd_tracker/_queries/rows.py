@@ -49,9 +49,10 @@ def complete(session: Session, runs: Sequence[Any]) -> Rows:
     attempts = session.connection().execute(_select_attempts(), {"uids": uids}).all()
     marks = _marks(session, [(*row,) for *row, is_root in attempts if is_root])
     nested = {row.run_uid for row in attempts if not row.is_root}
+    names = runs[0]._fields  # of all alike, where each row would make its own
     rows = [
         RunRow(
-            **{**run._asdict(), "state": shown_state(session, run)},
+            **{**dict(zip(names, run, strict=True)), "state": shown_state(session, run)},
             **marks.get(run.run_uid, _NO_MARKS)._asdict(),
             nested_in=[],
             has_nested=run.run_uid in nested,

@@ -15,7 +15,7 @@ from sqlalchemy.types import NullType
 from dbnd_tracker._queries.conditions import COLUMNS, START
 from dbnd_tracker._queries.expressions import Field, as_number
 from dbnd_tracker._queries.ids import is_one_of
-from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, field_columns, field_value, select_logged
+from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, field_columns, field_value, is_named, select_logged
 from dbnd_tracker._storage.models import Attempt, Run, TaskRun
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _values(session: Session, field: Field) -> tuple[dict[int, Any], dict[int, A
     """What was logged, by the ids of runs (their root task runs) and of nested task runs; the latest attempt counts."""
     table = TABLES[field.kind]
     query = select_logged(field.kind, *field_columns(field.kind), Attempt.run_id, TaskRun.id, TaskRun.is_root)
-    query = query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(table.name == field.name)
+    query = query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(is_named(session, field.kind, field.name))
     of_runs: dict[int, Any] = {}
     of_nested: dict[int, Any] = {}
     for row in session.connection().execute(query.order_by(*BY_ATTEMPT, table.model.id)):
