@@ -274,9 +274,13 @@ def test_name_note_and_tags_of_a_run_are_changed(tracker: Any, server: Any) -> N
     assert tags == {run.root.name: [{"name": "stage", "value": "best"}, noted]}
     tracker.call("init_run", run.init())
     assert server.get(f"/api/v1/runs/{run.uid}").json()["name"] == "after", "what people have changed stays"
+    for other in ("no JSON", "5", "null", "[[1]]", "[" * 10_000):  # which a client may have written into that tag
+        tracker.call("log_metric", run.root.metric("dbnd.edited", "mlflow.tag", value_str=other))
+        tracker.call("init_run", run.init())
+        assert change(name="after") == 204, other
     assert change(description="") == 204
     assert server.get(f"/api/v1/runs/{run.uid}").json()["description"] is None
-    assert [change(name=""), change(nme="x"), change(tags={"a": {}})] == [422] * 3
+    assert [change(name=""), change(name=" "), change(nme="x"), change(tags={"a": {}})] == [422] * 4
     assert server.session.patch(f"{url[:-4]}0000", json={"name": "x"}, timeout=30).status_code == 404
 
 

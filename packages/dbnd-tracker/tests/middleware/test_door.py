@@ -198,6 +198,13 @@ def test_a_head_that_can_be_understood_in_two_ways_is_refused(
         assert b"HTTP/1.1" not in connection.rest(), "what follows was taken for a request"
 
 
+@pytest.mark.parametrize("address", ["/api/v1/runs/a%00b", "/app/points.csv?task=x&key=%00", "/?sort=metrics.%00"])
+def test_an_address_with_a_nul_is_refused(plain: Any, address: str) -> None:
+    """PostgreSQL takes none, also where the answer has begun already."""
+    answer = plain.get(address)
+    assert (answer.status_code, "NUL" in answer.json()["detail"]) == (400, True)
+
+
 @pytest.mark.parametrize("encoding", ["deflate", "br", "zstd", "gzip, gzip", "gzip, br", "compress"])
 def test_other_encodings_than_gzip_are_refused(plain: Any, encoding: str) -> None:
     answer = plain.post("log_metrics", data=b"x", headers={"Content-Encoding": encoding})

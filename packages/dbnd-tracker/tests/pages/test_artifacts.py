@@ -55,6 +55,7 @@ def test_the_page_of_a_task_links_its_artifacts(tracker: Any, server: Any, tmp_p
         "web": "https://example.com/x",
         "bucket": "s3://bucket/x",
         "bad": "javascript:x",
+        "none": "file://[",
     }
     for name, place in places.items():
         tracker.call("log_artifact", {"task_run_attempt_uid": task.attempt, "name": name, "path": str(place)})
@@ -64,6 +65,8 @@ def test_the_page_of_a_task_links_its_artifacts(tracker: Any, server: Any, tmp_p
         assert '<a href="https://example.com/x">web</a>' in page
         assert "<td>bucket</td>" in page
         assert "<td>bad</td>" in page
+        assert "<td>none</td>" in page
+    assert server.get(f"/app/artifacts/{task.uid}?name=none").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -101,6 +104,27 @@ def test_what_is_known_by_its_name_is_shown(
     assert file.headers["Content-Type"] == "application/octet-stream"
     assert file.headers["Content-Disposition"] == f"attachment; filename*=UTF-8''{name}"
     assert file.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_json_nested_deep_is_not_written_out(log: Any, server: Any, tmp_path: Path) -> None:
+    """Each of its values would stand behind a thousand blanks."""
+    (tmp_path / "deep.json").write_text("[" * 400 + "1," * 100_000 + "1" + "]" * 400)
+    answer = server.get(log("deep", tmp_path / "deep.json"))
+    assert answer.status_code == 200
+    assert len(answer.content) < 1_000_000
+    assert "This is its beginning" in answer.text
+
+
+def test_names_of_any_bytes_are_listed(log: Any, server: Any, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\xff.txt")).write_text("x")
+    (tmp_path / "\u3000\u200d.txt").write_text("wide blanks")
+    (tmp_path / "link.txt").symlink_to(os.fsdecode(b"a\xff.txt"))
+    page = log("folder", tmp_path)
+    listed = server.get(page)
+    assert (listed.status_code, ">a?.txt</a>" in listed.text) == (200, True)
+    assert "wide blanks" in server.get(f"{page}&path={quote(chr(0x3000) + chr(0x200D))}.txt").text
+    assert server.get(f"{_file(page)}&path=link.txt").content == b"x"
+    assert server.get(f"{page}&path=a%ff.txt").status_code == 404
 
 
 def test_parquet_is_a_table(log: Any, server: Any, tmp_path: Path) -> None:
@@ -166,7 +190,7 @@ def test_folders_are_listed_and_their_files_open(log: Any, server: Any, tmp_path
 
 
 @pytest.mark.parametrize(
-    "path", ["../secret", "sub/../../secret", "/../secret", "..", "sub/..", "./..", "a\\..\\b", "x\0y", "%2e%2e/secret"]
+    "path", ["../secret", "sub/../../secret", "/../secret", "..", "sub/..", "./..", "a\\..\\b", "x\1y", "%2e%2e/secret"]
 )
 def test_no_path_leads_out_of_the_place(log: Any, server: Any, tmp_path: Path, path: str) -> None:
     (tmp_path / "secret").write_text("the secret")
@@ -502,3 +526,4 @@ def test_a_place_that_is_none_is_refused_in_one_sentence() -> None:
 @pytest.mark.parametrize("text", ["[" * 20_000, "> " * 10_000 + "x", "*a " * 20_000, "`" * 20_000, "|" * 20_000])
 def test_hostile_markdown_does_not_take_long(text: str) -> None:
     assert processor_time(lambda: markdown_html(text)) < 20
+    assert len(markdown_html(text * 100)) < 2_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +21,7 @@ from dbnd_tracker._queries.expressions import (
     Field,
     Not,
     QueryError,
+    as_number,
     comparison,
     is_like,
 )
@@ -163,6 +165,14 @@ def test_like_takes_time_linear_in_the_value(pattern: str) -> None:
     assert not any(is_like(text, pattern) for text in texts)
     short, long = (processor_time(lambda text=text: is_like(text, pattern)) for text in texts)
     assert long < 50 * short + 0.05
+
+
+def test_only_what_is_a_number_everywhere_is_one() -> None:
+    numbers = {"1e-3": 0.001, "+1": 1.0, " 1 ": 1.0, "inf": math.inf}
+    for text, number in numbers.items():
+        assert as_number(text) == number
+    for text in ("1_0", "2026_03_04", "\u0663", "\uff11", "nan", "0x10", ""):
+        assert as_number(text) is None, text
 
 
 def _run_of(row: RunRow) -> str | None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dbnd_tracker._queries.expressions import Field
-from dbnd_tracker._queries.grammar import parse_expression, parse_query
-from dbnd_tracker._queries.run_table import list_runs, nested_table, parse_order, run_table
+from dbnd_tracker._queries.expressions import Field, QueryError
+from dbnd_tracker._queries.grammar import MAX_DEPTH, MAX_WORDS, parse_expression, parse_query
+from dbnd_tracker._queries.run_table import known_values, list_runs, nested_table, parse_order, run_table
 
 IDS = ("aa11" + "0" * 28, "ab22" + "0" * 28, "ab33" + "0" * 28)
 NAMES = ("gentle-fox-1", "trial", "trial")
@@ -136,6 +136,36 @@ def test_runs_are_found_by_mlflows_names_ids_and_experiments(sweep: Any, make_ru
     assert rows(sweep, "ccc") == []
 
 
+def test_words_are_found_in_any_case_and_script(tracker: Any, make_run: Any) -> None:
+    for name in ("Über Modelle", "МОДЕЛЬ"):
+        tracker.call("init_run", make_run(name=name).init())
+    for word, name in (("Über", "Über Modelle"), ("über", "Über Modelle"), ("Модель", "МОДЕЛЬ"), ("модел", "МОДЕЛЬ")):
+        assert [row.name for row in rows(tracker, word)] == [name], word
+        with tracker.database.read() as session:
+            assert known_values(session, "name", word, 5) == [name]
+
+
+def test_many_words_and_ids_are_one_question_or_refused(sweep: Any) -> None:
+    run, _ = sweep.sweep
+    assert [row.uid for row in rows(sweep, f"mlflow_run_id in ({IDS[0]},{','.join(map(str, range(2000)))})")] == [
+        run.uid
+    ]
+    words = [f"w{number}" for number in range(MAX_WORDS)]
+    assert rows(sweep, " ".join(words * 2)) == []
+    with pytest.raises(QueryError, match="more than 30 words"):
+        rows(sweep, " ".join([*words, "x"]))
+
+
+@pytest.mark.parametrize(
+    ("opened", "depth"),
+    [("name like 'a%' or not (state = failed or not (", 4), ("(job = a or (job != b and ", 2), ("not not ", 2)],
+)
+def test_the_deepest_condition_is_answered(sweep: Any, opened: str, depth: int) -> None:
+    count = MAX_DEPTH // depth - 1
+    condition = f"{opened * count} experiment != wine {')' * opened.count('(') * count}"
+    assert [row.name for row in rows(sweep, f"({condition})")] == ["other"]
+
+
 def test_a_run_shows_what_is_nested_in_it_and_what_mlflow_has_deleted(sweep: Any) -> None:
     run, trials = sweep.sweep
     (top,) = rows(sweep, "job = sweep")
@@ -178,6 +208,7 @@ def test_addresses_of_mlflow_runs_lead_to_their_pages(sweep: Any, server: Any) -
         ('wine "two words"', ["wine", "two words"], []),
         ("wine metrics.loss < 0.5 and params.lr = 0.1", ["wine"], ["metrics.loss < 0.5 and params.lr = 0.1"]),
         ("metrics.loss<1 wine not (params.`a b` = x)", ["wine"], ["metrics.loss<1", "not (params.`a b` = x)"]),
+        ("wine params.x in (1, 2) not  not (x)", ["wine", "not", "(x)"], ["params.x in (1, 2)"]),
         ("made in china and more", ["made", "in", "china", "and", "more"], []),
     ],
 )

@@ -27,7 +27,7 @@ def is_loopback(host: str) -> bool:
 
 
 class HostMiddleware:
-    """Refuses requests for other hosts, writes of other sites' pages, and heads that can be understood in two ways.
+    """Refuses requests for other hosts, writes of other sites' pages, and heads that can be misunderstood.
 
     A web page whose name was made to point here must not read the tracker, and a page that the user has open must not
     write to it. A tracker that is bound to all addresses goes by names that nobody can list: it answers to any, unless
@@ -47,6 +47,8 @@ class HostMiddleware:
         if self._hosts is not None and _host_name(host) not in self._hosts:
             detail = f"This tracker is not the host {host[:80]!r}; tracker.allowed_hosts names those that it is."
             raise HTTPException(400, detail)
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            raise HTTPException(400, "The address has the character NUL (%00) in it, which no name here has.")
         if scope["method"] not in SAFE_METHODS and _is_of_another_site(headers, host):
             raise HTTPException(403, "A page of another site may not write to this tracker.")
         await self._app(scope, receive, send)

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from dbnd.tracking import storable
 from dbnd_tracker._access.places import Places
 from dbnd_tracker._content.opened import ArtifactError, Content, Entry, Folder, steps_of
 
@@ -87,5 +88,5 @@ def _list(opened: int) -> Folder:
                 return Folder(found, is_cut=True)
             status = entry.stat(follow_symlinks=False)
             is_file = stat.S_ISREG(status.st_mode)
-            found.append(Entry(entry.name, stat.S_ISDIR(status.st_mode), status.st_size if is_file else None))
+            found.append(Entry(storable(entry.name), stat.S_ISDIR(status.st_mode), status.st_size if is_file else None))
     return Folder(sorted(found, key=lambda each: (not each.is_folder, each.name)), is_cut=False)

@@ -19,6 +19,11 @@ class _Parser(MarkdownIt):
 _MARKDOWN: Final = _Parser("commonmark", {"html": False, "maxNesting": 20}).enable("table").disable("image")
 
 
+LONGEST: Final = 1 << 16
+"""Characters of a text that are shown: the parser may take a second for 20,000."""
+
+
 def markdown_html(text: str) -> Markup:
     """``text`` as HTML; whatever in it is HTML is shown as text, and links lead to the web alone."""
-    return Markup(_MARKDOWN.render(text))  # noqa: S704  it escapes all but its own marks
+    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return Markup(_MARKDOWN.render(shown))  # noqa: S704  it escapes all but its own marks

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote, unquote
 
+from dbnd.tracking import storable
 from dbnd_tracker._access.places import MlflowServer, Places, mlflow_server
 from dbnd_tracker._content.opened import ArtifactError, Content, Entry, Folder, steps_of
 
@@ -82,7 +83,9 @@ def _list(server: MlflowServer, steps: list[str]) -> Folder | None:
         answer.close()
     try:
         files = json.loads(body).get("files", [])
-        found = [Entry(str(each["path"]), bool(each.get("is_dir")), _size(each.get("file_size"))) for each in files]
+        found = [
+            Entry(storable(str(each["path"])), bool(each.get("is_dir")), _size(each.get("file_size"))) for each in files
+        ]
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
         raise ArtifactError(502, f"The MLflow server {server} has not answered as one.") from None
     if not found or (len(found) == 1 and not found[0].is_folder and found[0].name == steps[-1]):

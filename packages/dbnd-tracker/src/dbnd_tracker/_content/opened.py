@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from io import BufferedIOBase
 from typing import Final, NamedTuple
 
-from dbnd.tracking import monotonic
+from dbnd.tracking import monotonic, storable
 
 MOST_BYTES: Final = 1 << 30
 """Bytes of the largest artifact that is handed on."""
 _CHUNK: Final = 1 << 16
 _READ_S: Final = 20.0
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class ArtifactError(Exception):
@@ -48,7 +50,7 @@ class Content:
     """
 
     def __init__(self, name: str, size: int | None, file: BufferedIOBase) -> None:
-        self.name = name
+        self.name = storable(name)  # files have names of any bytes
         self.size = size
         self.file = file
 
@@ -102,6 +104,6 @@ def steps_of(path: str) -> list[str]:
         ArtifactError: It leads upwards, or is none.
     """
     steps = [step for step in path.split("/") if step]
-    if any(step in {".", ".."} or "\\" in step or not step.isprintable() for step in steps):
+    if any(step in {".", ".."} or "\\" in step or _CONTROL.search(step) for step in steps):
         raise ArtifactError(404, "There is no such path in this artifact.")
     return steps

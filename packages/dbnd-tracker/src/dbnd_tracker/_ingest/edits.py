@@ -58,4 +58,13 @@ def edited_of(writer: Writer, run_uid: str) -> set[str]:
     """What people have changed of a run: it stays, whatever is said of the run later."""
     attempts = select(Attempt.id).join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(TaskRun.run_uid == run_uid)
     found = writer.session.scalars(select(Tag.value).where(Tag.name == EDITED_TAG, Tag.attempt_id.in_(attempts)))
-    return {str(name) for text in found for name in json.loads(text or "[]")}
+    return {name for text in found for name in _names(text)}
+
+
+def _names(text: str | None) -> list[str]:
+    """The names that the tag holds; none if a client has written something else there."""
+    try:
+        names = json.loads(text or "[]")
+    except (ValueError, RecursionError):
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []

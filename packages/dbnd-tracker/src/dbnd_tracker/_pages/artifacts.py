@@ -12,7 +12,7 @@ from markupsafe import Markup
 from dbnd.plugins import web_url
 from dbnd_tracker._access.places import Places
 from dbnd_tracker._content.local_files import open_local
-from dbnd_tracker._content.markdown import markdown_html
+from dbnd_tracker._content.markdown import LONGEST, markdown_html
 from dbnd_tracker._content.mlflow_files import is_served, open_served
 from dbnd_tracker._content.opened import MOST_BYTES, ArtifactError, Content, Folder
 from dbnd_tracker._content.previews import Rows, parquet_rows, table_of_json, text_rows
@@ -56,7 +56,10 @@ def _local_path(place: str) -> str | None:
     """The path of this machine that a place is."""
     if place.startswith("/"):
         return place
-    parts = urlsplit(place)
+    try:
+        parts = urlsplit(place)
+    except ValueError:  # such as an address in brackets that do not close
+        return None
     return unquote(parts.path) if parts.scheme == "file" and parts.netloc in {"", "localhost"} else None
 
 
@@ -158,7 +161,8 @@ class ArtifactPage:
             self._show_text(content, kind)
 
     def _show_text(self, content: Content, kind: str) -> None:
-        body, is_whole = content.read(_TEXT_BYTES if kind in _TEXTS | _MARKDOWN else _PARSED_BYTES)
+        limit = LONGEST if kind in _MARKDOWN else _TEXT_BYTES if kind in _TEXTS else _PARSED_BYTES
+        body, is_whole = content.read(limit)
         text = body.decode("utf-8-sig", "replace")
         self.is_cut = not is_whole
         if kind in _TABLES:
@@ -169,10 +173,24 @@ class ArtifactPage:
             self.html = markdown_html(text)
         elif kind in _JSON and is_whole and (found := _parsed(text)) is not None:
             self.table = table_of_json(found)
-            self.text = None if self.table else json.dumps(found, indent=2, ensure_ascii=False)
+            self._show_start("" if self.table else _indented(found))
         else:
-            self.is_cut = not is_whole or len(text) > _TEXT_BYTES
-            self.text = text[:_TEXT_BYTES]
+            self._show_start(text)
+
+    def _show_start(self, text: str) -> None:
+        self.is_cut |= len(text) > _TEXT_BYTES
+        self.text = text[:_TEXT_BYTES] or None
+
+
+def _indented(found: Any) -> str:
+    """JSON on lines, as much as is shown and a little more: nested deep, it is a thousand times as long as before."""
+    parts, length = [], 0
+    for part in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(found):
+        parts.append(part)
+        length += len(part)
+        if length > _TEXT_BYTES:
+            break
+    return "".join(parts)
 
 
 def _parsed(text: str) -> Any:

@@ -20,6 +20,7 @@ from dbnd_tracker._queries.expressions import (
     Not,
     as_number,
     as_time,
+    lower_forms,
     operands,
 )
 from dbnd_tracker._queries.ids import is_one_of
@@ -178,11 +179,12 @@ class Conditions:
         if self._session.get_bind().dialect.name == "postgresql":
             columns = tuple(map(func.lower, columns))
         # SQLite's LIKE overlooks the case of the very letters that its lower() changes, in a third of the time.
-        return or_(*(column.contains(word.lower(), autoescape=True) for column in columns))
+        forms = lower_forms(word)
+        return or_(*(column.contains(form, autoescape=True) for column in columns for form in forms))
 
     def _begins_an_id(self, uid: Any, word: str) -> list[ColumnElement[bool]]:
         digits = word.replace("-", "")
-        return [uid.startswith(dashed(digits)), self._is_mlflow_run(f"{digits}%")]
+        return [uid.startswith(dashed(digits)), self._begins_an_mlflow_run(digits)]
 
     def _find_tagged(self, tag: str, word: str) -> _Found:
         """The rows of which a tag has a word in it: names and experiments are read at once."""
@@ -193,32 +195,34 @@ class Conditions:
                 self._known[each, word] = _found({row[1:] for row in rows if row[0] == each})
         return self._known[tag, word]
 
-    def _is_mlflow_run(self, pattern: str) -> ColumnElement[bool]:
-        """That the MLflow run has this id, or with % at its end one that begins so.
+    def _is_mlflow_run(self, *ids: str) -> ColumnElement[bool]:
+        """That the MLflow run has one of these ids.
 
         A run that began while its store was away has two: its own, from which its uid follows, and the store's.
         """
-        text = pattern.removesuffix("%")
-        uid = dashed(text) if _HEX.fullmatch(text) else None
-        if text == pattern:
-            ids = [Attempt.mlflow_run_id == text]
-            uids = [Attempt.task_run_uid == uid] if uid and len(text) == 32 else []
-            tagged = Tag.value == text
-        else:
-            # Hex digits sort alike everywhere, and an index finds those between two of them.
-            ids = [Attempt.mlflow_run_id.between(text, f"{text}g") if uid else Attempt.mlflow_run_id.startswith(text)]
-            uids = [Attempt.task_run_uid.between(uid, f"{uid}g")] if uid else []
-            tagged = Tag.value.startswith(text, autoescape=True)
-        is_it = or_(*ids, *uids, Attempt.id.in_(select(Tag.attempt_id).where(Tag.name == FIRST_ID_TAG, tagged)))
+        uids = [dashed(each) for each in ids if len(each) == 32 and _HEX.fullmatch(each)]
+        is_it = or_(Attempt.mlflow_run_id.in_(ids), Attempt.task_run_uid.in_(uids))
+        return self._of_mlflow_runs(ids, is_it, Tag.value.in_(ids))
+
+    def _begins_an_mlflow_run(self, start: str) -> ColumnElement[bool]:
+        """That an id of the MLflow run begins so."""
+        is_it = Attempt.mlflow_run_id.startswith(start, autoescape=True)
+        if _HEX.fullmatch(start):  # hex digits sort alike everywhere, and an index finds those between two of them
+            uid = dashed(start)
+            is_it = or_(Attempt.mlflow_run_id.between(start, f"{start}g"), Attempt.task_run_uid.between(uid, f"{uid}g"))
+        return self._of_mlflow_runs(f"{start}%", is_it, Tag.value.startswith(start, autoescape=True))
+
+    def _of_mlflow_runs(self, key: Any, is_it: ColumnElement[bool], tagged: ColumnElement[bool]) -> ColumnElement[bool]:
+        is_it = or_(is_it, Attempt.id.in_(select(Tag.attempt_id).where(Tag.name == FIRST_ID_TAG, tagged)))
         query = select(Attempt.mlflow_run_id).select_from(Attempt).where(is_it, Attempt.mlflow_run_id.is_not(None))
-        return self._are(self._find((FIRST_ID_TAG, pattern), query))
+        return self._are(self._find((FIRST_ID_TAG, key), query))
 
     def _by_attribute(self, condition: Comparison, attribute: Attribute) -> ColumnElement[bool]:
         name, sign, values = attribute.name, condition.operator, condition.values
         if name == "mlflow_run_id" and sign in {"=", "in"}:
-            return or_(*(self._is_mlflow_run(value.removesuffix("%")) for value in values))
+            return self._is_mlflow_run(*values)
         if name == "mlflow_run_id" and sign == "like" and re.fullmatch(r"[^%_]+%", values[0]):
-            return self._is_mlflow_run(values[0])
+            return self._begins_an_mlflow_run(values[0].removesuffix("%"))
         if name == "mlflow_run_id":
             query = select(Attempt.mlflow_run_id).select_from(Attempt).where(Attempt.mlflow_run_id.is_not(None))
             return self._by_value(condition, query, lambda row: row[0])

@@ -223,8 +223,11 @@ def as_number(value: object) -> float | None:
     """``value`` as a number that has an order, or None: 0.1 is one, and so is the text "1e-3"; NaN is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
-    if isinstance(value, str) and value[:1].isalpha() and value[0] not in "iInN":  # a name, and no infinity or NaN
-        return None
+    if isinstance(value, str):
+        if value[:1].isalpha() and value[0] not in "iInN":  # a name, and no infinity or NaN
+            return None
+        if "_" in value or not value.isascii():  # Python would read 1_0 and digits of other scripts: nobody else does
+            return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
@@ -260,6 +263,11 @@ def _equals(found: object, value: str) -> bool:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def lower_forms(text: str) -> list[str]:
+    """How the database's ``lower`` may write ``text``: in SQLite, and in the locale C, it knows ASCII letters alone."""
+    return sorted({form.encode().lower().decode() for form in (text, text.lower(), text.upper(), text.title())})
 
 
 def is_like(text: str, pattern: str) -> bool:

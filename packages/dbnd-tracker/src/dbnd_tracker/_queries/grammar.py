@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 MAX_LENGTH: Final = 10_000
 """Longest condition, in characters."""
 MAX_COMPARISONS: Final = 100
-MAX_DEPTH: Final = 50
-"""How deep parentheses and ``not`` may be nested."""
+MAX_DEPTH: Final = 20
+"""How deep parentheses and ``not`` may be nested; at 30, the stack of SQLite's parser overflows."""
+MAX_WORDS: Final = 30
+"""How many words may be searched for; each is looked for in a dozen places."""
 
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 _AND, _OR, _NOT = (re.compile(rf"{word}(?![A-Za-z_0-9])", re.IGNORECASE) for word in ("and", "or", "not"))
@@ -43,8 +45,8 @@ _OPERATOR: Final = re.compile(
     r"<=|>=|!=|==|=|<(?!>)|>|~|(is\s+(not\s+)?null|(not\s+)?(in|like|ilike))(?![A-Za-z_0-9])", re.IGNORECASE
 )
 _LOOKS_LIKE_CONDITION: Final = re.compile(
-    r"""[\s(]*(not[\s(]+)?([A-Za-z_]+\.(`[^`]*`|"[^"]*"|'[^']*'|[^\s<>=!~'"`]+)|[A-Za-z_]+)\s*"""
-    r"(<(?!>)|>|=|!=|~|(is\s+(not\s+)?null|(not\s+)?(in\s*\(|i?like\s))(?![A-Za-z_0-9]))",
+    r"""[\s(]*(not[\s(]+){0,20}([A-Za-z_]+\.(`[^`]*`|"[^"]*"|'[^']*'|[^\s<>=!~'"`]+)|[A-Za-z_]+)\s*"""
+    r"(<(?!>)|>|=|!=|~|is\s+(not\s+)?null(?![A-Za-z_0-9])|(not\s+)?(in\s*\(|i?like[\s'\"]))",
     re.IGNORECASE,
 )
 _BLANK: Final = re.compile(r"\s")
@@ -150,8 +152,10 @@ class _Parser:
             if word is None:
                 word = _BLANK.split(self._text[start:], maxsplit=1)[0]
                 self._at = start + len(word)
-            if word:
+            if word and word not in found.words:
                 found.words.append(word)
+            if len(found.words) > MAX_WORDS:
+                raise QueryError(f"There are more than {MAX_WORDS} words to search for.")
         return found
 
     def parse(self) -> Expression:

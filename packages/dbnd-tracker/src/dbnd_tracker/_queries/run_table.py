@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, or_, select
 
 from dbnd_tracker._queries.by_time import RunTable, page_by_time
 from dbnd_tracker._queries.conditions import Conditions, are_rows
-from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError
+from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError, lower_forms
 from dbnd_tracker._queries.logged import (
     EXPERIMENT_TAG,
     TABLES,
@@ -199,7 +199,8 @@ def known_values(session: Session, of: Field | str, start: str, limit: int) -> l
         if of == "experiment":
             query = select(Tag.value).where(Tag.name == EXPERIMENT_TAG).distinct().union(query)
             return [text for text in session.scalars(query) if text and text.lower().startswith(start.lower())][:limit]
-    query = query.where(func.lower(column).startswith(start.lower(), autoescape=True)).order_by(column).limit(limit)
+    begins = (func.lower(column).startswith(form, autoescape=True) for form in lower_forms(start))
+    query = query.where(or_(*begins)).order_by(column).limit(limit)
     return [text for text in session.scalars(query) if text]
 
 

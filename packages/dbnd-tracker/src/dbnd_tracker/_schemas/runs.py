@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AliasChoices, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field
 
 from dbnd_tracker._schemas.fields import (
     Body,
@@ -169,12 +169,19 @@ class InitScheduledJob(Body):
     update_existing: Flag = False
 
 
+def _not_blank(name: str) -> str:
+    if not name.strip():
+        message = "a name that can be seen is needed"
+        raise ValueError(message)
+    return name
+
+
 class RunChange(Body):
     """What changes of a run: what is left out stays, an empty note goes, and so does a tag of null."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[Name, Field(min_length=1)] | None = None
+    name: Annotated[Name, AfterValidator(_not_blank)] | None = None
     description: Text | None = None
     tags: Annotated[dict[Name, Text | None], Field(default_factory=dict, max_length=100)]
 

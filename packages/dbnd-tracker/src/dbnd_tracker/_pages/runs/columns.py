@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from dbnd.tracking import storable
 from dbnd_tracker._queries.expressions import KINDS, Field, LoggedKind
 from dbnd_tracker._queries.logged import NameCount
 
@@ -39,7 +40,7 @@ class Columns:
     def __init__(
         self, asked: Sequence[str] | None, kept: str, named: Iterable[Field], names: Mapping[Field, NameCount]
     ) -> None:
-        mine = _parsed(unquote(kept).split("\n")) if asked is None else []
+        mine = _parsed(storable(unquote(kept)).split("\n")) if asked is None else []
         known = {(field.kind, field.name) for field in names}
         self.are_kept = any((field.kind, field.name) in known for field in mine)
         self.are_default = asked is None and not self.are_kept
