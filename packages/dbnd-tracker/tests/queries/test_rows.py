@@ -136,6 +136,27 @@ def test_runs_are_found_by_mlflows_names_ids_and_experiments(sweep: Any, make_ru
     assert rows(sweep, "ccc") == []
 
 
+@pytest.mark.parametrize("sort", ["name", "-metrics.loss", "started"])
+def test_a_page_follows_a_row_that_is_none_of_those_found_any_more(tracker: Any, make_run: Any, sort: str) -> None:
+    runs = [make_run(name=f"r{number}") for number in range(6)]
+    for number, run in enumerate(runs):
+        tracker.call("init_run", run.init(start_time=f"2026-03-04T05:0{number}:00Z"))
+        tracker.call("log_metric", run.root.metric("loss", value_float=-float(number)))
+    order, descending = parse_order(sort)
+    running = parse_expression("state = running")
+    seen: list[str] = []
+    with tracker.database.read() as session:
+        page = list_runs(session, running, order=order, descending=descending, limit=2)
+    while True:
+        seen += [row.name for row in page.data]
+        if page.meta.after is None:
+            break
+        tracker.call("set_run_state", {"run_uid": page.meta.after, "state": "SUCCESS", "timestamp": None})
+        with tracker.database.read() as session:
+            page = list_runs(session, running, order=order, descending=descending, limit=2, after=page.meta.after)
+    assert seen == [run.name for run in runs]
+
+
 def test_words_are_found_in_any_case_and_script(tracker: Any, make_run: Any) -> None:
     for name in ("Über Modelle", "МОДЕЛЬ"):
         tracker.call("init_run", make_run(name=name).init())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select, true
 
 from dbnd_tracker._queries.by_time import RunTable, page_by_time
 from dbnd_tracker._queries.conditions import Conditions, are_rows
@@ -22,7 +22,7 @@ from dbnd_tracker._queries.logged import (
 )
 from dbnd_tracker._queries.rows import nested_uids, rows_by_uid, rows_of_task_runs
 from dbnd_tracker._queries.sorting import sorted_by_column, sorted_by_logged
-from dbnd_tracker._storage.models import Run, Tag
+from dbnd_tracker._storage.models import Run, Tag, TaskRun
 from dbnd_tracker._views import ListMeta, RunList, RunRow
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run_table(
         order: One of ``ORDERS``, or something logged. Rows without a value come last.
         descending: Largest first.
         limit: How many rows at most.
-        after: Uid of the row before the page; one that is not among those found starts at the beginning.
+        after: Uid of the row before the page, whether or not it is found itself.
         before: Uid of the row after the page.
         offset: How many rows to leave out at the start, where neither of those two is given.
     """
@@ -95,16 +95,26 @@ def run_table(
         return page_by_time(
             session, clauses, below, descending=descending, limit=limit, after=after, before=before, offset=offset
         )
-    if isinstance(order, Field):
-        uids = sorted_by_logged(session, clauses, below or [], order, descending=descending, is_flat=is_flat)
-    else:
-        uids = sorted_by_column(session, clauses, below, _COLUMNS[order], descending=descending)
-    places = {uid: place for place, uid in enumerate(uids)}
-    start = offset
-    if after in places:
-        start = places[after] + 1
-    elif before in places:
-        start = max(places[before] - limit, 0)
+
+    def find(or_this: str | None = None) -> list[str]:
+        of_runs, of_nested = clauses, below
+        if or_this:
+            of_runs = [or_(and_(true(), *clauses), Run.uid == or_this)]
+            of_nested = None if below is None else [or_(and_(true(), *below), TaskRun.uid == or_this)]
+        if isinstance(order, Field):
+            return sorted_by_logged(session, of_runs, of_nested or [], order, descending=descending, is_flat=is_flat)
+        return sorted_by_column(session, of_runs, of_nested, _COLUMNS[order], descending=descending)
+
+    uids = find()
+    start, cursor = offset, after or before
+    if cursor:
+        # Meanwhile it may have become none of the rows that are looked for: it still says how far one has come.
+        among = uids if cursor in uids else find(cursor)
+        place = among.index(cursor) if cursor in among else None
+        if place is not None and after:
+            start = place + (among is uids)
+        elif place is not None:
+            start = max(place - limit, 0)
     rows, owned = rows_by_uid(session, uids[start : start + limit])
     return RunTable(rows, len(uids), start > 0, start + limit < len(uids), start + 1, owned)
 
