@@ -72,4 +72,4 @@ def wait_until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
     deadline = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {what()}"
-        time.sleep(0.001)
+        time.sleep(0.005)

@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import pkgutil
+import select
 import signal
 import subprocess
 import sys
@@ -179,7 +180,7 @@ class WarmProcess:
             if time.monotonic() > deadline:
                 msg = f"The process has not ended within {timeout:g} s:\n{self.output}"
                 raise TimeoutError(msg)
-            time.sleep(0.005)
+            _await_end(self.pid, deadline - time.monotonic())
         return code
 
     def signal(self, number: int) -> None:
@@ -196,6 +197,19 @@ class WarmProcess:
     def output(self) -> str:
         """What it has printed so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+def _await_end(pid: int, seconds: float) -> None:
+    """Wait for the end of a process so long; not every system tells that without being asked again and again."""
+    try:
+        opened = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        time.sleep(0.005)
+        return
+    try:
+        select.select([opened], [], [], max(seconds, 0))
+    finally:
+        os.close(opened)
 
 
 def _import_all() -> None:
