@@ -27,6 +27,9 @@ from kit.warm import Warm
 PROCESSES = {"warm", "cold_dbnd", "cold_python", "start_server", "dbnd_command", "serve", "_running_mlflow"}
 """Fixtures that start processes or servers."""
 
+OWN_SITE = ("test_artifacts.py", "test_table.py")
+"""Modules of browser tests that look at a site of their own."""
+
 
 def pytest_configure() -> None:
     """Let Ctrl-C reach what tests start: a shell that runs them in the background ignores it for all."""
@@ -40,6 +43,24 @@ def pytest_configure() -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Twice as many workers as cores: tests wait for servers and other processes much of their time."""
     return 2 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let one worker make the site that browsers look at, and another each of the modules that have one of their own.
+
+    xdist itself groups by marks, which with pytest 9.2 has no effect.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            if not module.startswith("tests/browser/"):
+                return nodeid
+            return module if module.endswith(OWN_SITE) else "site"
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_finish() -> None:

@@ -74,7 +74,7 @@ def run_tests(session: nox.Session, *selection: str, env: dict[str, str | None] 
     """Run the suite in parallel, or what is asked for after ``--``."""
     # Each process would compile all tests anew.
     env = {"PYTHONDONTWRITEBYTECODE": None, **(env or {})}
-    session.run("pytest", "-n", "auto", "--dist", "loadgroup", *selection, *session.posargs, env=env)
+    session.run("pytest", "-n", "auto", *selection, *session.posargs, env=env)
 
 
 @nox.session

@@ -24,14 +24,12 @@ FLAGS = (
 JOBS = Path(__file__).with_name("jobs.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A browser on a busy machine needs time, and one worker makes the site for all."""
+    """A browser on a busy machine needs time."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(900))
             item.add_marker("browser")
-            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 def need_browser() -> None:

@@ -16,7 +16,6 @@ from starlette.concurrency import run_in_threadpool
 from dbnd_tracker._access.callers import CSRF_COOKIE, SESSION_COOKIE, address_of, identity_of, set_session_cookie
 from dbnd_tracker._access.roles import Role
 from dbnd_tracker._access.tokens import ANYONE, LABEL_LENGTH, ThrottledError, close_session, create_token, open_session
-from dbnd_tracker._api.openapi import REFUSALS
 from dbnd_tracker._api.pages import HEADERS
 from dbnd_tracker._api.state import TheDatabase, TheKeyring
 from dbnd_tracker._pages.templates import TEMPLATES
@@ -58,7 +57,7 @@ class TokenMade(BaseModel):
     uid: str
 
 
-router = APIRouter(prefix="/api/v1/auth", tags=["auth"], responses=REFUSALS)
+router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
 """Routes under ``/api/v1/auth``."""
 
 

@@ -7,7 +7,6 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Response
 
 from dbnd_tracker import _views as views
-from dbnd_tracker._api.openapi import REFUSALS
 from dbnd_tracker._api.runs import ask
 from dbnd_tracker._api.state import TheCache, TheDatabase
 from dbnd_tracker._queries.datasets import dataset_operations, lineage
@@ -30,7 +29,7 @@ _Samples = Annotated[
 ]
 
 
-task_runs = APIRouter(prefix="/api/v1", tags=["task runs"], responses=REFUSALS)
+task_runs = APIRouter(prefix="/api/v1", tags=["task runs"])
 """Routes that read task runs, metrics and logs."""
 
 
@@ -82,7 +81,7 @@ def log(database: TheDatabase, task_run_uid: str) -> Response:
     return ask(database, task_run_log, task_run_uid.lower())
 
 
-datasets = APIRouter(prefix="/api/v1/datasets", tags=["datasets"], responses=REFUSALS)
+datasets = APIRouter(prefix="/api/v1/datasets", tags=["datasets"])
 """Routes that read operations on datasets."""
 
 

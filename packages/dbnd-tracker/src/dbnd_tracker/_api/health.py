@@ -7,11 +7,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy import text
 
-from dbnd_tracker._api.openapi import REFUSALS
 from dbnd_tracker._api.state import TheDatabase, TheMetrics
 from dbnd_tracker._errors import StorageError
 
-router = APIRouter(tags=["health"], responses=REFUSALS)
+router = APIRouter(tags=["health"])
 """Routes for supervisors, load balancers and Prometheus."""
 
 

@@ -23,12 +23,11 @@ class Problem(BaseModel):
 
 
 _STATUSES: Final = (400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503)
-# By reference: for each model of each answer of each route, FastAPI would build a validator that nothing uses.
 _CONTENT: Final = {"application/json": {"schema": {"$ref": _REFERENCE.format(model=Problem.__name__)}}}
-REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"content": _CONTENT, "description": HTTPStatus(status).phrase} for status in _STATUSES
+# What any route may answer instead of what was asked for.
+_REFUSALS: Final[dict[str, dict[str, Any]]] = {
+    str(status): {"content": _CONTENT, "description": HTTPStatus(status).phrase} for status in _STATUSES
 }
-"""What any route may answer instead of what was asked for."""
 
 
 def describe_calls(app: FastAPI) -> None:
@@ -37,7 +36,9 @@ def describe_calls(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _add_bodies(make())
+            document = make()
+            _add_bodies(document)
+            _add_refusals(document)
         return make()
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -52,3 +53,12 @@ def _add_bodies(document: dict[str, Any]) -> None:
         path = "/api/v1/log_exception" if name == "log_exception" else f"/api/v1/tracking/{name}"
         body = document["paths"][path]["post"]["requestBody"]
         body["content"]["application/json"]["schema"] = schemas[call.body, "validation"]
+
+
+def _add_refusals(document: dict[str, Any]) -> None:
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)  # FastAPI's own
+            operation["responses"] = _REFUSALS | operation["responses"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(unused, None)

@@ -9,7 +9,6 @@ from fastapi.responses import StreamingResponse
 
 from dbnd import UsageError
 from dbnd_tracker import _views as views
-from dbnd_tracker._api.openapi import REFUSALS
 from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._exports import FORMS, run_json
 from dbnd_tracker._ingest import edit_run, stop_runs
@@ -67,7 +66,7 @@ def ask(database: Database, question: Callable[..., BaseModel | None], *args: An
     return Response(found.model_dump_json(), media_type="application/json")
 
 
-router = APIRouter(prefix="/api/v1", tags=["runs"], responses=REFUSALS)
+router = APIRouter(prefix="/api/v1", tags=["runs"])
 """Routes about runs."""
 
 

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from dbnd.tracking import PartlyAppliedError
-from dbnd_tracker._api.openapi import REFUSALS
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest import CALLS, BatchId, apply_points, apply_raw, parse_json
 from dbnd_tracker._ingest.limits import check_json
@@ -59,7 +58,7 @@ def _endpoint(name: str) -> Callable[[Request], Awaitable[JSONResponse]]:
     return endpoint
 
 
-router = APIRouter(prefix="/api/v1", tags=["tracking"], responses=REFUSALS)
+router = APIRouter(prefix="/api/v1", tags=["tracking"])
 """A route for each call."""
 
 for _name, _call in CALLS.items():

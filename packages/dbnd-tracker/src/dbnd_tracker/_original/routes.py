@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, Field
 
-from dbnd_tracker._api.openapi import REFUSALS
 from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._original import queries as queries
 from dbnd_tracker._queries.expressions import QueryError
@@ -51,7 +50,7 @@ class Rows(BaseModel):
     meta: dict[str, int] | None = None
 
 
-router = APIRouter(tags=["original clients"], responses=REFUSALS)
+router = APIRouter(tags=["original clients"])
 """Routes that only the original clients ask."""
 
 
