@@ -27,9 +27,6 @@ from kit.warm import Warm
 PROCESSES = {"warm", "cold_dbnd", "cold_python", "start_server", "dbnd_command", "serve", "_running_mlflow"}
 """Fixtures that start processes or servers."""
 
-OWN_SITE = ("test_artifacts.py", "test_table.py")
-"""Modules of browser tests that look at a site of their own."""
-
 
 def pytest_configure() -> None:
     """Let Ctrl-C reach what tests start: a shell that runs them in the background ignores it for all."""
@@ -47,7 +44,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Let one worker make the site that browsers look at, and another each of the modules that have one of their own.
+    """Let one worker make the site that browsers look at, and one that of artifacts.
 
     xdist itself groups by marks, which with pytest 9.2 has no effect.
     """
@@ -58,7 +55,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             module = nodeid.partition("::")[0]
             if not module.startswith("tests/browser/"):
                 return nodeid
-            return module if module.endswith(OWN_SITE) else "site"
+            return module if module.endswith("test_artifacts.py") else "site"
 
     return Scheduling(config, log)
 
