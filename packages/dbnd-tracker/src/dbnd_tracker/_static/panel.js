@@ -36,6 +36,7 @@ class Panel {
     this.note = document.createElement("span");
     this.note.className = "note";
     figure.querySelector("figcaption").append(this.last, this.note);
+    figure.classList.add("seen");
     this.chart = new Chart(figure.querySelector(".plot"), figure.dataset.title, {
       zoomed: zoom,
       pointed: (x, label) => point(this, x, label),
