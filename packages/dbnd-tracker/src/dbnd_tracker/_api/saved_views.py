@@ -8,7 +8,6 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import ConfigDict, Field
 
-from dbnd_tracker._api.openapi import REFUSALS
 from dbnd_tracker._api.pages import message
 from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._schemas.fields import Body, Name, Text
@@ -18,7 +17,7 @@ from dbnd_tracker._storage.saved_views import forget_view, save_view, saved_view
 _ADDRESS: Final = r"^/(\?.*|app/(jobs/|compare\?).*)?$"
 _LONGEST: Final = 16_000
 
-router = APIRouter(prefix="/api/v1/views", tags=["views"], responses=REFUSALS)
+router = APIRouter(prefix="/api/v1/views", tags=["views"])
 """Routes of the API."""
 page_router = APIRouter(include_in_schema=False)
 """Routes of the page."""
