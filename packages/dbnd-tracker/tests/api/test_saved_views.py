@@ -30,5 +30,6 @@ def test_a_view_is_saved_replaced_and_forgotten(server: Any) -> None:
     ["//example.com/", "https://example.com", "javascript:1", "/\\example.com", "", "/logout", "/api/v1/runs"],
 )
 def test_a_view_leads_to_pages_of_runs_and_nowhere_else(server: Any, address: str) -> None:
-    assert _send(server, "PUT", "x", json={"address": address}) == 422
+    answer = server.session.put(f"{server.url}/api/v1/views/x", json={"address": address}, timeout=30)
+    assert (answer.status_code, repr(address) in answer.json()["detail"]) == (422, True)
     assert server.get("/api/v1/views").json() == {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from dbnd_tracker._api.pages import message
 from dbnd_tracker._api.state import TheDatabase
@@ -14,7 +15,7 @@ from dbnd_tracker._schemas.fields import Body, Name, Text
 from dbnd_tracker._storage.saved_views import forget_view, save_view, saved_views
 
 # The table, the runs of a job or in them, a comparison: nothing that leads to another host, or changes anything.
-_ADDRESS: Final = r"^/(\?.*|app/(jobs/|compare\?).*)?$"
+_ADDRESS: Final = re.compile(r"/(\?.*|app/(jobs/|compare\?).*)?")
 _LONGEST: Final = 16_000
 
 router = APIRouter(prefix="/api/v1/views", tags=["views"])
@@ -25,12 +26,19 @@ page_router = APIRouter(include_in_schema=False)
 ViewName = Annotated[Name, Field(min_length=1)]
 
 
+def _checked(address: str) -> str:
+    if _ADDRESS.fullmatch(address) is None:
+        msg = f"{address[:80]!r} is not the address of a table of runs, a run or a comparison, such as /?q=words"
+        raise ValueError(msg)
+    return address
+
+
 class SavedAddress(Body):
     """Body of a view: the address that its name stands for, without the host."""
 
     model_config = ConfigDict(extra="forbid")
 
-    address: Annotated[Text, Field(pattern=_ADDRESS, max_length=_LONGEST)]
+    address: Annotated[Text, Field(max_length=_LONGEST), AfterValidator(_checked)]
 
 
 @router.get("")
