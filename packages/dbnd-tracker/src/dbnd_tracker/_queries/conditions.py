@@ -81,7 +81,6 @@ COLUMNS: Final[dict[bool, dict[str, Any]]] = {
 }
 """The columns of what rows have: of runs, and (True) of the task runs nested in them."""
 _TAGS: Final = {"name": NAME_TAG, "experiment": EXPERIMENT_TAG}
-_TAG_NAMES: Final = tuple(_TAGS.values())
 _OWN: Final = frozenset({"name", "mlflow_run_id", "task_run_uid"})
 _POSITIVE: Final = {"!=": "=", "not in": "in", "not like": "like", "not ilike": "ilike"}
 _HEX: Final = re.compile(r"[0-9a-f]{1,32}")
@@ -187,12 +186,11 @@ class Conditions:
         return [uid.startswith(dashed(digits)), self._begins_an_mlflow_run(digits)]
 
     def _find_tagged(self, tag: str, word: str) -> _Found:
-        """The rows of which a tag has a word in it: names and experiments are read at once."""
+        """The rows of which a tag has a word in it."""
         if (tag, word) not in self._known:
-            query = select_logged("tags", Tag.name).where(Tag.name.in_(_TAG_NAMES), self._contains(word, Tag.value))
+            query = select_logged("tags").where(Tag.name == tag, self._contains(word, Tag.value))
             rows = self._session.connection().execute(_with_places(query)).all()
-            for each in _TAG_NAMES:
-                self._known[each, word] = _found({row[1:] for row in rows if row[0] == each})
+            self._known[tag, word] = _found({row[:] for row in rows})
         return self._known[tag, word]
 
     def _is_mlflow_run(self, *ids: str) -> ColumnElement[bool]:
