@@ -34,6 +34,8 @@ class StoreProxy:
     _databand_method: ClassVar[Any]
     """What takes the place of a method, by its name and its function: a function with the proxy as its ``self``, the
     same one each time, so that bound methods compare equal; or None."""
+    _databand_before: ClassVar[Any] = None
+    """What is called with the proxy and the name of an attribute that is no method, before somebody reads it."""
 
     def __init__(self, inner: object, extra: object, origin: Origin) -> None:
         object.__setattr__(self, "_databand_inner", inner)
@@ -50,6 +52,8 @@ class StoreProxy:
         if type(found) is MethodType and found.__self__ is inner:
             method = type(self)._databand_method(name, found.__func__)
             return found if method is None else MethodType(method, self)
+        if (before := type(self)._databand_before) is not None:
+            before(self, name)
         return found
 
     def __setattr__(self, name: str, value: object) -> None:

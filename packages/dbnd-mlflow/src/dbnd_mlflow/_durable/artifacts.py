@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
-from mlflow.utils.rest_utils import http_request
+from mlflow.utils import rest_utils
 
 from dbnd.tracking import Outbox
 
@@ -189,7 +189,7 @@ def upload(
     endpoint = posixpath.join("/", artifact_path or "", name)
     creds = HttpArtifactRepository(MlflowArtifactsRepository.resolve_uri(root, uri))._host_creds
     with Path(local_file).open("rb") as file:
-        response = http_request(
+        response = rest_utils.http_request(
             creds, endpoint, "PUT", max_retries=0, timeout=(timeout, 120), raise_on_status=False, data=file
         )
     response.raise_for_status()

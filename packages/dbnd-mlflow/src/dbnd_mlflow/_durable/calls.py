@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos import databricks_pb2
-from mlflow.utils.rest_utils import http_request, verify_rest_response
+from mlflow.utils import rest_utils
 
 from dbnd.plugins import mask_text
 from dbnd.tracking import Outbox, monotonic
@@ -40,6 +41,10 @@ STAGES_OF_ALL: Final = frozenset({"delete_experiment", "restore_experiment", "_h
 # Words in the names of methods that read or change what runs have logged, and of others.
 _OF_RUNS: Final = ("run", "metric", "param", "tag", "model", "input", "output", "history", "dataset")
 _APART: Final = ("experiment", "trace", "registered", "version", "webhook", "scorer", "async")
+# What a file store cannot do with a name, however often it is tried.
+_OF_CALL: Final = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL})
+# Attribute of errors that a store has raised.
+_ANSWER: Final = "databand_is_answer"
 # Seconds that a read waits at most for a store that takes what was logged before.
 _LONGEST: Final = 300.0
 # Seconds that a request may take, for the calls of this thread; None for MLflow's own time-outs and retries.
@@ -87,12 +92,12 @@ def _within_time(store: Any, call: Any) -> Any:
         endpoint, method = table[api]
         endpoint = kwargs.get("endpoint") or endpoint
         body = {"params" if method == "GET" else "json": json.loads(json_body or "{}")}
-        response = http_request(
+        response = rest_utils.http_request(
             store.get_host_creds(), endpoint, method, max_retries=0, timeout=seconds, raise_on_status=False, **body
         )
         message = api.Response()
         try:
-            parse_dict(json.loads(verify_rest_response(response, endpoint).text), message)
+            parse_dict(json.loads(rest_utils.verify_rest_response(response, endpoint).text), message)
         except MlflowException as error:
             error.databand_status = response.status_code  # type: ignore[attr-defined]
             raise
@@ -121,6 +126,10 @@ class Reach:
         is_silent = monotonic() < self._away_until and self._outbox.taken == self._taken
         return is_silent or self._outbox.is_away
 
+    def has_answered(self, error: Exception) -> bool:
+        """Whether an error is the store's, and not a check of ours."""
+        return hasattr(error, _ANSWER)
+
     @contextmanager
     def asking(self) -> Iterator[None]:
         """Make a call, within the time-out."""
@@ -131,6 +140,7 @@ class Reach:
         except Exception as error:
             if is_away(error) and monotonic() - started > self.timeout / 2:
                 self._away_until, self._taken = monotonic() + 12 * self.timeout, self._outbox.taken
+            setattr(error, _ANSWER, True)
             raise
         self._away_until = 0.0
 
@@ -161,7 +171,8 @@ def is_away(error: BaseException) -> bool:
         is_gone = code_of(error) == "BAD_REQUEST" and any(word in str(error) for word in _GONE)
         return status in _AWAY_STATUSES or is_gone
     if not isinstance(error, MlflowException):
-        return isinstance(error, OSError) or type(error).__name__ in _GONE
+        is_of_call = isinstance(error, OSError) and error.errno in _OF_CALL
+        return (isinstance(error, OSError) and not is_of_call) or type(error).__name__ in _GONE
     if isinstance(error, RestException) or str(error).startswith("API request to"):
         code = code_of(error)
         return code in _AWAY or (code == "BAD_REQUEST" and any(word in str(error) for word in _GONE))

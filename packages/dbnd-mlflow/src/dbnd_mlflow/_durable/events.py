@@ -21,15 +21,15 @@ POINTS: Final = "log_metrics"
 PARAM: Final = "param"
 TAG: Final = "tag"
 _METRIC: Final = "metric"
-# What a metric may carry beside its value, where MLflow has it.
-_EXTRAS: Final = ("model_id", "dataset_name", "dataset_digest")
+EXTRAS: Final = ("model_id", "dataset_name", "dataset_digest")
+"""What a metric may carry beside its value, where MLflow has it."""
 
 
 def metric_group(run_id: str, metrics: Iterable[Any]) -> list[Group]:
     """Groups of metrics; those that belong to a model or a dataset have groups of their own."""
     groups: list[Group] = []
     for metric in metrics:
-        extras = [getattr(metric, name, None) for name in _EXTRAS]
+        extras = [getattr(metric, name, None) for name in EXTRAS]
         kind = _METRIC if extras == [None, None, None] else [_METRIC, *extras]
         if not groups or groups[-1][1] != kind:
             groups.append([run_id, kind, []])
@@ -49,7 +49,7 @@ def entities_of(group: Group) -> Iterator[Any]:
     if not is_metrics(group):
         entity = Param if kind == PARAM else RunTag
         return (entity(key, text) for key, text, *_ in points_of(group))
-    extras = {} if kind == _METRIC else {name: value for name, value in zip(_EXTRAS, kind[1:], strict=True) if value}
+    extras = {} if kind == _METRIC else {name: value for name, value in zip(EXTRAS, kind[1:], strict=True) if value}
     return (Metric(key, float(value), time, step or 0, **extras) for key, value, time, step, _ in points_of(group))
 
 

@@ -62,9 +62,23 @@ class Experiments:
         if self.has_waiting_tags and self._reach.has_delivered():
             self.has_waiting_tags = False
 
+    def is_deleted(self, experiment_id: str) -> bool:
+        """Whether an experiment is in MLflow's trash, as far as the store can be asked; raises if there is none."""
+        real = self._ids.translated(experiment_id)
+        if is_own(real) or self._reach.is_away:
+            return False
+        try:
+            with self._reach.asking():
+                return bool(self._inner.get_experiment(real).lifecycle_stage == "deleted")
+        except Exception as error:
+            if not is_away(error):
+                raise
+            return False
+
     def _ask(self, method: str, key: str, otherwise: Callable[[], Any]) -> Any:
-        real = self._ids.translated(key) if method == "get_experiment" else key
-        if not is_own(real) and not self._reach.is_away:
+        is_id = method == "get_experiment"
+        real = self._ids.translated(key) if is_id else key
+        if not (is_id and is_own(real)) and not self._reach.is_away:
             self.deliver_tags()
             try:
                 with self._reach.asking():
@@ -116,6 +130,7 @@ class Experiments:
         return made or (None if found is None else _experiment(found, name))
 
     def _remembered(self, experiment_id: str) -> Any:
+        experiment_id = str(experiment_id)
         name = self._seen().get(experiment_id)
         if name is None and experiment_id == "0":  # MLflow's own, which every store has
             name = "Default"

@@ -60,9 +60,9 @@ def new_id(kind: str = "") -> str:
     return kind + uuid.UUID(int=uuid.uuid4().int & ~(0xF << 76) | 8 << 76).hex
 
 
-def is_own(text: str) -> bool:
+def is_own(text: Any) -> bool:
     """Whether ``text`` is an id of ours."""
-    return len(text) >= 32 and text[-20] == "8" and OWN_ID.fullmatch(text) is not None
+    return isinstance(text, str) and len(text) >= 32 and text[-20] == "8" and OWN_ID.fullmatch(text) is not None
 
 
 class Ids:
@@ -130,7 +130,7 @@ class Ids:
 
     def creation(self, own: str) -> tuple[str, dict[str, Any]] | None:
         """The call that creates ``own``, and its body; None where this machine knows nothing of it."""
-        text = self._read(own)
+        text = self._read(own) if is_own(own) else ""
         if not text.startswith("["):
             return None
         call, body = json.loads(text)

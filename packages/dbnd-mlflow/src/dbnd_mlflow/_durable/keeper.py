@@ -6,25 +6,24 @@ first write that it does not answer, all go to the journal until it has taken th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from mlflow.entities import ExperimentTag, RunStatus, RunTag
 from mlflow.utils import validation
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
-from mlflow.utils.name_utils import _generate_random_name
 
 from dbnd.tracking import BusyError, Outbox
 
 from . import events
 from .artifacts import Artifacts
 from .calls import STAGES, STAGES_OF_ALL, Reach, hide, is_away, is_of_others, sees_runs, within
-from .checks import Checks
-from .creation import CREATE_RUN, Creation
+from .checks import Checks, are_usual, are_usual_inputs, is_long, is_text, is_text_or_none
+from .creation import Creation
 from .experiments import Experiments
-from .ids import FIRST_ID, SPOOLED, Ids, UncreatedError, is_own, new_id
+from .ids import FIRST_ID, Ids, UncreatedError, is_own, new_id
 from .models import Models
-from .view import RunView, Views, new_run
+from .new_runs import NewRuns
+from .view import RunView, Views
 
 
 class Keeper:
@@ -61,20 +60,21 @@ class Keeper:
         self._is_direct = is_direct
         self._reach = reach
         self.artifacts: Final = artifacts
-        self._creation, self._tracker = creation, tracker
+        self._creation = creation
         self._experiments = Experiments(inner, outbox, ids, reach)
         self._views = Views(ids)
         self._checks = Checks(inner)
+        self._new_runs = NewRuns(outbox, ids, self._checks, tracker)
         self.models: Final = Models(inner, outbox, ids, creation, reach, self._checks, self._write)
 
     # Writes of what a run logs.
 
     def log_metric(self, run_id: str, metric: Any) -> None:
-        self._checks.metric(metric)
+        self._checks.checked(validation._validate_metric, metric.key, metric.value, metric.timestamp, metric.step)
         self._log(run_id, "log_metric", (metric,), metrics=(metric,))
 
     def log_param(self, run_id: str, param: Any) -> None:
-        param = self._checks.checked(validation._validate_param, param.key, param.value, needs="key") or param
+        param = self._checks.checked(validation._validate_param, param.key, param.value) or param
         self._log(run_id, "log_param", (param,), params=(param,))
 
     def set_tag(self, run_id: str, tag: Any) -> None:
@@ -88,11 +88,6 @@ class Keeper:
         given = self._checks.checked(validation._validate_batch_log_data, *given) or given
         self._checks.checked(validation._validate_batch_log_limits, *given)
         self._checks.checked(validation._validate_param_keys_unique, given[1])
-        known = self._view(run_id).params
-        if self._checks.is_file and any(known.get(p.key) not in {None, str(p.value)} for p in given[1]):
-            # A file store refuses a param, and keeps those before it.
-            self._reach.has_delivered()
-            self._inner.log_batch(self._real(run_id), *given)
         self._log(run_id, "log_batch", given, *given)
 
     def _log(
@@ -104,7 +99,8 @@ class Keeper:
         params: Sequence[Any] = (),
         tags: Sequence[Any] = (),
     ) -> None:
-        view = self._view(run_id)
+        is_usual = are_usual(metrics, (*params, *tags)) and (self._is_direct or self.models.are_known(metrics))
+        view = self._view(run_id, is_usual=is_usual)
         for param in params:
             self._checks.param(run_id, view.params.get(param.key), param, is_batch=name == "log_batch")
 
@@ -115,25 +111,30 @@ class Keeper:
                 *events.text_group(run_id, events.TAG, tags),
             ]
 
-        self._write(view, run_id, name, args, events.POINTS, groups)
-        view.log(metrics, params, tags)
+        self._write(view, run_id, name, args, events.POINTS, groups, is_usual=is_usual)
+        if is_usual:
+            view.log(metrics, params, tags)
 
     # Other writes to a run.
 
     def update_run_info(self, run_id: str, run_status: Any, end_time: int | None, run_name: str | None) -> Any:
-        view = self._view(run_id)
         status = None if run_status is None else RunStatus.to_string(run_status)
         body = {"run_id": run_id, "run_status": status, "end_time": end_time, "run_name": run_name}
-        info = self._write(view, run_id, "update_run_info", (run_status, end_time, run_name), None, lambda: body)
+        args = (run_status, end_time, run_name)
+        # A run that is on its way has no end of 0 in a message.
+        is_usual = is_text_or_none(run_name) and (end_time is None or (is_long(end_time) and end_time != 0))
+        view = self._view(run_id, is_usual=is_usual)
+        info = self._write(view, run_id, "update_run_info", args, None, lambda: body, is_usual=is_usual)
         view.update(run_status, end_time, run_name)
         return info or view.info()
 
     def delete_tag(self, run_id: str, key: str) -> None:
-        self._checks.checked(lambda _: None, key, needs="key")
-        view = self._view(run_id)
+        is_usual = is_text(key) and key != ""
+        view = self._view(run_id, is_usual=is_usual)
         if view.is_known and key not in view.tags:
             raise self._checks.error("RESOURCE_DOES_NOT_EXIST", f"No tag with name: {key} in run with id {run_id}")
-        self._write(view, run_id, "delete_tag", (key,), None, lambda: {"run_id": run_id, "key": key})
+        body = {"run_id": run_id, "key": key}
+        self._write(view, run_id, "delete_tag", (key,), None, lambda: body, is_usual=is_usual)
         view.tags.pop(key, None)
 
     def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> None:
@@ -142,18 +143,27 @@ class Keeper:
             self._checks.checked(validation._validate_dataset_inputs, datasets)
         args = (datasets,) if models is None else (datasets, models)
         body = {"run_id": run_id, "datasets": events.inputs(datasets), "models": events.inputs(models)}
-        self._write(self._view(run_id), run_id, "log_inputs", args, None, lambda: body)
+        is_usual = are_usual_inputs(datasets)
+        view = self._view(run_id, is_usual=is_usual)
+        self._write(view, run_id, "log_inputs", args, None, lambda: body, is_usual=is_usual)
 
     def log_outputs(self, run_id: str, models: Any) -> None:
-        body = {"run_id": run_id, "models": events.inputs(models)}
-        self._write(self._view(run_id), run_id, "log_outputs", (models,), None, lambda: body)
+        body, ids = {"run_id": run_id, "models": events.inputs(models)}, {each.model_id for each in models or ()}
+        view = self._view(run_id, is_usual=bool(models))
+        is_usual = bool(models) and view.outputs.isdisjoint(ids)
+        self._write(view, run_id, "log_outputs", (models,), None, lambda: body, is_usual=is_usual)
+        view.outputs |= ids
 
     def set_experiment_tag(self, experiment_id: str, tag: Any) -> None:
-        self._checks.checked(validation._validate_experiment_tag, tag.key, tag.value, needs="key")
-        body = {"experiment_id": str(experiment_id), "key": tag.key, "value": tag.value}
+        self._checks.checked(validation._validate_experiment_tag, tag.key, tag.value)
+        if not self._is_direct and self._experiments.is_deleted(experiment_id):
+            text = f"The experiment {experiment_id} must be in the 'active' state. Current state is deleted."
+            raise self._checks.error("INVALID_PARAMETER_VALUE", text)
+        body = {"experiment_id": experiment_id, "key": tag.key, "value": tag.value}
         args = (ExperimentTag(tag.key, tag.value),)
         self._experiments.has_waiting_tags = True
-        self._write(None, str(experiment_id), "set_experiment_tag", args, None, lambda: body)
+        is_usual = is_text(experiment_id, tag.key, tag.value)
+        self._write(None, experiment_id, "set_experiment_tag", args, None, lambda: body, is_usual=is_usual)
 
     # What a write comes to.
 
@@ -165,19 +175,28 @@ class Keeper:
         args: tuple[Any, ...],
         call: str | None,
         body: Callable[[], Any],
+        *,
+        is_usual: bool = True,
     ) -> Any:
-        """Make a call now, or keep it; returns the store's answer, and None for one that was kept."""
+        """Make a call now, or keep it; returns the store's answer, and None for one that was kept.
+
+        What is unusual goes to a store that can be asked, which may refuse it, or store it as no journal would.
+        """
         self._checks.active(own_id, is_deleted=view is not None and view.is_deleted)
-        if self._is_direct and not self._outbox.unsent and not self._reach.is_away and (real := self._ids.find(own_id)):
+        is_next = self._is_direct and not self._outbox.unsent
+        is_asked = not self._reach.is_away and (is_next or (not is_usual and self._reach.has_delivered()))
+        if is_asked and (not is_own(own_id) or self._ids.find(own_id) is not None):
             try:
                 with self._reach.asking():
-                    answer = getattr(self._inner, name)(real, *args)
+                    answer = getattr(self._inner, name)(self._ids.real(own_id), *args)
             except Exception as error:
                 if not (is_away(error) or is_of_others(error)):
                     raise
             else:
                 if view is not None:
                     view.kept = None
+                if not is_usual:
+                    self._views.forget(own_id)
                 return answer
         if not self._outbox.keep(call or name, body(), is_last_way=False):  # the disk is full, or the like
             return getattr(self._inner, name)(self._real(own_id), *args)
@@ -185,15 +204,36 @@ class Keeper:
             view.kept += 1
         return None
 
-    def _view(self, run_id: str) -> RunView:
-        """What is known of a run. In ``deferred`` it is read before the first write, which raises if there is none."""
+    def ask(self, refusal: Exception, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Let the store itself refuse a write that a check of ours refuses, or take it; an answer of it stands."""
+        if self._reach.has_answered(refusal) or self._reach.is_away:
+            raise refusal
+        try:
+            self.deliver()
+            with self._reach.asking():
+                answer = self.forward(name, function, args, kwargs)
+        except Exception as error:
+            if is_away(error):
+                raise refusal from None
+            self._views.forget(*args, *kwargs.values())  # a part may have been taken
+            raise
+        self._views.forget(*args, *kwargs.values())
+        return answer
+
+    def _view(self, run_id: str, *, is_usual: bool = True) -> RunView:
+        """What is known of a run. In ``deferred`` it is read before the first write, which raises if there is none.
+
+        It is not read for what is unusual, to which the store's answer is better.
+        """
+        if not is_usual:
+            return RunView(run_id)
         view = self._views.get(run_id)
         if view is not None and view.is_deleted:  # somebody may have restored it
             self._views.forget(run_id)
             view = None
         if view is not None:
             return view
-        run = self._created_elsewhere(run_id) if is_own(run_id) else None
+        run = self._new_runs.find(run_id) if is_own(run_id) else None
         if run is None and not (self._is_direct or self._reach.is_away):
             try:
                 with self._reach.asking():
@@ -202,15 +242,6 @@ class Keeper:
                 if not is_away(error):
                     raise
         return self._views.put(run_id, RunView(run_id, run))
-
-    def _created_elsewhere(self, run_id: str) -> Any:
-        """A run that another process has created while the store was away; None once the store has it."""
-        if self._ids.find(run_id) is not None:
-            return None
-        creation = self._ids.creation(run_id)
-        if creation is None or creation[0] != CREATE_RUN:
-            raise self._checks.error("RESOURCE_DOES_NOT_EXIST", f"Run with id={run_id} not found")
-        return _run_of(**creation[1])
 
     def _real(self, run_id: str) -> str:
         try:
@@ -224,14 +255,13 @@ class Keeper:
         self, experiment_id: str, user_id: str, start_time: int, tags: Sequence[Any], run_name: str | None
     ) -> Any:
         own = new_id()
-        experiment_id = self._ids.translated(str(experiment_id))
+        experiment_id = self._ids.translated(experiment_id)
         key = RunTag(FIRST_ID, own)
-        if not (is_own(experiment_id) or self._reach.is_away or self._has_own_parent(tags)):
+        if not (is_own(experiment_id) or self._reach.is_away or self._new_runs.has_parent(tags)):
+            given = [*self._new_runs.with_real_ids(tags), key]
             try:
                 with self._reach.asking():
-                    run = self._inner.create_run(
-                        experiment_id, user_id, start_time, [*self._with_real_ids(tags), key], run_name
-                    )
+                    run = self._inner.create_run(experiment_id, user_id, start_time, given, run_name)
             except Exception as error:
                 if not is_away(error):
                     raise
@@ -239,54 +269,19 @@ class Keeper:
                 hide(run)
                 self._views.put(run.info.run_id, RunView(run.info.run_id, run)).kept = 0
                 return run
-        return self._create_later(own, experiment_id, user_id, start_time, tags or (), run_name)
-
-    def _create_later(
-        self, own: str, experiment_id: str, user: str, start: int, tags: Sequence[Any], name: str | None
-    ) -> Any:
-        checked = (self._checks.checked(validation._validate_tag, t.key, t.value) or t for t in tags)
-        given = {tag.key: tag.value for tag in checked}
-        if name and given.get(MLFLOW_RUN_NAME, name) != name:
-            text = (
-                "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
-                f"(run_name='{name}', mlflow.runName='{given[MLFLOW_RUN_NAME]}')."
-            )
-            raise self._checks.error("INVALID_PARAMETER_VALUE", text)
-        given[MLFLOW_RUN_NAME] = name or given.get(MLFLOW_RUN_NAME) or _generate_random_name()
-        body: dict[str, Any] = {
-            "own_id": own,
-            "experiment_id": experiment_id,
-            "user_id": user,
-            "start_time": start,
-            "tags": given,
-            "tracker": self._tracker,
-        }
-        if not (self._announced(own, body) and self._outbox.keep(CREATE_RUN, body, is_last_way=False)):
-            return self._inner.create_run(experiment_id, user, start, list(tags), name)
-        view = self._views.put(own, RunView(own, _run_of(**body)))
+        run = self._new_runs.announce(own, experiment_id, user_id, start_time, tags or (), run_name)
+        if run is None:
+            return self._inner.create_run(experiment_id, user_id, start_time, list(tags or ()), run_name)
+        view = self._views.put(own, RunView(own, run))
         view.kept = 0
         return view.run()
 
-    def _announced(self, own: str, body: dict[str, Any]) -> bool:
-        try:
-            self._ids.announce(own, CREATE_RUN, body)
-        except OSError:
-            return False
-        return True
-
-    def _has_own_parent(self, tags: Iterable[Any] | None) -> bool:
-        """Whether a run hangs below one that the store has not created: it is created after that one."""
-        return any(is_own(str(tag.value)) and self._ids.find(str(tag.value)) is None for tag in tags or ())
-
-    def _with_real_ids(self, tags: Iterable[Any] | None) -> list[Any]:
-        return [RunTag(t.key, self._ids.translated(t.value)) if is_own(str(t.value)) else t for t in tags or ()]
-
     def create_experiment(self, name: str, artifact_location: Any = None, tags: Any = None) -> str:
-        self._checks.checked(validation._validate_experiment_name, name, needs="name")
+        self._checks.checked(validation._validate_experiment_name, name)
         return self._experiments.create(name, artifact_location, tags)
 
     def get_experiment(self, experiment_id: str) -> Any:
-        return self._experiments.get(str(experiment_id))
+        return self._experiments.get(experiment_id)
 
     def get_experiment_by_name(self, experiment_name: str) -> Any:
         return self._experiments.by_name(experiment_name)
@@ -310,7 +305,7 @@ class Keeper:
                 (view or self._views.put(run_id, RunView(run_id))).refresh(run)
                 return run
         if not answers and is_own(run_id):
-            run = self._created_elsewhere(run_id)
+            run = self._new_runs.find(run_id)
             view = None if run is None else self._views.put(run_id, RunView(run_id, run))
         if view is None or not view.is_known:
             with within(self._reach.timeout):
@@ -327,24 +322,27 @@ class Keeper:
         with within(self._reach.timeout):
             return self._inner.get_metric_history(self._ids.translated(run_id), metric_key, *args, **kwargs)
 
+    def deliver(self) -> None:
+        """Deliver what waits, before somebody looks into the store past it; within bounds."""
+        self._reach.has_delivered()
+
     def forward(self, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Make any other call, after delivery of what it may have to see."""
+        given = (*args, *kwargs.values())
         if sees_runs(name) or name in STAGES_OF_ALL:
-            self._reach.has_delivered()
+            self.deliver()
         elif "experiment" in name:
             self._experiments.deliver_tags()
         if name in STAGES:
-            self._views.forget(*args, **kwargs)
+            self._views.forget(*given)
         elif name in STAGES_OF_ALL:
             self._views.forget_all()
         args = [self._ids.translated(each) for each in args]
         kwargs = {key: self._ids.translated(each) for key, each in kwargs.items()}
-        if not self._reach.is_away:
-            return hide(function(self._inner, *args, **kwargs))
-        with within(self._reach.timeout):
-            return hide(function(self._inner, *args, **kwargs))
-
-
-def _run_of(own_id: str, experiment_id: str, user_id: str, start_time: int, tags: dict[str, str], **_: object) -> Any:
-    """A run that the store has not created yet, as that will answer it."""
-    return new_run(own_id, experiment_id, user_id, start_time, tags, f"{SPOOLED}{own_id}/artifacts")
+        if self._reach.is_away:
+            with within(self._reach.timeout):
+                return hide(function(self._inner, *args, **kwargs))
+        answer = hide(function(self._inner, *args, **kwargs))
+        if sees_runs(name) and not self._outbox.unsent:
+            self._views.forget(*given)  # it may have changed them
+        return answer

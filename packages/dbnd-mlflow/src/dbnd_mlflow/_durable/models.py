@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
+from mlflow.exceptions import MlflowException
 from mlflow.utils import validation
 from mlflow.utils.name_utils import _generate_random_name
 
 from dbnd.tracking import BusyError, Outbox
 
 from .calls import Reach, hide, is_away, within
-from .checks import Checks
+from .checks import Checks, are_usual
 from .creation import CREATE_MODEL, Creation
 from .ids import FIRST_MODEL_ID, MODEL, SPOOLED, Ids, UncreatedError, is_own, new_id
 
@@ -106,7 +108,7 @@ class Models:
                 if known is None or not is_away(error):
                     raise
         if known is not None:
-            return _copy(known)
+            return deepcopy(known)
         with within(self._reach.timeout):
             return hide(self._inner.get_logged_model(self._ids.translated(model_id), *args, **kwargs))
 
@@ -117,12 +119,13 @@ class Models:
         if answer is not None:
             return self._remembered(model_id, hide(answer))
         known.status, known.last_updated_timestamp = status, _now()
-        return _copy(known)
+        return deepcopy(known)
 
     def set_logged_model_tags(self, model_id: str, tags: Sequence[Any]) -> None:
         known, given = self._known_or_asked(model_id), {tag.key: str(tag.value) for tag in tags}
         body = {"model_id": model_id, "tags": given}
-        self._write(None, model_id, "set_logged_model_tags", (tags,), None, lambda: body)
+        is_usual = are_usual((), tags)
+        self._write(None, model_id, "set_logged_model_tags", (tags,), None, lambda: body, is_usual=is_usual)
         known.tags.update(given)
 
     def delete_logged_model_tag(self, model_id: str, key: str) -> None:
@@ -136,8 +139,17 @@ class Models:
     def log_logged_model_params(self, model_id: str, params: Sequence[Any]) -> None:
         known, given = self._known_or_asked(model_id), {param.key: str(param.value) for param in params}
         body = {"model_id": model_id, "params": given}
-        self._write(None, model_id, "log_logged_model_params", (params,), None, lambda: body)
+        is_usual = are_usual((), params) and known.params.keys().isdisjoint(given)
+        self._write(None, model_id, "log_logged_model_params", (params,), None, lambda: body, is_usual=is_usual)
         known.params.update(given)
+
+    def are_known(self, metrics: Sequence[Any]) -> bool:
+        """Whether the models are there to which metrics belong, as far as the store can be asked."""
+        ids = {str(metric.model_id) for metric in metrics if getattr(metric, "model_id", None)}
+        try:
+            return all(self._known_or_asked(model_id) for model_id in ids)
+        except MlflowException as error:
+            return is_away(error)
 
     def _known_or_asked(self, model_id: str) -> Any:
         """What is known of a model, which raises what MLflow raises if there is none."""
@@ -156,7 +168,7 @@ class Models:
         return self._known.get(model_id)
 
     def _remembered(self, model_id: str, model: Any) -> Any:
-        self._known[model_id] = _copy(model)
+        self._known[model_id] = deepcopy(model)
         return model
 
 
@@ -175,11 +187,6 @@ def _model_of(own_id: str, tags: dict[str, str], params: dict[str, str], **field
         metrics=[],
         **fields,
     )
-
-
-def _copy(model: Any) -> Any:
-    """A model of the caller's own."""
-    return type(model).from_proto(model.to_proto())
 
 
 def _now() -> int:

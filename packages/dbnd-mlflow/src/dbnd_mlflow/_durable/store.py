@@ -30,17 +30,18 @@ Function = Callable[..., Any]
 @functools.lru_cache(maxsize=2048)
 def _method(name: str, function: Function) -> Function:
     # Every method is one of the proxy's own, so that whoever wraps it sees them as such.
-    if name in _KEPT:
+    if name in _KEPT or name in _OF_MODELS:
 
         @functools.wraps(function)
         def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            return getattr(self._databand_with, name)(*args, **kwargs)
-
-    elif name in _OF_MODELS:
-
-        @functools.wraps(function)
-        def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            return getattr(self._databand_with.models, name)(*args, **kwargs)
+            keeper = self._databand_with
+            try:
+                return getattr(keeper if name in _KEPT else keeper.models, name)(*args, **kwargs)
+            except Exception as error:
+                if name not in _CHECKED:
+                    raise
+                refusal = error
+            return keeper.ask(refusal, name, function, args, kwargs)
 
     else:
 
@@ -51,19 +52,31 @@ def _method(name: str, function: Function) -> Function:
     return call
 
 
+def _before(store: Any, name: str) -> None:
+    if name in _DATABASE:
+        store._databand_with.deliver()
+
+
 class DurableStore(StoreProxy):
     """A transparent proxy of an MLflow tracking store whose calls a ``Keeper`` makes, or keeps."""
 
     __slots__ = ()
     _databand_method: ClassVar = staticmethod(_method)
+    _databand_before: ClassVar = staticmethod(_before)
 
 
 def _methods(kind: type) -> frozenset[str]:
     return frozenset(name for name, member in vars(kind).items() if callable(member) and not name.startswith("_"))
 
 
-_KEPT = _methods(Keeper) - {"forward"}
-_OF_MODELS = _methods(Models)
+_KEPT = _methods(Keeper) - {"ask", "deliver", "forward"}
+# By which code looks into the database of an SQL store itself.
+_DATABASE = frozenset({"ManagedSessionMaker", "engine"})
+_OF_MODELS = _methods(Models) - {"are_known"}
+# What our own checks may refuse: neither reads, nor what would make a second run or model.
+_CHECKED = frozenset(
+    name for name in _KEPT | _OF_MODELS if not name.startswith(("get_", "create_run", "create_logged_model"))
+)
 
 # One for each store, whoever asks.
 _outboxes: Final[dict[str, Outbox]] = {}

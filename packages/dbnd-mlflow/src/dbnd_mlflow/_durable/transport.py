@@ -248,9 +248,11 @@ class MlflowTransport:
         store.set_logged_model_tags(self._real(store, model_id), made)
 
     def _delete_logged_model_tag(self, store: Any, model_id: str, key: str) -> None:
-        real = self._real(store, model_id)
-        if key in store.get_logged_model(real).tags:
-            store.delete_logged_model_tag(real, key)
+        try:
+            store.delete_logged_model_tag(self._real(store, model_id), key)
+        except MlflowException as error:  # gone, as above
+            if not (code_of(error) == "RESOURCE_DOES_NOT_EXIST" and "tag" in str(error).lower()):
+                raise
 
     def _log_logged_model_params(self, store: Any, model_id: str, params: dict[str, str]) -> None:
         real = self._real(store, model_id)

@@ -53,18 +53,18 @@ class Views:
                 self._views.popitem(last=False)
             return view
 
-    def forget(self, run_id: str) -> None:
-        """Forget a run, if the store can be asked for it."""
+    def forget(self, *run_ids: object) -> None:
+        """Forget the runs among these, as far as the store can be asked for them."""
         with self._lock:
-            if not is_own(run_id) or self._ids.find(run_id) is not None:
-                self._views.pop(run_id, None)
+            for run_id in run_ids:
+                if isinstance(run_id, str) and (not is_own(run_id) or self._ids.find(run_id) is not None):
+                    self._views.pop(run_id, None)
 
     def forget_all(self) -> None:
         """Forget all runs that the store can be asked for."""
         with self._lock:
             known = list(self._views)
-        for run_id in known:
-            self.forget(run_id)
+        self.forget(*known)
 
 
 _known: Final[weakref.WeakSet[Views]] = weakref.WeakSet()
@@ -90,6 +90,7 @@ class RunView:
         self._message: Any = InfoMessage(run_id=run_id, run_uuid=run_id, lifecycle_stage="active")
         # Whether the store's word is in it, without which it is not the whole run.
         self.is_known = False
+        self.outputs: set[str] = set()
         self._inputs: dict[str, Any] = {}
         self.params: dict[str, str] = {}
         self.tags: dict[str, str] = {}
@@ -101,10 +102,16 @@ class RunView:
 
     def refresh(self, run: Any) -> None:
         """Take the store's word, when it has everything that was logged here."""
-        self._message, self.is_known = run.info.to_proto(), True
+        try:
+            self._message, self.is_known = run.info.to_proto(), True
+        except (TypeError, ValueError):  # an SQL store has taken what is no time or text
+            self.is_known = False
+            return
         self.params, self.tags = dict(run.data.params), dict(run.data.tags)
         self.metrics = {metric.key: metric for metric in run.data._metric_objs}
         self._inputs = {name: getattr(run, name) for name in ("inputs", "outputs") if getattr(run, name, None)}
+        if "outputs" in self._inputs:
+            self.outputs = {each.model_id for each in self._inputs["outputs"].model_outputs}
 
     @property
     def is_deleted(self) -> bool:
