@@ -10,7 +10,7 @@ import requests
 
 from dbnd_tracker._ingest import apply_call
 from dbnd_tracker._queries.details import run_detail
-from dbnd_tracker._queries.metrics import metric_history
+from dbnd_tracker._queries.points.metrics import metric_history
 from dbnd_tracker._storage.database import Database
 from dbnd_tracker._views import MetricPoint, RunDetail, TaskRunView
 

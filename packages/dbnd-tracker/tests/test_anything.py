@@ -29,7 +29,7 @@ from dbnd_tracker._exports import FORMS
 from dbnd_tracker._ingest import CALLS
 from dbnd_tracker._middleware.answers import POINTS_HEADER
 from dbnd_tracker._queries.details import run_detail
-from dbnd_tracker._queries.grammar import condition
+from dbnd_tracker._queries.language.grammar import condition
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._server.app import create_app
 from dbnd_tracker._storage.encoding import MAX_DEPTH

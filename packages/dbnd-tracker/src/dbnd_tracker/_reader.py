@@ -23,13 +23,13 @@ from dbnd.tracking import (
     page_url,
 )
 from dbnd_tracker._errors import RemoteError
-from dbnd_tracker._queries.arrays import SeriesCache
-from dbnd_tracker._queries.comparison import compare_runs
 from dbnd_tracker._queries.details import run_detail, task_run_detail, task_run_log
-from dbnd_tracker._queries.grammar import condition, joined, parse_expression, parse_query
-from dbnd_tracker._queries.metrics import metric_history
-from dbnd_tracker._queries.run_table import STARTED, list_runs, parse_column, parse_order
-from dbnd_tracker._queries.series import sampled_history
+from dbnd_tracker._queries.language.grammar import condition, joined, parse_expression, parse_query
+from dbnd_tracker._queries.points.arrays import SeriesCache
+from dbnd_tracker._queries.points.metrics import metric_history
+from dbnd_tracker._queries.points.series import sampled_history
+from dbnd_tracker._queries.table.comparison import compare_runs
+from dbnd_tracker._queries.table.run_table import STARTED, list_runs, parse_column, parse_order
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database
 from dbnd_tracker._storage.deletion import delete_runs

@@ -19,9 +19,9 @@ from dbnd._base.errors import DatabandError, UsageError
 from dbnd_tracker._cli.references import complete_run
 from dbnd_tracker._cli.runs import runs
 from dbnd_tracker._errors import RemoteError, TrackerError
-from dbnd_tracker._queries.expressions import QueryError
-from dbnd_tracker._queries.grammar import parse_filter
-from dbnd_tracker._queries.run_table import list_runs
+from dbnd_tracker._queries.language.expressions import QueryError
+from dbnd_tracker._queries.language.grammar import parse_filter
+from dbnd_tracker._queries.table.run_table import list_runs
 from dbnd_tracker._storage import models as models
 
 TABLES = (

@@ -114,7 +114,7 @@ def test_the_list_is_filtered_and_bounded(configured: Any) -> None:
 
 def test_the_json_is_the_same_however_it_is_read(configured: Any) -> None:
     from dbnd_tracker._queries.details import run_detail
-    from dbnd_tracker._queries.run_table import list_runs
+    from dbnd_tracker._queries.table.run_table import list_runs
 
     with configured.database.read() as session:
         listed = [run.model_dump(mode="json") for run in list_runs(session).data]

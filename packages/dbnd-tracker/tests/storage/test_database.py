@@ -24,9 +24,9 @@ from dbnd._base.paths import sqlite_url
 from dbnd._tracking.contracts import Batch
 from dbnd_tracker._errors import StorageError
 from dbnd_tracker._ingest import apply_batch
-from dbnd_tracker._queries.arrays import Columns
-from dbnd_tracker._queries.metrics import Series
-from dbnd_tracker._queries.run_table import list_runs
+from dbnd_tracker._queries.points.arrays import Columns
+from dbnd_tracker._queries.points.metrics import Series
+from dbnd_tracker._queries.table.run_table import list_runs
 from dbnd_tracker._storage.base import Base
 from dbnd_tracker._storage.database import Database, open_database
 

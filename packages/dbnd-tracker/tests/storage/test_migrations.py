@@ -12,8 +12,8 @@ from alembic.operations import Operations
 from kit import first_schema
 from sqlalchemy import Engine, create_engine, make_url, text
 
-from dbnd_tracker._queries.grammar import parse_expression
-from dbnd_tracker._queries.run_table import list_runs
+from dbnd_tracker._queries.language.grammar import parse_expression
+from dbnd_tracker._queries.table.run_table import list_runs
 from dbnd_tracker._storage import migrations
 from dbnd_tracker._storage.base import Base
 

@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from dbnd_tracker._api.pages import HEADERS, answer
 from dbnd_tracker._api.state import TheCache, TheDatabase
 from dbnd_tracker._exports import csv_lines, point_cells
-from dbnd_tracker._queries.metrics import find_series, metric_history
-from dbnd_tracker._queries.row_series import drawn_task_runs
-from dbnd_tracker._queries.series import chart_sample
+from dbnd_tracker._queries.points.metrics import find_series, metric_history
+from dbnd_tracker._queries.points.series import chart_sample
+from dbnd_tracker._queries.table.row_series import drawn_task_runs
 
 if TYPE_CHECKING:
     from dbnd_tracker._storage.database import Database

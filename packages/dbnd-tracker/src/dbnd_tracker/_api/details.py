@@ -12,8 +12,8 @@ from dbnd_tracker._api.state import TheCache, TheDatabase
 from dbnd_tracker._queries.datasets import dataset_operations, lineage
 from dbnd_tracker._queries.details import task_run_detail, task_run_documents, task_run_log
 from dbnd_tracker._queries.listing import metric_list
-from dbnd_tracker._queries.metrics import metric_history
-from dbnd_tracker._queries.series import LEAST, sampled_history
+from dbnd_tracker._queries.points.metrics import metric_history
+from dbnd_tracker._queries.points.series import LEAST, sampled_history
 
 _MAX_METRICS: Final = 10_000
 _MAX_POINTS: Final = 100_000

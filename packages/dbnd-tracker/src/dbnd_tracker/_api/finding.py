@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from dbnd_tracker._api.pages import answer, message
 from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._pages.templates import row_url
-from dbnd_tracker._queries.expressions import Field
-from dbnd_tracker._queries.grammar import condition, parse_expression
-from dbnd_tracker._queries.run_table import known_values, run_table
+from dbnd_tracker._queries.language.expressions import Field
+from dbnd_tracker._queries.language.grammar import condition, parse_expression
+from dbnd_tracker._queries.table.run_table import known_values, run_table
 
 _MAX_SUGGESTED: Final = 30
 

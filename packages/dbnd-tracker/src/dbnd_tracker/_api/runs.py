@@ -12,11 +12,11 @@ from dbnd_tracker import _views as views
 from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._exports import FORMS, run_json
 from dbnd_tracker._ingest import edit_run, stop_runs
-from dbnd_tracker._queries.comparison import compare_runs
 from dbnd_tracker._queries.details import client_errors, run_detail
-from dbnd_tracker._queries.expressions import QueryError
-from dbnd_tracker._queries.grammar import condition, joined, parse_expression, parse_filter, parse_query
-from dbnd_tracker._queries.run_table import ORDER_NAMES, STARTED, list_runs, parse_column, parse_order
+from dbnd_tracker._queries.language.expressions import QueryError
+from dbnd_tracker._queries.language.grammar import condition, joined, parse_expression, parse_filter, parse_query
+from dbnd_tracker._queries.table.comparison import compare_runs
+from dbnd_tracker._queries.table.run_table import ORDER_NAMES, STARTED, list_runs, parse_column, parse_order
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._schemas.fields import Many, Uid
 from dbnd_tracker._schemas.runs import RunChange

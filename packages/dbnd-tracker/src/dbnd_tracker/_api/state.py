@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 
 from dbnd_tracker._access.tokens import Keyring
 from dbnd_tracker._middleware.observing import ServerMetrics
-from dbnd_tracker._queries.arrays import SeriesCache
+from dbnd_tracker._queries.points.arrays import SeriesCache
 from dbnd_tracker._storage.database import Database
 
 

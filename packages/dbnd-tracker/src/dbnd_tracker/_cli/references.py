@@ -94,7 +94,7 @@ def _nested(found: RunDetail, row: RunRow) -> RunDetail:
 
 
 def _candidates(reader: RunReader, text: str) -> list[RunRow]:
-    from dbnd_tracker._queries.grammar import condition
+    from dbnd_tracker._queries.language.grammar import condition
 
     if text == LATEST:
         return reader.runs("", 1).data

@@ -61,7 +61,7 @@ def list_(
     """
     from dbnd.plugins import console
     from dbnd_tracker._cli.text import list_text
-    from dbnd_tracker._queries.grammar import joined
+    from dbnd_tracker._queries.language.grammar import joined
 
     conditions = _conditions(wheres, **filters)
     search = " ".join(query)
@@ -82,8 +82,8 @@ def list_(
 def _asked(search: str) -> list[str]:
     """The conditions in what is searched for."""
     from dbnd import UsageError
-    from dbnd_tracker._queries.expressions import QueryError
-    from dbnd_tracker._queries.grammar import parse_query
+    from dbnd_tracker._queries.language.expressions import QueryError
+    from dbnd_tracker._queries.language.grammar import parse_query
 
     try:
         return parse_query(search).conditions
@@ -94,9 +94,9 @@ def _asked(search: str) -> list[str]:
 def _columns(columns: str | None, sort: str, conditions: list[str]) -> list[str]:
     """The columns that are asked for; else those that conditions and order name."""
     from dbnd import UsageError
-    from dbnd_tracker._queries.expressions import Field, QueryError, operands
-    from dbnd_tracker._queries.grammar import joined, parse_expression
-    from dbnd_tracker._queries.run_table import parse_column, parse_order
+    from dbnd_tracker._queries.language.expressions import Field, QueryError, operands
+    from dbnd_tracker._queries.language.grammar import joined, parse_expression
+    from dbnd_tracker._queries.table.run_table import parse_column, parse_order
 
     try:
         order, _ = parse_order(sort)
@@ -112,8 +112,8 @@ def _conditions(wheres: tuple[str, ...], *, since: str | None, until: str | None
     """The conditions that the options say; each must be one, and compare with what exists, such as a state."""
     from dbnd import UsageError
     from dbnd.plugins import together
-    from dbnd_tracker._queries.expressions import QueryError
-    from dbnd_tracker._queries.grammar import condition, parse_expression
+    from dbnd_tracker._queries.language.expressions import QueryError
+    from dbnd_tracker._queries.language.grammar import condition, parse_expression
 
     found = [("where", text) for text in wheres]
     for option, value in filters.items():

@@ -40,7 +40,7 @@ def watch(ctx: click.Context, run: str | None, metrics: tuple[str, ...]) -> None
     """
     from dbnd.plugins import console
     from dbnd_tracker._cli.watched import WatchedRun
-    from dbnd_tracker._queries.grammar import condition
+    from dbnd_tracker._queries.language.grammar import condition
 
     reader = configured_reader()
     running = [] if run else reader.runs(condition("state", "=", "running"), 1).data

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import ColumnElement, func, select, true
 
 from dbnd.tracking import time_of
-from dbnd_tracker._queries.conditions import Conditions
 from dbnd_tracker._queries.datasets import dataset_operations
 from dbnd_tracker._queries.details import read_task_runs, run_detail
-from dbnd_tracker._queries.expressions import Expression, QueryError
+from dbnd_tracker._queries.language.expressions import Expression, QueryError
 from dbnd_tracker._queries.logged import BY_ATTEMPT, select_logged
+from dbnd_tracker._queries.table.conditions import Conditions
 from dbnd_tracker._storage.encoding import decode
 from dbnd_tracker._storage.models import (
     CHILD,

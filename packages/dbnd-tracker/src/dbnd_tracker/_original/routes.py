@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field
 
 from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._original import queries as queries
-from dbnd_tracker._queries.expressions import QueryError
-from dbnd_tracker._queries.grammar import filter_conditions, parse_filter
+from dbnd_tracker._queries.language.expressions import QueryError
+from dbnd_tracker._queries.language.grammar import filter_conditions, parse_filter
 from dbnd_tracker._schemas.fields import Many, Uid
 from dbnd_tracker._view import iso
 

@@ -21,8 +21,8 @@ from dbnd_tracker._format import bytes_text, duration_text, type_name, value_tex
 from dbnd_tracker._pages.artifacts import artifact_url
 from dbnd_tracker._pages.charts import Written
 from dbnd_tracker._pages.described import columns_of, schema_fact, shape_text
-from dbnd_tracker._queries.expressions import Field, as_number
-from dbnd_tracker._queries.grammar import condition
+from dbnd_tracker._queries.language.expressions import Field, as_number
+from dbnd_tracker._queries.language.grammar import condition
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
 from dbnd_tracker._views import MetricView, RunRow
 

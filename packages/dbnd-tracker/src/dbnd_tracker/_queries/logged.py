@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from sqlalchemy import ColumnElement, bindparam, false, func, select
 
 from dbnd.tracking import EDITED_TAG, VERIFIED_TAG
-from dbnd_tracker._queries.expressions import KINDS, Field, LoggedKind
 from dbnd_tracker._queries.ids import given, is_given
+from dbnd_tracker._queries.language.expressions import KINDS, Field, LoggedKind
 from dbnd_tracker._storage.encoding import KIND_NAMES, decode, readable
 from dbnd_tracker._storage.models import (
     Artifact,

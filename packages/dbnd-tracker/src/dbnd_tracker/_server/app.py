@@ -27,8 +27,8 @@ from dbnd_tracker._middleware.limits import CapacityMiddleware, TimeoutMiddlewar
 from dbnd_tracker._middleware.observing import ObservingMiddleware, ServerMetrics, access_log
 from dbnd_tracker._original import routes as original
 from dbnd_tracker._pages.templates import static_files
-from dbnd_tracker._queries.arrays import SeriesCache
-from dbnd_tracker._queries.expressions import QueryError
+from dbnd_tracker._queries.language.expressions import QueryError
+from dbnd_tracker._queries.points.arrays import SeriesCache
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from dbnd_tracker._queries.expressions import (
+from dbnd_tracker._queries.language.expressions import (
     Attribute,
     Both,
     Comparison,
@@ -15,7 +15,7 @@ from dbnd_tracker._queries.expressions import (
     Not,
     QueryError,
 )
-from dbnd_tracker._queries.grammar import parse_expression
+from dbnd_tracker._queries.language.grammar import parse_expression
 from dbnd_tracker._views import RunRow
 
 _ATTRIBUTES: Final[dict[str, Callable[[RunRow], Any]]] = {

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from dbnd.tracking import storable
-from dbnd_tracker._queries.expressions import KINDS, Field, LoggedKind
+from dbnd_tracker._queries.language.expressions import KINDS, Field, LoggedKind
 from dbnd_tracker._queries.logged import NameCount
 
 KEPT: Final = "databand-columns"

@@ -15,10 +15,10 @@ from dbnd_tracker._pages.runs.chosen import Condition, conditions_of
 from dbnd_tracker._pages.runs.plots import Axis, Parallel, Scatter, make_axis, make_parallel, make_scatter
 from dbnd_tracker._pages.sections import Section, Sections
 from dbnd_tracker._pages.templates import is_live, number_text
-from dbnd_tracker._queries.comparison import ComparedRow, compared_rows
-from dbnd_tracker._queries.expressions import KINDS, Field, LoggedKind, QueryError, as_number
+from dbnd_tracker._queries.language.expressions import KINDS, Field, LoggedKind, QueryError, as_number
 from dbnd_tracker._queries.logged import OWN_TAGS
-from dbnd_tracker._queries.rows import rows_by_uid
+from dbnd_tracker._queries.table.comparison import ComparedRow, compared_rows
+from dbnd_tracker._queries.table.rows import rows_by_uid
 from dbnd_tracker._views import RunRow
 
 _MAX_RUNS: Final = 200

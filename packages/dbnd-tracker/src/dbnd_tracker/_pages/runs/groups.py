@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dbnd_tracker._queries.expressions import Field, as_number
+from dbnd_tracker._queries.language.expressions import Field, as_number
 from dbnd_tracker._views import RunRow
 
 

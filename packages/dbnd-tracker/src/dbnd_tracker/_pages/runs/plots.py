@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple
 
-from dbnd_tracker._queries.expressions import as_number
+from dbnd_tracker._queries.language.expressions import as_number
 
 HEIGHT: Final = 340
 _WIDTHS: Final = {"scatter": 460, "parallel": 980}

@@ -15,13 +15,13 @@ from dbnd_tracker._pages.runs.columns import Columns
 from dbnd_tracker._pages.runs.groups import row_groups
 from dbnd_tracker._pages.runs.trend import Trend
 from dbnd_tracker._pages.templates import is_live, job_url
-from dbnd_tracker._queries.by_time import RunTable
-from dbnd_tracker._queries.conditions import are_rows
-from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError, as_number, operands
-from dbnd_tracker._queries.grammar import Asked, condition, joined, parse_expression, parse_query
+from dbnd_tracker._queries.language.expressions import STATES, Expression, Field, QueryError, as_number, operands
+from dbnd_tracker._queries.language.grammar import Asked, condition, joined, parse_expression, parse_query
 from dbnd_tracker._queries.logged import logged_names, logged_values
-from dbnd_tracker._queries.row_series import drawn_metrics
-from dbnd_tracker._queries.run_table import ORDERS, STARTED, choices, nested_table, run_table
+from dbnd_tracker._queries.table.by_time import RunTable
+from dbnd_tracker._queries.table.conditions import are_rows
+from dbnd_tracker._queries.table.row_series import drawn_metrics
+from dbnd_tracker._queries.table.run_table import ORDERS, STARTED, choices, nested_table, run_table
 from dbnd_tracker._views import RunRow
 
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from dbnd_tracker._format import duration_text
 from dbnd_tracker._pages.runs.plots import Axis, make_axis
 from dbnd_tracker._pages.templates import number_text, state_look
-from dbnd_tracker._queries.expressions import Field, as_number
+from dbnd_tracker._queries.language.expressions import Field, as_number
 from dbnd_tracker._views import RunRow
 
 WIDTH: Final = 1_000

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from dbnd_tracker._queries.arrays import NO_STEP, NO_VALUE
-from dbnd_tracker._queries.metrics import find_series, metric_point, points_query
+from dbnd_tracker._queries.points.arrays import NO_STEP, NO_VALUE
+from dbnd_tracker._queries.points.metrics import find_series, metric_point, points_query
 from dbnd_tracker._storage.encoding import Kind
 from dbnd_tracker._storage.models import Metric
 from dbnd_tracker._views import MetricHistory
@@ -17,8 +17,8 @@ from dbnd_tracker._views import MetricHistory
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from dbnd_tracker._queries.arrays import Array, Columns, SeriesCache
-    from dbnd_tracker._queries.metrics import Series
+    from dbnd_tracker._queries.points.arrays import Array, Columns, SeriesCache
+    from dbnd_tracker._queries.points.metrics import Series
 
 Axis = Literal["step", "time"]
 

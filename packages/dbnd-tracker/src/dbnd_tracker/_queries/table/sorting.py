@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import ColumnElement, func, select, type_coerce
 from sqlalchemy.types import NullType
 
-from dbnd_tracker._queries.conditions import COLUMNS, START
-from dbnd_tracker._queries.expressions import Field, as_number
 from dbnd_tracker._queries.ids import is_one_of
+from dbnd_tracker._queries.language.expressions import Field, as_number
 from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, field_columns, field_value, is_named, select_logged
+from dbnd_tracker._queries.table.conditions import COLUMNS, START
 from dbnd_tracker._storage.models import Attempt, Run, TaskRun
 
 if TYPE_CHECKING:

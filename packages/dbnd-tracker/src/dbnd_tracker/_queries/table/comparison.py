@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import func, literal, or_
 
-from dbnd_tracker._queries.expressions import KINDS, Field
+from dbnd_tracker._queries.language.expressions import KINDS, Field
 from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, select_logged, value_of
-from dbnd_tracker._queries.rows import rows_by_uid
+from dbnd_tracker._queries.table.rows import rows_by_uid
 from dbnd_tracker._storage.models import Attempt, MetricSeries, TaskRun
 from dbnd_tracker._views import ComparedValue, RunComparison
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbnd_tracker._queries import arrays
-from dbnd_tracker._queries.arrays import Columns, SeriesCache
-from dbnd_tracker._queries.metrics import find_series
-from dbnd_tracker._queries.series import Sample, _line, _sample, chart_sample
+from dbnd_tracker._queries.points import arrays
+from dbnd_tracker._queries.points.arrays import Columns, SeriesCache
+from dbnd_tracker._queries.points.metrics import find_series
+from dbnd_tracker._queries.points.series import Sample, _line, _sample, chart_sample
 from dbnd_tracker._storage.deletion import delete_runs
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, false, func, literal, or_, select
 
-from dbnd_tracker._queries.conditions import START
-from dbnd_tracker._queries.rows import complete, in_order, rows_of_task_runs
 from dbnd_tracker._queries.runs import SUMMARY
+from dbnd_tracker._queries.table.conditions import START
+from dbnd_tracker._queries.table.rows import complete, in_order, rows_of_task_runs
 from dbnd_tracker._storage.models import Run, TaskRun
 
 if TYPE_CHECKING:

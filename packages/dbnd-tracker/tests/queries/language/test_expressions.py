@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kit.clock import processor_time
 from kit.scale import scaled
 
-from dbnd_tracker._queries.expressions import (
+from dbnd_tracker._queries.language.expressions import (
     Attribute,
     Both,
     Comparison,
@@ -25,8 +25,8 @@ from dbnd_tracker._queries.expressions import (
     comparison,
     is_like,
 )
-from dbnd_tracker._queries.grammar import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, parse_expression
-from dbnd_tracker._queries.run_table import list_runs
+from dbnd_tracker._queries.language.grammar import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, parse_expression
+from dbnd_tracker._queries.table.run_table import list_runs
 from dbnd_tracker._views import RunRow
 
 LOSS = Comparison(Field("metrics", "loss"), "<", ("0.5",))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_, select
 
-from dbnd_tracker._queries.expressions import (
+from dbnd_tracker._queries.ids import is_one_of
+from dbnd_tracker._queries.language.expressions import (
     ORDERINGS,
     Attribute,
     Both,
@@ -23,7 +24,6 @@ from dbnd_tracker._queries.expressions import (
     lower_forms,
     operands,
 )
-from dbnd_tracker._queries.ids import is_one_of
 from dbnd_tracker._queries.logged import (
     BY_ATTEMPT,
     EXPERIMENT_TAG,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dbnd._model.points import group
 from dbnd_tracker._ingest import apply_points
-from dbnd_tracker._queries.series import sampled_places
+from dbnd_tracker._queries.points.series import sampled_places
 
 
 def _log(tracker: Any, task: Any, values: list[Any]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-    from dbnd_tracker._queries.metrics import Series
+    from dbnd_tracker._queries.points.metrics import Series
 
     Array = np.ndarray[Any, Any]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import aliased
 
-from dbnd_tracker._queries.conditions import COLUMNS
 from dbnd_tracker._queries.ids import given, is_given
 from dbnd_tracker._queries.logged import BY_ATTEMPT, LIFECYCLE_TAG, MAX_NESTED, NAME_TAG, Owned
 from dbnd_tracker._queries.runs import SUMMARY
+from dbnd_tracker._queries.table.conditions import COLUMNS
 from dbnd_tracker._storage.models import CHILD, Attempt, Run, Tag, TaskRelation, TaskRun
 from dbnd_tracker._storage.states import shown_state
 from dbnd_tracker._views import RunRow

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from dbnd.plugins import plain, width
 from dbnd.tracking import storable
-from dbnd_tracker._queries.expressions import (
+from dbnd_tracker._queries.language.expressions import (
     ATTRIBUTES,
     Attribute,
     Both,

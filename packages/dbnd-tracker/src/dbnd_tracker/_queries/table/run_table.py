@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, true
 
-from dbnd_tracker._queries.by_time import RunTable, page_by_time
-from dbnd_tracker._queries.conditions import Conditions, are_rows
-from dbnd_tracker._queries.expressions import STATES, Expression, Field, QueryError, lower_forms
+from dbnd_tracker._queries.language.expressions import STATES, Expression, Field, QueryError, lower_forms
 from dbnd_tracker._queries.logged import (
     EXPERIMENT_TAG,
     TABLES,
     logged_values,
     select_logged,
 )
-from dbnd_tracker._queries.rows import nested_uids, rows_by_uid, rows_of_task_runs
-from dbnd_tracker._queries.sorting import sorted_by_column, sorted_by_logged
+from dbnd_tracker._queries.table.by_time import RunTable, page_by_time
+from dbnd_tracker._queries.table.conditions import Conditions, are_rows
+from dbnd_tracker._queries.table.rows import nested_uids, rows_by_uid, rows_of_task_runs
+from dbnd_tracker._queries.table.sorting import sorted_by_column, sorted_by_logged
 from dbnd_tracker._storage.models import Run, Tag, TaskRun
 from dbnd_tracker._views import ListMeta, RunList, RunRow
 

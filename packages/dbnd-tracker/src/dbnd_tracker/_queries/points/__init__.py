@@ -1,0 +1,1 @@
+"""The points of metrics: as they were logged, and thinned for charts."""
