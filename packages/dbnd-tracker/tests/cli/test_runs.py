@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import func, select
 
 from dbnd._base.errors import DatabandError, UsageError
+from dbnd.plugins import plain
 from dbnd_tracker._cli.references import complete_run
 from dbnd_tracker._cli.runs import runs
 from dbnd_tracker._errors import RemoteError, TrackerError
@@ -149,6 +150,14 @@ def test_filters(anywhere: Any) -> None:
 def test_filters_that_cannot_be_understood(embedded: Any, arguments: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         invoke("list", *arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--where", "metrics.loss <"], ["metrics.loss <"]])
+def test_the_place_of_what_is_wrong_is_shown_below_it(embedded: Any, arguments: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        invoke("list", *arguments)
+    _, shown, caret = plain(caught.value.args[0]).split("\n")
+    assert (shown, caret.index("^")) == ("  metrics.loss <", len(shown))
 
 
 def test_conditions_of_the_read_api_that_do_not_exist() -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from dbnd_tracker._cli.databases import json_option
 from dbnd_tracker._cli.references import complete_run, configured_reader, page_of, read_whole, resolve, resolve_all
+
+if TYPE_CHECKING:
+    from dbnd import UsageError
+    from dbnd_tracker._queries.language.expressions import QueryError
 
 _RUN = click.argument("run", shell_complete=complete_run)
 _RUNS = click.argument("runs", nargs=-1, required=True, shell_complete=complete_run, metavar="RUN...")
@@ -79,16 +85,23 @@ def list_(
         console.info(f"{page.meta.total - len(page.data)} more; --limit shows more.")
 
 
+def _refused(error: QueryError, of: str = "") -> UsageError:
+    """That a condition cannot be understood, in lines of which each is cleaned."""
+    from dbnd import UsageError
+    from dbnd.plugins import together
+
+    return UsageError(together(f"{of}{error}".split("\n"), "\n"))
+
+
 def _asked(search: str) -> list[str]:
     """The conditions in what is searched for."""
-    from dbnd import UsageError
     from dbnd_tracker._queries.language.expressions import QueryError
     from dbnd_tracker._queries.language.grammar import parse_query
 
     try:
         return parse_query(search).conditions
     except QueryError as error:
-        raise UsageError(str(error)) from None
+        raise _refused(error) from None
 
 
 def _columns(columns: str | None, sort: str, conditions: list[str]) -> list[str]:
@@ -111,7 +124,6 @@ def _columns(columns: str | None, sort: str, conditions: list[str]) -> list[str]
 def _conditions(wheres: tuple[str, ...], *, since: str | None, until: str | None, **filters: str | None) -> list[str]:
     """The conditions that the options say; each must be one, and compare with what exists, such as a state."""
     from dbnd import UsageError
-    from dbnd.plugins import together
     from dbnd_tracker._queries.language.expressions import QueryError
     from dbnd_tracker._queries.language.grammar import condition, parse_expression
 
@@ -127,7 +139,7 @@ def _conditions(wheres: tuple[str, ...], *, since: str | None, until: str | None
             if parse_expression(text) is None:
                 raise UsageError(f"--{option} is empty; it needs a condition such as 'metrics.loss < 0.5'.")
         except QueryError as error:
-            raise UsageError(together(f"--{option}: {error}".split("\n"), "\n")) from None
+            raise _refused(error, f"--{option}: ") from None
     return [text for _, text in found]
 
 

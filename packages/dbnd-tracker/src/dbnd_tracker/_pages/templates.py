@@ -224,8 +224,9 @@ def _value_cell(value: object, look: str = "") -> str:
         cell = escape(text)
         return f'<td class="value" title="{cell}">{cell}</td>' if len(text) > _WIDEST else f"<td>{cell}</td>"
     if isinstance(value, str):
-        # A param is text: one that is short stays as it was written.
-        text, whole = value if len(value) <= _SHORT_NUMBER else number_text(number), value
+        # A param is text: one that is short stays as it was written, and so do digits, which may be an id.
+        stays = len(value) <= _SHORT_NUMBER or (len(value) <= _WIDEST and value.isdigit())
+        text, whole = value if stays else number_text(number), value
     else:
         text, whole = number_text(value), str(value)
     is_whole = text == whole or (isinstance(value, float) and float(text) == value)

@@ -8,6 +8,8 @@ import pytest
 from starlette.datastructures import QueryParams
 
 from dbnd_tracker._pages.runs.table import TablePage
+from dbnd_tracker._pages.templates import value_cells
+from dbnd_tracker._queries.language.expressions import Field
 
 
 def _names(page: str) -> list[str]:
@@ -191,3 +193,18 @@ def test_groups_of_rows_have_the_mean_and_the_range_of_their_metrics(tracker: An
     ]
     assert 'title="mean 0.6, 0.5 to 0.7"' in page
     assert 'class="group"' not in server.get("/?group=params.lr").text
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("0.123456789", '<td class="value number" title="0.123456789">0.1235</td>'),
+        ("00000001", '<td class="value number">00000001</td>'),
+        ("12345678901234567890", '<td class="value number">12345678901234567890</td>'),
+        ("2026_01_02", "<td>2026_01_02</td>"),
+        (1 / 3, '<td class="value number" title="0.3333333333333333">0.3333</td>'),
+    ],
+)
+def test_a_param_that_may_be_an_id_stays_as_it_was_logged(value: object, cell: str) -> None:
+    field = Field("params", "x")
+    assert value_cells({field: value}, [field]) == cell

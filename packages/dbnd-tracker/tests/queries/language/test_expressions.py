@@ -86,6 +86,8 @@ def test_the_language(text: str, expected: Any) -> None:
         ("state in (failed, done)", 18, "there is no state 'done'"),
         ("start_time > yesterday", 13, "is no time in ISO 8601"),
         ("start_time > 0001-01-01T00:00+01:00", 13, "is no time in ISO 8601"),
+        ("start_time > 99999999999999999999", 13, "is no time in ISO 8601"),
+        ("start_time > 9999999999999999", 13, "is no time in ISO 8601"),
         ("start_time like '2026%'", 11, "does not exist for times"),
         ("name < a", 5, "does not exist for name"),
         ("attributes.colour = red", 11, "runs have no 'colour'"),

@@ -250,7 +250,7 @@ def as_time(text: str) -> datetime:
             return datetime.fromtimestamp(int(text[:20]) / 1000, timezone.utc)
         time = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not know the Z
         return time.replace(tzinfo=timezone.utc) if time.tzinfo is None else time.astimezone(timezone.utc)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):  # the last one of a number that the system's own clock cannot count
         raise ValueError(f"{text[:80]!r} is no time in ISO 8601, such as 2026-03-04T05:06:07+00:00") from None
 
 
