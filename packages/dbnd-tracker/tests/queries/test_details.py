@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from dbnd_tracker._queries.details import run_detail, task_run_detail
+from dbnd_tracker._queries.details import children_of, run_detail, task_run_detail
+from dbnd_tracker._queries.table.rows import rows_by_uid
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._storage.models import Base
 
@@ -92,3 +93,25 @@ def test_a_task_run_is_the_same_alone_and_in_its_run(tracker: Any, make_run: Any
         assert depths["below"] == depths["one"] + 1
         first = min(one.uid, two.uid, three.uid)
         assert {view.task_run_uid for view in whole.task_runs if view.depth == 0} == {run.root.uid, first}
+
+
+def test_what_is_nested_deep_takes_a_bounded_number_of_queries(tracker: Any, make_run: Any) -> None:
+    run = make_run()
+    tasks = [run.task(f"t{number}") for number in range(300)]
+    tracker.call("init_run", run.init())
+    body = run.add(*tasks)
+    pairs = zip([run.root, *tasks], tasks, strict=False)
+    body["task_runs_info"]["parent_child_map"] = [[parent.uid, child.uid] for parent, child in pairs]
+    tracker.call("add_task_runs", body)
+    found: list[Any] = []
+
+    def ask() -> None:
+        with tracker.database.read() as session:
+            found.append(task_run_detail(session, tasks[-2].uid))
+            found.extend(children_of(session, tasks[-2].uid))
+            found.extend(rows_by_uid(session, [tasks[-1].uid]).rows)
+
+    assert _read(ask)[0] < 150
+    detail, child, row = found
+    assert (detail.parent_task_run_uid, detail.depth, child.depth) == (tasks[-3].uid, 299, 300)
+    assert row.nested_in[-2:] == ["t297", "t298"]

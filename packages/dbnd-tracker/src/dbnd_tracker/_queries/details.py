@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 _MAX_TIME: Final = datetime.max.replace(tzinfo=timezone.utc)
+# A query for each level of task runs above those that are read; where there are more, all of a run are read in one.
+_LEVELS: Final = 20
 
 
 def run_detail(session: Session, run_uid: str, *, logged: bool = True) -> views.RunDetail | None:
@@ -125,9 +127,16 @@ def _parents(session: Session, wanted: ColumnElement[bool], known: Collection[st
     )
     parents = _pairs(session, arrows.where(wanted))
     asked = set(known)
-    while above := {*parents.values()} - asked:
+    for _ in range(_LEVELS):
+        above = {*parents.values()} - asked
+        if not above:
+            break
         parents |= _pairs(session, arrows.where(TaskRun.uid.in_(above)))
         asked |= above
+    else:
+        parents |= _pairs(
+            session, arrows.where(TaskRun.run_uid.in_(select(TaskRun.run_uid).where(wanted).correlate(None)))
+        )
     passed: set[str] = set()
     for start in sorted(parents):
         uid, way = start, []

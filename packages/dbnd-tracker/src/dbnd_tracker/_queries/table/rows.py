@@ -154,7 +154,10 @@ def _above(session: Session, uids: Collection[str]) -> dict[str, list[str]]:
     )
     known: dict[str, Any] = {}
     asked: set[str] = set()
-    while pending := {*uids, *(row.uid for row in known.values() if not row.is_root)} - asked:
+    for _ in range(_MAX_DEPTH):  # a query for each level, and no more of them than names are shown
+        pending = {*uids, *(row.uid for row in known.values() if not row.is_root)} - asked
+        if not pending:
+            break
         asked |= pending
         known |= {row.to_uid: row for row in session.execute(query.where(TaskRelation.to_uid.in_(pending)))}
     found = {}
