@@ -63,6 +63,7 @@ class Exchange:
 
     Attributes:
         path: Its path, with the query.
+        headers: Its headers.
         size: Bytes of its body, as they travel.
     """
 
@@ -70,6 +71,7 @@ class Exchange:
         self._handler = handler
         self._proxy = proxy
         self.path = handler.path
+        self.headers = handler.headers
         self.size = int(handler.headers.get("Content-Length") or 0)
         self._read = b""
 

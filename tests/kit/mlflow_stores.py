@@ -69,9 +69,13 @@ class MlflowServer:
         empty: A database without runs.
         start: A warm process to start it from, or the interpreter of an environment with full MLflow.
         database: URL of another database than a copy of ``empty``.
+        options: More options of ``mlflow server``.
     """
 
-    def __init__(self, folder: Path, empty: Path, start: Warm | str, database: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, empty: Path, start: Warm | str, database: str | None = None, options: Sequence[str] = ()
+    ) -> None:
+        self._options = options
         self.path = folder / "store.db"
         self.url = f"http://127.0.0.1:{free_port()}"
         self._folder = folder
@@ -102,6 +106,7 @@ class MlflowServer:
             *("--host", "127.0.0.1", "--port", self.url.rpartition(":")[2]),
             *("--workers", "1", "--backend-store-uri", self._database or f"sqlite:///{self.path}"),
             *("--artifacts-destination", str(self._folder / "artifacts")),
+            *self._options,
         ]
         env = {
             "HOME": str(self._folder),

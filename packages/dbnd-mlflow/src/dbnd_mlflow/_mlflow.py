@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -27,6 +30,32 @@ def build_inner(uri: str, artifact_uri: str | None) -> Any:
     # MLflow's own, where it is wrapped in one of ours (see ``explicit``).
     builder = getattr(builder, "databand_wraps", builder)
     return builder(store_uri=uri, artifact_uri=artifact_uri)
+
+
+def current_workspace() -> str | None:
+    """The workspace in which calls of this thread are made; None where none is set, and before MLflow 3.10."""
+    return _workspace_getter()()
+
+
+@functools.cache
+def _workspace_getter() -> Callable[[], str | None]:
+    try:
+        from mlflow.utils.workspace_context import get_request_workspace
+    except ImportError:
+        return lambda: None
+    found: Callable[[], str | None] = get_request_workspace
+    return found
+
+
+def in_workspace(name: str | None) -> AbstractContextManager[object]:
+    """Make the calls of this thread in a workspace; where there is none, as they would be."""
+    if name is None:
+        return nullcontext()
+    # As a server sets it: the environment is that of all threads.
+    from mlflow.utils.workspace_context import ServerWorkspaceContext
+
+    found: AbstractContextManager[object] = ServerWorkspaceContext(name)
+    return found
 
 
 def is_any_of(store: Any, names: AbstractSet[str]) -> bool:

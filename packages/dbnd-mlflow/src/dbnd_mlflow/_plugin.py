@@ -43,9 +43,10 @@ def _store_transport(url: str, config: Config) -> Transport:
     import functools
 
     from ._durable.transport import MlflowTransport
+    from ._durable.urls import parsed
     from ._reporting.pairs import report_pair
 
-    return MlflowTransport(url, config, functools.partial(report_pair, config, url.partition(":")[2]))
+    return MlflowTransport(url, config, functools.partial(report_pair, config, parsed(url)[0]))
 
 
 @hookimpl

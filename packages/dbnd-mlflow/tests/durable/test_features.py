@@ -7,7 +7,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from kit.faults import answering, lost_answer, passing
+from kit.faults import Proxy, answering, lost_answer, passing
+from kit.mlflow_stores import MlflowServer
 from kit.scale import scaled
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -286,3 +287,30 @@ def test_a_run_that_begins_in_an_outage_reads_the_artifacts_that_it_has_logged(p
     (found,) = server.search_runs(["0"])
     uri = f"runs:/{found.info.run_id}/losses.json"
     assert mlflow.artifacts.load_dict(uri) == {"columns": ["loss"], "data": [[0.5], [0.25]]}
+
+
+def test_what_is_kept_is_delivered_in_the_workspace_in_which_it_was_logged(
+    track, writes, warm, tmp_path, empty_database
+):
+    within = pytest.importorskip("mlflow.utils.workspace_context").WorkspaceContext
+    server = MlflowServer(tmp_path / "mlflow", empty_database, warm, options=["--enable-workspaces"])
+    with server.running(), Proxy(server.url) as proxy:
+        track(proxy.url, writes)
+        plain = MlflowClient(server.url)
+        plain.create_workspace("team")
+        client = MlflowClient()
+        with within("team"):
+            run_id = client.create_run(client.create_experiment("of the team")).info.run_id
+            settle()
+            proxy.refuse()
+            client.log_metric(run_id, "m", 1)
+            late = client.create_run(client.get_experiment_by_name("of the team").experiment_id).info.run_id
+        with mlflow.start_run():
+            mlflow.log_param("p", 1)
+        proxy.listen()
+        settle()
+        with within("team"):
+            assert plain.get_run(run_id).data.metrics == {"m": 1}
+            assert client.get_run(late).info.experiment_id == plain.get_run(run_id).info.experiment_id
+        (found,) = plain.search_runs(["0"])
+        assert found.data.params == {"p": "1"}

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from dbnd.tracking import Outbox, create_transport
 
-from .._mlflow import build_inner
+from .._mlflow import build_inner, current_workspace
 from .._proxy import StoreProxy
 from .._settings import KEEP, MlflowTrackingSettings
-from .._uri import absolute_uri
 from .artifacts import Artifacts
 from .calls import Reach, made_patient
 from .creation import Creation, OnCreated
@@ -19,7 +18,7 @@ from .ids import Ids
 from .keeper import Keeper
 from .models import Models
 from .transport import ids_folder
-from .urls import SCHEME, store_name
+from .urls import journal_url, store_name
 
 if TYPE_CHECKING:
     from dbnd import Config
@@ -34,7 +33,7 @@ def _method(name: str, function: Function) -> Function:
 
         @functools.wraps(function)
         def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            keeper = self._databand_with
+            keeper = self._databand_with.current
             try:
                 return getattr(keeper if name in _KEPT else keeper.models, name)(*args, **kwargs)
             except Exception as error:
@@ -47,22 +46,40 @@ def _method(name: str, function: Function) -> Function:
 
         @functools.wraps(function)
         def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            return self._databand_with.forward(name, function, args, kwargs)
+            return self._databand_with.current.forward(name, function, args, kwargs)
 
     return call
 
 
 def _before(store: Any, name: str) -> None:
     if name in _DATABASE:
-        store._databand_with.deliver()
+        store._databand_with.current.deliver()
 
 
 class DurableStore(StoreProxy):
-    """A transparent proxy of an MLflow tracking store whose calls a ``Keeper`` makes, or keeps."""
+    """A transparent proxy of an MLflow tracking store whose calls one of ``Keepers`` makes, or keeps."""
 
     __slots__ = ()
     _databand_method: ClassVar = staticmethod(_method)
     _databand_before: ClassVar = staticmethod(_before)
+
+
+class Keepers:
+    """The keepers of a store: one for each workspace of MLflow in which this process makes calls.
+
+    Args:
+        make: Makes the one of a workspace.
+    """
+
+    def __init__(self, make: Callable[[str | None], Keeper]) -> None:
+        self._make = make
+        self._made: dict[str | None, Keeper] = {}
+
+    @property
+    def current(self) -> Keeper:
+        """The one of this thread's workspace."""
+        workspace = current_workspace()
+        return self._made.get(workspace) or self._made.setdefault(workspace, self._make(workspace))
 
 
 def _methods(kind: type) -> frozenset[str]:
@@ -95,18 +112,28 @@ def durable_store(
         writes: ``keep`` or ``deferred``.
         on_created: As of ``Creation``.
     """
-    url = f"{SCHEME}:{absolute_uri(uri)}"
+    settings = config.settings(MlflowTrackingSettings)
+    ids, is_direct = Ids(ids_folder(config)), writes == KEEP
+    creation, patient = Creation(ids, on_created), made_patient(inner)
+
+    def keeper(workspace: str | None) -> Keeper:
+        outbox = _outbox(uri, workspace, config)
+        reach = Reach(outbox, settings.store_timeout)
+        artifacts = Artifacts(inner, uri, outbox, ids, settings.store_spool_max_bytes, is_direct=is_direct, reach=reach)
+        return Keeper(patient, outbox, ids, artifacts, creation, tracker, is_direct=is_direct, reach=reach)
+
+    keepers = Keepers(keeper)
+    _ = keepers.current  # what is wrong with the store or its journals is said now
+    return DurableStore(inner, keepers, (build_inner, (uri, None)))
+
+
+def _outbox(uri: str, workspace: str | None, config: Config) -> Outbox:
+    url = journal_url(uri, workspace)
     if url in _outboxes:
         _outboxes[url].reconfigure(config)
     else:
         _outboxes[url] = Outbox(url, config, create_transport, destination=store_name(uri))
-    settings = config.settings(MlflowTrackingSettings)
-    outbox, ids, is_direct = _outboxes[url], Ids(ids_folder(config)), writes == KEEP
-    reach = Reach(outbox, settings.store_timeout)
-    artifacts = Artifacts(inner, uri, outbox, ids, settings.store_spool_max_bytes, is_direct=is_direct, reach=reach)
-    creation = Creation(ids, on_created)
-    keeper = Keeper(made_patient(inner), outbox, ids, artifacts, creation, tracker, is_direct=is_direct, reach=reach)
-    return DurableStore(inner, keeper, (build_inner, (uri, None)))
+    return _outboxes[url]
 
 
 def outboxes() -> list[Outbox]:

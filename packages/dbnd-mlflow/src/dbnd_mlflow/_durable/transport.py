@@ -24,12 +24,13 @@ from dbnd.tracking import (
     monotonic,
 )
 
-from .._mlflow import build_inner, is_any_of
+from .._mlflow import build_inner, in_workspace, is_any_of
 from . import events
 from .artifacts import artifact_root, upload
 from .calls import code_of, is_away, is_refused_access, is_too_large, made_patient, reason_of, was_reached, within
 from .creation import Creation, OnCreated
 from .ids import Ids, UncreatedError, spooled_root
+from .urls import parsed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ class MlflowTransport:
     """Delivers to one MLflow store. Repeating a batch of which a part was delivered changes nothing.
 
     Args:
-        url: ``mlflow:`` and the store's tracking URI, with its credentials.
+        url: Of the store (see ``urls``), with its credentials.
         config: The configuration, for the folder of the journals.
         on_created: As of ``Creation``.
 
@@ -60,7 +61,7 @@ class MlflowTransport:
     """
 
     def __init__(self, url: str, config: Config, on_created: OnCreated) -> None:
-        self._uri = url.partition(":")[2]
+        self._uri, self._workspace = parsed(url)
         self._ids = Ids(ids_folder(config))
         self._creation = Creation(self._ids, on_created)
         self.deadline: float | None = None
@@ -75,7 +76,7 @@ class MlflowTransport:
         """Deliver a batch (see ``dbnd.tracking.Transport``)."""
         self._is_doubtful = batch.journal != self._journal or batch.first <= self._tried
         try:
-            with within(self._seconds()):
+            with within(self._seconds()), in_workspace(self._workspace):
                 self._deliver(batch)
         except Exception as error:
             self._tried = max(batch.last, self._tried if batch.journal == self._journal else 0)
@@ -95,7 +96,7 @@ class MlflowTransport:
     def check(self) -> None:
         """Ask for MLflow's default experiment."""
         try:
-            with within(self._seconds()):
+            with within(self._seconds()), in_workspace(self._workspace):
                 self._opened().search_experiments(max_results=1)
         except Exception as error:
             raise self._said(error, None) from error

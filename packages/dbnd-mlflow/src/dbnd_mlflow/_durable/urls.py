@@ -1,4 +1,7 @@
-"""URLs of MLflow stores in journals: ``mlflow:`` and the store's tracking URI, without credentials."""
+"""URLs of MLflow stores in journals: ``mlflow:`` and the store's tracking URI, without credentials.
+
+A workspace of MLflow (3.10 and later) follows behind ``#workspace=``: what is kept is delivered there.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,18 @@ if TYPE_CHECKING:
     from dbnd import Config
 
 SCHEME: Final = "mlflow"
+_WORKSPACE: Final = "#workspace="
+
+
+def journal_url(uri: str, workspace: str | None) -> str:
+    """The URL of a store by its tracking URI."""
+    return f"{SCHEME}:{absolute_uri(uri)}{_WORKSPACE}{workspace}" if workspace else f"{SCHEME}:{absolute_uri(uri)}"
+
+
+def parsed(url: str) -> tuple[str, str | None]:
+    """The tracking URI and the workspace in the URL of a store."""
+    uri, _, workspace = url.partition(":")[2].partition(_WORKSPACE)
+    return uri, workspace or None
 
 
 def store_name(uri: str) -> str:
@@ -28,15 +43,15 @@ def destination(url: str, config: Config) -> Destination | None:
 
     Writes go to the configured store, with its credentials, and to databases and folders of this machine.
     """
-    scheme, _, uri = url.partition(":")
-    if scheme != SCHEME:
+    if url.partition(":")[0] != SCHEME:
         return None
+    uri, workspace = parsed(url)
     configured = _configured(config)
     own = absolute_uri(configured) if configured else ""
     is_local = uri.startswith(("sqlite:", "/"))
     found = own if own and _bare(own) == _bare(uri) else uri if is_local else None
     hint = f"`dbnd sync --set-config mlflow_tracking.duplicate_tracking_to={_bare(uri)}` sends them"
-    return Destination(store_name(uri), None if found is None else f"{SCHEME}:{found}", hint)
+    return Destination(store_name(uri), None if found is None else journal_url(found, workspace), hint)
 
 
 def _bare(uri: str) -> str:

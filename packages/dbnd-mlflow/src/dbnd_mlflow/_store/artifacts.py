@@ -127,7 +127,7 @@ def durable_artifacts(store: Any) -> Any:
     from .._durable.store import DurableStore
 
     durable = store._databand_inner
-    return durable._databand_with.artifacts if type(durable) is DurableStore else None
+    return durable._databand_with.current.artifacts if type(durable) is DurableStore else None
 
 
 def report_artifact(store: Any, root: str, local_file: str, artifact_path: str | None) -> None:
