@@ -124,14 +124,16 @@ def _pages(browser: Browser, url: str, env: dict[str, str]) -> None:
         "tasks": f"/app/jobs/{nested['job_name']}/{nested['run_uid']}",
         "compare": f"/app/compare?{compared}",
         "charts": f"/app/jobs/{examples[0]['job_name']}?charts=beside",
+        "overview": "/app/jobs",
     }
-    page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
-    for name, address in addresses.items():
-        page.goto(url + address)
-        page.wait_for_load_state("networkidle")
-        page.wait_for_timeout(500)  # charts draw once more when their fonts are there
-        page.screenshot(path=PICTURES / f"page-{name}.png")
-    page.close()
+    for scheme, mark in (("light", ""), ("dark", "-dark")):
+        page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+        for name, address in addresses.items():
+            page.goto(url + address)
+            page.wait_for_load_state("networkidle")
+            page.wait_for_timeout(500)  # charts draw once more when their fonts are there
+            page.screenshot(path=PICTURES / f"page-{name}{mark}.png")
+        page.close()
 
 
 if __name__ == "__main__":
