@@ -268,9 +268,10 @@ class Sender:
         return True
 
     def _failed(self, error: Exception) -> None:
-        self.trouble = str(error) if isinstance(error, TransportError) else f"{type(error).__name__}: {error}"
         self._is_absent = not (self._has_answered or isinstance(error, BusyError))
         self._backoff.failed(error)
+        # Last: who has seen it and then waits, waits for another attempt.
+        self.trouble = str(error) if isinstance(error, TransportError) else f"{type(error).__name__}: {error}"
         if not self._draining.is_set():
             self._warn(
                 f"{capitalised(self._name)} does not take events ({self.trouble}); they are kept and sent later."

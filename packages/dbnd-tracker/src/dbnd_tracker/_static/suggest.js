@@ -121,4 +121,6 @@ export function suggest(field, names) {
     if (option) choose(option);
   });
   field.addEventListener("blur", close);
+  // Somebody has begun to write before this script was there.
+  if (document.activeElement === field && field.value !== field.defaultValue) look();
 }
