@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import gc
 import json
 import math
 import zlib
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dbnd._journal import records
+from dbnd._model.points import MAX_POINTS, SIZE
 
 values = st.recursive(
     st.none()
@@ -132,3 +135,72 @@ def test_points_are_counted():
     body = [["a", "user", ["x", 1, 0, None, None] * 3], ["b", "user", ["x", 1, 0, None, None] * 2]]
     lines = [records.frame(("log_metrics", body)), records.frame(("init_run", {"a": [1, 2, 3]}))]
     assert [r.points for r in records.parse(lines, 1, 0)] == [5, 1]
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                ("log_metrics", [["a", "user", ["x", 1, 0, None, None]]]),
+                ("log_metrics", [["a", "user", ["x", 0.5, 0, 7, None, "y]],[", "{", 0, None, "s"]]]),
+                ("log_metrics", [["a", "mlflow", ["x", math.inf, 0, None, None]]]),
+                ("log_metrics", [["b", None, ["]]]]", 1, 0, None, None]], ["a", "user", ["x", 2, 0, None, None]]]),
+                ("log_metrics", [["a", "user", ["x", [[1]], 0, None, "j"]]]),
+                ("log_metrics", [["a", "user", ["x", {"a,b": 1}, 0, None, "j"]]]),
+                ("log_metrics", [["a", 'us",["er', ["x", 3, 0, None, None]]]),
+                ("log_metrics", [["a", "user", []]]),
+                ("log_metrics", [["a", "user", ["x", 4, 0, None, None] * 2_000]]),
+                ("set_run_state", {"log_metrics": []}),
+            ]
+        )
+    )
+)
+def test_merged_events_say_what_they_say_one_by_one(events):
+    lines = [records.frame(event) for event in events]
+    merged, single = records.parse(lines, 5, 100, merged=True), records.parse(lines, 5, 100)
+    assert said(merged) == said(single)
+    assert sum(record.points for record in merged) == sum(record.points for record in single)
+    assert max((record.points for record in merged), default=0) <= MAX_POINTS
+    ends = {record.sequence: record.end for record in single}
+    assert [ends.get(record.sequence) for record in merged] == [record.end for record in merged]
+    numbers = [4, *(record.sequence for record in merged)]
+    assert [record.events for record in merged] == [end - start for start, end in pairwise(numbers)]
+    assert numbers[-1] == 4 + len(events)
+
+
+def said(found):
+    """What records say, point by point."""
+    points = []
+    for record in found:
+        groups = record.body if record.call == "log_metrics" else []
+        points += [(attempt, source, *one) for attempt, source, some in groups for one in batched(some)]
+        points += [] if groups else [(record.call, record.body)]
+    return points
+
+
+def batched(values):
+    return zip(*[iter(values)] * SIZE, strict=True)
+
+
+def test_events_that_are_merged_make_no_objects_for_the_garbage_collector():
+    lines = [records.frame(("log_metrics", [["a", "user", ["loss", n / 7, n, n, None]]])) for n in range(4_000)]
+    gc.collect()
+    passes = []
+    gc.callbacks.append(lambda _, info: passes.append(info["generation"]))
+    try:
+        (record,) = records.parse(lines, 1, 0, merged=True)
+    finally:
+        gc.callbacks.pop()
+    assert (record.events, record.points, passes) == (4_000, 4_000, [])
+
+
+def test_an_event_that_cannot_be_read_is_merged_with_none():
+    lines = [records.frame(("log_metrics", [["a", "user", ["loss", n, n, n, None]]])) for n in range(4)]
+    lines[2] = line_of(b'["log_metrics",[["a","user",[,]]]]')
+    found = records.parse(lines, 1, 0, merged=True)
+    assert [(record.sequence, record.events, bool(record.trouble)) for record in found] == [
+        (1, 1, False),
+        (2, 1, False),
+        (3, 1, True),
+        (4, 1, False),
+    ]

@@ -167,8 +167,8 @@ class JournalFile:
         """Size of the events that are not delivered."""
         return max(0, self.size - self._read_offset)
 
-    def read(self, max_bytes: int) -> list[Record]:
-        """The oldest events that are not delivered, about ``max_bytes`` of them; damaged ones have a trouble."""
+    def read(self, max_bytes: int, *, merged: bool = False) -> list[Record]:
+        """The oldest events that are not delivered, about ``max_bytes`` of them (see ``records.parse``)."""
         with self._lock:
             if self._pending is not None:
                 self._settle()
@@ -187,7 +187,7 @@ class JournalFile:
             return [records.damaged(max(last, self.acknowledged + 1), size, data, max(1, gone))]
         # Not splitlines(): a damaged line may hold a carriage return, and the lines behind it keep their numbers.
         lines = [line + b"\n" for line in data[: end - 1].split(b"\n")]
-        return records.parse(lines, self.acknowledged + 1, start)
+        return records.parse(lines, self.acknowledged + 1, start, merged=merged)
 
     def _grown(self) -> int:
         return os.fstat(self._fd).st_size

@@ -37,9 +37,9 @@ class FollowedFile(JournalFile):
     def _grown(self) -> int:
         return self.size  # what is written since is for the next look
 
-    def read(self, max_bytes: int) -> list[Record]:
+    def read(self, max_bytes: int, *, merged: bool = False) -> list[Record]:
         """The oldest events that are not delivered, up to the first that is not whole: it may be written right now."""
-        found = super().read(max_bytes)
+        found = super().read(max_bytes, merged=merged)
         for place, record in enumerate(found):
             if record.is_damaged:
                 end = found[place - 1].end if place else self._read_offset

@@ -12,25 +12,29 @@ import zlib
 from typing import Any, Final, NamedTuple
 
 from dbnd._model.encoding import decode, encode
-from dbnd._model.points import SIZE
+from dbnd._model.points import MAX_POINTS, SIZE
 
 # Characters before the JSON of a line.
 _PREFIX: Final = 9
 # What stands in the place of a line break, and behind it the start of a record.
 _BREAK: Final = re.compile(rb"[^\n](?=[0-9a-f]{8} \[)")
 _CALL: Final = re.compile(rb'\["(\w+)",')
+# An event of one group of points, none of whose values is a list, up to its points; these; and the end.
+_ONE_GROUP: Final = re.compile(rb'(\["log_metrics",\[\["[\w-]+",(?:null|"[\w.]+"),\[)([^\]]+)\]\]\]\]')
+_END: Final = b"]]]]"
 
 
 class Record(NamedTuple):
-    """An event read back from a file."""
+    """An event read back from a file, or several that were merged."""
 
-    sequence: int  # its number in the file, from 1
+    sequence: int  # its number in the file, from 1; of several the last one's
     end: int  # byte offset behind its line
     call: str
     body: Any  # of ``log_metrics`` a list of groups of points
     points: int = 1  # how many are in it, at least 1; of a damaged one, the events that it stands for
     trouble: str = ""  # why it cannot be delivered, as the end of a sentence
     line: bytes = b""  # its bytes, if it cannot be delivered
+    events: int = 1  # how many were merged
 
     @property
     def is_damaged(self) -> bool:
@@ -66,21 +70,63 @@ def content(line: bytes) -> bytes | None:
         return None
 
 
-def parse(lines: list[bytes], sequence: int, offset: int) -> list[Record]:
+def parse(lines: list[bytes], sequence: int, offset: int, *, merged: bool = False) -> list[Record]:
     """The events of consecutive whole lines, the first of which has the number ``sequence`` and starts at ``offset``.
 
-    One that is damaged, or that cannot be read, is a record with a trouble.
+    One that is damaged, or that cannot be read, is a record with a trouble. If ``merged``, points of the same attempt
+    and source that follow each other are one record, as long as they fit into one batch.
     """
     contents = [content(line) for line in lines]
     if None in contents:
         lines = [part for line, data in zip(lines, contents, strict=True) for part in _parted(line, data)]
         contents = [content(line) for line in lines]
-    values = iter(_decoded([data for data in contents if data is not None]))
-    found: list[Record] = []
+    whole = [data for data in contents if data is not None]
+    if merged and len(whole) == len(lines) and (joined := _merged(lines, whole, sequence, offset)):
+        return joined
+    values = iter(_decoded(whole))
+    found = []
     for number, (line, data) in enumerate(zip(lines, contents, strict=True), start=sequence):
         offset += len(line)
         found.append(damaged(number, offset, line) if data is None else _record(number, offset, line, next(values)))
     return found
+
+
+def _merged(lines: list[bytes], contents: list[bytes], sequence: int, offset: int) -> list[Record]:
+    """What ``parse`` finds if ``merged``; nothing where an event cannot be read.
+
+    Points are merged as text and read all at once. With some lists for each event, Python's garbage collector would
+    look at all objects of the training every few batches.
+    """
+    texts: list[list[bytes]] = []
+    places: list[tuple[int, int]] = []
+    start, values = None, 0
+    for number, (line, data) in enumerate(zip(lines, contents, strict=True), start=sequence):
+        offset += len(line)
+        found = _ONE_GROUP.fullmatch(data)
+        before, points = found.groups() if found else (None, data)
+        more = points.count(b",") + 1
+        values += more
+        if before is not None and before == start and values <= MAX_POINTS * SIZE:
+            texts[-1].append(points)
+            places[-1] = number, offset
+        else:
+            texts.append([data])
+            places.append((number, offset))
+            start, values = before, more
+    merged = []
+    for (number, end), value in zip(places, _decoded(list(map(_joined, texts))), strict=True):
+        record = _record(number, end, b"", value)
+        if record.trouble:
+            return []
+        merged.append(record._replace(events=number + 1 - sequence))
+        sequence = number + 1
+    return merged
+
+
+def _joined(texts: list[bytes]) -> bytes:
+    """An event with the points of others behind its own."""
+    first, *more = texts
+    return b"%b,%b%b" % (first.removesuffix(_END), b",".join(more), _END) if more else first
 
 
 def _parted(line: bytes, data: bytes | None) -> list[bytes]:

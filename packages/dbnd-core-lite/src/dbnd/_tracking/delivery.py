@@ -85,7 +85,7 @@ class Delivery:
 
     def _gather(self) -> list[Record]:
         """The next events that make one batch: consecutive metrics, or one event of another call."""
-        self._read = self._read or self.file.read(MAX_BYTES)
+        self._read = self._read or self.file.read(MAX_BYTES, merged=self._max_events is None)
         batch: list[Record] = []
         points = 0
         for record in self._read[: self._max_events]:
@@ -100,11 +100,14 @@ class Delivery:
 
     def _send(self, batch: list[Record]) -> None:
         first, last = batch[0], batch[-1]
+        number = first.sequence - first.events + 1
         try:
             body = _merged(batch) if first.call == _METRICS and isinstance(first.body, list) else first.body
-            dropped = self._transport.send(Batch(first.call, body, self.file.header.id, first.sequence, last.sequence))
+            dropped = self._transport.send(Batch(first.call, body, self.file.header.id, number, last.sequence))
         except PartlyAppliedError as error:
-            self._acknowledge([record for record in batch if record.sequence <= error.last])
+            known = min(error.last, last.sequence)
+            self._read = self.file.read(MAX_BYTES)  # not merged: it may be one in the middle
+            self._acknowledge([record for record in self._read if record.sequence <= known])
         except RefusedError as error:
             self._refused(batch, "it is too large" if isinstance(error, TooLargeError) else str(error))
         except (TransportError, OSError):
@@ -122,12 +125,12 @@ class Delivery:
             self._acknowledge(batch)
 
     def _refused(self, batch: list[Record], reason: str) -> None:
-        if len(batch) == 1:
+        events = sum(record.events for record in batch)
+        if events == 1:
             self._see_that_others_are_taken(reason)
             self._bury(batch[0], reason)
         else:  # find the one that is wrong or too large: the others are not to blame
-            self._max_events = len(batch) // 2
-            self._batch = []
+            self._max_events, self._read, self._batch = events // 2, [], []
 
     def _see_that_others_are_taken(self, reason: str) -> None:
         """Raise UnreachableError if not even a call with nothing in it is taken: then it is not the fault of the event.
