@@ -5,14 +5,17 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dbnd import current_task_run, dbnd_tracking, get_databand_context, log_metric
 from dbnd._base.errors import ConfigError
-from dbnd._context.registry import create_transport, embedded_url, load_config
+from dbnd._context.registry import create_reader, create_transport, embedded_url, load_config
+from dbnd._tracking import sender
 from dbnd._tracking.contracts import Batch, PartlyAppliedError, RefusedError, UnreachableError
 from dbnd_tracker._embedded import EmbeddedTransport
 from dbnd_tracker._storage import database, sqlite
@@ -39,6 +42,32 @@ def test_the_embedded_url_leads_to_this_transport(home: Path, make_run: Any, ope
     transport.close()
 
     assert len(open_tracker(url).history(task, "m")) == 2
+
+
+@pytest.mark.usefixtures("home")
+def test_points_of_a_training_that_goes_on_are_there_without_a_flush_after_few_transactions(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+
+    def transactions() -> int:
+        with contextlib.closing(sqlite3.connect(path)) as database:  # each of ours adds one to this number
+            return int(database.execute("PRAGMA application_id").fetchone()[0])
+
+    with dbnd_tracking("job", conf={"core.databand_url": f"sqlite:///{path}"}):
+        context, task_run = get_databand_context(), current_task_run()
+        assert context is not None
+        assert context.client is not None
+        assert task_run is not None
+        assert context.client.flush(60)
+        before, started, steps = transactions(), time.monotonic(), 0
+        while time.monotonic() - started < 1.5:
+            log_metric("loss", steps / 7, step=steps)
+            steps += 1
+            time.sleep(0.001)
+        reader = create_reader(context.config)
+        while len(list(reader.points(task_run.uid, "loss"))) < steps:
+            time.sleep(0.05)
+        assert transactions() - before <= 2 + (time.monotonic() - started) / sender._LEAST_REST
+        reader.close()
 
 
 def test_a_heartbeat_brings_the_state_of_the_run(tmp_path: Path, make_run: Any) -> None:

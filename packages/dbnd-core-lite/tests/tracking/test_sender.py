@@ -144,10 +144,34 @@ def test_who_keeps_up_rests_longer_than_who_is_behind(start, monkeypatch):
     time.sleep(0.6)  # nothing has been logged: that is not being behind
     journal.append("a", {})
     assert sender.flush(PATIENCE)
-    wait_until(lambda: sender._rest_after(0.01) == sender_module._REST * 0.01)
+    wait_until(lambda: sender._rest_after(0.004) == sender_module._REST * 0.004)
     journal.append("b", {})
     assert not sender.flush(PATIENCE)
-    wait_until(lambda: sender._rest_after(0.01) == sender_module._SHORTER_REST * 0.01)
+    wait_until(lambda: sender._rest_after(0.004) == sender_module._SHORTER_REST * 0.004)
+
+
+@pytest.mark.parametrize("busy", [0.0, 0.001, 0.01, 0.1, 10.0])
+def test_a_rest_leaves_time_for_a_point_to_be_visible_within_two_seconds(start, busy):
+    journal, sender, _ = start()
+    journal.append("a", {})
+    assert sender.flush(PATIENCE)
+    assert 0.1 < sender._rest_after(busy) < 1.9
+
+
+def test_a_steady_trickle_of_points_travels_in_few_batches_and_needs_no_flush(start):
+    journal, sender, transport = start()
+    journal.append("init_run", {})
+    sender.notify()
+    wait_until(lambda: transport.batches)
+    started, logged = time.monotonic(), 0
+    while time.monotonic() - started < 1.5:
+        journal.append("log_metrics", metrics(logged))
+        sender.notify()
+        logged += 1
+        time.sleep(0.001)
+    wait_until(lambda: len(numbers(transport)) == logged)
+    assert numbers(transport) == list(range(logged))
+    assert len(transport.batches) <= 2 + (time.monotonic() - started) / sender_module._LEAST_REST
 
 
 def test_a_transport_that_breaks_does_not_end_the_sender(start):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from typing import Any, Final
 
 from dbnd._base.clock import EARLIEST, LATEST, time_of
@@ -87,7 +86,10 @@ def deleted_point(key: str, time_us: int) -> Point:
 
 def group(attempt_uid: str, source: str | None, points: Iterable[Point]) -> Group:
     """Points of one attempt and source, as they are logged."""
-    return [attempt_uid, source, list(chain.from_iterable(points))]
+    values: list[Any] = []
+    for each in points:
+        values += each
+    return [attempt_uid, source, values]
 
 
 def points_of(group: Group) -> Iterator[Point]:

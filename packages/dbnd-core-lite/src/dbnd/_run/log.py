@@ -50,9 +50,9 @@ def log_metrics(metrics: Mapping[str, object], *, step: int | None = None, times
     client, attempt_uid = target
     try:
         time_us = time.time_ns() // 1000 if timestamp is None else _micros_of(timestamp)
-        points = (
+        points = [
             point(key if type(key) is str else _text(key), value, time_us, step) for key, value in metrics.items()
-        )
+        ]
         logged = group(attempt_uid, "user", points)
     except Exception as error:  # noqa: BLE001  a mapping of the user's may raise anything; the training goes on
         client.drop("log_metrics", error)

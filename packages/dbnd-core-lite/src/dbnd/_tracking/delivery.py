@@ -37,7 +37,7 @@ from dbnd._tracking.contracts import (
 )
 
 # A batch is of about so many bytes of the file.
-MAX_BYTES: Final = 1 << 18
+MAX_BYTES: Final = 1 << 19
 _METRICS: Final = "log_metrics"
 
 # Seconds after the first failure, doubled by each further one, up to the most.

@@ -39,9 +39,9 @@ _SHORT_REST: Final = 4
 _LONG_BEHIND: Final = 30.0
 _FAR_BEHIND: Final = 64 << 20
 _LEAST_REST: Final = 0.15
-# A full batch takes some 60 ms: with a shorter limit the sender of a process that logs thousands of points a second
-# would have the interpreter for more than a hundredth of the time.
-_LONGEST_REST: Final = 6.0
+# A point is on the page within two seconds of its log call. A full batch takes some 15 ms, so that the sender has the
+# interpreter for a hundredth of the time even where a process logs thousands of points a second.
+_LONGEST_REST: Final = 1.5
 # Seconds between two looks at the progress of a flush.
 _LOOK: Final = 0.2
 _FOREVER: Final = float("inf")

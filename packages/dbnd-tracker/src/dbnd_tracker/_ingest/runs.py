@@ -36,9 +36,11 @@ def _run(writer: Writer, uid: str) -> Run | None:
     if found is None:
         if writer.deleted.find({uid}) or current_runs(writer, {uid})[uid] != uid:
             return None
+        orphans = writer.session.scalars(select(TaskRun.uid).where(TaskRun.run_uid == uid)).all()
         found = Run(uid=uid, start_time=writer.now)
         writer.session.add(found)
-        writer.link_attempts(writer.session.scalars(select(TaskRun.uid).where(TaskRun.run_uid == uid)).all())
+        if orphans:
+            writer.link_attempts(orphans)
     return found
 
 

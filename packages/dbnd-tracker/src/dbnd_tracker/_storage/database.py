@@ -21,7 +21,7 @@ from sqlalchemy.exc import (
     OperationalError,
     SQLAlchemyError,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, configure_mappers
 
 from dbnd import ConfigError
 from dbnd.plugins import SQLITE, console, mask_url, sqlite_path, sqlite_url
@@ -70,6 +70,7 @@ class Database:
     """
 
     def __init__(self, url: str, *, heartbeat_timeout_s: float = 300) -> None:
+        configure_mappers()  # else the first batch does it, beside the training
         parsed = _parse(url)
         is_file = parsed.get_backend_name() == "sqlite"
         self.path: Path | None = Path(parsed.database or "").absolute() if is_file else None

@@ -154,13 +154,13 @@ class Writer:
 
     def row(self, model: type[Row], uid: str) -> Row | None:
         """The row of ``model`` with this uid, locked against other writers, or None."""
-        # KEY SHARE: rows that refer to this one may be added meanwhile; locking those out leads to deadlocks.
-        return self.session.scalar(select(model).where(model.uid == uid).with_for_update(key_share=True))
+        return self.rows(model, (uid,)).get(uid)
 
     def rows(self, model: type[Row], uids: Iterable[str]) -> dict[str, Row]:
         """The rows of ``model`` with these uids, by uid, locked as by ``row`` in one order everywhere."""
         found: dict[str, Row] = {}
         for chunk in chunks(sorted(set(uids))):
+            # KEY SHARE: rows that refer to these may be added meanwhile; locking those out leads to deadlocks.
             wanted = select(model).where(model.uid.in_(chunk)).order_by(model.uid).with_for_update(key_share=True)
             found.update((row.uid, row) for row in self.session.scalars(wanted))
         return found
