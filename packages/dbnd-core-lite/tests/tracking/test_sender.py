@@ -93,6 +93,23 @@ def test_that_attempt_is_made_at_once(start):
     assert len(transport.attempts) == 2
 
 
+def test_an_attempt_that_was_under_way_before_does_not_count(start):
+    """Whoever waits may have waited for the tracker to come up, and that attempt has met it before."""
+    under_way, waits = threading.Event(), threading.Event()
+
+    def late(_):
+        under_way.set()
+        assert waits.wait(PATIENCE)
+        raise UnreachableError("refused")
+
+    journal, sender, transport = start(late)
+    journal.append("call", {})
+    sender.notify()
+    assert under_way.wait(PATIENCE)
+    assert sender.flush(PATIENCE, lambda _: waits.set())
+    assert len(transport.attempts) == 2
+
+
 @pytest.mark.parametrize("trouble", [UnreachableError("restarting"), BusyError("it answered 503")])
 def test_a_tracker_that_answered_before_is_tried_until_the_time_is_over(start, trouble):
     journal, sender, transport = start(None, *[trouble] * 2)

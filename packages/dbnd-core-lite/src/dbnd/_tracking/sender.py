@@ -82,6 +82,8 @@ class Sender:
         self._waiting = 0
         # A tracker that is not there gets one attempt while somebody waits; one that has answered before gets more.
         self._has_answered = self._is_absent = False
+        # When the last attempt began that has failed.
+        self._failed_from = 0.0
         # When last everything was sent that had been logged before its batch began.
         self._caught_up_at = monotonic()
         # Seconds to leave the interpreter to the training after the last batch.
@@ -188,8 +190,11 @@ class Sender:
                 self._draining.clear()
 
     def _is_in_vain(self, since: float, deadline: float, *, once: bool) -> bool:
-        """Whether the tracker asks for more time than there is, or is not there, as an attempt since then has shown."""
-        is_gone = (self._is_absent or once) and self._backoff.failed_at >= since
+        """Whether the tracker asks for more time than there is, or is not there, as an attempt since then has shown.
+
+        With ``once`` also one that was under way already.
+        """
+        is_gone = self._backoff.failed_at >= since if once else self._is_absent and self._failed_from >= since
         return is_gone or self._backoff.next_attempt(impatient=True) > deadline
 
     def _attempt_here(self, deadline: float) -> None:
@@ -234,11 +239,11 @@ class Sender:
     def _attempt(self) -> bool:
         """Send one batch, and note what has become of it; False when there is none."""
         started, logged, is_first = time.thread_time(), self.journal.accepted, not self._has_answered
-        self._rest = 0.0
+        self._rest, began = 0.0, monotonic()
         try:
             has_sent = self._step()
         except Exception as error:  # noqa: BLE001  a transport may come from a plugin: the thread outlives it
-            self._failed(error)
+            self._failed(error, began)
             return True
         finally:
             with self._attempted:
@@ -267,7 +272,8 @@ class Sender:
         self._delivery.dropped.clear()
         return True
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, began: float) -> None:
+        self._failed_from = began
         self._is_absent = not (self._has_answered or isinstance(error, BusyError))
         self._backoff.failed(error)
         # Last: who has seen it and then waits, waits for another attempt.
