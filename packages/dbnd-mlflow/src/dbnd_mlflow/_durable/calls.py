@@ -127,12 +127,17 @@ class Reach:
         return is_silent or self._outbox.is_away
 
     def has_answered(self, error: Exception) -> bool:
-        """Whether an error is the store's, and not a check of ours."""
+        """Whether an error is the store's answer to a write, and not a check of ours."""
         return hasattr(error, _ANSWER)
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Make a call, within the time-out."""
+    def asking(self, *, is_final: bool = False) -> Iterator[None]:
+        """Make a call, within the time-out.
+
+        Args:
+            is_final: Whether it is the write itself, whose refusal stands. What refuses a look before it may be
+                something else.
+        """
         started = monotonic()
         try:
             with within(self.timeout):
@@ -140,7 +145,8 @@ class Reach:
         except Exception as error:
             if is_away(error) and monotonic() - started > self.timeout / 2:
                 self._away_until, self._taken = monotonic() + 12 * self.timeout, self._outbox.taken
-            setattr(error, _ANSWER, True)
+            if is_final:
+                setattr(error, _ANSWER, True)
             raise
         self._away_until = 0.0
 

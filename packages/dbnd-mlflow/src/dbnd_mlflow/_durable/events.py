@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.utils.proto_json_utils import message_to_json, parse_dict
 
 from dbnd.tracking import Group, points_of
@@ -96,6 +96,8 @@ def _entity(name: str, value: dict[str, Any]) -> Any:
     import mlflow.entities
 
     entity = getattr(mlflow.entities, name)
+    if entity is DatasetInput:  # MLflow 2.9 reads what a message lacks as empty text
+        return DatasetInput(Dataset(**value["dataset"]), [InputTag(**tag) for tag in value.get("tags", ())])
     message = _message_of(entity)()
     parse_dict(value, message)
     return entity.from_proto(message)

@@ -101,7 +101,7 @@ class Experiments:
         """Make an experiment, now or when the store is back."""
         if not self._reach.is_away:
             try:
-                with self._reach.asking():
+                with self._reach.asking(is_final=True):
                     made = str(self._inner.create_experiment(name, artifact_location, tags))
             except Exception as error:
                 if not is_away(error):

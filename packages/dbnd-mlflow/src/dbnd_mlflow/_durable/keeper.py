@@ -143,7 +143,8 @@ class Keeper:
             self._checks.checked(validation._validate_dataset_inputs, datasets)
         args = (datasets,) if models is None else (datasets, models)
         body = {"run_id": run_id, "datasets": events.inputs(datasets), "models": events.inputs(models)}
-        is_usual = are_usual_inputs(datasets)
+        # A server of MLflow 2.9 refuses a call without any.
+        is_usual = bool(datasets or models) and are_usual_inputs(datasets)
         view = self._view(run_id, is_usual=is_usual)
         self._write(view, run_id, "log_inputs", args, None, lambda: body, is_usual=is_usual)
 
@@ -187,7 +188,7 @@ class Keeper:
         is_asked = not self._reach.is_away and (is_next or (not is_usual and self._reach.has_delivered()))
         if is_asked and (not is_own(own_id) or self._ids.find(own_id) is not None):
             try:
-                with self._reach.asking():
+                with self._reach.asking(is_final=True):
                     answer = getattr(self._inner, name)(self._ids.real(own_id), *args)
             except Exception as error:
                 if not (is_away(error) or is_of_others(error)):
