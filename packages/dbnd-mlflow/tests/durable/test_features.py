@@ -9,6 +9,7 @@ import mlflow
 import pytest
 from kit.faults import Proxy, answering, lost_answer, passing
 from kit.mlflow_stores import MlflowServer
+from kit.reports import key_of
 from kit.scale import scaled
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -121,7 +122,8 @@ def test_a_model_whose_answer_is_lost_is_created_once(proxy, server):
 def test_a_model_is_whole_when_it_is_said_to_be(server, model):
     model.fit([[1.0], [2.0]], [1.0, 2.0])
     with mlflow.start_run() as run:
-        logged = mlflow.sklearn.log_model(model, name="model", pip_requirements=["scikit-learn"])
+        named = {key_of(mlflow.sklearn.log_model): "model"}
+        logged = mlflow.sklearn.log_model(model, **named, pip_requirements=["scikit-learn"])
         loaded = mlflow.pyfunc.load_model(logged.model_uri)
     assert loaded.predict([[3.0]])[0] == pytest.approx(3)
     settle()
@@ -133,13 +135,15 @@ def test_a_model_is_whole_when_it_is_said_to_be(server, model):
 
 
 def test_asynchronous_logging(proxy, server):
+    operations = []
     with mlflow.start_run() as run:
         for step in range(50):
             if step == 10:
                 proxy.refuse()
-            mlflow.log_metric("m", step, step=step, synchronous=False)
-            mlflow.log_param(f"p{step}", step, synchronous=False)
-        mlflow.flush_async_logging()
+            operations.append(mlflow.log_metric("m", step, step=step, synchronous=False))
+            operations.append(mlflow.log_param(f"p{step}", step, synchronous=False))
+        for operation in operations:  # not each MLflow can wait for all at once
+            operation.wait()
         proxy.listen()
     settle()
     assert sorted(m.step for m in server.get_metric_history(run.info.run_id, "m")) == list(range(50))

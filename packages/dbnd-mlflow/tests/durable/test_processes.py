@@ -151,7 +151,7 @@ def log(run_id, n):
     client = mlflow.MlflowClient()
     for k in range(20):
         client.log_metric(run_id, f"child{n}", k, step=k)
-    with mlflow.start_run(run_name=f"own{n}"):
+    with mlflow.start_run(run_name=f"own{n}", nested=True):  # the parent's run is active here, too, in MLflow 2.9
         mlflow.log_metric("m", 1)
 
 if __name__ == "__main__":
