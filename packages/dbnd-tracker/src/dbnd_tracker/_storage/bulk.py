@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CHUNK: Final = 1_000
 """Values of one IN list or VALUES clause; SQLite takes some 32,000 variables."""
 # Rows of one statement.
-_ROWS: Final = 100
+_ROWS: Final = 400
 _POINT: Final = tuple(column.name for column in Metric.__table__.columns)
 _COPY: Final = f"COPY metrics ({', '.join(_POINT)}) FROM STDIN"
 _NULL: Final = r"\N"
@@ -58,7 +58,7 @@ def insert_rows(
         connection.exec_driver_sql(text, part)
 
 
-@functools.lru_cache(maxsize=4 * _ROWS)
+@functools.lru_cache(maxsize=_ROWS)
 def value_rows(dialect: str, width: int, rows: int) -> str:
     """A VALUES clause with places for that many rows."""
     row = f"({', '.join(['%s' if dialect == 'postgresql' else '?'] * width)})"
