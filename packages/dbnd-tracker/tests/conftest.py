@@ -52,7 +52,7 @@ def template(postgresql: Any) -> str:
 
 
 # Where the databases differ: how values are kept and found, locks and migrations.
-BOTH_DATABASES = {"ingest", "queries", "storage"}
+BOTH_DATABASES = {"ingest", "queries", "storage", "points"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

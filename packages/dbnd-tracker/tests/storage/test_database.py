@@ -24,11 +24,10 @@ from dbnd._base.paths import sqlite_url
 from dbnd._tracking.contracts import Batch
 from dbnd_tracker._errors import StorageError
 from dbnd_tracker._ingest import apply_batch
-from dbnd_tracker._queries.points.arrays import Columns
-from dbnd_tracker._queries.points.metrics import Series
 from dbnd_tracker._queries.table.run_table import list_runs
 from dbnd_tracker._storage.base import Base
 from dbnd_tracker._storage.database import Database, open_database
+from dbnd_tracker._storage.points.reading import read_points
 
 
 def test_migrations_of_several_databases_at_once_do_not_meet(tmp_path: Path) -> None:
@@ -233,7 +232,7 @@ def test_a_postgresql_that_is_gone_is_said(start_postgresql: Any, open_tracker: 
     with pytest.raises(StorageError, match="cannot be used"), tracker.database.read() as session:
         session.execute(text("SELECT 1"))
         cluster.kill()
-        Columns().read(session, Series(id=1, points=100, first_us=0), only_values=True)
+        read_points(session.connection(), 1, 0, 100)
     with pytest.raises(StorageError, match="cannot be used"):
         tracker.call("log_metrics", task.floats("m", 3))
     cluster.restart()

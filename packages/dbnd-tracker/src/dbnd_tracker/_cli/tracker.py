@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from dbnd_tracker._settings import TrackerSettings
     from dbnd_tracker._storage.database import Database
 
+vacuum_option = click.option(
+    "--vacuum", is_flag=True, help="Give the space back to the file system, which stops writers meanwhile."
+)
+
 
 @click.group()
 def tracker() -> None:
@@ -49,6 +53,7 @@ def start(*, opens: bool, **options: Any) -> None:
     from dbnd_tracker._server.process import listen, serve
     from dbnd_tracker._server.workers import serve_workers
     from dbnd_tracker._storage.database import open_database
+    from dbnd_tracker._storage.points.sealing import sealing
 
     settings = tracker_settings(**options)
     access_log(settings.access_log)  # one that cannot be written to is said before anything starts
@@ -72,7 +77,8 @@ def start(*, opens: bool, **options: Any) -> None:
             opened.close()  # each process has connections of its own
             serve_workers(settings, listening, started, guarded=guarded)
         else:
-            serve(create_app(opened, settings, guarded=guarded), listening, started, settings)
+            with sealing(opened):
+                serve(create_app(opened, settings, guarded=guarded), listening, started, settings)
             opened.close()
 
 
@@ -110,7 +116,7 @@ def _is_guarded(database: Database, settings: TrackerSettings) -> bool:
 @click.option("--older-than", required=True, help="Age from which ended runs go, such as 12h or 90d.")
 @click.option("--job", "jobs", multiple=True, help="Only runs of this job; may be given more than once.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
-@click.option("--vacuum", is_flag=True, help="Give the space back to the file system, which stops writers meanwhile.")
+@vacuum_option
 @database_option
 @json_option
 def gc(
@@ -156,6 +162,29 @@ def gc(
     if vacuum:
         opened.vacuum()
     console.success(f"{what} deleted from {opened.name}.")
+
+
+@tracker.command()
+@vacuum_option
+@database_option
+@json_option
+def seal(*, vacuum: bool, database: str | None, as_json: bool) -> None:
+    """Compress the points of metrics now, which a tracker that is served does by itself.
+
+    Those of runs that ended are compressed to the last one, of runs that go on all but the newest few thousand.
+    """
+    from dbnd.plugins import console
+    from dbnd_tracker._storage.points.sealing import fresh_points, seal_all
+
+    opened = configured_database(database, create=False)
+    fresh = fresh_points(opened)
+    with console.progress("Compressing", fresh) as progress:
+        sealed = seal_all(opened, lambda sealed: progress(fresh - sealed))
+    if vacuum:
+        opened.vacuum()
+    if as_json:
+        console.json_result({"database": opened.name, "points": sealed})
+    console.success(f"{sealed} {'point' if sealed == 1 else 'points'} compressed in {opened.name}.")
 
 
 @tracker.command()

@@ -10,10 +10,12 @@ from sqlalchemy import delete
 
 from dbnd.tracking import Mark, Source, storable
 from dbnd_tracker._ingest.points import TEXT_SOURCES
-from dbnd_tracker._storage.bulk import chunks, insert_points, insert_rows, value_rows
+from dbnd_tracker._storage.bulk import chunks, insert_rows, value_rows
 from dbnd_tracker._storage.encoding import Kind, encode_all
 from dbnd_tracker._storage.models import Param, Tag
-from dbnd_tracker._storage.repeats import Known
+from dbnd_tracker._storage.points.insertion import insert_points
+from dbnd_tracker._storage.points.models import SEGMENT
+from dbnd_tracker._storage.points.repeats import Known
 from dbnd_tracker._storage.writer import StaleIdsError
 
 if TYPE_CHECKING:
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from dbnd_tracker._ingest.points import Group
-    from dbnd_tracker._storage.repeats import Identity
+    from dbnd_tracker._storage.points.repeats import Identity
     from dbnd_tracker._storage.writer import Writer
 
 _LOCKED: Final = (
-    "SELECT series.id, points, latest_us, last_step, last_timestamp_us "
+    "SELECT series.id, points, sealed, latest_us, last_step, last_timestamp_us "
     "FROM ({rows}) AS wanted JOIN metric_series AS series ON series.id = wanted.column1 ORDER BY series.id"
 )
 _LOCK: Final = {"sqlite": "", "postgresql": " FOR NO KEY UPDATE OF series"}
@@ -149,6 +151,8 @@ def _add_points(writer: Writer, source: str | None, groups: Iterable[Group], att
         numbers += range(known.points + 1, known.points + 1 + count)
         if count:
             sums += (each, *names[each], source, count, *_sums(points, start, start + count))
+            if known.points + count - known.sealed >= SEGMENT:
+                writer.full_series.add(each)
         start += count
     insert_points(writer.connection, (points.series, numbers, *points[1:]))
     insert_rows(writer.connection, "metric_series", _SUMMED, sums, _SUMMING)

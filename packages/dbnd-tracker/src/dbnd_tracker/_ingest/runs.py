@@ -132,6 +132,7 @@ def set_run_state(writer: Writer, body: bodies.SetRunState) -> None:
     run.state = next_run_state(run.state, body.state)
     if run.state == body.state and run.state in FINAL_STATES:
         run.end_time = body.timestamp or writer.now
+        run.is_sealed = False
 
 
 def set_unfinished_tasks_state(writer: Writer, body: bodies.SetUnfinishedTasksState) -> None:

@@ -19,7 +19,6 @@ from dbnd_tracker._storage.models import (
     CHILD,
     UPSTREAM,
     Attempt,
-    Metric,
     MetricKey,
     MetricSeries,
     Run,
@@ -28,6 +27,7 @@ from dbnd_tracker._storage.models import (
     TaskRelation,
     TaskRun,
 )
+from dbnd_tracker._storage.points.reading import read_points
 from dbnd_tracker._storage.states import shown_state
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ _MAX_INFOS: Final = 1_000
 _MAX_SERIES: Final = 10_000
 _MAX_POINTS: Final = 100_000
 # Numbers in one IN list.
-_CHUNK: Final = 1_000
 _OF_TASK_RUN: Final = (
     "id uid name task_id task_af_id version task_signature command_line functional_call is_reused is_system is_dynamic "
     "is_skipped is_root run_uid"
@@ -218,24 +217,18 @@ def tasks_metrics(session: Session, uids: Sequence[str], limit: int) -> dict[str
     Of many metrics fewer points are read, and of too many the first metrics alone.
     """
     found: dict[str, dict[str, list[list[Any]]]] = defaultdict(dict)
-    columns = (MetricSeries.id, MetricSeries.source, MetricKey.name, func.coalesce(TaskRun.task_id, TaskRun.uid))
+    task_id = func.coalesce(TaskRun.task_id, TaskRun.uid)
+    columns = (MetricSeries.id, MetricSeries.points, MetricSeries.source, MetricKey.name, task_id)
     query = select_logged("metrics", *columns).join(TaskRun, TaskRun.uid == Attempt.task_run_uid)
     query = query.where(TaskRun.uid.in_(uids)).order_by(*BY_ATTEMPT, MetricKey.name)
     series = session.execute(query.limit(_MAX_SERIES)).all()
     if series:
         limit = min(limit, _MAX_POINTS // len(series))
-    for start in range(0, len(series), _CHUNK):
-        part = series[start : start + _CHUNK]
-        points: dict[int, list[Any]] = defaultdict(list)
-        wanted = select(Metric.series_id, Metric.timestamp_us, Metric.kind, Metric.value, Metric.text).where(
-            Metric.series_id.in_([each.id for each in part]), Metric.number <= limit
-        )
-        for row in session.execute(wanted.order_by(Metric.series_id, Metric.number)):
-            points[row.series_id].append(row)
-        for series_id, source, key, task_id in part:
-            found[task_id][key] = [
-                [time_of(row.timestamp_us), decode(row.kind, row.value, row.text), source] for row in points[series_id]
-            ]
+    for series_id, count, source, key, task_id in series:
+        points = read_points(session.connection(), series_id, 0, min(limit, count))
+        found[task_id][key] = [
+            [time_of(time_us), decode(kind, value, text), source] for _, time_us, kind, value, text in points.rows()
+        ]
     return found
 
 

@@ -69,11 +69,13 @@ def _work(settings: TrackerSettings, listening: socket.socket, guarded: bool) ->
     from dbnd.plugins import clean_logs
     from dbnd_tracker._server.app import create_app
     from dbnd_tracker._storage.database import open_database
+    from dbnd_tracker._storage.points.sealing import sealing
 
     clean_logs()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     database = open_database(str(settings.database), heartbeat_timeout_s=settings.heartbeat_timeout_s)
-    serve(create_app(database, settings, guarded=guarded), listening, lambda: None, settings)
+    with sealing(database):
+        serve(create_app(database, settings, guarded=guarded), listening, lambda: None, settings)
     database.close()
 
 

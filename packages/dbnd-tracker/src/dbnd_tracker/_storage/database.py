@@ -109,6 +109,10 @@ class Database:
         self._file: Identity = None
         self.generation = 0
         """How often the file was found to be another one than before: what was in that is not in this."""
+        self.written = 0
+        """How many transactions of this process have written."""
+        self.full_series: set[int] = set()
+        """Ids of series that this process has found to have as many fresh points as make a segment."""
 
     def open(self) -> None:
         """Connect, and create or migrate the schema; does nothing the second time, unless the file is another one.
@@ -133,6 +137,7 @@ class Database:
         self._opened = False
         self._engine.dispose()
         self._ids.clear()
+        self.full_series.clear()
         self.generation += 1
         console.warning(
             f"The file {self.name} of the tracker was removed, replaced or written over while it was in use: what "
@@ -201,6 +206,8 @@ class Database:
                         self._check(deadline is None or deadline.begin_commit())
                         session.commit()
                         writer.keep_ids()
+                        self.written += 1
+                        self.full_series.update(writer.full_series)
                         if self._is_lasting(driver):
                             return result
                 except Exception as error:

@@ -14,13 +14,13 @@ from dbnd_tracker._storage.models import (
     Attempt,
     ClientError,
     Deleted,
-    Metric,
     MetricSeries,
     Run,
     TaskDefinition,
     TaskRelation,
     TaskRun,
 )
+from dbnd_tracker._storage.points.models import Metric, Segment
 from dbnd_tracker._storage.states import FINAL_STATES, lost
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
         rows = uids.add_columns(now, literal(0))
         session.execute(insert(Deleted).from_select(["uid", "run_uid", "deleted_at", "dropped"], rows))
     definitions = session.scalars(select(TaskRun.task_definition_uid).where(is_inside).distinct()).all()
-    _delete(session, Metric, Metric.series_id.in_(series))
+    for table in (Metric, Segment):
+        _delete(session, table, table.series_id.in_(series))
     for model in OfAttempt.__subclasses__():
         _delete(session, model, model.attempt_id.in_(attempts))
     _delete(session, Attempt, Attempt.task_run_uid.in_(task_runs))

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from dbnd_tracker._storage.links import linked_mlflow_run
 from dbnd_tracker._storage.models import Run
+from dbnd_tracker._storage.points.models import Segment
 from dbnd_tracker._storage.saved_views import SavedView
 
 if TYPE_CHECKING:
@@ -119,12 +120,22 @@ def add_saved_views(op: Operations) -> None:
     _create(op, SavedView.__tablename__)
 
 
+def seal_points(op: Operations) -> None:
+    """Segments; what is in rows is sealed in the background, once the tracker is served."""
+    _create(op, Segment.__tablename__)
+    op.add_column("metric_series", sa.Column("sealed", sa.BigInteger, nullable=False, server_default="0"))
+    op.add_column("runs", sa.Column("is_sealed", sa.Boolean, nullable=False, server_default=sa.false()))
+    where = sa.text("NOT is_sealed")
+    op.create_index("ix_runs_unsealed", "runs", ["id"], sqlite_where=where, postgresql_where=where)
+
+
 STEPS: Final = {
     "0002": narrow_points,
     "0003": add_access,
     "0004": record_deletions,
     "0005": name_mlflow_runs,
     "0006": add_saved_views,
+    "0007": seal_points,
 }
 """What leads to each revision of the schema from the one before it, oldest first; the first schema was 0001."""
 REVISIONS: Final = ("0001", *STEPS)

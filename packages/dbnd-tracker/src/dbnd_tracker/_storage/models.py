@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from dbnd_tracker._storage.base import (
@@ -42,6 +42,7 @@ class Run(Numbered):
     __table_args__ = (
         Index(None, "start_time", "id"),
         *(Index(None, name, "start_time", "id") for name in ("job_name", "project_name", "state", "user_name")),
+        Index("ix_runs_unsealed", "id", sqlite_where=text("NOT is_sealed"), postgresql_where=text("NOT is_sealed")),
         NEW_IDS,
     )
 
@@ -60,6 +61,8 @@ class Run(Numbered):
     is_archived: Mapped[bool] = mapped_column(default=False)
     sends_heartbeat: Mapped[bool] = mapped_column(default=False)
     last_heartbeat: Mapped[datetime | None]
+    is_sealed: Mapped[bool] = mapped_column(default=False)
+    """Whether, after its end, its points were sealed."""
     driver_task_run_uid: Mapped[Uid | None]
     parent_task_run_uid: Mapped[Uid | None] = mapped_column(index=True)
     environment: Mapped[Object | None] = mapped_column(deferred=True, deferred_group="details")
@@ -185,6 +188,8 @@ class MetricSeries(OfAttempt):
     source: Mapped[Text64 | None]
     points: Mapped[Int64] = mapped_column(default=0)
     """How many points there are, which is the number of the last one."""
+    sealed: Mapped[Int64] = mapped_column(server_default="0")
+    """How many of them, the first ones, are in segments."""
     latest_us: Mapped[Int64 | None]
     """The latest time of its points: what comes after it is no repeat of one of them."""
     last_timestamp_us: Mapped[Int64 | None]
@@ -195,28 +200,6 @@ class MetricSeries(OfAttempt):
     min_value: Mapped[float | None]
     max_value: Mapped[float | None]
     only_ints: Mapped[bool] = mapped_column(default=True)
-
-
-class Metric(Base):
-    """One point of a metric, narrow: there are hundreds of millions of them.
-
-    The points of a series are numbered from one in the order in which they came, and the key is the only index. SQLite
-    keeps the rows in it, so that a history is read from neighbouring pages. The series is no foreign key, whose check
-    would cost more than the insertion; whoever adds points holds the row of the series.
-    """
-
-    __tablename__ = "metrics"
-    __table_args__ = ({"sqlite_with_rowid": False},)
-
-    series_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
-    number: Mapped[Int64] = mapped_column(primary_key=True, autoincrement=False)
-    step: Mapped[Int64 | None]
-    timestamp_us: Mapped[Int64]
-    """Microseconds since the epoch."""
-    value: Mapped[float | None]
-    """NULL is NaN, or a value that is no number and stands in ``text``."""
-    kind: Mapped[Int16]
-    text: Mapped[str | None]
 
 
 class Artifact(OfAttempt):

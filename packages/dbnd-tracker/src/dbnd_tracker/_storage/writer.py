@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from dbnd_tracker._storage.bulk import chunks, insert_rows, value_rows
 from dbnd_tracker._storage.models import Attempt, Deleted, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
-from dbnd_tracker._storage.repeats import Seen
+from dbnd_tracker._storage.points.repeats import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -139,6 +139,8 @@ class Writer:
         self._cache = cache
         self._new: defaultdict[type[Base], dict[Any, int]] = defaultdict(dict)
         self.deleted = DeletedUids(session, self.now)
+        self.full_series: set[int] = set()
+        """Ids of series that have as many fresh points as make a segment."""
         self._insert = postgresql.insert if self.connection.dialect.name == "postgresql" else sqlite.insert
 
     def keep_ids(self) -> None:

@@ -9,18 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbnd_tracker._queries.points import arrays
-from dbnd_tracker._queries.points.arrays import Columns, SeriesCache
+from dbnd_tracker._queries.points.arrays import SeriesCache
 from dbnd_tracker._queries.points.metrics import find_series
 from dbnd_tracker._queries.points.series import Sample, _line, _sample, chart_sample
 from dbnd_tracker._storage.deletion import delete_runs
+from dbnd_tracker._storage.points import reading
+from dbnd_tracker._storage.points.segments import Points
 
 
-def _columns(values: Sequence[float], steps: Sequence[int]) -> Columns:
-    found = Columns()
-    found.value, found.step, found.timestamp_us = np.array(values), np.array(steps), np.arange(len(values))
-    found.flags = np.zeros(len(values), "i1")
-    return found
+def _points(values: Sequence[float], steps: Sequence[int]) -> Points:
+    flags = np.zeros(len(values), np.uint8)
+    return Points(np.array(steps), np.arange(len(values)), np.array(values), flags, {})
 
 
 def _ask(tracker: Any, cache: SeriesCache, task: Any, key: str = "m", **part: Any) -> Sample:
@@ -43,7 +42,7 @@ def test_a_sample_stands_for_each_point_of_its_part(
     points: list[tuple[int, float]], ends: tuple[int | None, int | None], wanted: int
 ) -> None:
     first, last = ends
-    sample = _sample(_line(_columns([y for _, y in points], [x for x, _ in points]), "step"), first, last, wanted)
+    sample = _sample(_line(_points([y for _, y in points], [x for x, _ in points]), "step"), first, last, wanted)
     low = -math.inf if first is None else first
     high = math.inf if last is None else last
     inside = [(x, y) for x, y in points if low <= x <= high]
@@ -135,7 +134,7 @@ def test_read_api_and_page_share_what_was_read(tracker: Any, server: Any) -> Non
 
 
 def test_a_series_is_read_in_parts(tracker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrays, "_ARRAY_LENGTH", 7)
+    monkeypatch.setattr(reading, "_ARRAY_LENGTH", 7)
     _, task = tracker.started()
     tracker.call("log_metrics", task.floats("m", 24))
     sample = _ask(tracker, SeriesCache(), task)

@@ -8,26 +8,23 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from dbnd_tracker._queries.points.arrays import NO_STEP, NO_VALUE
-from dbnd_tracker._queries.points.metrics import find_series, metric_point, points_query
+from dbnd_tracker._queries.points.metrics import find_series, metric_points
 from dbnd_tracker._storage.encoding import Kind
-from dbnd_tracker._storage.models import Metric
+from dbnd_tracker._storage.points.segments import KIND, NO_STEP
 from dbnd_tracker._views import MetricHistory
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from dbnd_tracker._queries.points.arrays import Array, Columns, SeriesCache
+    from dbnd_tracker._queries.points.arrays import Kept, SeriesCache
     from dbnd_tracker._queries.points.metrics import Series
+    from dbnd_tracker._storage.points.segments import Array, Points
 
 Axis = Literal["step", "time"]
 
-_KIND: Final = NO_STEP - 1
 _NAMES: Final = ("NaN", "Infinity", "-Infinity")
 # Of the points that are shown, at most every fourth marks where numbers end or begin.
 _GAPS: Final = 4
-# Numbers in one IN list.
-_CHUNK: Final = 1_000
 LEAST: Final = 10
 """Fewest points that a history is sampled to."""
 
@@ -72,29 +69,28 @@ class _Line(NamedTuple):
     """Places in ``_NAMES``."""
 
 
-def _line(columns: Columns, axis: Axis) -> _Line:
-    if axis in columns.derived:
-        known: _Line = columns.derived[axis]
-        return known
-    # Another thread may have read later values, whose steps and times are not read yet.
-    points = min(len(columns.value), len(columns.flags))
-    values, flags = columns.value[:points], columns.flags[:points]
-    numbers = np.flatnonzero((flags & _KIND) <= Kind.INT)
-    values, flags = values[numbers], flags[numbers]
-    values[(flags & NO_VALUE) != 0] = math.nan
+def _line(points: Points, axis: Axis) -> _Line:
+    numbers = np.flatnonzero((points.flags & KIND) <= Kind.INT)
+    values = points.value[numbers]
     name: str = axis
-    if axis == "step" and (flags & NO_STEP).any():
+    if axis == "step" and (points.flags & NO_STEP).any():
         name, xs = "index", np.arange(len(numbers))
     else:
-        xs = (columns.step if axis == "step" else columns.timestamp_us)[numbers]
+        xs = (points.step if axis == "step" else points.timestamp_us)[numbers]
     if (xs[1:] < xs[:-1]).any():
         order = np.argsort(xs, kind="stable")
         xs, values = xs[order], values[order]
     finite = np.isfinite(values)
     gaps = values[~finite]
     gap_names = np.where(np.isnan(gaps), 0, np.where(gaps > 0, 1, 2))
-    line = _Line(name, points, points - len(numbers), xs[finite], values[finite], xs[~finite], gap_names)
-    columns.derived[axis] = line
+    size = points.size
+    return _Line(name, size, size - len(numbers), xs[finite], values[finite], xs[~finite], gap_names)
+
+
+def _kept_line(kept: Kept, axis: Axis) -> _Line:
+    if axis not in kept.derived:
+        kept.derived[axis] = _line(kept.points, axis)
+    line: _Line = kept.derived[axis]
     return line
 
 
@@ -112,8 +108,8 @@ def chart_sample(
 
     ``first`` and ``last`` are steps, or milliseconds since the epoch; without them it is all the series.
     """
-    with cache.columns(session, series) as columns:
-        line = _line(columns, axis)
+    with cache.series(session, series) as kept:
+        line = _kept_line(kept, axis)
     return _sample(line, first, last, values)
 
 
@@ -191,14 +187,9 @@ def sampled_history(session: Session, task_run_uid: str, key: str, samples: int,
     series = find_series(session, task_run_uid, key)
     if series is None:
         return MetricHistory(task_run_uid=task_run_uid, key=key, data=[], after=None, total=0)
-    with cache.columns(session, series, only_values=True) as columns:
-        values = columns.value[: series.points]
-    numbers = (sampled_places(values, samples) + 1).tolist()
-    data = [
-        metric_point(row)
-        for start in range(0, len(numbers), _CHUNK)
-        for row in session.execute(points_query(series.id).where(Metric.number.in_(numbers[start : start + _CHUNK])))
-    ]
+    with cache.series(session, series) as kept:
+        points = kept.points.part(0, series.points)
+    data = metric_points(points.at(sampled_places(points.value, samples)).rows())
     return MetricHistory(task_run_uid=task_run_uid, key=key, data=data, after=None, total=series.points)
 
 

@@ -7,59 +7,49 @@ mark. Points lie nearly in the order of their times: the bounds of times and ste
 
 from __future__ import annotations
 
-import json
 import math
 from array import array
 from bisect import bisect_left, bisect_right
 from itertools import count, islice
 from operator import add, itemgetter
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import bindparam, func, select
-
-from dbnd_tracker._storage.models import Metric
+from dbnd_tracker._storage.points.models import SEGMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import Connection
+
+    from dbnd_tracker._storage.points.segments import Points
 
     Identity = tuple[int, int, float | None, str | None]
     """Time, step, number and text of a point; a NaN has neither number nor text."""
 
 # Points of a block.
-_BLOCK: Final = 4_096
+_BLOCK: Final = SEGMENT
 # A mark is so many bits of a hash, and behind it stands the number of the point: both together fill 64 bits.
 _MARK: Final = (1 << 28) - 1
 _NUMBER_BITS: Final = 36
 # Lists of marks that are this many times longer than what is added are not sorted again.
 _GROWTH: Final = 8
-_POINTS: Final = cast("Table", Metric.__table__)
-_STEP: Final = func.coalesce(_POINTS.c.step, 0)
-_RANGE: Final = (
-    _POINTS.c.series_id == bindparam("of"),
-    _POINTS.c.number > bindparam("after"),
-    _POINTS.c.number <= bindparam("last"),
-)
-_BOUNDS: Final = select(
-    func.min(_POINTS.c.timestamp_us), func.max(_POINTS.c.timestamp_us), func.min(_STEP), func.max(_STEP)
-).where(*_RANGE)
-_PART: Final = select(_POINTS.c.number, _POINTS.c.timestamp_us, _STEP, _POINTS.c.value, _POINTS.c.text).where(*_RANGE)
-_FOUND: Final = "SELECT timestamp_us, coalesce(step, 0), value, text FROM metrics WHERE series_id = {0} AND number "
-_NUMBERED: Final = {
-    "sqlite": f"{_FOUND.format('?')} IN (SELECT value FROM json_each(?))",  # noqa: S608  our own
-    "postgresql": f"{_FOUND.format('%s')} = ANY (%s::int8[])",
-}
 
 
 class Known:
     """What the database has of a series: how many points, their latest time, and step and time of the last value."""
 
     def __init__(
-        self, series_id: int, points: int, latest_us: int | None, last_step: int | None, last_us: int | None
+        self,
+        series_id: int,
+        points: int,
+        sealed: int,
+        latest_us: int | None,
+        last_step: int | None,
+        last_us: int | None,
     ) -> None:
         self.series_id = series_id
         self.points = points
+        self.sealed = sealed
         self._latest: float = -math.inf if latest_us is None else latest_us
         self._last = (-math.inf, -math.inf) if last_us is None else (last_step or 0, last_us)
 
@@ -97,8 +87,9 @@ class Seen:
         wanted = set(identities)
         found = self._extend(connection, known, wanted)
         found |= self._read_blocks(connection, known, wanted)
-        numbers = self._numbers(set(map(_mark, wanted - found)))
-        return found | wanted.intersection(_numbered(connection, known, numbers))
+        for after in {(number - 1) // _BLOCK * _BLOCK for number in self._numbers(set(map(_mark, wanted - found)))}:
+            found |= wanted.intersection(_identities(connection, known, after, after + _BLOCK))
+        return found
 
     def add(self, identities: Iterable[Identity]) -> None:
         """Know points that are about to be added behind those that ``find`` knew of."""
@@ -110,8 +101,10 @@ class Seen:
     def _extend(self, connection: Connection, known: Known, wanted: set[Identity]) -> set[Identity]:
         """Get to know what others have added; what fills no block is read."""
         while known.points - self._points >= _BLOCK:
-            place = {"of": known.series_id, "after": self._points, "last": self._points + _BLOCK}
-            self._blocks.append((self._points, *connection.execute(_BOUNDS, place).one()))
+            part = _read(connection, known, self._points, self._points + _BLOCK)
+            times, steps = part.timestamp_us, part.step
+            bounds = int(times.min()), int(times.max()), int(steps.min()), int(steps.max())
+            self._blocks.append((self._points, *bounds))
             self._points += _BLOCK
         after, self._points = self._points, known.points
         return self._read(connection, known, after, known.points, wanted) if after < known.points else set()
@@ -136,9 +129,8 @@ class Seen:
         self, connection: Connection, known: Known, after: int, last: int, wanted: set[Identity]
     ) -> set[Identity]:
         """Mark the points whose numbers are above ``after``, and at most ``last``, and return those that are wanted."""
-        rows = connection.execute(_PART, {"of": known.series_id, "after": after, "last": last}).all()
-        identities = [(row[1], row[2], row[3], row[4]) for row in rows]
-        self._keep(map(add, map(_mark, identities), map(itemgetter(0), rows)))
+        identities = _identities(connection, known, after, last)
+        self._keep(map(add, map(_mark, identities), count(after + 1)))
         return wanted.intersection(identities)
 
     def _keep(self, more: Iterable[int]) -> None:
@@ -165,11 +157,13 @@ def _mark(identity: Identity) -> int:
     return (hash(identity) & _MARK) << _NUMBER_BITS
 
 
-def _numbered(connection: Connection, known: Known, numbers: Sequence[int]) -> Iterable[Identity]:
-    """The points of these numbers."""
-    if not numbers:
-        return ()
-    dialect = connection.dialect.name
-    given: object = numbers if dialect == "postgresql" else json.dumps(numbers)
-    rows = connection.exec_driver_sql(_NUMBERED[dialect], (known.series_id, given)).all()
-    return [(row[0], row[1], row[2], row[3]) for row in rows]
+def _read(connection: Connection, known: Known, after: int, last: int) -> Points:
+    """The points whose numbers are above ``after`` and at most ``last``."""
+    from dbnd_tracker._storage.points.reading import read_points  # with NumPy, and seldom needed
+
+    return read_points(connection, known.series_id, after, min(last, known.points))
+
+
+def _identities(connection: Connection, known: Known, after: int, last: int) -> list[Identity]:
+    rows = _read(connection, known, after, last).rows()
+    return [(time_us, step or 0, value, text) for step, time_us, _, value, text in rows]

@@ -1,0 +1,95 @@
+"""Points as arrays, from segments and from rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from dbnd_tracker._storage.bulk import driver_errors
+from dbnd_tracker._storage.encoding import Kind
+from dbnd_tracker._storage.points.models import SEGMENT
+from dbnd_tracker._storage.points.segments import KIND, NO_STEP, NO_VALUE, NONE, TYPES, Points, join, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from dbnd_tracker._storage.points.segments import Array
+
+# Without NULL, so that all elements of an array of PostgreSQL have one length, and rows of SQLite fit an array's type.
+_COLUMNS: Final = {
+    "step": "coalesce(step, 0)",
+    "timestamp_us": "timestamp_us",
+    "value": "coalesce(value, {missing})",
+    "flags": (
+        f"kind + CASE WHEN step IS NULL THEN {NO_STEP} ELSE 0 END + CASE WHEN value IS NULL THEN {NO_VALUE} ELSE 0 END"
+    ),
+}
+_PART: Final = "FROM metrics WHERE series_id = %d AND number > %d AND number <= %d"
+_SEGMENTS: Final = (
+    "SELECT first, points, data FROM segments WHERE series_id = %d AND first > %d AND first <= %d ORDER BY first"
+)
+_ARRAY_HEAD: Final = 20
+_ARRAY_LENGTH: Final = 2_000_000
+
+
+def read_points(connection: Connection, series_id: int, after: int, last: int) -> Points:
+    """The points of a series with the numbers above ``after`` up to ``last``, in the order in which they came."""
+    parts = []
+    query = _SEGMENTS % (series_id, after - SEGMENT, last)
+    for first, count, data in connection.exec_driver_sql(query):
+        part = unpack(data, count).part(after + 1 - first, last + 1 - first)
+        parts.append(part)
+        after += part.size
+    if after < last:
+        parts.append(read_rows(connection, series_id, after, last))
+    return join(parts) if parts else NONE
+
+
+def read_rows(connection: Connection, series_id: int, after: int, last: int) -> Points:
+    """The same of those points alone that are not sealed."""
+    if connection.dialect.name == "sqlite":
+        return _read_part(connection, series_id, after, last, _read_table)
+    bounds = range(after, last, _ARRAY_LENGTH)
+    return join([_read_part(connection, series_id, n, min(n + _ARRAY_LENGTH, last), _read_arrays) for n in bounds])
+
+
+def _read_part(
+    connection: Connection, series_id: int, after: int, last: int, read: Callable[[Connection, str], dict[str, Array]]
+) -> Points:
+    part = _PART % (series_id, after, last)
+    columns = read(connection, part)
+    value, flags = columns["value"], columns["flags"]
+    value[(flags & NO_VALUE) != 0] = np.nan
+    texts: dict[int, str] = {}
+    if (flags & KIND >= Kind.STR).any():
+        query = f"SELECT number, text {part} AND text IS NOT NULL"
+        texts = {number - after - 1: text for number, text in connection.exec_driver_sql(query)}
+    return Points(columns["step"], columns["timestamp_us"], value, flags, texts)
+
+
+def _read_table(connection: Connection, part: str) -> dict[str, Array]:
+    # A literal that is too large for a double is read as infinity.
+    wanted = ", ".join(_COLUMNS.values()).format(missing="9e999")
+    rows: Any = connection.exec_driver_sql(f"SELECT {wanted} {part} ORDER BY number").cursor
+    table = np.fromiter(rows, np.dtype([(name, TYPES[name]) for name in _COLUMNS]))
+    return {name: np.ascontiguousarray(table[name]) for name in _COLUMNS}
+
+
+def _read_arrays(connection: Connection, part: str) -> dict[str, Array]:
+    """The same from PostgreSQL: one row of arrays, because each of a million rows would cost the driver a message."""
+    eight = {name: "float8" if name == "value" else "int8" for name in _COLUMNS}
+    arrays = (f"array_agg(({sql})::{eight[name]} ORDER BY number)" for name, sql in _COLUMNS.items())
+    wanted = ", ".join(arrays).format(missing="'NaN'")
+    query = f"SELECT {wanted} {part}"
+    driver: Any = connection.connection.dbapi_connection
+    read = {}
+    with driver_errors(connection, query), driver.cursor(binary=True) as cursor:
+        result = cursor.execute(query).pgresult
+        for place, name in enumerate(_COLUMNS):
+            element = np.dtype([("length", ">i4"), ("value", ">f8" if eight[name] == "float8" else ">i8")])
+            data = result.get_value(0, place) or bytes(_ARRAY_HEAD)
+            read[name] = np.frombuffer(data, element, offset=_ARRAY_HEAD)["value"].astype(TYPES[name])
+    return read
