@@ -13,11 +13,14 @@ import pytest
 from kit.payloads import Run, Server, Tracker
 from pydantic import SecretStr
 
+from dbnd_tracker._ingest import metrics as logged_points
+from dbnd_tracker._queries.points import series
 from dbnd_tracker._server.app import create_app
 from dbnd_tracker._server.connections import ConnectionLimits
 from dbnd_tracker._server.process import listen, make_server
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database, open_database
+from dbnd_tracker._storage.points import reading, repeats, sealing
 
 
 @pytest.fixture
@@ -33,6 +36,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DBND__CORE__DATABAND_URL", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of eight points, four at a time, so that a few points fill some."""
+    for module in (logged_points, reading, repeats, sealing, series):
+        monkeypatch.setattr(module, "_BLOCK" if module is repeats else "SEGMENT", 8)
+    monkeypatch.setattr(sealing, "_POINTS", 32)
+    monkeypatch.setattr(sealing, "LEAST", 2)
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,10 @@ from sqlalchemy import select
 from dbnd._model.points import group
 from dbnd_tracker._ingest import apply_points
 from dbnd_tracker._queries.listing import metric_list
-from dbnd_tracker._storage.points import repeats
 from dbnd_tracker._storage.database import open_database
 from dbnd_tracker._storage.encoding import Kind, encode, readable
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries
+from dbnd_tracker._storage.points import repeats
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,14 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dbnd_tracker._queries.points.arrays import SeriesCache
+from dbnd_tracker._queries.points.lines import Line, Sample, line_of, sample_line
 from dbnd_tracker._queries.points.metrics import find_series
-from dbnd_tracker._queries.points.series import Sample, _line, _sample, chart_sample
+from dbnd_tracker._queries.points.series import chart_sample
 from dbnd_tracker._storage.deletion import delete_runs
 from dbnd_tracker._storage.points import reading
+from dbnd_tracker._storage.points.reading import read_points
+from dbnd_tracker._storage.points.sealing import seal_all
 from dbnd_tracker._storage.points.segments import Points
 
 
@@ -42,7 +45,7 @@ def test_a_sample_stands_for_each_point_of_its_part(
     points: list[tuple[int, float]], ends: tuple[int | None, int | None], wanted: int
 ) -> None:
     first, last = ends
-    sample = _sample(_line(_points([y for _, y in points], [x for x, _ in points]), "step"), first, last, wanted)
+    sample = sample_line(line_of(_points([y for _, y in points], [x for x, _ in points]), "step"), first, last, wanted)
     low = -math.inf if first is None else first
     high = math.inf if last is None else last
     inside = [(x, y) for x, y in points if low <= x <= high]
@@ -161,3 +164,63 @@ def test_a_long_history_is_a_short_answer(tracker: Any, server: Any, values: int
     assert len(answer["x"]) <= values + 2
     assert sum(answer["counts"]) == 2_002
     assert (min(answer["low"]), max(answer["high"])) == (99, 2_100)
+
+
+_ENDS = st.tuples(st.none() | st.integers(-5, 320), st.none() | st.integers(-5, 320))
+
+
+@pytest.mark.parametrize("kind", ["steps", "no steps", "back and forth", "texts"])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    values=st.lists(_VALUES, min_size=40, max_size=90),
+    sealed=st.integers(8, 90),
+    asked=st.lists(st.tuples(_ENDS, st.integers(1, 30), st.sampled_from(["step", "time"])), max_size=6),
+)
+def test_a_chart_of_segments_is_that_of_their_points(
+    tracker: Any, small_segments: None, kind: str, values: list[float], sealed: int, asked: Any
+) -> None:
+    _, task = tracker.started()
+    infos = [task.metric("m", value_float=value, step=2 * place) for place, value in enumerate(values)]
+    for place, info in enumerate(infos):
+        info["metric"]["timestamp"] = f"2026-03-04T05:{place // 60:02}:{place % 60:02}+00:00"
+        if kind == "no steps" or (kind == "back and forth" and place % 50 == 30):
+            info["metric"]["step"] = None if kind == "no steps" else 1
+    if kind == "texts":
+        infos[20]["metric"] |= {"value_str": "text", "value_float": None}
+    tracker.call("log_metrics", task.metrics(*infos[:sealed]))
+    seal_all(tracker.database)
+    tracker.call("log_metrics", task.metrics(*infos[sealed:], task.metric("other", value=1)))
+    with tracker.database.read() as session:
+        series = find_series(session, task.uid, "m")
+        assert series is not None
+        points = read_points(session.connection(), series.id, 0, series.points)
+    for ends, count, axis in asked:
+        if axis == "time":
+            begin = int(points.timestamp_us[0]) / 1000
+            ends = [None if end is None else begin + 500 * end for end in ends]  # noqa: PLW2901  steps rise by two
+        line = line_of(points, axis)
+        wanted = sample_line(line, *ends, count)
+        found = _ask(tracker, SeriesCache(), task, axis=axis, values=count, first=ends[0], last=ends[1])
+        assert (found.axis, found.points, found.texts) == (wanted.axis, wanted.points, wanted.texts)
+        assert (found.extent, found.last) == (wanted.extent, wanted.last)
+        if found.exact:
+            assert (found.x, found.y, found.gaps) == (wanted.x, wanted.y, wanted.gaps)
+        else:
+            _check_buckets(found, line, ends, count)
+
+
+def _check_buckets(found: Sample, line: Line, ends: Sequence[float | None], count: int) -> None:
+    """Buckets may be those of whole segments: of the points of a part those of two segments may be missing, or more."""
+    assert found.x == sorted(found.x)
+    assert len(found.x) <= count + 2
+    rows = zip(found.low, found.y, found.high, strict=True)
+    assert all(low is None or low <= mean <= high for low, mean, high in rows)  # type: ignore[operator]
+    unit = 1000 if line.axis == "time" else 1
+    low, high = (None if end is None else end * unit for end in ends)
+    inside = (line.x >= (-math.inf if low is None else low)) & (line.x <= (math.inf if high is None else high))
+    assert sum(found.counts) >= np.count_nonzero(inside) - 16
+    if low is None and high is None:
+        assert sum(found.counts) == len(line.x)
+        assert min((x for x in found.low if x is not None), default=None) == min(line.y.tolist(), default=None)
+        assert max((x for x in found.high if x is not None), default=None) == max(line.y.tolist(), default=None)
+        assert {name for _, name in found.gaps} == set(np.array(["NaN", "Infinity", "-Infinity"])[line.gap_names])

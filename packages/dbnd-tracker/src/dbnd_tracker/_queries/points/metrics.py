@@ -21,11 +21,13 @@ class Series(NamedTuple):
 
     id: int
     points: int
+    sealed: int
+    """How many of its points, the first ones, are in segments."""
 
 
 def find_series(session: Session, task_run_uid: str, key: str) -> Series | None:
     """The series of one metric of a task run: of several attempts' the latest; None when there is none."""
-    wanted = select_logged("metrics", MetricSeries.id, MetricSeries.points)
+    wanted = select_logged("metrics", MetricSeries.id, MetricSeries.points, MetricSeries.sealed)
     wanted = wanted.where(Attempt.task_run_uid == task_run_uid, MetricKey.name == key)
     row = session.execute(wanted.order_by(*(column.desc() for column in BY_ATTEMPT)).limit(1)).first()
     return None if row is None else Series(*row)

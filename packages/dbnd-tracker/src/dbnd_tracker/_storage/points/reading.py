@@ -9,7 +9,7 @@ import numpy as np
 from dbnd_tracker._storage.bulk import driver_errors
 from dbnd_tracker._storage.encoding import Kind
 from dbnd_tracker._storage.points.models import SEGMENT
-from dbnd_tracker._storage.points.segments import KIND, NO_STEP, NO_VALUE, NONE, TYPES, Points, join, unpack
+from dbnd_tracker._storage.points.segments import KIND, NO_STEP, NO_VALUE, TYPES, Points, join, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def read_points(connection: Connection, series_id: int, after: int, last: int) -
         after += part.size
     if after < last:
         parts.append(read_rows(connection, series_id, after, last))
-    return join(parts) if parts else NONE
+    return join(parts)
 
 
 def read_rows(connection: Connection, series_id: int, after: int, last: int) -> Points:

@@ -97,15 +97,15 @@ NONE: Final = Points(**{name: np.empty(0, kind) for name, kind in TYPES.items()}
 
 def join(parts: Sequence[Points]) -> Points:
     """Points one after the other."""
-    if len(parts) == 1:
-        return parts[0]
+    if len(parts) <= 1:
+        return parts[0] if parts else NONE
     texts: dict[int, str] = {}
     start = 0
     for part in parts:
         texts.update((start + place, text) for place, text in part.texts.items())
         start += part.size
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in TYPES}
-    return Points(**columns, texts=texts) if start else NONE
+    return Points(**columns, texts=texts)
 
 
 def pack(points: Points) -> bytes:
