@@ -20,7 +20,8 @@ from dbnd_tracker._server.connections import ConnectionLimits
 from dbnd_tracker._server.process import listen, make_server
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database, open_database
-from dbnd_tracker._storage.points import reading, repeats, sealing
+from dbnd_tracker._storage.points import reading, repeats
+from dbnd_tracker._storage.upkeep import sealing
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def template(postgresql: Any) -> str:
 
 
 # Where the databases differ: how values are kept and found, locks and migrations.
-BOTH_DATABASES = {"ingest", "queries", "storage", "points"}
+BOTH_DATABASES = {"ingest", "queries", "storage", "points", "upkeep"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

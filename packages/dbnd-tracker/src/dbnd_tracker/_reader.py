@@ -32,7 +32,7 @@ from dbnd_tracker._queries.table.comparison import compare_runs
 from dbnd_tracker._queries.table.run_table import STARTED, list_runs, parse_column, parse_order
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database
-from dbnd_tracker._storage.deletion import delete_runs
+from dbnd_tracker._storage.upkeep.deletion import delete_runs
 from dbnd_tracker._views import (
     ListMeta,
     MetricHistory,

@@ -20,7 +20,7 @@ from dbnd_tracker._queries.table.run_table import ORDER_NAMES, STARTED, list_run
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._schemas.fields import Many, Uid
 from dbnd_tracker._schemas.runs import RunChange
-from dbnd_tracker._storage.deletion import delete_runs
+from dbnd_tracker._storage.upkeep.deletion import delete_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -53,7 +53,7 @@ def start(*, opens: bool, **options: Any) -> None:
     from dbnd_tracker._server.process import listen, serve
     from dbnd_tracker._server.workers import serve_workers
     from dbnd_tracker._storage.database import open_database
-    from dbnd_tracker._storage.points.sealing import sealing
+    from dbnd_tracker._storage.upkeep.sealing import sealing
 
     settings = tracker_settings(**options)
     access_log(settings.access_log)  # one that cannot be written to is said before anything starts
@@ -128,7 +128,7 @@ def gc(
     """
     from dbnd.plugins import console
     from dbnd_tracker._format import local_time
-    from dbnd_tracker._storage.deletion import delete_client_errors, delete_expired, expired_runs
+    from dbnd_tracker._storage.upkeep.deletion import delete_client_errors, delete_expired, expired_runs
 
     before = datetime.now(timezone.utc) - duration_of(older_than, "--older-than")
     opened = configured_database(database)
@@ -174,7 +174,7 @@ def seal(*, vacuum: bool, database: str | None, as_json: bool) -> None:
     Those of runs that ended are compressed to the last one, of runs that go on all but the newest few thousand.
     """
     from dbnd.plugins import console
-    from dbnd_tracker._storage.points.sealing import fresh_points, seal_all
+    from dbnd_tracker._storage.upkeep.sealing import fresh_points, seal_all
 
     opened = configured_database(database, create=False)
     fresh = fresh_points(opened)

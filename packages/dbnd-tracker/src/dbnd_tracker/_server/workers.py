@@ -69,7 +69,7 @@ def _work(settings: TrackerSettings, listening: socket.socket, guarded: bool) ->
     from dbnd.plugins import clean_logs
     from dbnd_tracker._server.app import create_app
     from dbnd_tracker._storage.database import open_database
-    from dbnd_tracker._storage.points.sealing import sealing
+    from dbnd_tracker._storage.upkeep.sealing import sealing
 
     clean_logs()
     threading.Thread(target=_end_with_parent, daemon=True).start()

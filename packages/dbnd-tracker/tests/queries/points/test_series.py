@@ -13,11 +13,11 @@ from dbnd_tracker._queries.points.arrays import SeriesCache
 from dbnd_tracker._queries.points.lines import Line, Sample, line_of, sample_line
 from dbnd_tracker._queries.points.metrics import find_series
 from dbnd_tracker._queries.points.series import chart_sample
-from dbnd_tracker._storage.deletion import delete_runs
 from dbnd_tracker._storage.points import reading
 from dbnd_tracker._storage.points.reading import read_points
-from dbnd_tracker._storage.points.sealing import seal_all
 from dbnd_tracker._storage.points.segments import Points
+from dbnd_tracker._storage.upkeep.deletion import delete_runs
+from dbnd_tracker._storage.upkeep.sealing import seal_all
 
 
 def _points(values: Sequence[float], steps: Sequence[int]) -> Points:

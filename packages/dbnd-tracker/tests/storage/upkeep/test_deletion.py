@@ -13,8 +13,8 @@ from dbnd._model.points import group
 from dbnd._tracking.contracts import Batch
 from dbnd_tracker._ingest import apply_batch, apply_call, apply_points
 from dbnd_tracker._storage.base import Base
-from dbnd_tracker._storage.deletion import delete_runs
 from dbnd_tracker._storage.models import Deleted
+from dbnd_tracker._storage.upkeep.deletion import delete_runs
 
 
 def _delete(tracker: Any, *runs: Any) -> None:

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from sqlalchemy import event, func, select, text
 
 from dbnd_tracker._errors import PayloadError, StorageError
-from dbnd_tracker._storage.deletion import delete_runs
 from dbnd_tracker._storage.encoding import readable
 from dbnd_tracker._storage.models import MetricSeries, Run
-from dbnd_tracker._storage.points import sealing
 from dbnd_tracker._storage.points.models import Metric, Segment
-from dbnd_tracker._storage.points.sealing import fresh_points, seal_all, seal_ended, seal_full
+from dbnd_tracker._storage.upkeep import sealing
+from dbnd_tracker._storage.upkeep.deletion import delete_runs
+from dbnd_tracker._storage.upkeep.sealing import fresh_points, seal_all, seal_ended, seal_full
 
 START = datetime(2026, 3, 4, tzinfo=timezone.utc)
 # Numbers that doubles, JSON and SQL treat apart, and values that are no numbers.
