@@ -3,7 +3,7 @@
 A client in a process of its own logs the numbers 0, 1, … through ``TrackingAPIClient`` until it is told to stop, and
 then everything that it has logged must be in the database, once. Every other kill comes from within the server, when it
 has committed a batch and is about to answer: the batch is sent again, and its number is all that keeps it out. The same
-is done to single ones of several server processes.
+is done to single ones of several server processes. Meanwhile they seal what they have taken, a few points at a time.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from typing import Any
 import pytest
 from kit.scale import scaled
 from kit.warm import Warm, WarmProcess
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from dbnd_tracker._storage.database import open_database
+from dbnd_tracker._storage.models import Attempt, MetricSeries
+from dbnd_tracker._storage.points.reading import read_points
 
 pytestmark = pytest.mark.process
 
@@ -59,7 +61,12 @@ import os, signal
 from contextlib import suppress
 from dbnd._cli.main import main
 from dbnd_tracker._server import app
-from dbnd_tracker._ingest import calls
+from dbnd_tracker._ingest import calls, metrics
+from dbnd_tracker._storage.upkeep import sealing
+
+metrics.SEGMENT = sealing.SEGMENT = 32
+sealing._POINTS = 64
+sealing._IDLE = 0.005
 
 left = int(os.environ["ANSWERS"])
 if os.environ["DEDUPLICATE"] == "no":
@@ -203,14 +210,22 @@ def start(warm: Warm, tmp_path: Path, free_port: int) -> Iterator[Callable[..., 
         each.kill()
 
 
-def _stored(url: str) -> list[int]:
+def _stored(url: str) -> dict[str, list[int]]:
+    """The values of each attempt, in the order in which they came; some are sealed."""
     database = open_database(url)
+    query = select(Attempt.uid, MetricSeries.id, MetricSeries.points, MetricSeries.sealed)
+    found: dict[str, list[int]] = {}
     with database.read() as session:
-        values = [int(value) for (value,) in session.execute(text("SELECT value FROM metrics ORDER BY number"))]
-        [points] = session.scalars(text("SELECT points FROM metric_series")).all()
+        for uid, series_id, points, sealed in session.execute(query.join(Attempt)):
+            values = read_points(session.connection(), series_id, 0, points + 1_000_000).value.tolist()
+            assert len(values) == points
+            assert sealed > 0
+            found[uid] = list(map(int, values))
+        rows = session.scalar(text("SELECT count(*) FROM metrics"))
+        segments = session.scalar(text("SELECT sum(points) FROM segments"))
     database.close()
-    assert points == len(values)
-    return values
+    assert rows + segments == sum(map(len, found.values()))
+    return found
 
 
 @pytest.mark.timeout(1800)
@@ -229,7 +244,7 @@ def test_the_server_is_killed(database_url: str, start: Any) -> None:
     server.start()
     logged = client.stop()
 
-    assert _stored(database_url) == list(range(logged))
+    assert [*_stored(database_url).values()] == [list(range(logged))]
 
 
 @pytest.mark.timeout(600)
@@ -244,7 +259,8 @@ def test_without_numbers_of_batches_points_would_be_there_twice(database_url: st
     client.advance()
     logged = client.stop()
 
-    times = Counter(_stored(database_url))
+    [stored] = _stored(database_url).values()
+    times = Counter(stored)
     assert set(times) == set(range(logged))
     assert max(times.values()) == 2
 
@@ -261,23 +277,7 @@ def test_postgresql_is_killed(start_postgresql: Callable[[], Any], start: Any) -
     client.advance()
     logged = client.stop()
 
-    assert _stored(url) == list(range(logged))
-
-
-def _stored_of(url: str) -> dict[str, list[int]]:
-    """The values of each attempt, in the order in which they came."""
-    database = open_database(url)
-    query = """
-        SELECT attempts.uid, metrics.value FROM metrics
-        JOIN metric_series ON metric_series.id = metrics.series_id
-        JOIN attempts ON attempts.id = metric_series.attempt_id ORDER BY metrics.series_id, metrics.number
-    """
-    found: dict[str, list[int]] = {}
-    with database.read() as session:
-        for uid, value in session.execute(text(query)):
-            found.setdefault(uid, []).append(int(value))
-    database.close()
-    return found
+    assert [*_stored(url).values()] == [list(range(logged))]
 
 
 @pytest.mark.timeout(1200)
@@ -307,7 +307,7 @@ def test_single_ones_of_several_server_processes_are_killed(postgresql: Any, tem
     assert not first & server.workers()
     logged = [client.stop() for client in clients]
 
-    stored = _stored_of(url)
+    stored = _stored(url)
     assert {uid: len(values) for uid, values in stored.items()} == dict(zip(attempts, logged, strict=True))
     assert all(values == list(range(len(values))) for values in stored.values())
     server.process.signal(signal.SIGTERM)
