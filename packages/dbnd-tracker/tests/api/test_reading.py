@@ -369,7 +369,6 @@ def test_the_points_of_many_metrics_are_cut_to_what_one_answer_may_hold(
         return {key: [value for _, value, _ in points] for key, points in found.items()}
 
     assert asked() == {key: [0, 1, 2, 3, 4] for key in keys}
-    monkeypatch.setattr(queries, "_CHUNK", 2)
     monkeypatch.setattr(queries, "_MAX_POINTS", 23)
     assert asked() == {key: [0, 1, 2] for key in keys}
     monkeypatch.setattr(queries, "_MAX_SERIES", 5)

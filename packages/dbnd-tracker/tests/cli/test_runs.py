@@ -25,10 +25,11 @@ from dbnd_tracker._queries.language.expressions import QueryError
 from dbnd_tracker._queries.language.grammar import parse_filter
 from dbnd_tracker._queries.table.run_table import list_runs
 from dbnd_tracker._storage import models as models
+from dbnd_tracker._storage.points.models import Metric, Segment
 
 TABLES = (
     *(models.Run, models.TaskRun, models.Attempt, models.TaskDefinition, models.TaskRelation, models.Param, models.Tag),
-    *(models.MetricSeries, models.Metric, models.Artifact, models.Target, models.DatasetOperation),
+    *(models.MetricSeries, Metric, Segment, models.Artifact, models.Target, models.DatasetOperation),
 )
 
 

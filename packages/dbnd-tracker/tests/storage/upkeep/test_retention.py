@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from dbnd_tracker._storage.base import Base
 from dbnd_tracker._storage.models import AttemptDocument
+from dbnd_tracker._storage.upkeep.sealing import seal_all
 
 TABLES = sorted(
     set(Base.metadata.tables) - {"metric_keys", "batches", "access_tokens", "access_sessions", "deleted", "saved_views"}
@@ -64,14 +65,19 @@ def _fill(tracker: Any, make_run: Any, *, days: float, state: str | None, job: s
     return run
 
 
-def test_old_runs_go_with_everything_that_is_theirs(tracker: Any, database_url: str, make_run: Any, dbnd: Any) -> None:
+def test_old_runs_go_with_everything_that_is_theirs(
+    tracker: Any, database_url: str, make_run: Any, dbnd: Any, small_segments: None
+) -> None:
     kept = [
         _fill(tracker, make_run, days=1, state="SUCCESS"),
         _fill(tracker, make_run, days=100, state=None),
         _fill(tracker, make_run, days=100, state="SUCCESS", job="audit"),
     ]
+    assert seal_all(tracker.database) > 0
     before = _counts(tracker)
-    gone = [_fill(tracker, make_run, days=100, state=state) for state in ("SUCCESS", "FAILED", "CANCELLED")]
+    gone = [_fill(tracker, make_run, days=100, state=state) for state in ("SUCCESS", "FAILED")]
+    assert seal_all(tracker.database) > 0
+    gone.append(_fill(tracker, make_run, days=100, state="CANCELLED"))
     full = _counts(tracker)
     assert all(full[table] > before[table] for table in before if before[table]), full
     command = ("tracker", "gc", "--older-than", "30d", "--job", "etl", "--database", database_url)
@@ -83,6 +89,7 @@ def test_old_runs_go_with_everything_that_is_theirs(tracker: Any, database_url: 
     (facts,) = json.loads(dbnd(*command, "--dry-run", "--json").stdout)
     assert (facts["job"], sorted(facts["run_uids"]), facts["points"]) == ("etl", sorted(run.uid for run in gone), 21)
     assert _counts(tracker) == full
+    assert full["segments"] > before["segments"] > 0
     done = dbnd(*command, "--vacuum")
     assert (done.returncode, "3 runs with 21 points deleted" in done.stderr) == (0, True), done
     assert _counts(tracker) == before

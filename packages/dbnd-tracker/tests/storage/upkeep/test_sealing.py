@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -113,6 +114,20 @@ def test_many_runs_are_sealed_a_few_at_a_time(tracker: Any, small_segments: None
     assert len(told) > 2
     assert fresh_points(tracker.database) == 0
     assert all(len(tracker.history(task, "m")) == 3 for task in tasks)
+
+
+def test_the_command_seals_what_it_can(tracker: Any, database_url: str, dbnd: Any) -> None:
+    run, task = tracker.started()
+    tracker.call("log_metrics", task.floats("m", 5_000))
+    command = ("tracker", "seal", "--database", database_url)
+
+    first = dbnd(*command)
+    assert (first.returncode, "4096 points compressed in" in first.stderr) == (0, True), first
+    tracker.call("set_run_state", run.state("SUCCESS"))
+    second = dbnd(*command, "--vacuum", "--json")
+    assert (second.returncode, json.loads(second.stdout)["points"]) == (0, 904), second
+    assert "0 points compressed in" in dbnd(*command).stderr
+    assert [point.value for point in tracker.history(task, "m")] == list(map(float, range(5_000)))
 
 
 def test_a_point_that_was_sealed_is_known_when_it_comes_again(tracker: Any, small_segments: None) -> None:
