@@ -284,7 +284,7 @@ def open_run_reader(config: Config) -> RunReader:
     assert url is not None, "this package serves SQLite files"
     if urlsplit(url).scheme in {"http", "https"}:
         return HttpReader(url, settings)
-    database = Database(url, heartbeat_timeout_s=config.settings(TrackerSettings).heartbeat_timeout_s)
+    database = Database(url, config.settings(TrackerSettings))
     if database.path and not database.path.exists():
         return DatabaseReader(None, f"{database.name}, which does not exist yet")
     database.open()

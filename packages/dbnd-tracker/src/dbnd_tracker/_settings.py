@@ -20,6 +20,8 @@ class TrackerSettings(Settings):
     """Port to listen on; 0 takes a free one."""
     database: str | None = None
     """Database of the server: a file, sqlite:///file or postgresql://…; unset is the embedded tracker's own file."""
+    partitions: int = Field(default=1, ge=1, le=1024)
+    """Parts of the tables of points, by hash of the series, that a new database of PostgreSQL gets."""
     token: SecretStr | None = None
     """An admin's token; with it, or once `dbnd tracker token create` has made one, every request must carry a token."""
     workers: int = Field(default=1, ge=1, le=64)

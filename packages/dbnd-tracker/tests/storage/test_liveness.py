@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.models import Run
 
 
@@ -66,7 +67,7 @@ def test_a_first_heartbeat_makes_a_run_one_that_sends_them(tracker: Any, server:
 def test_how_long_a_silence_is_allowed_is_a_setting(tmp_path: Any, serve: Any, make_run: Any) -> None:
     from dbnd_tracker._storage.database import open_database
 
-    database = open_database(str(tmp_path / "t.db"), heartbeat_timeout_s=5000)
+    database = open_database(str(tmp_path / "t.db"), TrackerSettings(heartbeat_timeout_s=5000))
     server = serve(database)
     run = make_run()
     server.post("init_run", run.init(sends_heartbeat=True))

@@ -37,7 +37,7 @@ def configured_database(given: str | None, *, create: bool = True) -> Database:
     from dbnd_tracker._storage.database import Database
 
     settings = tracker_settings(database=given)
-    database = Database(str(settings.database), heartbeat_timeout_s=settings.heartbeat_timeout_s)
+    database = Database(str(settings.database), settings)
     if not create and database.path is not None and not database.path.exists():
         raise UsageError(f"The database {database.name} does not exist.")
     click.get_current_context().call_on_close(database.close)

@@ -53,12 +53,15 @@ def start(*, opens: bool, **options: Any) -> None:
     from dbnd_tracker._server.process import listen, serve
     from dbnd_tracker._server.workers import serve_workers
     from dbnd_tracker._storage.database import open_database
+    from dbnd_tracker._storage.points.partitions import check_partitions
     from dbnd_tracker._storage.upkeep.sealing import sealing
 
     settings = tracker_settings(**options)
     access_log(settings.access_log)  # one that cannot be written to is said before anything starts
     with listen(settings.host, settings.port) as listening:
-        opened = open_database(str(settings.database), heartbeat_timeout_s=settings.heartbeat_timeout_s)
+        opened = open_database(str(settings.database), settings)
+        with opened.read() as session:
+            check_partitions(session.connection(), settings.partitions, opened.name)
         guarded = _is_guarded(opened, settings)
         address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}"
 

@@ -73,7 +73,7 @@ def _work(settings: TrackerSettings, listening: socket.socket, guarded: bool) ->
 
     clean_logs()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    database = open_database(str(settings.database), heartbeat_timeout_s=settings.heartbeat_timeout_s)
+    database = open_database(str(settings.database), settings)
     with sealing(database):
         serve(create_app(database, settings, guarded=guarded), listening, lambda: None, settings)
     database.close()

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session, configure_mappers
 from dbnd import ConfigError
 from dbnd.plugins import SQLITE, console, mask_url, sqlite_path, sqlite_url
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError
+from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.bulk import driver_errors
 from dbnd_tracker._storage.encoding import from_json_text, readable
 from dbnd_tracker._storage.migrations import REVISIONS, VERSION_TABLE, upgrade
@@ -49,9 +50,9 @@ _WRITERS: Final = 4
 _MIGRATION_LOCK: Final = 0x6462_6E64
 
 
-def open_database(url: str, *, heartbeat_timeout_s: float = 300) -> Database:
+def open_database(url: str, settings: TrackerSettings | None = None) -> Database:
     """The database at ``url``, created or migrated when that is needed (see ``Database.open``)."""
-    database = Database(url, heartbeat_timeout_s=heartbeat_timeout_s)
+    database = Database(url, settings)
     database.open()
     return database
 
@@ -63,13 +64,14 @@ class Database:
 
     Args:
         url: ``sqlite:///file``, ``postgresql://…``, or the path of an SQLite file.
-        heartbeat_timeout_s: Seconds of silence after which a run that sends heartbeats is read as lost.
+        settings: When silent runs are read as lost, and what a new database is made of; its database is not looked at.
 
     Raises:
         ConfigError: The URL cannot be used, or the driver of PostgreSQL is not installed.
     """
 
-    def __init__(self, url: str, *, heartbeat_timeout_s: float = 300) -> None:
+    def __init__(self, url: str, settings: TrackerSettings | None = None) -> None:
+        settings = settings or TrackerSettings()
         configure_mappers()  # else the first batch does it, beside the training
         parsed = _parse(url)
         is_file = parsed.get_backend_name() == "sqlite"
@@ -101,7 +103,8 @@ class Database:
             self._writing = self._engine.execution_options(dbnd_begin="BEGIN IMMEDIATE")
         else:
             event.listen(self._engine, "connect", _set_up_postgresql)
-        self._read_info = {HEARTBEAT_TIMEOUT: timedelta(seconds=heartbeat_timeout_s)}
+        self._read_info = {HEARTBEAT_TIMEOUT: timedelta(seconds=settings.heartbeat_timeout_s)}
+        self._partitions = settings.partitions
         self._ids = IdCache()
         self._lock = threading.Lock()
         self._turns = threading.Semaphore(self.writers)
@@ -178,7 +181,7 @@ class Database:
                     connection.execute(select(text(f"pg_advisory_xact_lock({_MIGRATION_LOCK})")))
                 revision = self._revision(connection)
                 if revision != REVISIONS[-1]:
-                    upgrade(connection, revision)
+                    upgrade(connection, revision, self._partitions)
             if self.path:
                 _pragma(connection, "foreign_keys = ON")
 

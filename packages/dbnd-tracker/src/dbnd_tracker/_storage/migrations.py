@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from dbnd_tracker._storage.links import linked_mlflow_run
 from dbnd_tracker._storage.models import Run
 from dbnd_tracker._storage.points.models import Segment
+from dbnd_tracker._storage.points.partitions import divide
 from dbnd_tracker._storage.saved_views import SavedView
 
 if TYPE_CHECKING:
@@ -141,15 +142,17 @@ STEPS: Final = {
 REVISIONS: Final = ("0001", *STEPS)
 
 
-def upgrade(connection: sa.Connection, revision: str | None) -> None:
+def upgrade(connection: sa.Connection, revision: str | None, partitions: int = 1) -> None:
     """Bring the schema up to date within the transaction that ``connection`` is in.
 
     Args:
         connection: Of the database.
         revision: What it has now; None when it has no tables of ours.
+        partitions: Parts of the tables of points, if they are made now.
     """
     if revision is None:
         Run.metadata.create_all(connection, checkfirst=False)
+        divide(connection, partitions)
         connection.execute(sa.text(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
         connection.execute(sa.text(f"INSERT INTO {VERSION_TABLE} VALUES ('{REVISIONS[-1]}')"))  # noqa: S608
         return

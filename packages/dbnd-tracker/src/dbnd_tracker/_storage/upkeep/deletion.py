@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import delete, func, insert, literal, or_, select
 
 from dbnd_tracker._storage.base import OfAttempt, UtcDateTime
+from dbnd_tracker._storage.bulk import chunks
 from dbnd_tracker._storage.models import (
     Attempt,
     ClientError,
@@ -46,7 +47,8 @@ def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
     is_inside = TaskRun.run_uid.in_(run_uids)
     task_runs: Any = select(TaskRun.uid).where(is_inside)
     attempts: Any = select(Attempt.id).where(Attempt.task_run_uid.in_(task_runs))
-    series = select(MetricSeries.id).where(MetricSeries.attempt_id.in_(attempts))
+    wanted = select(MetricSeries.id).where(MetricSeries.attempt_id.in_(attempts)).order_by(MetricSeries.id)
+    series = session.scalars(wanted.with_for_update()).all()
     for uids in (
         select(Run.uid, Run.uid).where(Run.uid.in_(run_uids)),
         # A run whose only task run has its uid is one uid.
@@ -57,8 +59,9 @@ def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
         rows = uids.add_columns(now, literal(0))
         session.execute(insert(Deleted).from_select(["uid", "run_uid", "deleted_at", "dropped"], rows))
     definitions = session.scalars(select(TaskRun.task_definition_uid).where(is_inside).distinct()).all()
-    for table in (Metric, Segment):
-        _delete(session, table, table.series_id.in_(series))
+    for some in chunks(series):  # by their ids, so that partitions without them are left alone
+        for table in (Metric, Segment):
+            _delete(session, table, table.series_id.in_(some))
     for model in OfAttempt.__subclasses__():
         _delete(session, model, model.attempt_id.in_(attempts))
     _delete(session, Attempt, Attempt.task_run_uid.in_(task_runs))
