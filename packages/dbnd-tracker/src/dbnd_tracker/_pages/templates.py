@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -78,7 +79,7 @@ def _make_templates() -> Environment:
         "fact": schema_fact,
         "columns": columns_of,
         "written": Written,
-        "short": lambda uid: uid[:_CHARACTERS_OF_A_UID],
+        "short": short_uid,
     }
     environment.globals |= {
         "static": static_url,
@@ -94,6 +95,11 @@ def _make_templates() -> Environment:
         "value_cells": value_cells,
     }
     return environment
+
+
+def short_uid(uid: str) -> str:
+    """The first characters of a uid, which tell it from others nearby."""
+    return uid[:_CHARACTERS_OF_A_UID]
 
 
 def job_url(job: str | None) -> str:
@@ -120,7 +126,15 @@ def task_url(job: str | None, run_uid: str, task_run_uid: str, **query: object) 
 
 def row_url(row: RunRow) -> str:
     """Address of the page of a run, or of the nested task run that a row is."""
-    return page_path(row.job_name, *row.place)
+    return "/".join((_job_path(row.job_name), *row.place))
+
+
+_job_path: Final = functools.lru_cache(page_path)
+
+
+def state_element(state: str | None) -> str:
+    """A state with its colour and shape."""
+    return f'<span class="state {state_look(state)}">{escape(state or "unknown")}</span>'
 
 
 def state_look(state: str | None) -> str:

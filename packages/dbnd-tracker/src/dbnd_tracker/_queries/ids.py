@@ -1,14 +1,14 @@
-"""Many ids as one parameter of a query."""
+"""Many ids or uids as one parameter of a query."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, BigInteger, BindParameter, ColumnElement, any_, bindparam, false, text
+from sqlalchemy import ARRAY, BindParameter, ColumnElement, any_, bindparam, false, text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from sqlalchemy.orm import Session
 
@@ -18,12 +18,18 @@ def is_one_of(session: Session, column: Any, ids: Collection[int]) -> ColumnElem
     if not ids:
         return false()
     dialect = session.get_bind().dialect.name
-    return is_given(dialect, column, bindparam("ids", given(dialect, ids), _type(dialect), unique=True))
+    return is_given(dialect, column, bindparam("ids", given(dialect, ids), _type(dialect, column), unique=True))
+
+
+def read_given(session: Session, make: Callable[..., Any], *key: Any, ids: Iterable[int | str], **others: Any) -> Any:
+    """The rows of a query that is made once, ``make(dialect, *key)``, and whose parameter ``ids`` are these."""
+    dialect = session.get_bind().dialect.name
+    return session.connection().execute(make(dialect, *key), {"ids": given(dialect, ids), **others})
 
 
 def is_given(dialect: str, column: Any, parameter: BindParameter[Any] | None = None) -> ColumnElement[bool]:
     """That a column has one of the ids of a parameter, ``ids``, for queries that are made once."""
-    ids: BindParameter[Any] = bindparam("ids", type_=_type(dialect)) if parameter is None else parameter
+    ids: BindParameter[Any] = bindparam("ids", type_=_type(dialect, column)) if parameter is None else parameter
     if dialect == "postgresql":
         return column == any_(ids)  # type: ignore[no-any-return]
     # Written out: to make the table-valued function of SQLAlchemy takes longer than to read what it is asked for.
@@ -31,10 +37,10 @@ def is_given(dialect: str, column: Any, parameter: BindParameter[Any] | None = N
     return found
 
 
-def given(dialect: str, ids: Collection[int]) -> list[int] | str:
+def given(dialect: str, ids: Iterable[int | str]) -> list[int | str] | str:
     """The value of the parameter of ``is_given``."""
     return list(ids) if dialect == "postgresql" else json.dumps(list(ids))
 
 
-def _type(dialect: str) -> Any:
-    return ARRAY(BigInteger) if dialect == "postgresql" else None
+def _type(dialect: str, column: Any) -> Any:
+    return ARRAY(column.type) if dialect == "postgresql" else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from sqlalchemy import ColumnElement, bindparam, false, func, select
 
 from dbnd.tracking import EDITED_TAG, VERIFIED_TAG
-from dbnd_tracker._queries.ids import given, is_given
+from dbnd_tracker._queries.ids import is_given, read_given
 from dbnd_tracker._queries.language.expressions import KINDS, Field, LoggedKind
 from dbnd_tracker._storage.encoding import KIND_NAMES, decode, readable
 from dbnd_tracker._storage.models import (
@@ -175,10 +175,8 @@ def logged_values(session: Session, fields: Iterable[Field], owned: Sequence[Own
     owners = {each.attempt_id: each for each in owned}
     found: dict[str, dict[Field, Any]] = {each.row: {} for each in owned}
     others: dict[tuple[str, Field], dict[str, Any]] = {}
-    dialect = session.get_bind().dialect.name
     for kind, named in _by_kind(fields).items():
-        asked = {"ids": given(dialect, owners.keys()), "names": list(named)}
-        for row in session.connection().execute(_select_values(kind, dialect), asked):
+        for row in read_given(session, _select_values, kind, ids=owners, names=[*named]):
             owner = owners[row[-2]]
             for field in named[row[-1]]:
                 if owner.is_own:
@@ -193,7 +191,7 @@ def logged_values(session: Session, fields: Iterable[Field], owned: Sequence[Own
 
 
 @functools.cache  # to make a query takes about as long as to execute it
-def _select_values(kind: LoggedKind, dialect: str) -> Any:
+def _select_values(dialect: str, kind: LoggedKind) -> Any:
     table = TABLES[kind]
     query = select_logged(kind, *field_columns(kind), Attempt.id, table.name)
     query = query.where(is_given(dialect, table.model.attempt_id), table.name.in_(bindparam("names", expanding=True)))
@@ -210,16 +208,15 @@ def _by_kind(fields: Iterable[Field]) -> dict[LoggedKind, dict[str, list[Field]]
 def logged_names(session: Session, owned: Sequence[Owned]) -> dict[Field, NameCount]:
     """What these attempts logged, the most common first."""
     found: dict[Field, NameCount] = {}
-    dialect = session.get_bind().dialect.name
-    asked = {"ids": given(dialect, [each.attempt_id for each in owned])}
+    ids = [each.attempt_id for each in owned]
     for kind in KINDS:
-        for name, attempts, differs in session.connection().execute(_select_names(kind, dialect), asked):
+        for name, attempts, differs in read_given(session, _select_names, kind, ids=ids):
             found[Field(kind, name)] = NameCount(attempts, bool(differs))
     return found
 
 
 @functools.cache
-def _select_names(kind: LoggedKind, dialect: str) -> Any:
+def _select_names(dialect: str, kind: LoggedKind) -> Any:
     table = TABLES[kind]
     value = MetricSeries.last_value if kind == "metrics" else table.values[0]
     count = func.count(table.model.attempt_id.distinct())

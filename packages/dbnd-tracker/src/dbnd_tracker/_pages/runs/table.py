@@ -7,12 +7,14 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
+from markupsafe import Markup
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
 from dbnd_tracker._pages.charts import Chart, in_sections
 from dbnd_tracker._pages.runs.columns import Columns
 from dbnd_tracker._pages.runs.groups import row_groups
+from dbnd_tracker._pages.runs.row import row_html
 from dbnd_tracker._pages.runs.trend import Trend
 from dbnd_tracker._pages.templates import is_live, job_url
 from dbnd_tracker._queries.language.expressions import STATES, Expression, Field, QueryError, as_number, operands
@@ -217,6 +219,10 @@ class TablePage:
     def below(self, row: RunRow) -> str:
         """The address of what is nested in a row."""
         return f"/?{urlencode({'below': row.uid, 'limit': _SIZES[-1]})}"
+
+    def row_html(self, row: RunRow) -> Markup:
+        """A row of the table."""
+        return row_html(self, row)
 
     @property
     def asked_columns(self) -> str:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from dbnd.tracking import RunState
 from dbnd_tracker._errors import TrackerError
@@ -65,8 +65,7 @@ class QueryError(TrackerError):
     """A question that cannot be answered: a condition, order or cursor that cannot be understood."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """Something that runs log, by name: a metric, a param or a tag.
 
     Args:
@@ -92,7 +91,12 @@ class Field:
     @property
     def is_loss(self) -> bool:
         """Whether it is a metric of which less is better, by its name."""
-        return self.kind == "metrics" and _LOSS.search(self.name) is not None
+        return self.kind == "metrics" and _is_loss(self.name)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _is_loss(name: str) -> bool:
+    return _LOSS.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

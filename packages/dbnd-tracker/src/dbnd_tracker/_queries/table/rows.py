@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
 
-from dbnd_tracker._queries.ids import given, is_given
+from dbnd_tracker._queries.ids import is_given, read_given
 from dbnd_tracker._queries.logged import BY_ATTEMPT, LIFECYCLE_TAG, MAX_NESTED, NAME_TAG, Owned
 from dbnd_tracker._queries.runs import SUMMARY
 from dbnd_tracker._queries.table.conditions import COLUMNS
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 _MAX_DEPTH: Final = 50
-_TASK_RUN: Final = Attempt.task_run_uid == TaskRun.uid
 
 
 class Rows(NamedTuple):
@@ -34,8 +33,13 @@ class Rows(NamedTuple):
 
 def rows_of_runs(session: Session, uids: Sequence[str]) -> Rows:
     """The rows of runs, in their order; what does not exist is left out."""
-    found = {run.run_uid: run for run in session.execute(select(*SUMMARY).where(Run.uid.in_(uids)))}
+    found = {run.run_uid: run for run in read_given(session, _select_runs, ids=uids)}
     return complete(session, [found[uid] for uid in dict.fromkeys(uids) if uid in found])
+
+
+@functools.cache  # to make a query takes about as long as to execute it
+def _select_runs(dialect: str) -> Any:
+    return select(*SUMMARY).where(is_given(dialect, Run.uid))
 
 
 def complete(session: Session, runs: Sequence[Any]) -> Rows:
@@ -45,83 +49,70 @@ def complete(session: Session, runs: Sequence[Any]) -> Rows:
     """
     if not runs:
         return Rows([], [])
-    uids = [run.run_uid for run in runs]
-    attempts = session.connection().execute(_select_attempts(), {"uids": uids}).all()
-    marks = _marks(session, [(*row,) for *row, is_root in attempts if is_root])
-    nested = {row.run_uid for row in attempts if not row.is_root}
+    attempts = read_given(session, _select_attempts, ids=[run.run_uid for run in runs]).all()
+    marks = _marks((uid, attempt) for uid, is_root, *attempt in attempts if is_root)
+    nested = {uid for uid, is_root, *_ in attempts if not is_root}
     names = runs[0]._fields  # of all alike, where each row would make its own
-    rows = [
-        RunRow(
-            **{**dict(zip(names, run, strict=True)), "state": shown_state(session, run)},
-            **marks.get(run.run_uid, _NO_MARKS)._asdict(),
-            nested_in=[],
-            has_nested=run.run_uid in nested,
+    rows = []
+    for run in runs:
+        uid = run.run_uid
+        facts = dict(zip(names, run, strict=True)) | marks.get(uid, _NO_MARKS)
+        rows.append(
+            RunRow(**facts | {"state": shown_state(session, run), "nested_in": [], "has_nested": uid in nested})
         )
-        for run in runs
-    ]
-    return Rows(rows, [Owned(row.id, row.run_uid, row.uid, is_own=row.is_root) for row in attempts])
+    return Rows(rows, [Owned(own, uid, task_run, is_root) for uid, is_root, task_run, own, *_ in attempts])
 
 
-@functools.cache  # to make a query takes about as long as to execute it
-def _select_attempts() -> Any:
+def _tag(name: str) -> Any:
+    return select(Tag.value).where(Tag.attempt_id == Attempt.id, Tag.name == name).correlate(Attempt).scalar_subquery()
+
+
+@functools.cache
+def _select_attempts(dialect: str) -> Any:
     """The attempts of the first task runs of runs, of each run those of its root last."""
     place = func.row_number().over(partition_by=TaskRun.run_uid, order_by=(TaskRun.is_root.desc(), TaskRun.id))
     numbered = select(TaskRun.uid, TaskRun.run_uid, TaskRun.is_root, place.label("place"))
-    first = numbered.where(TaskRun.run_uid.in_(bindparam("uids", expanding=True))).subquery()
-    query = select(first.c.run_uid, first.c.uid, Attempt.id, Attempt.mlflow_run_id, first.c.is_root)
+    first = numbered.where(is_given(dialect, TaskRun.run_uid)).subquery()
+    query = select(first.c.run_uid, first.c.is_root, first.c.uid, *_OF_ATTEMPT)
     query = query.join(Attempt, Attempt.task_run_uid == first.c.uid).where(first.c.place <= MAX_NESTED)
     return query.order_by(first.c.place.desc(), *BY_ATTEMPT)
 
 
-class _Marks(NamedTuple):
-    """What a row has besides its run."""
+_OF_ATTEMPT: Final = (
+    Attempt.id,
+    Attempt.mlflow_run_id,
+    _tag(NAME_TAG).label("mlflow_run_name"),
+    _tag(LIFECYCLE_TAG).label("lifecycle"),
+)
+_NO_MARKS: Final[dict[str, Any]] = {
+    "task_run_uid": None,
+    "mlflow_run_id": None,
+    "mlflow_run_name": None,
+    "is_deleted_in_mlflow": False,
+}
 
-    task_run_uid: str | None = None
-    mlflow_run_id: str | None = None
-    mlflow_run_name: str | None = None
-    is_deleted_in_mlflow: bool = False
 
-
-_NO_MARKS: Final = _Marks()
-
-
-def _marks(session: Session, attempts: Sequence[Any]) -> dict[str, _Marks]:
-    """By what comes first in a row: of its attempts, which follow with their task runs, what the latest one says."""
-    dialect = session.get_bind().dialect.name
-    ids = {"ids": given(dialect, [attempt_id for _, _, attempt_id, _ in attempts])}
-    tags = {(each, name): text for each, name, text in session.connection().execute(_select_marks(dialect), ids)}
-    found: dict[str, _Marks] = {}
-    for key, task_run_uid, attempt_id, mlflow_run_id in attempts:
-        before = found.get(key, _NO_MARKS)
-        found[key] = _Marks(
-            task_run_uid,
-            mlflow_run_id or before.mlflow_run_id,
-            tags.get((attempt_id, NAME_TAG)) or before.mlflow_run_name,
-            tags.get((attempt_id, LIFECYCLE_TAG)) == "deleted",
-        )
+def _marks(attempts: Iterable[tuple[str, Sequence[Any]]]) -> dict[str, dict[str, Any]]:
+    """What rows have besides their runs: of the attempts of each, given by its uid, what the latest one says."""
+    found: dict[str, dict[str, Any]] = {}
+    for uid, (task_run_uid, _, run_id, name, lifecycle) in attempts:
+        before = found.get(uid, _NO_MARKS)
+        found[uid] = {
+            "task_run_uid": task_run_uid,
+            "mlflow_run_id": run_id or before["mlflow_run_id"],
+            "mlflow_run_name": name or before["mlflow_run_name"],
+            "is_deleted_in_mlflow": lifecycle == "deleted",
+        }
     return found
-
-
-@functools.cache
-def _select_marks(dialect: str) -> Any:
-    of_these = is_given(dialect, Tag.attempt_id), Tag.name.in_([NAME_TAG, LIFECYCLE_TAG])
-    return select(Tag.attempt_id, Tag.name, Tag.value).where(*of_these)
 
 
 def rows_of_task_runs(session: Session, uids: Sequence[str]) -> Rows:
     """The rows of task runs that are nested in runs, in their order; what does not exist is left out."""
-    own = COLUMNS[True]
-    columns = {column.key: column for column in SUMMARY} | {name: own[name].label(name) for name in _OWN}
-    query = select(TaskRun.uid, *columns.values()).join(Run, Run.uid == TaskRun.run_uid)
-    below = TaskRelation
-    has_nested = select(below.to_uid).where(below.kind == CHILD, below.from_uid == TaskRun.uid).exists()
-    query = query.add_columns(Run.name.label("of_run"), has_nested.label("has_nested"), Run.start_time.label("began"))
-    found = {row.uid: row for row in session.execute(query.where(TaskRun.uid.in_(uids)))} if uids else {}
-    if not found:
+    if not uids:
         return Rows([], [])
-    of_task_runs = select(TaskRun.uid, TaskRun.uid, Attempt.id, Attempt.mlflow_run_id).join(Attempt, _TASK_RUN)
-    attempts = session.execute(of_task_runs.where(TaskRun.uid.in_(found)).order_by(*BY_ATTEMPT)).all()
-    marks = _marks(session, attempts)
+    found = {row.uid: row for row in read_given(session, _select_task_runs, ids=uids)}
+    attempts = read_given(session, _select_their_attempts, ids=uids).all()
+    marks = _marks((attempt[0], attempt) for attempt in attempts)
     above = _above(session, found)
     rows = []
     for uid in dict.fromkeys(uids):
@@ -135,23 +126,29 @@ def rows_of_task_runs(session: Session, uids: Sequence[str]) -> Rows:
             "has_nested": bool(row["has_nested"]),
         }
         place = [row["of_run"] or row["run_uid"], *above[uid]]
-        rows.append(RunRow(**facts | marks.get(uid, _Marks(uid))._asdict(), nested_in=place))
-    return Rows(rows, [Owned(each, uid, uid, is_own=True) for uid, _, each, _ in attempts])
+        rows.append(RunRow(**facts | marks.get(uid, _NO_MARKS | {"task_run_uid": uid}), nested_in=place))
+    return Rows(rows, [Owned(own, uid, uid, is_own=True) for uid, own, *_ in attempts if uid in found])
 
 
-_OWN: Final = ("name", "state", "start_time", "end_time")
+@functools.cache
+def _select_task_runs(dialect: str) -> Any:
+    own = {name: COLUMNS[True][name].label(name) for name in ("name", "state", "start_time", "end_time")}
+    columns = {column.key: column for column in SUMMARY} | own
+    below = TaskRelation
+    has_nested = select(below.to_uid).where(below.kind == CHILD, below.from_uid == TaskRun.uid).exists()
+    others = (Run.name.label("of_run"), has_nested.label("has_nested"), Run.start_time.label("began"))
+    query = select(TaskRun.uid, *columns.values(), *others).join(Run, Run.uid == TaskRun.run_uid)
+    return query.where(is_given(dialect, TaskRun.uid))
+
+
+@functools.cache
+def _select_their_attempts(dialect: str) -> Any:
+    query = select(Attempt.task_run_uid.label("uid"), *_OF_ATTEMPT)
+    return query.where(is_given(dialect, Attempt.task_run_uid)).order_by(*BY_ATTEMPT)
 
 
 def _above(session: Session, uids: Collection[str]) -> dict[str, list[str]]:
     """The names of the task runs above each of these, outermost first, without the roots of runs."""
-    parent = aliased(TaskRun)
-    query = (
-        select(TaskRelation.to_uid, parent.uid, parent.name, parent.is_root)
-        .join(TaskRun, TaskRun.uid == TaskRelation.to_uid)
-        .join(parent, (parent.uid == TaskRelation.from_uid) & (parent.run_uid == TaskRun.run_uid))
-        .where(TaskRelation.kind == CHILD, TaskRelation.from_uid != TaskRelation.to_uid)
-        .order_by(TaskRelation.from_uid.desc())  # of several parents the first one counts
-    )
     known: dict[str, Any] = {}
     asked: set[str] = set()
     for _ in range(_MAX_DEPTH):  # a query for each level, and no more of them than names are shown
@@ -159,7 +156,7 @@ def _above(session: Session, uids: Collection[str]) -> dict[str, list[str]]:
         if not pending:
             break
         asked |= pending
-        known |= {row.to_uid: row for row in session.execute(query.where(TaskRelation.to_uid.in_(pending)))}
+        known |= {row.to_uid: row for row in read_given(session, _select_parents, ids=pending)}
     found = {}
     for uid in uids:
         names: list[str] = []
@@ -171,12 +168,23 @@ def _above(session: Session, uids: Collection[str]) -> dict[str, list[str]]:
     return found
 
 
+@functools.cache
+def _select_parents(dialect: str) -> Any:
+    parent = aliased(TaskRun)
+    query = select(TaskRelation.to_uid, parent.uid, parent.name, parent.is_root)
+    query = query.join(TaskRun, TaskRun.uid == TaskRelation.to_uid)
+    query = query.join(parent, (parent.uid == TaskRelation.from_uid) & (parent.run_uid == TaskRun.run_uid))
+    query = query.where(TaskRelation.kind == CHILD, TaskRelation.from_uid != TaskRelation.to_uid)
+    # Of several parents the first one counts.
+    return query.where(is_given(dialect, TaskRelation.to_uid)).order_by(TaskRelation.from_uid.desc())
+
+
 def rows_by_uid(session: Session, uids: Sequence[str]) -> Rows:
     """The rows that these uids name, of runs or of nested task runs, in their order."""
     runs = rows_of_runs(session, uids)
     there = {row.uid for row in runs.rows}
-    nested = rows_of_task_runs(session, [uid for uid in uids if uid not in there])
-    return in_order(uids, runs, nested)
+    others = [uid for uid in uids if uid not in there]
+    return in_order(uids, runs, rows_of_task_runs(session, others)) if others else runs
 
 
 def in_order(uids: Iterable[str], runs: Rows, nested: Rows) -> Rows:
