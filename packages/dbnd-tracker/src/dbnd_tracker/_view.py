@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer
 
 def iso(time: datetime) -> str:
     """``time`` in UTC, in ISO 8601 with microseconds and offset."""
-    return time.astimezone(timezone.utc).isoformat(timespec="microseconds")
+    utc = time if time.tzinfo is timezone.utc else time.astimezone(timezone.utc)
+    return utc.isoformat(timespec="microseconds")
 
 
 Time = Annotated[datetime, PlainSerializer(iso, when_used="json-unless-none")]

@@ -109,7 +109,7 @@ def test_what_is_nested_deep_takes_a_bounded_number_of_queries(tracker: Any, mak
         with tracker.database.read() as session:
             found.append(task_run_detail(session, tasks[-2].uid))
             found.extend(children_of(session, tasks[-2].uid))
-            found.extend(rows_by_uid(session, [tasks[-1].uid]).rows)
+            found.extend(rows_by_uid(session, [tasks[-1].uid]))
 
     assert _read(ask)[0] < 150
     detail, child, row = found

@@ -59,6 +59,7 @@ def _make_templates() -> Environment:
         loader=PackageLoader("dbnd_tracker", "_templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -152,12 +153,11 @@ def is_live(state: str | None) -> bool:
     return state not in FINAL_STATES
 
 
-def _time_text(time: datetime) -> str:
-    return f"{time.astimezone(timezone.utc).replace(tzinfo=None).isoformat(' ', 'seconds')} UTC"
-
-
-def _iso(time: datetime) -> str:
-    return time.astimezone(timezone.utc).isoformat(timespec="milliseconds")
+def _texts(time: datetime) -> tuple[str, str]:
+    """``time`` for scripts, and for people."""
+    utc = time if time.tzinfo is timezone.utc else time.astimezone(timezone.utc)
+    text = utc.isoformat(timespec="milliseconds")
+    return text, f"{text[:10]} {text[11:19]} UTC"
 
 
 def _html(text: str) -> Markup:
@@ -169,20 +169,20 @@ def time_element(time: datetime | None) -> Markup:
     """``time`` in UTC, in an element that scripts turn into local time."""
     if time is None:
         return Markup()
-    return _html(f'<time datetime="{_iso(time)}">{_time_text(time)}</time>')
+    return _html('<time datetime="{}">{}</time>'.format(*_texts(time)))
 
 
 def ago_element(time: datetime | None) -> Markup:
     """``time`` in UTC, in an element that scripts turn into how long ago it was, with local time in its title."""
     if time is None:
         return Markup()
-    return _html(f'<time class="ago" datetime="{_iso(time)}">{_time_text(time)}</time>')
+    return _html('<time class="ago" datetime="{}">{}</time>'.format(*_texts(time)))
 
 
 def elapsed_element(start: datetime | None, end: datetime | None, state: str | None) -> Markup:
     """How long something took; of what goes on since when, in an element in which scripts count."""
     if start is not None and end is None and is_live(state) and state != LOST:
-        return _html(f'<span class="elapsed" data-since="{_iso(start)}">since {_time_text(start)}</span>')
+        return _html('<span class="elapsed" data-since="{}">since {}</span>'.format(*_texts(start)))
     return escape(duration_text(None if start is None or end is None else end - start))
 
 

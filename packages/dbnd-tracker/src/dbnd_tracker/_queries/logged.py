@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, false, func, select
+from sqlalchemy import ColumnElement, bindparam, false, func, literal, select, union_all
 
 from dbnd.tracking import EDITED_TAG, VERIFIED_TAG
 from dbnd_tracker._queries.ids import is_given, read_given
@@ -120,7 +120,7 @@ def is_named(session: Session, kind: LoggedKind, name: str) -> ColumnElement[boo
     """That what was logged has a name: of metrics its key's id, by which PostgreSQL knows how many there are."""
     if kind != "metrics":
         return TABLES[kind].name == name  # type: ignore[no-any-return]
-    key = session.scalar(select(MetricKey.id).where(MetricKey.name == name))
+    key = session.connection().scalar(select(MetricKey.id).where(MetricKey.name == name))
     return false() if key is None else MetricSeries.key_id == key
 
 
@@ -208,18 +208,21 @@ def _by_kind(fields: Iterable[Field]) -> dict[LoggedKind, dict[str, list[Field]]
 def logged_names(session: Session, owned: Sequence[Owned]) -> dict[Field, NameCount]:
     """What these attempts logged, the most common first."""
     found: dict[Field, NameCount] = {}
-    ids = [each.attempt_id for each in owned]
-    for kind in KINDS:
-        for name, attempts, differs in read_given(session, _select_names, kind, ids=ids):
-            found[Field(kind, name)] = NameCount(attempts, bool(differs))
+    for kind, name, attempts, differs in read_given(session, _select_names, ids=[each.attempt_id for each in owned]):
+        found[Field(kind, name)] = NameCount(attempts, bool(differs))
     return found
 
 
 @functools.cache
-def _select_names(dialect: str, kind: LoggedKind) -> Any:
-    table = TABLES[kind]
-    value = MetricSeries.last_value if kind == "metrics" else table.values[0]
-    count = func.count(table.model.attempt_id.distinct())
-    query = select_logged(kind, table.name, count, func.min(value) != func.max(value))
-    query = query.where(is_given(dialect, table.model.attempt_id), table.name.not_in(OWN_TAGS))
-    return query.group_by(table.name).order_by(count.desc(), table.name).limit(_MAX_NAMES)
+def _select_names(dialect: str) -> Any:
+    parts = []
+    for kind in KINDS:
+        table = TABLES[kind]
+        value = MetricSeries.last_value if kind == "metrics" else table.values[0]
+        # One name has one param of each source.
+        count = func.count(table.model.attempt_id.distinct()) if kind == "params" else func.count()
+        query = select_logged(kind, literal(kind), table.name, count, func.min(value) != func.max(value))
+        query = query.where(is_given(dialect, table.model.attempt_id), table.name.not_in(OWN_TAGS))
+        query = query.group_by(table.name).order_by(count.desc(), table.name).limit(_MAX_NAMES)
+        parts.append(select(query.subquery()))
+    return union_all(*parts)

@@ -79,7 +79,7 @@ class ComparePage:
         self._query = query
         without = {uid.lower() for uid in query.getlist("without")}
         asked = [uid for uid in dict.fromkeys(uid.lower() for uid in query.getlist("run")) if uid not in without]
-        runs = rows_by_uid(session, asked[:_MAX_RUNS]).rows
+        runs = rows_by_uid(session, asked[:_MAX_RUNS])
         self.is_cut = len(asked) > _MAX_RUNS
         self.shows_all = query.get("show") == _ALL
         self.sections = Sections("/app/compare", query)

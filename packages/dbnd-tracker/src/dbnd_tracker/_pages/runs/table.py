@@ -23,6 +23,7 @@ from dbnd_tracker._queries.logged import logged_names, logged_values
 from dbnd_tracker._queries.table.by_time import RunTable
 from dbnd_tracker._queries.table.conditions import are_rows
 from dbnd_tracker._queries.table.row_series import drawn_metrics
+from dbnd_tracker._queries.table.rows import owned_attempts
 from dbnd_tracker._queries.table.run_table import ORDERS, STARTED, choices, nested_table, run_table
 from dbnd_tracker._views import RunRow
 
@@ -77,7 +78,7 @@ class TablePage:
         self.descending = known is None or self.text("sort").startswith("-")
         self.chosen_states = list(dict.fromkeys(state.lower() for state in self.given["state"]))
         self.problem = ""
-        self.table = RunTable([], 0, has_previous=False, has_next=False, first=None, owned=[])
+        self.table = RunTable([], 0, has_previous=False, has_next=False, first=None)
         self.row: RunRow | None = None
         self._asked = Asked([], [])
         conditions: list[Expression | None] = []
@@ -95,6 +96,7 @@ class TablePage:
         # New runs come first, and running ones end.
         self.is_live = after is before is None or any(is_live(run.state) for run in self.table.rows)
         self.choices = choices(session)
+        owned = owned_attempts(session, self.table.rows)
         self.group, self.colour = Field.parse(self.text("group")), Field.parse(self.text("colour"))
         drawn = Field.parse(self.text("trend")) if job else None
         used = [self.order, drawn, *([self.group, self.colour] if self.has_charts else [])]
@@ -103,14 +105,14 @@ class TablePage:
             query.getlist("col") if "col" in query else None,
             kept_columns,
             [each for each in named if isinstance(each, Field)],
-            logged_names(session, self.table.owned),
+            logged_names(session, owned),
         )
-        self.values = logged_values(session, self.columns.shown, self.table.owned)
+        self.values = logged_values(session, self.columns.shown, owned)
         drawn = drawn or next((field for field in self.columns.shown if field.kind == "metrics"), None)
         self.trend = Trend(self.table.rows, self.values, drawn) if job and len(self.table.rows) > 1 else None
         group = self.group if self.has_charts else None
         self.groups = row_groups(self.table.rows, self.values, group, self.columns.shown)
-        keys = drawn_metrics(session, self.table.owned) if self.has_charts else []
+        keys = drawn_metrics(session, owned) if self.has_charts else []
         self.chart_sections = in_sections([Chart(key, [], 0) for key in keys])
         # Columns that were chosen by what is common on this page stay when the page is turned.
         rows, start = self.table.rows, (self.table.first or 1) - 1

@@ -77,7 +77,7 @@ def compared_rows(session: Session, runs: Sequence[str]) -> list[ComparedRow]:
 
 def compare_runs(session: Session, uids: Sequence[str]) -> RunComparison:
     """What the tasks of several runs, or single task runs, have logged, side by side; what is not there is left out."""
-    runs = rows_by_uid(session, uids).rows
+    runs = rows_by_uid(session, uids)
     data = [
         ComparedValue(
             kind=row.field.kind,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, select
+from pydantic import TypeAdapter
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import aliased
 
 from dbnd_tracker._queries.ids import is_given, read_given
@@ -24,47 +26,92 @@ if TYPE_CHECKING:
 _MAX_DEPTH: Final = 50
 
 
-class Rows(NamedTuple):
-    """Rows, and the attempts whose values they may show."""
-
-    rows: list[RunRow]
-    owned: list[Owned]
-
-
-def rows_of_runs(session: Session, uids: Sequence[str]) -> Rows:
-    """The rows of runs, in their order; what does not exist is left out."""
-    found = {run.run_uid: run for run in read_given(session, _select_runs, ids=uids)}
-    return complete(session, [found[uid] for uid in dict.fromkeys(uids) if uid in found])
-
-
-@functools.cache  # to make a query takes about as long as to execute it
-def _select_runs(dialect: str) -> Any:
-    return select(*SUMMARY).where(is_given(dialect, Run.uid))
+def rows_by_uid(session: Session, uids: Sequence[str]) -> list[RunRow]:
+    """The rows that these uids name, of runs or of nested task runs, in their order; what does not exist is left out."""
+    found: dict[str, dict[str, Any]] = {}
+    if uids:
+        for run in read_given(session, _select_runs, ids=uids).all():
+            facts = dict(zip(_NAMES, run, strict=True))
+            facts["state"] = shown_state(session, run)
+            facts["nested_in"] = []
+            _add(found, run.run_uid, facts)
+    if others := [uid for uid in uids if uid not in found]:
+        found |= _nested(session, others)
+    return _ROWS.validate_python([found[uid] for uid in dict.fromkeys(uids) if uid in found])
 
 
-def complete(session: Session, runs: Sequence[Any]) -> Rows:
-    """The rows of runs of which the columns of ``SUMMARY`` have been read, in their order.
+_ROWS: Final = TypeAdapter(list[RunRow])
 
-    Besides their own attempts they have those of the first task runs below their roots.
-    """
-    if not runs:
-        return Rows([], [])
-    attempts = read_given(session, _select_attempts, ids=[run.run_uid for run in runs]).all()
-    marks = _marks((uid, attempt) for uid, is_root, *attempt in attempts if is_root)
-    nested = {uid for uid, is_root, *_ in attempts if not is_root}
-    names = runs[0]._fields  # of all alike, where each row would make its own
-    rows = []
-    for run in runs:
-        uid = run.run_uid
-        facts = dict(zip(names, run, strict=True)) | marks.get(uid, _NO_MARKS)
-        rows.append(
-            RunRow(**facts | {"state": shown_state(session, run), "nested_in": [], "has_nested": uid in nested})
-        )
-    return Rows(rows, [Owned(own, uid, task_run, is_root) for uid, is_root, task_run, own, *_ in attempts])
+
+def _add(found: dict[str, dict[str, Any]], uid: str, facts: dict[str, Any]) -> None:
+    """Add what a row has with one of its attempts: the latest counts, and for what it does not say an earlier one."""
+    if uid in found:
+        facts |= {name: facts[name] or found[uid][name] for name in ("mlflow_run_id", "mlflow_run_name")}
+    found[uid] = facts
 
 
 def _tag(name: str) -> Any:
     return select(Tag.value).where(Tag.attempt_id == Attempt.id, Tag.name == name).correlate(Attempt).scalar_subquery()
+
+
+_BELOW: Final = aliased(TaskRun)
+_OF_ATTEMPT: Final = (
+    Attempt.mlflow_run_id,
+    _tag(NAME_TAG).label("mlflow_run_name"),
+    (func.coalesce(_tag(LIFECYCLE_TAG), "") == "deleted").label("is_deleted_in_mlflow"),
+)
+_OF_RUN: Final = (
+    *SUMMARY,
+    Attempt.task_run_uid,
+    *_OF_ATTEMPT,
+    select(_BELOW.id).where(_BELOW.run_uid == Run.uid, ~_BELOW.is_root).exists().label("has_nested"),
+)
+_NAMES: Final = tuple(column.key for column in _OF_RUN)
+
+
+@functools.cache  # to make a query takes about as long as to execute it
+def _select_runs(dialect: str) -> Any:
+    """Runs, each with every attempt at its root task run, of several at the first one last."""
+    query = select(*_OF_RUN).select_from(Run).outerjoin(TaskRun, and_(TaskRun.run_uid == Run.uid, TaskRun.is_root))
+    query = query.outerjoin(Attempt, Attempt.task_run_uid == TaskRun.uid).where(is_given(dialect, Run.uid))
+    return query.order_by(TaskRun.id.desc(), *BY_ATTEMPT)
+
+
+def _nested(session: Session, uids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What the rows of task runs that are nested in runs have, by their uids."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in read_given(session, _select_task_runs, ids=uids).all():
+        _add(found, row.task_run_uid, row._asdict())
+    above = _above(session, found)
+    for uid, facts in found.items():
+        facts["start_time"] = facts["start_time"] or facts["began"]
+        facts["description"] = None
+        facts["nested_in"] = [facts["of_run"] or facts["run_uid"], *above[uid]]
+    return found
+
+
+@functools.cache
+def _select_task_runs(dialect: str) -> Any:
+    """Task runs that are nested in runs, each with every attempt at it."""
+    own = {name: COLUMNS[True][name].label(name) for name in ("name", "state", "start_time", "end_time")}
+    columns = {column.key: column for column in SUMMARY} | own
+    below = TaskRelation
+    has_nested = select(below.to_uid).where(below.kind == CHILD, below.from_uid == TaskRun.uid).exists()
+    others = (Run.name.label("of_run"), has_nested.label("has_nested"), Run.start_time.label("began"))
+    query = select(TaskRun.uid.label("task_run_uid"), *columns.values(), *_OF_ATTEMPT, *others)
+    query = query.select_from(TaskRun).join(Run, Run.uid == TaskRun.run_uid)
+    query = query.outerjoin(Attempt, Attempt.task_run_uid == TaskRun.uid).where(is_given(dialect, TaskRun.uid))
+    return query.order_by(*BY_ATTEMPT)
+
+
+def owned_attempts(session: Session, rows: Iterable[RunRow]) -> list[Owned]:
+    """The attempts whose values rows may show: their own, and of runs those of the first task runs below their roots."""
+    uids: dict[bool, list[str]] = {True: [], False: []}
+    for row in rows:
+        uids[not row.nested_in].append(row.uid)
+    found = read_given(session, _select_attempts, ids=uids[True]).all() if uids[True] else []
+    own = read_given(session, _select_own_attempts, ids=uids[False]).all() if uids[False] else []
+    return [*starmap(Owned, found), *(Owned(each, uid, uid, is_own=True) for each, uid in own)]
 
 
 @functools.cache
@@ -73,77 +120,14 @@ def _select_attempts(dialect: str) -> Any:
     place = func.row_number().over(partition_by=TaskRun.run_uid, order_by=(TaskRun.is_root.desc(), TaskRun.id))
     numbered = select(TaskRun.uid, TaskRun.run_uid, TaskRun.is_root, place.label("place"))
     first = numbered.where(is_given(dialect, TaskRun.run_uid)).subquery()
-    query = select(first.c.run_uid, first.c.is_root, first.c.uid, *_OF_ATTEMPT)
+    query = select(Attempt.id, first.c.run_uid, first.c.uid, first.c.is_root)
     query = query.join(Attempt, Attempt.task_run_uid == first.c.uid).where(first.c.place <= MAX_NESTED)
     return query.order_by(first.c.place.desc(), *BY_ATTEMPT)
 
 
-_OF_ATTEMPT: Final = (
-    Attempt.id,
-    Attempt.mlflow_run_id,
-    _tag(NAME_TAG).label("mlflow_run_name"),
-    _tag(LIFECYCLE_TAG).label("lifecycle"),
-)
-_NO_MARKS: Final[dict[str, Any]] = {
-    "task_run_uid": None,
-    "mlflow_run_id": None,
-    "mlflow_run_name": None,
-    "is_deleted_in_mlflow": False,
-}
-
-
-def _marks(attempts: Iterable[tuple[str, Sequence[Any]]]) -> dict[str, dict[str, Any]]:
-    """What rows have besides their runs: of the attempts of each, given by its uid, what the latest one says."""
-    found: dict[str, dict[str, Any]] = {}
-    for uid, (task_run_uid, _, run_id, name, lifecycle) in attempts:
-        before = found.get(uid, _NO_MARKS)
-        found[uid] = {
-            "task_run_uid": task_run_uid,
-            "mlflow_run_id": run_id or before["mlflow_run_id"],
-            "mlflow_run_name": name or before["mlflow_run_name"],
-            "is_deleted_in_mlflow": lifecycle == "deleted",
-        }
-    return found
-
-
-def rows_of_task_runs(session: Session, uids: Sequence[str]) -> Rows:
-    """The rows of task runs that are nested in runs, in their order; what does not exist is left out."""
-    if not uids:
-        return Rows([], [])
-    found = {row.uid: row for row in read_given(session, _select_task_runs, ids=uids)}
-    attempts = read_given(session, _select_their_attempts, ids=uids).all()
-    marks = _marks((attempt[0], attempt) for attempt in attempts)
-    above = _above(session, found)
-    rows = []
-    for uid in dict.fromkeys(uids):
-        if uid not in found:
-            continue
-        row = found[uid]._asdict()
-        facts = {name: row[name] for name in RunRow.model_fields if name in row}
-        facts |= {
-            "description": None,
-            "start_time": row["start_time"] or row["began"],
-            "has_nested": bool(row["has_nested"]),
-        }
-        place = [row["of_run"] or row["run_uid"], *above[uid]]
-        rows.append(RunRow(**facts | marks.get(uid, _NO_MARKS | {"task_run_uid": uid}), nested_in=place))
-    return Rows(rows, [Owned(own, uid, uid, is_own=True) for uid, own, *_ in attempts if uid in found])
-
-
 @functools.cache
-def _select_task_runs(dialect: str) -> Any:
-    own = {name: COLUMNS[True][name].label(name) for name in ("name", "state", "start_time", "end_time")}
-    columns = {column.key: column for column in SUMMARY} | own
-    below = TaskRelation
-    has_nested = select(below.to_uid).where(below.kind == CHILD, below.from_uid == TaskRun.uid).exists()
-    others = (Run.name.label("of_run"), has_nested.label("has_nested"), Run.start_time.label("began"))
-    query = select(TaskRun.uid, *columns.values(), *others).join(Run, Run.uid == TaskRun.run_uid)
-    return query.where(is_given(dialect, TaskRun.uid))
-
-
-@functools.cache
-def _select_their_attempts(dialect: str) -> Any:
-    query = select(Attempt.task_run_uid.label("uid"), *_OF_ATTEMPT)
+def _select_own_attempts(dialect: str) -> Any:
+    query = select(Attempt.id, Attempt.task_run_uid)
     return query.where(is_given(dialect, Attempt.task_run_uid)).order_by(*BY_ATTEMPT)
 
 
@@ -177,20 +161,6 @@ def _select_parents(dialect: str) -> Any:
     query = query.where(TaskRelation.kind == CHILD, TaskRelation.from_uid != TaskRelation.to_uid)
     # Of several parents the first one counts.
     return query.where(is_given(dialect, TaskRelation.to_uid)).order_by(TaskRelation.from_uid.desc())
-
-
-def rows_by_uid(session: Session, uids: Sequence[str]) -> Rows:
-    """The rows that these uids name, of runs or of nested task runs, in their order."""
-    runs = rows_of_runs(session, uids)
-    there = {row.uid for row in runs.rows}
-    others = [uid for uid in uids if uid not in there]
-    return in_order(uids, runs, rows_of_task_runs(session, others)) if others else runs
-
-
-def in_order(uids: Iterable[str], runs: Rows, nested: Rows) -> Rows:
-    """Rows of both sorts in the order of their uids."""
-    found = {row.uid: row for row in (*runs.rows, *nested.rows)}
-    return Rows([found[uid] for uid in dict.fromkeys(uids) if uid in found], runs.owned + nested.owned)
 
 
 def nested_uids(session: Session, row: RunRow) -> list[str]:

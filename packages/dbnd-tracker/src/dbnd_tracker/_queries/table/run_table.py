@@ -7,9 +7,10 @@ Newest first, the database finds a page by its key (see ``by_time``); other orde
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select, true, union_all
 
 from dbnd_tracker._queries.language.expressions import STATES, Expression, Field, QueryError, lower_forms
 from dbnd_tracker._queries.logged import (
@@ -20,7 +21,7 @@ from dbnd_tracker._queries.logged import (
 )
 from dbnd_tracker._queries.table.by_time import RunTable, page_by_time
 from dbnd_tracker._queries.table.conditions import Conditions, are_rows
-from dbnd_tracker._queries.table.rows import nested_uids, rows_by_uid, rows_of_task_runs
+from dbnd_tracker._queries.table.rows import nested_uids, owned_attempts, rows_by_uid
 from dbnd_tracker._queries.table.sorting import sorted_by_column, sorted_by_logged
 from dbnd_tracker._storage.models import Run, Tag, TaskRun
 from dbnd_tracker._views import ListMeta, RunList, RunRow
@@ -53,6 +54,7 @@ _SUGGESTED: Final[dict[str, Any]] = {
     "user": Run.user,
     "name": Run.name,
 }
+_CHOSEN: Final[dict[str, Any]] = {"job": Run.job_name, "project": Run.project_name, "user": Run.user}
 _MAX_CHOICES: Final = 200
 
 
@@ -115,16 +117,16 @@ def run_table(
             start = place + (among is uids)
         elif place is not None:
             start = max(place - limit, 0)
-    rows, owned = rows_by_uid(session, uids[start : start + limit])
-    return RunTable(rows, len(uids), start > 0, start + limit < len(uids), start + 1, owned)
+    rows = rows_by_uid(session, uids[start : start + limit])
+    return RunTable(rows, len(uids), start > 0, start + limit < len(uids), start + 1)
 
 
 def nested_table(session: Session, uid: str, *, limit: int, offset: int = 0) -> tuple[RunRow, RunTable] | None:
     """A row, and the rows right below it in the order of their start; None if there is no such row."""
-    for row in rows_by_uid(session, [uid]).rows:
+    for row in rows_by_uid(session, [uid]):
         uids = nested_uids(session, row)
-        rows, owned = rows_of_task_runs(session, uids[offset : offset + limit])
-        return row, RunTable(rows, len(uids), offset > 0, offset + limit < len(uids), offset + 1, owned)
+        rows = rows_by_uid(session, uids[offset : offset + limit])
+        return row, RunTable(rows, len(uids), offset > 0, offset + limit < len(uids), offset + 1)
     return None
 
 
@@ -146,7 +148,7 @@ def list_runs(
     Raises:
         QueryError: No row has the uid ``after``.
     """
-    if after is not None and not rows_by_uid(session, [after]).rows:
+    if after is not None and not rows_by_uid(session, [after]):
         raise QueryError(f"The cursor {after[:80]!r} is not the uid of a run.")
     table = run_table(
         session,
@@ -161,7 +163,7 @@ def list_runs(
     cursor = table.rows[-1].uid if table.rows and table.has_next else None
     rows = table.rows
     if columns:
-        found = logged_values(session, columns, table.owned)
+        found = logged_values(session, columns, owned_attempts(session, rows))
         values = {uid: {str(field): value for field, value in of.items()} for uid, of in found.items()}
         rows = [row.model_copy(update={"values": values.get(row.uid, {})}) for row in rows]
     return RunList(data=rows, meta=ListMeta(total=table.total, after=cursor))
@@ -216,9 +218,17 @@ def known_values(session: Session, of: Field | str, start: str, limit: int) -> l
 
 def choices(session: Session) -> dict[str, list[str]]:
     """The jobs, projects and users that there are, for a filter to offer."""
-    columns: dict[str, Any] = {"job": Run.job_name, "project": Run.project_name, "user": Run.user}
-    found = {}
-    for name, column in columns.items():
+    found: dict[str, list[str]] = {name: [] for name in _CHOSEN}
+    for name, text in session.connection().execute(_select_choices()):
+        if text:
+            found[name].append(text)
+    return {name: sorted(texts) for name, texts in found.items()}
+
+
+@functools.cache  # to make a query takes longer than to execute it
+def _select_choices() -> Any:
+    parts = []
+    for name, column in _CHOSEN.items():
         query = select(column).distinct().where(column.is_not(None)).order_by(column).limit(_MAX_CHOICES)
-        found[name] = [text for text in session.scalars(query) if text]
-    return found
+        parts.append(select(literal(name), query.subquery()))
+    return union_all(*parts)
