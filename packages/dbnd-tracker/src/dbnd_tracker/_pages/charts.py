@@ -59,29 +59,17 @@ class Charts:
         by_uid = {task.task_run_uid: task for task in tasks}
         found = histories(session, {uid: place for place, uid in enumerate(by_uid)}, run_uid=run_uid, find=find)
         self.total = len(found)
-        colours = _colours(found)
+        # Of each task run that has a line, the same in every chart.
+        lines = {
+            uid: chart_line(uid, by_uid[uid].start_time, "", by_uid[uid].name or uid, colour=place)
+            for place, uid in enumerate(dict.fromkeys(uid for uids in found.values() for uid in uids))
+        }
         charts = []
-        for key, uids in list(found.items())[:_CHARTS]:
-            series = [
-                chart_line(uid, by_uid[uid].start_time, key, _label(by_uid[uid], key, uids), colour=colours[uid])
-                for uid in uids[:_LINES]
-            ]
-            charts.append(Chart(key, series, len(uids)))
+        for key, uids in [*found.items()][:_CHARTS]:
+            own = {"key": key, "label": key} if len(uids) == 1 else {"key": key}
+            charts.append(Chart(key, [lines[uid] | own for uid in uids[:_LINES]], len(uids)))
         self.sections = in_sections(charts)
         self.shown = len(charts)
-
-
-def _colours(found: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """A number for each task run that has a line: the same in every chart."""
-    places: dict[str, int] = {}
-    for uids in found.values():
-        for uid in uids:
-            places.setdefault(uid, len(places))
-    return places
-
-
-def _label(task: TaskRunView, key: str, uids: Sequence[str]) -> str:
-    return key if len(uids) == 1 else task.name or task.task_run_uid
 
 
 def chart_line(task_run_uid: str, start: datetime | None, key: str, label: str, *, colour: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
-from dbnd_tracker._queries.listing import list_part
+from dbnd_tracker._queries.listing import Names, list_part, names_of
 from dbnd_tracker._queries.logged import ListKind
 from dbnd_tracker._views import TaskRunView
 
@@ -56,6 +56,7 @@ class Sections:
         self._query = query
         self.find = query.get("find", "").strip()
         self.is_long = bool(self.find)
+        self._names: dict[ListKind, Names] = {}
 
     def cut(self, name: str, rows: Sequence[Any], size: int = _ROWS, *, total: int | None = None) -> Section:
         """A section of ``rows``, which are those that the search finds among ``total``, or all."""
@@ -79,9 +80,10 @@ class Sections:
         """
         name = name or kind
         places = {uid: place for place, uid in enumerate(tasks)}
-        part = list_part(
-            session, kind, places, run_uid=run_uid, find=self.find, keep=keep, start=self._start(name), limit=_ROWS
-        )
+        if kind not in self._names:
+            self._names[kind] = names_of(session, kind, tasks, run_uid=run_uid)
+        names, start = self._names[kind], self._start(name)
+        part = list_part(session, kind, names, places, find=self.find, keep=keep, start=start, limit=_ROWS)
         rows = [(tasks[uid], item) for uid, item in part.rows]
         return self._section(name, rows, part.start, part.found, part.total)
 

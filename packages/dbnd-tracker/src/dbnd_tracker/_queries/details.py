@@ -74,7 +74,8 @@ def read_task_runs(session: Session, wanted: ColumnElement[bool], *, logged: boo
     of_task_run = Attempt.task_run_uid == TaskRun.uid
     for attempt in session.scalars(_of(wanted, Attempt).join(Attempt, of_task_run).order_by(*BY_ATTEMPT)):
         attempts[attempt.task_run_uid or ""].append(attempt)
-    lists = {kind: _logged(session, wanted, kind) if logged else {} for kind in TABLES}
+    lists = {kind: _logged(session, wanted, kind) for kind in TABLES} if logged else {}
+    nothing: dict[str, Any] = {kind: [] for kind in TABLES}
     upstreams: dict[str, list[str]] = defaultdict(list)
     arrows = _of(wanted, TaskRelation).join(TaskRelation, TaskRelation.to_uid == TaskRun.uid)
     for arrow in session.scalars(arrows.where(TaskRelation.kind == UPSTREAM).order_by(TaskRelation.from_uid)):
@@ -95,7 +96,7 @@ def read_task_runs(session: Session, wanted: ColumnElement[bool], *, logged: boo
         pending += [(child, depth + 1) for child in children[uid]]
         if uid in task_runs:
             place = {"parent_task_run_uid": parents.get(uid), "depth": depth, "upstreams": upstreams[uid]}
-            of_kinds = {kind: [*of_kind.get(uid, {}).values()] for kind, of_kind in lists.items()}
+            of_kinds = {kind: [*of_kind.get(uid, {}).values()] for kind, of_kind in lists.items()} or nothing
             found.append(_view(task_runs[uid], attempts[uid], type=types.get(uid), **place, **of_kinds))
     return found
 
@@ -184,12 +185,14 @@ def log_tails(session: Session, task_run_uids: Collection[str], characters: int)
 
     One that is longer than ``characters`` is cut to one character more.
     """
+    if not task_run_uids:
+        return {}
     body = Attempt.log_body
     length = func.length(body)
     end = func.substr(body, case((length > characters, length - characters), else_=1))
     query = select(Attempt.task_run_uid, end)
     query = query.where(Attempt.task_run_uid.in_(task_run_uids), func.coalesce(body, "") != "")
-    return _pairs(session, query.order_by(*BY_ATTEMPT)) if task_run_uids else {}
+    return _pairs(session, query.order_by(*BY_ATTEMPT))
 
 
 def logging_task_runs(session: Session, run_uid: str) -> set[str]:

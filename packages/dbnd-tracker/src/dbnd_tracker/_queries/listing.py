@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import exists, select
+from sqlalchemy import bindparam, exists, inspect, select
 from sqlalchemy.orm import aliased
 
 from dbnd_tracker import _views as views
+from dbnd_tracker._queries.ids import is_given, read_given
 from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, ListKind, select_logged
 from dbnd_tracker._storage.encoding import Kind
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Param, Tag, TaskRun
@@ -17,8 +19,6 @@ from dbnd_tracker._view import View
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-# Numbers in one IN list.
-_CHUNK: Final = 1_000
 _ARGUMENT: Final = aliased(Param)
 # What is logged of a task's own arguments stands there once.
 _IS_ARGUMENT: Final = exists().where(
@@ -41,75 +41,104 @@ class Part(NamedTuple):
     total: int
 
 
+Names = dict[tuple[str, str | None, Any], int]
+"""Things of one kind that were logged: the uid of a task run, a name, and what tells apart those of one name."""
+
+
+def names_of(session: Session, kind: ListKind, task_runs: Iterable[str], *, run_uid: str | None = None) -> Names:
+    """What task runs logged, and the ids of the rows; of what several attempts logged under one name, the latest's.
+
+    They are those of a run, or ``task_runs``, of which there are few then.
+    """
+    ids = () if run_uid else task_runs
+    rows = read_given(session, _select_names, kind, run_uid is not None, ids=ids, run_uid=run_uid)
+    return {(uid, name, beside): row_id for uid, name, beside, row_id in rows.all()}
+
+
+@functools.cache  # to make a query takes longer than to execute it
+def _select_names(dialect: str, kind: ListKind, of_run: bool) -> Any:
+    table = TABLES[kind]
+    query = select_logged(kind, Attempt.task_run_uid, table.name, table.beside, table.model.id)
+    if kind == "params":
+        query = query.where(~_IS_ARGUMENT)
+    return query.where(_is_of(dialect, of_run)).order_by(*BY_ATTEMPT, table.order)
+
+
+def _is_of(dialect: str, of_run: bool) -> Any:
+    if not of_run:
+        return is_given(dialect, Attempt.task_run_uid)
+    return Attempt.task_run_uid.in_(select(TaskRun.uid).where(TaskRun.run_uid == bindparam("run_uid")))
+
+
 def list_part(
     session: Session,
     kind: ListKind,
+    names: Names,
     task_runs: Mapping[str, int],
     *,
-    run_uid: str | None = None,
     find: str = "",
     keep: Callable[[str], bool] | None = None,
     start: int = 0,
     limit: int,
 ) -> Part:
-    """A part of what task runs logged; of what several attempts logged under one name, the latest attempt's.
+    """A part of what task runs logged.
 
     Args:
         session: Where to read.
         kind: What is listed.
+        names: All of it that there is.
         task_runs: Places of the task runs, by uid: in their order the rows stand.
-        run_uid: The run that ``task_runs`` are all of; None to look for each of them, of which there are few then.
         find: Only rows whose names hold this text, whatever its case.
         keep: Only rows whose names meet this; the others are not counted.
         start: How many rows to leave out.
         limit: How many rows at most.
     """
-    table = TABLES[kind]
-    query = select_logged(kind, Attempt.task_run_uid, table.name, table.beside, table.model.id)
-    query = query.where(Attempt.task_run_uid.in_(task_runs) if run_uid is None else _of_run(run_uid))
-    if kind == "params":
-        query = query.where(~_IS_ARGUMENT)
-    known: dict[tuple[str, str | None, Any], int] = {}
-    for uid, name, beside, row_id in session.execute(query.order_by(*BY_ATTEMPT, table.order)):
-        if uid in task_runs and (keep is None or keep(name)):
-            known[uid, name, beside] = row_id
+    known = [(uid, name, row_id) for (uid, name, _), row_id in names.items() if uid in task_runs]
+    if keep:
+        known = [each for each in known if keep(each[1] or "")]
     wanted = find.casefold()
-    found = [(uid, row_id) for (uid, name, _), row_id in known.items() if wanted in (name or "").casefold()]
+    found = [each for each in known if wanted in (each[1] or "").casefold()]
     found.sort(key=lambda row: task_runs[row[0]])
     start = start if start < len(found) else 0
     shown = found[start : start + limit]
-    rows = _rows(session, kind, [row_id for _, row_id in shown])
-    return Part([(uid, rows[row_id]) for uid, row_id in shown if row_id in rows], start, len(found), len(known))
-
-
-def _of_run(run_uid: str) -> Any:
-    return Attempt.task_run_uid.in_(select(TaskRun.uid).where(TaskRun.run_uid == run_uid))
+    rows = _rows(session, kind, [row[-1] for row in shown])
+    return Part([(uid, rows[row_id]) for uid, *_, row_id in shown if row_id in rows], start, len(found), len(known))
 
 
 def _rows(session: Session, kind: ListKind, ids: list[int]) -> dict[int, View]:
-    table, found = TABLES[kind], {}
-    for chunk in (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)):
-        query = select_logged(kind, table.model, table.name).where(table.model.id.in_(chunk))
-        for row, name in session.execute(query):
-            found[row.id] = table.view(row, name)
-    return found
+    if not ids:
+        return {}
+    view = TABLES[kind].view
+    return {row.id: view(row, row.key) for row in read_given(session, _select_rows, kind, ids=ids).all()}
+
+
+@functools.cache
+def _select_rows(dialect: str, kind: ListKind) -> Any:
+    table = TABLES[kind]
+    columns = [getattr(table.model, column.key).label(column.key) for column in inspect(table.model).column_attrs]
+    return select_logged(kind, *columns, table.name.label("key")).where(is_given(dialect, table.model.id))
 
 
 def histories(
     session: Session, task_runs: Mapping[str, int], *, run_uid: str | None = None, find: str = ""
 ) -> dict[str, list[str]]:
     """The metrics that have more than one point, by key: uids of the task runs that logged them (see ``list_part``)."""
-    has_numbers = MetricSeries.min_value.is_not(None) | (MetricSeries.last_kind <= Kind.INT)
-    is_history = has_numbers & (MetricSeries.points > 1)
-    query = select_logged("metrics", MetricKey.name, Attempt.task_run_uid, is_history)
-    query = query.where(Attempt.task_run_uid.in_(task_runs) if run_uid is None else _of_run(run_uid))
-    latest = {(key, uid): drawn for key, uid, drawn in session.execute(query.order_by(*BY_ATTEMPT))}
+    ids = () if run_uid else task_runs
+    rows = read_given(session, _select_histories, run_uid is not None, ids=ids, run_uid=run_uid).all()
+    latest = {(key, uid): drawn for key, uid, drawn in rows}
     found: dict[str, list[str]] = {}
     wanted = find.casefold()
     for key, uid in sorted(place for place, drawn in latest.items() if drawn):
         if uid in task_runs and wanted in key.casefold():
             found.setdefault(key, []).append(uid)
     return {key: sorted(uids, key=task_runs.__getitem__) for key, uids in found.items()}
+
+
+@functools.cache
+def _select_histories(dialect: str, of_run: bool) -> Any:
+    has_numbers = MetricSeries.min_value.is_not(None) | (MetricSeries.last_kind <= Kind.INT)
+    query = select_logged("metrics", MetricKey.name, Attempt.task_run_uid, has_numbers & (MetricSeries.points > 1))
+    return query.where(_is_of(dialect, of_run)).order_by(*BY_ATTEMPT)
 
 
 def metrics_named(session: Session, task_runs: Collection[str], keys: Collection[str]) -> set[tuple[str, str]]:
@@ -121,20 +150,24 @@ def metrics_named(session: Session, task_runs: Collection[str], keys: Collection
 
 def metric_list(session: Session, task_run_uid: str, *, limit: int = 10_000, after: int = 0) -> views.MetricList:
     """The metrics of a task run; ``after`` is the cursor that an earlier call returned."""
-    part = list_part(session, "metrics", {task_run_uid: 0}, start=after, limit=limit)
+    names = names_of(session, "metrics", [task_run_uid])
+    part = list_part(session, "metrics", names, {task_run_uid: 0}, start=after, limit=limit)
     shown = [metric for _, metric in part.rows] if part.start == after else []
     following = after + len(shown) if after + len(shown) < part.total and shown else None
     return views.MetricList(task_run_uid=task_run_uid, data=shown, after=following, total=part.total)
 
 
-def tags_of(session: Session, task_run_uid: str, *names: str) -> dict[str, str | None]:
-    """The values of some tags of a task run, by name."""
-    query = select_logged("tags", Tag.name, Tag.value).where(Attempt.task_run_uid == task_run_uid, Tag.name.in_(names))
-    return dict(session.execute(query.order_by(*BY_ATTEMPT)).all())
+def tag_values(
+    session: Session, names: Sequence[str], task_runs: Iterable[str], *, run_uid: str | None = None
+) -> dict[tuple[str, str], str | None]:
+    """The values of some tags by task run and name, of a run or of ``task_runs``, of which there are few then."""
+    ids = () if run_uid else task_runs
+    rows = read_given(session, _select_tags, run_uid is not None, ids=ids, run_uid=run_uid, names=names).all()
+    return {(uid, name): value for uid, name, value in rows}
 
 
-def tag_values(session: Session, name: str, *, run_uid: str = "", task_run_uid: str = "") -> dict[str, str | None]:
-    """The values of one tag by task run, in a run or of one task run."""
-    mine = Attempt.task_run_uid == task_run_uid if task_run_uid else _of_run(run_uid)
-    query = select_logged("tags", Attempt.task_run_uid, Tag.value).where(mine, Tag.name == name)
-    return dict(session.execute(query.order_by(*BY_ATTEMPT)).all())
+@functools.cache
+def _select_tags(dialect: str, of_run: bool) -> Any:
+    query = select_logged("tags", Attempt.task_run_uid, Tag.name, Tag.value)
+    query = query.where(_is_of(dialect, of_run), Tag.name.in_(bindparam("names", expanding=True)))
+    return query.order_by(*BY_ATTEMPT)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
@@ -50,9 +50,9 @@ def _siblings(session: Session, run: RunSummary, chosen: Sequence[str]) -> list[
     """Uids and names of the latest other runs of the same job, and of those that are chosen already."""
     newest = (Run.start_time.desc(), Run.id.desc())
     latest = select(Run.uid).where(Run.job_name == run.job_name, Run.uid != run.run_uid).order_by(*newest)
-    uids = [*session.scalars(latest.limit(_SIBLINGS)), *chosen[:_SIBLINGS]]
-    wanted = select(Run.uid, Run.name).where(Run.uid.in_(uids), Run.uid != run.run_uid).order_by(*newest)
-    return [(uid, name or uid) for uid, name in session.execute(wanted)]
+    is_one = or_(Run.uid.in_(latest.limit(_SIBLINGS)), Run.uid.in_(chosen[:_SIBLINGS]))
+    wanted = select(Run.uid, Run.name).where(is_one, Run.uid != run.run_uid).order_by(*newest)
+    return [(uid, name or uid) for uid, name in session.connection().execute(wanted)]
 
 
 def _same_tasks(session: Session, task: TaskRunView, runs: Sequence[str]) -> list[tuple[str, str, datetime | None]]:

@@ -19,7 +19,7 @@ from dbnd_tracker._pages.run.timeline import Timeline
 from dbnd_tracker._pages.sections import Section, Sections
 from dbnd_tracker._pages.templates import is_live, run_url, task_url
 from dbnd_tracker._queries.details import logging_task_runs
-from dbnd_tracker._queries.listing import tag_values, tags_of
+from dbnd_tracker._queries.listing import tag_values
 from dbnd_tracker._queries.logged import LIFECYCLE_TAG, NAME_TAG, ListKind
 from dbnd_tracker._storage.models import TaskRun
 from dbnd_tracker._views import MetricView, RunDetail, RunSummary, TaskRunView
@@ -80,10 +80,11 @@ class RunPage:
         self.timeline = Timeline(run, tasks, self.tasks.rows)
         self.attempts = sections.cut("attempts", task.attempts if task else [])
         self.failed = [each for each in own if each.error]
-        one = task.task_run_uid if task else ""
-        self.links = Links(own, tag_values(session, VERIFIED_TAG, run_uid=run.run_uid, task_run_uid=one))
-        tags = tags_of(session, own[0].task_run_uid, NAME_TAG, LIFECYCLE_TAG) if own else {}
-        self.mlflow_name, self.is_deleted_in_mlflow = tags.get(NAME_TAG), tags.get(LIFECYCLE_TAG) == "deleted"
+        tags = tag_values(session, (VERIFIED_TAG, NAME_TAG, LIFECYCLE_TAG), by_uid, run_uid=run_uid)
+        self.links = Links(own, {uid: text for (uid, name), text in tags.items() if name == VERIFIED_TAG})
+        first = own[0].task_run_uid if own else ""
+        self.mlflow_name = tags.get((first, NAME_TAG))
+        self.is_deleted_in_mlflow = tags.get((first, LIFECYCLE_TAG)) == "deleted"
         known = logging_task_runs(session, run.run_uid)
         logging = [each for each in self._by_need(own) if each.task_run_uid in known]
         self.logging = len(logging)
