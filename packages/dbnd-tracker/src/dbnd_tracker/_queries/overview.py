@@ -5,20 +5,30 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import case, func, select, union
+from sqlalchemy import bindparam, case, func, select
 
 from dbnd_tracker._queries.logged import EXPERIMENT_TAG
-from dbnd_tracker._queries.runs import SUMMARY, summary
 from dbnd_tracker._storage.models import Attempt, Run, Tag
+from dbnd_tracker._storage.states import shown_state
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
+    from collections.abc import Iterable
 
-    from dbnd_tracker._views import RunSummary
+    from sqlalchemy.orm import Session
 
 _MAX_GROUPS: Final = 200
 _LATEST: Final = 12
 _DAY: Final = timedelta(days=1)
+_NEWEST: Final = (Run.start_time.desc(), Run.id.desc())
+_SHOWN: Final = (Run.state, Run.start_time, Run.end_time, Run.sends_heartbeat, Run.last_heartbeat)
+
+
+class Latest(NamedTuple):
+    """One of the latest runs of a group, as it is shown."""
+
+    state: str | None
+    start_time: datetime
+    end_time: datetime | None
 
 
 class Group(NamedTuple):
@@ -29,34 +39,70 @@ class Group(NamedTuple):
     failed: int
     of_last_day: int
     """How many runs have started within 24 hours."""
-    latest: list[RunSummary]
+    latest: list[Latest]
     """The latest runs, newest first."""
 
 
 def jobs(session: Session) -> list[Group]:
     """All jobs, those of which a run has started last first."""
-    return _groups(session, select(Run.job_name.label("name"), Run.id.label("run_id")).where(Run.job_name.is_not(None)))
+    return _groups_by(session, Run.job_name)
 
 
 def experiments(session: Session) -> list[Group]:
     """All experiments and projects: those of runs, and those that only MLflow runs of a task are in."""
-    projects = select(Run.project_name.label("name"), Run.id.label("run_id")).where(Run.project_name.is_not(None))
-    tagged = select(Tag.value, Attempt.run_id).join(Attempt, Attempt.id == Tag.attempt_id)
-    return _groups(session, union(projects, tagged.where(Tag.name == EXPERIMENT_TAG, Attempt.run_id.is_not(None))))
+    found = {group.name: group for group in _groups_by(session, Run.project_name)}
+    for group in _elsewhere(session):
+        of = found.get(group.name, Group(group.name, 0, 0, 0, []))
+        latest = sorted([*of.latest, *group.latest], key=_newest, reverse=True)[:_LATEST]
+        counts = (mine + its for mine, its in zip(of[1:4], group[1:4], strict=True))
+        found[group.name] = Group(group.name, *counts, latest)
+    return sorted(found.values(), key=lambda group: group.latest[0].start_time, reverse=True)[:_MAX_GROUPS]
 
 
-def _groups(session: Session, named: Any) -> list[Group]:
-    """The groups of runs that ``named`` says, as names and ids of runs."""
-    of = named.subquery()
+def _groups_by(session: Session, column: Any) -> list[Group]:
+    """The groups of runs that have the same value of a column; of each the index knows the newest runs."""
+    execute = session.connection().execute
     newest = func.max(Run.start_time)
-    is_new = case((Run.start_time >= datetime.now(timezone.utc) - _DAY, 1), else_=0)
+    of_all = select(column, func.count()).where(column.is_not(None)).group_by(column)
+    found = execute(of_all.order_by(newest.desc(), column).limit(_MAX_GROUPS)).all()
+    # Few runs have failed or are new: they are found by other indexes than that of the column.
+    some = select(func.coalesce(column, ""), func.count()).group_by(func.coalesce(column, ""))
+    failed = dict(execute(some.where(Run.state == "failed")).all())
+    new = dict(execute(some.where(Run.start_time >= _yesterday())).all())
+    latest = select(*_SHOWN).where(column == bindparam("name")).order_by(*_NEWEST).limit(_LATEST)
+    return [
+        Group(name, runs, failed.get(name, 0), new.get(name, 0), _shown(session, execute(latest, {"name": name})))
+        for name, runs in found
+    ]
+
+
+def _elsewhere(session: Session) -> list[Group]:
+    """The experiments of MLflow runs whose runs are of another project, or of none."""
+    of = select(Tag.value.label("name"), Attempt.run_id).distinct()
+    of = of.join(Attempt, Attempt.id == Tag.attempt_id).join(Run, Run.id == Attempt.run_id)
+    named = of.where(Tag.name == EXPERIMENT_TAG, Run.project_name.is_distinct_from(Tag.value)).subquery()
+    is_new = case((Run.start_time >= _yesterday(), 1), else_=0)
     counts = (func.count(), func.sum(case((Run.state == "failed", 1), else_=0)), func.sum(is_new))
-    query = select(of.c.name, *counts).join(Run, Run.id == of.c.run_id).group_by(of.c.name)
-    found = session.execute(query.order_by(newest.desc(), of.c.name).limit(_MAX_GROUPS)).all()
-    place = func.row_number().over(partition_by=of.c.name, order_by=(Run.start_time.desc(), Run.id.desc()))
-    numbered = select(of.c.name, of.c.run_id, place.label("place")).join(Run, Run.id == of.c.run_id).subquery()
-    runs = select(numbered.c.name.label("of"), *SUMMARY).join(Run, Run.id == numbered.c.run_id)
-    latest: dict[str, list[RunSummary]] = {}
-    for row in session.execute(runs.where(numbered.c.place <= _LATEST).order_by(numbered.c.place)):
-        latest.setdefault(row.of, []).append(summary(session, row))
-    return [Group(name, runs, failed, of_last_day, latest[name]) for name, runs, failed, of_last_day in found]
+    query = select(named.c.name, *counts).join(Run, Run.id == named.c.run_id).group_by(named.c.name)
+    execute = session.connection().execute
+    found = execute(query.order_by(func.max(Run.start_time).desc(), named.c.name).limit(_MAX_GROUPS)).all()
+    if not found:
+        return []
+    place = func.row_number().over(partition_by=named.c.name, order_by=_NEWEST)
+    numbered = select(named.c.name, place.label("place"), *_SHOWN).join(Run, Run.id == named.c.run_id).subquery()
+    latest: dict[str, list[Any]] = {}
+    for run in execute(select(numbered).where(numbered.c.place <= _LATEST).order_by(numbered.c.place)):
+        latest.setdefault(run.name, []).append(run)
+    return [Group(*counted, _shown(session, latest[counted[0]])) for counted in found]
+
+
+def _shown(session: Session, runs: Iterable[Any]) -> list[Latest]:
+    return [Latest(shown_state(session, run), run.start_time, run.end_time) for run in runs]
+
+
+def _newest(run: Latest) -> datetime:
+    return run.start_time
+
+
+def _yesterday() -> datetime:
+    return datetime.now(timezone.utc) - _DAY

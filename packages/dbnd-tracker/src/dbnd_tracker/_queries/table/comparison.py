@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import func, literal, or_
+from sqlalchemy import func, literal, null, or_
 
-from dbnd_tracker._queries.language.expressions import KINDS, Field
+from dbnd_tracker._queries.ids import is_given, read_given
+from dbnd_tracker._queries.language.expressions import KINDS, Field, LoggedKind
 from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, select_logged, value_of
 from dbnd_tracker._queries.table.rows import rows_by_uid
 from dbnd_tracker._storage.models import Attempt, MetricSeries, TaskRun
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Logged(NamedTuple):
-    """One thing that a task of a run logged; ``start`` is that of the task run."""
+    """One thing that a task of a run logged; of a metric with the ``start`` of the attempt."""
 
     key: str
     row: str
@@ -94,22 +96,26 @@ def _everything_logged(session: Session, runs: Sequence[str]) -> list[tuple[Fiel
     """Params, metrics and tags of runs; what several attempts logged stands there once."""
     everything: list[tuple[Field, Logged]] = []
     asked = set(runs)
-    owner = (TaskRun.run_uid, TaskRun.uid, func.coalesce(TaskRun.name, TaskRun.uid), Attempt.start_time)
     for kind in KINDS:
-        table = TABLES[kind]
-        points = MetricSeries.points if kind == "metrics" else literal(0)
-        query = select_logged(kind, table.name, *owner, points, *table.values)
-        query = query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid)
-        query = query.where(or_(TaskRun.run_uid.in_(runs), TaskRun.uid.in_(runs)))
         found: dict[tuple[str, str, str], Logged] = {}
         # What an argument of a task and a logged param have in common is their name: the one logged later counts.
-        for name, run, task_run, task, start, count, *value in session.connection().execute(
-            query.order_by(*BY_ATTEMPT, table.model.id)
-        ):
+        for name, run, task_run, task, start, count, *value in read_given(session, _select_all, kind, ids=runs).all():
             last = value_of(kind, value)
             # The root of an MLflow run outside of tasks has the uid of its run.
-            for row in {run, task_run} & asked:
-                found[row, task_run, name] = Logged(name, row, task_run, task, start, count, last)
+            for row in (run, task_run) if run != task_run else (run,):
+                if row in asked:
+                    found[row, task_run, name] = Logged(name, row, task_run, task, start, count, last)
         fields = {name: Field(kind, name) for _, _, name in found}
         everything += [(fields[logged.key], logged) for logged in found.values()]
     return everything
+
+
+@functools.cache  # to make a query takes about as long as to execute it
+def _select_all(dialect: str, kind: LoggedKind) -> Any:
+    table = TABLES[kind]
+    owner = (TaskRun.run_uid, TaskRun.uid, func.coalesce(TaskRun.name, TaskRun.uid))
+    of_metrics = (Attempt.start_time, MetricSeries.points) if kind == "metrics" else (null(), literal(0))
+    query = select_logged(kind, table.name, *owner, *of_metrics, *table.values)
+    query = query.join(TaskRun, TaskRun.uid == Attempt.task_run_uid)
+    query = query.where(or_(is_given(dialect, TaskRun.run_uid), is_given(dialect, TaskRun.uid)))
+    return query.order_by(*BY_ATTEMPT, table.model.id)

@@ -27,7 +27,7 @@ _MAX_DEPTH: Final = 50
 
 
 def rows_by_uid(session: Session, uids: Sequence[str]) -> list[RunRow]:
-    """The rows that these uids name, of runs or of nested task runs, in their order; what does not exist is left out."""
+    """The rows that these uids name, of runs or of nested task runs, in their order, as far as there are any."""
     found: dict[str, dict[str, Any]] = {}
     if uids:
         for run in read_given(session, _select_runs, ids=uids).all():
@@ -105,7 +105,7 @@ def _select_task_runs(dialect: str) -> Any:
 
 
 def owned_attempts(session: Session, rows: Iterable[RunRow]) -> list[Owned]:
-    """The attempts whose values rows may show: their own, and of runs those of the first task runs below their roots."""
+    """The attempts whose values rows may show: their own, and of runs those of the first task runs below them."""
     uids: dict[bool, list[str]] = {True: [], False: []}
     for row in rows:
         uids[not row.nested_in].append(row.uid)
