@@ -40,11 +40,13 @@ def test_rows_are_drawn_in_their_colours_selected_and_grouped(site: Site, visit:
     page.get_by_role("button", name="Clear selection").click()
     figure(page, "score", 60)
 
+    page.get_by_text("Axes", exact=True).click()
     page.get_by_label("Smoothing").fill("0.5")
     page.get_by_label("Group by").select_option("layers")
     page.wait_for_url(re.compile("group=params.layers.*smooth=0.5"))
     score = figure(page, "score", 60)
     expect(page.locator("#drawn .legend")).to_have_text(["2"])
+    page.get_by_text("Axes", exact=True).click()
     page.get_by_label("Smoothing").fill("0")
     score.locator("canvas").focus()
     page.keyboard.press("ArrowRight")

@@ -96,7 +96,7 @@ def read_task_runs(session: Session, wanted: ColumnElement[bool], *, logged: boo
         pending += [(child, depth + 1) for child in children[uid]]
         if uid in task_runs:
             place = {"parent_task_run_uid": parents.get(uid), "depth": depth, "upstreams": upstreams[uid]}
-            of_kinds = {kind: [*of_kind.get(uid, {}).values()] for kind, of_kind in lists.items()} or nothing
+            of_kinds = nothing | {kind: [*of_kind.get(uid, {}).values()] for kind, of_kind in lists.items()}
             found.append(_view(task_runs[uid], attempts[uid], type=types.get(uid), **place, **of_kinds))
     return found
 

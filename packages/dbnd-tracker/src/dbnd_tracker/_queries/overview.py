@@ -54,8 +54,8 @@ def experiments(session: Session) -> list[Group]:
     for group in _elsewhere(session):
         of = found.get(group.name, Group(group.name, 0, 0, 0, []))
         latest = sorted([*of.latest, *group.latest], key=_newest, reverse=True)[:_LATEST]
-        counts = (mine + its for mine, its in zip(of[1:4], group[1:4], strict=True))
-        found[group.name] = Group(group.name, *counts, latest)
+        runs, failed = of.runs + group.runs, of.failed + group.failed
+        found[group.name] = Group(group.name, runs, failed, of.of_last_day + group.of_last_day, latest)
     return sorted(found.values(), key=lambda group: group.latest[0].start_time, reverse=True)[:_MAX_GROUPS]
 
 
@@ -67,8 +67,8 @@ def _groups_by(session: Session, column: Any) -> list[Group]:
     found = execute(of_all.order_by(newest.desc(), column).limit(_MAX_GROUPS)).all()
     # Few runs have failed or are new: they are found by other indexes than that of the column.
     some = select(func.coalesce(column, ""), func.count()).group_by(func.coalesce(column, ""))
-    failed = dict(execute(some.where(Run.state == "failed")).all())
-    new = dict(execute(some.where(Run.start_time >= _yesterday())).all())
+    failed: dict[str, int] = dict(execute(some.where(Run.state == "failed")).all())
+    new: dict[str, int] = dict(execute(some.where(Run.start_time >= _yesterday())).all())
     latest = select(*_SHOWN).where(column == bindparam("name")).order_by(*_NEWEST).limit(_LATEST)
     return [
         Group(name, runs, failed.get(name, 0), new.get(name, 0), _shown(session, execute(latest, {"name": name})))
@@ -93,7 +93,7 @@ def _elsewhere(session: Session) -> list[Group]:
     latest: dict[str, list[Any]] = {}
     for run in execute(select(numbered).where(numbered.c.place <= _LATEST).order_by(numbered.c.place)):
         latest.setdefault(run.name, []).append(run)
-    return [Group(*counted, _shown(session, latest[counted[0]])) for counted in found]
+    return [Group(name, runs, failed, new, _shown(session, latest[name])) for name, runs, failed, new in found]
 
 
 def _shown(session: Session, runs: Iterable[Any]) -> list[Latest]:

@@ -7,14 +7,13 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
-from markupsafe import Markup
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
 from dbnd_tracker._pages.charts import Chart, in_sections
 from dbnd_tracker._pages.runs.columns import Columns
 from dbnd_tracker._pages.runs.groups import row_groups
-from dbnd_tracker._pages.runs.row import row_html
+from dbnd_tracker._pages.runs.row import SIZES, RowLook
 from dbnd_tracker._pages.runs.trend import Trend
 from dbnd_tracker._pages.templates import is_live, job_url
 from dbnd_tracker._queries.language.expressions import STATES, Expression, Field, QueryError, as_number, operands
@@ -28,7 +27,6 @@ from dbnd_tracker._queries.table.run_table import ORDERS, STARTED, choices, nest
 from dbnd_tracker._views import RunRow
 
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_SIZES: Final = (25, 50, 100, 200)
 _DEFAULT_SIZE: Final = 50
 _OPTIONAL: Final = {"job": "job_name", "project": "project_name", "user": "user"}
 _TIMES: Final = (STARTED, "took")
@@ -67,11 +65,11 @@ class TablePage:
     def __init__(self, session: Session, query: QueryParams, job: str | None = None, kept_columns: str = "") -> None:
         self.job = job
         self.states = STATES
-        self.sizes = _SIZES
+        self.sizes = SIZES
         self.given = {name: [*dict.fromkeys(text for text in query.getlist(name) if text)] for name in _KEPT}
         self._facts = query.getlist("facts")
         self.has_charts = bool(self.text("charts"))
-        self.limit = next((size for size in _SIZES if str(size) == self.text("limit")), _DEFAULT_SIZE)
+        self.limit = next((size for size in SIZES if str(size) == self.text("limit")), _DEFAULT_SIZE)
         name = self.text("sort").removeprefix("-")
         known = Field.parse(name) or (name if name in ORDERS else None)
         self.order = known or STARTED
@@ -218,13 +216,11 @@ class TablePage:
             return None
         return len(self.headers) - len(self.columns.shown) + 1 + self.columns.shown.index(field)
 
-    def below(self, row: RunRow) -> str:
-        """The address of what is nested in a row."""
-        return f"/?{urlencode({'below': row.uid, 'limit': _SIZES[-1]})}"
-
-    def row_html(self, row: RunRow) -> Markup:
-        """A row of the table."""
-        return row_html(self, row)
+    @cached_property
+    def look(self) -> RowLook:
+        """How its rows look."""
+        facts = self.optional.values()
+        return RowLook(self.is_flat, self.unfolds, facts, self.times, self.columns.shown, self.values)
 
     @property
     def asked_columns(self) -> str:
