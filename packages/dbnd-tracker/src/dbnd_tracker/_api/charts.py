@@ -66,14 +66,14 @@ def row_series(  # noqa: PLR0913  the parameters of a query
     last: Annotated[float | None, Query(alias="to", allow_inf_nan=False)] = None,
     values: Annotated[int, Query(ge=1, le=_MAX_VALUES)] = 200,
 ) -> Response:
-    """The same of rows of the table, by their uids; those that have not got the metric are left out."""
+    """The same of rows of the table, by their uids; what has not got the metric is left out."""
     samples = []
     with database.read() as session:
-        for uid, task in drawn_task_runs(session, [each.lower() for each in row], key).items():
-            found = find_series(session, task, key)
+        for drawn in drawn_task_runs(session, [each.lower() for each in row], key, _MAX_LINES):
+            found = find_series(session, drawn.task_run_uid, key)
             if found is not None:
                 sample = chart_sample(session, cache, found, axis=axis, first=first, last=last, values=values)
-                samples.append({"row": uid, "task": task, **asdict(sample)})
+                samples.append({"row": drawn.row, "task": drawn.task_run_uid, "name": drawn.name, **asdict(sample)})
     return answer(request, JSONResponse(samples))
 
 

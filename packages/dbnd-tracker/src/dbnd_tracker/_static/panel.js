@@ -42,6 +42,8 @@ class Panel {
       pointed: (x, label) => point(this, x, label),
     });
     this.answers = [];
+    // The rows whose lines these are, of which the task runs are known.
+    this.taken = null;
     this.isVisible = false;
     this.isStale = true;
     this.hidden = new Set();
@@ -118,16 +120,25 @@ class Panel {
       return;
     }
     this.isStale = false;
-    if (this.ofRows) this.takeRows();
+    const taken = this.ofRows ? rows.linesOfRows() : null;
+    const isNew = taken !== this.taken;
+    const key = this.figure.dataset.title;
+    const series = isNew ? taken.map((line) => ({ ...line, key, start: null })) : this.series;
+    const known = isNew ? [] : this.answers;
     this.request?.abort();
     this.request = new AbortController();
     const { signal } = this.request;
     try {
-      let answers = await this.fetchLines(this.view(this.answers), signal);
-      if (settings.view && !this.view(answers)) answers = await this.fetchLines(null, signal);
+      const answers = await this.fetchLines(series, known, isNew ? settings.view : this.view(known), signal);
       if (signal.aborted) return;
       this.answers = answers;
-      if (this.ofRows) this.keepKnown();
+      if (isNew) this.keepKnown(series);
+      this.taken = taken;
+      if (settings.view && !this.view(this.answers)) {
+        const all = await this.fetchLines(this.series, this.answers, null, signal);
+        if (signal.aborted) return;
+        this.answers = all;
+      }
       this.draw();
     } catch (error) {
       if (signal.aborted) return;
@@ -137,42 +148,40 @@ class Panel {
     }
   }
 
-  /** The lines are those of the rows that are drawn now. */
-  takeRows() {
-    const lines = rows.linesOfRows();
-    const known = new Map(this.series.map((line, i) => [line.row, this.answers[i]]));
-    this.answers = lines.map((line) => known.get(line.row));
-    this.series = lines.map((line) => ({ ...line, key: this.figure.dataset.title, start: null }));
-  }
-
-  /** Only rows that have the metric have lines; what stands for the row above as well is drawn once. */
-  keepKnown() {
-    const last = new Map(this.answers.map((answer, i) => [answer?.task, i]));
-    const isKept = (_, i) => this.answers[i] && last.get(this.answers[i].task) === i;
-    this.series = this.series.filter(isKept);
-    this.answers = this.answers.filter(isKept);
-    this.series.forEach((line, i) => (line.task = this.answers[i].task));
+  /** Rows that have the metric have a line, or one for each run nested in them; what two have is drawn once. */
+  keepKnown(series) {
+    const lines = series.flatMap((line, i) =>
+      this.answers[i].map((answer) => {
+        const label = line.group === null && answer.name !== null ? answer.name : line.label;
+        return { ...line, task: answer.task, label, answer };
+      }),
+    );
+    const last = new Map(lines.map(({ task }, i) => [task, i]));
+    const kept = lines.filter(({ task }, i) => last.get(task) === i);
+    this.answers = kept.map(({ answer }) => answer);
+    this.series = kept.map(({ answer, ...line }) => line);
   }
 
   /** Ask for the points of all lines: those of which the same is asked at once. */
-  async fetchLines(view, signal) {
+  async fetchLines(series, known, view, signal) {
     const asked = new Map();
     const answers = [];
-    this.series.forEach((line, i) => {
-      const query = this.query(line, this.answers[i], view).toString();
+    series.forEach((line, i) => {
+      const query = this.query(line, known[i], view).toString();
       asked.set(query, [...(asked.get(query) ?? []), i]);
     });
     await Promise.all(
       [...asked].map(async ([query, places]) => {
-        const name = this.ofRows ? "row" : "task";
-        const asks = new URLSearchParams(places.map((i) => [name, this.series[i][name]]));
-        const answer = await fetch(`/app/${this.ofRows ? "rows" : "series"}?${query}&${asks}`, { signal });
+        // Of rows it is not known at first which task runs they draw.
+        const name = series[places[0]].task ? "task" : "row";
+        const asks = new URLSearchParams(places.map((i) => [name, series[i][name]]));
+        const answer = await fetch(`/app/${name === "row" ? "rows" : "series"}?${query}&${asks}`, { signal });
         if (!answer.ok) throw new Error(`${answer.status} for ${query}`);
         const samples = await answer.json();
         const axis = settings.axis === "step" ? "step" : "time";
         places.forEach((i, place) => {
-          const sample = this.ofRows ? samples.find((each) => each.row === this.series[i].row) : samples[place];
-          answers[i] = sample && { ...sample, asked: axis };
+          const mark = (sample) => ({ ...sample, asked: axis });
+          answers[i] = name === "task" ? mark(samples[place]) : samples.filter(({ row }) => row === series[i].row).map(mark);
         });
       }),
     );
@@ -194,7 +203,7 @@ class Panel {
   draw() {
     const wanted = settings.axis === "step" ? "step" : "time";
     this.figure.classList.toggle("is-empty", !this.answers.length);
-    if (this.ofRows && !this.answers.length) this.note.textContent = rows.whyEmpty();
+    if (this.ofRows && !this.answers.length) this.note.textContent = "none of these runs has it";
     if (!this.answers.length || this.answers.some((answer) => answer.asked !== wanted)) return;
     const all = this.series.map((line, i) => {
       const answer = this.answers[i];

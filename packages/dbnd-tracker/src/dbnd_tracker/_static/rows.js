@@ -67,12 +67,6 @@ export function linesOfRows() {
   return lines;
 }
 
-/** Why a chart has no line: the metrics of folded rows are known before their rows are. */
-export function whyEmpty() {
-  const isFolded = document.querySelector("table.runs a.unfold[aria-expanded='false']");
-  return isFolded ? "of nested runs: unfold them to draw it" : "none of these runs has it";
-}
-
 /** Mark the rows of a line, or none. */
 export function markRows(label) {
   for (const [name, rows] of rowsOf) for (const row of rows) row.classList.toggle("on", name === label);

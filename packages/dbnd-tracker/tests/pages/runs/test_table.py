@@ -148,7 +148,7 @@ def test_the_columns_are_what_most_runs_logged_until_others_are_chosen(tracker: 
 
 
 def test_rows_have_the_histories_that_they_show_beside_the_table(tracker: Any, server: Any, make_run: Any) -> None:
-    """A run's own, else that of its only task run that has one."""
+    """A run's own, else those of its task runs that are no rows themselves, by their names if they are several."""
     run, task = tracker.started()
     other = make_run()
     tracker.call("init_run", other.init())
@@ -162,7 +162,16 @@ def test_rows_have_the_histories_that_they_show_beside_the_table(tracker: Any, s
     sibling = run.task("sibling")
     tracker.call("add_task_runs", run.add(sibling))
     tracker.call("log_metrics", sibling.floats("loss", 2))
-    assert [line["row"] for line in server.get(asked).json()] == [task.uid], "of several, none stands for the run"
+    tracker.call("log_metrics", run.root.floats("of the root", 2))
+    drawn = [
+        [(line["row"], line["task"], line["name"]) for line in server.get(address).json()]
+        for address in (asked, f"/app/rows?key=loss&row={run.uid}", f"/app/rows?key=of the root&row={run.uid}")
+    ]
+    assert drawn == [
+        [(run.uid, sibling.uid, "sibling"), (task.uid, task.uid, None)],
+        [(run.uid, task.uid, "train"), (run.uid, sibling.uid, "sibling")],
+        [(run.uid, run.root.uid, None)],
+    ]
     page = server.get("/?charts=beside&group=params.none").text
     assert re.findall("data-series='([^']*)' data-title=\"([^\"]*)\"", page) == [("[]", "loss")]
     assert "data-series" not in server.get("/").text

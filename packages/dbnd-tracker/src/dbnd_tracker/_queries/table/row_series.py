@@ -1,8 +1,8 @@
-"""Histories of rows of the table: which metrics they have, and the task run whose history a row shows."""
+"""Histories of rows of the table: which metrics they have, and the task runs whose histories a row shows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import func, or_, select
 
@@ -30,23 +30,40 @@ def drawn_metrics(session: Session, owned: Sequence[Owned]) -> list[str]:
     return [*session.scalars(query)]
 
 
-def drawn_task_runs(session: Session, rows: Collection[str], key: str) -> dict[str, str]:
-    """Of each of these rows that has the metric, the task run that has it.
+class Drawn(NamedTuple):
+    """A task run whose history a row shows."""
 
-    As in the table, what a run's root task run has not, but one other of its task runs alone has, stands for the run.
+    row: str
+    task_run_uid: str
+    name: str | None
+    """What it is called, where it is one of several nested in the row; None where it stands for the row."""
+
+
+def drawn_task_runs(session: Session, rows: Collection[str], key: str, limit: int) -> list[Drawn]:
+    """The task runs whose histories these rows show: that of a row, or where it has none those nested in it.
+
+    As in the table, what one other task run of a run alone has stands for the run. What is a row itself is drawn there.
     """
-    query = select(TaskRun.uid, TaskRun.run_uid, TaskRun.is_root).distinct()
+    query = select(TaskRun.uid, TaskRun.run_uid, TaskRun.is_root, TaskRun.name, TaskRun.id).distinct()
     query = query.join(Attempt, Attempt.task_run_uid == TaskRun.uid)
     query = query.join(MetricSeries, MetricSeries.attempt_id == Attempt.id)
     query = query.join(MetricKey, MetricKey.id == MetricSeries.key_id)
     query = query.where(MetricKey.name == key, or_(TaskRun.uid.in_(rows), TaskRun.run_uid.in_(rows)))
     own: dict[str, str] = {}
-    others: dict[str, list[str]] = {}
-    for uid, run_uid, is_root in session.execute(query):
+    nested: dict[str, list[tuple[str, str | None]]] = {}
+    for uid, run_uid, is_root, name, _ in session.execute(query.order_by(TaskRun.id)):
         own[uid] = uid
         if is_root and run_uid:
             own[run_uid] = uid
         elif run_uid:
-            others.setdefault(run_uid, []).append(uid)
-    alone = {run_uid: uids[0] for run_uid, uids in others.items() if len(uids) == 1}
-    return {row: found for row in rows if (found := own.get(row) or alone.get(row))}
+            nested.setdefault(run_uid, []).append((uid, name))
+    found = []
+    for row in rows:
+        others = nested.get(row, [])
+        if row in own or len(others) == 1:
+            found.append(Drawn(row, own.get(row) or others[0][0], None))
+        else:
+            found += [Drawn(row, uid, name or uid) for uid, name in others if uid not in rows]
+    # What stands for rows comes first, if there are too many.
+    kept = {*sorted(found, key=lambda each: each.name is not None)[:limit]}
+    return [each for each in found if each in kept]
