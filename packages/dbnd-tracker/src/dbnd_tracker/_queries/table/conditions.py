@@ -271,8 +271,11 @@ class Conditions:
         several attempts the latest one.
         """
         table = TABLES[field.kind]
+        is_number = field.kind == "metrics" and condition.operator in ORDERINGS
+        if is_number and condition in self._known:
+            return self._are(self._known[condition])
         query = select_logged(field.kind, *table.values).where(is_named(self._session, field.kind, field.name))
-        if field.kind == "metrics" and condition.operator in ORDERINGS:
+        if is_number:
             return self._are(self._find_numbers(condition, query))
         return self._by_value(condition, query, lambda row: value_of(field.kind, row), table.model.id)
 
@@ -297,19 +300,19 @@ class Conditions:
 
     def _find_numbers(self, condition: Comparison, query: Any) -> _Found:
         """The same for a comparison of metrics with a number: of numbers, databases know which is larger."""
-        if condition not in self._known:
-            execute = self._session.connection().execute
-            last, number = MetricSeries.last_value, as_number(condition.values[0])
-            met = self._places(query.where(ORDERINGS[condition.operator](last, number)))
-            query = _with_places(query)
-            texts = query.where(last.is_(None), MetricSeries.last_kind >= Kind.STR)
-            met |= {row[3:] for row in execute(texts) if condition.holds(value_of("metrics", row[:3]))}
-            # A later attempt counts for more, whatever it logged.
-            of_these = is_one_of(self._session, Attempt.run_id, {run for run, *_ in met})
-            later = query.where(Attempt.number > 1, of_these).order_by(*BY_ATTEMPT)
-            latest = {row[3:]: row[:3] for row in execute(later)} if met else {}
-            met -= {place for place, value in latest.items() if not condition.holds(value_of("metrics", value))}
-            self._known[condition] = _found(met)
+        execute = self._session.connection().execute
+        last, number = MetricSeries.last_value, as_number(condition.values[0])
+        met = self._places(query.where(ORDERINGS[condition.operator](last, number)))
+        query = _with_places(query)
+        texts = query.where(last.is_(None), MetricSeries.last_kind >= Kind.STR)
+        met |= {row[3:] for row in execute(texts) if condition.holds(value_of("metrics", row[:3]))}
+        found = _found(met)
+        # A later attempt counts for more, whatever it logged.
+        of_these = is_one_of(self._session, Attempt.run_id, found.all_runs)
+        later = query.where(Attempt.number > 1, of_these).order_by(*BY_ATTEMPT)
+        latest = {row[3:]: row[:3] for row in execute(later)} if met else {}
+        late = {place for place, value in latest.items() if not condition.holds(value_of("metrics", value))}
+        self._known[condition] = _found(met - late) if late else found
         return self._known[condition]
 
     def _places(self, query: Any) -> set[Any]:
