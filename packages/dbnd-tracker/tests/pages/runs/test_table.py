@@ -173,7 +173,8 @@ def test_rows_have_the_histories_that_they_show_beside_the_table(tracker: Any, s
         [(run.uid, run.root.uid, None)],
     ]
     page = server.get("/?charts=beside&group=params.none").text
-    XX
+    found = re.findall("data-series='([^']*)' data-title=\"([^\"]*)\"", page)
+    assert found == [("[]", "loss"), ("[]", "of the root")]
     assert "data-series" not in server.get("/").text
 
 
