@@ -30,9 +30,10 @@ from urllib.parse import quote, urlencode, urlsplit
 from harness import mlflow, postgresql, tracker
 from sqlalchemy import Connection, create_engine, insert, make_url, text
 
-from dbnd_tracker._storage.bulk import insert_points
 from dbnd_tracker._storage.database import open_database
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Param, Run, TaskRun
+from dbnd_tracker._storage.points.insertion import insert_points
+from dbnd_tracker._storage.upkeep.sealing import seal_all
 from dbnd_tracker._storage.writer import Writer
 
 RUNS, KEYS, POINTS, LONG = 10_000, 10, 90, 1_000_000
@@ -108,6 +109,7 @@ def fill_tracker(url: str, data: Data) -> None:
     while part := list(itertools.islice(rows, CHUNK)):
         columns = tuple(zip(*part, strict=True))
         database.write(lambda writer, columns=columns: insert_points(writer.session.connection(), columns))
+    seal_all(database)
     with database.read() as session:
         session.execute(text("ANALYZE"))
         session.commit()

@@ -5,6 +5,7 @@ import json
 import math
 import random
 import time
+from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ def test_every_kind_of_value_comes_back(tracker: Any, members: Any, value: Any, 
     assert (point.value, point.type) == (value, kind)
     assert type(point.value) is type(value)
     assert (metric.last_value, metric.type) == (value, kind)
-    json.dumps(point.model_dump(), allow_nan=False)
+    json.dumps(asdict(point), allow_nan=False)
 
 
 # Lone surrogates and NUL included: clients send what a task printed.

@@ -227,7 +227,8 @@ def tasks_metrics(session: Session, uids: Sequence[str], limit: int) -> dict[str
     for series_id, count, source, key, task_id in series:
         points = read_points(session.connection(), series_id, 0, min(limit, count))
         found[task_id][key] = [
-            [time_of(time_us), decode(kind, value, text), source] for _, time_us, kind, value, text in points.rows()
+            [time_of(time_us), decode(kind, number, text), source]
+            for _, time_us, kind, number, text in zip(*points.columns(), strict=True)
         ]
     return found
 

@@ -43,7 +43,7 @@ class Kept:
         if self.points.size < series.points:
             self.derived.clear()
             more = read_points(session.connection(), series.id, self.points.size, series.points)
-            self.points = join([self.points, more])
+            self.points = join([self.points, more]) if self.points.size else more
 
 
 class SeriesCache:

@@ -11,9 +11,9 @@ from dbnd_tracker._storage.points.reading import read_points
 from dbnd_tracker._views import MetricHistory, MetricPoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sqlalchemy.orm import Session
+
+    from dbnd_tracker._storage.points.segments import Points
 
 
 class Series(NamedTuple):
@@ -44,13 +44,12 @@ def metric_history(
     points = read_points(session.connection(), series.id, after, last)
     cursor = last if last < series.points else None
     return MetricHistory(
-        task_run_uid=task_run_uid, key=key, data=metric_points(points.rows()), after=cursor, total=series.points
+        task_run_uid=task_run_uid, key=key, data=metric_points(points), after=cursor, total=series.points
     )
 
 
-def metric_points(rows: Iterable[tuple[int | None, int, int, float | None, str | None]]) -> list[MetricPoint]:
-    """Points of a history, from the rows of ``Points``."""
-    return [
-        MetricPoint(step=step, timestamp=time_us // 1000, value=decode(kind, value, text), type=KIND_NAMES[kind])
-        for step, time_us, kind, value, text in rows
-    ]
+def metric_points(points: Points) -> list[MetricPoint]:
+    """Points as a history shows them."""
+    steps, times_us, kinds, numbers, texts = points.columns()
+    times = [time_us // 1000 for time_us in times_us]
+    return list(map(MetricPoint, steps, times, map(decode, kinds, numbers, texts), map(KIND_NAMES.__getitem__, kinds)))

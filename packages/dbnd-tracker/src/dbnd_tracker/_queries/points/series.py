@@ -58,7 +58,7 @@ def sampled_history(session: Session, task_run_uid: str, key: str, samples: int,
         return MetricHistory(task_run_uid=task_run_uid, key=key, data=[], after=None, total=0)
     with cache.series(session, series) as kept:
         points = kept.points.part(0, series.points)
-    data = metric_points(points.at(sampled_places(points.value, samples)).rows())
+    data = metric_points(points.at(sampled_places(points.value, samples)))
     return MetricHistory(task_run_uid=task_run_uid, key=key, data=data, after=None, total=series.points)
 
 

@@ -165,5 +165,6 @@ def _read(connection: Connection, known: Known, after: int, last: int) -> Points
 
 
 def _identities(connection: Connection, known: Known, after: int, last: int) -> list[Identity]:
-    rows = _read(connection, known, after, last).rows()
-    return [(time_us, step or 0, value, text) for step, time_us, _, value, text in rows]
+    points = _read(connection, known, after, last)
+    _, times, _, numbers, texts = points.columns()
+    return list(zip(times, points.step.tolist(), numbers, texts, strict=True))

@@ -76,19 +76,26 @@ class Points(NamedTuple):
     def _each(self, change: Callable[[Array], Array], texts: dict[int, str]) -> Points:
         return Points(change(self.step), change(self.timestamp_us), change(self.value), change(self.flags), texts)
 
-    def rows(self) -> list[tuple[int | None, int, int, float | None, str | None]]:
+    def columns(self) -> Columns:
         """Step, time, kind, number and text of each, as the columns of ``Metric`` have them."""
-        columns = (column.tolist() for column in (self.step, self.timestamp_us, self.value, self.flags))
-        return [
-            (
-                None if flags & NO_STEP else step,
-                timestamp_us,
-                flags & KIND,
-                None if flags & NO_VALUE else value,
-                self.texts.get(place),
-            )
-            for place, (step, timestamp_us, value, flags) in enumerate(zip(*columns, strict=True))
-        ]
+        steps, numbers = self.step.tolist(), self.value.tolist()
+        texts: list[str | None] = [None] * self.size
+        for place, text in self.texts.items():
+            texts[place] = text
+        for column, bit in ((steps, NO_STEP), (numbers, NO_VALUE)):
+            for place in np.flatnonzero(self.flags & bit).tolist():
+                column[place] = None
+        return Columns(steps, self.timestamp_us.tolist(), (self.flags & KIND).tolist(), numbers, texts)
+
+
+class Columns(NamedTuple):
+    """Points as Python's own objects, in lists of one length."""
+
+    steps: list[int | None]
+    times_us: list[int]
+    kinds: list[int]
+    numbers: list[float | None]
+    texts: list[str | None]
 
 
 NONE: Final = Points(**{name: np.empty(0, kind) for name, kind in TYPES.items()}, texts={})
@@ -126,8 +133,10 @@ def unpack(data: bytes, count: int) -> Points:
         np.ascontiguousarray(table[start : start + 8].T).view(np.int64).ravel() for start in (1, 9, 17)
     )
     flags = table[0]
-    texts = json.loads(body[_BYTES * count :] or "[]")
-    by_place = {place: text for place, text in zip(_text_places(flags), texts, strict=True) if text is not None}
+    by_place: dict[int, str] = {}
+    if len(body) > _BYTES * count:
+        texts = zip(_text_places(flags), json.loads(body[_BYTES * count :]), strict=True)
+        by_place = {place: text for place, text in texts if text is not None}
     return Points(step.cumsum(), timestamp_us.cumsum(), value.view(np.float64), flags, by_place)
 
 
