@@ -37,6 +37,11 @@ def tracker(
     return server_process(command, f"http://127.0.0.1:{port}", "/api/v1/auth/ping", folder, env)
 
 
+def seal(database: str) -> None:
+    """Compress the points of a tracker's database, which a server would do meanwhile."""
+    subprocess.run([script("dbnd"), "tracker", "seal", "--database", database], check=True, capture_output=True)
+
+
 def packages_of(revision: str, folder: Path) -> dict[str, str]:
     """An environment in which the packages are those of another revision of this repository, put into ``folder``."""
     root = Path(__file__).parents[1]

@@ -38,7 +38,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from harness import mlflow, postgresql, tracker
+from harness import mlflow, packages_of, postgresql, tracker
 from pydantic import SecretStr
 from starlette.types import Message
 
@@ -48,8 +48,8 @@ from dbnd_tracker._ingest.limits import check_json
 from dbnd_tracker._middleware.bodies import gunzip
 from dbnd_tracker._server.app import create_app
 from dbnd_tracker._settings import TrackerSettings
-from dbnd_tracker._storage.bulk import insert_points
 from dbnd_tracker._storage.database import Database, open_database
+from dbnd_tracker._storage.points.insertion import insert_points
 
 KEYS, STEPS = 10, 100
 POINTS = KEYS * STEPS
@@ -290,13 +290,14 @@ def fill(url: str, points: int) -> None:
 
 
 def stored(url: str) -> int:
-    """How many points the tracker's sums count, which must be as many as there are rows."""
+    """How many points the tracker's sums count, which must be as many as there are rows and sealed ones."""
     from sqlalchemy import text
 
     database = open_database(url)
     with database.read() as session:
         total = session.scalar(text("SELECT coalesce(sum(points), 0) FROM metric_series"))
         rows = session.scalar(text("SELECT count(*) FROM metrics WHERE series_id < 1000000"))
+        rows += session.scalar(text("SELECT coalesce(sum(points), 0) FROM segments"))
     database.close()
     if total != rows:
         sys.exit(f"{url} sums up {total} points and has {rows}.")
@@ -310,6 +311,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--databases", default="sqlite,postgresql")
     parser.add_argument("--clients", default=",".join(map(str, CLIENTS)))
+    parser.add_argument("--beside", metavar="REVISION", help="an older revision, which takes the same points, alone")
     options = parser.parse_args()
     clients = [int(number) for number in options.clients.split(",")]
     with (
@@ -323,10 +325,35 @@ def main() -> None:
                 create = functools.partial(_sqlite_url, folder)
             else:
                 create = stack.enter_context(postgresql(folder / "postgresql")).create
+            if options.beside:
+                older = packages_of(options.beside, folder / f"older-{kind}")
+                beside(kind, create, folder, older, clients, options.rounds, options.scale)
+                continue
             compare(kind, create, folder, clients, options.rounds, options.scale)
             grow(kind, create, folder, options.rounds, options.scale)
             door(kind, create, folder, options.rounds, options.scale)
             asyncio.run(checks(kind, open_database(create()), options.scale))
+
+
+def beside(
+    kind: str,
+    create: Callable[[], str],
+    folder: Path,
+    older: dict[str, str],
+    clients: list[int],
+    rounds: int,
+    scale: float,
+) -> None:
+    """Print the tracker's rate and latency as parts of an older revision's, each round beside its own."""
+    print(f"\n## {kind}, beside the older revision: {rounds} rounds\n\n| clients | rate | p99 |\n|---|---|---|")
+    with contextlib.ExitStack() as stack:
+        urls = [stack.enter_context(tracker(create(), folder, env)) for env in (None, older)]
+        now, before = (Target(url, compact_request, begin_attempt, max(16, int(600 * scale))) for url in urls)
+        for number in clients:
+            pairs = [(now.measure(number), before.measure(number)) for _ in range(rounds)]
+            rate = statistics.median(a.rate / b.rate for a, b in pairs)
+            p99 = statistics.median(a.p99 / b.p99 for a, b in pairs)
+            print(f"| {number} | {rate:.2f} | {p99:.2f} |", flush=True)
 
 
 def _sqlite_url(folder: Path) -> str:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from queries import KEYS, POINTS, START, START_MS, Data, insert_rows, params_of, point_of, sums
+from queries import KEYS, POINTS, START, START_MS, Data, insert_rows, params_of, point_of, row_of, sums
 from sqlalchemy import create_engine, insert
 
-from dbnd_tracker._storage.bulk import insert_points
 from dbnd_tracker._storage.database import open_database
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Param, Run, TaskRelation, TaskRun
 from dbnd_tracker._storage.writer import Writer
@@ -81,12 +80,8 @@ def add_to_tracker(url: str, data: Data) -> None:
             insert(MetricSeries),
             [sums(id_, first + place, key, values) for id_, (place, _, _, key, values) in numbered],
         )
-        points = [
-            (id_, step + 1, step, 1000 * (START_MS + step), value, 0, None)
-            for id_, (*_, values) in numbered
-            for step, value in enumerate(values)
-        ]
-        insert_points(writer.session.connection(), tuple(zip(*points, strict=True)))
+        points = [row_of(id_, step, value) for id_, (*_, values) in numbered for step, value in enumerate(values)]
+        insert_rows(writer.session.connection(), "metrics", points)
 
     database.write(facts)
     database.close()

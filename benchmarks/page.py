@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from harness import mlflow, packages_of, table, tracker
+from harness import mlflow, packages_of, seal, table, tracker
 from large import SWEEP, WIDE, add_to_mlflow, add_to_tracker, wide_key
 from playwright.sync_api import Browser, sync_playwright
 from queries import JOBS, LONG, LONG_KEY, POINTS, RUNS, SAMPLES, Data, fill_mlflow, fill_tracker
@@ -182,6 +182,7 @@ def main() -> None:
         if older:
             shutil.copy(folder / "tracker.db", folder / "older.db")
             servers.append(stack.enter_context(tracker(f"sqlite:///{folder / 'older.db'}", folder, older)))
+        seal(mine)
         servers.insert(0, stack.enter_context(tracker(mine, folder)))
         titles = ["tracker", *([options.beside] if older else []), "mlflow"]
         started = stack.enter_context(sync_playwright())

@@ -27,13 +27,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from harness import mlflow, postgresql, tracker
+from harness import mlflow, postgresql, seal, tracker
 from sqlalchemy import Connection, create_engine, insert, make_url, text
 
 from dbnd_tracker._storage.database import open_database
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Param, Run, TaskRun
-from dbnd_tracker._storage.points.insertion import insert_points
-from dbnd_tracker._storage.upkeep.sealing import seal_all
 from dbnd_tracker._storage.writer import Writer
 
 RUNS, KEYS, POINTS, LONG = 10_000, 10, 90, 1_000_000
@@ -107,9 +105,7 @@ def fill_tracker(url: str, data: Data) -> None:
     database.write(facts)
     rows = iter(_tracker_points(data))
     while part := list(itertools.islice(rows, CHUNK)):
-        columns = tuple(zip(*part, strict=True))
-        database.write(lambda writer, columns=columns: insert_points(writer.session.connection(), columns))
-    seal_all(database)
+        database.write(lambda writer, part=part: insert_rows(writer.session.connection(), "metrics", part))
     with database.read() as session:
         session.execute(text("ANALYZE"))
         session.commit()
@@ -148,14 +144,20 @@ def sums(series: int, attempt: int, key: int, values: list[float]) -> dict[str, 
     }
 
 
-def _tracker_points(data: Data) -> Iterable[tuple[int, int, int, int, float, int, None]]:
+def _tracker_points(data: Data) -> Iterable[dict[str, Any]]:
     for run in range(data.runs):
         for key in range(KEYS):
             for step in range(POINTS):
-                time_us = 1000 * (START_MS + step)
-                yield 1 + run * KEYS + key, step + 1, step, time_us, data.value(run, key, step), 0, None
+                yield row_of(1 + run * KEYS + key, step, data.value(run, key, step))
     for step, value in enumerate(data.long_values()):
-        yield 1 + data.runs * KEYS, step + 1, step, 1000 * (START_MS + step), value, 0, None
+        yield row_of(1 + data.runs * KEYS, step, value)
+
+
+def row_of(series: int, step: int, value: float) -> dict[str, Any]:
+    """The tracker's row of a point."""
+    time_us = 1000 * (START_MS + step)
+    number = {"series_id": series, "number": step + 1}
+    return {**number, "step": step, "timestamp_us": time_us, "value": value, "kind": 0}
 
 
 def fill_mlflow(url: str, data: Data) -> None:
@@ -377,6 +379,7 @@ def main() -> None:
             with mlflow(its, folder, 1) as mlflow_url:
                 started = time.perf_counter()
                 fill_tracker(mine, data)
+                seal(mine)
                 fill_mlflow(its, data)
                 print(f"\n{kind}: filled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
                 with tracker(mine, folder) as tracker_url:

@@ -4,6 +4,11 @@ Series of 100,000 points are written as rows, sealed, and read whole. Parquet, r
 have the same columns in the same order; what is not installed is named and left out.
 
     python benchmarks/storage.py --points 1000000
+
+With ``--large``, so many points in series of ten million, written as segments at once: size, and the time of a chart,
+of a part of it, of a backup and of the run's deletion.
+
+    python benchmarks/storage.py --large 100000000
 """
 
 from __future__ import annotations
@@ -17,22 +22,31 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from harness import postgresql, table
-from sqlalchemy import insert, text
+from sqlalchemy import insert, text, update
 
+from dbnd_tracker._queries.points.arrays import SeriesCache
+from dbnd_tracker._queries.points.metrics import find_series
+from dbnd_tracker._queries.points.series import chart_sample
 from dbnd_tracker._storage.database import Database, open_database
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Run, TaskRun
 from dbnd_tracker._storage.points.insertion import insert_points
+from dbnd_tracker._storage.points.models import SEGMENT, Segment
 from dbnd_tracker._storage.points.reading import read_points
+from dbnd_tracker._storage.points.segments import VERSION, Points, head, pack
+from dbnd_tracker._storage.sqlite import back_up
+from dbnd_tracker._storage.upkeep.deletion import delete_runs
 from dbnd_tracker._storage.upkeep.sealing import seal_all
 from dbnd_tracker._storage.writer import Writer
 
 Array = np.ndarray[Any, Any]
 LENGTH = 100_000
+LONG = 10_000_000
 CHUNK = 50_000
 START_US = 1_780_000_000_000_000
 
@@ -56,25 +70,27 @@ def times(count: int) -> Array:
     return START_US + np.cumsum(np.random.default_rng(8).integers(90, 110, count)) * 1_000
 
 
-def fill(database: Database, values: Array) -> None:
-    """Store the values as points of one run that has ended."""
-    series = -(-len(values) // LENGTH)
+def run(database: Database, series: int, points: int) -> None:
+    """A run that has ended, with so many series of so many points, which are still to be stored."""
 
     def facts(writer: Writer) -> None:
-        of = {"id": 1, "uid": "1"}
         flags = dict.fromkeys(("is_root", "is_system", "is_reused", "is_skipped", "is_dynamic"), False)
         now = writer.now
-        writer.session.execute(insert(Run), [of | {"start_time": now, "end_time": now, "state": "success"}])
-        writer.session.execute(insert(TaskRun), [of | {"run_uid": "1"} | flags])
-        writer.session.execute(insert(Attempt), [of | {"task_run_uid": "1", "run_id": 1}])
+        writer.session.execute(
+            insert(Run), [{"id": 1, "uid": "r", "start_time": now, "end_time": now, "state": "success"}]
+        )
+        writer.session.execute(insert(TaskRun), [{"id": 1, "uid": "t", "run_uid": "r"} | flags])
+        writer.session.execute(insert(Attempt), [{"id": 1, "uid": "a", "task_run_uid": "t", "run_id": 1}])
         writer.session.execute(insert(MetricKey), [{"id": n + 1, "name": f"m{n}"} for n in range(series)])
-        rows = [
-            {"id": n + 1, "attempt_id": 1, "key_id": n + 1, "points": min(LENGTH, len(values) - n * LENGTH)}
-            for n in range(series)
-        ]
+        rows = [{"id": n + 1, "attempt_id": 1, "key_id": n + 1, "points": points} for n in range(series)]
         writer.session.execute(insert(MetricSeries), [row | {"only_ints": False} for row in rows])
 
     database.write(facts)
+
+
+def fill(database: Database, values: Array) -> None:
+    """Store the values as points of one run that has ended."""
+    run(database, len(values) // LENGTH, LENGTH)
     at = times(len(values))
     for start in range(0, len(values), CHUNK):
         part = np.arange(start, min(start + CHUNK, len(values)))
@@ -125,6 +141,54 @@ def ours(url: str, values: Array) -> Iterator[tuple[str, float, float]]:
         sys.exit("Not all points were sealed.")
     yield f"{kind}, segments", size(database) - empty, reading(database, series)
     database.close()
+
+
+def large(url: str, points: int) -> tuple[str, ...]:
+    """What is measured of so many points."""
+    database = open_database(url)
+    series = max(1, points // LONG)
+    per = points // series
+    run(database, series, per)
+    empty = size(database)
+    losses = curves(per)["float32 losses"]
+    at = times(per)
+    for number in range(series):
+        for start in range(0, per, 100 * SEGMENT):
+            database.write(partial(_write, number + 1, start, losses[start : start + 100 * SEGMENT], at))
+    taken = size(database) - empty
+
+    def seconds(work: Callable[[], object]) -> str:
+        started = time.perf_counter()
+        work()
+        return f"{time.perf_counter() - started:.2f}"
+
+    def chart(**part: float) -> None:
+        with database.read() as session:
+            found = find_series(session, "t", "m0")
+            assert found is not None
+            chart_sample(session, SeriesCache(), found, **part)  # type: ignore[arg-type]
+
+    whole, part = seconds(chart), seconds(partial(chart, first=per / 2, last=per / 2 + 100_000))
+    backup = "-"
+    if path := database.path:
+        backup = seconds(lambda: back_up(path, path.with_suffix(".copy")))
+        path.with_suffix(".copy").unlink()
+    gone = seconds(lambda: database.write(lambda writer: delete_runs(writer.session, ["r"])))
+    kind = "SQLite" if database.path else "PostgreSQL"
+    database.close()
+    return kind, f"{points:,}", f"{taken / 1e9:.2f}", f"{taken / points:.1f}", whole, part, backup, gone
+
+
+def _write(series: int, start: int, losses: Array, at: Array, writer: Writer) -> None:
+    rows = []
+    for first in range(0, len(losses), SEGMENT):
+        values = losses[first : first + SEGMENT]
+        place = np.arange(start + first, start + first + len(values))
+        points = Points(place, at[place], values, np.zeros(len(values), np.uint8), {})
+        key = {"series_id": series, "first": start + first + 1, "points": len(values), "version": VERSION}
+        rows.append({**key, **head(points), "data": pack(points)})
+    writer.session.execute(insert(Segment), rows)
+    writer.session.execute(update(MetricSeries).where(MetricSeries.id == series).values(sealed=start + len(losses)))
 
 
 def columns_of(values: Array) -> dict[str, Array]:
@@ -180,7 +244,8 @@ PEERS: dict[str, tuple[tuple[str, ...], Callable[[Path, Array], tuple[str, float
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--points", type=int, default=1_000_000)
+    parser.add_argument("--points", type=int, default=1_000_000, help=f"a multiple of {LENGTH:,}")
+    parser.add_argument("--large", type=int, help="so many points as segments, in place of all else")
     parser.add_argument("--databases", default="sqlite,postgresql")
     options = parser.parse_args()
     rows = []
@@ -193,6 +258,13 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="storage-", ignore_cleanup_errors=True)))
         cluster = stack.enter_context(postgresql(folder / "postgresql")) if "postgresql" in options.databases else None
+        if options.large:
+            urls = [f"sqlite:///{folder / 'tracker.db'}"] if "sqlite" in options.databases else []
+            titles = ("in", "points", "GB", "bytes/point", "chart s", "part s", "backup s", "deletion s")
+            print(
+                table([titles, *(large(url, options.large) for url in urls + ([cluster.create()] if cluster else []))])
+            )
+            return
         for kind, values in curves(options.points).items():
             found: list[tuple[str, float, float]] = []
             if "sqlite" in options.databases:

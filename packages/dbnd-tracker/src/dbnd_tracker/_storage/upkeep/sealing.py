@@ -37,7 +37,7 @@ LEAST: Final = 16
 # How long after the end of a run its points are sealed: those of other processes may still come.
 _SETTLED: Final = timedelta(minutes=1)
 # Points, and runs, of one piece of work.
-_POINTS: Final = 4 * SEGMENT
+_POINTS: Final = SEGMENT
 _RUNS: Final = 20
 # Seconds between looks for work, when there was none.
 _IDLE: Final = 5.0
