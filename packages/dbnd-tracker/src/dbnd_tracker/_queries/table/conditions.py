@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_, select
+from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_, select, type_coerce
+from sqlalchemy.types import NullType
 
 from dbnd_tracker._queries.ids import is_one_of
 from dbnd_tracker._queries.language.expressions import (
@@ -330,7 +331,8 @@ class Conditions:
         return is_one_of(self._session, TaskRun.id if self._nested else Run.id, ids)
 
 
-_PLACE: Final = (Attempt.run_id, TaskRun.id, TaskRun.is_root)
+# Whether it is a root as the database gives it: there may be a row for each run.
+_PLACE: Final = (Attempt.run_id, TaskRun.id, type_coerce(TaskRun.is_root, NullType()))
 
 
 def _with_places(query: Any) -> Any:
