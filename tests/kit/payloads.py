@@ -199,6 +199,8 @@ class Server:
 
     url: str
     session: requests.Session = field(default_factory=requests.Session)
+    app: Any = None
+    """The application, if it runs in this process."""
 
     def post(self, call: str, body: object = None, **options: Any) -> requests.Response:
         name = call if "/" in call or call == "log_exception" else f"tracking/{call}"

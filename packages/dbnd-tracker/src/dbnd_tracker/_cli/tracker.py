@@ -46,22 +46,19 @@ def start(*, opens: bool, **options: Any) -> None:
     import threading
     import webbrowser
 
-    from dbnd import ConfigError
     from dbnd.plugins import console
     from dbnd_tracker._middleware.observing import access_log
     from dbnd_tracker._server.app import create_app
     from dbnd_tracker._server.process import listen, serve
     from dbnd_tracker._server.workers import serve_workers
     from dbnd_tracker._storage.database import open_database
-    from dbnd_tracker._storage.points.partitions import check_partitions
     from dbnd_tracker._storage.upkeep.sealing import sealing
 
     settings = tracker_settings(**options)
     access_log(settings.access_log)  # one that cannot be written to is said before anything starts
     with listen(settings.host, settings.port) as listening:
         opened = open_database(str(settings.database), settings)
-        with opened.read() as session:
-            check_partitions(session.connection(), settings.partitions, opened.name)
+        _check_postgresql(opened, settings)
         guarded = _is_guarded(opened, settings)
         address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}"
 
@@ -71,12 +68,6 @@ def start(*, opens: bool, **options: Any) -> None:
                 threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
         if settings.workers > 1:
-            if opened.path:
-                raise ConfigError(
-                    f"tracker.workers = {settings.workers} needs PostgreSQL: the SQLite file {opened.name} has one "
-                    "writer at a time, and more processes would only wait for each other. Leave it at 1, or set "
-                    "tracker.database."
-                )
             opened.close()  # each process has connections of its own
             serve_workers(settings, listening, started, guarded=guarded)
         else:
@@ -91,6 +82,35 @@ def _shown(host: str) -> str:
     if is_loopback(host):
         return "localhost"
     return f"[{host}]" if ":" in host else host
+
+
+def _check_postgresql(database: Database, settings: TrackerSettings) -> None:
+    """Refuse what the database cannot do, before a process is started for it."""
+    from dbnd import ConfigError
+    from dbnd_tracker._storage.database import LEAST_CONNECTIONS
+    from dbnd_tracker._storage.points.partitions import check_partitions
+    from dbnd_tracker._storage.replica import Replica
+
+    if settings.workers > 1 and database.path:
+        raise ConfigError(
+            f"tracker.workers = {settings.workers} needs PostgreSQL: the SQLite file {database.name} has one writer at "
+            "a time, and more processes would only wait for each other. Leave it at 1, or set tracker.database."
+        )
+    if settings.read_database and database.path:
+        raise ConfigError(
+            f"tracker.read_database needs PostgreSQL, and {database.name} is an SQLite file: leave it unset, or set "
+            "tracker.database."
+        )
+    if settings.connections < LEAST_CONNECTIONS * settings.workers:
+        raise ConfigError(
+            f"tracker.connections = {settings.connections} is too few for {settings.workers} processes "
+            f"(tracker.workers), which need {LEAST_CONNECTIONS} each: allow more, in PostgreSQL (max_connections), "
+            "too, or start fewer."
+        )
+    if settings.read_database:
+        Replica(settings.read_database, settings)
+    with database.read() as session:
+        check_partitions(session.connection(), settings.partitions, database.name)
 
 
 def _is_guarded(database: Database, settings: TrackerSettings) -> bool:

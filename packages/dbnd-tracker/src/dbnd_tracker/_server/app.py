@@ -25,12 +25,14 @@ from dbnd_tracker._middleware.answers import HeadMiddleware, LargeMiddleware, an
 from dbnd_tracker._middleware.bodies import BodyMiddleware, UnreadMiddleware
 from dbnd_tracker._middleware.limits import CapacityMiddleware, TimeoutMiddleware
 from dbnd_tracker._middleware.observing import ObservingMiddleware, ServerMetrics, access_log
+from dbnd_tracker._middleware.replica import ReplicaMiddleware
 from dbnd_tracker._original import routes as original
 from dbnd_tracker._pages.templates import static_files
 from dbnd_tracker._queries.language.expressions import QueryError
 from dbnd_tracker._queries.points.arrays import SeriesCache
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database
+from dbnd_tracker._storage.replica import Replica
 
 
 def create_app(database: Database, settings: TrackerSettings | None = None, *, guarded: bool = False) -> FastAPI:
@@ -69,6 +71,9 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
     for router in _ROUTERS:
         app.router.routes.extend(router.routes)  # as they are: FastAPI would analyse those it includes once more
     describe_calls(app)
+    if settings.read_database:
+        app.state.replica = Replica(settings.read_database, settings)
+        app.add_middleware(ReplicaMiddleware, database=database, replica=app.state.replica)
     # The one added last is the outermost: every answer is marked, counted and logged, and a body is not read before it
     # is known who asks.
     app.add_middleware(LargeMiddleware)

@@ -44,7 +44,11 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _ATTEMPTS: Final = 5
-# Connections of PostgreSQL that write at once; what is left of SQLAlchemy's pool of fifteen reads.
+LEAST_CONNECTIONS: Final = 3
+"""Connections to PostgreSQL that a process needs: one to write, and two to read meanwhile."""
+# Those that it uses if it may, of which some stay open, and some write at once.
+_CONNECTIONS: Final = 15
+_KEPT: Final = 5
 _WRITERS: Final = 4
 # Any constant that no other program of a PostgreSQL server is likely to use for its advisory locks.
 _MIGRATION_LOCK: Final = 0x6462_6E64
@@ -65,12 +69,13 @@ class Database:
     Args:
         url: ``sqlite:///file``, ``postgresql://…``, or the path of an SQLite file.
         settings: When silent runs are read as lost, and what a new database is made of; its database is not looked at.
+        options: Of the driver of PostgreSQL.
 
     Raises:
         ConfigError: The URL cannot be used, or the driver of PostgreSQL is not installed.
     """
 
-    def __init__(self, url: str, settings: TrackerSettings | None = None) -> None:
+    def __init__(self, url: str, settings: TrackerSettings | None = None, **options: Any) -> None:
         settings = settings or TrackerSettings()
         configure_mappers()  # else the first batch does it, beside the training
         parsed = _parse(url)
@@ -78,7 +83,9 @@ class Database:
         self.path: Path | None = Path(parsed.database or "").absolute() if is_file else None
         self.name: str = parsed.database or "" if is_file else mask_url(parsed.render_as_string(hide_password=True))
         """The database as messages name it, without credentials."""
-        self.writers: int = 1 if self.path else _WRITERS
+        share = max(settings.connections // settings.workers, LEAST_CONNECTIONS)
+        most = _CONNECTIONS if self.path else min(_CONNECTIONS, share)
+        self.writers: int = 1 if self.path else min(_WRITERS, most - LEAST_CONNECTIONS + 1)
         """How many transactions may write at once."""
         try:
             self._engine = create_engine(
@@ -86,14 +93,15 @@ class Database:
                 json_serializer=lambda value: json.dumps(readable(value)),
                 json_deserializer=from_json_text,
                 pool_pre_ping=self.path is None,
-                connect_args={"factory": FileConnection} if self.path else {},
+                connect_args={"factory": FileConnection} if self.path else options,
+                pool_size=min(_KEPT, most),
+                max_overflow=max(0, most - _KEPT),
             )
         except ModuleNotFoundError as error:
-            msg = (
+            raise ConfigError(
                 f"The database {self.name} needs the Python package {error.name}, which is not installed: "
                 "install dbnd-tracker[postgresql]."
-            )
-            raise ConfigError(msg) from None
+            ) from None
         self._writing = self._engine
         # Every question of a session is answered from one state, as on SQLite.
         self._reading = self._engine if self.path else self._engine.execution_options(isolation_level="REPEATABLE READ")
@@ -164,11 +172,10 @@ class Database:
         revision: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
         if revision in REVISIONS:
             return revision
-        msg = (
+        raise ConfigError(
             f"The database {self.name} has the schema {revision}, and this version of dbnd-tracker knows only those up "
             f"to {REVISIONS[-1]}: install a newer dbnd-tracker, or name another database."
         )
-        raise ConfigError(msg)
 
     def _migrate(self) -> None:
         """Make the tables or bring them up to date, in one transaction that keeps other processes out."""
@@ -298,11 +305,10 @@ def _parse(url: str) -> URL:
         return parsed
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
-    msg = (
+    raise ConfigError(
         f"The database {mask_url(url)!r} cannot be used: the tracker needs a file, sqlite:///file or "
         "postgresql://user@host/name."
     )
-    raise ConfigError(msg)
 
 
 def _check_file(connection: FileConnection, _record: object, _proxy: object) -> None:
