@@ -44,6 +44,11 @@ _IDLE: Final = 5.0
 # While others write, the sealer works this part of the time.
 _SHARE: Final = 0.04
 
+# Seconds between two pieces of work, at least.
+_REST: Final = 0.01
+# The number is any that no other program of a PostgreSQL server is likely to use; held until the transaction ends.
+_TAKE_TURN: Final = select(func.pg_try_advisory_xact_lock(0x6462_6E65))
+
 _SEGMENTS: Final = cast("Table", Segment.__table__)
 _FRESH: Final = MetricSeries.points - MetricSeries.sealed
 
@@ -82,6 +87,8 @@ def seal_ended(database: Database, settled: timedelta = _SETTLED) -> int | None:
     """Seal points of some runs that ended, and return how many; None when all such runs are sealed."""
     before = datetime.now(timezone.utc) - settled
     with database.read() as session:
+        if database.path is None and not session.scalar(_TAKE_TURN):  # another process is at the same runs
+            return 0
         ended = or_(Run.state.in_(sorted(FINAL_STATES)), lost(session))
         wanted = select(Run.id).where(~Run.is_sealed, ended, func.coalesce(Run.end_time, Run.start_time) < before)
         runs = session.scalars(wanted.order_by(Run.id).limit(_RUNS)).all()
@@ -168,7 +175,7 @@ def sealing(database: Database) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join()
+        thread.join(_IDLE)
 
 
 def _keep_sealing(database: Database, stop: threading.Event) -> None:
@@ -178,12 +185,11 @@ def _keep_sealing(database: Database, stop: threading.Event) -> None:
     while not stop.wait(pause):
         is_alone = database.written == written
         started = time.perf_counter()
-        before = database.written
         try:
             sealed = seal_full(database) or seal_ended(database)
         except (PayloadError, StorageError) as error:
             warn(f"Points could not be sealed, and stay rows for now: {error}")
             sealed = None
         took = time.perf_counter() - started
-        written = before + 1
-        pause = _IDLE if sealed is None else took if is_alone else took / _SHARE
+        written = database.written
+        pause = _IDLE if sealed is None else max(_REST, took if is_alone else took / _SHARE)
