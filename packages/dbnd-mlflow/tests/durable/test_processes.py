@@ -14,6 +14,8 @@ from kit.letters import letters
 from kit.progress import wait_until
 from mlflow import MlflowClient
 
+from dbnd import load_config
+from dbnd.tracking import get_client
 from dbnd_mlflow._durable.ids import is_own
 from dbnd_mlflow._durable.store import outboxes
 
@@ -68,7 +70,7 @@ def check(server, dbnd, home) -> None:
     assert not list((home / "dbnd/journal/mlflow/spool").glob("*"))
 
 
-def test_another_process_logs_to_a_run_that_waits(proxy, server, env, python, dbnd, home):
+def test_another_process_logs_to_a_run_that_waits(proxy, server, env, python, dbnd, home, tmp_path):
     """Its journal may be the first that ``dbnd sync`` delivers."""
     run_id = first_run(proxy)
     done = python(LOGGING, RUN=run_id, **env)
@@ -80,6 +82,7 @@ def test_another_process_logs_to_a_run_that_waits(proxy, server, env, python, db
     assert {run.info.run_name for run in server.search_runs(["0"])} == {"begun elsewhere", "child"}
     (outbox,) = outboxes()
     outbox.close(60)
+    assert get_client(f"sqlite:///{tmp_path / 'tracker.db'}", load_config()).flush(60)
     check(server, dbnd, home)
 
 
