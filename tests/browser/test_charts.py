@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from kit.site import Site, dbnd, environment_of, expect, serve
 from kit.warm import Warm
 
@@ -64,10 +65,8 @@ def test_a_chart_draws_and_tells_the_values_of_the_database(site: Site, visit: A
     rgb = ",".join(str(int(blue[i : i + 2], 16)) for i in (1, 3, 5))
     assert loss.locator("canvas").evaluate(INKED).get(rgb, 0) > 50
 
-    sql = """SELECT m.step, m.value FROM metrics m JOIN metric_series s ON s.id = m.series_id
-        JOIN metric_keys k ON k.id = s.key_id JOIN attempts a ON a.id = s.attempt_id
-        WHERE k.name = 'loss' AND a.task_run_uid = ? ORDER BY m.step"""
-    stored = site.query(sql, site.task("pipeline", "train"))
+    path = f"/api/v1/task-runs/{site.task('pipeline', 'train')}/metrics/history?key=loss"
+    stored = [(point["step"], point["value"]) for point in requests.get(site.url + path, timeout=30).json()["data"]]
     assert len(stored) == 50
     canvas = loss.locator("canvas")
     canvas.focus()
@@ -276,6 +275,7 @@ def long(tmp_path_factory: pytest.TempPathFactory, site: Site, warm: Warm) -> It
     with connection:
         series = connection.execute("SELECT id FROM metric_series").fetchone()[0]
         connection.execute("DELETE FROM metrics")
+        connection.execute("DELETE FROM segments")
         connection.execute(
             """INSERT INTO metrics (series_id, number, step, timestamp_us, value, kind)
             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)

@@ -65,14 +65,14 @@ def template(postgresql: Any) -> str:
 
 
 # Where the databases differ: how values are kept and found, locks and migrations.
-BOTH_DATABASES = {"ingest", "queries", "storage", "points", "upkeep"}
+BOTH_DATABASES = {"ingest", "queries", "storage"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Use both databases where they differ, and SQLite elsewhere."""
     if "database_url" in metafunc.fixturenames:
         databases = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
-        differ = metafunc.definition.path.parent.name in BOTH_DATABASES
+        differ = metafunc.definition.path.relative_to(Path(__file__).parent).parts[0] in BOTH_DATABASES
         metafunc.parametrize("database_url", databases if differ else databases[:1], indirect=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, case, func, select
+from sqlalchemy import bindparam, case, func, literal_column, select
 
 from dbnd_tracker._queries.logged import EXPERIMENT_TAG
 from dbnd_tracker._storage.models import Attempt, Run, Tag
@@ -66,7 +66,8 @@ def _groups_by(session: Session, column: Any) -> list[Group]:
     of_all = select(column, func.count()).where(column.is_not(None)).group_by(column)
     found = execute(of_all.order_by(newest.desc(), column).limit(_MAX_GROUPS)).all()
     # Few runs have failed or are new: they are found by other indexes than that of the column.
-    some = select(func.coalesce(column, ""), func.count()).group_by(func.coalesce(column, ""))
+    name = func.coalesce(column, literal_column("''"))
+    some = select(name, func.count()).group_by(name)
     failed: dict[str, int] = dict(execute(some.where(Run.state == "failed")).all())
     new: dict[str, int] = dict(execute(some.where(Run.start_time >= _yesterday())).all())
     latest = select(*_SHOWN).where(column == bindparam("name")).order_by(*_NEWEST).limit(_LATEST)
