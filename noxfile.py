@@ -28,6 +28,7 @@ PARITY_PYTHON = "3.11"
 PARITY = "parity and not thorough"
 TEST_TOOLS = [
     "axe-playwright-python>=0.1.4",
+    "duckdb>=1.1",  # reads archived runs; so does pyspark, where somebody has installed its half gigabyte and Java
     "httpx>=0.27",
     "hypothesis>=6.100",
     "ipykernel>=6.29",

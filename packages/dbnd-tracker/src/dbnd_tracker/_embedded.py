@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dbnd.tracking import Batch
+    from dbnd_tracker._settings import TrackerSettings
 
 
 # Calls without which nobody finds what is logged, and how many of them are remembered.
@@ -43,13 +44,14 @@ class EmbeddedTransport:
 
     Args:
         url: ``sqlite:///file`` or ``postgresql://…``.
+        settings: Where the archive is, and what a new database is made of; its database is not looked at.
 
     Raises:
         ConfigError: The URL cannot be used, or the driver of PostgreSQL is not installed.
     """
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url)
+    def __init__(self, url: str, settings: TrackerSettings | None = None) -> None:
+        self._database = Database(url, settings)
         self.working = threading.Lock()
         """Held while the database is at work."""
         # What announces the runs of this process, to be said again in a file that has taken the place of another one.

@@ -52,6 +52,6 @@ def _reader(url: str, config: Config) -> Reader:
 
 def _embedded(url: str, config: Config) -> Transport:
     from dbnd_tracker._embedded import EmbeddedTransport
+    from dbnd_tracker._settings import TrackerSettings
 
-    del config
-    return EmbeddedTransport(url)
+    return EmbeddedTransport(url, config.settings(TrackerSettings))

@@ -32,7 +32,7 @@ from dbnd_tracker._queries.table.comparison import compare_runs
 from dbnd_tracker._queries.table.run_table import STARTED, list_runs, parse_column, parse_order
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database
-from dbnd_tracker._storage.upkeep.deletion import delete_runs
+from dbnd_tracker._storage.upkeep.deletion import delete_wholly
 from dbnd_tracker._views import (
     ListMeta,
     MetricHistory,
@@ -176,7 +176,7 @@ class DatabaseReader(RunReader):
         """Delete the run with this uid, for good."""
         if self._database is None:
             return False
-        return self._database.write(lambda writer: delete_runs(writer.session, [uid])) > 0
+        return delete_wholly(self._database, [uid]) > 0
 
     def page_url(self, run: RunSummary) -> str | None:
         """None: a database has no page."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field, SecretStr, field_validator
@@ -25,6 +26,8 @@ class TrackerSettings(Settings):
     the database itself."""
     connections: int = Field(default=90, ge=3)
     """Connections to PostgreSQL that all server processes have together, at most 15 each; as many to its replica."""
+    archive: Path | None = None
+    """Folder of the points that `dbnd tracker archive` has moved to files; they are read from there."""
     partitions: int = Field(default=1, ge=1, le=1024)
     """Parts of the tables of points, by hash of the series, that a new database of PostgreSQL gets."""
     token: SecretStr | None = None

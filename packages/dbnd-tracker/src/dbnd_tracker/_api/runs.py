@@ -20,7 +20,7 @@ from dbnd_tracker._queries.table.run_table import ORDER_NAMES, STARTED, list_run
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._schemas.fields import Many, Uid
 from dbnd_tracker._schemas.runs import RunChange
-from dbnd_tracker._storage.upkeep.deletion import delete_runs
+from dbnd_tracker._storage.upkeep.deletion import delete_wholly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,7 +135,7 @@ def change_run(database: TheDatabase, run_uid: str, change: RunChange) -> Respon
 @router.delete("/runs/{run_uid}", status_code=204)
 def delete_run(database: TheDatabase, run_uid: str) -> Response:
     """Delete a run with everything in it, for good."""
-    if database.write(lambda writer: delete_runs(writer.session, [run_uid.lower()])) == 0:
+    if delete_wholly(database, [run_uid.lower()]) == 0:
         raise HTTPException(404, f"There is no run {run_uid}.")
     return Response(status_code=204)
 

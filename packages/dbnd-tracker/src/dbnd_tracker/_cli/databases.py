@@ -27,8 +27,8 @@ def tracker_settings(**options: Any) -> TrackerSettings:
     return settings.model_copy(update={"database": settings.database or embedded_url()})
 
 
-def configured_database(given: str | None, *, create: bool = True) -> Database:
-    """The database of the settings, or the one that is given, open until the command ends.
+def configured_database(given: str | None, *, create: bool = True, **options: Any) -> Database:
+    """The database of the settings and ``options``, or the one that is given, open until the command ends.
 
     Raises:
         UsageError: Its file does not exist, and ``create`` is False.
@@ -36,7 +36,7 @@ def configured_database(given: str | None, *, create: bool = True) -> Database:
     from dbnd import UsageError
     from dbnd_tracker._storage.database import Database
 
-    settings = tracker_settings(database=given)
+    settings = tracker_settings(database=given, **options)
     database = Database(str(settings.database), settings)
     if not create and database.path is not None and not database.path.exists():
         raise UsageError(f"The database {database.name} does not exist.")

@@ -211,6 +211,50 @@ def seal(*, vacuum: bool, database: str | None, as_json: bool) -> None:
 
 
 @tracker.command()
+@click.option("--older-than", required=True, help="Age from which ended runs are archived, such as 26w or 180d.")
+@click.option("--to", "folder", type=click.Path(path_type=Path), help="Folder of the archive (tracker.archive).")
+@vacuum_option
+@database_option
+@json_option
+def archive(*, older_than: str, folder: Path | None, vacuum: bool, database: str | None, as_json: bool) -> None:
+    """Move the points of runs that ended long ago to Parquet files, one for each run, in folders of months.
+
+    All else of these runs stays in the database. A tracker whose tracker.archive names the folder shows them as before.
+    """
+    from dbnd import UsageError
+    from dbnd.plugins import console
+    from dbnd_tracker._queries.details import run_detail
+    from dbnd_tracker._storage.upkeep.archiving import archive_run
+    from dbnd_tracker._storage.upkeep.deletion import expired_runs
+    from dbnd_tracker._storage.upkeep.sealing import seal_all
+
+    before = datetime.now(timezone.utc) - duration_of(older_than, "--older-than")
+    opened = configured_database(database, create=False, archive=folder and str(folder.expanduser().absolute()))
+    if opened.archive is None:
+        raise UsageError("There is no folder to archive to: add --to FOLDER, or set tracker.archive.")
+    seal_all(opened)
+    with opened.read() as session:
+        uids = [uid for expired in expired_runs(session, before) for uid in expired.uids]
+    moved: dict[str, int] = {}
+    with console.progress("Archiving", len(uids)) as progress:
+        for place, uid in enumerate(uids):
+            progress(len(uids) - place)
+            with opened.read() as session:
+                found = run_detail(session, uid)
+            if found is not None and (points := archive_run(opened, opened.archive, uid, found.model_dump_json())):
+                moved[uid] = points
+    if vacuum:
+        opened.vacuum()
+    points = sum(moved.values())
+    if as_json:
+        console.json_result({"folder": str(opened.archive), "run_uids": list(moved), "points": points})
+    console.success(
+        f"{points} {'point' if points == 1 else 'points'} of {len(moved)} {'run' if len(moved) == 1 else 'runs'} moved "
+        f"from {opened.name} to {opened.archive}."
+    )
+
+
+@tracker.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @database_option
 @json_option

@@ -30,6 +30,7 @@ from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.bulk import driver_errors
 from dbnd_tracker._storage.encoding import from_json_text, readable
 from dbnd_tracker._storage.migrations import REVISIONS, VERSION_TABLE, upgrade
+from dbnd_tracker._storage.points.models import ARCHIVE
 from dbnd_tracker._storage.sqlite import FileConnection, identity, make_file, settle
 from dbnd_tracker._storage.states import HEARTBEAT_TIMEOUT
 from dbnd_tracker._storage.writer import DEADLINE, IdCache, StaleIdsError, Writer
@@ -96,6 +97,7 @@ class Database:
                 connect_args={"factory": FileConnection} if self.path else options,
                 pool_size=min(_KEPT, most),
                 max_overflow=max(0, most - _KEPT),
+                execution_options={ARCHIVE: settings.archive},
             )
         except ModuleNotFoundError as error:
             raise ConfigError(
@@ -113,6 +115,7 @@ class Database:
             event.listen(self._engine, "connect", _set_up_postgresql)
         self._read_info = {HEARTBEAT_TIMEOUT: timedelta(seconds=settings.heartbeat_timeout_s)}
         self._partitions = settings.partitions
+        self.archive = settings.archive
         self._ids = IdCache()
         self._lock = threading.Lock()
         self._turns = threading.Semaphore(self.writers)
@@ -227,8 +230,7 @@ class Database:
                     if attempt + 1 == _ATTEMPTS or not (_is_conflict(error) or not self._is_lasting(driver)):
                         raise
                     time.sleep(0.01 * 2**attempt)
-            msg = f"The file {self.name} of the tracker is removed or replaced again and again."
-            raise StorageError(msg)
+            raise StorageError(f"The file {self.name} of the tracker is removed or replaced again and again.")
 
     def _follow_file(self) -> None:
         """Open the file that has the name now, when it is another one than that which was opened."""
@@ -243,8 +245,7 @@ class Database:
 
     def _check(self, is_in_time: bool) -> None:
         if not is_in_time:
-            msg = f"The database {self.name} did not take it in time, and nothing was written."
-            raise StorageError(msg)
+            raise StorageError(f"The database {self.name} did not take it in time, and nothing was written.")
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -281,8 +282,7 @@ class Database:
         try:
             yield
         except (DataError, IntegrityError, UnicodeEncodeError) as error:
-            msg = f"The database {self.name} refuses the values: {_reason(error)}."
-            raise PayloadError(msg) from error
+            raise PayloadError(f"The database {self.name} refuses the values: {_reason(error)}.") from error
         except (SQLAlchemyError, StaleIdsError, OSError) as error:
             msg = f"The database {self.name} cannot be used: {_reason(error)}."
             raise (LockedError if "locked" in _reason(error) else StorageError)(msg) from error

@@ -18,6 +18,12 @@ SEGMENT: Final = 4_096
 """Points of a segment; the last one of a run that has ended may have fewer."""
 
 
+ARCHIVE: Final = "dbnd_archive"
+"""Option of a connection: the folder of the archive, or None."""
+ARCHIVED: Final = 0
+"""Version of a segment whose data is in the archive."""
+
+
 class Metric(Base):
     """One point of a metric, narrow: there are hundreds of millions of them.
 

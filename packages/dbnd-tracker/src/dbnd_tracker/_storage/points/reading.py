@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -38,11 +39,17 @@ _ARRAY_LENGTH: Final = 2_000_000
 def read_points(connection: Connection, series_id: int, after: int, last: int) -> Points:
     """The points of a series with the numbers above ``after`` up to ``last``, in the order in which they came."""
     parts = []
-    query = _SEGMENTS % (series_id, after - SEGMENT, last)
-    for first, count, data in connection.exec_driver_sql(query):
-        part = unpack(data, count).part(after + 1 - first, last + 1 - first)
-        parts.append(part)
-        after += part.size
+    segments = connection.exec_driver_sql(_SEGMENTS % (series_id, after - SEGMENT, last)).all()
+    for is_archived, group in groupby(segments, lambda segment: not segment.data):
+        some = list(group)
+        end = min(some[-1].first + some[-1].points - 1, last)
+        if not is_archived:
+            parts += [unpack(data, n).part(max(after + 1 - first, 0), last + 1 - first) for first, n, data in some]
+        elif after < end:
+            from dbnd_tracker._storage.points.archive import read_archive  # seldom needed
+
+            parts.append(read_archive(connection, series_id, after, end))
+        after = max(after, end)
     if after < last:
         parts.append(read_rows(connection, series_id, after, last))
     return join(parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete, func, insert, literal, or_, select
@@ -21,6 +20,7 @@ from dbnd_tracker._storage.models import (
     TaskRelation,
     TaskRun,
 )
+from dbnd_tracker._storage.points.archive import remove_files
 from dbnd_tracker._storage.points.models import Metric, Segment
 from dbnd_tracker._storage.states import FINAL_STATES, lost
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from dbnd_tracker._storage.database import Database
-    from dbnd_tracker._storage.writer import Writer
 
 # Runs deleted in one transaction: others write between two of them.
 _RUNS: Final = 50
@@ -71,6 +70,14 @@ def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
     used = select(TaskRun.task_definition_uid).where(TaskRun.task_definition_uid.in_(definitions))
     _delete(session, TaskDefinition, TaskDefinition.uid.in_(definitions), TaskDefinition.uid.not_in(used))
     return _delete(session, Run, Run.uid.in_(run_uids))
+
+
+def delete_wholly(database: Database, run_uids: Sequence[str]) -> int:
+    """Delete runs as ``delete_runs`` does, and then their files in the archive; returns how many there were."""
+    count = database.write(lambda writer: delete_runs(writer.session, run_uids))
+    if database.archive:
+        remove_files(database.archive, run_uids)
+    return count
 
 
 def _delete(session: Session, table: Any, *conditions: Any) -> int:
@@ -118,12 +125,8 @@ def expired_runs(session: Session, before: datetime, jobs: Sequence[str] = ()) -
 
 def delete_expired(database: Database, expired: Expired) -> None:
     """Delete runs with everything in them, some in each transaction: when it fails, some may be gone, each wholly."""
-
-    def work(run_uids: Sequence[str], writer: Writer) -> None:
-        delete_runs(writer.session, run_uids)
-
     for start in range(0, len(expired.uids), _RUNS):
-        database.write(partial(work, expired.uids[start : start + _RUNS]))
+        delete_wholly(database, expired.uids[start : start + _RUNS])
 
 
 def delete_client_errors(database: Database, before: datetime) -> None:

@@ -1,0 +1,174 @@
+"""The archive: a folder with a Parquet file for each run, from which the points of old runs are read.
+
+The segments of such a run stay in the database with all that is asked of them most, but without their data.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+from sqlalchemy import select
+
+from dbnd import UsageError
+from dbnd_tracker._errors import StorageError
+from dbnd_tracker._storage.encoding import KIND_NAMES, Kind
+from dbnd_tracker._storage.models import Attempt, MetricSeries, Run
+from dbnd_tracker._storage.points.models import ARCHIVE
+from dbnd_tracker._storage.points.segments import KIND, NO_STEP, NO_VALUE, Points
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+ABOUT: Final = b"databand.run"
+"""Key of a file's metadata under which what the read API says of the run stands, as JSON."""
+_NAMES: Final = ("run_uid", "run_name", "job_name", "task_run_uid", "task", "metric")
+_READ: Final = ("step", "timestamp", "value", "type", "text")
+# Differences take half of the room; of the encodings of values, plain is the one that every reader knows.
+_PACKING: Final[dict[str, Any]] = {
+    "compression": "zstd",
+    "use_dictionary": [*_NAMES, "type", "text"],
+    "column_encoding": dict.fromkeys(("series_id", "number", "step", "timestamp"), "DELTA_BINARY_PACKED"),
+}
+# Points of a part of a file that is compressed, and passed over, as a whole.
+_GROUP: Final = 200_000
+
+
+class ArchivedSeries(NamedTuple):
+    """A series as a file has it."""
+
+    names: Sequence[str | None]
+    """Uid, name and job of the run, uid and name of the task run, name of the metric."""
+    id: int
+    points: Points
+
+
+def write_archive(folder: Path, uid: str, started: datetime, series: Iterable[ArchivedSeries], about: str) -> Path:
+    """Write the file of a run in place of the one that is there, when it is complete and on the disk.
+
+    Raises:
+        UsageError: There is no pyarrow.
+        StorageError: The file cannot be written.
+    """
+    pa, parquet = _pyarrow()
+    kinds = {"series_id": pa.int64(), "number": pa.int64(), "step": pa.int64(), "timestamp": pa.timestamp("us", "UTC")}
+    kinds |= {"value": pa.float64(), "type": pa.string(), "text": pa.string()}
+    fields = [*((name, pa.string()) for name in _NAMES), *kinds.items()]
+    schema = pa.schema(fields, metadata={ABOUT: about.encode()})
+    with _sentence("written", folder):
+        path = find_file(folder, uid) or folder / f"month={started:%Y-%m}" / f"{uid}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{uid}.{os.getpid()}.part")
+        try:
+            with part.open("wb") as file:
+                with parquet.ParquetWriter(file, schema, **_PACKING) as writer:
+                    for tables in _groups(_table(pa, schema, each) for each in series):
+                        writer.write_table(pa.concat_tables(tables), row_group_size=_GROUP)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        entry = os.open(path.parent, os.O_RDONLY)
+        os.fsync(entry)
+        os.close(entry)
+    return path
+
+
+def _groups(tables: Iterable[Any]) -> Iterator[list[Any]]:
+    """Tables of as many points together as make a part of a file."""
+    group: list[Any] = []
+    for table in tables:
+        group.append(table)
+        if sum(each.num_rows for each in group) >= _GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _table(pa: Any, schema: Any, series: ArchivedSeries) -> Any:
+    points, size = series.points, series.points.size
+    kind = points.flags & KIND
+    names = [pa.repeat(pa.scalar(name, pa.string()), size) for name in series.names]
+    numbers = [pa.array(np.full(size, series.id)), pa.array(np.arange(1, size + 1))]
+    no_value = ((points.flags & NO_VALUE) != 0) & (kind >= Kind.STR)  # otherwise it is NaN
+    columns = [
+        pa.array(points.step, mask=(points.flags & NO_STEP) != 0),
+        pa.array(points.timestamp_us).cast(schema.field("timestamp").type),
+        pa.array(points.value, mask=no_value),
+        pa.array(KIND_NAMES.values()).take(pa.array(kind)),
+        pa.array(map(points.texts.get, range(size)), pa.string()) if points.texts else pa.nulls(size, pa.string()),
+    ]
+    return pa.Table.from_arrays([*names, *numbers, *columns], schema=schema)
+
+
+def read_archive(connection: Connection, series_id: int, after: int, last: int) -> Points:
+    """The points of a series with the numbers above ``after`` up to ``last``, from the file of its run.
+
+    Raises:
+        StorageError: No folder is configured, or the file is not there or not whole.
+    """
+    of_series = select(Run.uid).join(Attempt, Attempt.run_id == Run.id).join(MetricSeries)
+    uid = connection.scalar(of_series.where(MetricSeries.id == series_id))
+    folder: Path | None = connection.get_execution_options().get(ARCHIVE)
+    if folder is None:
+        raise StorageError(f"The points of the run {uid} are in the archive: set tracker.archive to its folder.")
+    path = find_file(folder, str(uid))
+    if path is None:
+        raise StorageError(f"The points of the run {uid} are not in {folder} (tracker.archive), where they should be.")
+    with _sentence("read", path):
+        pa, parquet = _pyarrow()
+        wanted = [("series_id", "=", series_id), ("number", ">", after), ("number", "<=", last)]
+        table = parquet.read_table(path, columns=list(_READ), filters=wanted, partitioning=None)
+    if table.num_rows != last - after:
+        raise StorageError(f"The file {path} of the archive lacks points of the run.")
+    step, timestamp, value, kind, text = (table[name].combine_chunks() for name in _READ)
+    import pyarrow.compute as pc
+
+    values = pc.fill_null(value, np.nan).to_numpy(zero_copy_only=False).copy()
+    flags = pc.index_in(kind, pa.array(list(KIND_NAMES.values()))).to_numpy(zero_copy_only=False).astype("u1")
+    flags += NO_STEP * step.is_null().to_numpy(zero_copy_only=False).astype("u1")
+    flags += NO_VALUE * np.isnan(values).astype("u1")
+    steps, times = pc.fill_null(step, 0).to_numpy(), timestamp.cast(pa.int64()).to_numpy()
+    places = np.flatnonzero(text.is_valid().to_numpy(zero_copy_only=False)).tolist()
+    texts = {place: text[place].as_py() for place in places}
+    return Points(steps, times, values, flags, texts)
+
+
+def remove_files(folder: Path, uids: Iterable[str]) -> None:
+    """Delete the files of runs, if there are any; StorageError when one cannot be deleted."""
+    for uid in uids:
+        path = find_file(folder, uid)
+        if path is not None:
+            with _sentence("deleted", path):
+                path.unlink(missing_ok=True)
+
+
+def find_file(folder: Path, uid: str) -> Path | None:
+    """The file of a run, in whichever month it is."""
+    return next((path for month in folder.glob("month=*") if (path := month / f"{uid}.parquet").exists()), None)
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        text = "The archive needs the Python package pyarrow: `pip install 'dbnd-tracker[parquet]'`."
+        raise UsageError(text) from None
+    return pa, parquet
+
+
+@contextmanager
+def _sentence(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of both kinds
+        raise StorageError(f"{path} of the archive cannot be {what}: {error}.") from error

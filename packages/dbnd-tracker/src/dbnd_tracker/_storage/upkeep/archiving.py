@@ -1,0 +1,86 @@
+"""Archiving: the points of a run that ended long ago move from the database into a file of their own.
+
+First the file is written, and is on the disk; then one transaction takes the data from the segments that the file
+covers. Whoever is killed in between leaves a file that the next one writes again, and points that are in the database
+still.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select, update
+
+from dbnd_tracker._storage.bulk import chunks
+from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Run, TaskRun
+from dbnd_tracker._storage.points.archive import ArchivedSeries, remove_files, write_archive
+from dbnd_tracker._storage.points.models import ARCHIVED, Segment
+from dbnd_tracker._storage.points.reading import read_points
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from sqlalchemy.orm import Session
+
+    from dbnd_tracker._storage.database import Database
+    from dbnd_tracker._storage.writer import Writer
+
+
+def archive_run(database: Database, folder: Path, run_uid: str, about: str) -> int:
+    """Move the points of a run into its file, and return how many went; 0 when all are there, or it has none.
+
+    Args:
+        database: Where the run is; its archive is ``folder``.
+        folder: Where the file belongs.
+        run_uid: A run whose points are sealed.
+        about: What the read API says of the run, as JSON; all of that stays in the database, too.
+
+    Raises:
+        StorageError: The file cannot be written, or the database cannot be used.
+    """
+    covered: dict[int, int] = {}
+    with database.read() as session:
+        run = session.scalar(select(Run).where(Run.uid == run_uid))
+        if run is None or not _sealed(session, run.id):
+            return 0
+        write_archive(folder, run.uid, run.start_time, _series(session, run, covered), about)
+    moved = database.write(partial(_take, run_uid, covered))
+    if moved is None:  # it was deleted meanwhile
+        remove_files(folder, [run_uid])
+    return moved or 0
+
+
+def _sealed(session: Session, run_id: int) -> int:
+    """How many points of a run are sealed in the database."""
+    of_run = select(MetricSeries.id).join(Attempt).where(Attempt.run_id == run_id)
+    points = select(func.sum(Segment.points)).where(Segment.version != ARCHIVED)
+    parts = chunks(session.scalars(of_run).all())
+    return sum(int(session.scalar(points.where(Segment.series_id.in_(some))) or 0) for some in parts)
+
+
+def _series(session: Session, run: Run, covered: dict[int, int]) -> Iterator[ArchivedSeries]:
+    """All series of a run with their points; how many these are is noted in ``covered``."""
+    task = func.coalesce(TaskRun.task_af_id, TaskRun.name, TaskRun.uid)
+    wanted = select(MetricSeries.id, MetricSeries.points, TaskRun.uid, task, MetricKey.name)
+    wanted = wanted.join(Attempt, Attempt.id == MetricSeries.attempt_id).join(MetricKey)
+    wanted = wanted.join(TaskRun, TaskRun.uid == Attempt.task_run_uid).where(Attempt.run_id == run.id)
+    for series_id, count, *names in session.execute(wanted.order_by(MetricSeries.id)).all():
+        points = read_points(session.connection(), series_id, 0, count)
+        covered[series_id] = points.size
+        yield ArchivedSeries((run.uid, run.name, run.job_name, *names), series_id, points)
+
+
+def _take(run_uid: str, covered: Mapping[int, int], writer: Writer) -> int | None:
+    """Take the data from segments that the file covers; None when the run is gone."""
+    session = writer.session
+    if session.scalar(select(Run.id).where(Run.uid == run_uid).with_for_update()) is None:
+        return None
+    moved = 0
+    for series_id, count in covered.items():
+        its = (Segment.series_id == series_id, Segment.first + Segment.points <= count + 1, Segment.version != ARCHIVED)
+        moved += int(session.scalar(select(func.sum(Segment.points)).where(*its)) or 0)
+        change = update(Segment).where(*its).values(data=b"", version=ARCHIVED)
+        session.execute(change, execution_options={"synchronize_session": False})
+    return moved

@@ -1,0 +1,306 @@
+"""Points that were archived are the points that were logged, for the tracker and for others who read Parquet."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.payloads import Tracker
+from sqlalchemy import event, func, select
+
+from dbnd._tracking.contracts import Batch, UnreachableError
+from dbnd_tracker._embedded import EmbeddedTransport
+from dbnd_tracker._errors import StorageError
+from dbnd_tracker._queries.points.arrays import SeriesCache
+from dbnd_tracker._queries.points.metrics import find_series
+from dbnd_tracker._queries.points.series import chart_sample
+from dbnd_tracker._settings import TrackerSettings
+from dbnd_tracker._storage.database import open_database
+from dbnd_tracker._storage.points.models import Segment
+from dbnd_tracker._storage.upkeep import archiving
+from dbnd_tracker._storage.upkeep.archiving import archive_run
+from dbnd_tracker._storage.upkeep.deletion import delete_wholly
+from dbnd_tracker._storage.upkeep.sealing import seal_all
+
+pq = pytest.importorskip("pyarrow.parquet")
+
+VALUES = [0.5, math.nan, 3, 2**60 + 1, "text", math.inf, True, None, [1, "é"], *(i / 7 for i in range(30))]
+ENDED = "2026-03-05T05:06:07+00:00"
+
+
+@pytest.fixture
+def archived(database_url: str, tmp_path: Path) -> Any:
+    """A tracker with an archive, on each database."""
+    database = open_database(database_url, TrackerSettings(archive=tmp_path / "archive"))
+    yield Tracker(database)
+    database.close()
+
+
+def _logged(tracker: Tracker, make_run: Any) -> tuple[Any, Any]:
+    run = make_run(job="nightly")
+    task = run.task()
+    tracker.call("init_run", run.init(start_time="2026-03-04T05:06:07+00:00"))
+    tracker.call("add_task_runs", run.add(task))
+    points = [task.metric("m", value_json=value, step=None if i == 2 else i) for i, value in enumerate(VALUES)]
+    tracker.call("log_metrics", task.metrics(*points))
+    tracker.call("log_metrics", task.floats("other", 20))
+    tracker.call("log_metrics", task.floats("few", 1))
+    tracker.call("set_run_state", run.state("SUCCESS", ENDED))
+    seal_all(tracker.database)
+    return run, task
+
+
+def _archive(tracker: Tracker, run: Any) -> int:
+    assert tracker.database.archive
+    return archive_run(tracker.database, tracker.database.archive, run.uid, json.dumps({"name": run.name}))
+
+
+def _file(tracker: Tracker, run: Any) -> Path:
+    assert tracker.database.archive
+    return tracker.database.archive / "month=2026-03" / f"{run.uid}.parquet"
+
+
+def _bytes(tracker: Tracker) -> int:
+    with tracker.database.read() as session:
+        return int(session.scalar(select(func.sum(func.length(Segment.data)))) or 0)
+
+
+def _everything(tracker: Tracker, task: Any) -> str:
+    histories = [tracker.history(task, key) for key in ("m", "other", "few")]
+    with tracker.database.read() as session:
+        series = find_series(session, task.uid, "m")
+        assert series is not None
+        charts = [chart_sample(session, SeriesCache(), series, axis=axis, values=4) for axis in ("step", "time")]
+    return repr((histories, tracker.history(task, "m", limit=9, after=5), charts))
+
+
+def test_everything_is_read_from_the_archive_as_it_was(archived: Any, make_run: Any, small_segments: None) -> None:
+    run, task = _logged(archived, make_run)
+    before = _everything(archived, task)
+    assert _archive(archived, run) == len(VALUES) + 20
+    assert _bytes(archived) == 0
+    assert _everything(archived, task) == before
+    assert _archive(archived, run) == 0
+    assert [path.name for path in _file(archived, run).parent.iterdir()] == [f"{run.uid}.parquet"]
+
+
+def test_pages_and_exports_show_what_they_showed(
+    archived: Any, make_run: Any, small_segments: None, serve: Any
+) -> None:
+    run, task = _logged(archived, make_run)
+    paths = [
+        f"/app/jobs/nightly/{run.uid}",
+        f"/app/series?task={task.uid}&key=m",
+        *(f"/api/v1/runs/{run.uid}/export?format={form}" for form in ("json", "csv")),
+    ]
+
+    def shown() -> list[str]:
+        answers = [serve(archived.database).get(path) for path in paths]
+        assert [answer.status_code for answer in answers] == [200] * len(paths)
+        return [answer.text for answer in answers]
+
+    before = shown()
+    _archive(archived, run)
+    assert shown() == before
+
+
+def test_what_comes_later_is_archived_with_the_rest(archived: Any, make_run: Any, small_segments: None) -> None:
+    run, task = _logged(archived, make_run)
+    _archive(archived, run)
+    archived.call("log_metrics", task.metrics(*(task.metric("m", value=i, step=i) for i in range(100, 120))))
+    assert [point.step for point in archived.history(task, "m")][-21:] == [len(VALUES) - 1, *range(100, 120)]
+    archived.call("set_run_state", run.state("SUCCESS", "2026-03-06T05:06:07+00:00"))
+    seal_all(archived.database)
+    before = _everything(archived, task)
+    assert _archive(archived, run) == 20
+    assert _bytes(archived) == 0
+    assert _everything(archived, task) == before
+    assert pq.read_metadata(_file(archived, run)).num_rows == len(VALUES) + 20 + 1 + 20
+
+
+def test_a_point_that_was_archived_is_known_when_it_comes_again(
+    archived: Any, database_url: str, small_segments: None, tmp_path: Path
+) -> None:
+    run, task = archived.started()
+    points = [task.metric("m", "mlflow", value=i % 3, step=i % 7) for i in range(20)]
+    archived.call("log_metrics", task.metrics(*points))
+    archived.call("set_run_state", run.state("SUCCESS", ENDED))
+    seal_all(archived.database)
+    assert _archive(archived, run) == 20
+    transport = EmbeddedTransport(database_url, TrackerSettings(archive=tmp_path / "archive"))
+    transport.send(Batch("log_metrics", task.metrics(*points), "a" * 32, 1, 20))
+    transport.close()
+    assert len(archived.history(task, "m")) == 20
+    transport = EmbeddedTransport(database_url)
+    with pytest.raises(UnreachableError, match=r"set tracker\.archive"):  # so that they are sent again
+        transport.send(Batch("log_metrics", task.metrics(*points), "b" * 32, 1, 20))
+    transport.close()
+
+
+@pytest.mark.parametrize("place", ["write_archive", "UPDATE segments"])
+def test_who_is_killed_in_between_has_lost_nothing(
+    archived: Any, make_run: Any, small_segments: None, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    run, task = _logged(archived, make_run)
+    before = _everything(archived, task), _bytes(archived)
+
+    def fail(*arguments: Any) -> None:
+        if place.startswith("write") or arguments[2].startswith(place):
+            raise KeyboardInterrupt
+
+    engine = archived.database._engine
+    with monkeypatch.context() as patched:
+        if place.startswith("write"):
+            patched.setattr(archiving, place, fail)
+        else:
+            event.listen(engine, "before_cursor_execute", fail)
+        with pytest.raises(KeyboardInterrupt):
+            _archive(archived, run)
+    if place.startswith("UPDATE"):
+        event.remove(engine, "before_cursor_execute", fail)
+        assert _file(archived, run).exists()
+    assert (_everything(archived, task), _bytes(archived)) == before
+    assert _archive(archived, run) == len(VALUES) + 20
+    assert _everything(archived, task) == before[0]
+
+
+def test_points_that_are_sealed_meanwhile_stay(
+    archived: Any, make_run: Any, small_segments: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, task = _logged(archived, make_run)
+    write = archiving.write_archive
+
+    def write_and_log(*given: Any) -> Path:
+        path = write(*given)
+        archived.call("log_metrics", task.metrics(*(task.metric("m", value=i, step=i) for i in range(100, 120))))
+        archived.call("set_run_state", run.state("SUCCESS", "2026-03-06T05:06:07+00:00"))
+        seal_all(archived.database)
+        return path
+
+    monkeypatch.setattr(archiving, "write_archive", write_and_log)
+    assert _archive(archived, run) == len(VALUES) + 20
+    assert _bytes(archived) > 0
+    assert len(archived.history(task, "m")) == len(VALUES) + 20
+
+
+def test_the_file_of_a_run_goes_with_it(
+    archived: Any, make_run: Any, small_segments: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = _logged(archived, make_run)
+    _archive(archived, run)
+    assert delete_wholly(archived.database, [run.uid]) == 1
+    assert not _file(archived, run).exists()
+
+    run, _ = _logged(archived, make_run)
+    write = archiving.write_archive
+    monkeypatch.setattr(
+        archiving, "write_archive", lambda *given: (write(*given), delete_wholly(archived.database, [run.uid]))
+    )
+    assert _archive(archived, run) == 0  # it was deleted while its file was written
+    assert not _file(archived, run).exists()
+
+
+def test_what_is_missing_is_said(archived: Any, database_url: str, make_run: Any, small_segments: None) -> None:
+    run, task = _logged(archived, make_run)
+    _archive(archived, run)
+    other = Tracker(open_database(database_url))
+    with pytest.raises(StorageError, match=r"run .* are in the archive: set tracker.archive to its folder"):
+        other.history(task, "m")
+    assert len(other.history(task, "few")) == 1
+    other.database.close()
+    path = _file(archived, run)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StorageError, match="cannot be read"):
+        archived.history(task, "m")
+    path.unlink()
+    with pytest.raises(StorageError, match=r"are not in .*archive \(tracker.archive\), where they should be"):
+        archived.history(task, "m")
+
+
+def test_pyarrow_pandas_and_duckdb_read_the_files(archived: Any, make_run: Any, small_segments: None) -> None:
+    run, task = _logged(archived, make_run)
+    _archive(archived, run)
+    folder = archived.database.archive
+    about = json.loads(pq.read_schema(_file(archived, run)).metadata[b"databand.run"])
+    assert about == {"name": run.name}
+    rows = pq.read_table(folder).to_pylist()
+    assert len(rows) == len(VALUES) + 21
+    first = rows[0]
+    assert first.pop("timestamp") == datetime(2026, 3, 4, 5, 6, 7, 8, tzinfo=timezone.utc)
+    assert first.pop("series_id") > 0
+    assert first == {
+        "run_uid": run.uid,
+        "run_name": run.name,
+        "job_name": "nightly",
+        "task_run_uid": task.uid,
+        "task": task.name,
+        "metric": "m",
+        "number": 1,
+        "step": 0,
+        "value": 0.5,
+        "type": "float",
+        "text": None,
+        "month": "2026-03",
+    }
+    assert [row["number"] for row in rows if row["metric"] == "m"] == list(range(1, len(VALUES) + 1))
+    assert rows[2]["step"] is None
+    assert [(row["value"], row["text"], row["type"]) for row in rows[3:5]] == [
+        (None, str(2**60 + 1), "json"),
+        (None, "text", "str"),
+    ]
+    assert math.isnan(rows[1]["value"])
+
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_parquet(folder)
+    assert frame[frame.metric == "m"].value.max() == math.inf
+    assert len(frame) == len(rows)
+
+    duckdb = pytest.importorskip("duckdb")
+    [(month,)] = duckdb.sql(f"SELECT DISTINCT month FROM '{folder}/*/*.parquet' WHERE month = '2026-03'").fetchall()
+    assert month == "2026-03"
+    query = f"SELECT metric, count(*), max(step) FROM '{folder}/*/*.parquet' GROUP BY metric ORDER BY metric"
+    assert duckdb.sql(query).fetchall() == [("few", 1, 0), ("m", len(VALUES), len(VALUES) - 1), ("other", 20, 19)]
+
+
+def test_spark_reads_the_files(archived: Any, make_run: Any, small_segments: None) -> None:
+    sql = pytest.importorskip("pyspark.sql")
+    run, _ = _logged(archived, make_run)
+    _archive(archived, run)
+    spark = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+    frame = spark.read.parquet(str(archived.database.archive))
+    assert frame.where("metric = 'm' AND month = '2026-03'").count() == len(VALUES)
+    assert frame.agg({"timestamp": "min"}).collect()[0][0] is not None
+    spark.stop()
+
+
+def test_the_command_archives_what_is_old_enough(
+    sqlite_tracker: Any, make_run: Any, dbnd: Any, tmp_path: Path, small_segments: None
+) -> None:
+    run, task = _logged(sqlite_tracker, make_run)
+    young, its = sqlite_tracker.started()
+    sqlite_tracker.call("log_metrics", its.floats("m", 30))
+    sqlite_tracker.call("set_run_state", young.state("SUCCESS", datetime.now(timezone.utc).isoformat()))
+    before = sqlite_tracker.history(task, "m")
+    given = ("tracker", "archive", "--older-than", "30d", "--database", str(sqlite_tracker.database.path))
+    refused = dbnd(*given)
+    assert refused.returncode == 2
+    assert "add --to FOLDER, or set tracker.archive" in refused.stderr
+    done = dbnd(*given, "--to", str(tmp_path / "old"), "--vacuum", "--json")
+    assert json.loads(done.stdout) == {
+        "folder": str(tmp_path / "old"),
+        "run_uids": [run.uid],
+        "points": len(VALUES) + 20,
+    }
+    about = json.loads(pq.read_schema(tmp_path / "old/month=2026-03" / f"{run.uid}.parquet").metadata[b"databand.run"])
+    metrics = [metric["key"] for each in about["task_runs"] for metric in each["metrics"]]
+    assert (about["run_uid"], sorted(metrics)) == (run.uid, ["few", "m", "other"])
+    sqlite_tracker.database.close()
+    opened = Tracker(open_database(str(tmp_path / "tracker.db"), TrackerSettings(archive=tmp_path / "old")))
+    assert repr(opened.history(task, "m")) == repr(before)
+    assert len(opened.history(its, "m")) == 30
+    opened.database.close()
