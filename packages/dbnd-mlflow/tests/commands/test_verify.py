@@ -82,6 +82,7 @@ def test_points_that_are_logged_twice_are_equal_on_both_sides(tracked, own, home
 
 def test_a_point_that_the_tracker_has_twice_is_a_difference(tracked, database):
     database("INSERT INTO metrics SELECT series_id, number + 3, step, timestamp_us, value, kind, text FROM metrics")
+    database("UPDATE metric_series SET points = 2 * points")  # as many are read
     again = f"0.5 at step 0, {FIRST} ms once more and 2 more"
     assert verify() == [("metric", "loss", "all of the other's", again)]
 
