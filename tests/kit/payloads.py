@@ -12,7 +12,8 @@ from dbnd_tracker._ingest import apply_call
 from dbnd_tracker._queries.details import run_detail
 from dbnd_tracker._queries.points.metrics import metric_history
 from dbnd_tracker._storage.database import Database
-from dbnd_tracker._views import MetricPoint, RunDetail, TaskRunView
+from dbnd_tracker._view import MetricPoint
+from dbnd_tracker._views import RunDetail, TaskRunView
 
 Json = dict[str, Any]
 NOW = "2026-03-04T05:06:07.000008+00:00"

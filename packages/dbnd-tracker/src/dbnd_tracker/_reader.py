@@ -33,10 +33,10 @@ from dbnd_tracker._queries.table.run_table import STARTED, list_runs, parse_colu
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database
 from dbnd_tracker._storage.upkeep.deletion import delete_wholly
+from dbnd_tracker._view import MetricPoint
 from dbnd_tracker._views import (
     ListMeta,
     MetricHistory,
-    MetricPoint,
     RunComparison,
     RunDetail,
     RunList,

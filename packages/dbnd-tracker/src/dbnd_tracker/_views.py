@@ -5,13 +5,12 @@ Numbers that JSON cannot carry are the strings "NaN", "Infinity" and "-Infinity"
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from dbnd_tracker._view import Number, Time, View
+from dbnd_tracker._view import MetricPoint, Number, Time, View
 
 
 class RunSummary(View):
@@ -141,20 +140,6 @@ class MetricList(View):
     """Cursor of the next metrics, or null when these are the last."""
     total: int
     """How many metrics it has."""
-
-
-@dataclass(slots=True)
-class MetricPoint:
-    """One point of a metric; no ``View``, of which a thousand would take as long as five thousand of these."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(use_attribute_docstrings=True)
-
-    step: int | None
-    timestamp: int
-    """Milliseconds since the epoch."""
-    value: Any
-    type: str
-    """float, int, str or json."""
 
 
 class MetricHistory(View):

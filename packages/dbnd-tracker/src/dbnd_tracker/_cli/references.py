@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 LATEST: Final = "latest"
 _UID_PREFIX: Final = re.compile(r"[0-9a-f]{4,32}")
-_DASHES: Final = (8, 12, 16, 20)
 _CANDIDATES: Final = 5
 # Rows of one name that are read to find a run among them.
 _MAX_NAMED: Final = 1_000
@@ -94,6 +93,7 @@ def _nested(found: RunDetail, row: RunRow) -> RunDetail:
 
 
 def _candidates(reader: RunReader, text: str) -> list[RunRow]:
+    from dbnd_tracker._queries.ids import dashed
     from dbnd_tracker._queries.language.grammar import condition
 
     if text == LATEST:
@@ -102,9 +102,9 @@ def _candidates(reader: RunReader, text: str) -> list[RunRow]:
     wanted = [condition("name", "=", text), condition("mlflow_run_id", "=", text)]
     digits = text.lower().replace("-", "")
     if _UID_PREFIX.fullmatch(digits):
-        dashed = "".join(f"-{digit}" if place in _DASHES else digit for place, digit in enumerate(digits))
-        found |= {run.uid: run for run in reader.runs(condition("uid", "like", f"{dashed}%"), _CANDIDATES + 1).data}
-        wanted += [condition("mlflow_run_id", "like", f"{digits}%"), condition("task_run_uid", "like", f"{dashed}%")]
+        uid = f"{dashed(digits)}%"
+        found |= {run.uid: run for run in reader.runs(condition("uid", "like", uid), _CANDIDATES + 1).data}
+        wanted += [condition("mlflow_run_id", "like", f"{digits}%"), condition("task_run_uid", "like", uid)]
     found |= {run.uid: run for run in reader.runs(" or ".join(wanted), _MAX_NAMED).data}
     # Tasks are often called as their runs are.
     runs = [run for run in found.values() if not run.nested_in]

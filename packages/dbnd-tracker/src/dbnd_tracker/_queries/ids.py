@@ -1,9 +1,9 @@
-"""Many ids or uids as one parameter of a query."""
+"""Ids: many as one parameter of a query, and the first digits of one."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ARRAY, BindParameter, ColumnElement, any_, bindparam, false, text
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from sqlalchemy.orm import Session
+
+_DASHES: Final = (8, 12, 16, 20)
 
 
 def is_one_of(session: Session, column: Any, ids: Collection[int]) -> ColumnElement[bool]:
@@ -40,6 +42,11 @@ def is_given(dialect: str, column: Any, parameter: BindParameter[Any] | None = N
 def given(dialect: str, ids: Iterable[int | str]) -> list[int | str] | str:
     """The value of the parameter of ``is_given``."""
     return list(ids) if dialect == "postgresql" else json.dumps(list(ids))
+
+
+def dashed(digits: str) -> str:
+    """The beginning of a uid that has these hex digits."""
+    return "".join(f"-{digit}" if place in _DASHES else digit for place, digit in enumerate(digits))
 
 
 def _type(dialect: str, column: Any) -> Any:

@@ -90,7 +90,7 @@ def test_whatever_is_done_with_a_series_its_partition_alone_is_looked_at(empty_u
 def test_the_statements_of_the_documentation_divide_a_database_that_holds_something(
     empty_url: str, small_segments: None
 ) -> None:
-    [statement] = re.findall(r"```sql\n(DO .*?);\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    [statement] = re.findall(r"```postgresql\n(DO .*?);\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert statement == DIVISION.format(partitions=16)
     tracker = Tracker(open_database(empty_url))
     _, task = tracker.started()

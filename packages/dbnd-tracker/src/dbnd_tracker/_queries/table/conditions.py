@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_, select, type_coerce
 from sqlalchemy.types import NullType
 
-from dbnd_tracker._queries.ids import is_one_of
+from dbnd_tracker._queries.ids import dashed, is_one_of
 from dbnd_tracker._queries.language.expressions import (
     ORDERINGS,
     Attribute,
@@ -88,18 +88,12 @@ _POSITIVE: Final = {"!=": "=", "not in": "in", "not like": "like", "not ilike": 
 _HEX: Final = re.compile(r"[0-9a-f]{1,32}")
 # What is shorter stands in too many ids by chance.
 _START_OF_ID: Final = re.compile(r"[0-9a-f]{4,32}|[0-9a-f]{8}-[0-9a-f-]{0,27}")
-_DASHES: Final = (8, 12, 16, 20)
 
 
 def are_rows(expressions: Iterable[Expression | None]) -> bool:
     """Whether conditions ask for single task runs: by what these logged, are called or are in MLflow."""
     compared = [operand for each in expressions for operand in operands(each)]
     return any(isinstance(operand, Field) or operand.name in _OWN for operand in compared)
-
-
-def dashed(digits: str) -> str:
-    """The beginning of a uid that has these hex digits."""
-    return "".join(f"-{digit}" if place in _DASHES else digit for place, digit in enumerate(digits))
 
 
 class _Found(NamedTuple):
@@ -341,11 +335,9 @@ def _with_places(query: Any) -> Any:
 
 
 def _found(places: Collection[tuple[int, int, bool]]) -> _Found:
-    return _Found(
-        {run for run, _, is_root in places if is_root},
-        {task for _, task, is_root in places if not is_root},
-        {run for run, _, _ in places},
-    )
+    runs = {run for run, _, is_root in places if is_root}
+    tasks = {task for _, task, is_root in places if not is_root}
+    return _Found(runs, tasks, {run for run, _, _ in places})
 
 
 def _like(session: Session, column: Any, pattern: str) -> ColumnElement[bool]:
@@ -354,5 +346,5 @@ def _like(session: Session, column: Any, pattern: str) -> ColumnElement[bool]:
         return column.like(pattern, escape="")  # type: ignore[no-any-return]
     # SQLite's LIKE overlooks the case of ASCII letters.
     special = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
-    found: ColumnElement[bool] = column.op("GLOB", is_comparison=True)("".join(special.get(c, c) for c in pattern))
-    return found
+    glob = "".join(special.get(c, c) for c in pattern)
+    return column.op("GLOB", is_comparison=True)(glob)  # type: ignore[no-any-return]
