@@ -213,9 +213,8 @@ def test_the_thread_of_a_server_seals(tracker: Any, small_segments: None, monkey
     sealed = threading.Event()
     write = sealing._write
     monkeypatch.setattr(sealing, "_write", lambda *work: (write(*work), sealed.set())[0])
-    run, task = tracker.started()
+    _, task = tracker.started()
     tracker.call("log_metrics", task.floats("m", 21))
     with sealing.sealing(tracker.database):
         assert sealed.wait(60)
     assert _counts(tracker)[1] in {16, 21}
-    del run

@@ -96,7 +96,7 @@ def sample_line(line: Line, first: float | None, last: float | None, values: int
         slice(int(np.searchsorted(x, low, "left")), int(np.searchsorted(x, high, "right")))
         for x in (line.x, line.gap_x)
     )
-    extent = _ends(line.x, line.gap_x)
+    extent = ends(line.x, line.gap_x)
     about: dict[str, Any] = {
         "axis": line.axis,
         "points": line.points,
@@ -112,7 +112,7 @@ def sample_line(line: Line, first: float | None, last: float | None, values: int
         about |= {"x": [x for x, _ in shown], "y": [y for _, y in shown]}
         return Sample(**about, exact=True, gaps=_named(gap_xs, line.gap_names[gaps]))
     x, y, gap_x, gap_names = line.x[inner], line.y[inner], line.gap_x[gaps], line.gap_names[gaps]
-    start, end = _ends(x, gap_x)
+    start, end = ends(x, gap_x)
     edges = start + (end - start) / values * np.arange(1, values)
     spans = line.spans and Spans(*(column[inner] for column in line.spans))
     rows = _buckets(x, y, spans, edges, unit)
@@ -133,7 +133,7 @@ def sample_line(line: Line, first: float | None, last: float | None, values: int
     return Sample(**about, exact=False, gaps=_named(gap_xs, gap_names[firsts]))
 
 
-def _ends(*xs: Array) -> tuple[float, ...]:
+def ends(*xs: Array) -> tuple[float, ...]:
     """Smallest and largest of rising numbers, or nothing."""
     ends = [float(x[place]) for x in xs if len(x) for place in (0, -1)]
     return (min(ends), max(ends)) if ends else ()

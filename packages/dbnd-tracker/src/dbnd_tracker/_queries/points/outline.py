@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from sqlalchemy import func, select
 
-from dbnd_tracker._queries.points.lines import Line, Sample, Spans, line_of, sample_line
+from dbnd_tracker._queries.points.lines import Line, Sample, Spans, ends, line_of, sample_line
 from dbnd_tracker._storage.points.models import Segment
 from dbnd_tracker._storage.points.reading import read_points, read_rows
 
@@ -43,9 +43,8 @@ def chart_outline(
     name: str = axis
     if axis == "step" and (stepless.any() or fresh.axis == "index"):
         name, low_x, high_x = "index", starts - 1, starts + points - 2
-    ends = [*low_x, *high_x, *fresh.x, *fresh.gap_x]
     follow = np.stack((low_x, high_x), axis=1).ravel()
-    in_order = (follow[1:] >= follow[:-1]).all() and min(ends[2 * len(rows) :], default=math.inf) >= high_x[-1]
+    in_order = (follow[1:] >= follow[:-1]).all() and (ends(fresh.x, fresh.gap_x) or (math.inf,))[0] >= high_x[-1]
     if texts.any() or fresh.texts or not in_order or (fresh.points and fresh.axis != name):
         return None
 
@@ -69,11 +68,12 @@ def chart_outline(
         gap_x, gap_names = (np.concatenate([getattr(gap, part) for gap in gaps]) for part in ("gap_x", "gap_names"))
         line = Line(name, 0, 0, x, y, gap_x, gap_names, Spans(lows, highs, counts))
     place = max(np.flatnonzero(finite).tolist(), default=-1)
-    end = fresh if len(fresh.y) or place < 0 else read(place, place + 1)
+    latest = fresh if len(fresh.y) or place < 0 else read(place, place + 1)
+    smallest, largest = ends(follow, fresh.x, fresh.gap_x)
     return replace(
         sample_line(line, first, last, values),
         points=series.points,
         texts=0,
-        extent=(min(ends) / unit, max(ends) / unit),
-        last=float(end.y[-1]) if len(end.y) else None,
+        extent=(smallest / unit, largest / unit),
+        last=float(latest.y[-1]) if len(latest.y) else None,
     )

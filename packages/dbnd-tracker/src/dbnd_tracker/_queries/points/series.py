@@ -40,10 +40,11 @@ def chart_sample(
 
     ``first`` and ``last`` are steps, or milliseconds since the epoch; without them it is all the series.
     """
-    if series.sealed >= max(1, values // 2) * SEGMENT and (
-        found := chart_outline(session.connection(), series, axis, first, last, values)
-    ):
-        return found
+    many = max(1, values // 2) * SEGMENT  # more than that is not read anew for each chart
+    if series.sealed >= many > series.points - series.sealed:
+        outline = chart_outline(session.connection(), series, axis, first, last, values)
+        if outline is not None:
+            return outline
     with cache.series(session, series) as kept:
         if axis not in kept.derived:
             kept.derived[axis] = line_of(kept.points, axis)
