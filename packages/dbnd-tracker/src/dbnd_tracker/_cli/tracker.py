@@ -12,6 +12,8 @@ from dbnd_tracker._cli.databases import configured_database, database_option, du
 from dbnd_tracker._cli.tokens import token
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from dbnd_tracker._settings import TrackerSettings
     from dbnd_tracker._storage.database import Database
 
@@ -223,7 +225,6 @@ def archive(*, older_than: str, folder: Path | None, vacuum: bool, database: str
     """
     from dbnd import UsageError
     from dbnd.plugins import console
-    from dbnd_tracker._queries.details import run_detail
     from dbnd_tracker._storage.upkeep.archiving import archive_run
     from dbnd_tracker._storage.upkeep.deletion import expired_runs
     from dbnd_tracker._storage.upkeep.sealing import seal_all
@@ -239,9 +240,7 @@ def archive(*, older_than: str, folder: Path | None, vacuum: bool, database: str
     with console.progress("Archiving", len(uids)) as progress:
         for place, uid in enumerate(uids):
             progress(len(uids) - place)
-            with opened.read() as session:
-                found = run_detail(session, uid)
-            if found is not None and (points := archive_run(opened, opened.archive, uid, found.model_dump_json())):
+            if points := archive_run(opened, opened.archive, uid, _about):
                 moved[uid] = points
     if vacuum:
         opened.vacuum()
@@ -252,6 +251,13 @@ def archive(*, older_than: str, folder: Path | None, vacuum: bool, database: str
         f"{points} {'point' if points == 1 else 'points'} of {len(moved)} {'run' if len(moved) == 1 else 'runs'} moved "
         f"from {opened.name} to {opened.archive}."
     )
+
+
+def _about(session: Session, run_uid: str) -> str:
+    from dbnd_tracker._queries.details import run_detail
+
+    found = run_detail(session, run_uid)
+    return found.model_dump_json() if found else "null"
 
 
 @tracker.command()

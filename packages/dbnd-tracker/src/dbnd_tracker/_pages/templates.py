@@ -90,6 +90,7 @@ def _make_templates() -> Environment:
         "job_url": job_url,
         "experiment_url": experiment_url,
         "elapsed": elapsed_element,
+        "state": state_element,
         "artifact_url": artifact_url,
         "metric_cells": metric_cells,
         "compared_cells": compared_cells,
@@ -133,9 +134,9 @@ def row_url(row: RunRow) -> str:
 _job_path: Final = functools.lru_cache(page_path)
 
 
-def state_element(state: str | None) -> str:
+def state_element(state: str | None) -> Markup:
     """A state with its colour and shape."""
-    return f'<span class="state {state_look(state)}">{escape(state or "unknown")}</span>'
+    return _html(f'<span class="state {state_look(state)}">{escape(state or "unknown")}</span>')
 
 
 def state_look(state: str | None) -> str:

@@ -56,7 +56,7 @@ def _logged(tracker: Tracker, make_run: Any) -> tuple[Any, Any]:
 
 def _archive(tracker: Tracker, run: Any) -> int:
     assert tracker.database.archive
-    return archive_run(tracker.database, tracker.database.archive, run.uid, json.dumps({"name": run.name}))
+    return archive_run(tracker.database, tracker.database.archive, run.uid, lambda *_: json.dumps({"name": run.name}))
 
 
 def _file(tracker: Tracker, run: Any) -> Path:

@@ -1,4 +1,4 @@
-"""The rows of the table as HTML: there are hundreds of them, and a template would take three times as long."""
+"""The rows of the table as HTML, without a template: there are hundreds of them, and its macros take their time."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from dbnd_tracker._storage.points.models import ARCHIVED, Segment
 from dbnd_tracker._storage.points.reading import read_points
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from sqlalchemy.orm import Session
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from dbnd_tracker._storage.writer import Writer
 
 
-def archive_run(database: Database, folder: Path, run_uid: str, about: str) -> int:
+def archive_run(database: Database, folder: Path, run_uid: str, about: Callable[[Session, str], str]) -> int:
     """Move the points of a run into its file, and return how many went; 0 when all are there, or it has none.
 
     Args:
         database: Where the run is; its archive is ``folder``.
         folder: Where the file belongs.
         run_uid: A run whose points are sealed.
-        about: What the read API says of the run, as JSON; all of that stays in the database, too.
+        about: Says of a run what the read API does, as JSON; all of that stays in the database, too.
 
     Raises:
         StorageError: The file cannot be written, or the database cannot be used.
@@ -45,7 +45,7 @@ def archive_run(database: Database, folder: Path, run_uid: str, about: str) -> i
         run = session.scalar(select(Run).where(Run.uid == run_uid))
         if run is None or not _sealed(session, run.id):
             return 0
-        write_archive(folder, run.uid, run.start_time, _series(session, run, covered), about)
+        write_archive(folder, run.uid, run.start_time, _series(session, run, covered), about(session, run.uid))
     moved = database.write(partial(_take, run_uid, covered))
     if moved is None:  # it was deleted meanwhile
         remove_files(folder, [run_uid])
