@@ -12,13 +12,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dbnd import UsageError
-
-if TYPE_CHECKING:
-    from dbnd_tracker._reader import RunReader
-    from dbnd_tracker._views import RunDetail
+from dbnd_tracker._reader import RunReader
+from dbnd_tracker._views import RunDetail
 
 COLUMNS: Final = ("run_uid", "run_name", "job_name", "task", "metric", "step", "timestamp", "value", "text")
 """Columns of CSV and Parquet: the time in UTC; a value that is no number stands in ``text``."""

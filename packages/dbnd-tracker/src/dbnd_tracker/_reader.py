@@ -7,15 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from dbnd import ConfigError
+from dbnd import Config, ConfigError
 from dbnd.plugins import CoreSettings, mask_url
 from dbnd.tracking import (
     AccessError,
+    Answer,
     NotATrackerError,
     Session,
     TransportError,
@@ -45,9 +46,6 @@ from dbnd_tracker._views import (
     TaskRunView,
 )
 
-if TYPE_CHECKING:
-    from dbnd import Config
-    from dbnd.tracking import Answer
 V = TypeVar("V", bound=BaseModel)
 
 # What is read may be long: seconds from the first byte of an answer to its last, and bytes.

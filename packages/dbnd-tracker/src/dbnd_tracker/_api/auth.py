@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -15,16 +15,21 @@ from starlette.concurrency import run_in_threadpool
 
 from dbnd_tracker._access.callers import CSRF_COOKIE, SESSION_COOKIE, address_of, identity_of, set_session_cookie
 from dbnd_tracker._access.roles import Role
-from dbnd_tracker._access.tokens import ANYONE, LABEL_LENGTH, ThrottledError, close_session, create_token, open_session
+from dbnd_tracker._access.tokens import (
+    ANYONE,
+    LABEL_LENGTH,
+    Keyring,
+    ThrottledError,
+    close_session,
+    create_token,
+    open_session,
+)
 from dbnd_tracker._api.pages import HEADERS
 from dbnd_tracker._api.state import TheDatabase, TheKeyring
 from dbnd_tracker._pages.templates import TEMPLATES
 from dbnd_tracker._schemas.fields import from_digits
-
-if TYPE_CHECKING:
-    from dbnd_tracker._access.tokens import Keyring
-    from dbnd_tracker._storage.database import Database
-    from dbnd_tracker._storage.writer import Writer
+from dbnd_tracker._storage.database import Database
+from dbnd_tracker._storage.writer import Writer
 
 _LOGIN: Final = {"username": "databand", "password": "a token"}
 _FORM_HEADERS: Final = {**HEADERS, "Cache-Control": "no-store"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -15,9 +15,7 @@ from dbnd_tracker._exports import csv_lines, point_cells
 from dbnd_tracker._queries.points.metrics import find_series, metric_history
 from dbnd_tracker._queries.points.series import chart_sample
 from dbnd_tracker._queries.table.row_series import drawn_task_runs
-
-if TYPE_CHECKING:
-    from dbnd_tracker._storage.database import Database
+from dbnd_tracker._storage.database import Database
 
 _MAX_VALUES: Final = 5_000
 _MAX_LINES: Final = 50

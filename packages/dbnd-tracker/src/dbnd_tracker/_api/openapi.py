@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from dbnd_tracker._ingest import CALLS
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 

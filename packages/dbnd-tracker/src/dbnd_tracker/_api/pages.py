@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -21,11 +21,9 @@ from dbnd_tracker._pages.templates import TEMPLATES, run_url
 from dbnd_tracker._queries.details import children_of, is_only_task, read_task_runs, run_detail, task_run_log
 from dbnd_tracker._queries.overview import experiments, jobs
 from dbnd_tracker._queries.runs import runs_by_uid
+from dbnd_tracker._storage.database import Database
 from dbnd_tracker._storage.models import Run, TaskRun
 from dbnd_tracker._storage.saved_views import saved_views
-
-if TYPE_CHECKING:
-    from dbnd_tracker._storage.database import Database
 
 HEADERS: Final = {
     "Content-Security-Policy": (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Body, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
 
 from dbnd import UsageError
 from dbnd_tracker import _views as views
@@ -20,14 +22,8 @@ from dbnd_tracker._queries.table.run_table import ORDER_NAMES, STARTED, list_run
 from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._schemas.fields import Many, Uid
 from dbnd_tracker._schemas.runs import RunChange
+from dbnd_tracker._storage.database import Database
 from dbnd_tracker._storage.upkeep.deletion import delete_wholly
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from pydantic import BaseModel
-
-    from dbnd_tracker._storage.database import Database
 
 Form = Literal["json", "csv", "parquet"]
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 
 from dbnd.tracking import PartlyAppliedError
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._ingest import CALLS, BatchId, apply_points, apply_raw, parse_json
 from dbnd_tracker._ingest.limits import check_json
 from dbnd_tracker._middleware.answers import POINTS_FORM, POINTS_HEADER
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from starlette.datastructures import Headers
-
-    from dbnd_tracker._middleware.observing import ServerMetrics
-    from dbnd_tracker._storage.database import Database
+from dbnd_tracker._middleware.observing import ServerMetrics
+from dbnd_tracker._storage.database import Database
 
 BATCH_HEADER = "X-Databand-Batch"
 APPLIED_HEADER = "X-Databand-Applied"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, func, select, true
+from sqlalchemy.orm import Session
 
 from dbnd.tracking import time_of
 from dbnd_tracker._queries.datasets import dataset_operations
@@ -29,13 +31,7 @@ from dbnd_tracker._storage.models import (
 )
 from dbnd_tracker._storage.points.reading import read_points
 from dbnd_tracker._storage.states import shown_state
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy.orm import Session
-
-    from dbnd_tracker._views import DatasetOperationView
+from dbnd_tracker._views import DatasetOperationView
 
 _STATUS: Final = {"OK": "SUCCESS", "NOK": "FAILED"}
 _MAX_OPERATIONS: Final = 10_000

@@ -6,8 +6,9 @@ nothing like them here, and their routes do not exist.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, Field
@@ -17,12 +18,8 @@ from dbnd_tracker._original import queries as queries
 from dbnd_tracker._queries.language.expressions import QueryError
 from dbnd_tracker._queries.language.grammar import filter_conditions, parse_filter
 from dbnd_tracker._schemas.fields import Many, Uid
+from dbnd_tracker._storage.database import Database
 from dbnd_tracker._view import iso
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dbnd_tracker._storage.database import Database
 
 T = TypeVar("T")
 

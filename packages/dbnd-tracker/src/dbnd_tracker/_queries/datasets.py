@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from dbnd_tracker import _views as views
 from dbnd_tracker._storage.models import Attempt, DatasetOperation, Run, TaskRun
 from dbnd_tracker._view import view_of
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 _MAX_OPERATIONS: Final = 1_000
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, case, func, select
-from sqlalchemy.orm import aliased, undefer, undefer_group
+from sqlalchemy.orm import Session, aliased, undefer, undefer_group
 
 from dbnd_tracker import _views as views
 from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, ListKind, select_logged
@@ -24,11 +25,6 @@ from dbnd_tracker._storage.models import (
     TaskRun,
 )
 from dbnd_tracker._view import View, view_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from sqlalchemy.orm import Session
 
 _MAX_TIME: Final = datetime.max.replace(tzinfo=timezone.utc)
 # A query for each level of task runs above those that are read; where there are more, all of a run are read in one.

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Final
 
 from sqlalchemy import ARRAY, BindParameter, ColumnElement, any_, bindparam, false, text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-
-    from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session
 
 _DASHES: Final = (8, 12, 16, 20)
 

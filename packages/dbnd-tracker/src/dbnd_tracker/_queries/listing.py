@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, exists, inspect, select
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased
 
 from dbnd_tracker import _views as views
 from dbnd_tracker._queries.ids import is_given, read_given
@@ -15,9 +15,6 @@ from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, ListKind, select_lo
 from dbnd_tracker._storage.encoding import Kind
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Param, Tag, TaskRun
 from dbnd_tracker._view import View
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 _ARGUMENT: Final = aliased(Param)
 # What is logged of a task's own arguments stands there once.

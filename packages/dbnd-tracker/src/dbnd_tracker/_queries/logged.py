@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, bindparam, false, func, literal, select, union_all
+from sqlalchemy.orm import Session
 
 from dbnd.tracking import EDITED_TAG, VERIFIED_TAG
 from dbnd_tracker._queries.ids import is_given, read_given
@@ -25,11 +26,6 @@ from dbnd_tracker._storage.models import (
 )
 from dbnd_tracker._view import View, view_of
 from dbnd_tracker._views import ArtifactView, DatasetView, MetricView, ParamView, TagView, TargetView
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from sqlalchemy.orm import Session
 
 ListKind = Literal["metrics", "params", "tags", "artifacts", "datasets", "targets"]
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, case, func, literal_column, select
+from sqlalchemy.orm import Session
 
 from dbnd_tracker._queries.logged import EXPERIMENT_TAG
 from dbnd_tracker._storage.models import Attempt, Run, Tag
 from dbnd_tracker._storage.states import shown_state
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from sqlalchemy.orm import Session
 
 _MAX_GROUPS: Final = 200
 _LATEST: Final = 12

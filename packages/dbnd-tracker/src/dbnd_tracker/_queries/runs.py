@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from dbnd_tracker._storage.models import Run
 from dbnd_tracker._storage.states import shown_state
 from dbnd_tracker._views import RunSummary
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy.orm import Session
 
 SUMMARY: Final = (
     Run.uid.label("run_uid"),

@@ -5,19 +5,15 @@ from __future__ import annotations
 import errno
 import signal
 import socket
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 import uvicorn
+from fastapi import FastAPI
 
 from dbnd import ConfigError
 from dbnd_tracker._server.connections import ConnectionLimits, allow_files, connection_class
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fastapi import FastAPI
-
-    from dbnd_tracker._settings import TrackerSettings
+from dbnd_tracker._settings import TrackerSettings
 
 _BACKLOG: Final = 512
 

@@ -6,19 +6,16 @@ import _thread
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
 import threading
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from multiprocessing.context import SpawnProcess
+from typing import Final
 
 from dbnd_tracker._middleware.observing import MULTIPROCESS_FOLDER
 from dbnd_tracker._server.process import serve
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable
-    from multiprocessing.context import SpawnProcess
-
-    from dbnd_tracker._settings import TrackerSettings
+from dbnd_tracker._settings import TrackerSettings
 
 # Seconds between looks at the processes; also what a process that dies at once waits for its successor.
 _PERIOD: Final = 0.5

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, NoReturn
 
 from dbnd.plugins import plain, width
 from dbnd.tracking import storable
@@ -26,9 +27,6 @@ from dbnd_tracker._queries.language.expressions import (
     QueryError,
     comparison,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 MAX_LENGTH: Final = 10_000
 """Longest condition, in characters."""

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from sqlalchemy.orm import Session
+
+from dbnd_tracker._queries.points.metrics import Series
 from dbnd_tracker._storage.points.reading import read_points
-from dbnd_tracker._storage.points.segments import NONE, join
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy.orm import Session
-
-    from dbnd_tracker._queries.points.metrics import Series
-    from dbnd_tracker._storage.points.segments import Points
+from dbnd_tracker._storage.points.segments import NONE, Points, join
 
 # Of 25 bytes each.
 _MAX_KEPT: Final = 4_000_000

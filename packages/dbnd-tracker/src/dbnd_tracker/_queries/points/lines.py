@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
 from dbnd_tracker._storage.encoding import Kind
-from dbnd_tracker._storage.points.segments import KIND, NO_STEP
-
-if TYPE_CHECKING:
-    from dbnd_tracker._storage.points.segments import Array, Points
+from dbnd_tracker._storage.points.segments import KIND, NO_STEP, Array, Points
 
 Axis = Literal["step", "time"]
 

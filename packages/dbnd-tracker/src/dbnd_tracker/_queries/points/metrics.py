@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+from sqlalchemy.orm import Session
 
 from dbnd_tracker._queries.logged import BY_ATTEMPT, select_logged
 from dbnd_tracker._storage.encoding import KIND_NAMES, decode
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries
 from dbnd_tracker._storage.points.reading import read_points
+from dbnd_tracker._storage.points.segments import Points
 from dbnd_tracker._view import MetricPoint
 from dbnd_tracker._views import MetricHistory
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from dbnd_tracker._storage.points.segments import Points
 
 
 class Series(NamedTuple):

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
-from dbnd_tracker._queries.points.lines import Line, Sample, Spans, ends, line_of, sample_line
+from dbnd_tracker._queries.points.lines import Axis, Line, Sample, Spans, ends, line_of, sample_line
+from dbnd_tracker._queries.points.metrics import Series
 from dbnd_tracker._storage.points.models import Segment
 from dbnd_tracker._storage.points.reading import read_points, read_rows
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from dbnd_tracker._queries.points.lines import Axis
-    from dbnd_tracker._queries.points.metrics import Series
 
 _SIDES: Final = {"step": (Segment.low_step, Segment.high_step), "time": (Segment.low_us, Segment.high_us)}
 _COUNTS: Final = (Segment.first, Segment.points, Segment.finite, Segment.stepless, Segment.texts)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+from sqlalchemy.orm import Session
 
-from dbnd_tracker._queries.points.lines import line_of, sample_line
-from dbnd_tracker._queries.points.metrics import find_series, metric_points
+from dbnd_tracker._queries.points.arrays import SeriesCache
+from dbnd_tracker._queries.points.lines import Axis, Line, Sample, line_of, sample_line
+from dbnd_tracker._queries.points.metrics import Series, find_series, metric_points
 from dbnd_tracker._queries.points.outline import chart_outline
 from dbnd_tracker._storage.points.models import SEGMENT
+from dbnd_tracker._storage.points.segments import Array
 from dbnd_tracker._views import MetricHistory
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from dbnd_tracker._queries.points.arrays import SeriesCache
-    from dbnd_tracker._queries.points.lines import Axis, Line, Sample
-    from dbnd_tracker._queries.points.metrics import Series
-    from dbnd_tracker._storage.points.segments import Array
 
 # Of the points that are shown, at most every fourth marks where numbers end or begin.
 _GAPS: Final = 4

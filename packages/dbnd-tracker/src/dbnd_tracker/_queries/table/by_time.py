@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, bindparam, false, func, literal, or_, select, type_coerce
+from sqlalchemy.orm import Session
 from sqlalchemy.types import NullType
 
 from dbnd_tracker._queries.table.conditions import START
 from dbnd_tracker._queries.table.rows import rows_by_uid
 from dbnd_tracker._storage.models import Run, TaskRun
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy.orm import Session
-
-    from dbnd_tracker._views import RunRow
+from dbnd_tracker._views import RunRow
 
 
 class RunTable(NamedTuple):

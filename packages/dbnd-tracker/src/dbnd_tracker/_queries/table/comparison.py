@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, literal, null, or_
+from sqlalchemy.orm import Session
 
 from dbnd_tracker._queries.ids import is_given, read_given
 from dbnd_tracker._queries.language.expressions import KINDS, Field, LoggedKind
@@ -18,9 +19,6 @@ from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, select_logged, valu
 from dbnd_tracker._queries.table.rows import rows_by_uid
 from dbnd_tracker._storage.models import Attempt, MetricSeries, TaskRun
 from dbnd_tracker._views import ComparedValue, RunComparison
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 
 class Logged(NamedTuple):

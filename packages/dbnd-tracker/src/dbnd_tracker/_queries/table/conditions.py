@@ -6,9 +6,10 @@ import functools
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_, select, type_coerce
+from sqlalchemy.orm import Session
 from sqlalchemy.types import NullType
 
 from dbnd_tracker._queries.ids import dashed, is_one_of
@@ -39,9 +40,6 @@ from dbnd_tracker._queries.logged import (
 from dbnd_tracker._storage.encoding import Kind
 from dbnd_tracker._storage.models import Attempt, MetricSeries, Run, Tag, TaskRun
 from dbnd_tracker._storage.states import LOST, lost
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 _LATEST: Final = (func.coalesce(Attempt.number, 0).desc(), Attempt.id.desc())
 _OF_TASK_RUN: Final = Attempt.task_run_uid == TaskRun.uid

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 
 from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
 
 from dbnd_tracker._queries.ids import is_one_of
 from dbnd_tracker._queries.logged import Owned, select_logged
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, TaskRun
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from sqlalchemy.orm import Session
 
 _MAX_KEYS: Final = 300
 

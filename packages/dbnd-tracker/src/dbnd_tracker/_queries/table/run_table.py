@@ -8,9 +8,11 @@ Newest first, the database finds a page by its key (see ``by_time``); other orde
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, func, literal, or_, select, true, union_all
+from sqlalchemy.orm import Session
 
 from dbnd_tracker._queries.language.expressions import STATES, Expression, Field, QueryError, lower_forms
 from dbnd_tracker._queries.logged import (
@@ -25,11 +27,6 @@ from dbnd_tracker._queries.table.rows import nested_uids, owned_attempts, rows_b
 from dbnd_tracker._queries.table.sorting import sorted_by_column, sorted_by_logged
 from dbnd_tracker._storage.models import Run, Tag, TaskRun
 from dbnd_tracker._views import ListMeta, RunList, RunRow
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy.orm import Session
 
 STARTED: Final = "started"
 _COLUMNS: Final = {

@@ -6,10 +6,12 @@ some hundredths of a second.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, func, select, type_coerce
+from sqlalchemy.orm import Session
 from sqlalchemy.types import NullType
 
 from dbnd_tracker._queries.ids import is_one_of
@@ -18,12 +20,7 @@ from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, field_columns, fiel
 from dbnd_tracker._queries.table.conditions import COLUMNS, START
 from dbnd_tracker._storage.models import Attempt, Run, TaskRun
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from sqlalchemy.orm import Session
-
-    Clauses = Sequence[ColumnElement[bool]]
+Clauses = Sequence[ColumnElement[bool]]
 
 # Times as the database gives them: they are only compared with one another.
 _RUN_START: Final = type_coerce(Run.start_time, NullType())

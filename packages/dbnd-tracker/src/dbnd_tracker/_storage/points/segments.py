@@ -16,16 +16,14 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from dbnd_tracker._storage.encoding import Kind
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 VERSION: Final = 1
 
