@@ -14,7 +14,8 @@ from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._pages.templates import row_url
 from dbnd_tracker._queries.language.expressions import Field
 from dbnd_tracker._queries.language.grammar import condition, parse_expression
-from dbnd_tracker._queries.table.run_table import known_values, run_table
+from dbnd_tracker._queries.table.run_table import run_table
+from dbnd_tracker._queries.table.suggestions import known_values
 
 _MAX_SUGGESTED: Final = 30
 

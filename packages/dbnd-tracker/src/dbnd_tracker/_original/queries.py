@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, select, true
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from dbnd.tracking import time_of
@@ -16,6 +16,7 @@ from dbnd_tracker._queries.details import read_task_runs, run_detail
 from dbnd_tracker._queries.language.expressions import Expression, QueryError
 from dbnd_tracker._queries.logged import BY_ATTEMPT, select_logged
 from dbnd_tracker._queries.table.conditions import Conditions
+from dbnd_tracker._queries.table.finder import Finder
 from dbnd_tracker._storage.encoding import decode
 from dbnd_tracker._storage.models import (
     CHILD,
@@ -39,7 +40,6 @@ _MAX_INFOS: Final = 1_000
 # Metrics of one answer, and their points.
 _MAX_SERIES: Final = 10_000
 _MAX_POINTS: Final = 100_000
-# Numbers in one IN list.
 _OF_TASK_RUN: Final = (
     "id uid name task_id task_af_id version task_signature command_line functional_call is_reused is_system is_dynamic "
     "is_skipped is_root run_uid"
@@ -64,7 +64,9 @@ def jobs(
     order = JOB_ORDERS.get(sort.removeprefix("-"))
     if order is None:
         raise QueryError(f"Jobs cannot be sorted by {sort[:80]!r}; they can by {', '.join(JOB_ORDERS)}.")
-    clauses = [Run.job_name.is_not(None), true() if wanted is None else Conditions(session, whole=True).clause(wanted)]
+    clauses: list[ColumnElement[bool]] = [Run.job_name.is_not(None)]
+    if wanted is not None:
+        clauses.append(Conditions(Finder(session), whole=True).clause(wanted))
     total = session.scalar(select(func.count(Run.job_name.distinct())).where(*clauses)) or 0
     latest = (
         select(Run.job_name, func.max(Run.start_time).label("time"))

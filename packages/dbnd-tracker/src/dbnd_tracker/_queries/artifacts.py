@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from dbnd_tracker._queries.logged import BY_ATTEMPT
+from dbnd_tracker._queries.logged import LATEST_FIRST
 from dbnd_tracker._storage.models import Artifact, Attempt, Run, TaskRun
 
 
@@ -28,14 +28,13 @@ class FoundArtifact:
 
 def find_artifact(session: Session, task_run_uid: str, name: str) -> FoundArtifact | None:
     """The artifact with this name, or None."""
-    latest = (column.desc() for column in BY_ATTEMPT)
     query = (
         select(Artifact.path, TaskRun.uid, TaskRun.name, Run.uid, Run.name, Run.job_name)
         .join(Attempt, Attempt.id == Artifact.attempt_id)
         .join(TaskRun, TaskRun.uid == Attempt.task_run_uid)
         .join(Run, Run.uid == TaskRun.run_uid)
         .where(TaskRun.uid == task_run_uid, Artifact.name == name)
-        .order_by(*latest)
+        .order_by(*LATEST_FIRST)
         .limit(1)
     )
     found = session.execute(query).first()

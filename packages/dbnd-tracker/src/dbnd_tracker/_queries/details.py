@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session, aliased, undefer, undefer_group
 
 from dbnd_tracker import _views as views
-from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, ListKind, select_logged
+from dbnd_tracker._queries.logged import BY_ATTEMPT, LATEST_FIRST, TABLES, ListKind, select_logged
 from dbnd_tracker._queries.runs import SUMMARY, summary
 from dbnd_tracker._storage.models import (
     CHILD,
@@ -170,9 +170,8 @@ def _view(task_run: TaskRun, attempts: Sequence[Attempt], **others: Any) -> view
 
 def task_run_log(session: Session, task_run_uid: str) -> views.TaskRunLog | None:
     """The log of the latest attempt at a task run that has one, or None when the task run is not known."""
-    latest = (column.desc() for column in BY_ATTEMPT)
     query = select(Attempt.log_body).where(Attempt.task_run_uid == task_run_uid)
-    found = session.execute(query.order_by(Attempt.log_body.is_(None), *latest).limit(1)).first()
+    found = session.execute(query.order_by(Attempt.log_body.is_(None), *LATEST_FIRST).limit(1)).first()
     return None if found is None else views.TaskRunLog(task_run_uid=task_run_uid, log_body=found.log_body)
 
 

@@ -48,6 +48,7 @@ OWN_TAGS: Final = frozenset(
 
 BY_ATTEMPT: Final = (func.coalesce(Attempt.number, 0), Attempt.id)
 """The order of attempts: of what several logged, the last one counts."""
+LATEST_FIRST: Final = tuple(column.desc() for column in BY_ATTEMPT)
 
 
 class LoggedTable(NamedTuple):

@@ -9,7 +9,8 @@ import pytest
 
 from dbnd_tracker._queries.language.expressions import Field, QueryError
 from dbnd_tracker._queries.language.grammar import MAX_DEPTH, MAX_WORDS, parse_expression, parse_query
-from dbnd_tracker._queries.table.run_table import known_values, list_runs, nested_table, parse_order, run_table
+from dbnd_tracker._queries.table.run_table import list_runs, nested_table, parse_order, run_table
+from dbnd_tracker._queries.table.suggestions import known_values
 
 IDS = ("aa11" + "0" * 28, "ab22" + "0" * 28, "ab33" + "0" * 28)
 NAMES = ("gentle-fox-1", "trial", "trial")

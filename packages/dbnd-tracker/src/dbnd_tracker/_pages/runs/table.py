@@ -23,7 +23,8 @@ from dbnd_tracker._queries.table.by_time import RunTable
 from dbnd_tracker._queries.table.conditions import are_rows
 from dbnd_tracker._queries.table.row_series import drawn_metrics
 from dbnd_tracker._queries.table.rows import owned_attempts
-from dbnd_tracker._queries.table.run_table import ORDERS, STARTED, choices, nested_table, run_table
+from dbnd_tracker._queries.table.run_table import ORDERS, STARTED, nested_table, run_table
+from dbnd_tracker._queries.table.suggestions import choices
 from dbnd_tracker._views import RunRow
 
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

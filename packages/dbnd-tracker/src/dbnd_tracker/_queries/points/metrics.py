@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
-from dbnd_tracker._queries.logged import BY_ATTEMPT, select_logged
+from dbnd_tracker._queries.logged import LATEST_FIRST, select_logged
 from dbnd_tracker._storage.encoding import KIND_NAMES, decode
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries
 from dbnd_tracker._storage.points.reading import read_points
@@ -28,7 +28,7 @@ def find_series(session: Session, task_run_uid: str, key: str) -> Series | None:
     """The series of one metric of a task run: of several attempts' the latest; None when there is none."""
     wanted = select_logged("metrics", MetricSeries.id, MetricSeries.points, MetricSeries.sealed)
     wanted = wanted.where(Attempt.task_run_uid == task_run_uid, MetricKey.name == key)
-    row = session.execute(wanted.order_by(*(column.desc() for column in BY_ATTEMPT)).limit(1)).first()
+    row = session.execute(wanted.order_by(*LATEST_FIRST).limit(1)).first()
     return None if row is None else Series(*row)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, false, func, literal, or_
 from sqlalchemy.orm import Session
 from sqlalchemy.types import NullType
 
-from dbnd_tracker._queries.table.conditions import START
+from dbnd_tracker._queries.table.columns import NESTED_START, select_nested
 from dbnd_tracker._queries.table.rows import rows_by_uid
 from dbnd_tracker._storage.models import Run, TaskRun
 from dbnd_tracker._views import RunRow
@@ -75,17 +75,13 @@ class _Source(NamedTuple):
         return query
 
 
-_START: Final[dict[bool, Any]] = {True: Run.start_time, False: func.coalesce(START, Run.start_time)}
+_START: Final[dict[bool, Any]] = {True: Run.start_time, False: NESTED_START}
 _ID: Final[dict[bool, Any]] = {True: Run.id, False: TaskRun.id}
 _UID: Final[dict[bool, Any]] = {True: Run.uid, False: TaskRun.uid}
 
 
 def _select(is_run: bool, *columns: Any) -> Any:
-    query = select(*columns)
-    if is_run:
-        return query.select_from(Run)
-    query = query.select_from(TaskRun).join(Run, Run.uid == TaskRun.run_uid)
-    return query.where(~TaskRun.is_root, ~TaskRun.is_system)
+    return select(*columns).select_from(Run) if is_run else select_nested(*columns)
 
 
 @functools.cache  # to make a query takes about as long as to execute it

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 from dbnd_tracker._queries.ids import is_given, read_given
 from dbnd_tracker._queries.logged import BY_ATTEMPT, LIFECYCLE_TAG, MAX_NESTED, NAME_TAG, Owned
 from dbnd_tracker._queries.runs import SUMMARY
-from dbnd_tracker._queries.table.conditions import COLUMNS
+from dbnd_tracker._queries.table.columns import NESTED_COLUMNS, START
 from dbnd_tracker._storage.models import CHILD, Attempt, Run, Tag, TaskRelation, TaskRun
 from dbnd_tracker._storage.states import shown_state
 from dbnd_tracker._views import RunRow
@@ -89,7 +89,7 @@ def _nested(session: Session, uids: Sequence[str]) -> dict[str, dict[str, Any]]:
 @functools.cache
 def _select_task_runs(dialect: str) -> Any:
     """Task runs that are nested in runs, each with every attempt at it."""
-    own = {name: COLUMNS[True][name].label(name) for name in ("name", "state", "start_time", "end_time")}
+    own = {name: NESTED_COLUMNS[name].label(name) for name in ("name", "state", "start_time", "end_time")}
     columns = {column.key: column for column in SUMMARY} | own
     below = TaskRelation
     has_nested = select(below.to_uid).where(below.kind == CHILD, below.from_uid == TaskRun.uid).exists()
@@ -161,13 +161,12 @@ def _select_parents(dialect: str) -> Any:
 
 def nested_uids(session: Session, row: RunRow) -> list[str]:
     """Uids of the task runs right below a row, in the order of their start."""
-    start = COLUMNS[True]["start_time"]
-    query = select(TaskRun.uid, TaskRun.is_root, start.label("start")).where(TaskRun.run_uid == row.run_uid)
+    query = select(TaskRun.uid, TaskRun.is_root).where(TaskRun.run_uid == row.run_uid)
     arrows = select(TaskRelation.to_uid, TaskRelation.from_uid).where(TaskRelation.kind == CHILD)
     if row.nested_in:
         below = arrows.with_only_columns(TaskRelation.to_uid).where(TaskRelation.from_uid == row.uid)
         query = query.where(TaskRun.uid.in_(below), TaskRun.uid != row.uid)
-    rows = session.execute(query.order_by(start.is_(None), start, TaskRun.id)).all()
+    rows = session.execute(query.order_by(START.is_(None), START, TaskRun.id)).all()
     if row.nested_in:
         return [each.uid for each in rows]
     nested = {each.uid for each in rows if not each.is_root}

@@ -7,34 +7,26 @@ Newest first, the database finds a page by its key (see ``by_time``); other orde
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, and_, func, literal, or_, select, true, union_all
+from sqlalchemy import ColumnElement, and_, or_, true
 from sqlalchemy.orm import Session
 
-from dbnd_tracker._queries.language.expressions import STATES, Expression, Field, QueryError, lower_forms
+from dbnd_tracker._queries.language.expressions import Expression, Field, QueryError
 from dbnd_tracker._queries.logged import (
-    EXPERIMENT_TAG,
-    TABLES,
     logged_values,
-    select_logged,
 )
 from dbnd_tracker._queries.table.by_time import RunTable, page_by_time
 from dbnd_tracker._queries.table.conditions import Conditions, are_rows
+from dbnd_tracker._queries.table.finder import Finder
 from dbnd_tracker._queries.table.rows import nested_uids, owned_attempts, rows_by_uid
 from dbnd_tracker._queries.table.sorting import sorted_by_column, sorted_by_logged
-from dbnd_tracker._storage.models import Run, Tag, TaskRun
+from dbnd_tracker._storage.models import Run, TaskRun
 from dbnd_tracker._views import ListMeta, RunList, RunRow
 
 STARTED: Final = "started"
-_COLUMNS: Final = {
-    **{name: name for name in ("name", "job", "project", "user", "state")},
-    STARTED: "start_time",
-    "took": "end_time",
-}
-ORDERS: Final = tuple(_COLUMNS)
+ORDERS: Final = ("name", "job", "project", "user", "state", STARTED, "took")
 """What rows can be sorted by, besides what they logged."""
 ORDER_NAMES: Final = {
     **{name: name for name in ORDERS},
@@ -44,15 +36,6 @@ ORDER_NAMES: Final = {
     "duration": "took",
 }
 """``ORDERS`` by all names that they go by."""
-_SUGGESTED: Final[dict[str, Any]] = {
-    "job": Run.job_name,
-    "project": Run.project_name,
-    "experiment": Run.project_name,
-    "user": Run.user,
-    "name": Run.name,
-}
-_CHOSEN: Final[dict[str, Any]] = {"job": Run.job_name, "project": Run.project_name, "user": Run.user}
-_MAX_CHOICES: Final = 200
 
 
 def run_table(
@@ -81,12 +64,13 @@ def run_table(
         offset: How many rows to leave out at the start, where neither of those two is given.
     """
     wanted = [condition for condition in conditions if condition is not None]
-    asked = Conditions(session)
+    finder = Finder(session)
+    asked = Conditions(finder)
     clauses = [*map(asked.clause, wanted), *asked.search(search)]
     is_flat = bool(search) or are_rows(wanted)
     below: list[ColumnElement[bool]] | None = None
     if is_flat or isinstance(order, Field):
-        of_nested = asked.of_nested()
+        of_nested = Conditions(finder, nested=True)
         # By a word alone, runs are found, and not all that is nested in them.
         found = of_nested.search(search, only_own=not are_rows(wanted))
         below = [*map(of_nested.clause, wanted), *found]
@@ -102,7 +86,7 @@ def run_table(
             of_nested = None if below is None else [or_(and_(true(), *below), TaskRun.uid == or_this)]
         if isinstance(order, Field):
             return sorted_by_logged(session, of_runs, of_nested or [], order, descending=descending, is_flat=is_flat)
-        return sorted_by_column(session, of_runs, of_nested, _COLUMNS[order], descending=descending)
+        return sorted_by_column(session, of_runs, of_nested, order, descending=descending)
 
     uids = find()
     start, cursor = offset, after or before
@@ -190,42 +174,3 @@ def parse_column(text: str) -> Field:
     if found is None:
         raise QueryError(f"There is no column {text[:80]!r}; there are metrics.NAME, params.NAME and tags.NAME.")
     return found
-
-
-def known_values(session: Session, of: Field | str, start: str, limit: int) -> list[str]:
-    """Values of a param, a tag or an attribute such as job that begin with ``start``; none of what has numbers."""
-    if isinstance(of, Field):
-        table = TABLES[of.kind]
-        query = select_logged(of.kind, *table.values).where(table.name == of.name).distinct()
-        column = table.values[0]
-        if of.kind == "metrics":
-            return []
-    else:
-        column = _SUGGESTED.get(of)
-        if column is None:
-            return [*STATES] if of == "state" else []
-        query = select(column).distinct()
-        if of == "experiment":
-            query = select(Tag.value).where(Tag.name == EXPERIMENT_TAG).distinct().union(query)
-            return [text for text in session.scalars(query) if text and text.lower().startswith(start.lower())][:limit]
-    begins = (func.lower(column).startswith(form, autoescape=True) for form in lower_forms(start))
-    query = query.where(or_(*begins)).order_by(column).limit(limit)
-    return [text for text in session.scalars(query) if text]
-
-
-def choices(session: Session) -> dict[str, list[str]]:
-    """The jobs, projects and users that there are, for a filter to offer."""
-    found: dict[str, list[str]] = {name: [] for name in _CHOSEN}
-    for name, text in session.connection().execute(_select_choices()):
-        if text:
-            found[name].append(text)
-    return {name: sorted(texts) for name, texts in found.items()}
-
-
-@functools.cache  # to make a query takes longer than to execute it
-def _select_choices() -> Any:
-    parts = []
-    for name, column in _CHOSEN.items():
-        query = select(column).distinct().where(column.is_not(None)).order_by(column).limit(_MAX_CHOICES)
-        parts.append(select(literal(name), query.subquery()))
-    return union_all(*parts)

@@ -10,34 +10,38 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, select, type_coerce
+from sqlalchemy import ColumnElement, select, type_coerce
 from sqlalchemy.orm import Session
 from sqlalchemy.types import NullType
 
 from dbnd_tracker._queries.ids import is_one_of
 from dbnd_tracker._queries.language.expressions import Field, as_number
 from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, field_columns, field_value, is_named, select_logged
-from dbnd_tracker._queries.table.conditions import COLUMNS, START
+from dbnd_tracker._queries.table.columns import NESTED_COLUMNS, NESTED_START, RUN_COLUMNS, select_nested
 from dbnd_tracker._storage.models import Attempt, Run, TaskRun
 
 Clauses = Sequence[ColumnElement[bool]]
 
 # Times as the database gives them: they are only compared with one another.
 _RUN_START: Final = type_coerce(Run.start_time, NullType())
-_NESTED_START: Final = type_coerce(func.coalesce(START, Run.start_time), NullType())
+_NESTED_START: Final = type_coerce(NESTED_START, NullType())
 
 
 def sorted_by_column(
-    session: Session, clauses: Clauses, below: Clauses | None, name: str, *, descending: bool
+    session: Session, clauses: Clauses, below: Clauses | None, order: str, *, descending: bool
 ) -> list[str]:
-    """Uids of the runs that meet ``clauses``, and of the nested task runs that meet what is ``below``, if any."""
+    """Uids of the runs that meet ``clauses``, and of the nested task runs that meet what is ``below``, if any.
+
+    The ``order`` is a column of theirs, or how long they took.
+    """
     connection = session.connection()
-    lasts = name == "end_time"
+    lasts = order == "took"
+    name = "end_time" if lasts else order
     start: Any = Run.start_time if lasts else _RUN_START
-    rows = connection.execute(select(Run.uid, start, COLUMNS[False][name]).where(*clauses)).all()
+    rows = connection.execute(select(Run.uid, start, RUN_COLUMNS[name]).where(*clauses)).all()
     if below is not None:
-        start = func.coalesce(START, Run.start_time) if lasts else _NESTED_START
-        rows = [*rows, *connection.execute(_select_nested(below, TaskRun.uid, start, COLUMNS[True][name]))]
+        start = NESTED_START if lasts else _NESTED_START
+        rows = [*rows, *connection.execute(select_nested(TaskRun.uid, start, NESTED_COLUMNS[name]).where(*below))]
     if not lasts:
         return _sorted(rows, descending=descending)
     spans = ((uid, start, end and (end - start).total_seconds()) for uid, start, end in rows)
@@ -55,7 +59,7 @@ def sorted_by_logged(
     connection = session.connection()
     of_runs, of_nested = _values(session, field)
     wanted = below if is_flat else [*below, is_one_of(session, TaskRun.id, of_nested)]
-    query = _select_nested(wanted, TaskRun.uid, _NESTED_START, TaskRun.id, Run.id)
+    query = select_nested(TaskRun.uid, _NESTED_START, TaskRun.id, Run.id).where(*wanted)
     nested = connection.execute(query).all() if is_flat or of_nested else []
     shown = set() if is_flat else {run for *_, run in nested}
     rows = [
@@ -65,11 +69,6 @@ def sorted_by_logged(
     ]
     rows += [(uid, start, of_nested.get(task)) for uid, start, task, _ in nested]
     return _sorted(rows, descending=descending)
-
-
-def _select_nested(clauses: Clauses, *columns: Any) -> Any:
-    query = select(*columns).join_from(TaskRun, Run, Run.uid == TaskRun.run_uid)
-    return query.where(~TaskRun.is_root, ~TaskRun.is_system, *clauses)
 
 
 def _values(session: Session, field: Field) -> tuple[dict[int, Any], dict[int, Any]]:
