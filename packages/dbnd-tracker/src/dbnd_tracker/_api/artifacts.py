@@ -19,6 +19,7 @@ from dbnd_tracker._content.mlflow_facts import mlflow_facts
 from dbnd_tracker._content.opened import MOST_BYTES, ArtifactError, Content, Folder
 from dbnd_tracker._pages.artifacts import IMAGES, PAGES, ArtifactPage, kind_of, open_artifact
 from dbnd_tracker._queries.artifacts import FoundArtifact, find_artifact, links_of
+from dbnd_tracker._storage.database import Database
 
 _POLICY: Final = (
     "sandbox{}; default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; font-src data:; media-src data:; "
@@ -42,10 +43,7 @@ async def artifact(
     """What an artifact holds, as far as it can be shown."""
 
     def make() -> Response:
-        with database.read() as session:
-            found = find_artifact(session, task_run_uid.lower(), name)
-        if found is None:
-            return message(request, f"There is no artifact {name!r} of the task run {task_run_uid}.")
+        found = _find(database, task_run_uid, name)
         try:
             opened: Content | Folder | ArtifactError = _open(request, found, path)
         except ArtifactError as error:
@@ -95,27 +93,32 @@ async def file(
 ) -> Response:
     """The content of an artifact: of images and HTML what browsers show, in a sandbox; of all other, a download."""
 
-    def make() -> Response | Content:
-        with database.read() as session:
-            found = find_artifact(session, task_run_uid.lower(), name)
-        if found is None:
-            return message(request, f"There is no artifact {name!r} of the task run {task_run_uid}.")
-        try:
-            opened = _open(request, found, path)
-        except ArtifactError as error:
-            return message(request, str(error), error.status)
+    def open_file() -> Content:
+        opened = _open(request, _find(database, task_run_uid, name), path)
         if isinstance(opened, Folder):
-            return message(request, "It is a folder: its files can be downloaded.", 400)
+            raise ArtifactError(400, "It is a folder: its files can be downloaded.")
         if opened.size is not None and opened.size > MOST_BYTES:
             opened.close()
-            return message(request, f"It is larger than {MOST_BYTES >> 30} GiB: fetch it from its place.", 413)
+            raise ArtifactError(413, f"It is larger than {MOST_BYTES >> 30} GiB: fetch it from its place.")
         return opened
 
     threads = request.app.state.artifact_threads
-    found = await run_sync(make, limiter=threads)
-    if isinstance(found, Response):
-        return found
-    return _Streamed(found, threads, runs_scripts=scripts, is_download=download)
+    content = await run_sync(open_file, limiter=threads)
+    return _Streamed(content, threads, runs_scripts=scripts, is_download=download)
+
+
+async def answer_closed(request: Request, error: Exception) -> Response:
+    """Answer for an artifact that cannot be opened: a page that says why."""
+    assert isinstance(error, ArtifactError)
+    return message(request, str(error), error.status)
+
+
+def _find(database: Database, task_run_uid: str, name: str) -> FoundArtifact:
+    with database.read() as session:
+        found = find_artifact(session, task_run_uid.lower(), name)
+    if found is None:
+        raise ArtifactError(404, f"There is no artifact {name!r} of the task run {task_run_uid}.")
+    return found
 
 
 def _open(request: Request, found: FoundArtifact, path: str) -> Content | Folder:

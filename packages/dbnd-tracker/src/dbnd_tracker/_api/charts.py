@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from dbnd_tracker._api.pages import HEADERS, answer
 from dbnd_tracker._api.state import TheCache, TheDatabase
 from dbnd_tracker._exports import csv_lines, point_cells
+from dbnd_tracker._queries.points.lines import Axis
 from dbnd_tracker._queries.points.metrics import find_series, metric_history
 from dbnd_tracker._queries.points.series import chart_sample
 from dbnd_tracker._queries.table.row_series import drawn_task_runs
@@ -25,6 +26,9 @@ router = APIRouter(include_in_schema=False)
 """Routes of charts."""
 
 _Tasks = Annotated[list[str], Query(min_length=1, max_length=_MAX_LINES)]
+_From = Annotated[float | None, Query(alias="from", allow_inf_nan=False)]
+_To = Annotated[float | None, Query(alias="to", allow_inf_nan=False)]
+_Values = Annotated[int, Query(ge=1, le=_MAX_VALUES)]
 
 
 @router.get("/app/series")
@@ -35,10 +39,10 @@ def series(  # noqa: PLR0913  the parameters of a query
     request: Request,
     task: _Tasks,
     key: str,
-    axis: Literal["step", "time"] = "step",
-    first: Annotated[float | None, Query(alias="from", allow_inf_nan=False)] = None,
-    last: Annotated[float | None, Query(alias="to", allow_inf_nan=False)] = None,
-    values: Annotated[int, Query(ge=1, le=_MAX_VALUES)] = 1_000,
+    axis: Axis = "step",
+    first: _From = None,
+    last: _To = None,
+    values: _Values = 1_000,
 ) -> Response:
     """A part of one metric's history in each of some task runs, as a chart draws them."""
     samples = []
@@ -59,10 +63,10 @@ def row_series(  # noqa: PLR0913  the parameters of a query
     request: Request,
     row: _Tasks,
     key: str,
-    axis: Literal["step", "time"] = "step",
-    first: Annotated[float | None, Query(alias="from", allow_inf_nan=False)] = None,
-    last: Annotated[float | None, Query(alias="to", allow_inf_nan=False)] = None,
-    values: Annotated[int, Query(ge=1, le=_MAX_VALUES)] = 200,
+    axis: Axis = "step",
+    first: _From = None,
+    last: _To = None,
+    values: _Values = 200,
 ) -> Response:
     """The same of rows of the table, by their uids; what has not got the metric is left out."""
     samples = []

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from dbnd_tracker._access.places import MlflowServer, Places
-from dbnd_tracker._content.mlflow_files import ask_server
+from dbnd_tracker._content.mlflow_files import ask_json, understanding
 from dbnd_tracker._content.opened import ArtifactError
 
 _PAGE: Final = re.compile(r"/experiments/([0-9A-Za-z_-]{1,64})/runs/([0-9A-Za-z_-]{1,64})/?$")
 _MOST: Final = 100
 _MAX_MODELS: Final = 10
-_BYTES: Final = 1 << 23
 
 
 class Version(NamedTuple):
@@ -43,30 +41,29 @@ def mlflow_facts(links: Sequence[str], places: Places) -> MlflowFacts | None:
     Raises:
         ArtifactError: The server does not answer, or not as one of MLflow's.
     """
-    page = next((url for url in links if _PAGE.search(url) and places.server_of([url])), None)
-    server = None if page is None else places.server_of([page])
-    if page is None or server is None:
-        return None
-    found = _PAGE.search(page)
-    assert found is not None
-    experiment_id, run_id = found.groups()
-    try:
-        versions = _versions(server, run_id)
-        traces, more = _traces(server, experiment_id, run_id)
-        assessments = sum(len(trace.get("assessments", ())) for trace in traces)
-    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
-        raise ArtifactError(502, f"The MLflow server {server} has not answered as one.") from None
+    for link in links:
+        page, server = _PAGE.search(link), places.server_of([link])
+        if page and server:
+            with understanding(server):
+                return _facts(server, *page.groups())
+    return None
+
+
+def _facts(server: MlflowServer, experiment_id: str, run_id: str) -> MlflowFacts:
+    versions = _versions(server, run_id)
+    traces, more = _traces(server, experiment_id, run_id)
+    assessments = sum(len(trace.get("assessments", ())) for trace in traces)
     url = f"{server}/#/experiments/{experiment_id}/runs/{run_id}/traces"
     return MlflowFacts(versions, len(traces), more, assessments, url)
 
 
 def _versions(server: MlflowServer, run_id: str) -> list[Version]:
     wanted = quote(f"run_id='{run_id}'", safe="")
-    answer = _json(server, f"/api/2.0/mlflow/model-versions/search?filter={wanted}&max_results={_MOST}")
+    answer = ask_json(server, f"/api/2.0/mlflow/model-versions/search?filter={wanted}&max_results={_MOST}")
     found = [(str(each["name"]), str(each["version"])) for each in answer.get("model_versions", [])]
     aliases: dict[tuple[str, str], list[str]] = {}
     for name in list(dict.fromkeys(name for name, _ in found))[:_MAX_MODELS]:
-        model = _json(server, f"/api/2.0/mlflow/registered-models/get?name={quote(name, safe='')}")
+        model = ask_json(server, f"/api/2.0/mlflow/registered-models/get?name={quote(name, safe='')}")
         for each in model.get("registered_model", {}).get("aliases", []):
             aliases.setdefault((name, str(each["version"])), []).append(str(each["alias"]))
     page = f"{server}/#/models"
@@ -81,21 +78,9 @@ def _traces(server: MlflowServer, experiment_id: str, run_id: str) -> tuple[list
     place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
     asked = {"locations": [place], "filter": f"run_id = '{run_id}'", "max_results": _MOST}
     try:
-        answer = _json(server, "/api/3.0/mlflow/traces/search", asked)
+        answer = ask_json(server, "/api/3.0/mlflow/traces/search", asked)
     except ArtifactError as error:
         if error.status == 404:
             return [], False
         raise
     return list(answer.get("traces", [])), bool(answer.get("next_page_token"))
-
-
-def _json(server: MlflowServer, path: str, body: object = None) -> dict[str, Any]:
-    answer = ask_server(server, path, None if body is None else json.dumps(body))
-    try:
-        text, _ = answer.read(_BYTES)
-    finally:
-        answer.close()
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise TypeError
-    return found

@@ -6,8 +6,9 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from dbnd.tracking import storable
@@ -20,7 +21,7 @@ _SILENCE_S: Final = 10.0
 """Seconds that the server may say nothing, and ..."""
 _ANSWER_S: Final = 20.0
 """... until its answer has begun, however many bytes drip in meanwhile."""
-_LISTING_BYTES: Final = 1 << 21
+_JSON_BYTES: Final = 1 << 23
 _LISTED: Final = 1_000
 
 
@@ -76,18 +77,11 @@ def _not_allowed(server: MlflowServer | None) -> str:
 
 def _list(server: MlflowServer, steps: list[str]) -> Folder | None:
     """What is in a folder; None if it is none, which the server says by an empty list or by the file itself."""
-    answer = ask_server(server, f"{ENDPOINT}?path={quote('/'.join(steps), safe='')}")
-    try:
-        body, _ = answer.read(_LISTING_BYTES)
-    finally:
-        answer.close()
-    try:
-        files = json.loads(body).get("files", [])
+    with understanding(server):
+        files = ask_json(server, f"{ENDPOINT}?path={quote('/'.join(steps), safe='')}").get("files", [])
         found = [
             Entry(storable(str(each["path"])), bool(each.get("is_dir")), _size(each.get("file_size"))) for each in files
         ]
-    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
-        raise ArtifactError(502, f"The MLflow server {server} has not answered as one.") from None
     if not found or (len(found) == 1 and not found[0].is_folder and found[0].name == steps[-1]):
         return None
     found.sort(key=lambda each: (not each.is_folder, each.name))
@@ -96,6 +90,27 @@ def _list(server: MlflowServer, steps: list[str]) -> Folder | None:
 
 def _size(text: object) -> int | None:
     return int(text) if isinstance(text, int) or (isinstance(text, str) and text.isdecimal()) else None
+
+
+@contextmanager
+def understanding(server: MlflowServer) -> Iterator[None]:
+    """Turn what goes wrong with the JSON of an answer into the sentence that the server is none of MLflow's."""
+    try:
+        yield
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        raise ArtifactError(502, f"The MLflow server {server} has not answered as one.") from None
+
+
+def ask_json(server: MlflowServer, path: str, body: object = None) -> Any:
+    """The JSON that a server answers, to be looked at while ``understanding`` it; a ``body`` makes it a POST.
+
+    Raises:
+        ArtifactError: It does not answer, or refuses.
+        ValueError: It answers something else, or too much.
+    """
+    with closing(ask_server(server, path, None if body is None else json.dumps(body))) as answer:
+        text, _ = answer.read(_JSON_BYTES)
+    return json.loads(text)
 
 
 def ask_server(server: MlflowServer, path: str, body: str | None = None) -> Content:

@@ -20,6 +20,7 @@ from dbnd_tracker._access.places import Places
 from dbnd_tracker._access.tokens import Keyring, ThrottledError
 from dbnd_tracker._api import artifacts, auth, charts, details, finding, health, pages, runs, saved_views, tracking
 from dbnd_tracker._api.openapi import describe_calls
+from dbnd_tracker._content.opened import ArtifactError
 from dbnd_tracker._errors import MissingError, PayloadError, StorageError, TooMuchError, UnknownCallError
 from dbnd_tracker._middleware.answers import HeadMiddleware, LargeMiddleware, answer_other_method
 from dbnd_tracker._middleware.bodies import BodyMiddleware, UnreadMiddleware
@@ -66,6 +67,7 @@ def create_app(database: Database, settings: TrackerSettings | None = None, *, g
     app.exception_handlers |= dict.fromkeys(_STATUSES, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(ThrottledError, _answer_throttled)
+    app.add_exception_handler(ArtifactError, artifacts.answer_closed)
     app.add_exception_handler(404, finding.answer_missing)
     app.add_exception_handler(405, answer_other_method)
     for router in _ROUTERS:
