@@ -28,6 +28,11 @@ def duration_text(took: timedelta | None) -> str:
     return "" if took is None else duration(took.total_seconds())
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, such as 1 run or 2 runs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def bytes_text(size: int) -> str:
     """A number of bytes such as 512 B, 3.2 KiB or 1.5 GiB."""
     if size < 1024:

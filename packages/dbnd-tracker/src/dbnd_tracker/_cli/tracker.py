@@ -152,7 +152,7 @@ def gc(
     Runs that go on are kept; those that have been silent for too long (lost) count as ended.
     """
     from dbnd.plugins import console
-    from dbnd_tracker._format import local_time
+    from dbnd_tracker._format import counted, local_time
     from dbnd_tracker._storage.upkeep.deletion import delete_client_errors, delete_expired, expired_runs
 
     before = datetime.now(timezone.utc) - duration_of(older_than, "--older-than")
@@ -176,7 +176,7 @@ def gc(
         rows = [(x.job or "", str(len(x.uids)), str(x.points), local_time(x.first), local_time(x.last)) for x in found]
         console.result(console.table(("JOB", "RUNS", "POINTS", "FIRST", "LAST"), rows))
     runs, points = sum(len(expired.uids) for expired in found), sum(expired.points for expired in found)
-    what = f"{runs} {'run' if runs == 1 else 'runs'} with {points} {'point' if points == 1 else 'points'}"
+    what = f"{counted(runs, 'run')} with {counted(points, 'point')}"
     if dry_run:
         console.info(f"{what} would be deleted from {opened.name}.")
         return
@@ -199,6 +199,7 @@ def seal(*, vacuum: bool, database: str | None, as_json: bool) -> None:
     Those of runs that ended are compressed to the last one, of runs that go on all but the newest few thousand.
     """
     from dbnd.plugins import console
+    from dbnd_tracker._format import counted
     from dbnd_tracker._storage.upkeep.sealing import fresh_points, seal_all
 
     opened = configured_database(database, create=False)
@@ -209,7 +210,7 @@ def seal(*, vacuum: bool, database: str | None, as_json: bool) -> None:
         opened.vacuum()
     if as_json:
         console.json_result({"database": opened.name, "points": sealed})
-    console.success(f"{sealed} {'point' if sealed == 1 else 'points'} compressed in {opened.name}.")
+    console.success(f"{counted(sealed, 'point')} compressed in {opened.name}.")
 
 
 @tracker.command()
@@ -225,6 +226,7 @@ def archive(*, older_than: str, folder: Path | None, vacuum: bool, database: str
     """
     from dbnd import UsageError
     from dbnd.plugins import console
+    from dbnd_tracker._format import counted
     from dbnd_tracker._storage.upkeep.archiving import archive_run
     from dbnd_tracker._storage.upkeep.deletion import expired_runs
     from dbnd_tracker._storage.upkeep.sealing import seal_all
@@ -247,10 +249,8 @@ def archive(*, older_than: str, folder: Path | None, vacuum: bool, database: str
     points = sum(moved.values())
     if as_json:
         console.json_result({"folder": str(opened.archive), "run_uids": list(moved), "points": points})
-    console.success(
-        f"{points} {'point' if points == 1 else 'points'} of {len(moved)} {'run' if len(moved) == 1 else 'runs'} moved "
-        f"from {opened.name} to {opened.archive}."
-    )
+    what = f"{counted(points, 'point')} of {counted(len(moved), 'run')}"
+    console.success(f"{what} moved from {opened.name} to {opened.archive}.")
 
 
 def _about(session: Session, run_uid: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -16,11 +16,21 @@ _LINES: Final = 50
 _SYSTEM: Final = "system"
 
 
+class Line(NamedTuple):
+    """One metric of a task run, as a chart draws it."""
+
+    task_run_uid: str
+    start: datetime | None
+    key: str
+    label: str
+    colour: int
+
+
 class Chart(NamedTuple):
     """A chart: one metric of one or several task runs, or several metrics."""
 
     title: str
-    series: list[dict[str, Any]]
+    series: list[Line]
     lines: int
     """How many there would be, were there no limit."""
 
@@ -61,29 +71,25 @@ class Charts:
         self.total = len(found)
         # Of each task run that has a line, the same in every chart.
         lines = {
-            uid: chart_line(uid, by_uid[uid].start_time, "", by_uid[uid].name or uid, colour=place)
+            uid: Line(uid, by_uid[uid].start_time, "", by_uid[uid].name or uid, place)
             for place, uid in enumerate(dict.fromkeys(uid for uids in found.values() for uid in uids))
         }
         charts = []
         for key, uids in [*found.items()][:_CHARTS]:
-            own = {"key": key, "label": key} if len(uids) == 1 else {"key": key}
-            charts.append(Chart(key, [lines[uid] | own for uid in uids[:_LINES]], len(uids)))
+            series = [lines[uid]._replace(key=key) for uid in uids[:_LINES]]
+            if len(series) == 1:
+                series = [series[0]._replace(label=key)]
+            charts.append(Chart(key, series, len(uids)))
         self.sections = in_sections(charts)
         self.shown = len(charts)
-
-
-def chart_line(task_run_uid: str, start: datetime | None, key: str, label: str, *, colour: int) -> dict[str, Any]:
-    """What a chart must know to draw one metric of a task run."""
-    begin = None if start is None else round(start.timestamp() * 1000)
-    return {"task": task_run_uid, "key": key, "label": label, "start": begin, "colour": colour}
 
 
 class Written:
     """Charts as a page has them: what lines have in common stands there once, however many charts there are.
 
-    ``tasks`` are the task runs: uid, start, and the label and colour that their lines have in common. A line is the
-    number of its task run, or a list of that and of what differs: label and key (null for the title of its chart, which
-    is the key that lines have in common), and colour.
+    ``tasks`` are the task runs: uid, start in milliseconds, and the label and colour that their lines have in common. A
+    line is the number of its task run, or a list of that and of what differs: label and key (null for the title of its
+    chart, which is the key that lines have in common), and colour.
     """
 
     def __init__(self, sections: Iterable[ChartSection]) -> None:
@@ -92,20 +98,21 @@ class Written:
         for section in sections:
             for chart in section.charts:
                 for line in chart.series:
-                    if line["task"] not in self._places:
-                        self._places[line["task"]] = len(self.tasks)
-                        self.tasks.append([line[name] for name in ("task", "start", "label", "colour")])
+                    if line.task_run_uid not in self._places:
+                        self._places[line.task_run_uid] = len(self.tasks)
+                        begin = None if line.start is None else round(line.start.timestamp() * 1000)
+                        self.tasks.append([line.task_run_uid, begin, line.label, line.colour])
 
     def lines(self, chart: Chart) -> list[Any]:
         """The lines of a chart."""
         return [self._line(chart.title, line) for line in chart.series]
 
-    def _line(self, title: str, line: Mapping[str, Any]) -> Any:
-        place = self._places[line["task"]]
+    def _line(self, title: str, line: Line) -> Any:
+        place = self._places[line.task_run_uid]
         *_, label, colour = self.tasks[place]
-        if (line["label"], line["key"], line["colour"]) == (label, title, colour):
+        if (line.label, line.key, line.colour) == (label, title, colour):
             return place
-        own = [None if line[name] == title else line[name] for name in ("label", "key")]
-        if line["colour"] != colour:
-            return [place, *own, line["colour"]]
+        own = [None if text == title else text for text in (line.label, line.key)]
+        if line.colour != colour:
+            return [place, *own, line.colour]
         return [place, *own] if own[1] else [place, own[0]] if own[0] else [place]

@@ -71,14 +71,13 @@ class Sections:
         tasks: Mapping[str, TaskRunView],
         *,
         run_uid: str | None = None,
-        name: str = "",
+        name: str,
         keep: Callable[[str], bool] | None = None,
     ) -> Section:
         """A section of what task runs logged, each row with its task run.
 
         ``tasks`` are all of one ``run_uid``, or few. Rows whose names ``keep`` does not accept are left out.
         """
-        name = name or kind
         places = {uid: place for place, uid in enumerate(tasks)}
         if kind not in self._names:
             self._names[kind] = names_of(session, kind, tasks, run_uid=run_uid)

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from dbnd.plugins import web_url
 from dbnd.tracking import page_path
 from dbnd_tracker._content.markdown import markdown_html
-from dbnd_tracker._format import bytes_text, duration_text, type_name, value_text
+from dbnd_tracker._format import bytes_text, counted, duration_text, type_name, value_text
 from dbnd_tracker._pages.artifacts import artifact_url
 from dbnd_tracker._pages.charts import Written
 from dbnd_tracker._pages.described import columns_of, schema_fact, shape_text
@@ -81,6 +81,8 @@ def _make_templates() -> Environment:
         "columns": columns_of,
         "written": Written,
         "short": short_uid,
+        "thousands": "{:,}".format,
+        "counted": counted,
     }
     environment.globals |= {
         "static": static_url,

@@ -10,7 +10,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
-from dbnd_tracker._pages.charts import Chart, chart_line
+from dbnd_tracker._pages.charts import Chart, Line
 from dbnd_tracker._queries.listing import metrics_named
 from dbnd_tracker._storage.models import Attempt, Run, TaskRun
 from dbnd_tracker._views import RunSummary, TaskRunView
@@ -42,7 +42,7 @@ class Overlay:
             for name, uid, start in self._tasks:
                 if (uid, key) in known:
                     parts = [*([key] if self.plotted else []), *([name] if self.others else [])]
-                    lines.append(chart_line(uid, start, key, " · ".join(parts), colour=len(lines)))
+                    lines.append(Line(uid, start, key, " · ".join(parts), len(lines)))
         return list(found.values())
 
 

@@ -24,7 +24,6 @@ from dbnd_tracker._queries.logged import LIFECYCLE_TAG, NAME_TAG, ListKind
 from dbnd_tracker._storage.models import TaskRun
 from dbnd_tracker._views import MetricView, RunDetail, RunSummary, TaskRunView
 
-_LISTS: Final[tuple[ListKind, ...]] = ("metrics", "params", "datasets", "targets")
 _TASKS: Final = 500
 _TILES: Final = 24
 _LONGEST_TILE: Final = 40
@@ -67,14 +66,16 @@ class RunPage:
         self.sections = sections = Sections(self.url, query)
         by_uid = {each.task_run_uid: each for each in own}
         self.logged: dict[str, Section] = {
-            kind: sections.logged(session, kind, by_uid, run_uid=run_uid) for kind in _LISTS
-        }
-        self.logged |= {
             name: sections.logged(session, kind, by_uid, run_uid=run_uid, name=name, keep=keep)
-            for name, kind, keep in _DIVIDED
+            for name, _, kind, keep in _LISTS
         }
         self.tiles = _tiles(self.logged["metrics"])
-        self._add_charts(session, tasks, query)
+        self.charts = Charts(session, tasks, run_uid, sections.find)
+        self.chart_sections = self.charts.sections
+        self.overlay = Overlay(session, run, task, query) if task else None
+        if self.overlay and (self.overlay.plotted or self.overlay.others):
+            keys = [chart.title for section in self.chart_sections for chart in section.charts]
+            self.chart_sections = in_sections(self.overlay.charts(session, keys))
         size = max(len(tasks), 1) if query.get("tasks") == "all" else _TASKS
         self.tasks = sections.cut("tasks", tasks, size)
         self.timeline = Timeline(run, tasks, self.tasks.rows)
@@ -96,15 +97,6 @@ class RunPage:
             )
             self.parent = session.execute(parent).first()
 
-    def _add_charts(self, session: Session, tasks: Sequence[TaskRunView], query: QueryParams) -> None:
-        run_uid = self.run.run_uid if self.task is None else None
-        self.charts = Charts(session, tasks, run_uid, self.sections.find)
-        self.chart_sections = self.charts.sections
-        self.overlay = Overlay(session, self.run, self.task, query) if self.task else None
-        if self.overlay and (self.overlay.plotted or self.overlay.others):
-            keys = [chart.title for section in self.chart_sections for chart in section.charts]
-            self.chart_sections = in_sections(self.overlay.charts(session, keys))
-
     def _by_need(self, tasks: Sequence[TaskRunView]) -> list[TaskRunView]:
         """These task runs, first those whose logs one looks for: what failed, the innermost first; then the whole."""
         wanted = [*reversed(self.failed), *tasks[:1], *reversed(tasks[-3:]), *tasks]
@@ -124,29 +116,23 @@ class RunPage:
             ("charts", "Charts", sum(len(section.charts) for section in self.chart_sections)),
             ("tasks", "Tasks", self.tasks.total if self.tasks.total > 1 else 0),
             ("attempts", "Attempts", self.attempts.total if self.attempts.total > 1 else 0),
-            *((name, title, self.logged[name].total) for name, title in _TABS),
+            *((name, title, self.logged[name].total) for name, title, *_ in _LISTS if title),
             ("log", "Logs" if self.logging > 1 else "Log", self.logging),
         ]
         return [part for part in parts if part[2]]
 
 
-_DIVIDED: Final[tuple[tuple[str, ListKind, Callable[[str], bool]], ...]] = (
-    ("tags", "tags", lambda name: name != VERIFIED_TAG and not name.startswith(_SYSTEM_TAGS)),
-    ("system_tags", "tags", lambda name: name != VERIFIED_TAG and name.startswith(_SYSTEM_TAGS)),
-    ("models", "artifacts", lambda name: name.startswith("model:")),
-    ("artifacts", "artifacts", lambda name: not name.startswith("model:")),
+_LISTS: Final[tuple[tuple[str, str, ListKind, Callable[[str], bool] | None], ...]] = (
+    ("metrics", "Metrics", "metrics", None),
+    ("params", "Params", "params", None),
+    ("tags", "Tags", "tags", lambda name: name != VERIFIED_TAG and not name.startswith(_SYSTEM_TAGS)),
+    ("system_tags", "", "tags", lambda name: name != VERIFIED_TAG and name.startswith(_SYSTEM_TAGS)),
+    ("datasets", "Datasets", "datasets", None),
+    ("targets", "Inputs and outputs", "targets", None),
+    ("models", "Models", "artifacts", lambda name: name.startswith("model:")),
+    ("artifacts", "Artifacts", "artifacts", lambda name: not name.startswith("model:")),
 )
-"""Parts of lists: id, kind, and which names are in it."""
-
-_TABS: Final = (
-    ("metrics", "Metrics"),
-    ("params", "Params"),
-    ("tags", "Tags"),
-    ("datasets", "Datasets"),
-    ("targets", "Inputs and outputs"),
-    ("models", "Models"),
-    ("artifacts", "Artifacts"),
-)
+"""What was logged: id, title of the tab if there is one, kind, and which names are in it."""
 
 
 class Tile(NamedTuple):

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
-from dbnd_tracker._pages.charts import Chart, ChartSection, chart_line, in_sections
+from dbnd_tracker._pages.charts import Chart, ChartSection, Line, in_sections
 from dbnd_tracker._pages.runs.chosen import Condition, conditions_of
 from dbnd_tracker._pages.runs.plots import Axis, Parallel, Scatter, make_axis, make_parallel, make_scatter
 from dbnd_tracker._pages.sections import Section, Sections
@@ -153,8 +153,7 @@ class ComparePage:
         wanted = self.sections.find.casefold()
         size = min(max(_MAX_CELLS // max(len(self.chosen), 1), _FEWEST_ROWS), _MOST_ROWS)
         shown = []
-        kinds: tuple[LoggedKind, ...] = ("metrics", "params", "tags")
-        for kind in kinds:
+        for kind in KINDS:
             rows = [row for row in self.rows if row.field.kind == kind and (self.shows_all or self._is_telling(row))]
             found = [row for row in rows if wanted in row.field.name.casefold()]
             if rows:
@@ -192,10 +191,6 @@ class ComparePage:
         kept = [(name, value) for name, value in self._query.multi_items() if name not in changed]
         return f"/app/compare?{urlencode(kept + [(name, value) for name, value in changed.items() if value])}"
 
-    def kept(self, *names: str) -> list[tuple[str, str]]:
-        """What a form keeps of the address."""
-        return [(name, value) for name, value in self._query.multi_items() if name in names]
-
     @cached_property
     def lines(self) -> list[Compared]:
         """The runs that have lines in charts: those that stand out."""
@@ -216,7 +211,7 @@ class ComparePage:
             if row.field.kind == "metrics" and any(line and line.points > 1 for line in row.logged):
                 series = [
                     # The colour of a run is the same in every chart.
-                    chart_line(line.task_run_uid, line.start, line.key, one.name, colour=one.colour)
+                    Line(line.task_run_uid, line.start, line.key, one.name, one.colour)
                     for one in self.lines
                     if (line := row.logged[one.place]) is not None
                 ]
