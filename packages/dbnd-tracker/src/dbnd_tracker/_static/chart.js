@@ -1,6 +1,7 @@
 // A line chart on a canvas: lines with gaps, bands where a value stands for many points, hover, zoom.
 
 import { Drawing, LEFT, RIGHT, swatch, TOP } from "./drawing.js";
+import { element } from "./elements.js";
 import { number, rangeOf } from "./scale.js";
 import { duration, localTime } from "./times.js";
 
@@ -9,7 +10,7 @@ const ROWS_OF_TIP = 12;
 const MOST_DOTS = 30;
 
 /** `values` smoothed exponentially, without the pull to zero at the start; null stays null and breaks nothing. */
-export function smoothed(values, weight) {
+function smoothed(values, weight) {
   let sum = 0;
   let weights = 0;
   return values.map((value) => {
@@ -21,7 +22,7 @@ export function smoothed(values, weight) {
 }
 
 /** Index of the value in the rising `xs` that is nearest to `x`. */
-export function nearest(xs, x) {
+function nearest(xs, x) {
   let low = 0;
   let high = xs.length - 1;
   while (high - low > 1) {
@@ -30,13 +31,6 @@ export function nearest(xs, x) {
     else high = middle;
   }
   return Math.abs(xs[low] - x) <= Math.abs(xs[high] - x) ? low : high;
-}
-
-function make(tag, className, text = "") {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.textContent = text;
-  return element;
 }
 
 /**
@@ -56,16 +50,10 @@ export class Chart {
     this.hover = null;
     this.drag = null;
     this.pointers = new Map();
-    this.canvas = make("canvas", "");
-    this.canvas.tabIndex = 0;
-    this.canvas.setAttribute("role", "img");
-    this.canvas.setAttribute("aria-label", title); // until it has lines
-    this.tip = make("div", "tip");
-    this.tip.hidden = true;
-    this.rule = make("div", "rule");
-    this.rule.hidden = true;
-    this.said = make("span", "sr");
-    this.said.setAttribute("aria-live", "polite");
+    this.canvas = element("canvas", { tabIndex: 0, role: "img", ariaLabel: title }); // until it has lines
+    this.tip = element("div", { className: "tip", hidden: true });
+    this.rule = element("div", { className: "rule", hidden: true });
+    this.said = element("span", { className: "sr", ariaLive: "polite" });
     host.append(this.canvas, this.rule, this.tip, this.said);
     this.listen();
     new ResizeObserver(() => this.draw()).observe(host);
@@ -79,7 +67,7 @@ export class Chart {
     this.hover = null;
     this.tip.hidden = true;
     this.ys = this.range(this.view());
-    this.canvas.setAttribute("aria-label", this.describe());
+    this.canvas.ariaLabel = this.describe();
     this.draw();
   }
 
@@ -181,14 +169,12 @@ export class Chart {
   }
 
   fillTip(shown, count) {
-    this.tip.replaceChildren(make("b", "", this.xText(this.hover)));
+    this.tip.replaceChildren(element("b", {}, this.xText(this.hover)));
     for (const { line, at } of shown.slice(0, ROWS_OF_TIP)) {
-      const row = make("div", "row");
-      row.append(swatch(line.colour), make("span", "", line.label));
-      row.append(make("span", "", this.valueText(line, at)));
-      this.tip.append(row);
+      const texts = [line.label, this.valueText(line, at)].map((text) => element("span", {}, text));
+      this.tip.append(element("div", { className: "row" }, swatch(line.colour), ...texts));
     }
-    if (count > ROWS_OF_TIP) this.tip.append(make("div", "quiet", `and ${count - ROWS_OF_TIP} more`));
+    if (count > ROWS_OF_TIP) this.tip.append(element("div", { className: "quiet" }, `and ${count - ROWS_OF_TIP} more`));
     this.tip.hidden = false;
   }
 

@@ -1,5 +1,6 @@
 // The comparison: ranges dragged along axes choose runs, and what is pointed to in one plot is marked in all.
 
+import { element } from "./elements.js";
 import { takeOver } from "./live.js";
 
 const TOP = 34;
@@ -18,7 +19,7 @@ function named(text) {
 }
 
 /** What a range on an axis says, from the upper pixel to the lower; empty where nothing is in it. */
-export function condition({ field, scale, low, high, order }, upper, lower) {
+function condition({ field, scale, low, high, order }, upper, lower) {
   const place = (pixel) => Math.min(Math.max((BOTTOM - pixel) / (BOTTOM - TOP), 0), 1);
   const [from, to] = [place(lower), place(upper)];
   const dot = field.indexOf(".");
@@ -124,7 +125,7 @@ export function startComparing(changed) {
   function choose(axis, from, to) {
     for (const old of form.querySelectorAll("[data-brush]")) if (old.dataset.brush === axis.dataset.field) old.remove();
     const value = Math.abs(to - from) < SMALLEST_DRAG ? "" : condition(axis.dataset, Math.min(from, to), Math.max(from, to));
-    if (value) form.append(Object.assign(document.createElement("input"), { type: "hidden", name: "where", value }));
+    if (value) form.append(element("input", { type: "hidden", name: "where", value }));
     refresh();
   }
 

@@ -1,11 +1,12 @@
 // What stands on a chart's canvas: axes, lines with gaps, bands, and marks at what the user points to.
 
+import { element } from "./elements.js";
 import { linearTicks, logTicks, relativeTicks, stepTicks, timeTicks } from "./scale.js";
 
 export const LEFT = 58;
 export const RIGHT = 12;
 export const TOP = 24;
-export const COLOURS = 10;
+const COLOURS = 10;
 const BOTTOM = 38;
 const TITLES = { step: "step", index: "point", time: "time", relative: "time since the start" };
 const TICKS = { step: stepTicks, index: stepTicks, time: timeTicks, relative: relativeTicks };
@@ -17,9 +18,7 @@ export function hue(colour) {
 
 /** A small piece of a line's colour. */
 export function swatch(colour) {
-  const element = document.createElement("span");
-  element.className = `swatch ${typeof colour === "number" ? `s${colour % COLOURS}` : colour}`;
-  return element;
+  return element("span", { className: `swatch ${typeof colour === "number" ? `s${colour % COLOURS}` : colour}` });
 }
 
 /** One drawing on `canvas`, which it clears; `view` is the first and last x, `range` the lowest and highest y. */

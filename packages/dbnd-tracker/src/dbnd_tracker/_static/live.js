@@ -5,7 +5,7 @@ import { localize, tick } from "./times.js";
 const SLOWEST = 60_000;
 
 /** Make `old` what `fresh` is, keeping every node that stays: focus, selection and open menus live in them. */
-export function morph(old, fresh) {
+function morph(old, fresh) {
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName || old.id !== fresh.id) {
     old.replaceWith(document.importNode(fresh, true));
     return;

@@ -1,17 +1,12 @@
 // What one does with a single chart: its own range, full screen, and its picture and points as files.
 
 import { hue } from "./drawing.js";
+import { element } from "./elements.js";
 import { ranges, writeAddress } from "./settings.js";
 
 const HEAD = 30;
 const KEY = 18;
 const MOST_KEYS = 20;
-
-function element(tag, given, ...children) {
-  const made = Object.assign(document.createElement(tag), given);
-  made.append(...children);
-  return made;
-}
 
 /** A menu in the caption of a panel's figure. */
 export function addMenu(panel) {
@@ -35,8 +30,8 @@ export function addMenu(panel) {
     });
     return element("label", {}, name, field);
   };
-  const summary = element("summary", { textContent: "⋯", title: "Range, full screen, files" });
-  summary.setAttribute("aria-label", `What to do with the chart of ${title}`);
+  const ariaLabel = `What to do with the chart of ${title}`;
+  const summary = element("summary", { textContent: "⋯", title: "Range, full screen, files", ariaLabel });
   box.append(end(0, "Lowest value shown"), end(1, "Highest value shown"));
   if (document.fullscreenEnabled) box.append(button("Full screen", () => figure.requestFullscreen()));
   box.append(button("Picture (PNG)", () => savePicture(panel, title)));

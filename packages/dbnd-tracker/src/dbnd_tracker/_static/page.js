@@ -1,5 +1,6 @@
 // What every page does; charts are loaded where there are some.
 
+import { element } from "./elements.js";
 import { listen } from "./keys.js";
 import { watch } from "./live.js";
 import { keepSelection } from "./selection.js";
@@ -30,7 +31,7 @@ async function copy(button) {
   const { copy: text } = button.dataset;
   if (navigator.clipboard) await navigator.clipboard.writeText(text);
   else {
-    const field = Object.assign(document.createElement("textarea"), { value: text });
+    const field = element("textarea", { value: text });
     button.after(field);
     field.select();
     document.execCommand("copy");

@@ -2,6 +2,7 @@
 
 import { Chart } from "./chart.js";
 import { swatch } from "./drawing.js";
+import { element } from "./elements.js";
 import { addMenu } from "./menu.js";
 import { number, spansOrders } from "./scale.js";
 import { filterCharts, keepSettings, listenToSettings, ranges, readAddress, settings, showSettings, writeAddress } from "./settings.js";
@@ -31,10 +32,8 @@ class Panel {
     this.figure = figure;
     this.series = series;
     this.ofRows = !series.length;
-    this.last = document.createElement("span");
-    this.last.className = "last";
-    this.note = document.createElement("span");
-    this.note.className = "note";
+    this.last = element("span", { className: "last" });
+    this.note = element("span", { className: "note" });
     figure.querySelector("figcaption").append(this.last, this.note);
     figure.classList.add("seen");
     this.chart = new Chart(figure.querySelector(".plot"), figure.dataset.title, {
@@ -55,19 +54,13 @@ class Panel {
 
   /** A key for each line: to point at it brings the line out, a click hides it and shows it again. */
   addKeys() {
-    const list = document.createElement("ul");
-    list.className = this.series.length > KEYS ? "keys many" : "keys";
+    const list = element("ul", { className: this.series.length > KEYS ? "keys many" : "keys" });
     this.series.forEach((line, place) => {
-      const key = document.createElement("button");
-      key.type = "button";
-      key.setAttribute("aria-pressed", "true");
-      key.append(swatch(line.colour), line.label);
+      const key = element("button", { type: "button", ariaPressed: "true" }, swatch(line.colour), line.label);
       key.addEventListener("click", () => this.toggle(place, key));
       for (const event of ["pointerenter", "focus"]) key.addEventListener(event, () => bringOut(line.label));
       for (const event of ["pointerleave", "blur"]) key.addEventListener(event, () => bringOut(null));
-      const item = document.createElement("li");
-      item.append(key);
-      list.append(item);
+      list.append(element("li", {}, key));
     });
     this.figure.append(list);
   }
@@ -75,7 +68,7 @@ class Panel {
   toggle(place, key) {
     if (this.hidden.has(place)) this.hidden.delete(place);
     else if (this.hidden.size < this.series.length - 1) this.hidden.add(place);
-    key.setAttribute("aria-pressed", String(!this.hidden.has(place)));
+    key.ariaPressed = String(!this.hidden.has(place));
     this.draw();
   }
 

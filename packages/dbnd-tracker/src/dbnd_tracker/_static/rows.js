@@ -2,6 +2,7 @@
 // for each group of rows that have the same value.
 
 import { swatch } from "./drawing.js";
+import { element } from "./elements.js";
 import { number, spansOrders } from "./scale.js";
 
 const MOST = 50;
@@ -17,9 +18,7 @@ function textOf(row, cell) {
 
 /** A part of the legend: colours, and what stands before and behind each. */
 function legend(...parts) {
-  const key = Object.assign(document.createElement("span"), { className: "legend" });
-  key.append(...parts);
-  return key;
+  return element("span", { className: "legend" }, ...parts);
 }
 
 /** Colours from low to high for the numbers that rows have in a cell, and their legend. */

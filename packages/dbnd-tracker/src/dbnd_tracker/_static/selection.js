@@ -1,6 +1,8 @@
 // The runs selected to be compared: they stay selected when the table is turned, sorted or filtered, as long as the
 // browser's tab is open.
 
+import { element } from "./elements.js";
+
 const KEY = "databand-selected";
 
 const form = document.getElementById("compare");
@@ -39,9 +41,7 @@ function show() {
   for (const box of all) box.checked = uids.has(box.value);
   const here = new Set(all.map((box) => box.value));
   const others = [...uids].filter((uid) => !here.has(uid));
-  form.replaceChildren(
-    ...others.map((uid) => Object.assign(document.createElement("input"), { type: "hidden", name: "run", value: uid })),
-  );
+  form.replaceChildren(...others.map((value) => element("input", { type: "hidden", name: "run", value })));
   button.disabled = uids.size < 2;
   button.textContent = uids.size ? `Compare ${uids.size} selected` : "Compare selected";
   elsewhere.textContent = others.length ? `${others.length} not on this page` : "";

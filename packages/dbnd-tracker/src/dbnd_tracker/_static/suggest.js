@@ -1,5 +1,7 @@
 // The field that searches and filters suggests names and values for what is being written in it.
 
+import { element } from "./elements.js";
+
 const ATTRIBUTES = ["name", "job", "project", "experiment", "user", "state", "start_time", "mlflow_run_id"];
 const VALUE = /(?:^|[\s(])([a-z_]+(?:\.(?:`[^`]*`|[^\s<>=!~`]+))?)\s*(?:!?=|~|\bi?like\b)\s*(["']?)([^"']*)$/i;
 const MOST = 12;
@@ -26,16 +28,11 @@ function written(name) {
 
 /** Suggest for `field`; `names` gives what rows have logged, such as metrics.loss. */
 export function suggest(field, names) {
-  const list = document.createElement("ul");
-  list.id = "suggestions";
-  list.className = "suggestions";
-  list.hidden = true;
-  list.setAttribute("role", "listbox");
-  list.setAttribute("aria-label", "Suggestions");
+  const shown = { id: "suggestions", className: "suggestions", hidden: true, role: "listbox", ariaLabel: "Suggestions" };
+  const list = element("ul", shown);
   field.after(list);
-  for (const [name, value] of Object.entries({
-    role: "combobox", "aria-controls": list.id, "aria-expanded": "false", "aria-autocomplete": "list",
-  })) field.setAttribute(name, value);
+  Object.assign(field, { role: "combobox", ariaExpanded: "false", ariaAutoComplete: "list" });
+  field.setAttribute("aria-controls", list.id);
   let asked = 0;
   let timer = 0;
 
@@ -46,7 +43,7 @@ export function suggest(field, names) {
   function close() {
     asked += 1;
     list.hidden = true;
-    field.setAttribute("aria-expanded", "false");
+    field.ariaExpanded = "false";
     field.removeAttribute("aria-activedescendant");
   }
 
@@ -63,16 +60,14 @@ export function suggest(field, names) {
   function show(found) {
     list.replaceChildren(
       ...found.map(({ text, note, start, insert }, place) => {
-        const option = Object.assign(document.createElement("li"), { id: `suggestion-${place}`, textContent: text });
-        option.setAttribute("role", "option");
-        option.setAttribute("aria-selected", "false");
+        const option = element("li", { id: `suggestion-${place}`, role: "option", ariaSelected: "false" }, text);
         Object.assign(option.dataset, { start, text: insert });
-        if (note) option.append(Object.assign(document.createElement("small"), { textContent: note }));
+        if (note) option.append(element("small", {}, note));
         return option;
       }),
     );
     list.hidden = !found.length;
-    field.setAttribute("aria-expanded", String(!list.hidden));
+    field.ariaExpanded = String(!list.hidden);
     field.removeAttribute("aria-activedescendant");
   }
 
@@ -94,10 +89,10 @@ export function suggest(field, names) {
 
   function move(by) {
     const all = options();
-    const at = all.findIndex((option) => option.getAttribute("aria-selected") === "true");
-    all[at]?.setAttribute("aria-selected", "false");
+    const at = all.findIndex((option) => option.ariaSelected === "true");
+    if (at >= 0) all[at].ariaSelected = "false";
     const next = all[(at + by + (at < 0 && by < 0 ? 1 : 0) + all.length) % all.length];
-    next.setAttribute("aria-selected", "true");
+    next.ariaSelected = "true";
     next.scrollIntoView({ block: "nearest" });
     field.setAttribute("aria-activedescendant", next.id);
   }

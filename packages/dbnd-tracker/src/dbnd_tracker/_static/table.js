@@ -1,5 +1,6 @@
 // Rows that unfold what is nested in them, and the menu of columns. Without a script both are links and forms.
 
+import { element } from "./elements.js";
 import { suggest } from "./suggest.js";
 
 const unfolded = new Map();
@@ -28,15 +29,10 @@ async function fetched(href, depth) {
   const rows = [...page.querySelectorAll("table.runs > tbody > tr")];
   const more = page.querySelector("a[rel=next]");
   if (more) {
-    const row = document.createElement("tr");
-    const cell = Object.assign(document.createElement("td"), { colSpan: rows[0]?.cells.length ?? 1 });
-    const link = Object.assign(document.createElement("a"), { textContent: "Show more" });
-    link.href = more.getAttribute("href");
+    const link = element("a", { href: more.getAttribute("href") }, "Show more");
     link.dataset.more = "";
-    cell.append(link);
-    row.className = "more-nested";
-    row.append(cell);
-    rows.push(row);
+    const cell = element("td", { colSpan: rows[0]?.cells.length ?? 1 }, link);
+    rows.push(element("tr", { className: "more-nested" }, cell));
   }
   for (const row of rows) {
     row.dataset.depth = depth;
@@ -123,8 +119,7 @@ function equip(choice) {
   const name = choice.textContent.trim();
   const metric = box.value.match(/^(?:(best|min|max):)?(metrics\..*)$/s);
   if (metric) {
-    const select = document.createElement("select");
-    select.setAttribute("aria-label", `Value of ${name}`);
+    const select = element("select", { ariaLabel: `Value of ${name}` });
     for (const way of ["last", "best", "min", "max"]) {
       const value = way === "last" ? metric[2] : `${way}:${metric[2]}`;
       select.append(new Option(way, value, false, way === (metric[1] ?? "last")));
@@ -132,9 +127,8 @@ function equip(choice) {
     choice.append(select);
   }
   for (const [by, sign, side] of [["-1", "↑", "left"], ["1", "↓", "right"]]) {
-    const button = Object.assign(document.createElement("button"), { type: "button", className: "icon", textContent: sign });
+    const button = element("button", { type: "button", className: "icon", ariaLabel: `Move ${name} to the ${side}` }, sign);
     button.dataset.move = by;
-    button.setAttribute("aria-label", `Move ${name} to the ${side}`);
     choice.append(button);
   }
 }

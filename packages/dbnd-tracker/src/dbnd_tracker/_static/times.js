@@ -20,7 +20,7 @@ export function duration(seconds) {
 const UNITS = [["min", 60], ["h", 3600], ["d", 86_400], ["weeks", 604_800], ["months", 2_629_800], ["years", 31_557_600]];
 
 /** How long ago something was: 20 s ago, 5 min ago, 3 weeks ago; of each unit at least two, but for the smallest. */
-export function ago(milliseconds) {
+function ago(milliseconds) {
   const seconds = milliseconds / 1000;
   if (seconds < 5) return "just now";
   const [unit, size] = UNITS.findLast(([name, size]) => seconds >= size * (name === "min" ? 1 : 2)) ?? ["s", 1];

@@ -1,5 +1,7 @@
 // Columns of the table as wide as somebody has made them: kept in the browser, and in the address to be shared.
 
+import { element } from "./elements.js";
+
 const KEY = "databand-widths";
 const NARROWEST = 48;
 const WIDEST = 900;
@@ -40,7 +42,7 @@ function change(head, width) {
   if (width === null) widths.delete(nameOf(head));
   else widths.set(nameOf(head), Math.round(Math.min(Math.max(width, NARROWEST), WIDEST)));
   show();
-  head.querySelector(".resize").setAttribute("aria-valuenow", head.offsetWidth);
+  head.querySelector(".resize").ariaValueNow = head.offsetWidth;
 }
 
 function keep() {
@@ -60,12 +62,9 @@ function keep() {
 
 function equip(head) {
   if (head.querySelector(".resize")) return;
-  const handle = Object.assign(document.createElement("span"), { className: "resize", tabIndex: 0, role: "separator" });
-  handle.setAttribute("aria-orientation", "vertical");
-  handle.setAttribute("aria-label", `Width of ${head.querySelector("a").textContent.trim()}`);
-  for (const [name, value] of [["min", NARROWEST], ["max", WIDEST], ["now", head.offsetWidth]]) {
-    handle.setAttribute(`aria-value${name}`, value);
-  }
+  const handle = element("span", { className: "resize", tabIndex: 0, role: "separator", ariaOrientation: "vertical" });
+  handle.ariaLabel = `Width of ${head.querySelector("a").textContent.trim()}`;
+  Object.assign(handle, { ariaValueMin: NARROWEST, ariaValueMax: WIDEST, ariaValueNow: head.offsetWidth });
   handle.addEventListener("pointerdown", (down) => {
     down.preventDefault();
     const before = head.offsetWidth;
