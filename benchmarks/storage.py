@@ -39,7 +39,7 @@ from dbnd_tracker._storage.points.insertion import insert_points
 from dbnd_tracker._storage.points.models import SEGMENT, Segment
 from dbnd_tracker._storage.points.reading import read_points
 from dbnd_tracker._storage.points.segments import VERSION, Points, head, pack
-from dbnd_tracker._storage.sqlite import back_up
+from dbnd_tracker._storage.upkeep.backup import back_up
 from dbnd_tracker._storage.upkeep.deletion import delete_runs
 from dbnd_tracker._storage.upkeep.sealing import seal_all
 from dbnd_tracker._storage.writer import Writer

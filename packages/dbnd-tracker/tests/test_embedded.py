@@ -18,7 +18,8 @@ from dbnd._context.registry import create_reader, create_transport, embedded_url
 from dbnd._tracking import sender
 from dbnd._tracking.contracts import Batch, PartlyAppliedError, RefusedError, UnreachableError
 from dbnd_tracker._embedded import EmbeddedTransport
-from dbnd_tracker._storage import database, sqlite
+from dbnd_tracker._storage import database
+from dbnd_tracker._storage.sqlite import connection
 
 
 def _batch(task: Any, first: int = 1, last: int = 2, journal: str = "0" * 32) -> Batch:
@@ -113,7 +114,7 @@ def test_errors_are_told_apart(tmp_path: Path, make_run: Any) -> None:
 
 
 def test_a_locked_file_is_tried_again_later(tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(connection, "BUSY_TIMEOUT_MS", 50)
     task = make_run().task()
     path = tmp_path / "t.db"
     transport = EmbeddedTransport(f"sqlite:///{path}")

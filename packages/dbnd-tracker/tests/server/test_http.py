@@ -215,10 +215,10 @@ def test_an_unknown_call_is_said(server: Any) -> None:
 def test_a_database_that_is_locked_answers_503(
     sqlite_tracker: Any, serve: Any, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dbnd_tracker._storage import sqlite
+    from dbnd_tracker._storage.sqlite import connection
 
     server = serve(sqlite_tracker.database)
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(connection, "BUSY_TIMEOUT_MS", 50)
     sqlite_tracker.database.close()  # new connections take the shorter time-out
     other = sqlite3.connect(sqlite_tracker.database.path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")

@@ -16,7 +16,7 @@ import pytest
 from dbnd._tracking.contracts import Batch, UnreachableError
 from dbnd_tracker._embedded import EmbeddedTransport
 from dbnd_tracker._storage.database import Database
-from dbnd_tracker._storage.sqlite import back_up
+from dbnd_tracker._storage.upkeep.backup import back_up
 
 SIDES = ("", "-wal", "-shm")
 

@@ -271,7 +271,7 @@ def backup(*, file: Path, database: str | None, as_json: bool) -> None:
     """
     from dbnd import UsageError
     from dbnd.plugins import console
-    from dbnd_tracker._storage.sqlite import back_up
+    from dbnd_tracker._storage.upkeep.backup import back_up
 
     opened = configured_database(database, create=False)
     if opened.path is None:

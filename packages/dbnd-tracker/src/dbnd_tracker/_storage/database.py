@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from contextlib import contextmanager
@@ -10,46 +9,38 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import URL, create_engine, event, inspect, make_url, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import (
-    ArgumentError,
     DataError,
     DBAPIError,
     IntegrityError,
-    InvalidatePoolError,
-    NoSuchModuleError,
     OperationalError,
     SQLAlchemyError,
 )
 from sqlalchemy.orm import Session, configure_mappers
 
-from dbnd import ConfigError
-from dbnd.plugins import SQLITE, console, mask_url, sqlite_path, sqlite_url
+from dbnd.plugins import console
 from dbnd_tracker._errors import LockedError, PayloadError, StorageError
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.bulk import driver_errors
-from dbnd_tracker._storage.encoding import from_json_text, readable
-from dbnd_tracker._storage.migrations import REVISIONS, VERSION_TABLE, upgrade
-from dbnd_tracker._storage.points.models import ARCHIVE
-from dbnd_tracker._storage.sqlite import FileConnection, identity, make_file, settle
+from dbnd_tracker._storage.engine import WRITING, make_engine, name_of, parse_url
+from dbnd_tracker._storage.migrations import CURRENT, revision_of, upgrade
+from dbnd_tracker._storage.sqlite.file import identity, make_file, settle
 from dbnd_tracker._storage.states import HEARTBEAT_TIMEOUT
 from dbnd_tracker._storage.writer import DEADLINE, IdCache, StaleIdsError, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Connection
-
-    from dbnd_tracker._storage.sqlite import Identity
+    from dbnd_tracker._storage.sqlite.file import Identity
 
     T = TypeVar("T")
 
 _ATTEMPTS: Final = 5
 LEAST_CONNECTIONS: Final = 3
 """Connections to PostgreSQL that a process needs: one to write, and two to read meanwhile."""
-# Those that it uses if it may, of which some stay open, and some write at once.
+# Those that it uses if it may, of which some write at once.
 _CONNECTIONS: Final = 15
-_KEPT: Final = 5
 _WRITERS: Final = 4
 # Any constant that no other program of a PostgreSQL server is likely to use for its advisory locks.
 _MIGRATION_LOCK: Final = 0x6462_6E64
@@ -79,40 +70,19 @@ class Database:
     def __init__(self, url: str, settings: TrackerSettings | None = None, **options: Any) -> None:
         settings = settings or TrackerSettings()
         configure_mappers()  # else the first batch does it, beside the training
-        parsed = _parse(url)
+        parsed = parse_url(url)
         is_file = parsed.get_backend_name() == "sqlite"
         self.path: Path | None = Path(parsed.database or "").absolute() if is_file else None
-        self.name: str = parsed.database or "" if is_file else mask_url(parsed.render_as_string(hide_password=True))
+        self.name = name_of(parsed)
         """The database as messages name it, without credentials."""
         share = max(settings.connections // settings.workers, LEAST_CONNECTIONS)
         most = _CONNECTIONS if self.path else min(_CONNECTIONS, share)
         self.writers: int = 1 if self.path else min(_WRITERS, most - LEAST_CONNECTIONS + 1)
         """How many transactions may write at once."""
-        try:
-            self._engine = create_engine(
-                parsed,
-                json_serializer=lambda value: json.dumps(readable(value)),
-                json_deserializer=from_json_text,
-                pool_pre_ping=self.path is None,
-                connect_args={"factory": FileConnection} if self.path else options,
-                pool_size=min(_KEPT, most),
-                max_overflow=max(0, most - _KEPT),
-                execution_options={ARCHIVE: settings.archive},
-            )
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"The database {self.name} needs the Python package {error.name}, which is not installed: "
-                "install dbnd-tracker[postgresql]."
-            ) from None
-        self._writing = self._engine
+        self._engine = make_engine(parsed, most, settings.archive, options)
+        self._writing = self._engine.execution_options(**WRITING) if self.path else self._engine
         # Every question of a session is answered from one state, as on SQLite.
         self._reading = self._engine if self.path else self._engine.execution_options(isolation_level="REPEATABLE READ")
-        if self.path:
-            event.listen(self._engine, "checkout", _check_file)
-            event.listen(self._engine, "begin", _begin_sqlite)
-            self._writing = self._engine.execution_options(dbnd_begin="BEGIN IMMEDIATE")
-        else:
-            event.listen(self._engine, "connect", _set_up_postgresql)
         self._read_info = {HEARTBEAT_TIMEOUT: timedelta(seconds=settings.heartbeat_timeout_s)}
         self._partitions = settings.partitions
         self.archive = settings.archive
@@ -164,36 +134,25 @@ class Database:
             self._engine.connect().close()  # finds out whether there is a log of another file
             self._file = identity(self.path)
         with self._engine.begin() as connection:
-            is_current = self._revision(connection) == REVISIONS[-1]
+            is_current = revision_of(connection, self.name) == CURRENT
         if not is_current:
             self._migrate()
-
-    def _revision(self, connection: Connection) -> str | None:
-        """The revision of the schema; None where there are no tables yet."""
-        if not inspect(connection).has_table(VERSION_TABLE):
-            return None
-        revision: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
-        if revision in REVISIONS:
-            return revision
-        raise ConfigError(
-            f"The database {self.name} has the schema {revision}, and this version of dbnd-tracker knows only those up "
-            f"to {REVISIONS[-1]}: install a newer dbnd-tracker, or name another database."
-        )
 
     def _migrate(self) -> None:
         """Make the tables or bring them up to date, in one transaction that keeps other processes out."""
         with self._writing.connect() as connection:
+            driver: Any = connection.connection.dbapi_connection
             if self.path:
                 # A table that is made anew goes for a moment, with all that its rows are referred to by.
-                _pragma(connection, "foreign_keys = OFF")
+                driver.execute("PRAGMA foreign_keys = OFF")
             with connection.begin():
                 if not self.path:
                     connection.execute(select(text(f"pg_advisory_xact_lock({_MIGRATION_LOCK})")))
-                revision = self._revision(connection)
-                if revision != REVISIONS[-1]:
+                revision = revision_of(connection, self.name)
+                if revision != CURRENT:
                     upgrade(connection, revision, self._partitions)
             if self.path:
-                _pragma(connection, "foreign_keys = ON")
+                driver.execute("PRAGMA foreign_keys = ON")
 
     def write(self, work: Callable[[Writer], T]) -> T:
         """Run ``work`` in one transaction and return what it returns.
@@ -286,55 +245,6 @@ class Database:
         except (SQLAlchemyError, StaleIdsError, OSError) as error:
             msg = f"The database {self.name} cannot be used: {_reason(error)}."
             raise (LockedError if "locked" in _reason(error) else StorageError)(msg) from error
-
-
-def _parse(url: str) -> URL:
-    if "://" not in url:
-        url = sqlite_url(Path(url).expanduser().absolute())
-    try:
-        if url.startswith(SQLITE):
-            # Not every version of SQLAlchemy reads what is escaped in a path.
-            path, query = sqlite_path(url)
-            parsed = make_url(f"{SQLITE}?{query}").set(database=str(path) if path.name else None)
-        else:
-            parsed = make_url(url)
-        backend = parsed.get_backend_name()
-    except (ArgumentError, NoSuchModuleError, ValueError):
-        backend = ""
-    if backend == "sqlite" and parsed.database not in {None, "", ":memory:"}:
-        return parsed
-    if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    raise ConfigError(
-        f"The database {mask_url(url)!r} cannot be used: the tracker needs a file, sqlite:///file or "
-        "postgresql://user@host/name."
-    )
-
-
-def _check_file(connection: FileConnection, _record: object, _proxy: object) -> None:
-    """Let the pool open a new connection in place of one whose file was removed or replaced."""
-    if not connection.is_current():
-        raise InvalidatePoolError
-
-
-def _set_up_postgresql(connection: Any, _record: object) -> None:
-    # Times come in the zone of the session, and the first and last hours of the calendar exist in UTC alone.
-    connection.execute("SET TIME ZONE 'UTC'")
-    connection.commit()
-
-
-def _pragma(connection: Connection, setting: str) -> None:
-    """Change a setting of SQLite outside of any transaction; one that fails closes the connection."""
-    driver: Any = connection.connection.dbapi_connection
-    driver.execute(f"PRAGMA {setting}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    begin = connection.get_execution_options().get("dbnd_begin")
-    connection.exec_driver_sql(begin or "BEGIN")
-    if begin:
-        driver: Any = connection.connection.dbapi_connection
-        driver.advance()
 
 
 def _is_conflict(error: Exception) -> bool:

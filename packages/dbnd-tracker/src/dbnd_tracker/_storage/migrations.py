@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
+from dbnd import ConfigError
 from dbnd_tracker._storage.links import linked_mlflow_run
 from dbnd_tracker._storage.models import Run
 from dbnd_tracker._storage.points.models import Segment
@@ -140,6 +141,24 @@ STEPS: Final = {
 }
 """What leads to each revision of the schema from the one before it, oldest first; the first schema was 0001."""
 REVISIONS: Final = ("0001", *STEPS)
+CURRENT: Final = REVISIONS[-1]
+
+
+def revision_of(connection: sa.Connection, database: str) -> str | None:
+    """The revision of a database's schema; None where there are no tables yet.
+
+    Raises:
+        ConfigError: It is of a newer version, or of another program.
+    """
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    revision: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
+    if revision in REVISIONS:
+        return revision
+    raise ConfigError(
+        f"The database {database} has the schema {revision}, and this version of dbnd-tracker knows only those up "
+        f"to {CURRENT}: install a newer dbnd-tracker, or name another database."
+    )
 
 
 def upgrade(connection: sa.Connection, revision: str | None, partitions: int = 1) -> None:
@@ -154,7 +173,7 @@ def upgrade(connection: sa.Connection, revision: str | None, partitions: int = 1
         Run.metadata.create_all(connection, checkfirst=False)
         divide(connection, partitions)
         connection.execute(sa.text(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
-        connection.execute(sa.text(f"INSERT INTO {VERSION_TABLE} VALUES ('{REVISIONS[-1]}')"))  # noqa: S608
+        connection.execute(sa.text(f"INSERT INTO {VERSION_TABLE} VALUES ('{CURRENT}')"))  # noqa: S608
         return
     from alembic.operations import Operations  # a third of a second, and seldom needed
     from alembic.runtime.migration import MigrationContext
@@ -162,4 +181,4 @@ def upgrade(connection: sa.Connection, revision: str | None, partitions: int = 1
     op = Operations(MigrationContext.configure(connection))
     for step in REVISIONS[REVISIONS.index(revision) + 1 :]:
         STEPS[step](op)
-    connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '{REVISIONS[-1]}'"))  # noqa: S608
+    connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '{CURRENT}'"))  # noqa: S608

@@ -1,1 +1,1 @@
-"""What becomes of runs in time: their points are sealed, and they are deleted."""
+"""What is done to a database in time: points are sealed and archived, runs deleted, and all of it copied."""
