@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
+from pydantic import BaseModel
 from pydantic_core import from_json
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Table, bindparam, insert, select, update
 
-from dbnd.tracking import PartlyAppliedError
+from dbnd.tracking import Batch, PartlyAppliedError
 from dbnd_tracker._errors import PayloadError, UnknownCallError
 from dbnd_tracker._ingest import limits, logged, metrics, runs, tasks, wire
 from dbnd_tracker._ingest.points import from_groups
@@ -18,17 +20,9 @@ from dbnd_tracker._schemas import logged as logged_bodies
 from dbnd_tracker._schemas import runs as run_bodies
 from dbnd_tracker._schemas import tasks as task_bodies
 from dbnd_tracker._schemas.validation import validated
+from dbnd_tracker._storage.database import Database
 from dbnd_tracker._storage.models import JournalPosition
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from pydantic import BaseModel
-    from sqlalchemy import Table
-
-    from dbnd.tracking import Batch
-    from dbnd_tracker._storage.database import Database
-    from dbnd_tracker._storage.writer import Writer
+from dbnd_tracker._storage.writer import Writer
 
 _POSITIONS: Final = cast("Table", JournalPosition.__table__)
 # Made once: each batch executes them.

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from sqlalchemy import delete, func, select
 
 from dbnd.tracking import EDITED_TAG
 from dbnd_tracker._errors import MissingError
 from dbnd_tracker._storage.models import Attempt, Run, Tag, TaskRun
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dbnd_tracker._storage.writer import Writer
+from dbnd_tracker._storage.writer import Writer
 
 
 def edit_run(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import delete
 
+from dbnd_tracker._schemas import logged as bodies
 from dbnd_tracker._storage.models import Artifact, AttemptDocument, ClientError, DatasetOperation, Target
+from dbnd_tracker._storage.writer import Writer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from dbnd_tracker._schemas import logged as bodies
-    from dbnd_tracker._storage.writer import Writer
-
-    Info = TypeVar("Info", bound="_OfAttempt")
+Info = TypeVar("Info", bound="_OfAttempt")
 
 MAX_CLIENT_ERRORS: Final = 1_000
 """How many errors of clients are kept; the oldest ones make room."""

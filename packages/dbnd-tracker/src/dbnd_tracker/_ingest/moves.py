@@ -6,18 +6,13 @@ another one says that the task run is in another run, it moves there, and what n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Iterable
+from typing import Any, Final
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import Select, delete, or_, select, update
 
 from dbnd_tracker._storage.models import CHILD, UPSTREAM, Run, TaskRelation, TaskRun
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from sqlalchemy import Select
-
-    from dbnd_tracker._storage.writer import Writer
+from dbnd_tracker._storage.writer import Writer
 
 _QUIET: Final = {"synchronize_session": False}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import select
 
@@ -11,12 +11,10 @@ from dbnd_tracker._errors import MissingError
 from dbnd_tracker._ingest.edits import edited_of
 from dbnd_tracker._ingest.moves import current_runs, detach
 from dbnd_tracker._ingest.tasks import add_infos, is_reopened
+from dbnd_tracker._schemas import runs as bodies
 from dbnd_tracker._storage.models import Attempt, Run, ScheduledJob, TaskRun
 from dbnd_tracker._storage.states import FINAL_STATES, next_run_state, next_task_state
-
-if TYPE_CHECKING:
-    from dbnd_tracker._schemas import runs as bodies
-    from dbnd_tracker._storage.writer import Writer
+from dbnd_tracker._storage.writer import Writer
 
 # What is said of a run by the names of the columns that keep it; what comes empty leaves what was there.
 _COLUMNS: Final = ("job_name", "project_name", "name", "user", "execution_date")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import select
 
 from dbnd_tracker._ingest.logged import stable_uid
 from dbnd_tracker._ingest.moves import current_runs, move, replace_parents
+from dbnd_tracker._schemas import tasks as bodies
 from dbnd_tracker._storage.links import linked_mlflow_run
 from dbnd_tracker._storage.models import (
     CHILD,
@@ -22,15 +25,9 @@ from dbnd_tracker._storage.models import (
     TaskRun,
 )
 from dbnd_tracker._storage.states import FINAL_STATES, next_task_state
+from dbnd_tracker._storage.writer import Writer
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from dbnd_tracker._schemas import tasks as bodies
-    from dbnd_tracker._storage.writer import Writer
-
-    Infos = list[bodies.TaskRunInfo]
+Infos = list[bodies.TaskRunInfo]
 
 _INIT: Final = "init"
 """Operation on a target that is known before its task runs."""

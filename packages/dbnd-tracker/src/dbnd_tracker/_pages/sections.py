@@ -15,7 +15,6 @@ from dbnd_tracker._queries.logged import ListKind
 from dbnd_tracker._views import TaskRunView
 
 _ROWS: Final = 200
-_LONGEST_NUMBER: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +91,7 @@ class Sections:
 
     def _start(self, name: str) -> int:
         """How many rows of a section stand before those that are asked for."""
-        text = self._query.get(name, "")
-        return int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER else 0
+        return whole_number(self._query.get(name, ""))
 
     def _section(
         self, name: str, rows: Sequence[Any], start: int, found: int, total: int, size: int = _ROWS
@@ -108,3 +106,8 @@ class Sections:
         if start:
             asked.append((name, str(start)))
         return f"{self._path}?{urlencode(asked)}#{name}"
+
+
+def whole_number(text: str) -> int:
+    """The number that an address gives, of nine digits at most; 0 where it gives none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= len("100000000") else 0

@@ -7,21 +7,28 @@ import functools
 import json
 import re
 import uuid
+from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    Strict,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import core_schema
 
 from dbnd.tracking import RunState, TaskRunState, storable
 from dbnd_tracker._storage.base import NAME_LENGTH
 from dbnd_tracker._storage.encoding import readable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from enum import Enum
-
-    from pydantic import GetCoreSchemaHandler, ValidationInfo
-    from pydantic_core import core_schema
 
 T = TypeVar("T")
 

@@ -6,16 +6,14 @@ import functools
 import logging
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeVar, get_args
 
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from dbnd.plugins import first_problem
 from dbnd_tracker._errors import PayloadError
 from dbnd_tracker._schemas.fields import Allowance
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
 
 NAME_LENGTH: Final = 500
 """Longest name that is indexed, in characters (PostgreSQL indexes at most some 2,700 bytes)."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import select, text
 from sqlalchemy.exc import (
@@ -25,16 +26,11 @@ from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.bulk import driver_errors
 from dbnd_tracker._storage.engine import WRITING, make_engine, name_of, parse_url
 from dbnd_tracker._storage.migrations import CURRENT, revision_of, upgrade
-from dbnd_tracker._storage.sqlite.file import identity, make_file, settle
+from dbnd_tracker._storage.sqlite.file import Identity, identity, make_file, settle
 from dbnd_tracker._storage.states import HEARTBEAT_TIMEOUT
 from dbnd_tracker._storage.writer import DEADLINE, IdCache, StaleIdsError, Writer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from dbnd_tracker._storage.sqlite.file import Identity
-
-    T = TypeVar("T")
+T = TypeVar("T")
 
 _ATTEMPTS: Final = 5
 LEAST_CONNECTIONS: Final = 3

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dbnd.tracking import storable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 
 class Kind(IntEnum):

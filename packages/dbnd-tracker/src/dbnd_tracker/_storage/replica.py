@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from dbnd import ConfigError
 from dbnd.plugins import console
 from dbnd_tracker._errors import StorageError
+from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy.orm import Session
-
-    from dbnd_tracker._settings import TrackerSettings
 
 # Seconds that a replica is left alone after it could not be read, and those that a connection to it may take.
 _PAUSE: Final = 5.0

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy.orm import Session
 
 from dbnd.tracking import TaskRunState
 from dbnd_tracker._storage.models import Run
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 FINAL_STATES: Final = frozenset(state.value for state in TaskRunState if state.is_final)
 """States after which nothing runs any more, of runs and of task runs."""

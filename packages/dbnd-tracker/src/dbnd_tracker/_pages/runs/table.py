@@ -15,6 +15,7 @@ from dbnd_tracker._pages.runs.columns import Columns
 from dbnd_tracker._pages.runs.groups import row_groups
 from dbnd_tracker._pages.runs.row import SIZES, RowLook
 from dbnd_tracker._pages.runs.trend import Trend
+from dbnd_tracker._pages.sections import whole_number
 from dbnd_tracker._pages.templates import is_live, job_url
 from dbnd_tracker._queries.language.expressions import STATES, Expression, Field, QueryError, as_number, operands
 from dbnd_tracker._queries.language.grammar import Asked, condition, joined, parse_expression, parse_query
@@ -90,7 +91,7 @@ class TablePage:
         except QueryError as error:
             self.problem = str(error)
         else:
-            self._find(session, conditions, after, before, _whole(query.get("start")))
+            self._find(session, conditions, after, before, whole_number(query.get("start", "")))
         self.is_flat = bool(self._asked.words) or isinstance(self.order, Field) or are_rows(conditions)
         # New runs come first, and running ones end.
         self.is_live = after is before is None or any(is_live(run.state) for run in self.table.rows)
@@ -276,7 +277,3 @@ class TablePage:
         """Whether the address asks for a part of the runs."""
         names = ["q", *([] if self.job else ["job"]), "project", "user", "state", "since", "until", "where"]
         return not self.problem and any(self.given[name] for name in names)
-
-
-def _whole(text: str | None) -> int:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= len("100000000") else 0

@@ -6,12 +6,14 @@ The segments of such a run stay in the database with all that is asked of them m
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from dbnd import UsageError
 from dbnd_tracker._errors import StorageError
@@ -19,12 +21,6 @@ from dbnd_tracker._storage.encoding import KIND_NAMES, Kind
 from dbnd_tracker._storage.models import Attempt, MetricSeries, Run
 from dbnd_tracker._storage.points.models import ARCHIVE
 from dbnd_tracker._storage.points.segments import KIND, NO_STEP, NO_VALUE, Points
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from datetime import datetime
-
-    from sqlalchemy import Connection
 
 ABOUT: Final = b"databand.run"
 """Key of a file's metadata under which what the read API says of the run stands, as JSON."""
@@ -84,11 +80,13 @@ def write_archive(folder: Path, uid: str, started: datetime, series: Iterable[Ar
 def _groups(tables: Iterable[Any]) -> Iterator[list[Any]]:
     """Tables of as many points together as make a part of a file."""
     group: list[Any] = []
+    points = 0
     for table in tables:
         group.append(table)
-        if sum(each.num_rows for each in group) >= _GROUP:
+        points += table.num_rows
+        if points >= _GROUP:
             yield group
-            group = []
+            group, points = [], 0
     if group:
         yield group
 

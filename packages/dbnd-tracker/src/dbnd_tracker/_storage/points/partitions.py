@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from sqlalchemy import Connection
 
 from dbnd import ConfigError
 from dbnd_tracker._storage.points.models import Metric
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 DIVISION: Final = """\
 DO $$

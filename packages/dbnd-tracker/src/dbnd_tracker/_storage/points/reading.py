@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+from sqlalchemy import Connection
 
 from dbnd_tracker._storage.bulk import driver_errors
 from dbnd_tracker._storage.encoding import Kind
 from dbnd_tracker._storage.points.models import SEGMENT
-from dbnd_tracker._storage.points.segments import KIND, NO_STEP, NO_VALUE, TYPES, Points, join, unpack
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sqlalchemy import Connection
-
-    from dbnd_tracker._storage.points.segments import Array
+from dbnd_tracker._storage.points.segments import KIND, NO_STEP, NO_VALUE, TYPES, Array, Points, join, unpack
 
 # Without NULL, so that all elements of an array of PostgreSQL have one length, and rows of SQLite fit an array's type.
 _COLUMNS: Final = {

@@ -17,13 +17,11 @@ import contextlib
 import os
 import struct
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
 
 from dbnd.tracking import monotonic
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
 
 NUMBERS: Final = 1 << 32
 """How many numbers there are; 0 follows the last one."""

@@ -7,25 +7,20 @@ still.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from dbnd_tracker._storage.bulk import chunks
+from dbnd_tracker._storage.database import Database
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Run, TaskRun
 from dbnd_tracker._storage.points.archive import ArchivedSeries, remove_files, write_archive
 from dbnd_tracker._storage.points.models import ARCHIVED, Segment
 from dbnd_tracker._storage.points.reading import read_points
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
-    from sqlalchemy.orm import Session
-
-    from dbnd_tracker._storage.database import Database
-    from dbnd_tracker._storage.writer import Writer
+from dbnd_tracker._storage.writer import Writer
 
 
 def archive_run(database: Database, folder: Path, run_uid: str, about: Callable[[Session, str], str]) -> int:
@@ -43,7 +38,7 @@ def archive_run(database: Database, folder: Path, run_uid: str, about: Callable[
     covered: dict[int, int] = {}
     with database.read() as session:
         run = session.scalar(select(Run).where(Run.uid == run_uid))
-        if run is None or not _sealed(session, run.id):
+        if run is None or not _has_sealed(session, run.id):
             return 0
         write_archive(folder, run.uid, run.start_time, _series(session, run, covered), about(session, run.uid))
     moved = database.write(partial(_take, run_uid, covered))
@@ -52,12 +47,12 @@ def archive_run(database: Database, folder: Path, run_uid: str, about: Callable[
     return moved or 0
 
 
-def _sealed(session: Session, run_id: int) -> int:
-    """How many points of a run are sealed in the database."""
+def _has_sealed(session: Session, run_id: int) -> bool:
+    """Whether any points of a run are sealed in the database."""
     of_run = select(MetricSeries.id).join(Attempt).where(Attempt.run_id == run_id)
-    points = select(func.sum(Segment.points)).where(Segment.version != ARCHIVED)
+    sealed = select(Segment.series_id).where(Segment.version != ARCHIVED).limit(1)
     parts = chunks(session.scalars(of_run).all())
-    return sum(int(session.scalar(points.where(Segment.series_id.in_(some))) or 0) for some in parts)
+    return any(session.scalar(sealed.where(Segment.series_id.in_(some))) is not None for some in parts)
 
 
 def _series(session: Session, run: Run, covered: dict[int, int]) -> Iterator[ArchivedSeries]:

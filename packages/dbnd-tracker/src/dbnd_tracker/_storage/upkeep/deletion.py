@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import delete, func, insert, literal, or_, select
+from sqlalchemy.orm import Session
 
 from dbnd_tracker._storage.base import OfAttempt, UtcDateTime
 from dbnd_tracker._storage.bulk import chunks
+from dbnd_tracker._storage.database import Database
 from dbnd_tracker._storage.models import (
     Attempt,
     ClientError,
@@ -23,13 +26,6 @@ from dbnd_tracker._storage.models import (
 from dbnd_tracker._storage.points.archive import remove_files
 from dbnd_tracker._storage.points.models import Metric, Segment
 from dbnd_tracker._storage.states import FINAL_STATES, lost
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy.orm import Session
-
-    from dbnd_tracker._storage.database import Database
 
 # Runs deleted in one transaction: others write between two of them.
 _RUNS: Final = 50

@@ -13,24 +13,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import Table, delete, func, insert, or_, select, update
+from sqlalchemy.orm import Session
 
 from dbnd.plugins import console
 from dbnd_tracker._errors import PayloadError, StorageError
+from dbnd_tracker._storage.database import Database
 from dbnd_tracker._storage.models import Attempt, MetricSeries, Run
 from dbnd_tracker._storage.points.models import SEGMENT, Metric, Segment
 from dbnd_tracker._storage.points.reading import read_rows
 from dbnd_tracker._storage.points.segments import VERSION, head, pack
 from dbnd_tracker._storage.states import FINAL_STATES, lost
-
-if TYPE_CHECKING:
-    from sqlalchemy import Table
-    from sqlalchemy.orm import Session
-
-    from dbnd_tracker._storage.database import Database
-    from dbnd_tracker._storage.writer import Writer
+from dbnd_tracker._storage.writer import Writer
 
 LEAST: Final = 16
 """Points below which the rest of a series, when its run has ended, stays rows: a segment would be no smaller."""
@@ -113,16 +109,11 @@ def seal_all(database: Database, report: Callable[[int], None] = lambda _: None)
     while (sealed := seal_ended(database, timedelta())) is not None:
         total += sealed
         report(total)
-    after: int | None = 0
-    while after is not None:
-        with database.read() as session:
-            full = select(func.min(MetricSeries.id)).where(MetricSeries.id > after, _FRESH >= SEGMENT)
-            after = session.scalar(full)
-        if after is not None:
-            database.full_series.add(after)
-        while sealed := seal_full(database):
-            total += sealed
-            report(total)
+    with database.read() as session:
+        database.full_series.update(session.scalars(select(MetricSeries.id).where(_FRESH >= SEGMENT)))
+    while sealed := seal_full(database):
+        total += sealed
+        report(total)
     return total
 
 
