@@ -61,8 +61,8 @@ def test_a_chart_draws_and_tells_the_values_of_the_database(site: Site, visit: A
     page = visit(site.url, site.task_path("pipeline", "train"))
     loss = figure(page, "loss")
     assert "50 points" in loss.locator(".note").inner_text()
-    blue = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--c0').trim()")
-    rgb = ",".join(str(int(blue[i : i + 2], 16)) for i in (1, 3, 5))
+    shown = "(document.body.style.outlineColor = 'var(--c0)', getComputedStyle(document.body).outlineColor)"
+    rgb = page.evaluate(shown).removeprefix("rgb(").removesuffix(")").replace(" ", "")
     assert loss.locator("canvas").evaluate(INKED).get(rgb, 0) > 50
 
     path = f"/api/v1/task-runs/{site.task('pipeline', 'train')}/metrics/history?key=loss"

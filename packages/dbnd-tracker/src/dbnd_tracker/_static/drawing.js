@@ -1,5 +1,6 @@
 // What stands on a chart's canvas: axes, lines with gaps, bands, and marks at what the user points to.
 
+import { palette } from "./colours.js";
 import { element } from "./elements.js";
 import { linearTicks, logTicks, relativeTicks, stepTicks, timeTicks } from "./scale.js";
 
@@ -30,7 +31,7 @@ export class Drawing {
     canvas.height = Math.round(height * ratio);
     this.pen = canvas.getContext("2d");
     this.pen.scale(ratio, ratio);
-    this.style = getComputedStyle(document.documentElement);
+    this.colour = palette();
     this.scaled = log ? Math.log10 : (value) => value;
     [this.bottom, this.top] = range.map(this.scaled);
   }
@@ -43,10 +44,6 @@ export class Drawing {
     // Halves, because a range may be wider than the largest double.
     const share = (this.scaled(y) / 2 - this.bottom / 2) / (this.top / 2 - this.bottom / 2);
     return this.height - BOTTOM - share * (this.height - TOP - BOTTOM);
-  }
-
-  colour(name) {
-    return this.style.getPropertyValue(`--${name}`).trim();
   }
 
   axes(axis, title) {

@@ -1,5 +1,6 @@
 // What one does with a single chart: its own range, full screen, and its picture and points as files.
 
+import { palette } from "./colours.js";
 import { hue } from "./drawing.js";
 import { element } from "./elements.js";
 import { ranges, writeAddress } from "./settings.js";
@@ -51,8 +52,7 @@ function save(address, name) {
 /** The chart as it is seen, with its title above and the names of its lines below. */
 function savePicture({ chart, series }, title) {
   const { canvas } = chart;
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+  const colour = palette();
   const ratio = devicePixelRatio || 1;
   const keys = series.length > 1 ? series.slice(0, MOST_KEYS) : [];
   const picture = element("canvas", { width: canvas.width, height: canvas.height + (HEAD + keys.length * KEY) * ratio });

@@ -1,5 +1,6 @@
 // What every page does; charts are loaded where there are some.
 
+import { shownTheme } from "./colours.js";
 import { element } from "./elements.js";
 import { listen } from "./keys.js";
 import { watch } from "./live.js";
@@ -14,10 +15,8 @@ function showKeys() {
 }
 
 function changeTheme() {
-  const root = document.documentElement;
-  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  const next = (root.dataset.theme ?? system) === "dark" ? "light" : "dark";
-  root.dataset.theme = next;
+  const next = shownTheme() === "dark" ? "light" : "dark";
+  document.documentElement.dataset.theme = next;
   try {
     localStorage.setItem("databand-theme", next);
   } catch {
