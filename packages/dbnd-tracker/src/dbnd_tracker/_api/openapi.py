@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from dbnd_tracker._api.tracking import call_path, router
 from dbnd_tracker._ingest import CALLS
 
 _REFERENCE: Final = "#/components/schemas/{model}"
@@ -48,8 +49,7 @@ def _add_bodies(document: dict[str, Any]) -> None:
     )
     document["components"]["schemas"] |= definitions.get("$defs", {})
     for name, call in CALLS.items():
-        path = "/api/v1/log_exception" if name == "log_exception" else f"/api/v1/tracking/{name}"
-        body = document["paths"][path]["post"]["requestBody"]
+        body = document["paths"][f"{router.prefix}{call_path(name)}"]["post"]["requestBody"]
         body["content"]["application/json"]["schema"] = schemas[call.body, "validation"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -19,24 +19,18 @@ async def _database(request: Request) -> Database:
     return found
 
 
-async def _cache(request: Request) -> SeriesCache:
-    found: SeriesCache = request.app.state.cache
-    return found
+def _part(name: str) -> Any:
+    """What the application has under a name."""
 
+    async def found(request: Request) -> Any:
+        return getattr(request.app.state, name)
 
-async def _keyring(request: Request) -> Keyring | None:
-    found: Keyring | None = request.app.state.keyring
-    return found
-
-
-async def _metrics(request: Request) -> ServerMetrics:
-    found: ServerMetrics = request.app.state.metrics
-    return found
+    return Depends(found)
 
 
 TheDatabase = Annotated[Database, Depends(_database)]
 """The database, or its replica for what only reads."""
-TheCache = Annotated[SeriesCache, Depends(_cache)]
-TheKeyring = Annotated[Keyring | None, Depends(_keyring)]
+TheCache = Annotated[SeriesCache, _part("cache")]
+TheKeyring = Annotated[Keyring | None, _part("keyring")]
 """None where the tracker asks for no token."""
-TheMetrics = Annotated[ServerMetrics, Depends(_metrics)]
+TheMetrics = Annotated[ServerMetrics, _part("metrics")]

@@ -54,12 +54,17 @@ def _endpoint(name: str) -> Callable[[Request], Awaitable[JSONResponse]]:
     return endpoint
 
 
+def call_path(name: str) -> str:
+    """The path of a call below that of the API."""
+    return f"/{name}" if name == "log_exception" else f"/tracking/{name}"
+
+
 router = APIRouter(prefix="/api/v1", tags=["tracking"])
 """A route for each call."""
 
 for _name, _call in CALLS.items():
     router.add_api_route(
-        f"/{_name}" if _name == "log_exception" else f"/tracking/{_name}",
+        call_path(_name),
         _endpoint(_name),
         methods=["POST"],
         name=_name,

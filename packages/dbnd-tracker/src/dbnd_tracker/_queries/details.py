@@ -198,13 +198,11 @@ def logging_task_runs(session: Session, run_uid: str) -> set[str]:
 
 def task_run_documents(session: Session, task_run_uid: str) -> views.Documents | None:
     """What dbt and Airflow have said about a task run, or None when it is not known; the latest attempt's."""
-    mine = Attempt.task_run_uid == task_run_uid
-    if session.scalar(select(Attempt.id).where(mine).limit(1)) is None:
+    query = select(AttemptDocument.kind, AttemptDocument.content).select_from(Attempt)
+    query = query.outerjoin(AttemptDocument, AttemptDocument.attempt_id == Attempt.id)
+    found = _pairs(session, query.where(Attempt.task_run_uid == task_run_uid).order_by(*BY_ATTEMPT))
+    if not found:  # not even an attempt without any
         return None
-    query = select(AttemptDocument.kind, AttemptDocument.content).join(
-        Attempt, Attempt.id == AttemptDocument.attempt_id
-    )
-    found = _pairs(session, query.where(mine).order_by(*BY_ATTEMPT))
     return views.Documents(task_run_uid=task_run_uid, dbt=found.get("dbt"), airflow=found.get("airflow"))
 
 

@@ -41,14 +41,11 @@ class Columns:
         self, asked: Sequence[str] | None, kept: str, named: Iterable[Field], names: Mapping[Field, NameCount]
     ) -> None:
         mine = _parsed(storable(unquote(kept)).split("\n")) if asked is None else []
-        known = {(field.kind, field.name) for field in names}
-        self.are_kept = any((field.kind, field.name) in known for field in mine)
+        self.are_kept = any(field.logged in names for field in mine)
         self.are_default = asked is None and not self.are_kept
-        chosen = _parsed(asked or ()) if not self.are_default else _telling(names)
-        if self.are_kept:
-            chosen = mine
-        there = {(field.kind, field.name) for field in chosen}
-        extra = [field for field in dict.fromkeys(named) if (field.kind, field.name) not in there]
+        chosen = mine if self.are_kept else _telling(names) if asked is None else _parsed(asked)
+        there = {field.logged for field in chosen}
+        extra = [field for field in dict.fromkeys(named) if field.logged not in there]
         self.shown = [*extra, *chosen][:_MAX_COLUMNS]
         self._names = names
 
@@ -60,8 +57,8 @@ class Columns:
     @property
     def offered(self) -> dict[str, list[Field]]:
         """Further columns that can be chosen, by kind."""
-        there = {(field.kind, field.name) for field in self.shown}
-        fields = [field for field in self._names if (field.kind, field.name) not in there]
+        there = {field.logged for field in self.shown}
+        fields = [field for field in self._names if field not in there]
         return {kind: sorted((f for f in fields if f.kind == kind), key=lambda f: f.name) for kind in KINDS}
 
     def named(self, kind: LoggedKind) -> list[str]:

@@ -89,6 +89,11 @@ class Field(NamedTuple):
         return cls(kind, name, shown or "last") if dot and name and kind in KINDS else None
 
     @property
+    def logged(self) -> Field:
+        """What was logged, without the choice of its value."""
+        return self._replace(shown="last")
+
+    @property
     def is_loss(self) -> bool:
         """Whether it is a metric of which less is better, by its name."""
         return self.kind == "metrics" and _is_loss(self.name)
