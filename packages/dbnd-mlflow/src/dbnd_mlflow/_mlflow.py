@@ -11,6 +11,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+STAGES: Final = {
+    "_hard_delete_experiment": "deleted",
+    "_hard_delete_run": "deleted",
+    "delete_experiment": "deleted",
+    "delete_run": "deleted",
+    "restore_experiment": "active",
+    "restore_run": "active",
+}
+"""Methods that delete or restore a run, or all runs of an experiment: the stage of those runs afterwards."""
 # Where an MLflow server says which replica of its database it reads.
 _READ_REPLICA: Final = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
 

@@ -231,7 +231,7 @@ def test_traces_in_an_outage_disturb_nothing(proxy, server, monkeypatch):
 
 
 def test_an_outer_run_is_remembered_however_many_are_nested_in_it(proxy, monkeypatch):
-    monkeypatch.setattr("dbnd_mlflow._durable.view._MAX_VIEWS", 5)
+    monkeypatch.setattr("dbnd_mlflow._durable.runs._MAX_VIEWS", 5)
     proxy.refuse()
     with mlflow.start_run(run_name="outer") as outer:
         for n in range(15):

@@ -15,7 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, ExperimentTag, InputTag, Metr
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd_mlflow import build_composite_uri
-from dbnd_mlflow._durable.calls import is_remote
+from dbnd_mlflow._durable.errors import is_remote
 from dbnd_mlflow._durable.store import outboxes
 
 _LONG = 2**70

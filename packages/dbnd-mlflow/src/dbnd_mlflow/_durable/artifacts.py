@@ -17,10 +17,9 @@ from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
 from mlflow.utils import rest_utils
 
-from dbnd.tracking import Outbox
-
-from .calls import Reach, is_away
-from .ids import MODEL, Ids, spooled_root
+from .errors import PassOverAway
+from .ids import MODEL, spooled_root
+from .target import Target
 
 LOG_ARTIFACT: Final = "log_artifact"
 
@@ -29,56 +28,43 @@ class Artifacts:
     """Sends the files of one store's runs.
 
     Args:
-        inner: MLflow's own store.
-        uri: Its tracking URI.
-        outbox: Where the store's writes are kept.
-        ids: The store's ids of what was created while it was away, and the spool.
+        target: The store.
         max_bytes: What the files of the spool may take together.
-        is_direct: Whether the server is asked first (``keep``), and not only the spool (``deferred``).
-        reach: Tells whether the server is asked at the moment.
     """
 
-    def __init__(
-        self, inner: Any, uri: str, outbox: Outbox, ids: Ids, max_bytes: int, *, is_direct: bool, reach: Reach
-    ) -> None:
-        self._inner = inner
-        self._uri = uri
-        self._outbox = outbox
-        self._ids = ids
-        self._is_direct = is_direct
-        self._reach = reach
+    def __init__(self, target: Target, max_bytes: int) -> None:
+        self._target = target
+        self._folder = target.ids.spool
         self._max_bytes = max_bytes
 
     def log(self, root: str, local_file: str, artifact_path: str | None) -> None:
         """Send a file to an artifact root, or keep it; MLflow's own error where neither can be done."""
         Path(local_file).stat()  # raises for a file that is not there, as opening it does in MLflow
-        is_there = not (self._outbox.unsent or self._reach.is_away)
-        if self._is_direct and is_there and self._sent(root, local_file, artifact_path):
+        is_there = not (self._target.outbox.unsent or self._target.is_away)
+        if self._target.is_direct and is_there and self._sent(root, local_file, artifact_path):
             return
         spooled = self._spool(Path(local_file))
         if spooled is not None:
             body = {"root": root, "artifact_path": artifact_path, "name": Path(local_file).name, "file": spooled.name}
-            if self._outbox.keep(LOG_ARTIFACT, body, is_last_way=False):
+            if self._target.keep(LOG_ARTIFACT, body):
                 return
             spooled.unlink(missing_ok=True)
-        real = self.real_root(root)
-        if real is None:
+        if not self._upload(root, local_file, artifact_path):
             raise MlflowException(
                 f"The artifact {local_file} cannot be kept until MLflow's server is back: the spool has reached "
                 f"mlflow_tracking.store_spool_max_bytes = {self._max_bytes}, or the disk is full."
             )
-        upload(real, self._uri, local_file, artifact_path, self._reach.timeout)
 
     def _sent(self, root: str, local_file: str, artifact_path: str | None) -> bool:
-        try:
-            with self._reach.asking():
-                real = self.real_root(root)
-                if real is not None:
-                    upload(real, self._uri, local_file, artifact_path, self._reach.timeout)
-        except Exception as error:
-            if not is_away(error):
-                raise
-            return False
+        with PassOverAway(), self._target.asking():
+            return self._upload(root, local_file, artifact_path)
+        return False
+
+    def _upload(self, root: str, local_file: str, artifact_path: str | None) -> bool:
+        """Put a file where it belongs; False if the store has no such place yet."""
+        real = self.real_root(root)
+        if real is not None:
+            upload(real, self._target.uri, local_file, artifact_path, self._target.timeout)
         return real is not None
 
     def real_root(self, root: str) -> str | None:
@@ -87,33 +73,33 @@ class Artifacts:
         if found is None:
             return root
         own, below = found
-        real = self._ids.find(own)
+        real = self._target.ids.find(own)
         if real is None:
             return None
-        with self._reach.asking():
-            return f"{artifact_root(self._inner, real)}{below}"
+        with self._target.asking():
+            return f"{artifact_root(self._target.inner, real)}{below}"
 
     def deliver(self) -> None:
         """Deliver what waits, before artifacts are listed or read; within bounds."""
-        self._reach.has_delivered()
+        self._target.has_delivered()
 
     def spooled(self, root: str) -> Spooled:
         """What waits below an artifact root."""
         files = {}
-        for record in self._outbox.waiting():
+        for record in self._target.outbox.waiting():
             if record.call == LOG_ARTIFACT and not record.trouble:
                 body = record.body
                 path = posixpath.join(body["root"], body["artifact_path"] or "", body["name"])
                 if path.startswith(f"{root}/"):
-                    files[path.removeprefix(f"{root}/")] = self._ids.spool / body["file"]
+                    files[path.removeprefix(f"{root}/")] = self._folder / body["file"]
         return Spooled(root, files)
 
     def _spool(self, file: Path) -> Path | None:
         """A copy of a file; None where the spool is full. The user may change the file."""
-        copy = self._ids.spool / uuid.uuid4().hex
+        copy = self._folder / uuid.uuid4().hex
         try:
-            self._ids.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if sum(map(_size, self._ids.spool.iterdir())) + file.stat().st_size > self._max_bytes:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if sum(map(_size, self._folder.iterdir())) + file.stat().st_size > self._max_bytes:
                 return None
             shutil.copyfile(file, copy)
         except OSError:

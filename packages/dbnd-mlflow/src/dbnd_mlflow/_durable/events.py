@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Iterator
+from numbers import Integral
 from typing import Any, Final
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.utils.proto_json_utils import message_to_json, parse_dict
+from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH
 
 from dbnd.tracking import Group, points_of
 
@@ -23,6 +25,7 @@ TAG: Final = "tag"
 _METRIC: Final = "metric"
 EXTRAS: Final = ("model_id", "dataset_name", "dataset_digest")
 """What a metric may carry beside its value, where MLflow has it."""
+_LONG: Final = 1 << 63
 
 
 def metric_group(run_id: str, metrics: Iterable[Any]) -> list[Group]:
@@ -109,3 +112,58 @@ def _message_of(entity: Any) -> Any:
 
     names = {"LoggedModelInput": "ModelInput", "LoggedModelOutput": "ModelOutput"}
     return getattr(service_pb2, names.get(entity.__name__, entity.__name__))
+
+
+def is_text(*values: object) -> bool:
+    """Whether all of these are text that a journal keeps as it is."""
+    for value in values:
+        if not isinstance(value, str) or "\0" in value:
+            return False
+        try:
+            value.isascii() or value.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
+
+
+def is_text_or_none(*values: object) -> bool:
+    """Whether all of these are text that a journal keeps as it is, or None."""
+    return is_text(*(value for value in values if value is not None))
+
+
+def is_long(value: object) -> bool:
+    """Whether a value is a whole number of 64 bits, as times and steps are."""
+    is_whole = type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
+    return is_whole and -_LONG <= value < _LONG  # type: ignore[operator]
+
+
+def are_usual(metrics: Iterable[Any], texts: Iterable[Any]) -> bool:
+    """Whether every store takes these metrics, and these params or tags, and a journal keeps them as they are."""
+    return all(_is_usual(m) for m in metrics) and all(_is_key(each.key) and is_text(each.value) for each in texts)
+
+
+def are_usual_inputs(datasets: Any) -> bool:
+    """The same of datasets."""
+    if datasets is None:
+        return True
+    found = [value for each in datasets for value in vars(each.dataset).values()]
+    tags = [text for each in datasets for tag in each.tags for text in (tag.key, tag.value)]
+    return isinstance(datasets, list) and "" not in found and is_text_or_none(*found) and is_text(*tags)
+
+
+def _is_key(key: object) -> bool:
+    # A file store gives a file the name, and files have short ones.
+    return is_text(key) and len(str(key)) <= MAX_ENTITY_KEY_LENGTH
+
+
+def _is_usual(metric: Any) -> bool:
+    value = metric.value
+    if type(value) is not float:
+        try:
+            float(value)
+        except (TypeError, ValueError, OverflowError):
+            return False
+        if isinstance(value, (str, bytes, bool)):
+            return False
+    more = (getattr(metric, name, None) for name in EXTRAS)
+    return _is_key(metric.key) and is_long(metric.timestamp) and is_long(metric.step) and is_text_or_none(*more)

@@ -83,15 +83,16 @@ class Ids:
 
     def announce(self, own: str, call: str, body: dict[str, Any]) -> None:
         """Keep how to create what ``own`` stands for: whoever needs it first does so."""
-        self._write(own, json.dumps([call, body]))
+        self.write(own, json.dumps([call, body]))
 
     def keep(self, own: str, real: str) -> None:
         """Keep the store's id of ``own`` for good, and which it was first."""
-        self._write(real, own)
-        self._write(own, real)
+        self.write(real, own)
+        self.write(own, real)
         self._known[own] = real
 
-    def _write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the folder, in whose place there is never a part of it."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         unnamed = self.folder / f"{name}.{os.getpid()}.new"
         try:
@@ -106,6 +107,10 @@ class Ids:
         with suppress(UncreatedError):
             return self.real(own)
         return None
+
+    def is_uncreated(self, text: Any) -> bool:
+        """Whether ``text`` is an id of ours of what the store has not created."""
+        return is_own(text) and self.find(text) is None
 
     def first(self, run_id: str) -> str:
         """The id that a run of the store had first, which is ``run_id`` itself unless it began here in an outage."""

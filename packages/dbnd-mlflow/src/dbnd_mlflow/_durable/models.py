@@ -11,12 +11,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils import validation
 from mlflow.utils.name_utils import _generate_random_name
 
-from dbnd.tracking import BusyError, Outbox
-
-from .calls import Reach, hide, is_away, within
-from .checks import Checks, are_usual
-from .creation import CREATE_MODEL, Creation
-from .ids import FIRST_MODEL_ID, MODEL, SPOOLED, Ids, UncreatedError, is_own, new_id
+from .creation import CREATE_MODEL
+from .errors import PassOverAway, is_away
+from .events import are_usual
+from .ids import FIRST_MODEL_ID, MODEL, SPOOLED, is_own, new_id
+from .target import Target, hide
 
 
 class Models:
@@ -25,32 +24,14 @@ class Models:
     Its methods that are named as the store's take the same arguments, return and raise the same.
 
     Args:
-        inner: MLflow's own store.
-        outbox: Where writes are kept.
-        ids: The store's ids of what was created while it was away.
-        creation: Creates what was announced.
-        reach: Tells whether the store is asked at the moment.
-        checks: The store's checks and errors.
+        target: The store.
         write: Makes a call now, or keeps it: ``Keeper``'s.
     """
 
-    def __init__(
-        self,
-        inner: Any,
-        outbox: Outbox,
-        ids: Ids,
-        creation: Creation,
-        reach: Reach,
-        checks: Checks,
-        write: Callable[..., Any],
-    ) -> None:
-        self._inner = inner
-        self._outbox = outbox
-        self._ids = ids
-        self._creation = creation
-        self._reach = reach
+    def __init__(self, target: Target, write: Callable[..., Any]) -> None:
+        self._target = target
+        self._inner = target.inner
         self._write = write
-        self._checks = checks
         self._known: dict[str, Any] = {}
 
     def create_logged_model(
@@ -65,18 +46,14 @@ class Models:
         from mlflow.entities import LoggedModelTag
 
         own = new_id(MODEL)
-        experiment_id, source = self._ids.translated(str(experiment_id)), self._ids.translated(source_run_id)
-        if not (self._reach.is_away or is_own(experiment_id) or is_own(source or "")):
+        ids = self._target.ids
+        experiment_id, source = ids.translated(str(experiment_id)), ids.translated(source_run_id)
+        if not (self._target.is_away or is_own(experiment_id) or is_own(source)):
             given = [*(tags or ()), LoggedModelTag(FIRST_MODEL_ID, own)]
-            try:
-                with self._reach.asking():
-                    model = self._inner.create_logged_model(experiment_id, name, source, given, params, model_type)
-            except Exception as error:
-                if not is_away(error):
-                    raise
-            else:
+            with PassOverAway(), self._target.asking():
+                model = self._inner.create_logged_model(experiment_id, name, source, given, params, model_type)
                 return self._remembered(model.model_id, hide(model))
-        self._checks.checked(validation._validate_logged_model_name, name)
+        self._target.checks.checked(validation._validate_logged_model_name, name)
         body: dict[str, Any] = {
             "own_id": own,
             "experiment_id": experiment_id,
@@ -86,36 +63,26 @@ class Models:
             "params": {param.key: str(param.value) for param in params or ()},
             "model_type": model_type,
         }
-        try:
-            self._ids.announce(own, CREATE_MODEL, body)
-            is_kept = self._outbox.keep(CREATE_MODEL, body, is_last_way=False)
-        except OSError:
-            is_kept = None
-        if not is_kept:
+        if not self._target.announce(CREATE_MODEL, body):
             return self._inner.create_logged_model(experiment_id, name, source, tags, params, model_type)
         return self._remembered(own, _model_of(**body))
 
     def get_logged_model(self, model_id: str, *args: Any, **kwargs: Any) -> Any:
         known = self._find(model_id)
-        if (known is None or not self._reach.is_away) and self._reach.has_delivered(once=known is not None):
-            try:
-                with self._reach.asking():
-                    real = self._creation.real(self._inner, model_id)
-                    return self._remembered(model_id, hide(self._inner.get_logged_model(real, *args, **kwargs)))
-            except (UncreatedError, BusyError):  # refused, or another process is about to create it
-                pass
-            except Exception as error:
-                if known is None or not is_away(error):
-                    raise
-        if known is not None:
-            return deepcopy(known)
-        with within(self._reach.timeout):
-            return hide(self._inner.get_logged_model(self._ids.translated(model_id), *args, **kwargs))
+
+        def get(real: str) -> Any:
+            return self._inner.get_logged_model(real, *args, **kwargs)
+
+        def see(model: Any) -> None:
+            self._remembered(model_id, model)
+
+        found = self._target.read(model_id, get, see, is_known=known is not None)
+        return deepcopy(known) if found is None else found
 
     def finalize_logged_model(self, model_id: str, status: Any) -> Any:
         known = self._known_or_asked(model_id)
         body = {"model_id": model_id, "status": status.to_int()}
-        answer = self._write(None, model_id, "finalize_logged_model", (status,), None, lambda: body)
+        answer = self._write(None, model_id, "finalize_logged_model", (status,), lambda: body)
         if answer is not None:
             return self._remembered(model_id, hide(answer))
         known.status, known.last_updated_timestamp = status, _now()
@@ -125,22 +92,22 @@ class Models:
         known, given = self._known_or_asked(model_id), {tag.key: str(tag.value) for tag in tags}
         body = {"model_id": model_id, "tags": given}
         is_usual = are_usual((), tags)
-        self._write(None, model_id, "set_logged_model_tags", (tags,), None, lambda: body, is_usual=is_usual)
+        self._write(None, model_id, "set_logged_model_tags", (tags,), lambda: body, is_usual=is_usual)
         known.tags.update(given)
 
     def delete_logged_model_tag(self, model_id: str, key: str) -> None:
         known, body = self._known_or_asked(model_id), {"model_id": model_id, "key": key}
         if key not in known.tags:
             text = f"No tag with key {key!r} found for model with ID {model_id!r}."
-            raise self._checks.error("RESOURCE_DOES_NOT_EXIST", text)
-        self._write(None, model_id, "delete_logged_model_tag", (key,), None, lambda: body)
+            raise self._target.checks.error("RESOURCE_DOES_NOT_EXIST", text)
+        self._write(None, model_id, "delete_logged_model_tag", (key,), lambda: body)
         known.tags.pop(key, None)
 
     def log_logged_model_params(self, model_id: str, params: Sequence[Any]) -> None:
         known, given = self._known_or_asked(model_id), {param.key: str(param.value) for param in params}
         body = {"model_id": model_id, "params": given}
         is_usual = are_usual((), params) and known.params.keys().isdisjoint(given)
-        self._write(None, model_id, "log_logged_model_params", (params,), None, lambda: body, is_usual=is_usual)
+        self._write(None, model_id, "log_logged_model_params", (params,), lambda: body, is_usual=is_usual)
         known.params.update(given)
 
     def are_known(self, metrics: Sequence[Any]) -> bool:
@@ -162,7 +129,7 @@ class Models:
     def _find(self, model_id: str) -> Any:
         """A model that this process knows, or that any has announced."""
         if model_id not in self._known and is_own(model_id):
-            announced = self._ids.creation(model_id)
+            announced = self._target.ids.creation(model_id)
             if announced is not None and announced[0] == CREATE_MODEL:
                 self._remembered(model_id, _model_of(**announced[1]))
         return self._known.get(model_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from dbnd.tracking import Outbox, create_transport
@@ -11,12 +12,12 @@ from dbnd.tracking import Outbox, create_transport
 from .._mlflow import build_inner, current_workspace
 from .._proxy import StoreProxy
 from .._settings import KEEP, MlflowTrackingSettings
-from .artifacts import Artifacts
-from .calls import Reach, made_patient
 from .creation import Creation, OnCreated
+from .experiments import Experiments
 from .ids import Ids
 from .keeper import Keeper
 from .models import Models
+from .target import Target, made_patient
 from .transport import ids_folder
 from .urls import journal_url, store_name
 
@@ -29,13 +30,14 @@ Function = Callable[..., Any]
 @functools.lru_cache(maxsize=2048)
 def _method(name: str, function: Function) -> Function:
     # Every method is one of the proxy's own, so that whoever wraps it sees them as such.
-    if name in _KEPT or name in _OF_MODELS:
+    if name in _KEPT:
+        method = attrgetter(_KEPT[name])
 
         @functools.wraps(function)
         def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             keeper = self._databand_with.current
             try:
-                return getattr(keeper if name in _KEPT else keeper.models, name)(*args, **kwargs)
+                return method(keeper)(*args, **kwargs)
             except Exception as error:
                 if name not in _CHECKED:
                     raise
@@ -82,17 +84,20 @@ class Keepers:
         return self._made.get(workspace) or self._made.setdefault(workspace, self._make(workspace))
 
 
-def _methods(kind: type) -> frozenset[str]:
-    return frozenset(name for name, member in vars(kind).items() if callable(member) and not name.startswith("_"))
-
-
-_KEPT = _methods(Keeper) - {"ask", "deliver", "forward"}
+# Methods of ours that no store has.
+_OURS: Final = frozenset({"are_known", "ask", "deliver", "deliver_tags", "forward"})
+# Methods of a store that are ours: where a keeper has them.
+_KEPT: Final = {
+    name: f"{part}{name}"
+    for kind, part in ((Keeper, ""), (Experiments, "experiments."), (Models, "models."))
+    for name, member in vars(kind).items()
+    if callable(member) and not name.startswith("_") and name not in _OURS
+}
 # By which code looks into the database of an SQL store itself.
-_DATABASE = frozenset({"ManagedSessionMaker", "engine"})
-_OF_MODELS = _methods(Models) - {"are_known"}
+_DATABASE: Final = frozenset({"ManagedSessionMaker", "engine"})
 # What our own checks may refuse: neither reads, nor what would make a second run or model.
-_CHECKED = frozenset(
-    name for name in _KEPT | _OF_MODELS if not name.startswith(("get_", "create_run", "create_logged_model"))
+_CHECKED: Final = frozenset(
+    name for name in _KEPT if not name.startswith(("get_", "create_run", "create_logged_model"))
 )
 
 # One for each store, whoever asks.
@@ -114,13 +119,13 @@ def durable_store(
     """
     settings = config.settings(MlflowTrackingSettings)
     ids, is_direct = Ids(ids_folder(config)), writes == KEEP
-    creation, patient = Creation(ids, on_created), made_patient(inner)
+    creation = Creation(ids, on_created)
+    made_patient(inner)
 
     def keeper(workspace: str | None) -> Keeper:
         outbox = _outbox(uri, workspace, config)
-        reach = Reach(outbox, settings.store_timeout)
-        artifacts = Artifacts(inner, uri, outbox, ids, settings.store_spool_max_bytes, is_direct=is_direct, reach=reach)
-        return Keeper(patient, outbox, ids, artifacts, creation, tracker, is_direct=is_direct, reach=reach)
+        target = Target(inner, uri, outbox, ids, creation, settings.store_timeout, is_direct=is_direct)
+        return Keeper(target, tracker, settings.store_spool_max_bytes)
 
     keepers = Keepers(keeper)
     _ = keepers.current  # what is wrong with the store or its journals is said now

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import mlflow.entities
@@ -27,9 +27,10 @@ from dbnd.tracking import (
 from .._mlflow import build_inner, in_workspace, is_any_of
 from . import events
 from .artifacts import artifact_root, upload
-from .calls import code_of, is_away, is_refused_access, is_too_large, made_patient, reason_of, was_reached, within
-from .creation import Creation, OnCreated
+from .creation import CREATIONS, Creation, OnCreated
+from .errors import code_of, is_away, is_refused_access, is_too_large, reason_of, was_reached
 from .ids import Ids, UncreatedError, spooled_root
+from .target import made_patient, within
 from .urls import parsed
 
 if TYPE_CHECKING:
@@ -151,7 +152,10 @@ class MlflowTransport:
             self._log(store, body)
             return
         assert isinstance(body, dict)
-        getattr(self, f"_{batch.call}")(store, **body)
+        if batch.call in CREATIONS:
+            self._creation.create(store, batch.call, body)
+        else:
+            getattr(self, f"_{batch.call}")(store, **body)
 
     def _log(self, store: Any, groups: Any) -> None:
         """Params first: one that the store refuses takes nothing else along."""
@@ -187,12 +191,6 @@ class MlflowTransport:
     def _real(self, store: Any, run_id: str) -> str:
         return self._creation.real(store, run_id)
 
-    def _create_run(self, store: Any, **body: Any) -> None:
-        self._creation.create_run(store, **body)
-
-    def _create_experiment(self, store: Any, **body: Any) -> None:
-        self._creation.create_experiment(store, **body)
-
     def _update_run_info(
         self, store: Any, run_id: str, run_status: str | None, end_time: int | None, run_name: str | None
     ) -> None:
@@ -200,11 +198,8 @@ class MlflowTransport:
         store.update_run_info(self._real(store, run_id), status, end_time, run_name)
 
     def _delete_tag(self, store: Any, run_id: str, key: str) -> None:
-        try:
+        with _passing_over_missing_tag():
             store.delete_tag(self._real(store, run_id), key)
-        except MlflowException as error:  # gone: by an earlier try, or by somebody else
-            if not (code_of(error) == "RESOURCE_DOES_NOT_EXIST" and "tag" in str(error).lower()):
-                raise
 
     def _set_experiment_tag(self, store: Any, experiment_id: str, key: str, value: str) -> None:
         store.set_experiment_tag(self._real(store, experiment_id), ExperimentTag(key, value))
@@ -238,9 +233,6 @@ class MlflowTransport:
         if models:
             store.log_outputs(real, events.inputs_of(models))
 
-    def _create_logged_model(self, store: Any, **body: Any) -> None:
-        self._creation.create_model(store, **body)
-
     def _finalize_logged_model(self, store: Any, model_id: str, status: int) -> None:
         store.finalize_logged_model(self._real(store, model_id), mlflow.entities.LoggedModelStatus.from_int(status))
 
@@ -249,11 +241,8 @@ class MlflowTransport:
         store.set_logged_model_tags(self._real(store, model_id), made)
 
     def _delete_logged_model_tag(self, store: Any, model_id: str, key: str) -> None:
-        try:
+        with _passing_over_missing_tag():
             store.delete_logged_model_tag(self._real(store, model_id), key)
-        except MlflowException as error:  # gone, as above
-            if not (code_of(error) == "RESOURCE_DOES_NOT_EXIST" and "tag" in str(error).lower()):
-                raise
 
     def _log_logged_model_params(self, store: Any, model_id: str, params: dict[str, str]) -> None:
         real = self._real(store, model_id)
@@ -271,6 +260,16 @@ class MlflowTransport:
 def ids_folder(config: Config) -> Path:
     """Where the store's ids are kept of what was created while it was away."""
     return usable_folder(config.settings(CoreSettings).journals) / "mlflow"
+
+
+@contextmanager
+def _passing_over_missing_tag() -> Iterator[None]:
+    """Delete a tag that may be gone: by an earlier try, or by somebody else."""
+    try:
+        yield
+    except MlflowException as error:
+        if not (code_of(error) == "RESOURCE_DOES_NOT_EXIST" and "tag" in str(error).lower()):
+            raise
 
 
 def _point(metric: Any) -> tuple[Any, ...]:

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from .._mlflow import STAGES
+
 if TYPE_CHECKING:
     from .._reporting.reporter import Reporter
 
@@ -24,7 +26,7 @@ def tapped(name: str, function: Function) -> Function:
     if name == "create_run":
         return _tapped_create_run(function)
     named = _namer(function)
-    if name in _STAGES:
+    if name in STAGES:
         return _tapped_stage(name, function, named)
     tap = TAPS[name]
 
@@ -93,7 +95,7 @@ def _with_links(
 
 def _tapped_stage(name: str, function: Function, named: Callable[..., Arguments]) -> Function:
     """What deletes or restores runs. Which ones is asked before the call: afterwards the store may not know."""
-    stage = _STAGES[name]
+    stage = STAGES[name]
 
     @functools.wraps(function)
     def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -158,16 +160,6 @@ def _create_model_version(reporter: Reporter, _: Arguments, version: Any) -> Non
         reporter.model_logged(version.run_id, name, f"models:/{name}")
 
 
-# Methods that delete or restore a run, or all runs of an experiment: the stage of those runs afterwards.
-_STAGES: Final = {
-    "_hard_delete_experiment": "deleted",
-    "_hard_delete_run": "deleted",
-    "delete_experiment": "deleted",
-    "delete_run": "deleted",
-    "restore_experiment": "active",
-    "restore_run": "active",
-}
-
 # What is called, after a call that has succeeded, with its arguments by name and its result.
 TAPS: Final[Mapping[str, Tap]] = {
     "create_experiment": lambda reporter, given, experiment_id: reporter.experiment_seen(experiment_id, given["name"]),
@@ -191,5 +183,5 @@ TAPS: Final[Mapping[str, Tap]] = {
     "update_run_info": _update_run_info,
 }
 
-TAPPED: Final = frozenset({"create_run", *_STAGES, *TAPS})
+TAPPED: Final = frozenset({"create_run", *STAGES, *TAPS})
 """Names of the methods that are reported, as far as a store has them."""

@@ -1,81 +1,119 @@
-"""A run as this process knows it: what the store said of it, and what was logged here since."""
+"""Runs as this process knows them: what the store said of each, and what was logged here since."""
 
 from __future__ import annotations
 
 import math
 import os
 import threading
-import weakref
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from mlflow.entities import Param, Run, RunData, RunInfo, RunStatus, RunTag
 from mlflow.protos.service_pb2 import Run as RunMessage
 from mlflow.protos.service_pb2 import RunInfo as InfoMessage
+from mlflow.utils import validation
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+from mlflow.utils.name_utils import _generate_random_name
 
-from .ids import Ids, is_own
+from .creation import CREATE_RUN
+from .ids import SPOOLED
+from .target import Target
 
-# Runs that are remembered, by what was last asked or logged.
+# Runs of a store that are remembered, by what was last asked or logged.
 _MAX_VIEWS: Final = 1_000
+_lock = threading.Lock()
 
 
-class Views:
-    """The runs that this process has last asked for or logged to.
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603  the one lock of the module; a thread of the parent may have held it
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+class Runs:
+    """The runs of one store that this process has last asked for, logged to, or announced.
 
     Args:
-        ids: Tell which of them the store has not created.
+        target: The store.
+        tracker: The tracker that hears of the runs: its URL, without credentials.
     """
 
-    def __init__(self, ids: Ids) -> None:
-        self._ids = ids
+    def __init__(self, target: Target, tracker: str) -> None:
+        self._target = target
+        self._tracker = tracker
         self._views: OrderedDict[str, RunView] = OrderedDict()
-        self._renew_lock()
-        _known.add(self)
-
-    def _renew_lock(self) -> None:
-        self._lock = threading.Lock()
 
     def get(self, run_id: str) -> RunView | None:
         """What is known of a run."""
-        with self._lock:
+        with _lock:
             view = self._views.get(run_id)
             if view is not None:
                 self._views.move_to_end(run_id)
             return view
 
-    def put(self, run_id: str, view: RunView) -> RunView:
-        """Remember a run; returns what another thread has remembered meanwhile."""
-        with self._lock:
-            view = self._views.setdefault(run_id, view)
+    def put(self, run_id: str, run: Any = None) -> RunView:
+        """Remember a run; returns what is known of it, which another thread may have remembered meanwhile.
+
+        Args:
+            run_id: The id by which it is asked for.
+            run: As of ``RunView``.
+        """
+        made = RunView(run_id, run)
+        with _lock:
+            view = self._views.setdefault(run_id, made)
             if len(self._views) > _MAX_VIEWS:
                 self._views.popitem(last=False)
             return view
 
     def forget(self, *run_ids: object) -> None:
         """Forget the runs among these, as far as the store can be asked for them."""
-        with self._lock:
+        with _lock:
             for run_id in run_ids:
-                if isinstance(run_id, str) and (not is_own(run_id) or self._ids.find(run_id) is not None):
+                if isinstance(run_id, str) and not self._target.ids.is_uncreated(run_id):
                     self._views.pop(run_id, None)
 
     def forget_all(self) -> None:
         """Forget all runs that the store can be asked for."""
-        with self._lock:
+        with _lock:
             known = list(self._views)
         self.forget(*known)
 
+    def announce(
+        self, own: str, experiment_id: str, user: str, start: int, tags: Sequence[Any], name: str | None
+    ) -> Any:
+        """Keep how to create a run; returns it as MLflow's, and None where nothing can be kept."""
+        checks = self._target.checks
+        checked = (checks.checked(validation._validate_tag, t.key, t.value) or t for t in tags)
+        given = {tag.key: tag.value for tag in checked}
+        if name and given.get(MLFLOW_RUN_NAME, name) != name:
+            text = (
+                "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
+                f"(run_name='{name}', mlflow.runName='{given[MLFLOW_RUN_NAME]}')."
+            )
+            raise checks.error("INVALID_PARAMETER_VALUE", text)
+        given[MLFLOW_RUN_NAME] = name or given.get(MLFLOW_RUN_NAME) or _generate_random_name()
+        body: dict[str, Any] = {
+            "own_id": own,
+            "experiment_id": experiment_id,
+            "user_id": user,
+            "start_time": start,
+            "tags": given,
+            "tracker": self._tracker,
+        }
+        return _new_run(**body) if self._target.announce(CREATE_RUN, body) else None
 
-_known: Final[weakref.WeakSet[Views]] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    for views in _known:
-        views._renew_lock()
-
-
-os.register_at_fork(after_in_child=_renew_locks)  # a thread of the parent may have held one
+    def announced(self, run_id: str) -> Any:
+        """A run that any process has announced; None for one that the store has."""
+        ids = self._target.ids
+        if not ids.is_uncreated(run_id):
+            return None
+        creation = ids.creation(run_id)
+        if creation is None or creation[0] != CREATE_RUN:
+            raise self._target.checks.error("RESOURCE_DOES_NOT_EXIST", f"Run with id={run_id} not found")
+        return _new_run(**creation[1])
 
 
 class RunView:
@@ -91,7 +129,7 @@ class RunView:
         # Whether the store's word is in it, without which it is not the whole run.
         self.is_known = False
         self.outputs: set[str] = set()
-        self._inputs: dict[str, Any] = {}
+        self._more: dict[str, Any] = {}  # inputs and outputs, where MLflow has them
         self.params: dict[str, str] = {}
         self.tags: dict[str, str] = {}
         self.metrics: dict[str, Any] = {}
@@ -109,9 +147,9 @@ class RunView:
             return
         self.params, self.tags = dict(run.data.params), dict(run.data.tags)
         self.metrics = {metric.key: metric for metric in run.data._metric_objs}
-        self._inputs = {name: getattr(run, name) for name in ("inputs", "outputs") if getattr(run, name, None)}
-        if "outputs" in self._inputs:
-            self.outputs = {each.model_id for each in self._inputs["outputs"].model_outputs}
+        self._more = {f"run_{name}": getattr(run, name) for name in ("inputs", "outputs") if getattr(run, name, None)}
+        if (outputs := self._more.get("run_outputs")) is not None:
+            self.outputs = {each.model_id for each in outputs.model_outputs}
 
     @property
     def is_deleted(self) -> bool:
@@ -149,20 +187,20 @@ class RunView:
         params = [Param(key, value) for key, value in self.params.items()]
         tags = [RunTag(key, value) for key, value in self.tags.items()]
         data = RunData(list(self.metrics.values()), params, tags)
-        return Run(RunInfo.from_proto(self._message), data, *self._inputs.values())
+        return Run(self.info(), data, **self._more)
 
 
-def new_run(run_id: str, experiment_id: str, user: str, start: int, tags: dict[str, str], artifact_uri: str) -> Any:
-    """A run that the store will create, as it would have answered it."""
+def _new_run(own_id: str, experiment_id: str, user_id: str, start_time: int, tags: dict[str, str], **_: object) -> Any:
+    """A run that the store has not created yet, as that will answer it."""
     message = RunMessage(
         info=InfoMessage(
-            run_id=run_id,
-            run_uuid=run_id,
+            run_id=own_id,
+            run_uuid=own_id,
             experiment_id=experiment_id,
-            user_id=user,
+            user_id=user_id,
             status=RunStatus.RUNNING,  # type: ignore[arg-type]  # of the stubs
-            start_time=start,
-            artifact_uri=artifact_uri,
+            start_time=start_time,
+            artifact_uri=f"{SPOOLED}{own_id}/artifacts",
             lifecycle_stage="active",
             run_name=tags.get(MLFLOW_RUN_NAME, ""),
         )

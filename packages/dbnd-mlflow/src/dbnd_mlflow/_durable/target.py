@@ -1,0 +1,192 @@
+"""MLflow's own store, whose writes are kept where it does not take them: how long it may take, and when it is asked."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+from mlflow.exceptions import MlflowException
+from mlflow.utils import rest_utils
+
+from dbnd.tracking import BusyError, Outbox, monotonic
+
+from .creation import Creation
+from .errors import Checks, is_away, is_of_others, is_remote
+from .ids import FIRST_ID, FIRST_MODEL_ID, Ids, UncreatedError
+
+# Attribute of errors that a store has raised.
+_ANSWER: Final = "databand_is_answer"
+# Seconds that a read waits at most for a store that takes what was logged before.
+_LONGEST: Final = 300.0
+# Seconds that a request may take, for the calls of this thread; None for MLflow's own time-outs and retries.
+_seconds: Final[ContextVar[float | None]] = ContextVar("_seconds", default=None)
+
+
+class Target:
+    """A store that writes are kept for. For a while after a call that has waited for it in vain, it is not asked.
+
+    Args:
+        inner: MLflow's own store.
+        uri: Its tracking URI.
+        outbox: Where its writes are kept, whose sender may know better whether it is away.
+        ids: The store's ids of what was created while it was away.
+        creation: Creates what was announced, by this process or another one.
+        timeout: Seconds in which it has to answer.
+        is_direct: Whether it is asked first (``keep``), and not only the journal (``deferred``).
+
+    Attributes:
+        checks: Its checks and errors.
+    """
+
+    def __init__(
+        self, inner: Any, uri: str, outbox: Outbox, ids: Ids, creation: Creation, timeout: float, *, is_direct: bool
+    ) -> None:
+        self.inner: Final = inner
+        self.uri: Final = uri
+        self.outbox: Final = outbox
+        self.ids: Final = ids
+        self.timeout: Final = timeout
+        self.is_direct: Final = is_direct
+        self.checks: Final = Checks(inner)
+        self._creation = creation
+        self._away_until = 0.0
+        self._taken = 0
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is not to be asked at the moment."""
+        is_silent = monotonic() < self._away_until and self.outbox.taken == self._taken
+        return is_silent or self.outbox.is_away
+
+    def has_answered(self, error: Exception) -> bool:
+        """Whether an error is the store's answer to a write, and not a check of ours."""
+        return hasattr(error, _ANSWER)
+
+    @contextmanager
+    def asking(self, *, is_final: bool = False) -> Iterator[None]:
+        """Make a call, within the time-out.
+
+        Args:
+            is_final: Whether it is the write itself, whose refusal stands. What refuses a look before it may be
+                something else.
+        """
+        started = monotonic()
+        try:
+            with within(self.timeout):
+                yield
+        except Exception as error:
+            if is_away(error) and monotonic() - started > self.timeout / 2:
+                self._away_until, self._taken = monotonic() + 12 * self.timeout, self.outbox.taken
+            if is_final:
+                setattr(error, _ANSWER, True)
+            raise
+        self._away_until = 0.0
+
+    def read(self, own_id: str, get: Callable[[str], Any], see: Callable[[Any], Any], *, is_known: bool) -> Any:
+        """What the store answers of a run or model; None where it cannot say now, and this process can.
+
+        Args:
+            own_id: An id, which may be one of ours.
+            get: Asks the store, by the id that it knows.
+            see: Called with an answer in which is all that was logged here.
+            is_known: Whether there is another answer.
+        """
+        if not (is_known and self.is_away) and self.has_delivered(once=is_known):
+            try:
+                with self.asking():
+                    found = hide(get(self._creation.real(self.inner, own_id)))
+            except (UncreatedError, BusyError):  # refused, or another process is about to create it
+                pass
+            except Exception as error:
+                if not (is_known and (is_away(error) or is_of_others(error))):
+                    raise
+            else:
+                see(found)
+                return found
+        if is_known:
+            return None
+        with within(self.timeout):
+            return hide(get(self.ids.translated(own_id)))
+
+    def keep(self, call: str, body: object) -> bool:
+        """Keep a write until the store takes it; whether that could be done."""
+        return self.outbox.keep(call, body, is_last_way=False) is not None
+
+    def announce(self, call: str, body: dict[str, Any]) -> bool:
+        """Keep how to create something: whoever needs it first does so. Whether that could be done."""
+        try:
+            self.ids.announce(body["own_id"], call, body)
+        except OSError:
+            return False
+        return self.keep(call, body)
+
+    def has_delivered(self, *, once: bool = False) -> bool:
+        """Deliver what waits, each time at most the time-out for the next of it; whether nothing does any more.
+
+        With ``once`` nothing is waited for after an attempt that fails: there is another answer.
+        """
+        return not self.outbox.unsent or self.outbox.flush(self.timeout, longest=_LONGEST, once=once)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Let requests of this thread to an MLflow server take so long, and be tried once.
+
+    MLflow reads its time-outs and its number of retries from the environment, which all threads share. Calls to a
+    database have the time-outs of its driver.
+    """
+    token = _seconds.set(seconds)
+    try:
+        yield
+    finally:
+        _seconds.reset(token)
+
+
+def made_patient(store: Any) -> Any:
+    """``store``, whose requests keep to what ``within`` says."""
+    if is_remote(store):
+        store._call_endpoint = _within_time(store, store._call_endpoint)
+    return store
+
+
+def _within_time(store: Any, call: Any) -> Any:
+    from mlflow.store.tracking import rest_store
+    from mlflow.utils.proto_json_utils import parse_dict
+
+    # Of the class in MLflow 3, of the module before.
+    table = getattr(type(store), "_METHOD_TO_INFO", None) or vars(rest_store)["_METHOD_TO_INFO"]
+
+    @functools.wraps(call)
+    def call_endpoint(api: Any, json_body: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        seconds = _seconds.get()
+        if seconds is None or args or kwargs.keys() - {"endpoint"} or api not in table:
+            return call(api, json_body, *args, **kwargs)
+        endpoint, method = table[api]
+        endpoint = kwargs.get("endpoint") or endpoint
+        body = {"params" if method == "GET" else "json": json.loads(json_body or "{}")}
+        response = rest_utils.http_request(
+            store.get_host_creds(), endpoint, method, max_retries=0, timeout=seconds, raise_on_status=False, **body
+        )
+        message = api.Response()
+        try:
+            parse_dict(json.loads(rest_utils.verify_rest_response(response, endpoint).text), message)
+        except MlflowException as error:
+            error.databand_status = response.status_code  # type: ignore[attr-defined]
+            raise
+        return message
+
+    return call_endpoint
+
+
+def hide(found: Any) -> Any:
+    """What a store has answered, without the tag that only makes creating a run or model repeatable."""
+    for each in found if isinstance(found, list) else (found,):
+        tags = getattr(getattr(each, "data", each), "_tags", None)
+        if isinstance(tags, dict):
+            tags.pop(FIRST_ID, None)
+            tags.pop(FIRST_MODEL_ID, None)
+    return found
