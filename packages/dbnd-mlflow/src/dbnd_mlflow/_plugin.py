@@ -32,21 +32,33 @@ def dbnd_transports() -> Mapping[str, TransportFactory]:
     return {"mlflow": _store_transport}
 
 
-@hookimpl
-def dbnd_destination(url: str, config: Config) -> Destination | None:
-    from ._durable.urls import destination
-
-    return destination(url, config)
-
-
 def _store_transport(url: str, config: Config) -> Transport:
     import functools
 
     from ._durable.transport import MlflowTransport
-    from ._durable.urls import parsed
     from ._reporting.pairs import report_pair
+    from ._uri import parse_journal_url
 
-    return MlflowTransport(url, config, functools.partial(report_pair, config, parsed(url)[0]))
+    return MlflowTransport(url, config, functools.partial(report_pair, config, parse_journal_url(url)[0]))
+
+
+@hookimpl
+def dbnd_destination(url: str, config: Config) -> Destination | None:
+    """Send writes to the configured store, with its credentials, and to databases and folders of this machine."""
+    from dbnd.tracking import Destination
+
+    from ._settings import configured_uri
+    from ._uri import JOURNAL_SCHEME, absolute_uri, build_journal_url, parse_journal_url, store_name, without_user
+
+    if url.partition(":")[0] != JOURNAL_SCHEME:
+        return None
+    uri, workspace = parse_journal_url(url)
+    configured, bare = configured_uri(config), without_user(uri)
+    own = absolute_uri(configured) if configured else ""
+    is_local = uri.startswith(("sqlite:", "/"))
+    found = own if own and without_user(own) == bare else uri if is_local else None
+    hint = f"`dbnd sync --set-config mlflow_tracking.duplicate_tracking_to={bare}` sends them"
+    return Destination(store_name(uri), None if found is None else build_journal_url(found, workspace), hint)
 
 
 @hookimpl

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar, Final, Literal
 
 from pydantic import Field, field_validator
 
-from dbnd import Settings
+from dbnd import Config, Settings
 
-from ._uri import is_composite_uri
+from ._uri import is_composite_uri, parse_composite_uri
 
 DIRECT: Final = "direct"
 KEEP: Final = "keep"
@@ -38,3 +39,9 @@ class MlflowTrackingSettings(Settings):
         if is_composite_uri(value or ""):
             raise ValueError("it is a databand URI itself; name your own MLflow store")
         return value
+
+
+def configured_uri(config: Config) -> str | None:
+    """The user's own tracking URI: as databand's configuration has it, else as MLflow's environment has it."""
+    uri = config.settings(MlflowTrackingSettings).duplicate_tracking_to or os.environ.get("MLFLOW_TRACKING_URI")
+    return parse_composite_uri(uri).duplicate_tracking_to if uri and is_composite_uri(uri) else uri

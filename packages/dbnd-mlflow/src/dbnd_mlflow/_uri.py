@@ -4,6 +4,9 @@
 ``dbnd:///absolute/tracker.db?…`` for the embedded tracker's file. ``databand`` and ``databand+s`` are aliases. Any
 other tracker URL stands percent-encoded twice in the query, as ``databand_url``.
 
+In journals an MLflow store has a URL, too: ``mlflow:`` and its tracking URI. A workspace of MLflow (3.10 and later)
+follows behind ``#workspace=``: what is kept is delivered there.
+
 dbnd is imported only for an error: the process in which MLflow looks for what a model imports parses URIs, too, and
 dbnd is nothing that a model needs.
 """
@@ -26,6 +29,8 @@ _TRACKER: Final = "databand_url"
 _OWN: Final = "duplicate_tracking_to"
 _WRITES: Final = "store_writes"
 _KINDS_OF_WRITES: Final = ("direct", "keep", "deferred")
+JOURNAL_SCHEME: Final = "mlflow"
+_WORKSPACE: Final = "#workspace="
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,30 @@ def parse_composite_uri(uri: str) -> CompositeUri:
     return CompositeUri(databand_url, inner or None, writes)
 
 
+def build_journal_url(uri: str, workspace: str | None) -> str:
+    """The URL that an MLflow store has in journals; ``parse_journal_url`` is its inverse."""
+    where = f"{_WORKSPACE}{workspace}" if workspace else ""
+    return f"{JOURNAL_SCHEME}:{absolute_uri(uri)}{where}"
+
+
+def parse_journal_url(url: str) -> tuple[str, str | None]:
+    """The tracking URI and the workspace in the URL that an MLflow store has in journals."""
+    uri, _, workspace = url.partition(":")[2].partition(_WORKSPACE)
+    return uri, workspace or None
+
+
+def store_name(uri: str) -> str:
+    """How messages name an MLflow store."""
+    return f"the MLflow store {_without_secrets(uri)}"
+
+
+def without_user(uri: str) -> str:
+    """An MLflow store's URI without a user: who asks makes no other store of it."""
+    masked = _without_secrets(uri)
+    parts = urlsplit(masked)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else masked
+
+
 def absolute_uri(uri: str) -> str:
     """``uri`` in a form that names the same store from every working directory."""
     return uri.rstrip("/") if uri.startswith(("http://", "https://")) else _canonical(uri)
@@ -177,9 +206,13 @@ def _error(text: str) -> ConfigError:
 
 def _masked(uri: str) -> str:
     """``uri`` in quotes and without credentials."""
+    return repr(_without_secrets(uri))
+
+
+def _without_secrets(uri: str) -> str:
     from dbnd.plugins import mask_url
 
-    return repr(mask_url(uri))
+    return mask_url(uri)
 
 
 def _encode(value: str) -> str:

@@ -12,6 +12,7 @@ from dbnd.tracking import Outbox, create_transport
 from .._mlflow import build_inner, current_workspace
 from .._proxy import StoreProxy
 from .._settings import KEEP, MlflowTrackingSettings
+from .._uri import build_journal_url, store_name
 from .creation import Creation, OnCreated
 from .experiments import Experiments
 from .ids import Ids
@@ -19,7 +20,6 @@ from .keeper import Keeper
 from .models import Models
 from .target import Target, made_patient
 from .transport import ids_folder
-from .urls import journal_url, store_name
 
 if TYPE_CHECKING:
     from dbnd import Config
@@ -133,7 +133,7 @@ def durable_store(
 
 
 def _outbox(uri: str, workspace: str | None, config: Config) -> Outbox:
-    url = journal_url(uri, workspace)
+    url = build_journal_url(uri, workspace)
     if url in _outboxes:
         _outboxes[url].reconfigure(config)
     else:

@@ -25,13 +25,13 @@ from dbnd.tracking import (
 )
 
 from .._mlflow import build_inner, in_workspace, is_any_of
+from .._uri import parse_journal_url
 from . import events
 from .artifacts import artifact_root, upload
 from .creation import CREATIONS, Creation, OnCreated
 from .errors import code_of, is_away, is_refused_access, is_too_large, reason_of, was_reached
 from .ids import Ids, UncreatedError, spooled_root
 from .target import made_patient, within
-from .urls import parsed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ class MlflowTransport:
     """Delivers to one MLflow store. Repeating a batch of which a part was delivered changes nothing.
 
     Args:
-        url: Of the store (see ``urls``), with its credentials.
+        url: Of the store, as ``build_journal_url`` makes it, with its credentials.
         config: The configuration, for the folder of the journals.
         on_created: As of ``Creation``.
 
@@ -62,7 +62,7 @@ class MlflowTransport:
     """
 
     def __init__(self, url: str, config: Config, on_created: OnCreated) -> None:
-        self._uri, self._workspace = parsed(url)
+        self._uri, self._workspace = parse_journal_url(url)
         self._ids = Ids(ids_folder(config))
         self._creation = Creation(self._ids, on_created)
         self.deadline: float | None = None

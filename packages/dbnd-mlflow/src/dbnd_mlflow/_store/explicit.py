@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from mlflow.tracking._tracking_service import utils as mlflow_tracking
 
-from .._uri import SCHEMES, is_composite_uri, same_store
+from .._uri import SCHEMES, is_composite_uri, same_store, store_name
 from .builders import inner_uri, tracking_store
 from .store import DatabandStore
 
@@ -103,7 +103,7 @@ class _UntrackedReporter:
         if composite is not None and not self._has_said:
             self._has_said = True
             console.warn_once(
-                f"What your code logs to the MLflow store {mask_url(self._uri)} is not tracked: the tracked one "
+                f"What your code logs to {store_name(self._uri)} is not tracked: the tracked one "
                 f"is {mask_url(inner_uri(composite))} (mlflow_tracking.duplicate_tracking_to)."
             )
 
