@@ -60,20 +60,13 @@ def new_dbnd_context(
                 plugins().call("dbnd_on_exit_context", reverse=True, ctx=context)
         is_strict = context.config.settings(CoreSettings).tracker_raise_on_error
     finally:
-        for outbox in others_than(context.client):
+        for outbox in filter(None, (*others_than(context.client), context.client)):
             outbox.flush()
             if problem := outbox.left_over():
+                if is_strict and outbox is context.client:
+                    raise TrackingError(problem)
                 console.warning(problem)
             if kept := outbox.kept():
-                console.info(kept)
-        if context.client is not None:
-            context.client.flush()
-            problem = context.client.left_over()
-            if problem and is_strict:
-                raise TrackingError(problem)
-            if problem:
-                console.warning(problem)
-            if kept := context.client.kept():
                 console.info(kept)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -66,27 +67,26 @@ class MlflowTransport:
         self._ids = Ids(ids_folder(config))
         self._creation = Creation(self._ids, on_created)
         self.deadline: float | None = None
-        self._store: Any = None
-        # Which journal was sent from last; events up to that number may have been taken by an earlier try. Of another
-        # journal the first ones may have been, by a process that ended before it noted it.
+        # Which journal was sent from last, and up to which event an earlier try may have been taken.
         self._journal, self._tried = "", 0
         self._failures: Counter[tuple[str, int]] = Counter()
         self._is_doubtful = True
 
     def send(self, batch: Batch) -> Mapping[str, int] | None:
         """Deliver a batch (see ``dbnd.tracking.Transport``)."""
-        self._is_doubtful = batch.journal != self._journal or batch.first <= self._tried
+        is_new = batch.journal != self._journal
+        if is_new:
+            self._journal, self._tried = batch.journal, 0
+        # A process that has ended may have sent the first events of a journal, and not noted it.
+        self._is_doubtful = is_new or batch.first <= self._tried
         try:
             with within(self._seconds()), in_workspace(self._workspace):
                 self._deliver(batch)
         except Exception as error:
-            self._tried = max(batch.last, self._tried if batch.journal == self._journal else 0)
-            self._journal = batch.journal
+            self._tried = max(batch.last, self._tried)
             if isinstance(error, TransportError):
                 raise
             raise self._said(error, batch) from error
-        if batch.journal != self._journal:
-            self._journal, self._tried = batch.journal, 0
         self._failures.clear()
         return None
 
@@ -98,7 +98,7 @@ class MlflowTransport:
         """Ask for MLflow's default experiment."""
         try:
             with within(self._seconds()), in_workspace(self._workspace):
-                self._opened().search_experiments(max_results=1)
+                self._store.search_experiments(max_results=1)
         except Exception as error:
             raise self._said(error, None) from error
 
@@ -106,17 +106,16 @@ class MlflowTransport:
         """Release the connections of a database, and remove what killed processes have left."""
         with suppress(OSError):
             self._ids.tidy()
-        store, self._store = self._store, None
+        store = self.__dict__.pop("_store", None)
         if (engine := getattr(store, "engine", None)) is not None:
             engine.dispose()
 
     def _seconds(self) -> float:
         return _PATIENCE if self.deadline is None else min(_PATIENCE, max(1.0, self.deadline - monotonic()))
 
-    def _opened(self) -> Any:
-        if self._store is None:
-            self._store = made_patient(build_inner(self._uri, None))
-        return self._store
+    @functools.cached_property
+    def _store(self) -> Any:
+        return made_patient(build_inner(self._uri, None))
 
     def _said(self, error: Exception, batch: Batch | None) -> Exception:
         """What an error means for delivery; one that no store should raise is left as it is."""
@@ -147,69 +146,70 @@ class MlflowTransport:
         return self._failures[key] >= _TRIES
 
     def _deliver(self, batch: Batch) -> None:
-        store, body = self._opened(), batch.body
+        body = batch.body
         if batch.call == events.POINTS:
-            self._log(store, body)
+            self._log(body)
             return
         assert isinstance(body, dict)
         if batch.call in CREATIONS:
-            self._creation.create(store, batch.call, body)
+            self._creation.create(self._store, batch.call, body)
         else:
-            getattr(self, f"_{batch.call}")(store, **body)
+            getattr(self, f"_{batch.call}")(**body)
 
-    def _log(self, store: Any, groups: Any) -> None:
+    def _log(self, groups: Any) -> None:
         """Params first: one that the store refuses takes nothing else along."""
         by_run: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
         for group in groups:
             kind = "metrics" if events.is_metrics(group) else group[1]
             if isinstance(group[1], list) and group[1][1]:  # metrics of a model
-                group[1][1] = self._creation.translated(store, group[1][1])
-            by_run[self._real(store, group[0])][kind] += events.entities_of(group)
+                group[1][1] = self._translated(group[1][1])
+            by_run[self._real(group[0])][kind] += events.entities_of(group)
         for run_id, found in by_run.items():
             for params in _parts(found[events.PARAM], _MAX_TEXTS):
-                store.log_batch(run_id, [], params, [])
+                self._store.log_batch(run_id, [], params, [])
         for run_id, found in by_run.items():
-            tags = {tag.key: RunTag(tag.key, self._creation.translated(store, tag.value)) for tag in found[events.TAG]}
-            if is_any_of(store, {"FileStore"}):  # whose batches shorten tags, and single calls do not
+            tags = {tag.key: RunTag(tag.key, self._translated(tag.value)) for tag in found[events.TAG]}
+            if is_any_of(self._store, {"FileStore"}):  # whose batches shorten tags, and single calls do not
                 for tag in tags.values():
-                    store.set_tag(run_id, tag)
+                    self._store.set_tag(run_id, tag)
                 tags.clear()
             for part in _parts(list(tags.values()), _MAX_TEXTS):
-                store.log_batch(run_id, [], [], part)
-            metrics = self._without_taken(store, run_id, found["metrics"])
+                self._store.log_batch(run_id, [], [], part)
+            metrics = self._without_taken(run_id, found["metrics"])
             for part in _parts(metrics, _MAX_METRICS):
-                store.log_batch(run_id, part, [], [])
+                self._store.log_batch(run_id, part, [], [])
 
-    def _without_taken(self, store: Any, run_id: str, metrics: list[Any]) -> list[Any]:
+    def _without_taken(self, run_id: str, metrics: list[Any]) -> list[Any]:
         """The points that a file store does not have yet: it takes a point twice, and the other stores do not."""
-        if not (self._is_doubtful and is_any_of(store, {"FileStore"})):
+        if not (self._is_doubtful and is_any_of(self._store, {"FileStore"})):
             return metrics
         keys = dict.fromkeys(metric.key for metric in metrics)
-        taken = {(key, _point(metric)) for key in keys for metric in store.get_metric_history(run_id, key)}
+        taken = {(key, _point(metric)) for key in keys for metric in self._store.get_metric_history(run_id, key)}
         return [metric for metric in metrics if (metric.key, _point(metric)) not in taken]
 
-    def _real(self, store: Any, run_id: str) -> str:
-        return self._creation.real(store, run_id)
+    def _real(self, own_id: str) -> str:
+        return self._creation.real(self._store, own_id)
 
-    def _update_run_info(
-        self, store: Any, run_id: str, run_status: str | None, end_time: int | None, run_name: str | None
-    ) -> None:
+    def _translated(self, text: str) -> str:
+        return self._creation.translated(self._store, text)
+
+    def _update_run_info(self, run_id: str, run_status: str | None, end_time: int | None, run_name: str | None) -> None:
         status = None if run_status is None else RunStatus.from_string(run_status)
-        store.update_run_info(self._real(store, run_id), status, end_time, run_name)
+        self._store.update_run_info(self._real(run_id), status, end_time, run_name)
 
-    def _delete_tag(self, store: Any, run_id: str, key: str) -> None:
+    def _delete_tag(self, run_id: str, key: str) -> None:
         with _passing_over_missing_tag():
-            store.delete_tag(self._real(store, run_id), key)
+            self._store.delete_tag(self._real(run_id), key)
 
-    def _set_experiment_tag(self, store: Any, experiment_id: str, key: str, value: str) -> None:
-        store.set_experiment_tag(self._real(store, experiment_id), ExperimentTag(key, value))
+    def _set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        self._store.set_experiment_tag(self._real(experiment_id), ExperimentTag(key, value))
 
-    def _log_inputs(self, store: Any, run_id: str, datasets: list[Any], models: list[Any]) -> None:
-        models = self._with_real_ids(store, models)
+    def _log_inputs(self, run_id: str, datasets: list[Any], models: list[Any]) -> None:
+        models = self._with_real_ids(models)
         more = {"models": events.inputs_of(models)} if models else {}
-        store.log_inputs(self._real(store, run_id), events.inputs_of(datasets), **more)
+        self._store.log_inputs(self._real(run_id), events.inputs_of(datasets), **more)
 
-    def _log_artifact(self, store: Any, root: str, artifact_path: str | None, name: str, file: str) -> None:
+    def _log_artifact(self, root: str, artifact_path: str | None, name: str, file: str) -> None:
         spooled = self._ids.spool / file
         if not spooled.exists():
             if self._is_doubtful:  # sent and removed, and not acknowledged before the process ended
@@ -217,43 +217,43 @@ class MlflowTransport:
             raise RefusedError(f"its copy {spooled} is gone")
         if (found := spooled_root(root)) is not None:
             own, below = found
-            root = f"{artifact_root(store, self._real(store, own))}{below}"
+            root = f"{artifact_root(self._store, self._real(own))}{below}"
         if name == _MLMODEL:  # names its run and itself
             text = spooled.read_text(encoding="utf-8")
-            if (translated := self._creation.translated(store, text)) != text:
+            if (translated := self._translated(text)) != text:
                 spooled.write_text(translated, encoding="utf-8")
         upload(root, self._uri, spooled, artifact_path, self._seconds(), name)
         spooled.unlink(missing_ok=True)
 
-    def _log_outputs(self, store: Any, run_id: str, models: list[Any]) -> None:
-        real = self._real(store, run_id)
-        outputs = getattr(store.get_run(real), "outputs", None)
+    def _log_outputs(self, run_id: str, models: list[Any]) -> None:
+        real = self._real(run_id)
+        outputs = getattr(self._store.get_run(real), "outputs", None)
         taken = {model.model_id for model in (outputs.model_outputs if outputs else ())}
-        models = [each for each in self._with_real_ids(store, models) if each[1].get("model_id") not in taken]
+        models = [each for each in self._with_real_ids(models) if each[1].get("model_id") not in taken]
         if models:
-            store.log_outputs(real, events.inputs_of(models))
+            self._store.log_outputs(real, events.inputs_of(models))
 
-    def _finalize_logged_model(self, store: Any, model_id: str, status: int) -> None:
-        store.finalize_logged_model(self._real(store, model_id), mlflow.entities.LoggedModelStatus.from_int(status))
+    def _finalize_logged_model(self, model_id: str, status: int) -> None:
+        self._store.finalize_logged_model(self._real(model_id), mlflow.entities.LoggedModelStatus.from_int(status))
 
-    def _set_logged_model_tags(self, store: Any, model_id: str, tags: dict[str, str]) -> None:
-        made = [mlflow.entities.LoggedModelTag(key, self._creation.translated(store, tags[key])) for key in tags]
-        store.set_logged_model_tags(self._real(store, model_id), made)
+    def _set_logged_model_tags(self, model_id: str, tags: dict[str, str]) -> None:
+        made = [mlflow.entities.LoggedModelTag(key, self._translated(tags[key])) for key in tags]
+        self._store.set_logged_model_tags(self._real(model_id), made)
 
-    def _delete_logged_model_tag(self, store: Any, model_id: str, key: str) -> None:
+    def _delete_logged_model_tag(self, model_id: str, key: str) -> None:
         with _passing_over_missing_tag():
-            store.delete_logged_model_tag(self._real(store, model_id), key)
+            self._store.delete_logged_model_tag(self._real(model_id), key)
 
-    def _log_logged_model_params(self, store: Any, model_id: str, params: dict[str, str]) -> None:
-        real = self._real(store, model_id)
-        taken = store.get_logged_model(real).params if self._is_doubtful else {}
+    def _log_logged_model_params(self, model_id: str, params: dict[str, str]) -> None:
+        real = self._real(model_id)
+        taken = self._store.get_logged_model(real).params if self._is_doubtful else {}
         made = [mlflow.entities.LoggedModelParameter(key, params[key]) for key in params if key not in taken]
         if made:
-            store.log_logged_model_params(real, made)
+            self._store.log_logged_model_params(real, made)
 
-    def _with_real_ids(self, store: Any, models: list[Any]) -> list[Any]:
+    def _with_real_ids(self, models: list[Any]) -> list[Any]:
         """Models as inputs or outputs, by the store's ids of them."""
-        translated: list[Any] = json.loads(self._creation.translated(store, json.dumps(models)))
+        translated: list[Any] = json.loads(self._translated(json.dumps(models)))
         return translated
 
 
