@@ -9,14 +9,15 @@ from sqlalchemy import func, select
 from dbnd_tracker._queries.logged import LATEST_FIRST
 from dbnd_tracker._storage.models import Attempt, Run, TaskRun
 
-_OF_TASK_RUN: Final = Attempt.task_run_uid == TaskRun.uid
+OF_TASK_RUN: Final = Attempt.task_run_uid == TaskRun.uid
+"""That an attempt is one of a task run."""
 
 
 def _of_latest(column: Any) -> Any:
-    return select(column).where(_OF_TASK_RUN).order_by(*LATEST_FIRST).limit(1).correlate(TaskRun).scalar_subquery()
+    return select(column).where(OF_TASK_RUN).order_by(*LATEST_FIRST).limit(1).correlate(TaskRun).scalar_subquery()
 
 
-START: Final = select(func.min(Attempt.start_time)).where(_OF_TASK_RUN).correlate(TaskRun).scalar_subquery()
+START: Final = select(func.min(Attempt.start_time)).where(OF_TASK_RUN).correlate(TaskRun).scalar_subquery()
 """When a task run started."""
 NESTED_START: Final = func.coalesce(START, Run.start_time)
 """The same; of one that does not say when, its run did."""

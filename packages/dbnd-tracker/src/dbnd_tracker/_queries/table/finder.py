@@ -15,6 +15,7 @@ from sqlalchemy.types import NullType
 from dbnd_tracker._queries.ids import dashed, is_one_of
 from dbnd_tracker._queries.language.expressions import ORDERINGS, Comparison, Field, as_number, lower_forms
 from dbnd_tracker._queries.logged import BY_ATTEMPT, FIRST_ID_TAG, TABLES, is_named, select_logged, value_of
+from dbnd_tracker._queries.table.columns import OF_TASK_RUN
 from dbnd_tracker._storage.encoding import Kind
 from dbnd_tracker._storage.models import Attempt, MetricSeries, Tag, TaskRun
 
@@ -148,8 +149,7 @@ class Finder:
 
 def _with_places(query: Any) -> Any:
     """A query of what was logged, each with the run and the task run that it belongs to, and whether this is a root."""
-    of_task_run = Attempt.task_run_uid == TaskRun.uid
-    return query.add_columns(*_PLACE).join(TaskRun, of_task_run).where(Attempt.run_id.is_not(None))
+    return query.add_columns(*_PLACE).join(TaskRun, OF_TASK_RUN).where(Attempt.run_id.is_not(None))
 
 
 def _found(places: Collection[tuple[int, int, bool]]) -> Found:

@@ -20,11 +20,11 @@ _MAX_CHOICES: Final = 200
 def known_values(session: Session, of: Field | str, start: str, limit: int) -> list[str]:
     """Values of a param, a tag or an attribute such as job that begin with ``start``; none of what has numbers."""
     if isinstance(of, Field):
+        if of.kind == "metrics":
+            return []
         table = TABLES[of.kind]
         query = select_logged(of.kind, *table.values).where(table.name == of.name).distinct()
         column = table.values[0]
-        if of.kind == "metrics":
-            return []
     else:
         column = _SUGGESTED.get(of)
         if column is None:
