@@ -143,7 +143,7 @@ def test_a_folder_is_listed_and_a_picture_opened_by_itself_is_in_a_sandbox(shown
     assert page.evaluate("window.hacked") is None
 
 
-def test_registered_versions_and_traces_are_linked(shown: tuple[Site, str], visit: Any) -> None:
+def test_registered_versions_prompts_and_traces_are_linked(shown: tuple[Site, str], visit: Any) -> None:
     """As MLflow's server says when the page is looked at: a model that is promoted afterwards is shown as such."""
     import mlflow
 
@@ -157,14 +157,16 @@ def test_registered_versions_and_traces_are_linked(shown: tuple[Site, str], visi
     client.create_model_version("churn & more", f"runs:/{run_id}/model", run_id)
     mlflow.set_tracking_uri(uri)
     try:
+        mlflow.genai.register_prompt("greeting", "Hello {{name}}")
         with mlflow.start_run(run_id), mlflow.start_span("answer"):
-            pass
+            mlflow.genai.load_prompt("greeting", version=1)
         mlflow.flush_trace_async_logging()
     finally:
         mlflow.set_tracking_uri(None)
     page = visit(site.url, f"/app/jobs/{job}/{uid}")
     links = page.locator(".in-mlflow li")
-    expect(links).to_have_text(["churn & more, version 1", "1 trace in MLflow"])
+    expect(links).to_have_text(["churn & more, version 1", "prompt greeting, version 1", "1 trace in MLflow"])
+    assert links.nth(1).get_by_role("link").get_attribute("href") == f"{uri}/#/prompts/greeting"
     client.set_registered_model_alias("churn & more", "champion", "1")
     page.reload()
     expect(links.first).to_have_text("churn & more, version 1 champion")

@@ -17,6 +17,8 @@ from dbnd_tracker._settings import TrackerSettings
 
 VERSIONS = {"model_versions": [{"name": "a b", "version": "2"}, {"name": "a b", "version": "3"}]}
 MODEL = {"registered_model": {"name": "a b", "aliases": [{"alias": "champion", "version": "3"}]}}
+PROMPTS = [{"name": "a/b", "version": "1"}, {"name": "c", "version": "12"}]
+RUN = {"run": {"data": {"tags": [{"key": "mlflow.linkedPrompts", "value": json.dumps(PROMPTS)}]}}}
 TRACES = {"traces": [{"assessments": [{}, {}]}, {}], "next_page_token": "more"}
 
 Answers = Callable[..., str]
@@ -69,10 +71,20 @@ def test_versions_have_their_aliases_and_traces_their_number(answers: Answers) -
     assert found.traces_url == f"{url}/#/experiments/7/runs/{'a' * 32}/traces"
 
 
+def test_prompts_that_a_run_has_used_are_linked(answers: Answers) -> None:
+    url = answers(versions={}, **{"runs/get": RUN})
+    found = mlflow_facts(_links(url), Places(TrackerSettings(), guarded=False))
+    assert found is not None
+    assert [(each.name, each.version, each.url) for each in found.prompts] == [
+        ("a/b", "1", f"{url}/#/prompts/a%2Fb"),
+        ("c", "12", f"{url}/#/prompts/c"),
+    ]
+
+
 def test_a_server_that_is_older_than_traces_has_none(answers: Answers) -> None:
     found = mlflow_facts(_links(answers(versions={})), Places(TrackerSettings(), guarded=False))
     assert found is not None
-    assert (found.versions, found.traces) == ([], 0)
+    assert (found.versions, found.prompts, found.traces) == ([], [], 0)
 
 
 def test_a_server_that_may_not_be_asked_is_not(answers: Answers) -> None:
@@ -80,6 +92,15 @@ def test_a_server_that_may_not_be_asked_is_not(answers: Answers) -> None:
     settings = TrackerSettings(artifact_places=["http://127.0.0.1:1"])
     assert mlflow_facts(links, Places(settings, guarded=False)) is None
     assert mlflow_facts(links, Places(TrackerSettings(), guarded=True)) is None
+
+
+@pytest.mark.parametrize("tag", ["", "{", "1", "[1]", '{"a": 1}', '[{"name": "c"}]', "[" * 10_000])
+def test_a_tag_of_prompts_that_is_not_mlflows_hides_nothing_else(answers: Answers, tag: str) -> None:
+    run = {"run": {"data": {"tags": [{"key": "mlflow.linkedPrompts", "value": tag}]}}}
+    links = _links(answers(versions=VERSIONS, models=MODEL, traces=TRACES, **{"runs/get": run}))
+    found = mlflow_facts(links, Places(TrackerSettings(), guarded=False))
+    assert found is not None
+    assert (found.prompts, len(found.versions), found.traces) == ([], 2, 2)
 
 
 @pytest.mark.parametrize("lie", [b"", b"{", b"[1]", b'"x"', b'{"model_versions": 1}', b'{"model_versions": [{}]}'])
