@@ -22,7 +22,7 @@ from kit.postgresql import PostgreSQL, running_postgresql
 from kit.scale import load_profile
 from kit.servers import StartServer
 from kit.terminal import Terminal
-from kit.warm import Warm
+from kit.warm import Warm, WarmProcess
 
 PROCESSES = {"warm", "cold_dbnd", "cold_python", "start_server", "dbnd_command", "serve", "_running_mlflow"}
 """Fixtures that start processes or servers."""
@@ -163,10 +163,13 @@ def start_server(tmp_path: Path) -> StartServer:
 
 
 @pytest.fixture
-def tracker_server(free_port: int, start_server: StartServer) -> Iterator[str]:
+def tracker_server(free_port: int, start_server: StartServer, warm: Warm) -> Iterator[str]:
     """The URL of a running ``dbnd tracker start`` over the embedded default's file."""
-    command = [script("dbnd"), "tracker", "start", "--port", str(free_port)]
-    with start_server(command, f"http://127.0.0.1:{free_port}", "/api/v1/auth/ping") as url:
+
+    def start(log: Path) -> WarmProcess:
+        return warm.dbnd("tracker", "start", "--port", str(free_port), log=log)
+
+    with start_server(start, f"http://127.0.0.1:{free_port}", "/api/v1/auth/ping") as url:
         yield url
 
 

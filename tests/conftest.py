@@ -12,11 +12,18 @@ from kit.trackers import Tracker
 from kit.warm import Warm
 
 
-@pytest.fixture
-def tracker(warm: Warm, tmp_path: Path) -> Iterator[Tracker]:
-    """A tracker process of this test's own."""
-    with Tracker(warm, tmp_path / "tracker") as started:
+@pytest.fixture(scope="session")
+def _tracker(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
+    with Tracker(warm, tmp_path_factory.mktemp("tracker")) as started:
         yield started
+
+
+@pytest.fixture
+def tracker(_tracker: Tracker) -> Tracker:
+    """A tracker process, with runs of other tests; one that has killed it need not start it again."""
+    if not _tracker.is_running:
+        _tracker.start()
+    return _tracker
 
 
 @pytest.fixture

@@ -45,7 +45,8 @@ class Tracker:
         """Start it, wait until it listens, and return its URL."""
         self.starts += 1
         log = self._folder / f"tracker-{self.starts}.log"
-        process = self._warm.dbnd("tracker", "start", "--port", "0", "--database", self.database, log=log)
+        options = ("--port", "0", "--database", self.database)
+        process = self._warm.dbnd("tracker", "start", *options, log=log, DBND_HOME=str(self._folder))
         self._process = process
         deadline = time.monotonic() + LIMIT
         while not (found := re.search(r"http://localhost:(\d+)", process.output)):
@@ -55,6 +56,11 @@ class Tracker:
             time.sleep(0.005)
         self.url = f"http://127.0.0.1:{found[1]}"
         return self.url
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been started and nobody has killed it."""
+        return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
         """Kill it with SIGKILL."""
