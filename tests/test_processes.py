@@ -50,19 +50,20 @@ def found(tracker, run_uid):
     return values, {run.state, *(task_run.state for task_run in run.task_runs)}
 
 
-def check(tracker, run_uid, report, how):
+def check(tracker, run_uid, report, how, processes=PROCESSES):
     values, states = found(tracker, run_uid)
-    logged = PROCESSES * THREADS * POINTS
+    logged = processes * THREADS * POINTS
     count = sum(map(len, values.values()))
-    report(f"{PROCESSES} processes x {THREADS} threads x {POINTS} points into one run, {how}: {count} points.")
+    report(f"{processes} processes x {THREADS} threads x {POINTS} points into one run, {how}: {count} points.")
     assert count == logged
-    assert values == {f"{p}.{t}": list(range(POINTS)) for p in range(PROCESSES) for t in range(THREADS)}
+    assert values == {f"{p}.{t}": list(range(POINTS)) for p in range(processes) for t in range(THREADS)}
     assert states == {"success"}
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_children_of_every_kind_log_into_the_run_in_order(jobs, tracker, report, home, method):
+    count = PROCESSES if method == "fork" else scaled(3, PROCESSES)  # the others import everything anew
     _, progress = jobs.run(
         f"{TELLING}\n"
         "import multiprocessing, sys\n"
@@ -72,12 +73,12 @@ def test_children_of_every_kind_log_into_the_run_in_order(jobs, tracker, report,
         f"    context = multiprocessing.get_context({method!r})\n"
         "    with dbnd_tracking('children'):\n"
         "        began()\n"
-        f"        processes = [context.Process(target=work, args=(rank,)) for rank in range({PROCESSES})]\n"
+        f"        processes = [context.Process(target=work, args=(rank,)) for rank in range({count})]\n"
         "        for process in processes: process.start()\n"
         "        for process in processes: process.join()\n"
         "        assert [process.exitcode for process in processes] == [0] * len(processes)\n"
     )
-    check(tracker, progress.run, report, method)
+    check(tracker, progress.run, report, method, count)
     assert journals(home) == []
 
 
