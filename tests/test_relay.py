@@ -17,7 +17,7 @@ from kit.trackers import Tracker
 from kit.warm import Warm, WarmProcess
 
 POINTS = 1_500
-KILLS = scaled(10, 100)
+KILLS = scaled(5, 100)
 # Seconds after which somebody on another machine is taken to be gone, in these tests.
 STALE = 3
 
@@ -25,11 +25,13 @@ STALE = 3
 MACHINE = """
 import ctypes, os, socket
 from dbnd._journal import heartbeat, ownership
+from dbnd._run import relay
 unshare = ctypes.CDLL(None, use_errno=True).unshare
 if unshare({flags}):
     raise OSError(ctypes.get_errno(), "unshare")
 socket.sethostname("{name}")
 heartbeat.BEAT, heartbeat.STALE = 0.2, {stale}
+relay._LOOK, relay._SLOW_LOOK = 0.2, 0.3
 if not {locks}:
     ownership.lock = lambda fd, kind=0: True
 """
@@ -212,19 +214,26 @@ def test_a_stopped_writer_that_comes_back_loses_nothing_though_it_was_taken_to_b
     assert cluster.values(progress) == list(range(POINTS))
 
 
-@pytest.mark.parametrize("locks", [True, False], ids=["locks", "no-locks"])
-def test_a_process_that_delivers_itself_is_left_alone_while_it_lives(cluster, locks):
-    cluster.locks = locks
-    process, progress = cluster.job("node-1", f"{LOGGING}\ntime.sleep(600)", delivery="direct")
-    relay = cluster.relay("login-1")
-    wait_until(lambda: progress.left, lambda: process.output)
-    time.sleep(2 * STALE)
-    (journal,) = cluster.journals()
-    assert not journal.with_name(f"{journal.name}.ack").exists(), "nobody has delivered anything"
-    process.kill()
-    wait_until(lambda: not cluster.journals(), lambda: relay.output)
-    stop(relay)
-    assert cluster.values(progress) == list(range(POINTS))
+def test_a_process_that_delivers_itself_is_left_alone_while_it_lives(warm, tmp_path, tracker):
+    """With and without locks, at the same time."""
+    clusters = []
+    for locks in (True, False):
+        (folder := tmp_path / f"{locks}").mkdir()
+        clusters.append(Cluster(warm, folder, tracker, locks))
+    jobs = [cluster.job("node-1", f"{LOGGING}\ntime.sleep(600)", delivery="direct") for cluster in clusters]
+    relays = [cluster.relay("login-1") for cluster in clusters]
+    for process, progress in jobs:
+        wait_until(lambda p=progress: p.left, lambda p=process: p.output)
+    time.sleep(1.5 * STALE)
+    for cluster, (process, _) in zip(clusters, jobs, strict=True):
+        (journal,) = cluster.journals()
+        assert not journal.with_name(f"{journal.name}.ack").exists(), "nobody has delivered anything"
+        process.kill()
+    for cluster, relay in zip(clusters, relays, strict=True):
+        wait_until(lambda c=cluster: not c.journals(), lambda r=relay: r.output)
+    stop(*relays)
+    for cluster, (_, progress) in zip(clusters, jobs, strict=True):
+        assert cluster.values(progress) == list(range(POINTS))
 
 
 def test_a_destination_that_is_away_is_named_and_waited_for(cluster):
