@@ -314,8 +314,17 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _keep_libraries() -> None:
+    """Let the interpreter end without taking libraries apart, which takes longer than what most tests do."""
+    for name, module in list(sys.modules.items()):
+        if "site-packages" in (getattr(module, "__file__", None) or "") and not name.startswith("dbnd"):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
+            del sys.modules[name]
+
+
 def _main() -> None:
     sys.path[0] = str(Path(__file__).parents[1])  # children import from the kit, not from its inside
+    atexit.register(_keep_libraries)  # before all others, and so called after them
     _import_all()
     assert threading.active_count() == 1, "a fork of a process with threads is no fresh process"
     request = _serve()
