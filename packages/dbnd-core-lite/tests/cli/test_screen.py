@@ -486,28 +486,41 @@ def test_completion_scripts(dbnd, shell):
 
 
 @pytest.fixture
-def completed(dbnd):
-    """What bash offers for a line."""
+def bash_offers(dbnd):
+    """What bash offers for a line, with functions of a test's own."""
     Path("complete.bash").write_text(dbnd("completion", "bash").stdout)
     script = (
         'compopt() { echo "compopt $2"; }\nsource complete.bash\n'
         'COMP_LINE=$1 COMP_POINT=${#1}; _dbnd_completion dbnd; printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
-    def completed(line):
-        done = subprocess.run(["bash", "-c", script, "-", line], capture_output=True, text=True, env=env, check=False)
+    def offers(line, functions="", **env):
+        env = {**os.environ, "PATH": path, **env}
+        command = ["bash", "-c", f"{functions}\n{script}", "-", line]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
         assert done.stderr == ""
         return done.stdout.split("\n")[:-1]
+
+    return offers
+
+
+@pytest.fixture
+def completed(bash_offers, dbnd):
+    """What bash offers for a line, where `dbnd` starts at once."""
+
+    def completed(line):
+        said = dbnd(_DBND_COMPLETE="bash_complete", COMP_LINE=line, COMP_WORDBREAKS="=:").stdout
+        return bash_offers(line, 'dbnd() { printf "%s" "$SAID"; }', SAID=said)
 
     return completed
 
 
-def test_completion_in_a_real_shell(completed):
-    assert completed("dbnd comp") == ["completion"]
+def test_completion_in_a_real_shell(bash_offers):
+    assert bash_offers("dbnd comp") == ["completion"]
     # Files complete where no installed package registers a task.
-    assert completed("dbnd run ") == sorted(entry.name for entry in entry_points(group="dbnd.tasks"))
-    assert completed("dbnd run zz") == ["compopt default", ""]
+    assert bash_offers("dbnd run ") == sorted(entry.name for entry in entry_points(group="dbnd.tasks"))
+    assert bash_offers("dbnd run zz -c core.delivery=r") == ["relay"]
 
 
 def test_completion_of_parameters_reads_the_target_and_does_not_run_it(completed):
@@ -524,6 +537,7 @@ def test_completion_of_parameters_reads_the_target_and_does_not_run_it(completed
 
 
 def test_completion_of_the_configuration(completed):
+    assert completed("dbnd run zz") == ["compopt default", ""]
     assert completed("dbnd config show -c core.del") == ["compopt nospace", "core.delivery="]
     assert completed("dbnd run -c core.delivery=r") == ["relay"]
     assert completed("dbnd run -c core.journal_fsync=") == ["True", "False"]
