@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.commands import Run
 from kit.mlflow_stores import mlflow_server
 from kit.warm import Warm
 
@@ -34,6 +35,12 @@ def _restored_mlflow(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
         mlflow.end_run()
     mlflow.set_tracking_uri(None)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+
+
+@pytest.fixture
+def python(warm: Warm) -> Run:
+    """Run a Python script in a process of its own, which has imported everything already and takes none of it apart."""
+    return lambda code, timeout=100, **env: warm.run({"code": code}, timeout, **env)
 
 
 @pytest.fixture

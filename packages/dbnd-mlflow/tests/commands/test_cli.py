@@ -8,14 +8,12 @@ import math
 import re
 import shutil
 import sqlite3
-import subprocess
-import sysconfig
-import time
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
+from kit.progress import wait_until
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
@@ -226,7 +224,7 @@ class TestImport:
         assert shown(dbnd, run_id) == before
         assert points_in(home) == count
 
-    def test_an_import_that_is_killed_goes_on_where_it_stopped(self, dbnd, own, home):
+    def test_an_import_that_is_killed_goes_on_where_it_stopped(self, dbnd, own, home, warm, tmp_path):
         """Killed while a lock keeps it from going on, after some of its points are in the tracker."""
         mlflow.set_tracking_uri(own)
         client = MlflowClient()
@@ -235,17 +233,15 @@ class TestImport:
                 for start in range(0, 2_000, 1_000):
                     points = [Metric("m", n, FIRST + n, n) for n in range(start, start + 1_000)]
                     client.log_batch(run.info.run_id, points)
-        process = start_import(own)
+        process = warm.dbnd("mlflow", "import", "--from", own, log=tmp_path / "log")
         try:
-            wait_until(lambda: points_in(home) > 0 or process.poll() is not None)
+            wait_until(lambda: points_in(home) > 0 or process.poll() is not None, lambda: process.output)
             with contextlib.closing(sqlite3.connect(home / "dbnd/tracker.db", timeout=60)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 process.kill()
-                process.wait()
                 count = connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
         finally:
             process.kill()
-            process.wait()
         assert 0 < count < 12_000
         done = dbnd("mlflow", "import", "--from", own)
         assert done.returncode == 0, done.stderr
@@ -346,22 +342,6 @@ def points_in(home):
             return connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
     except sqlite3.OperationalError:  # no folder, no file, no table yet
         return 0
-
-
-def start_import(source):
-    return subprocess.Popen(
-        [str(Path(sysconfig.get_path("scripts")) / "dbnd"), "mlflow", "import", "--from", source],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def wait_until(ready):
-    deadline = time.monotonic() + 60
-    while not ready():
-        assert time.monotonic() < deadline, "not reached in a minute"
-        time.sleep(0.005)
 
 
 def test_the_uri_that_tracks_a_script(dbnd, own, tracker, python):

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from kit.faults import passing
+from kit.scale import leading
 
 LEFT_OPEN = """
 import mlflow, time
@@ -27,6 +28,12 @@ print(run.info.run_id)
 
 
 @pytest.fixture
+def python(warm):
+    """Run a Python script in a process that ends as any other."""
+    return lambda code, **env: warm.run({"code": code, "finalize": True}, 100, **env)
+
+
+@pytest.fixture
 def uri(track, proxy, writes, tmp_path, monkeypatch):
     """The composite URI, for other processes."""
     monkeypatch.setenv("DBND__MLFLOW_TRACKING__DUPLICATE_TRACKING_TO", proxy.url)
@@ -37,7 +44,10 @@ def uri(track, proxy, writes, tmp_path, monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("how", ["refuses", "hangs"])
+@pytest.mark.parametrize(
+    ("how", "writes"),
+    leading([("hangs", "keep"), ("refuses", "deferred"), ("hangs", "deferred"), ("refuses", "keep")], 2),
+)
 def test_a_script_ends_in_time_and_its_run_is_ended_later(proxy, server, uri, python, dbnd, how):
     def hanging(exchange):
         exchange.read()
@@ -61,7 +71,9 @@ def test_a_script_ends_in_time_and_its_run_is_ended_later(proxy, server, uri, py
     assert "no difference" in dbnd("mlflow", "verify").stderr
 
 
-@pytest.mark.parametrize("is_away", [False, True], ids=["there", "away"])
+@pytest.mark.parametrize(
+    ("is_away", "writes"), leading([(False, "deferred"), (True, "keep"), (False, "keep"), (True, "deferred")], 2)
+)
 def test_a_clock_that_jumps_changes_no_order(proxy, server, uri, python, dbnd, is_away):
     if is_away:
         proxy.refuse()

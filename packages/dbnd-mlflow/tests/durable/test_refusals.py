@@ -155,12 +155,13 @@ def inner(request, tmp_path, empty_database):
 
 
 @pytest.mark.parametrize("calls", [of_metrics, of_texts, of_inputs, of_what_is_gone])
-def test_a_store_answers_for_itself(inner, writes, calls, tmp_path, monkeypatch):
+def test_a_store_answers_for_itself(inner, calls, tmp_path, monkeypatch):
     monkeypatch.setenv("DBND__MLFLOW_TRACKING__STORE_TIMEOUT", "60")
     tracker = f"sqlite:///{tmp_path / 'tracker.db'}"
     expected = perform(_get_store(inner), calls, "plain")
-    found = perform(_get_store(build_composite_uri(tracker, inner, writes)), calls, "kept!")
-    assert found == expected
+    for writes in ("keep", "deferred"):
+        found = perform(_get_store(build_composite_uri(tracker, inner, writes)), calls, writes)
+        assert (writes, found) == (writes, expected)
     for outbox in outboxes():
         assert outbox.flush(60)
         assert (outbox.refused, outbox.dropped) == (0, 0)

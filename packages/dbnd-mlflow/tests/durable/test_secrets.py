@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from kit.faults import answering, garbage, passing
+from kit.scale import leading
 from mlflow import MlflowClient
 
 from dbnd_mlflow._durable.store import outboxes
@@ -30,6 +31,11 @@ def everything_below(folder: Path) -> str:
     return "\n".join(f"{path}\n{path.read_bytes().decode(errors='replace')}" for path in files)
 
 
+@pytest.mark.parametrize(
+    ("inner", "writes"),
+    leading([("uri", "keep"), ("environment", "deferred"), ("uri", "deferred"), ("environment", "keep")], 2),
+    indirect=["inner"],
+)
 def test_no_password_is_kept_or_said(proxy, track, writes, inner, home, capfd, dbnd):
     track(inner, writes)
     mlflow.set_experiment("one")

@@ -8,7 +8,7 @@ import sqlite3
 import mlflow
 import pytest
 from kit.reports import key_of, points
-from kit.scale import scaled
+from kit.scale import leading
 
 from dbnd_mlflow import build_composite_uri
 
@@ -61,11 +61,11 @@ def run_workers(python, tmp_path):
     return run
 
 
-# Children that are processes of their own reach a tracker below; the other ways are as these two in one.
+# Forked processes reach a tracker below; the other ways are as these two in one.
 WAYS = [("fork", "pool"), ("spawn", "process"), ("fork", "process"), ("spawn", "pool")]
 
 
-@pytest.mark.parametrize(("method", "kind"), WAYS[: scaled(1, 4)])
+@pytest.mark.parametrize(("method", "kind"), leading(WAYS))
 def test_children_of_multiprocessing_are_reported(method, kind, tracker_url, inner_uri, run_workers, journalled):
     run_workers(method, kind, build_composite_uri(tracker_url, inner_uri))
     count = 4 if kind == "pool" else 2
@@ -85,8 +85,8 @@ def test_children_of_multiprocessing_are_reported(method, kind, tracker_url, inn
     assert len(shared) == 1
 
 
-# One that is spawned imports everything anew.
-@pytest.mark.parametrize(("method", "processes"), [("fork", 2), ("spawn", 1)])
+# One that is spawned imports everything anew, and leaves in the same way.
+@pytest.mark.parametrize(("method", "processes"), leading([("fork", 2), ("spawn", 1)]))
 def test_what_children_report_reaches_a_tracker(method, processes, home, inner_uri, run_workers, monkeypatch):
     """Children of multiprocessing leave without ``atexit``; what they have logged is delivered all the same."""
     pytest.importorskip("dbnd_tracker")
@@ -125,34 +125,32 @@ def test_the_requirements_of_a_model_name_nothing_of_ours(python, tracker_url, i
     assert "databand" not in done.stdout
 
 
-def test_the_plugin_imports_two_small_modules_of_ours_and_nothing_else_for_them_and_mlflow_finds_it(cold_python):
+def test_a_process_that_looks_for_requirements_imports_two_small_modules_of_ours_and_gets_the_bare_store(
+    cold_python, tracker_url, inner_uri, journalled, home
+):
+    """MLflow finds us in any process, and whatever stands in our configuration."""
+    (home / "dbnd").mkdir()
+    (home / "dbnd/databand.cfg").write_text("this is no configuration\n")
     code = (
-        "import sys, atexit, importlib, typing, __future__\n"
+        "import sys, atexit, importlib, typing, warnings, __future__\n"
+        "warnings.filterwarnings('error', message='.*attempting to register.*')\n"
         "before = set(sys.modules)\n"
         "import dbnd_mlflow.tracking_store\n"
         "print(*sorted(set(sys.modules) - before))\n"
         "import mlflow\n"
         "print(*sorted(n for n in sys.modules if n.partition('.')[0] in {'dbnd', 'dbnd_mlflow', 'dbnd_tracker'}))\n"
-        "from mlflow.tracking._tracking_service.utils import _tracking_store_registry as registry\n"
-        "assert 'dbnd' in registry._registry\n"
-    )
-    done = cold_python(code)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["dbnd_mlflow dbnd_mlflow.tracking_store"] * 2
-
-
-def test_the_process_that_looks_for_requirements_gets_the_bare_store(cold_python, tracker_url, inner_uri, journalled):
-    code = (
-        "import mlflow\n"
+        "from mlflow.tracking._tracking_service.utils import _get_store, _tracking_store_registry as registry\n"
+        "assert {'dbnd', 'dbnd+s', 'databand', 'databand+s'} <= set(registry._registry), registry._registry\n"
         "client = mlflow.MlflowClient()\n"
         "client.create_run('0')\n"
-        "from mlflow.tracking._tracking_service.utils import _get_store\n"
         "print(type(_get_store()).__name__)\n"
         "client.search_registered_models()\n"
-        "import sys\n"
         "print([name for name in sys.modules if name.partition('.')[0] == 'dbnd'])\n"
     )
     uri = build_composite_uri(tracker_url, inner_uri)
     done = cold_python(code, MLFLOW_TRACKING_URI=uri, MLFLOW_IN_CAPTURE_MODULE_PROCESS="true")
-    assert done.stdout.split() == ["SqlAlchemyStore", "[]"], done.stderr
+    assert done.returncode == 0, done.stderr
+    *imported, store, later = done.stdout.splitlines()
+    assert imported == ["dbnd_mlflow dbnd_mlflow.tracking_store"] * 2
+    assert (store, later) == ("SqlAlchemyStore", "[]")
     assert journalled() == []
