@@ -152,7 +152,7 @@ def terminal(warm: Warm) -> Iterator[Callable[..., Terminal]]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A loopback port that nothing listens on at the moment."""
+    """A loopback port that nothing listens on, and that no other process is given."""
     return servers.free_port()
 
 

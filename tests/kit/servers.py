@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -10,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from kit.warm import WarmProcess
@@ -25,10 +28,30 @@ _PATIENCE = 120
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on at the moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A loopback port that nothing listens on, of a hundred that only this process is given."""
+    for port in _ports(os.getpid()):
+        with suppress(OSError), socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+            break
+    return port
+
+
+@functools.cache
+def _ports(_: int) -> Iterator[int]:
+    """Ports of a process, over and over, and none of those that a system gives to connections.
+
+    A UDP socket claims them, which is open as long as the process lives.
+    """
+    while True:
+        first = secrets.choice(range(20_000, 32_000, 100))
+        claim = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", first))
+        except OSError:
+            claim.close()
+        else:
+            claim.detach()
+            return itertools.cycle(range(first, first + 100))
 
 
 @contextmanager

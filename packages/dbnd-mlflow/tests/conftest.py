@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from kit.commands import Run
 from kit.mlflow_stores import mlflow_server
+from kit.servers import free_port as find_free_port
 from kit.warm import Warm
 
 
@@ -44,14 +44,9 @@ def python(warm: Warm) -> Run:
 
 
 @pytest.fixture
-def tracker_url() -> Iterator[str]:
-    """A tracker that is down: every event stays in the journal, to be looked at.
-
-    Its port is held for the time of the test, without listening: no server of another test comes up there.
-    """
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+def tracker_url(free_port: int) -> str:
+    """A tracker that is down: every event stays in the journal, to be looked at."""
+    return f"http://127.0.0.1:{free_port}"
 
 
 @pytest.fixture
@@ -127,9 +122,7 @@ def server_over(start_server: Any, home: Path, monkeypatch: pytest.MonkeyPatch, 
 
     @contextlib.contextmanager
     def start(uri: str, *options: str) -> Iterator[str]:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
+        port = find_free_port()
         address = ["--host", "127.0.0.1", "--port", str(port)]
         arguments = [*address, "--workers", "1", "--backend-store-uri", uri, *options]
         with start_server(mlflow_server(warm, arguments, os.environ), f"http://127.0.0.1:{port}", "/health") as url:

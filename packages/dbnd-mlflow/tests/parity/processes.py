@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import mlflow
 import requests
+from kit.servers import free_port
 from mlflow import MlflowClient
 
 from parity.scenario import installed, outcome, scenario, stored, takes
@@ -77,16 +77,10 @@ def the_command_line(side):
     ], stored(kept)
 
 
-def _free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 @contextlib.contextmanager
 def _served(side):
     """The REST API of an ``mlflow server`` over the side's URI, as a function."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", side.uri, "--port", str(port)]
     command += ["--host", "127.0.0.1", "--workers", "1", "--artifacts-destination", str(side.folder / "served")]
     session = requests.Session()

@@ -9,6 +9,7 @@ import sqlite3
 import mlflow
 import pytest
 from kit.reports import outcome
+from kit.servers import free_port
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.tracking._tracking_service.utils import _get_store
@@ -72,8 +73,8 @@ def test_an_error_of_ours_about_a_uri_shows_no_password(python):
     assert "hunter" not in done.stderr
 
 
-def test_a_server_that_is_down_fails_as_natively(tracker_url, free_port, journalled):
-    inner = f"http://127.0.0.1:{free_port + 1}"
+def test_a_server_that_is_down_fails_as_natively(tracker_url, journalled):
+    inner = f"http://127.0.0.1:{free_port()}"
     found = []
     for uri in (inner, build_composite_uri(tracker_url, inner)):
         mlflow.set_tracking_uri(uri)

@@ -7,7 +7,6 @@ import json
 import random
 import re
 import shutil
-import socket
 import subprocess
 import sysconfig
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 import requests
+from kit.servers import free_port
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "team.md"
 NAME = "tracker.example.com"
@@ -54,12 +54,6 @@ def _changed(text: str, changes: dict[str, str]) -> str:
     return text
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 class Proxied:
     """What a client sees of the tracker through the proxy."""
 
@@ -86,7 +80,7 @@ def proxied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Proxied]:
     """nginx before the tracker, with the configurations of the document but for ports, files and workers."""
-    database, port, front = postgresql.create(template), _free_port(), _free_port()
+    database, port, front = postgresql.create(template), free_port(), free_port()
     config = tmp_path / "databand.cfg"
     changes = {
         "port = 8080": f"port = {port}",
