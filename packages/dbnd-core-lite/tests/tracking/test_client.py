@@ -586,6 +586,7 @@ def test_a_run_is_known_once_the_tracker_has_taken_it(client, server, status, kn
     client.init_run(run, run.new_task_run(TaskDefinition("t"), parent=None))
     client.flush(PATIENCE if status != 503 else 0.5)
     assert run.is_known() is known
+    client.close(0)
 
 
 def test_events_of_a_journal_that_was_removed_are_written_anew(free_port, server):
