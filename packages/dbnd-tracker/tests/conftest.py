@@ -4,13 +4,15 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from kit.payloads import Run, Server, Tracker
+from kit.scale import THOROUGH
 from pydantic import SecretStr
 
 from dbnd_tracker._ingest import metrics as logged_points
@@ -68,11 +70,23 @@ def template(postgresql: Any) -> str:
 BOTH_DATABASES = {"ingest", "queries", "storage"}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    alike = "alike: no more than other tests ask of the database; on SQLite alone, and on both in `nox -s thorough`"
+    config.addinivalue_line("markers", alike)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "serve_all" in getattr(item, "fixturenames", ()):
+            item.add_marker("process")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Use both databases where they differ, and SQLite elsewhere."""
     if "database_url" in metafunc.fixturenames:
         databases = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
         differ = metafunc.definition.path.relative_to(Path(__file__).parent).parts[0] in BOTH_DATABASES
+        differ = differ and (THOROUGH or metafunc.definition.get_closest_marker("alike") is None)
         metafunc.parametrize("database_url", databases if differ else databases[:1], indirect=True)
 
 
@@ -118,9 +132,17 @@ def open_tracker() -> Iterator[Callable[[str], Tracker]]:
         yield make
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    """Starts real servers on free ports, and ends them."""
+@pytest.fixture(scope="session")
+def ending() -> Iterator[list[threading.Thread]]:
+    """Servers that have nothing to do any more: no test waits the moment that their end takes."""
+    threads: list[threading.Thread] = []
+    yield threads
+    for thread in threads:
+        thread.join()
+
+
+@contextmanager
+def _serving(ending: list[threading.Thread]) -> Iterator[Callable[..., Server]]:
     with ExitStack() as stack:
 
         def start(
@@ -130,7 +152,7 @@ def serve() -> Iterator[Callable[..., Server]]:
             settings: TrackerSettings | None = None,
             **options: Any,
         ) -> Server:
-            listening = stack.enter_context(listen("127.0.0.1", 0))
+            listening = listen("127.0.0.1", 0)  # which the server closes
             settings = (settings or TrackerSettings()).model_copy(update={"token": token and SecretStr(token)})
             app = create_app(database, settings, **options)
             server = make_server(app, limits=limits)
@@ -139,7 +161,9 @@ def serve() -> Iterator[Callable[..., Server]]:
 
             def stop() -> None:
                 server.should_exit = True
-                thread.join()
+                ending.append(thread)
+                if server.server_state.tasks:
+                    thread.join()
 
             stack.callback(stop)
             made = Server(f"http://127.0.0.1:{listening.getsockname()[1]}", app=app)
@@ -147,6 +171,25 @@ def serve() -> Iterator[Callable[..., Server]]:
             return made
 
         yield start
+
+
+@pytest.fixture
+def serve(ending: list[threading.Thread]) -> Iterator[Callable[..., Server]]:
+    """Starts real servers on free ports, and ends them."""
+    with _serving(ending) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_all(
+    ending: list[threading.Thread], tmp_path_factory: pytest.TempPathFactory, empty_tracker: Path
+) -> Iterator[Callable[..., Server]]:
+    """Starts servers over one tracker, for tests of a module that leave nothing in it."""
+    path = shutil.copy(empty_tracker, tmp_path_factory.mktemp("all") / "tracker.db")
+    database = open_database(f"sqlite:///{path}")
+    with _serving(ending) as start:
+        yield partial(start, database)
+    database.close()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def _request_everything(server: Any, tracker: Any) -> int:
         operation = found.ok()
         count += 1
 
-        @settings(max_examples=scaled(3, 150))
+        @settings(max_examples=scaled(2, 150))
         @given(case=operation.as_strategy())
         def check(case: Any) -> None:
             # Half of what takes a uid is asked about something that exists.

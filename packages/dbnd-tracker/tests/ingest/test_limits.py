@@ -201,6 +201,7 @@ def _questions(tracker: Any, work: Callable[[], object]) -> int:
     return count
 
 
+@pytest.mark.alike
 def test_many_task_runs_are_not_asked_for_one_by_one(tracker: Any, make_run: Any) -> None:
     run = make_run()
     tasks = [run.task(f"t{number}") for number in range(300)]

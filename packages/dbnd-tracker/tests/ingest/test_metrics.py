@@ -29,41 +29,42 @@ if TYPE_CHECKING:
     from dbnd_tracker._storage.writer import Writer
 
 
-@pytest.mark.parametrize(
-    ("members", "value", "kind"),
-    [
-        ({"value": 1, "value_int": 1}, 1, "int"),
-        ({"value": -7, "value_int": -7}, -7, "int"),
-        ({"value": 3.0, "value_float": 3.0}, 3.0, "float"),
-        ({"value_float": math.nan}, "NaN", "float"),
-        ({"value_float": math.inf}, "Infinity", "float"),
-        ({"value_float": -math.inf}, "-Infinity", "float"),
-        ({"value_json": 10**15 + 1}, 10**15 + 1, "int"),
-        ({"value_json": 2**60 + 1}, 2**60 + 1, "json"),
-        ({"value_int": 10**30}, 10**30, "json"),
-        ({"value": True}, True, "json"),
-        ({"value_json": False}, False, "json"),
-        ({"value_str": "hello\r\nworld"}, "hello\r\nworld", "str"),
-        ({"value_str": ""}, "", "str"),
-        ({"value_json": [1, "a", None, {"b": math.nan}]}, [1, "a", None, {"b": "NaN"}], "json"),
-        ({}, None, "json"),
-        # Several at once, as Java sends them: float over int over JSON over text.
-        ({"value": "5", "value_str": "5", "value_int": 5}, 5, "int"),
-        ({"value_str": "5", "value_int": 5, "value_float": 5.0}, 5.0, "float"),
-        ({"value_str": "[1]", "value_json": [1]}, [1], "json"),
-    ],
-)
-def test_every_kind_of_value_comes_back(tracker: Any, members: Any, value: Any, kind: str) -> None:
+_KINDS: list[tuple[dict[str, Any], Any, str]] = [
+    ({"value": 1, "value_int": 1}, 1, "int"),
+    ({"value": -7, "value_int": -7}, -7, "int"),
+    ({"value": 3.0, "value_float": 3.0}, 3.0, "float"),
+    ({"value_float": math.nan}, "NaN", "float"),
+    ({"value_float": math.inf}, "Infinity", "float"),
+    ({"value_float": -math.inf}, "-Infinity", "float"),
+    ({"value_json": 10**15 + 1}, 10**15 + 1, "int"),
+    ({"value_json": 2**60 + 1}, 2**60 + 1, "json"),
+    ({"value_int": 10**30}, 10**30, "json"),
+    ({"value": True}, True, "json"),
+    ({"value_json": False}, False, "json"),
+    ({"value_str": "hello\r\nworld"}, "hello\r\nworld", "str"),
+    ({"value_str": ""}, "", "str"),
+    ({"value_json": [1, "a", None, {"b": math.nan}]}, [1, "a", None, {"b": "NaN"}], "json"),
+    ({}, None, "json"),
+    # Several at once, as Java sends them: float over int over JSON over text.
+    ({"value": "5", "value_str": "5", "value_int": 5}, 5, "int"),
+    ({"value_str": "5", "value_int": 5, "value_float": 5.0}, 5.0, "float"),
+    ({"value_str": "[1]", "value_json": [1]}, [1], "json"),
+]
+
+
+def test_every_kind_of_value_comes_back(tracker: Any) -> None:
     _, task = tracker.started()
-    tracker.call("log_metric", task.metric("m", **members))
+    for number, (members, _, _) in enumerate(_KINDS):
+        tracker.call("log_metric", task.metric(f"m{number:02}", **members))
 
-    [point] = tracker.history(task, "m")
-    [metric] = tracker.task(task).metrics
+    points = [point for number in range(len(_KINDS)) for point in tracker.history(task, f"m{number:02}")]
+    metrics = tracker.task(task).metrics
 
-    assert (point.value, point.type) == (value, kind)
-    assert type(point.value) is type(value)
-    assert (metric.last_value, metric.type) == (value, kind)
-    json.dumps(asdict(point), allow_nan=False)
+    wanted = [(value, type(value), kind) for _, value, kind in _KINDS]
+    assert [(point.value, type(point.value), point.type) for point in points] == wanted
+    assert [(metric.last_value, type(metric.last_value), metric.type) for metric in metrics] == wanted
+    for point in points:
+        json.dumps(asdict(point), allow_nan=False)
 
 
 # Lone surrogates and NUL included: clients send what a task printed.
@@ -102,6 +103,7 @@ def test_points_keep_step_and_time(tracker: Any) -> None:
     assert points == [(-3, -1, 0.5), (2**63 - 1, 1772600767123, 0.25)]
 
 
+@pytest.mark.alike
 def test_a_missing_time_is_that_of_receipt(tracker: Any) -> None:
     _, task = tracker.started()
     before = int(time.time() * 1000)
@@ -309,6 +311,7 @@ def test_a_long_param_comes_back_whole(tracker: Any) -> None:
     assert [p.value for p in tracker.task(task).params if p.name == "long"] == [whole]
 
 
+@pytest.mark.alike
 def test_ten_thousand_points_in_one_call(tracker: Any) -> None:
     _, task = tracker.started()
     tracker.call("log_metrics", task.floats("loss", 10_000))
@@ -319,6 +322,7 @@ def test_ten_thousand_points_in_one_call(tracker: Any) -> None:
     assert tracker.task(task).metrics[0].points == 10_000
 
 
+@pytest.mark.alike
 def test_many_keys_and_attempts_in_one_call(tracker: Any, make_run: Any) -> None:
     run = make_run()
     tasks = [run.task(f"t{i}") for i in range(30)]
@@ -332,6 +336,7 @@ def test_many_keys_and_attempts_in_one_call(tracker: Any, make_run: Any) -> None
     assert [[metric.last_value for metric in metrics] for metrics in found] == [list(range(50))] * 30
 
 
+@pytest.mark.alike
 def test_histories_are_read_in_pages(tracker: Any, server: Any) -> None:
     _, task = tracker.started()
     tracker.call("log_metrics", task.floats("loss", 25))

@@ -197,6 +197,7 @@ def test_points_of_another_form_are_refused_in_one_sentence(groups: Any) -> None
     assert "\n" not in text
 
 
+@pytest.mark.alike
 def test_a_refusal_of_points_is_a_client_error(server: Any) -> None:
     answer = server.post("log_metrics", {"points": _number("k", True, TIME)}, headers={"X-Databand-Points": "1"})
     assert answer.status_code == 400
@@ -229,6 +230,7 @@ def test_points_over_http_are_stored_once(tracker: Any, server: Any) -> None:
     assert [p.value for p in tracker.history(task, "t")] == ["text"]
 
 
+@pytest.mark.alike
 def test_every_answer_says_which_points_the_tracker_takes(server: Any) -> None:
     answers = [
         server.get("/api/v1/auth/ping"),
@@ -251,6 +253,7 @@ def test_every_answer_says_which_points_the_tracker_takes(server: Any) -> None:
         ("1", [], 'is not {"points": [group, …]}'),
     ],
 )
+@pytest.mark.alike
 def test_a_form_that_is_not_known_is_refused(server: Any, form: str, body: Any, detail: str) -> None:
     answer = server.post("log_metrics", body, headers={"X-Databand-Points": form})
     assert answer.status_code == 400

@@ -165,6 +165,7 @@ def test_a_reused_task_is_a_success(tracker: Any, make_run: Any, known_first: bo
     assert (view.state, view.is_reused) == ("success", True)
 
 
+@pytest.mark.alike
 def test_the_heartbeat_answers_the_state(tracker: Any) -> None:
     run, _ = tracker.started()
     assert tracker.call("heartbeat", {"run_uid": run.uid}) == "running"
@@ -192,6 +193,7 @@ def test_an_error_is_kept(tracker: Any) -> None:
     assert (view.state, view.error) == ("failed", error)
 
 
+@pytest.mark.alike
 def test_task_runs_that_are_parents_of_each_other_are_all_shown(tracker: Any) -> None:
     run, task = tracker.started()
     first, second = run.task("first"), run.task("second")

@@ -84,14 +84,14 @@ def connect() -> Iterator[Callable[[Any], Raw]]:
         yield make
 
 
-@pytest.fixture
-def guarded(sqlite_tracker: Any, serve: Any) -> Any:
-    return serve(sqlite_tracker.database, token="right")
+@pytest.fixture(scope="module")
+def guarded(serve_all: Any) -> Any:
+    return serve_all(token="right")
 
 
-@pytest.fixture
-def plain(sqlite_tracker: Any, serve: Any) -> Any:
-    return serve(sqlite_tracker.database)
+@pytest.fixture(scope="module")
+def plain(serve_all: Any) -> Any:
+    return serve_all()
 
 
 @pytest.mark.parametrize(
@@ -451,14 +451,14 @@ def _with_log(tracker: Any, size: int) -> str:
 
 
 def test_a_client_that_takes_an_answer_slowly_gets_all_of_it(sqlite_tracker: Any, limited: Any, connect: Any) -> None:
-    size = 32 << 20
+    size = 16 << 20
     address = _with_log(sqlite_tracker, size)
-    connection = connect(limited(stalled_s=2))
+    connection = connect(limited(stalled_s=1))
     connection.head(f"GET {address}", "Connection: close")
     taken, begin = 0, time.monotonic()
     while part := connection.socket.recv(1 << 16):
         taken += len(part)
-        if time.monotonic() < begin + 6:  # some times the time without progress
+        if time.monotonic() < begin + 3:  # some times the time without progress
             time.sleep(0.02)
     assert taken > size
 

@@ -74,6 +74,7 @@ def test_one_task_run_costs_the_same_in_a_run_of_any_size(
     assert large[1] < 20
 
 
+@pytest.mark.alike
 def test_a_task_run_is_the_same_alone_and_in_its_run(tracker: Any, make_run: Any) -> None:
     """Also where task runs name their parents in a circle, and one is below it."""
     run = make_run()
@@ -95,6 +96,7 @@ def test_a_task_run_is_the_same_alone_and_in_its_run(tracker: Any, make_run: Any
         assert {view.task_run_uid for view in whole.task_runs if view.depth == 0} == {run.root.uid, first}
 
 
+@pytest.mark.alike
 def test_what_is_nested_deep_takes_a_bounded_number_of_queries(tracker: Any, make_run: Any) -> None:
     run = make_run()
     tasks = [run.task(f"t{number}") for number in range(300)]

@@ -53,7 +53,7 @@ while not (folder / "stop").exists():
         pass
     (folder / "new").write_text(str(n))
     os.replace(folder / "new", folder / "acknowledged")
-    time.sleep(0.01)  # the others want to run, too
+    time.sleep(0.05)  # the others want to run, too
 """
 
 SERVER = """
@@ -292,7 +292,7 @@ def test_postgresql_is_killed(start_postgresql: Callable[[], Any], start: Any) -
 @pytest.mark.timeout(1200)
 def test_single_ones_of_several_server_processes_are_killed(postgresql: Any, template: str, start: Any) -> None:
     url = postgresql.create(template)
-    attempts = [str(uuid.uuid4()) for _ in range(3)]
+    attempts = [str(uuid.uuid4()) for _ in range(2)]
     server, *clients = start(url, *attempts, workers=2)
 
     def advance_all() -> None:
@@ -303,17 +303,18 @@ def test_single_ones_of_several_server_processes_are_killed(postgresql: Any, tem
     clients[0].wait(lambda: len(server.workers()) == 2)
     first = server.workers()
     advance_all()
-    # From outside, wherever they are: each of the first two once, so that one of them has had clients.
-    for pid in sorted(first):
+    # From outside, wherever they are.
+    for pid in sorted(first)[: scaled(1, 2)]:
         os.kill(pid, signal.SIGKILL)
         clients[0].wait(lambda pid=pid: pid not in server.workers() and len(server.workers()) == 2)
         advance_all()
     # From within, with a batch that is committed and not answered.
+    before = server.workers()
     server.die.touch()
     clients[0].wait(lambda: not server.die.exists())
     clients[0].wait(lambda: len(server.workers()) == 2)
     advance_all()
-    assert not first & server.workers()
+    assert len(before & server.workers()) == 1
     logged = [client.stop() for client in clients]
 
     stored = _stored(url)

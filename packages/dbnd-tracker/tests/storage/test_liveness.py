@@ -78,6 +78,7 @@ def test_how_long_a_silence_is_allowed_is_a_setting(tmp_path: Any, serve: Any, m
     database.close()
 
 
+@pytest.mark.alike
 def test_the_terminal_shows_lost_runs(tracker: Any, database_url: str, make_run: Any, dbnd: Callable[..., Any]) -> None:
     run = make_run(name="silent")
     tracker.call("init_run", run.init(sends_heartbeat=True))
@@ -89,6 +90,7 @@ def test_the_terminal_shows_lost_runs(tracker: Any, database_url: str, make_run:
     assert json.loads(dbnd("runs", "show", "silent", "--json", **patient).stdout)["state"] == "running"
 
 
+@pytest.mark.alike
 def test_a_run_that_is_asked_to_stop_hears_of_it_and_ends_as_it_says(tracker: Any, server: Any) -> None:
     run, _ = tracker.started()
 
@@ -114,6 +116,7 @@ def test_a_run_that_is_asked_to_stop_hears_of_it_and_ends_as_it_says(tracker: An
         ({}, 422, "valid list"),
     ],
 )
+@pytest.mark.alike
 def test_stopping_what_is_no_run_is_refused(server: Any, uids: Any, status: int, sentence: str) -> None:
     answer = server.session.post(f"{server.url}/api/v1/runs/stop", json=uids, timeout=30)
     assert answer.status_code == status

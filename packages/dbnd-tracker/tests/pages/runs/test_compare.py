@@ -24,11 +24,10 @@ def trials(tracker: Any) -> list[str]:
         params = {"rate": f"1e-{number % 6}", "kind": "sgd" if number % 2 else "adam"} | (
             {"rare": "1"} if not number else {}
         )
-        for key, value in params.items():
-            tracker.call("log_metric", task.metric(key, "mlflow.param", value_str=value))
+        logged = [task.metric(key, "mlflow.param", value_str=value) for key, value in params.items()]
         loss = abs(number - 12) + 0.5
-        points = [task.metric("loss", value_float=v, step=s) for s, v in enumerate((loss + 1, loss))]
-        tracker.call("log_metrics", task.metrics(*points, task.metric("accuracy", value_float=1 / (1 + loss))))
+        logged += [task.metric("loss", value_float=v, step=s) for s, v in enumerate((loss + 1, loss))]
+        tracker.call("log_metrics", task.metrics(*logged, task.metric("accuracy", value_float=1 / (1 + loss))))
     return uids
 
 

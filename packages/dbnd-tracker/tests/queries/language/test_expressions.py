@@ -319,6 +319,7 @@ def test_the_placeholder_of_the_page_means_the_same_everywhere(server: Any, trac
     assert ">other / <" not in both.text
 
 
+@pytest.mark.alike
 def test_a_wrong_condition_is_refused_by_the_page_and_the_read_api_alike(server: Any) -> None:
     text = "metrics.loss < 0.5 or 1"
     page, answer = server.get("/", params={"where": text}), server.get("/api/v1/runs", params={"expression": text})

@@ -25,6 +25,7 @@ def _history(server: Any, task: Any, samples: int) -> Any:
     return answer.json()
 
 
+@pytest.mark.alike
 def test_a_long_history_is_shown_by_its_shape(tracker: Any, server: Any) -> None:
     _, task = tracker.started()
     values = [math.sin(i / 700) for i in range(20_000)]
@@ -47,6 +48,7 @@ def test_a_long_history_is_shown_by_its_shape(tracker: Any, server: Any) -> None
     assert distances[~peaks].max() < 0.1
 
 
+@pytest.mark.alike
 def test_a_short_history_is_shown_whole(tracker: Any, server: Any) -> None:
     _, task = tracker.started()
     values = [1.5, math.nan, "text", 7, math.inf] * 5
@@ -81,11 +83,13 @@ def test_where_numbers_end_and_begin_is_shown(tracker: Any, server: Any) -> None
 
 
 @pytest.mark.parametrize("samples", [9, 0, -1, 10_001, "x"])
+@pytest.mark.alike
 def test_other_numbers_of_samples_are_refused(server: Any, make_run: Any, samples: Any) -> None:
     path = f"/api/v1/task-runs/{make_run().task().uid}/metrics/history"
     assert server.get(path, params={"key": "m", "samples": samples}).status_code == 422
 
 
+@pytest.mark.alike
 def test_a_metric_that_is_not_known_has_no_points(server: Any, make_run: Any) -> None:
     found = _history(server, make_run().task(), 100)
     assert (found["data"], found["total"]) == ([], 0)

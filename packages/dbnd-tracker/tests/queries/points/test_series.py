@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kit.scale import scaled
 
 from dbnd_tracker._queries.points.arrays import SeriesCache
 from dbnd_tracker._queries.points.lines import Line, Sample, line_of, sample_line
@@ -89,6 +90,7 @@ def test_few_points_are_themselves_and_gaps_break_the_line(tracker: Any) -> None
     assert sample.gaps == [(1, "NaN"), (3, "Infinity"), (5, "-Infinity")]
 
 
+@pytest.mark.alike
 def test_points_without_steps_stand_in_their_order_and_time_is_in_milliseconds(tracker: Any) -> None:
     _, task = tracker.started()
     infos = [task.metric("m", value_float=float(i)) for i in range(3)]
@@ -105,6 +107,7 @@ def test_points_without_steps_stand_in_their_order_and_time_is_in_milliseconds(t
     assert by_time.x[0] % 1000 == 0.5
 
 
+@pytest.mark.alike
 def test_what_comes_later_is_seen_and_old_series_are_let_go(tracker: Any) -> None:
     _, task = tracker.started()
     cache = SeriesCache(max_points=10)
@@ -117,6 +120,7 @@ def test_what_comes_later_is_seen_and_old_series_are_let_go(tracker: Any) -> Non
     assert _ask(tracker, cache, task).points == 16
 
 
+@pytest.mark.alike
 def test_read_api_and_page_share_what_was_read(tracker: Any, server: Any) -> None:
     """One of them reads less than the other, and each has read when points are added."""
     _, task = tracker.started()
@@ -145,6 +149,7 @@ def test_a_series_is_read_in_parts(tracker: Any, monkeypatch: pytest.MonkeyPatch
     assert len(set(sample.y)) == 24
 
 
+@pytest.mark.alike
 def test_a_series_that_was_deleted_is_not_taken_for_its_successor(tracker: Any, server: Any) -> None:
     for second, value in enumerate((1.0, 2.0)):
         run, task = tracker.started()
@@ -157,6 +162,7 @@ def test_a_series_that_was_deleted_is_not_taken_for_its_successor(tracker: Any, 
 
 
 @pytest.mark.parametrize("values", [1, 7, 1000])
+@pytest.mark.alike
 def test_a_long_history_is_a_short_answer(tracker: Any, server: Any, values: int) -> None:
     _, task = tracker.started()
     tracker.call("log_metrics", task.floats("m", 3_000))
@@ -167,10 +173,12 @@ def test_a_long_history_is_a_short_answer(tracker: Any, server: Any, values: int
 
 
 _ENDS = st.tuples(st.none() | st.integers(-5, 320), st.none() | st.integers(-5, 320))
+_KINDS = ["steps", "no steps", "back and forth", "texts"]
 
 
-@pytest.mark.parametrize("kind", ["steps", "no steps", "back and forth", "texts"])
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.alike
+@pytest.mark.parametrize("kind", _KINDS)
+@settings(deadline=None, max_examples=scaled(15, 200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(_VALUES, min_size=40, max_size=90),
     sealed=st.integers(8, 90),
@@ -179,6 +187,18 @@ _ENDS = st.tuples(st.none() | st.integers(-5, 320), st.none() | st.integers(-5, 
 def test_a_chart_of_segments_is_that_of_their_points(
     tracker: Any, small_segments: None, kind: str, values: list[float], sealed: int, asked: Any
 ) -> None:
+    _check_chart(tracker, kind, values, sealed, asked)
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_a_chart_of_segments_is_that_of_their_points_on_each_database(
+    tracker: Any, small_segments: None, kind: str
+) -> None:
+    asked = [((first, last), 6, axis) for first, last in ((None, None), (20, 110)) for axis in ("step", "time")]
+    _check_chart(tracker, kind, [math.nan, 1.5, -2.0, math.inf, *map(float, range(66))], 64, asked)
+
+
+def _check_chart(tracker: Any, kind: str, values: list[float], sealed: int, asked: Any) -> None:
     _, task = tracker.started()
     infos = [task.metric("m", value_float=value, step=2 * place) for place, value in enumerate(values)]
     for place, info in enumerate(infos):

@@ -204,6 +204,7 @@ def test_a_run_shows_what_is_nested_in_it_and_what_mlflow_has_deleted(sweep: Any
         assert nested_table(session, "none", limit=1) is None
 
 
+@pytest.mark.alike
 def test_addresses_of_mlflow_runs_lead_to_their_pages(sweep: Any, server: Any) -> None:
     run, trials = sweep.sweep
     for start, place in ((IDS[0][:6], run.uid), (IDS[1], f"{run.uid}/{trials[0].uid}")):

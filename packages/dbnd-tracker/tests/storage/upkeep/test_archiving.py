@@ -88,6 +88,7 @@ def test_everything_is_read_from_the_archive_as_it_was(archived: Any, make_run: 
     assert [path.name for path in _file(archived, run).parent.iterdir()] == [f"{run.uid}.parquet"]
 
 
+@pytest.mark.alike
 def test_pages_and_exports_show_what_they_showed(
     archived: Any, make_run: Any, small_segments: None, serve: Any
 ) -> None:
@@ -204,6 +205,7 @@ def test_the_file_of_a_run_goes_with_it(
     assert not _file(archived, run).exists()
 
 
+@pytest.mark.alike
 def test_what_is_missing_is_said(archived: Any, database_url: str, make_run: Any, small_segments: None) -> None:
     run, task = _logged(archived, make_run)
     _archive(archived, run)
@@ -222,6 +224,7 @@ def test_what_is_missing_is_said(archived: Any, database_url: str, make_run: Any
         archived.history(task, "m")
 
 
+@pytest.mark.alike
 def test_pyarrow_pandas_and_duckdb_read_the_files(archived: Any, make_run: Any, small_segments: None) -> None:
     run, task = _logged(archived, make_run)
     _archive(archived, run)
@@ -278,6 +281,7 @@ def test_spark_reads_the_files(archived: Any, make_run: Any, small_segments: Non
     spark.stop()
 
 
+@pytest.mark.alike
 def test_the_command_archives_what_is_old_enough(
     sqlite_tracker: Any, make_run: Any, dbnd: Any, tmp_path: Path, small_segments: None
 ) -> None:

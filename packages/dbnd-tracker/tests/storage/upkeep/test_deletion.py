@@ -207,6 +207,7 @@ def test_a_journal_that_is_delivered_after_the_deletion_changes_nothing(tracker:
     assert _rows(tracker)["runs"] == 0
 
 
+@pytest.mark.alike
 def test_a_server_says_what_it_has_dropped(tracker: Any, server: Any) -> None:
     run, task = tracker.started()
     server.post("log_metrics", task.floats("m", 2))

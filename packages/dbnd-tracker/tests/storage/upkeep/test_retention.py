@@ -103,6 +103,7 @@ def test_old_runs_go_with_everything_that_is_theirs(
     assert "0 runs with 0 points deleted" in again.stderr
 
 
+@pytest.mark.alike
 def test_a_lost_run_counts_as_ended(tracker: Any, database_url: str, make_run: Any, dbnd: Any) -> None:
     run = make_run()
     tracker.call("init_run", run.init(start_time=_ago(100), sends_heartbeat=True))

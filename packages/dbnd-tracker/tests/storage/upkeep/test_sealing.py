@@ -75,6 +75,7 @@ def test_whatever_is_done_a_history_is_the_list_of_what_was_logged(
         assert [(point.value, point.step, point.timestamp) for point in part] == found[3:10]
 
 
+@pytest.mark.alike
 def test_whole_stretches_are_sealed_while_a_run_goes_on_and_the_rest_when_it_has_ended(
     tracker: Any, small_segments: None
 ) -> None:
@@ -102,20 +103,21 @@ def test_whole_stretches_are_sealed_while_a_run_goes_on_and_the_rest_when_it_has
 
 def test_many_runs_are_sealed_a_few_at_a_time(tracker: Any, small_segments: None) -> None:
     tasks = []
-    for _ in range(45):
+    for _ in range(30):
         run, task = tracker.started()
         tracker.call("log_metrics", task.floats("m", 3))
         tracker.call("set_run_state", run.state("FAILED"))
         tasks.append(task)
     told: list[int] = []
-    assert fresh_points(tracker.database) == 135
-    assert seal_all(tracker.database, told.append) == 135
+    assert fresh_points(tracker.database) == 90
+    assert seal_all(tracker.database, told.append) == 90
     assert told == sorted(told)
     assert len(told) > 2
     assert fresh_points(tracker.database) == 0
     assert all(len(tracker.history(task, "m")) == 3 for task in tasks)
 
 
+@pytest.mark.alike
 def test_the_command_seals_what_it_can(tracker: Any, database_url: str, dbnd: Any) -> None:
     run, task = tracker.started()
     tracker.call("log_metrics", task.floats("m", 5_000))
@@ -207,6 +209,7 @@ def test_rows_that_somebody_deleted_by_hand_stop_nobody(tracker: Any, small_segm
         assert session.scalar(select(MetricSeries.sealed).where(MetricSeries.points == 20)) == 0
 
 
+@pytest.mark.alike
 def test_the_thread_of_a_server_seals(tracker: Any, small_segments: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealing, "_IDLE", 0.01)
     monkeypatch.setattr(sealing, "_SETTLED", timedelta())
