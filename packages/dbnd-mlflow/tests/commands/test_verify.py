@@ -61,7 +61,6 @@ def tracked(home, monkeypatch, inner, own):
     for each in (child, run_id):
         client.set_terminated(each)
     deliver()
-    assert verify() == []
     return run_id
 
 

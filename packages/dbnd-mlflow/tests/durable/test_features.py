@@ -291,6 +291,7 @@ def test_a_run_that_begins_in_an_outage_reads_the_artifacts_that_it_has_logged(p
     assert mlflow.artifacts.load_dict(uri) == {"columns": ["loss"], "data": [[0.5], [0.25]]}
 
 
+@in_an_outage
 def test_what_is_kept_is_delivered_in_the_workspace_in_which_it_was_logged(
     track, writes, warm, tmp_path, empty_database
 ):
