@@ -302,6 +302,7 @@ def _do(request: Mapping[str, Any]) -> None:
 def _exit(code: int) -> NoReturn:
     """Do what the interpreter does at the end, up to the point where it would take modules apart."""
     threading._shutdown()  # type: ignore[attr-defined]
+    atexit.unregister(_keep_libraries)  # nothing is taken apart
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
