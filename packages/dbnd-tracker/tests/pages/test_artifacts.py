@@ -523,7 +523,7 @@ def test_a_place_that_is_none_is_refused_in_one_sentence() -> None:
         TrackerSettings(artifact_places=["data"])
 
 
-@pytest.mark.parametrize("text", ["[" * 20_000, "> " * 10_000 + "x", "*a " * 20_000, "`" * 20_000, "|" * 20_000])
+@pytest.mark.parametrize("text", ["[" * 10_000, "> " * 5_000 + "x", "*a " * 10_000, "`" * 10_000, "|" * 10_000])
 def test_hostile_markdown_does_not_take_long(text: str) -> None:
-    assert processor_time(lambda: markdown_html(text)) < 20
-    assert len(markdown_html(text * 100)) < 2_000_000
+    assert processor_time(lambda: markdown_html(text)) < 10
+    assert len(markdown_html(text * 200)) < 2_000_000
