@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kit.mlflow_stores import MlflowServer
+from kit.scale import THOROUGH
 from kit.site import Site, dbnd, environment_of, expect, serve
 from kit.warm import Warm
 
@@ -25,6 +27,7 @@ NAMES = [
     "rows.parquet",
     "table.json",
 ]
+OF_EACH_KIND = NAMES if THOROUGH else ["data.json", "page.html", "picture.png", "report.md", "rows.csv"]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,7 @@ def shown(
 ) -> Iterator[tuple[Site, str]]:
     """A tracker whose runs have the same artifacts in a folder, and on an MLflow server, and the server's address."""
     home = tmp_path_factory.mktemp("artifacts")
+    shutil.copy(empty_database, home / "mlflow.db")
     store = MlflowServer(home / "server", empty_database, warm)
     with contextlib.ExitStack() as stack:
         uri = stack.enter_context(store.running())
@@ -57,7 +61,8 @@ def _serious(page: Any) -> list[str]:
         from axe_playwright_python.sync_playwright import Axe
     except ImportError:
         return []
-    found = Axe().run(page).response["violations"]
+    options = {"iframes": False, "resultTypes": ["violations"]}  # what is in a frame is the user's, and in a sandbox
+    found = Axe().run(page, options=options).response["violations"]
     return [each["id"] for each in found if each["impact"] in {"serious", "critical"}]
 
 
@@ -86,9 +91,10 @@ def test_artifacts_open_and_nothing_of_them_runs(
         f"/app/jobs/{job}/{uid}",
         ignored=("Blocked script execution", "Content Security Policy", "Refused to frame"),
     )
+    links = page.locator("#artifacts").get_by_role("link").all()
+    addresses = {link.inner_text(): link.get_attribute("href") for link in links}
     for name in NAMES:
-        page.goto(f"/app/jobs/{job}/{uid}")
-        page.locator("#artifacts").get_by_role("link", name=name, exact=True).click()
+        page.goto(addresses[name])
         expect(page.get_by_role("heading", level=1).first).to_have_text(name)
         with page.expect_download() as download:
             page.get_by_role("link", name="Download").click()
@@ -97,7 +103,8 @@ def test_artifacts_open_and_nothing_of_them_runs(
         assert Path(download.value.path()).read_bytes() == Path(theirs).read_bytes()
         assert page.locator(".alert").count() == 0
         _check(page)
-        assert number or _serious(page) == []  # the same page, wherever the bytes come from
+        # The same page, wherever the bytes come from.
+        assert number or name not in OF_EACH_KIND or _serious(page) == []
         width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert width == 0
         if name.startswith("picture"):

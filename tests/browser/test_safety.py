@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -35,9 +36,10 @@ def post(url: str, call: str, body: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory, site: Site, warm: Warm) -> Iterator[Site]:
+def hostile(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, site: Site, warm: Warm) -> Iterator[Site]:
     """A tracker whose runs have the probe in every text that a user controls."""
     home = tmp_path_factory.mktemp("hostile")
+    shutil.copy(empty_database, home / "mlflow.db")
     switch = [
         "mlflow_tracking.databand_tracking=True",
         *(f"run_info.{name}={EVIL}" for name in ("name", "description", "user")),
@@ -115,7 +117,6 @@ def test_probes_in_every_text_stay_text(hostile: Site, visit: Any) -> None:
     ]
     for path in paths:
         page.goto(path)
-        check(page)
         for number in range(min(page.locator("figure.chart[data-series]").count(), 3)):
             chart = page.locator("figure.chart[data-series]").nth(number)
             chart.scroll_into_view_if_needed()
