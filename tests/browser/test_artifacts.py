@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from kit.mlflow_stores import MlflowServer
 from kit.scale import THOROUGH
-from kit.site import Site, dbnd, environment_of, expect, serve
+from kit.site import Site, dbnd, environment_of, expect, serve, wait_for
 from kit.warm import Warm
 
 JOBS = Path(__file__).with_name("jobs.py")
@@ -108,7 +108,7 @@ def test_artifacts_open_and_nothing_of_them_runs(
         width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert width == 0
         if name.startswith("picture"):
-            page.wait_for_function("document.querySelector('.picture img').naturalWidth > 0")
+            wait_for(page, "document.querySelector('.picture img').naturalWidth > 0")
         elif name in {"rows.csv", "rows.parquet", "table.json"}:
             assert page.locator(".preview tbody tr").first.locator("td").all_inner_texts() == ["1", "<b>one</b>"]
         elif name == "data.json":

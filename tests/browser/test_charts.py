@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 from kit.scale import scaled
-from kit.site import Site, dbnd, environment_of, expect, serve
+from kit.site import Site, dbnd, environment_of, expect, serve, wait_for
 from kit.warm import Warm
 
 MANY = scaled(100_000, 1_000_000)
@@ -113,7 +113,7 @@ def test_axis_scale_smoothing_and_zoom_stand_in_the_address(site: Site, visit: A
     again.keyboard.press("ArrowRight")
     expect(loss.locator(".tip")).to_contain_text("smoothed")
     again.get_by_role("button", name="Show all", exact=True).click()
-    again.wait_for_function("!location.search.includes('from=')")
+    wait_for(again, "!location.search.includes('from=')")
 
     for axis, text in (("time", r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), ("relative", "after")):
         again.get_by_label("Axis").select_option(axis)
@@ -187,7 +187,7 @@ def test_a_chart_has_a_range_full_screen_and_files_of_its_own(site: Site, visit:
     again = visit(site.url, page.url.removeprefix(site.url))
     figure(again, "loss")
     assert again.get_by_label("Highest value shown").first.input_value() == "0.1"
-    page.wait_for_function(f"before => {picture} !== before", arg=before)
+    wait_for(page, f"before => {picture} !== before", before)
     with page.expect_download() as download:
         menu.get_by_role("button", name="Picture (PNG)").click()
     assert download.value.suggested_filename == "loss.png"
@@ -199,7 +199,7 @@ def test_a_chart_has_a_range_full_screen_and_files_of_its_own(site: Site, visit:
     assert [(int(row["step"]), float(row["value"])) for row in rows] == [(step, 1 / (1 + step)) for step in range(50)]
     menu.locator("summary").click()
     menu.get_by_role("button", name="Full screen").click()
-    page.wait_for_function("document.fullscreenElement?.dataset.title === 'loss'")
+    wait_for(page, "document.fullscreenElement?.dataset.title === 'loss'")
     page.evaluate("document.exitFullscreen()")
 
 
@@ -308,7 +308,7 @@ def test_very_many_points_are_sent_as_few_and_zoomed_down_to_each(long: Site, vi
     for _ in range(round(math.log10(MANY))):
         before = page.url
         drag(page, canvas, 0.45, 0.55)
-        page.wait_for_function("before => location.href !== before", arg=before)
+        wait_for(page, "before => location.href !== before", before)
         part = asked(page)
         page.wait_for_timeout(50)
     assert part["to"] - part["from"] < 3
@@ -318,7 +318,7 @@ def test_very_many_points_are_sent_as_few_and_zoomed_down_to_each(long: Site, vi
     step = round(part["from"])
     expect(score.locator(".tip")).to_contain_text(re.compile(rf"step ({step - 1}|{step}|{step + 1})"))
     canvas.dblclick()
-    page.wait_for_function("!location.search.includes('from=')")
+    wait_for(page, "!location.search.includes('from=')")
 
 
 def test_a_line_can_be_hidden_and_brought_out_by_its_key(site: Site, visit: Any) -> None:
@@ -345,6 +345,6 @@ def test_a_line_can_be_hidden_and_brought_out_by_its_key(site: Site, visit: Any)
     page.evaluate("document.activeElement.blur()")
     before = page.evaluate(picture)
     keys.nth(1).hover()
-    page.wait_for_function(f"before => {picture} !== before", arg=before)
+    wait_for(page, f"before => {picture} !== before", before)
     page.mouse.move(0, 0)
-    page.wait_for_function(f"before => {picture} === before", arg=before)
+    wait_for(page, f"before => {picture} === before", before)

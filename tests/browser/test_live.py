@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kit.site import Site, expect
+from kit.site import Site, expect, wait_for
 from kit.warm import Warm
 
 
@@ -43,7 +43,7 @@ def test_a_running_run_is_followed_to_its_end_without_a_reload(
         (folder / "end").touch()
         for page in (run, task):
             expect(page.locator(".heading .state")).to_have_text("success")
-            page.wait_for_function("document.getElementById('main').dataset.live === undefined")
+            wait_for(page, "document.getElementById('main').dataset.live === undefined")
             assert page.evaluate("window.untouched")
         assert process.wait(60) == 0
     finally:

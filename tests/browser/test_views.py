@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from kit.scale import THOROUGH
-from kit.site import Site, expect
+from kit.site import Site, expect, wait_for
 
 ATTEMPT = "attempts a ON a.task_run_uid = ?"
 
@@ -189,7 +189,7 @@ def test_every_view_is_accessible_and_as_wide_as_the_screen(
                 if page.locator("figure.chart[data-series]").count():
                     page.locator("figure.chart[data-series]").first.scroll_into_view_if_needed()
                     expect(page.locator("figure.chart[data-series] .note").first).to_contain_text("point")
-            page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)
+            wait_for(page, "width => document.documentElement.scrollWidth <= width", width)
             rules = {} if (width, theme) == looks[-1] else {"runOnly": OF_LOOKS}
             violations = axe.run(page, options={"resultTypes": ["violations"], **rules}).response["violations"]
             found += [

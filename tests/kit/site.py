@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kit.progress import wait_until
 from kit.servers import free_port, server_process
 from kit.warm import Warm, WarmProcess
 
@@ -45,6 +46,14 @@ class Site:
     def task_path(self, job: str, name: str) -> str:
         """Path of the page of a task run."""
         return f"/app/jobs/{job}/{self.run(job)}/{self.task(job, name)}"
+
+
+def wait_for(page: Any, script: str, given: object = None) -> None:
+    """Wait until a script gives true in a page.
+
+    Playwright's own way compiles the script in the page if it is not true at once, and our policy forbids that.
+    """
+    wait_until(lambda: page.evaluate(script, given), lambda: f"{script} at {page.url}")
 
 
 def environment_of(home: Path) -> dict[str, str]:

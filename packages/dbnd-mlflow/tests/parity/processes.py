@@ -15,16 +15,16 @@ import requests
 from kit.servers import free_port
 from mlflow import MlflowClient
 
-from parity.scenario import installed, outcome, scenario, stored, takes
+from parity.scenario import installed, outcome, scenario, stored
 
 
 @scenario()
 def a_child_process_that_leaves_its_run_open(side):
-    asynchronous = ", synchronous=False" if takes(mlflow.log_metric, "synchronous") else ""
+    # Not asynchronous: on a busy machine MLflow's own queue loses what it has not begun when the process ends.
     code = (
         "import mlflow\n"
         "run = mlflow.start_run(run_name='child')\n"
-        f"for n in range(10): mlflow.log_metric('m', n, step=n{asynchronous})\n"
+        "for n in range(10): mlflow.log_metric('m', n, step=n)\n"
         "mlflow.log_param('p', '100%')\n"
         "mlflow.log_text('x', 'a.txt')\n"
         "print(run.info.run_id)\n"
