@@ -148,7 +148,11 @@ def are_usual_inputs(datasets: Any) -> bool:
         return True
     found = [value for each in datasets for value in vars(each.dataset).values()]
     tags = [text for each in datasets for tag in each.tags for text in (tag.key, tag.value)]
-    return isinstance(datasets, list) and "" not in found and is_text_or_none(*found) and is_text(*tags)
+    # Only an SQL store refuses a key that is given twice.
+    is_twice = any(len({tag.key for tag in each.tags}) < len(each.tags) for each in datasets)
+    if not isinstance(datasets, list) or "" in found or is_twice:
+        return False
+    return is_text_or_none(*found) and is_text(*tags)
 
 
 def _is_key(key: object) -> bool:
@@ -163,7 +167,8 @@ def _is_usual(metric: Any) -> bool:
             float(value)
         except (TypeError, ValueError, OverflowError):
             return False
-        if isinstance(value, (str, bytes, bool)):
+        if isinstance(value, (str, bytes, bool)) or (isinstance(value, Integral) and not is_long(value)):
             return False
-    more = (getattr(metric, name, None) for name in EXTRAS)
-    return _is_key(metric.key) and is_long(metric.timestamp) and is_long(metric.step) and is_text_or_none(*more)
+    more = [getattr(metric, name, None) for name in EXTRAS]
+    are_names = "" not in more and is_text_or_none(*more)
+    return are_names and _is_key(metric.key) and is_long(metric.timestamp) and is_long(metric.step)

@@ -91,7 +91,7 @@ class Experiments:
         body = {"experiment_id": experiment_id, "key": tag.key, "value": tag.value}
         args = (ExperimentTag(tag.key, tag.value),)
         self._has_waiting_tags = True
-        is_usual = is_text(experiment_id, tag.key, tag.value)
+        is_usual = experiment_id != "" and is_text(experiment_id, tag.key, tag.value)
         self._write(None, experiment_id, "set_experiment_tag", args, lambda: body, is_usual=is_usual)
 
     def deliver_tags(self) -> None:

@@ -47,7 +47,7 @@ class Models:
 
         own = new_id(MODEL)
         ids = self._target.ids
-        experiment_id, source = ids.translated(str(experiment_id)), ids.translated(source_run_id)
+        experiment_id, source = ids.translated(experiment_id), ids.translated(source_run_id)
         if not (self._target.is_away or is_own(experiment_id) or is_own(source)):
             given = [*(tags or ()), LoggedModelTag(FIRST_MODEL_ID, own)]
             with PassOverAway(), self._target.asking():
@@ -56,7 +56,7 @@ class Models:
         self._target.checks.checked(validation._validate_logged_model_name, name)
         body: dict[str, Any] = {
             "own_id": own,
-            "experiment_id": experiment_id,
+            "experiment_id": str(experiment_id),
             "name": name or _generate_random_name(),
             "source_run_id": source_run_id,
             "tags": {tag.key: str(tag.value) for tag in tags or ()},
@@ -106,7 +106,9 @@ class Models:
     def log_logged_model_params(self, model_id: str, params: Sequence[Any]) -> None:
         known, given = self._known_or_asked(model_id), {param.key: str(param.value) for param in params}
         body = {"model_id": model_id, "params": given}
-        is_usual = are_usual((), params) and known.params.keys().isdisjoint(given)
+        # An SQL store refuses a key that it has, or that is given twice.
+        are_new = len(given) == len(params) and known.params.keys().isdisjoint(given)
+        is_usual = are_usual((), params) and are_new
         self._write(None, model_id, "log_logged_model_params", (params,), lambda: body, is_usual=is_usual)
         known.params.update(given)
 
