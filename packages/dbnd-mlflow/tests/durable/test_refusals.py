@@ -118,7 +118,16 @@ def of_models():
     for pairs in ([("a", "1")], [("a", "2")], [("b", "1"), ("b", "2")], [("c", "1"), ("c", "1")], [(None, "1")], []):
         params = [mlflow.entities.LoggedModelParameter(key, value) for key, value in pairs]
         yield "log_logged_model_params", "model", params
+    for key in _KEYS:
+        yield "set_logged_model_tags", "model", [mlflow.entities.LoggedModelTag(key, "v")]
+        yield "log_logged_model_params", "model", [mlflow.entities.LoggedModelParameter(key, "v")]
+    for key in ("a?b", "k", "no key"):
+        yield "delete_logged_model_tag", "model", key
     yield "get_logged_model", "model"
+    yield "delete_logged_model", "model"
+    yield "set_logged_model_tags", "model", [mlflow.entities.LoggedModelTag("late", "v")]
+    yield "log_logged_model_params", "model", [mlflow.entities.LoggedModelParameter("late", "v")]
+    yield "delete_logged_model_tag", "model", "late"
     yield "create_logged_model", None, "named"
 
 

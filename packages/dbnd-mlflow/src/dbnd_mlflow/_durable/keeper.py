@@ -285,6 +285,7 @@ class Keeper:
             self.experiments.deliver_tags()
         if name in STAGES and "experiment" in name:
             self._runs.forget_all()
+            self.models.forget_all()
         elif name in STAGES:
             self._runs.forget(*given)
         args = [self._ids.translated(each) for each in args]
@@ -295,6 +296,7 @@ class Keeper:
         answer = hide(function(self._inner, *args, **kwargs))
         if _sees_runs(name) and not self._target.outbox.unsent:
             self._runs.forget(*given)  # it may have changed them
+            self.models.forget(*given)
         return answer
 
 

@@ -91,16 +91,19 @@ class Models:
     def set_logged_model_tags(self, model_id: str, tags: Sequence[Any]) -> None:
         known, given = self._known_or_asked(model_id), {tag.key: str(tag.value) for tag in tags}
         body = {"model_id": model_id, "tags": given}
-        is_usual = are_usual((), tags)
+        is_usual = _are_usual(tags)
         self._write(None, model_id, "set_logged_model_tags", (tags,), lambda: body, is_usual=is_usual)
         known.tags.update(given)
+        if not is_usual:
+            self.forget(model_id)
 
     def delete_logged_model_tag(self, model_id: str, key: str) -> None:
         known, body = self._known_or_asked(model_id), {"model_id": model_id, "key": key}
         if key not in known.tags:
             text = f"No tag with key {key!r} found for model with ID {model_id!r}."
             raise self._target.checks.error("RESOURCE_DOES_NOT_EXIST", text)
-        self._write(None, model_id, "delete_logged_model_tag", (key,), lambda: body)
+        is_usual = _is_name(key)
+        self._write(None, model_id, "delete_logged_model_tag", (key,), lambda: body, is_usual=is_usual)
         known.tags.pop(key, None)
 
     def log_logged_model_params(self, model_id: str, params: Sequence[Any]) -> None:
@@ -108,9 +111,21 @@ class Models:
         body = {"model_id": model_id, "params": given}
         # An SQL store refuses a key that it has, or that is given twice.
         are_new = len(given) == len(params) and known.params.keys().isdisjoint(given)
-        is_usual = are_usual((), params) and are_new
+        is_usual = _are_usual(params) and are_new
         self._write(None, model_id, "log_logged_model_params", (params,), lambda: body, is_usual=is_usual)
         known.params.update(given)
+        if not is_usual:
+            self.forget(model_id)
+
+    def forget(self, *model_ids: object) -> None:
+        """Forget the models among these, as far as the store can be asked for them."""
+        for model_id in model_ids:
+            if isinstance(model_id, str) and not self._target.ids.is_uncreated(model_id):
+                self._known.pop(model_id, None)
+
+    def forget_all(self) -> None:
+        """Forget all models that the store can be asked for."""
+        self.forget(*tuple(self._known))
 
     def are_known(self, metrics: Sequence[Any]) -> bool:
         """Whether the models are there to which metrics belong, as far as the store can be asked."""
@@ -156,6 +171,20 @@ def _model_of(own_id: str, tags: dict[str, str], params: dict[str, str], **field
         metrics=[],
         **fields,
     )
+
+
+def _are_usual(texts: Sequence[Any]) -> bool:
+    """Whether every store takes these tags or params, and a journal keeps them as they are."""
+    return are_usual((), texts) and all(_is_name(each.key) for each in texts)
+
+
+def _is_name(key: Any) -> bool:
+    """Whether a key can be the name of a file, as in a file store, and a part of a path, as on a server."""
+    try:
+        validation._validate_tag_name(key)
+    except MlflowException:
+        return False
+    return True
 
 
 def _now() -> int:
