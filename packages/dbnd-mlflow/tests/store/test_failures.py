@@ -152,6 +152,21 @@ def test_what_mlflow_refuses_is_no_business_of_ours(tracker_url, any_inner, capf
     assert "dbnd:" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("writes", ["direct", "keep", "deferred"])
+@pytest.mark.parametrize("point", [("no number", 5, 1), (None, 5, 1), (1.0, "no time", 1), (1.0, 5, "x")])
+def test_a_batch_with_a_point_that_is_not_of_numbers_is_no_business_of_ours(
+    tracker_url, inner_uri, journalled, capfd, point, writes
+):
+    value, timestamp, step = point
+    store = _get_store(build_composite_uri(tracker_url, inner_uri, writes))
+    run_id = store.create_run("0", "u", 1, [], "r").info.run_id
+    before = len(journalled())
+    refused = outcome(store.log_batch, run_id, [Metric("m", 1, 5, 1), Metric("n", value, timestamp, step)], [], [])
+    assert isinstance(refused, tuple)
+    assert "could not be reported" not in capfd.readouterr().err
+    assert len(journalled()) == before
+
+
 def test_a_parent_that_does_not_exist_is_no_business_of_ours(tracker_url, inner_uri, journalled, capfd):
     """MLflow takes it. The run stands for itself, as it does in an import: below nothing nobody would find it."""
     client = MlflowClient(tracking_uri=build_composite_uri(tracker_url, inner_uri))

@@ -171,8 +171,8 @@ class Reporter:
             data = self._read.run(run_id).data
         except (MlflowException, OSError):  # there is no such run: the store has kept nothing, and says so itself
             return
-        kept = {(m.key, *_point(m)) for key in {m.key for m in metrics} for m in self._read.history(run_id, key)}
-        metrics = [m for m in metrics if (m.key, *_point(m)) in kept]
+        kept = {(m.key, _point(m)) for key in {m.key for m in metrics} for m in self._read.history(run_id, key)}
+        metrics = [m for m in metrics if (given_point := _point(m)) and (m.key, given_point) in kept]
         params = [param for param in params if data.params.get(param.key) == str(param.value)]
         tags = [tag for tag in tags if data.tags.get(tag.key) == str(tag.value)]
         if metrics or params or tags:
@@ -326,5 +326,9 @@ class Reporter:
         self._map.heartbeats.begin(tracked)
 
 
-def _point(metric: Any) -> tuple[int, int, str]:
-    return int(metric.timestamp), int(metric.step), repr(float(metric.value))
+def _point(metric: Any) -> tuple[int, int, str] | None:
+    """What tells a point from others of its metric; None for one that is not of numbers."""
+    try:
+        return int(metric.timestamp), int(metric.step), repr(float(metric.value))
+    except (TypeError, ValueError, OverflowError):
+        return None
