@@ -7,13 +7,16 @@ import time
 import mlflow
 import numpy as np
 import pytest
+import sqlalchemy
 from kit.faults import answering, bad_gateway, busy, cut_answer, garbage, limiting, lost_answer, passing
 from kit.letters import letters
 from kit.scale import leading
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _get_store
 
+from dbnd_mlflow._durable.errors import reason_of
 from dbnd_mlflow._durable.ids import is_own
 from dbnd_mlflow._durable.store import outboxes
 
@@ -232,3 +235,16 @@ def test_what_is_refused_with_its_run_blocks_nothing(proxy, server, track, write
     found = [letter for path in (home / "dbnd/journal").glob("*.dead") for letter in letters(path)]
     assert all("was refused" in reason for _, _, reason, _ in found)
     assert "must be in the 'active' state" in found[0][2]
+
+
+def test_what_a_database_refuses_is_said_in_its_own_words(inner_uri):
+    """Without the statement, the values and the advice that SQLAlchemy adds."""
+    statement = sqlalchemy.text("UPDATE experiments SET name = NULL WHERE name = :name")
+    with (
+        pytest.raises(MlflowException, match="SQL: ") as caught,
+        _get_store(inner_uri).ManagedSessionMaker() as session,
+    ):
+        session.execute(statement, {"name": "Default"})
+    said = reason_of(caught.value)
+    assert said.endswith("NOT NULL constraint failed: experiments.name")
+    assert "\n" not in said

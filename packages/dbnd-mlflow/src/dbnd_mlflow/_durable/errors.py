@@ -7,6 +7,7 @@ takes what it likes better than the check. So what is raised here is only heard 
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ _NO_ACCESS_STATUS: Final = 401
 _TOO_LARGE: Final = 413
 # A database's own words for "the connection is gone", which MLflow passes on as BAD_REQUEST.
 _GONE: Final = ("OperationalError", "InterfaceError", "connection", "Connection")
+# Around what a database has said: advice, the statement, its values and a link.
+_ADDED_BY_SQLALCHEMY: Final = re.compile(r"\(raised as a result of [^\n]*\n|\n\[SQL:.*", re.DOTALL)
 # Names of errors of connections that were never made.
 _NOT_REACHED: Final = frozenset(
     {"ConnectionRefusedError", "NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ConnectTimeout"}
@@ -102,7 +105,8 @@ def is_of_others(error: BaseException) -> bool:
 def reason_of(error: BaseException) -> str:
     """Why a call has failed, in a few words, without credentials: the network's own, if it was that."""
     own = next((each.strerror for each in _causes(error) if isinstance(each, OSError) and each.strerror), None)
-    return own or mask_text(str(getattr(error, "message", None) or f"{type(error).__name__}: {error}"))
+    text = str(getattr(error, "message", None) or f"{type(error).__name__}: {error}")
+    return own or mask_text(_ADDED_BY_SQLALCHEMY.sub("", text))
 
 
 def was_reached(error: BaseException) -> bool:
