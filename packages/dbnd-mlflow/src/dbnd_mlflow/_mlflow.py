@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 STAGES: Final = {
     "_hard_delete_experiment": "deleted",
@@ -39,6 +40,19 @@ def build_inner(uri: str, artifact_uri: str | None) -> Any:
     # MLflow's own, where it is wrapped in one of ours (see ``explicit``).
     builder = getattr(builder, "databand_wraps", builder)
     return builder(store_uri=uri, artifact_uri=artifact_uri)
+
+
+def file_of(uri: str) -> Path | None:
+    """The file or folder of a store that is one: of a SQLite database or of a file store."""
+    parts = urlsplit(uri)
+    if parts.scheme == "sqlite":
+        from mlflow.store.db import utils  # it has SQLAlchemy, whose versions differ in what they make of a "%"
+
+        file = utils.sqlalchemy.make_url(uri).database  # type: ignore[attr-defined]
+        return Path(file) if file and file != ":memory:" else None
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return Path(uri) if parts.scheme == "" and uri != "databricks" else None
 
 
 def current_workspace() -> str | None:

@@ -320,3 +320,23 @@ def test_a_run_that_began_in_an_outage_is_the_same_by_the_id_that_the_store_gave
     assert reader.task_run(str(uuid.UUID(inner.info.run_id)))["parent_task_run_uid"] == uid
     assert [metric["key"] for metric in reader.task_run(uid)["metrics"]] == ["by the real id"]
     assert reader.task_run(str(uuid.UUID(real))) is None
+
+
+@pytest.mark.parametrize("is_folder", [False, True], ids=["database", "folder"])
+def test_a_store_whose_file_is_gone_is_waited_for_and_not_made_anew(inner_uri, track, tmp_path, is_folder):
+    """A disk may come back. An empty store in its place would refuse all that belongs to the runs of this one."""
+    place = tmp_path / ("runs" if is_folder else "inner.db")
+    inner = place.as_uri() if is_folder else inner_uri
+    track(inner, "deferred")
+    with mlflow.start_run() as run:
+        settle()
+        elsewhere = place.rename(tmp_path / "elsewhere")
+        mlflow.log_metric("m", 1)
+    (outbox,) = outboxes()
+    assert not outbox.flush(2)
+    assert "is not there" in str(outbox.trouble)
+    assert not place.exists()
+    elsewhere.rename(place)
+    settle()
+    found = MlflowClient(inner).get_run(run.info.run_id)
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"m": 1})

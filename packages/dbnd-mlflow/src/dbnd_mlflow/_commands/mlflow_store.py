@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -20,6 +18,7 @@ from dbnd import Config, DatabandError, UsageError
 from dbnd.plugins import mask_text, mask_url
 
 from .._durable.ids import FIRST_ID
+from .._mlflow import file_of
 from .._reporting.artifacts import MAX_ARTIFACTS, artifacts_of, is_local
 from .._reporting.runs import NO_SUCH_RUN
 from .._reporting.store_reader import PAGE, pages
@@ -50,7 +49,7 @@ class OwnStore:
     def __init__(self, uri: str) -> None:
         self.uri: Final = uri
         self.name: Final = mask_url(uri)
-        place = _file_of(uri)
+        place = file_of(uri)
         if place is not None and not place.exists():
             raise UsageError(f"There is no MLflow store {self.name}: {place} does not exist.")
         os.environ.setdefault(*_RETRIES)
@@ -171,16 +170,3 @@ class OwnStore:
     def _sentence(self, error: Exception) -> str:
         text = mask_text(str(error)).replace(self.uri, self.name).strip()
         return (text.splitlines() or [type(error).__name__])[0]
-
-
-def _file_of(uri: str) -> Path | None:
-    """The file or folder of a store that is one: of a SQLite database or of a file store."""
-    parts = urlsplit(uri)
-    if parts.scheme == "sqlite":
-        from mlflow.store.db import utils  # it has SQLAlchemy, whose versions differ in what they make of a "%"
-
-        file = utils.sqlalchemy.make_url(uri).database  # type: ignore[attr-defined]
-        return Path(file) if file and file != ":memory:" else None
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return Path(uri) if parts.scheme == "" and uri != "databricks" else None

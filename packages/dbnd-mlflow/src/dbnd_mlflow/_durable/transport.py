@@ -25,7 +25,7 @@ from dbnd.tracking import (
     monotonic,
 )
 
-from .._mlflow import build_inner, in_workspace, is_any_of
+from .._mlflow import build_inner, file_of, in_workspace, is_any_of
 from .._uri import parse_journal_url
 from . import events
 from .artifacts import artifact_root, upload
@@ -115,6 +115,10 @@ class MlflowTransport:
 
     @functools.cached_property
     def _store(self) -> Any:
+        place = file_of(self._uri)
+        if place is not None and not place.exists():
+            # MLflow would make an empty one, which would refuse what belongs to runs of this one.
+            raise UnreachableError(f"{place} is not there")
         return made_patient(build_inner(self._uri, None))
 
     def _said(self, error: Exception, batch: Batch | None) -> Exception:
