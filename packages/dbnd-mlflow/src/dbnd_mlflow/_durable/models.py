@@ -139,8 +139,7 @@ class Models:
         """What is known of a model, which raises what MLflow raises if there is none."""
         known = self._find(model_id)
         if known is None:
-            self._remembered(model_id, self.get_logged_model(model_id))
-            known = self._known[model_id]
+            known = self._known[model_id] = self.get_logged_model(model_id)
         return known
 
     def _find(self, model_id: str) -> Any:
