@@ -49,7 +49,8 @@ def file_of(uri: str) -> Path | None:
         from mlflow.store.db import utils  # it has SQLAlchemy, whose versions differ in what they make of a "%"
 
         file = utils.sqlalchemy.make_url(uri).database  # type: ignore[attr-defined]
-        return Path(file) if file and file != ":memory:" else None
+        # SQLite reads what begins with "file:" as a URI of its own.
+        return Path(file) if file and not file.startswith((":memory:", "file:")) else None
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     return Path(uri) if parts.scheme == "" and uri != "databricks" else None

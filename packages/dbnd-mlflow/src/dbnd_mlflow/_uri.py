@@ -159,7 +159,7 @@ def _canonical(uri: str) -> str:
     if scheme in {"http", "https"}:
         parts = urlsplit(uri)
         return f"{scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
-    if uri.startswith(_SQLITE):
+    if uri.startswith(_SQLITE) and not uri.startswith((f"{_SQLITE}file:", f"{_SQLITE}:memory:")):  # a URI, no file
         return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}"
     if scheme == "file":
         return str(Path(unquote(urlsplit(uri).path)).absolute())

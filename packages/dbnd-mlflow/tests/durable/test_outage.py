@@ -340,3 +340,12 @@ def test_a_store_whose_file_is_gone_is_waited_for_and_not_made_anew(inner_uri, t
     settle()
     found = MlflowClient(inner).get_run(run.info.run_id)
     assert (found.info.status, found.data.metrics) == ("FINISHED", {"m": 1})
+
+
+def test_a_database_that_is_named_by_a_uri_of_sqlite_is_delivered_to(inner_uri, track):
+    inner = inner_uri.replace("sqlite:///", "sqlite:///file:") + "?uri=true"
+    track(inner, "deferred")
+    with mlflow.start_run() as run:
+        mlflow.log_metric("m", 1)
+    settle()
+    assert MlflowClient(inner_uri).get_run(run.info.run_id).data.metrics == {"m": 1}
