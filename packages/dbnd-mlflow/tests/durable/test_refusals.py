@@ -12,6 +12,7 @@ import shutil
 import mlflow
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, ExperimentTag, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.tracking._tracking_service.utils import _get_store
 
@@ -203,3 +204,15 @@ def test_who_looks_into_the_database_sees_what_waits(tmp_path, empty_database):
     store.log_metric(run_id, Metric("m", 1.0, 1, 1))
     with store.ManagedSessionMaker() as session:
         assert session.query(models.SqlMetric).filter_by(run_uuid=run_id).count() == 1
+
+
+@pytest.mark.parametrize("writes", ["keep", "deferred"])
+def test_a_copy_of_a_run_or_model_is_one_of_its_own(inner_uri, tmp_path, writes):
+    client = MlflowClient(build_composite_uri(f"sqlite:///{tmp_path / 'tracker.db'}", inner_uri, writes))
+    plain = MlflowClient(inner_uri)
+    created = [client.create_run("0").info.run_id]
+    created.append(client.create_run("0", tags=plain.get_run(created[0]).data.tags).info.run_id)
+    assert {run.info.run_id for run in plain.search_runs(["0"])} == set(created)
+    if hasattr(plain, "create_logged_model"):
+        model = plain.get_logged_model(client.create_logged_model("0", name="m").model_id)
+        assert client.create_logged_model("0", name="m", tags=model.tags).model_id != model.model_id

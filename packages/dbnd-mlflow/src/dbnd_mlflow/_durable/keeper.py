@@ -233,7 +233,8 @@ class Keeper:
         own = new_id()
         experiment_id = self._ids.translated(experiment_id)
         # A run that is not created yet is named by an id of ours: what is nested in it is created after it.
-        given = [RunTag(t.key, self._ids.translated(t.value)) if is_own(t.value) else t for t in tags or ()]
+        named = (RunTag(t.key, self._ids.translated(t.value)) if is_own(t.value) else t for t in tags or ())
+        given = [tag for tag in named if tag.key != FIRST_ID]  # which a copied run brings along
         if not (self._target.is_away or is_own(experiment_id) or any(is_own(tag.value) for tag in given)):
             with PassOverAway(), self._target.asking():
                 with_key = [*given, RunTag(FIRST_ID, own)]

@@ -49,7 +49,8 @@ class Models:
         ids = self._target.ids
         experiment_id, source = ids.translated(experiment_id), ids.translated(source_run_id)
         if not (self._target.is_away or is_own(experiment_id) or is_own(source)):
-            given = [*(tags or ()), LoggedModelTag(FIRST_MODEL_ID, own)]
+            copied = [tag for tag in tags or () if tag.key != FIRST_MODEL_ID]
+            given = [*copied, LoggedModelTag(FIRST_MODEL_ID, own)]
             with PassOverAway(), self._target.asking():
                 model = self._inner.create_logged_model(experiment_id, name, source, given, params, model_type)
                 return self._remembered(model.model_id, hide(model))
