@@ -237,3 +237,33 @@ def test_addresses_of_mlflow_runs_lead_to_their_pages(sweep: Any, server: Any) -
 )
 def test_one_line_holds_words_and_conditions(text: str, words: list[str], conditions: list[str]) -> None:
     assert parse_query(text) == (words, conditions)
+
+
+def test_of_attempts_that_have_no_numbers_the_last_one_counts(tracker: Any, make_run: Any) -> None:
+    run = make_run()
+    tracker.call("init_run", run.init())
+    for value in (1.0, 9.0):
+        (update,) = run.root.update("RUNNING")["task_run_attempt_updates"]
+        run.root.attempt = update["task_run_attempt_uid"] = str(uuid.uuid4())
+        tracker.call("update_task_run_attempts", {"task_run_attempt_updates": [update]})
+        named = run.root.metric("mlflow.runName", "mlflow.tag", value_str=f"trial {value}")
+        tracker.call("log_metrics", run.root.metrics(named, run.root.metric("loss", value_float=value)))
+    for query in ("metrics.loss < 5", "name = 'trial 1.0'", "name in ('trial 1.0', 'x')"):
+        assert rows(tracker, query) == []
+    for query in ("metrics.loss > 5", "name = 'trial 9.0'", "name != 'trial 1.0'"):
+        assert [row.uid for row in rows(tracker, query)] == [run.uid]
+
+
+def test_a_param_without_a_value_is_null(tracker: Any, make_run: Any) -> None:
+    run = make_run()
+    param = {"parameter_name": "lr", "value": None, "value_origin": "default"}
+    info = run.root.info(is_root=True, task_run_params=[param])
+    tracker.call("init_run", run.init())
+    tracker.call("add_task_runs", {"task_runs_info": run.infos(info)})
+    assert [row.uid for row in rows(tracker, "params.lr is null")] == [run.uid]
+    assert rows(tracker, "params.lr is not null") == []
+
+
+def test_the_case_of_ids_counts_in_patterns(sweep: Any) -> None:
+    assert len(rows(sweep, f"mlflow_run_id like '{IDS[0][:6]}%'")) == 1
+    assert rows(sweep, f"mlflow_run_id like '{IDS[0][:6].upper()}%'") == []

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, func, or_, select, type_coerce
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, exists, func, or_, select, type_coerce
+from sqlalchemy.orm import Session, aliased
 from sqlalchemy.types import NullType
 
 from dbnd_tracker._queries.ids import dashed, is_one_of
@@ -20,6 +20,7 @@ from dbnd_tracker._storage.encoding import Kind
 from dbnd_tracker._storage.models import Attempt, MetricSeries, Tag, TaskRun
 
 _HEX: Final = re.compile(r"[0-9a-f]{1,32}")
+_START: Final = re.compile(r"[0-9a-f]{1,32}%")
 _MLFLOW_RUNS: Final = select(Attempt.mlflow_run_id).select_from(Attempt).where(Attempt.mlflow_run_id.is_not(None))
 # Whether it is a root as the database gives it: there may be a row for each run.
 _PLACE: Final = (Attempt.run_id, TaskRun.id, type_coerce(TaskRun.is_root, NullType()))
@@ -45,25 +46,27 @@ class Finder:
         self._known: dict[Any, Found] = {}
 
     def logged(self, condition: Comparison, field: Field) -> Found:
-        """The rows that have logged what meets a condition; any value does for one of null.
+        """The rows that have logged what meets a condition; any value but null does for one of null.
 
         Of an argument of a task and a param that it has logged under the same name, the one that came last counts; of
         several attempts the latest one.
         """
-        is_number = field.kind == "metrics" and condition.operator in ORDERINGS
-        if is_number and condition in self._known:
+        if condition in self._known:
             return self._known[condition]
         table = TABLES[field.kind]
         query = select_logged(field.kind, *table.values).where(is_named(self.session, field.kind, field.name))
-        if is_number:
+        if field.kind == "metrics" and condition.operator in ORDERINGS:
             return self._numbers(condition, query)
         return self._meeting(condition, query, lambda row: value_of(field.kind, row), table.model.id)
 
     def tagged(self, condition: Comparison, name: str) -> Found:
         """The rows of which a tag, of which the latest attempt's counts, meets a condition."""
+        if condition in self._known:
+            return self._known[condition]
         query = select_logged("tags", Tag.value).where(Tag.name == name)
-        if condition.operator in {"=", "in"}:
-            query = query.where(Tag.value.in_(condition.values))
+        if condition.operator in {"=", "in"}:  # the values that SQL finds need not be read
+            met = self._places(query.where(Tag.value.in_(condition.values)))
+            return self._latest(condition, met, query, lambda row: row[0])
         return self._meeting(condition, query, lambda row: row[0])
 
     def mentioning(self, tag: str, word: str) -> Found:
@@ -84,7 +87,7 @@ class Finder:
         sign, values = condition.operator, condition.values
         if sign in {"=", "in"}:
             return self._mlflow_run(*values)
-        if sign == "like" and re.fullmatch(r"[^%_]+%", values[0]):
+        if sign == "like" and _START.fullmatch(values[0]):
             return self.mlflow_runs_beginning(values[0].removesuffix("%"))
         return self._meeting(condition, _MLFLOW_RUNS, lambda row: row[0])
 
@@ -98,11 +101,10 @@ class Finder:
         return self._of_mlflow_runs(ids, is_it, Tag.value.in_(ids))
 
     def mlflow_runs_beginning(self, start: str) -> Found:
-        """The rows whose MLflow run has an id that begins so."""
-        is_it = Attempt.mlflow_run_id.startswith(start, autoescape=True)
-        if _HEX.fullmatch(start):  # hex digits sort alike everywhere, and an index finds those between two of them
-            uid = dashed(start)
-            is_it = or_(Attempt.mlflow_run_id.between(start, f"{start}g"), Attempt.task_run_uid.between(uid, f"{uid}g"))
+        """The rows whose MLflow run has an id that begins with these hex digits."""
+        # They sort alike everywhere, and an index finds those between two of them.
+        uid = dashed(start)
+        is_it = or_(Attempt.mlflow_run_id.between(start, f"{start}g"), Attempt.task_run_uid.between(uid, f"{uid}g"))
         return self._of_mlflow_runs(f"{start}%", is_it, Tag.value.startswith(start, autoescape=True))
 
     def _of_mlflow_runs(self, key: Any, is_it: ColumnElement[bool], tagged: ColumnElement[bool]) -> Found:
@@ -111,7 +113,7 @@ class Finder:
 
     def _meeting(self, condition: Comparison, query: Any, read: Callable[[Sequence[Any]], Any], *order: Any) -> Found:
         if condition.operator == "is null":
-            return self._find(condition, query, lambda _: True, *order)
+            return self._find(condition, query, lambda row: read(row) is not None, *order)
         return self._find(condition, query, lambda row: condition.holds(read(row)), *order)
 
     def _find(self, key: Any, query: Any, holds: Callable[[Sequence[Any]], bool], *order: Any) -> Found:
@@ -128,16 +130,20 @@ class Finder:
         execute = self.session.connection().execute
         last, number = MetricSeries.last_value, as_number(condition.values[0])
         met = self._places(query.where(ORDERINGS[condition.operator](last, number)))
-        query = _with_places(query)
-        texts = query.where(last.is_(None), MetricSeries.last_kind >= Kind.STR)
+        texts = _with_places(query).where(last.is_(None), MetricSeries.last_kind >= Kind.STR)
         met |= {row[3:] for row in execute(texts) if condition.holds(value_of("metrics", row[:3]))}
-        found = _found(met)
-        # A later attempt counts for more, whatever it logged.
-        of_these = is_one_of(self.session, Attempt.run_id, found.all_runs)
-        later = query.where(Attempt.number > 1, of_these).order_by(*BY_ATTEMPT)
-        latest = {row[3:]: row[:3] for row in execute(later)} if met else {}
-        late = {place for place, value in latest.items() if not condition.holds(value_of("metrics", value))}
-        self._known[condition] = _found(met - late) if late else found
+        return self._latest(condition, met, query, lambda row: value_of("metrics", row))
+
+    def _latest(self, condition: Comparison, met: set[Any], query: Any, read: Callable[[Sequence[Any]], Any]) -> Found:
+        """The rows at the places ``met``, but for those of which a later attempt has logged something else."""
+        other = aliased(Attempt)
+        is_again = exists().where(other.task_run_uid == Attempt.task_run_uid, other.id != Attempt.id)
+        of_these = is_one_of(self.session, Attempt.run_id, {run for run, *_ in met})
+        again = _with_places(query).where(is_again, of_these).order_by(*BY_ATTEMPT)
+        latest = {row[-3:]: row[:-3] for row in self.session.connection().execute(again)} if met else {}
+        self._known[condition] = _found(
+            met - {place for place, row in latest.items() if not condition.holds(read(row))}
+        )
         return self._known[condition]
 
     def _places(self, query: Any) -> set[Any]:
