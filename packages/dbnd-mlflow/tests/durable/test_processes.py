@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 import threading
 import time
 
@@ -14,10 +15,12 @@ from kit.letters import letters
 from kit.progress import wait_until
 from kit.scale import leading
 from mlflow import MlflowClient
+from mlflow.entities import RunTag
 
 from dbnd import load_config
 from dbnd.tracking import get_client
 from dbnd_mlflow._durable.ids import is_own
+from dbnd_mlflow._durable.runs import RunView
 from dbnd_mlflow._durable.store import outboxes
 
 # While the server is away, `keep` goes the way of `deferred` from its first write on.
@@ -153,6 +156,22 @@ def test_threads_go_on_while_the_server_goes_away_and_comes_back(proxy, server, 
         assert (outbox.refused, outbox.dropped) == (0, 0)
     for run_id in runs:
         assert sorted(m.step for m in server.get_metric_history(run_id, "m")) == list(range(counts[run_id]))
+
+
+def test_a_run_is_read_while_another_thread_logs_to_it():
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(30):
+            view = RunView("run")
+            tags = [RunTag(str(n), "x") for n in range(2_000)]
+            logging = threading.Thread(target=view.log, args=((), (), tags))
+            logging.start()
+            while logging.is_alive():
+                view.run()
+            assert len(view.run().data.tags) == len(tags)
+    finally:
+        sys.setswitchinterval(interval)
 
 
 FORKING = """

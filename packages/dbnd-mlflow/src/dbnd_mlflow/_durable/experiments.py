@@ -108,8 +108,8 @@ class Experiments:
         return False
 
     def _named(self, name: str) -> Any:
-        made = next((each for each in self._made.values() if each.name == name), None)
-        found = next((key for key, known in self._names().items() if known == name), None)
+        made = next((each for each in list(self._made.values()) if each.name == name), None)
+        found = next((key for key, known in list(self._names().items()) if known == name), None)
         return made or (None if found is None else _experiment(found, name))
 
     def _remembered(self, experiment_id: str) -> Any:

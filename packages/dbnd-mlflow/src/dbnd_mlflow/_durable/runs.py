@@ -184,8 +184,8 @@ class RunView:
 
     def run(self) -> Any:
         """MLflow's run; the store must have answered it once."""
-        params = [Param(key, value) for key, value in self.params.items()]
-        tags = [RunTag(key, value) for key, value in self.tags.items()]
+        params = [Param(key, value) for key, value in list(self.params.items())]
+        tags = [RunTag(key, value) for key, value in list(self.tags.items())]
         data = RunData(list(self.metrics.values()), params, tags)
         return Run(self.info(), data, **self._more)
 
