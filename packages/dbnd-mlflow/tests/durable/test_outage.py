@@ -13,8 +13,10 @@ from kit.scale import leading
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd._context.registry import create_reader, get_client, load_config
+from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._durable.ids import FIRST_ID, is_own
 from dbnd_mlflow._durable.store import outboxes
 
@@ -253,13 +255,15 @@ def test_experiments_that_were_seen_are_known_and_new_ones_are_made_later(proxy,
     assert mlflow.set_experiment("seen before").experiment_id == known
     with mlflow.start_run() as first:
         pass
-    mlflow.set_experiment("never seen")
+    new = mlflow.set_experiment("never seen").experiment_id
     with mlflow.start_run() as second:
         mlflow.log_metric("m", 1)
+    store = _get_store(build_composite_uri("http://localhost:1", proxy.url, writes))  # as another process has it
+    assert store.get_experiment(new).name == "never seen"
     proxy.listen()
+    assert "never seen" in [each.name for each in mlflow.search_experiments()]
     settle()
     made = server.get_experiment_by_name("never seen")
-    assert made is not None
     assert mlflow.get_run(first.info.run_id).info.experiment_id == known
     assert mlflow.get_run(second.info.run_id).info.experiment_id == made.experiment_id
 

@@ -40,7 +40,7 @@ class Experiments:
         self._ids = target.ids
         self._write = write
         self._file = f"experiments-{hashlib.sha256(target.outbox.name.encode()).hexdigest()[:16]}.json"
-        self._has_waiting_tags = False
+        self._has_waiting = False
         self._known: dict[str, str] | None = None  # names by id
         self._made: dict[str, Any] = {}
 
@@ -50,7 +50,7 @@ class Experiments:
         if known is not None and not is_asked:
             return known
         if is_asked:
-            self.deliver_tags()
+            self.deliver()
         try:
             with self._target.asking():
                 return self._seen(self._inner.get_experiment(real))
@@ -61,7 +61,7 @@ class Experiments:
 
     def get_experiment_by_name(self, experiment_name: str) -> Any:
         if not self._target.is_away:
-            self.deliver_tags()
+            self.deliver()
             with PassOverAway(), self._target.asking():
                 return self._seen(self._inner.get_experiment_by_name(experiment_name))
         return self._named(experiment_name)
@@ -80,7 +80,8 @@ class Experiments:
         body = {"own_id": own, "name": name, "artifact_location": artifact_location, "tags": given}
         if not self._target.announce(CREATE_EXPERIMENT, body):
             return str(self._inner.create_experiment(name, artifact_location, tags))
-        self._made[own] = _experiment(own, name, artifact_location or _NO_PLACE, given)
+        self._made[own] = _experiment(**body)
+        self._has_waiting = True
         return own
 
     def set_experiment_tag(self, experiment_id: str, tag: Any) -> None:
@@ -90,14 +91,14 @@ class Experiments:
             raise self._target.checks.error("INVALID_PARAMETER_VALUE", text)
         body = {"experiment_id": experiment_id, "key": tag.key, "value": tag.value}
         args = (ExperimentTag(tag.key, tag.value),)
-        self._has_waiting_tags = True
+        self._has_waiting = True
         is_usual = experiment_id != "" and is_text(experiment_id, tag.key, tag.value)
         self._write(None, experiment_id, "set_experiment_tag", args, lambda: body, is_usual=is_usual)
 
-    def deliver_tags(self) -> None:
-        """Deliver what waits, before experiments are read, if a tag of one is among it; within bounds."""
-        if self._has_waiting_tags and self._target.has_delivered():
-            self._has_waiting_tags = False
+    def deliver(self) -> None:
+        """Deliver what waits, before experiments are read, if one or a tag of one is among it; within bounds."""
+        if self._has_waiting and self._target.has_delivered():
+            self._has_waiting = False
 
     def _is_deleted(self, experiment_id: str) -> bool:
         """Whether an experiment is in MLflow's trash, as far as the store can be asked; raises if there is none."""
@@ -113,6 +114,10 @@ class Experiments:
         return made or (None if found is None else _experiment(found, name))
 
     def _remembered(self, experiment_id: str) -> Any:
+        if experiment_id not in self._made:
+            announced = self._ids.creation(experiment_id)  # perhaps by another process
+            if announced is not None and announced[0] == CREATE_EXPERIMENT:
+                self._made[experiment_id] = _experiment(**announced[1])
         # The one with the id 0 is MLflow's own, which every store has.
         name = self._names().get(experiment_id, "Default" if experiment_id == "0" else None)
         return self._made.get(experiment_id) or (None if name is None else _experiment(experiment_id, name))
@@ -142,7 +147,7 @@ class Experiments:
             self._ids.write(self._file, json.dumps(names))
 
 
-def _experiment(experiment_id: str, name: str, artifact_location: str = _NO_PLACE, tags: Any = None) -> Any:
+def _experiment(own_id: str, name: str, artifact_location: str | None = None, tags: Any = None) -> Any:
     now = time.time_ns() // 1_000_000
     tags = [ExperimentTag(key, value) for key, value in (tags or {}).items()]
-    return Experiment(experiment_id, name, artifact_location, "active", tags, now, now)
+    return Experiment(own_id, name, artifact_location or _NO_PLACE, "active", tags, now, now)

@@ -283,7 +283,7 @@ class Keeper:
         if _sees_runs(name) or name in STAGES:
             self.deliver()
         elif "experiment" in name:
-            self.experiments.deliver_tags()
+            self.experiments.deliver()
         if name in STAGES and "experiment" in name:
             self._runs.forget_all()
             self.models.forget_all()

@@ -85,7 +85,7 @@ class Keepers:
 
 
 # Methods of ours that no store has.
-_OURS: Final = frozenset({"are_known", "ask", "deliver", "deliver_tags", "forward"})
+_OURS: Final = frozenset({"are_known", "ask", "deliver", "forward"})
 # Methods of a store that are ours: where a keeper has them.
 _KEPT: Final = {
     name: f"{part}{name}"
