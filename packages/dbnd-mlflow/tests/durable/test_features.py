@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from inspect import signature
 from pathlib import Path
 
 import mlflow
@@ -14,12 +15,14 @@ from kit.scale import leading
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.tracking.abstract_store import AbstractStore
 
 from dbnd import load_config
 from dbnd.tracking import get_client
 from dbnd_mlflow._durable.ids import OWN_ID, is_own
 from dbnd_mlflow._durable.store import outboxes
 
+takes_traces_whole = "trace_info" in signature(getattr(AbstractStore, "start_trace", None) or print).parameters
 has_logged_models = hasattr(MlflowClient, "get_logged_model")
 # While the server is away, `keep` goes the way of `deferred` from its first write on.
 in_an_outage = pytest.mark.parametrize("writes", leading(["keep", "deferred"]))
@@ -224,6 +227,33 @@ def test_traces_in_an_outage_disturb_nothing(proxy, server, monkeypatch):
     (found,) = server.search_runs(["0"])
     assert found.data.metrics == {"m": 1}
     assert mlflow.get_run(run.info.run_id).info.run_id == found.info.run_id
+
+
+@in_an_outage
+def test_a_version_of_a_model_names_the_run_that_the_server_has(proxy, server):
+    proxy.refuse()
+    with mlflow.start_run() as run:
+        mlflow.log_text("", "model/MLmodel")
+    proxy.listen()
+    version = mlflow.register_model(f"runs:/{run.info.run_id}/model", "of an outage")
+    assert version.run_id == mlflow.get_run(run.info.run_id).info.run_id
+    (found,) = MlflowClient().search_model_versions(f"run_id = '{run.info.run_id}'")
+    assert (found.name, found.run_id) == ("of an outage", server.search_runs(["0"])[0].info.run_id)
+
+
+@pytest.mark.skipif(not takes_traces_whole, reason="this MLflow logs traces in parts")
+@in_an_outage
+def test_a_trace_names_the_run_and_experiment_that_the_server_has(proxy, server):
+    proxy.refuse()
+    experiment = mlflow.set_experiment("of an outage").experiment_id
+    with mlflow.start_run() as run:
+        proxy.listen()
+        with mlflow.start_span("span"):
+            pass
+        mlflow.flush_trace_async_logging()
+    real = mlflow.get_run(run.info.run_id).info
+    (found,) = server.search_traces([real.experiment_id])
+    assert (found.info.trace_metadata["mlflow.sourceRun"], is_own(experiment)) == (real.run_id, True)
 
 
 @in_an_outage

@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -162,7 +163,7 @@ class Ids:
                 yield True
 
     def translated(self, value: Any) -> Any:
-        """``value`` with every id of ours that the store has created replaced, in texts and in lists of them.
+        """``value`` with every id of ours that the store has created replaced: in texts, lists of them, and of traces.
 
         A filter by the tag that holds the id of ours stays as it is.
         """
@@ -170,7 +171,23 @@ class Ids:
             return OWN_ID.sub(lambda found: self.find(found[0]) or found[0], value) if "8" in value else value
         if isinstance(value, list):
             return [self.translated(each) for each in value]
-        return value
+        if not hasattr(value, "trace_metadata"):
+            return value
+        changes = {"trace_metadata": {key: self.translated(each) for key, each in value.trace_metadata.items()}}
+        if (place := value.trace_location.mlflow_experiment) is not None:
+            where = replace(place, experiment_id=self.translated(place.experiment_id))
+            changes["trace_location"] = replace(value.trace_location, mlflow_experiment=where)
+        return replace(value, **changes)
+
+    def is_awaited(self, value: Any) -> bool:
+        """Whether ``value`` names, where ``translated`` would replace it, what the store has not created."""
+        if isinstance(value, str):
+            return any(map(self.is_uncreated, OWN_ID.findall(value))) if "8" in value else False
+        if isinstance(value, list):
+            return any(map(self.is_awaited, value))
+        if not hasattr(value, "trace_metadata"):
+            return False
+        return self.is_awaited([*value.trace_metadata.values(), value.experiment_id])
 
     def tidy(self) -> None:
         """Remove what processes have left that were killed while they wrote it: nothing names it."""

@@ -289,8 +289,7 @@ class Keeper:
             self.models.forget_all()
         elif name in STAGES:
             self._runs.forget(*given)
-        args = [self._ids.translated(each) for each in args]
-        kwargs = {key: self._ids.translated(each) for key, each in kwargs.items()}
+        args, kwargs = self.translated(args, kwargs)
         if self._target.is_away:
             with within(self._target.timeout):
                 return hide(function(self._inner, *args, **kwargs))
@@ -299,6 +298,13 @@ class Keeper:
             self._runs.forget(*given)  # it may have changed them
             self.models.forget(*given)
         return answer
+
+    def translated(self, args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Arguments with the store's own ids, after delivery of what has none yet; within bounds."""
+        if not self._target.is_away and any(map(self._ids.is_awaited, (*args, *kwargs.values()))):
+            self.deliver()
+        by_name = {key: self._ids.translated(each) for key, each in kwargs.items()}
+        return [self._ids.translated(each) for each in args], by_name
 
 
 def _sees_runs(name: str) -> bool:

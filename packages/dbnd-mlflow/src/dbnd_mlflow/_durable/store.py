@@ -66,6 +66,23 @@ class DurableStore(StoreProxy):
     _databand_before: ClassVar = staticmethod(_before)
 
 
+@functools.lru_cache(maxsize=512)
+def _registry_method(_: str, function: Function) -> Function:
+    @functools.wraps(function)
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = self._databand_with.current.translated(args, kwargs)
+        return function(self._databand_inner, *args, **kwargs)
+
+    return call
+
+
+class DurableRegistry(StoreProxy):
+    """A transparent proxy of a model registry, in whose calls runs and models have their ids of the tracking store."""
+
+    __slots__ = ()
+    _databand_method: ClassVar = staticmethod(_registry_method)
+
+
 class Keepers:
     """The keepers of a store: one for each workspace of MLflow in which this process makes calls.
 
@@ -85,7 +102,7 @@ class Keepers:
 
 
 # Methods of ours that no store has.
-_OURS: Final = frozenset({"are_known", "ask", "deliver", "forward"})
+_OURS: Final = frozenset({"are_known", "ask", "deliver", "forward", "translated"})
 # Methods of a store that are ours: where a keeper has them.
 _KEPT: Final = {
     name: f"{part}{name}"
@@ -130,6 +147,11 @@ def durable_store(
     keepers = Keepers(keeper)
     _ = keepers.current  # what is wrong with the store or its journals is said now
     return DurableStore(inner, keepers, (build_inner, (uri, None)))
+
+
+def durable_registry(inner: Any, store: DurableStore) -> DurableRegistry:
+    """A model registry over MLflow's own one, beside a store whose writes are kept."""
+    return DurableRegistry(inner, store._databand_with, store._databand_origin)
 
 
 def _outbox(uri: str, workspace: str | None, config: Config) -> Outbox:

@@ -125,30 +125,34 @@ def _build(uri: str, artifact_uri: str | None) -> Any:
 
 
 def _durable(plain: Any, uri: str) -> tuple[Any, Callable[[str], str]]:
-    """The store as ``mlflow_tracking.store_writes`` wants it, and what gives the first ids of its runs.
-
-    What the URI says counts more.
-    """
-    from dbnd.tracking import current_config
-
-    from .._settings import DIRECT, MlflowTrackingSettings
-
-    config = current_config(lenient=True)
-    parts = parse_composite_uri(uri)
-    writes = parts.store_writes or config.settings(MlflowTrackingSettings).store_writes
-    if writes == DIRECT:
+    """The store as ``mlflow_tracking.store_writes`` wants it, and what gives the first ids of its runs."""
+    writes = _writes(uri)
+    if writes is None:
         return plain, str
     from dbnd.plugins import mask_url
+    from dbnd.tracking import current_config
 
     from .._durable.ids import Ids
     from .._durable.store import durable_store
     from .._durable.transport import ids_folder
     from .._reporting.pairs import report_pair
 
-    inner = inner_uri(uri)
+    config, inner = current_config(lenient=True), inner_uri(uri)
     on_created = functools.partial(report_pair, config, inner)
-    store = durable_store(plain, inner, mask_url(parts.databand_url), config, writes, on_created)
+    tracker = mask_url(parse_composite_uri(uri).databand_url)
+    store = durable_store(plain, inner, tracker, config, writes, on_created)
     return store, Ids(ids_folder(config)).first
+
+
+def _writes(uri: str) -> str | None:
+    """How writes are kept, as ``mlflow_tracking.store_writes`` or, which counts more, the URI says; None for not."""
+    from dbnd.tracking import current_config
+
+    from .._settings import DIRECT, MlflowTrackingSettings
+
+    said = parse_composite_uri(uri).store_writes if is_composite_uri(uri) else DIRECT
+    writes = said or current_config(lenient=True).settings(MlflowTrackingSettings).store_writes
+    return None if writes == DIRECT else writes
 
 
 def _build_registry(uri: str, tracking_uri: str) -> Any:
@@ -168,6 +172,10 @@ def _build_registry(uri: str, tracking_uri: str) -> Any:
     if not is_composite_uri(uri) or _finds_requirements():
         return store
     reporter = _reporter(uri, lambda: tracking_store(tracking_uri, None), is_near=False)
+    if _writes(tracking_uri) is not None:
+        from .._durable.store import durable_registry
+
+        store = durable_registry(store, tracking_store(tracking_uri, None)._databand_inner)
     return DatabandStore(store, reporter, (model_registry_store, (uri, tracking_uri)))
 
 
