@@ -254,6 +254,17 @@ def test_of_attempts_that_have_no_numbers_the_last_one_counts(tracker: Any, make
         assert [row.uid for row in rows(tracker, query)] == [run.uid]
 
 
+def test_what_is_equal_in_all_that_is_sorted_by_keeps_its_order(tracker: Any, make_run: Any) -> None:
+    runs = [make_run(), make_run(), make_run()]
+    for run in runs:
+        tracker.call("init_run", run.init())
+    for sort in ("name", "metrics.loss"):
+        before = [row.uid for row in rows(tracker, "", sort)]
+        tracker.call("set_run_state", runs[0].state("CANCELLED", None))  # PostgreSQL puts a changed row elsewhere
+        tracker.call("heartbeat", {"run_uid": runs[1].uid})
+        assert [row.uid for row in rows(tracker, "", sort)] == before
+
+
 def test_a_param_without_a_value_is_null(tracker: Any, make_run: Any) -> None:
     run = make_run()
     param = {"parameter_name": "lr", "value": None, "value_origin": "default"}

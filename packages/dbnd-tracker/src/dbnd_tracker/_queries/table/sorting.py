@@ -38,10 +38,12 @@ def sorted_by_column(
     lasts = order == "took"
     name = "end_time" if lasts else order
     start: Any = Run.start_time if lasts else _RUN_START
-    rows = connection.execute(select(Run.uid, start, RUN_COLUMNS[name]).where(*clauses)).all()
+    # By their ids, so that what is equal in all else stands in the same order on every page.
+    rows = connection.execute(select(Run.uid, start, RUN_COLUMNS[name]).where(*clauses).order_by(Run.id)).all()
     if below is not None:
         start = NESTED_START if lasts else _NESTED_START
-        rows = [*rows, *connection.execute(select_nested(TaskRun.uid, start, NESTED_COLUMNS[name]).where(*below))]
+        nested = select_nested(TaskRun.uid, start, NESTED_COLUMNS[name]).where(*below).order_by(TaskRun.id)
+        rows = [*rows, *connection.execute(nested)]
     if not lasts:
         return _sorted(rows, descending=descending)
     spans = ((uid, start, end and (end - start).total_seconds()) for uid, start, end in rows)
@@ -59,12 +61,13 @@ def sorted_by_logged(
     connection = session.connection()
     of_runs, of_nested = _values(session, field)
     wanted = below if is_flat else [*below, is_one_of(session, TaskRun.id, of_nested)]
-    query = select_nested(TaskRun.uid, _NESTED_START, TaskRun.id, Run.id).where(*wanted)
+    query = select_nested(TaskRun.uid, _NESTED_START, TaskRun.id, Run.id).where(*wanted).order_by(TaskRun.id)
     nested = connection.execute(query).all() if is_flat or of_nested else []
     shown = set() if is_flat else {run for *_, run in nested}
+    runs = select(Run.uid, _RUN_START, Run.id).where(*clauses).order_by(Run.id)
     rows = [
         (uid, start, of_runs.get(run))
-        for uid, start, run in connection.execute(select(Run.uid, _RUN_START, Run.id).where(*clauses))
+        for uid, start, run in connection.execute(runs)
         if run in of_runs or run not in shown
     ]
     rows += [(uid, start, of_nested.get(task)) for uid, start, task, _ in nested]
