@@ -139,7 +139,10 @@ def test_parquet_is_a_table(log: Any, server: Any, tmp_path: Path) -> None:
     assert "&lt;b&gt;" in page
     assert "The first 200 of 1,000 rows, 2 of 2 columns." in page
     (tmp_path / "bad.parquet").write_bytes(b"PAR1" + b"\xff" * 1000 + b"PAR1")
-    assert "no table that can be read" in _problem(server.get(log("bad", tmp_path / "bad.parquet")))
+    far = pa.table({"day": pa.array([10**7], pa.int32()).cast(pa.date32())})  # in the year 29349
+    parquet.write_table(far, tmp_path / "far.parquet")
+    for name in ("bad.parquet", "far.parquet"):
+        assert "no table that can be read" in _problem(server.get(log(name, tmp_path / name)))
 
 
 def test_nothing_of_an_artifact_runs_as_our_origin(log: Any, server: Any, tmp_path: Path) -> None:

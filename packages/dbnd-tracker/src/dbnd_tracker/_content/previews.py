@@ -88,7 +88,7 @@ def parquet_rows(content: Content) -> Rows:
         # By their places, since of two columns of one name only one could be named.
         batch = next(file.iter_batches(batch_size=_ROWS, row_groups=[0]), None) if about.num_row_groups else None
         columns = [] if batch is None else [column.to_pylist() for column in batch.columns[:_COLUMNS]]
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
         raise ArtifactError(422, f"It is no table that can be read: {str(error)[:200]}") from None
     rows = [[_cell(value) for value in row] for row in zip(*columns, strict=True)]
     return Rows(names[:_COLUMNS], rows, _note(rows, about.num_rows, len(names)))
