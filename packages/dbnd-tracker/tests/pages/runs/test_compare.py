@@ -170,10 +170,20 @@ def test_a_run_is_left_out_and_the_page_grows_with_runs_alone(server: Any, trial
 def test_any_values_have_an_axis(values: list[Any]) -> None:
     axis = make_axis(values)
     places = [axis.place(value) for value in values]
-    assert all(place is None if value is None else 0 <= place <= 1 for value, place in zip(values, places, strict=True))
+    assert all(
+        place is None if value in (None, math.nan) else 0 <= place <= 1
+        for value, place in zip(values, places, strict=True)
+    )
     assert all(0 <= at <= 1 for at, _ in axis.ticks)
     assert len(axis.ticks) <= 13
     assert make_parallel([("a", axis, None), ("b", axis, (0.2, 0.4))], [[v, v] for v in values]) or len(values) < 2
+
+
+def test_numbers_stay_numbers_beside_what_is_not_finite() -> None:
+    axis = make_axis([10.0, "NaN", "Infinity", 0.0, "-Infinity", None, 2.5, "nan"])
+    assert [axis.place(value) for value in (0.0, 2.5, 10.0)] == [0, 0.25, 1]
+    assert [axis.place(value) for value in ("-Infinity", "Infinity", "NaN", "nan")] == [0, 1, None, None]
+    assert [axis.place(value) for axis in [make_axis(["NaN", "Infinity"])] for value in axis.order] == [0, 1]
 
 
 def test_axes_have_round_ticks_and_every_decade() -> None:

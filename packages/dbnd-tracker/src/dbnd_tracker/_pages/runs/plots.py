@@ -79,11 +79,12 @@ class Parallel(NamedTuple):
 
 
 def make_axis(values: Sequence[Any]) -> Axis:
-    """The axis of these values; None is none."""
+    """The axis of these values; None is none, and NaN among numbers has no place."""
     given = [value for value in values if value is not None]
     numbers = [as_number(value) for value in given]
     finite = [number for number in numbers if number is not None and math.isfinite(number)]
-    if len(finite) < len(given) or not given:
+    is_text = any(n is None and str(value).lower() != "nan" for n, value in zip(numbers, given, strict=True))
+    if is_text or not finite:
         order = sorted({str(value) for value in given})
         every = -(-len(order) // _MAX_LABELS) or 1
         ticks = [(place / max(len(order) - 1, 1), _cut(text)) for place, text in enumerate(order)]
