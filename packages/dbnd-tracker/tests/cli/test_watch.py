@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from dbnd._base.errors import DatabandError, UsageError
 from dbnd._terminal.text import width
 from dbnd_tracker._cli.plot import chart
+from dbnd_tracker._cli.references import resolve
 from dbnd_tracker._cli.watch import watch
 from dbnd_tracker._cli.watched import WatchedRun
-from dbnd_tracker._reader import HttpReader, RunReader
+from dbnd_tracker._reader import DatabaseReader, HttpReader, RunReader
 from dbnd_tracker._server.app import create_app
 from dbnd_tracker._server.process import listen, make_server
 from dbnd_tracker._settings import TrackerSettings
@@ -179,6 +180,19 @@ def watched_in(reader: RunReader, run: Watchable, *patterns: str) -> WatchedRun:
     detail = reader.run(run.run.uid)
     assert detail is not None
     return WatchedRun(reader, detail, patterns)
+
+
+def test_what_is_nested_in_a_run_is_watched_until_it_ends(tracker: Any, make_run: Any) -> None:
+    run = Watchable(tracker, make_run)
+    row = resolve(DatabaseReader(tracker.database, "the database"), run.fit.uid)
+    watched = WatchedRun(DatabaseReader(tracker.database, "the database"), row, ())
+    watched.read(None)
+    assert not watched.has_ended
+    run.end("FAILED")
+    tracker.call("set_run_state", run.run.state("SUCCESS"))
+    assert watched.read(None) == ["fit failed after 0ms"]
+    assert (watched.has_ended, watched.state, watched.run.name) == (True, "failed", "fit")
+    assert [task.task_run.af_id for task in watched.tasks.values()] == ["fit"]
 
 
 def test_what_is_drawn(tracker: Any, server: Any, make_run: Any) -> None:

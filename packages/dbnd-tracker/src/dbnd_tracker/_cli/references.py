@@ -83,13 +83,18 @@ def read_whole(reader: RunReader, run: RunSummary) -> RunDetail:
 
 def _nested(found: RunDetail, row: RunRow) -> RunDetail:
     """The part of a run that is a task run nested in it."""
+    from dbnd_tracker._storage.states import LOST
+
     tasks = iter(found.task_runs)
     top = next((task for task in tasks if task.task_run_uid == row.uid), None)
     below = [] if top is None else [top, *takewhile(lambda task: task.depth > top.depth, tasks)]
     depth = top.depth if top else 0
-    facts = {name: getattr(row, name) for name in ("name", "state", "start_time", "end_time", "description")}
-    facts["task_runs"] = [task.model_copy(update={"depth": task.depth - depth}) for task in below]
-    return found.model_copy(update=facts)
+    now = top or found  # the row is as old as the question for it
+    end = now.end_time or found.end_time  # what a run leaves unfinished ends with it
+    state = found.state if found.state == LOST and end is None else now.state
+    tasks_below = [task.model_copy(update={"depth": task.depth - depth}) for task in below]
+    facts = {"name": row.name, "description": None, "start_time": row.start_time, "state": state, "end_time": end}
+    return found.model_copy(update={**facts, "task_runs": tasks_below})
 
 
 def _candidates(reader: RunReader, text: str) -> list[RunRow]:

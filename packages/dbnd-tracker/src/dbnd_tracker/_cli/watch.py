@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from dbnd_tracker._cli.references import complete_run, configured_reader, read_whole, resolve
+from dbnd_tracker._cli.references import complete_run, configured_reader, resolve
 
 if TYPE_CHECKING:
     from dbnd_tracker._cli.watched import WatchedRun
@@ -45,7 +45,7 @@ def watch(ctx: click.Context, run: str | None, metrics: tuple[str, ...]) -> None
     reader = configured_reader()
     running = [] if run else reader.runs(condition("state", "=", "running"), 1).data
     found = running[0] if running else resolve(reader, run or "latest")
-    watched = WatchedRun(reader, read_whole(reader, found), metrics)
+    watched = WatchedRun(reader, found, metrics)
     try:
         _follow(watched)
     except KeyboardInterrupt:

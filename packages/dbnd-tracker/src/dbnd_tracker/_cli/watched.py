@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dbnd_tracker._reader import RunReader
-    from dbnd_tracker._views import MetricView, RunDetail, TaskRunView
+    from dbnd_tracker._views import MetricView, RunSummary, TaskRunView
 
 # Columns that a chart wants and needs, and lines that it takes at least and at most.
 _COLUMNS: Final = 50
@@ -57,16 +57,17 @@ class WatchedRun(RunProgress):
 
     Args:
         reader: Where it is read.
-        detail: What was read of it first.
+        row: The run, or the task run nested in one.
         patterns: Names of the metrics that are drawn, in which * stands for any text; all if there is none.
     """
 
-    def __init__(self, reader: RunReader, detail: RunDetail, patterns: Sequence[str]) -> None:
+    def __init__(self, reader: RunReader, row: RunSummary, patterns: Sequence[str]) -> None:
+        detail = read_whole(reader, row)
         run = Run(detail.job_name or "", "", name=detail.name or "", uid=detail.run_uid, parent=None)
         super().__init__(run, None)
         run.start_time = detail.start_time
-        run.address = reader.page_url(detail) or f"dbnd runs show {detail.run_uid[:8]}"
-        self._reader, self._detail, self._patterns = reader, detail, patterns
+        run.address = reader.page_url(row) or f"dbnd runs show {row.place[-1][:8]}"
+        self._reader, self._row, self._detail, self._patterns = reader, row, detail, patterns
         self._lines: dict[tuple[str, str], _Line] = {}
         self._trouble = ""
 
@@ -93,7 +94,7 @@ class WatchedRun(RunProgress):
         """
         before = {uid for uid, task in self.tasks.items() if task.has_ended}
         try:
-            self._detail = read_whole(self._reader, self._detail)
+            self._detail = read_whole(self._reader, self._row)
             self._update_tasks()
             wanted = self._charts()
             for task, metric in wanted[: math.prod(_grid(len(wanted), size))] if size else ():
