@@ -32,6 +32,8 @@ from dbnd_tracker._storage.writer import DEADLINE, IdCache, StaleIdsError, Write
 
 T = TypeVar("T")
 
+GENERATION: Final = "dbnd_generation"
+"""Key of a session's ``info``: which of the files that had the name, one after the other, it reads."""
 _ATTEMPTS: Final = 5
 LEAST_CONNECTIONS: Final = 3
 """Connections to PostgreSQL that a process needs: one to write, and two to read meanwhile."""
@@ -207,7 +209,7 @@ class Database:
         """A session that reads one state of the database; StorageError when it cannot be read now."""
         with self._translated():
             self._follow_file()
-            with Session(self._reading, info=self._read_info) as session:
+            with Session(self._reading, info={**self._read_info, GENERATION: self.generation}) as session:
                 yield session
 
     def vacuum(self) -> None:

@@ -120,6 +120,17 @@ def test_what_comes_later_is_seen_and_old_series_are_let_go(tracker: Any) -> Non
     assert _ask(tracker, cache, task).points == 16
 
 
+def test_nothing_of_a_file_is_shown_that_another_one_has_replaced(sqlite_tracker: Any) -> None:
+    cache = SeriesCache()
+    for first in (0, 100):
+        _, task = sqlite_tracker.started()
+        infos = [task.metric("m", value_float=float(first + i), step=i) for i in range(5 + first)]
+        sqlite_tracker.call("log_metrics", task.metrics(*infos))
+        sample = _ask(sqlite_tracker, cache, task)
+        assert (sample.y[0], sample.points) == (first, 5 + first)
+        sqlite_tracker.database.path.unlink()
+
+
 @pytest.mark.alike
 def test_read_api_and_page_share_what_was_read(tracker: Any, server: Any) -> None:
     """One of them reads less than the other, and each has read when points are added."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from dbnd_tracker._queries.points.metrics import Series
+from dbnd_tracker._storage.database import GENERATION
 from dbnd_tracker._storage.points.reading import read_points
 from dbnd_tracker._storage.points.segments import NONE, Points, join
 
@@ -47,15 +48,16 @@ class SeriesCache:
 
     def __init__(self, max_points: int = _MAX_KEPT) -> None:
         self._max_points = max_points
-        self._kept: OrderedDict[int, Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     @contextmanager
     def series(self, session: Session, series: Series) -> Iterator[Kept]:
         """The points of a series, for one thread at a time."""
+        key = session.info[GENERATION], series.id  # in another file, ids begin anew
         with self._lock:
-            kept = self._kept.setdefault(series.id, Kept())
-            self._kept.move_to_end(series.id)
+            kept = self._kept.setdefault(key, Kept())
+            self._kept.move_to_end(key)
         with kept.lock:
             kept.read(session, series)
             yield kept
