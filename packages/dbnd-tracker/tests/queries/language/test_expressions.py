@@ -25,7 +25,7 @@ from dbnd_tracker._queries.language.expressions import (
     comparison,
     is_like,
 )
-from dbnd_tracker._queries.language.grammar import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, parse_expression
+from dbnd_tracker._queries.language.grammar import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, parse_expression, parse_query
 from dbnd_tracker._queries.table.run_table import list_runs
 from dbnd_tracker._views import RunRow
 
@@ -167,6 +167,13 @@ def test_like_takes_time_linear_in_the_value(pattern: str) -> None:
     assert not any(is_like(text, pattern) for text in texts)
     short, long = (processor_time(lambda text=text: is_like(text, pattern)) for text in texts)
     assert long < 50 * short + 0.05
+
+
+@pytest.mark.parametrize("word", ["( ", "\t(", "(not\n"])
+def test_words_take_time_linear_in_the_query(word: str) -> None:
+    texts = (word * 200, word * 2_000)
+    short, long = (processor_time(lambda text=text: parse_query(text)) for text in texts)
+    assert long < 40 * short
 
 
 def test_only_what_is_a_number_everywhere_is_one() -> None:

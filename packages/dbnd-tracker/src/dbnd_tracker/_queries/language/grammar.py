@@ -42,8 +42,9 @@ _OPEN, _CLOSE, _COMMA = (re.compile(re.escape(character)) for character in "(),"
 _OPERATOR: Final = re.compile(
     r"<=|>=|!=|==|=|<(?!>)|>|~|(is\s+(not\s+)?null|(not\s+)?(in|like|ilike))(?![A-Za-z_0-9])", re.IGNORECASE
 )
+# What stands before its name is bounded: it is looked at anew for each word.
 _LOOKS_LIKE_CONDITION: Final = re.compile(
-    r"""[\s(]*(not[\s(]+){0,20}([A-Za-z_]+\.(`[^`]*`|"[^"]*"|'[^']*'|[^\s<>=!~'"`]+)|[A-Za-z_]+)\s*"""
+    r"""[\s(]{0,100}(not[\s(]+){0,20}([A-Za-z_]+\.(`[^`]*`|"[^"]*"|'[^']*'|[^\s<>=!~'"`]+)|[A-Za-z_]+)\s*"""
     r"(<(?!>)|>|=|!=|~|is\s+(not\s+)?null(?![A-Za-z_0-9])|(not\s+)?(in\s*\(|i?like[\s'\"]))",
     re.IGNORECASE,
 )
