@@ -261,7 +261,7 @@ def _about(session: Session, run_uid: str) -> str:
 
 
 @tracker.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @database_option
 @json_option
 def backup(*, file: Path, database: str | None, as_json: bool) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import text
 
+from dbnd_tracker._cli.tracker import tracker as commands
 from dbnd_tracker._storage.base import Base
 from dbnd_tracker._storage.models import AttemptDocument
 from dbnd_tracker._storage.upkeep.sealing import seal_all
@@ -195,6 +197,13 @@ def test_a_backup_replaces_nothing(sqlite_tracker: Any, tmp_path: Path, dbnd: An
     assert f"cannot be copied to {target}: File exists." in result.stderr
     assert target.read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir() if "precious" in path.name] == ["precious"]
+
+
+@pytest.mark.parametrize("folder", ["/", "."])
+def test_a_backup_is_no_folder(folder: str) -> None:
+    result = CliRunner().invoke(commands, ["backup", folder])
+    assert result.exit_code == 2
+    assert f"File '{folder}' is a directory." in result.stderr
 
 
 def test_a_backup_of_nothing_is_refused(tmp_path: Path, dbnd: Any) -> None:
