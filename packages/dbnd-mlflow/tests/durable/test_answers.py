@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pytest
 import sqlalchemy
-from kit.faults import answering, bad_gateway, busy, cut_answer, garbage, limiting, lost_answer, passing
+from kit.faults import Proxy, answering, bad_gateway, busy, cut_answer, garbage, limiting, lost_answer, passing
 from kit.letters import letters
 from kit.scale import leading
 from mlflow import MlflowClient
@@ -150,6 +150,22 @@ def test_an_answer_that_is_lost_changes_nothing(proxy, server, track, writes, tm
     assert [file.path for file in server.list_artifacts(run.info.run_id)] == ["file"]
     if model is not None:
         assert len(found.outputs.model_outputs) == 1
+
+
+def test_a_point_whose_answer_is_lost_is_there_once_in_a_server_of_files(server_over, track, writes, tmp_path):
+    """A database takes a point once, however often it is sent. That server was MLflow's default before 3.7."""
+    with server_over((tmp_path / "runs").as_uri()) as url, Proxy(url) as proxy:
+        track(proxy.url, writes)
+        with mlflow.start_run() as run:
+            for step in range(3):  # only the first of them is in the first batch
+                left = once(proxy, "runs/log-", lost_answer)
+                mlflow.log_metric("m", 1, step=step)
+                settle()
+                assert not left
+                mlflow.log_metric("m", 2, step=step)
+        settle()
+        history = MlflowClient(url).get_metric_history(run.info.run_id, "m")
+    assert [(m.step, m.value) for m in history] == [(step, value) for step in range(3) for value in (1, 2)]
 
 
 def test_a_server_that_never_answers_is_waited_for_once(proxy, server, track, writes, tmp_path, monkeypatch):

@@ -23,17 +23,26 @@ POINTS: Final = "log_metrics"
 PARAM: Final = "param"
 TAG: Final = "tag"
 _METRIC: Final = "metric"
+_REPEATED: Final = "repeated"
 EXTRAS: Final = ("model_id", "dataset_name", "dataset_digest")
 """What a metric may carry beside its value, where MLflow has it."""
 _LONG: Final = 1 << 63
 
 
-def metric_group(run_id: str, metrics: Iterable[Any]) -> list[Group]:
-    """Groups of metrics; those that belong to a model or a dataset have groups of their own."""
+def metric_group(run_id: str, metrics: Iterable[Any], *, is_repeated: bool = False) -> list[Group]:
+    """Groups of metrics; those that belong to a model or a dataset have groups of their own.
+
+    Args:
+        run_id: The run.
+        metrics: The metrics.
+        is_repeated: Whether the store may have taken them: it was asked, and has not answered.
+    """
     groups: list[Group] = []
     for metric in metrics:
         extras = [getattr(metric, name, None) for name in EXTRAS]
         kind = _METRIC if extras == [None, None, None] else [_METRIC, *extras]
+        if is_repeated:
+            kind = [_METRIC, *extras, _REPEATED]
         if not groups or groups[-1][1] != kind:
             groups.append([run_id, kind, []])
         groups[-1][2] += (metric.key, float(metric.value), int(metric.timestamp), int(metric.step), None)
@@ -52,13 +61,18 @@ def entities_of(group: Group) -> Iterator[Any]:
     if not is_metrics(group):
         entity = Param if kind == PARAM else RunTag
         return (entity(key, text) for key, text, *_ in points_of(group))
-    extras = {} if kind == _METRIC else {name: value for name, value in zip(EXTRAS, kind[1:], strict=True) if value}
+    extras = {} if kind == _METRIC else {name: value for name, value in zip(EXTRAS, kind[1:], strict=False) if value}
     return (Metric(key, float(value), time, step or 0, **extras) for key, value, time, step, _ in points_of(group))
 
 
 def is_metrics(group: Group) -> bool:
     """Whether a group holds metrics, and not params or tags."""
     return group[1] not in (PARAM, TAG)
+
+
+def is_repeated(group: Group) -> bool:
+    """Whether the store may have taken these metrics before they were kept."""
+    return bool(group[1][-1] == _REPEATED)
 
 
 def kept_points(waiting: Iterable[Any], run_id: str, key: str, expected: int) -> Any:

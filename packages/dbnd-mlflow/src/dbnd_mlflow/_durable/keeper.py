@@ -7,6 +7,7 @@ first write that it does not answer, all go to the journal until it has taken th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from mlflow.entities import RunStatus, RunTag
@@ -86,10 +87,10 @@ class Keeper:
         for param in params:
             self._checks.param(run_id, view.params.get(param.key), param, is_batch=name == "log_batch")
 
-        def groups() -> list[Any]:
+        def groups(*, is_repeated: bool = False) -> list[Any]:
             return [
                 *events.text_group(run_id, events.PARAM, params),
-                *events.metric_group(run_id, metrics),
+                *events.metric_group(run_id, metrics, is_repeated=is_repeated),
                 *events.text_group(run_id, events.TAG, tags),
             ]
 
@@ -145,7 +146,7 @@ class Keeper:
         own_id: str,
         name: str,
         args: tuple[Any, ...],
-        body: Callable[[], Any],
+        body: Callable[..., Any],
         *,
         call: str | None = None,
         is_usual: bool = True,
@@ -174,6 +175,8 @@ class Keeper:
             except Exception as error:
                 if not (is_away(error) or is_of_others(error)):
                     raise
+                if call == events.POINTS:
+                    body = partial(body, is_repeated=True)
             else:
                 if view is not None:
                     view.kept = None

@@ -164,7 +164,7 @@ class MlflowTransport:
         """Params first: one that the store refuses takes nothing else along."""
         by_run: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
         for group in groups:
-            kind = "metrics" if events.is_metrics(group) else group[1]
+            kind = self._kind(group)
             if isinstance(group[1], list) and group[1][1]:  # metrics of a model
                 group[1][1] = self._translated(group[1][1])
             by_run[self._real(group[0])][kind] += events.entities_of(group)
@@ -179,16 +179,25 @@ class MlflowTransport:
                 tags.clear()
             for part in _parts(list(tags.values()), _MAX_TEXTS):
                 self._store.log_batch(run_id, [], [], part)
-            metrics = self._without_taken(run_id, found["metrics"])
+            metrics = [*self._without_taken(run_id, found["repeated"]), *found["metrics"]]
             for part in _parts(metrics, _MAX_METRICS):
                 self._store.log_batch(run_id, part, [], [])
 
+    def _kind(self, group: Any) -> str:
+        if not events.is_metrics(group):
+            return str(group[1])
+        return "repeated" if self._is_doubtful or events.is_repeated(group) else "metrics"
+
     def _without_taken(self, run_id: str, metrics: list[Any]) -> list[Any]:
-        """The points that a file store does not have yet: it takes a point twice, and the other stores do not."""
-        if not (self._is_doubtful and is_any_of(self._store, {"FileStore"})):
+        """The points that a file store does not have yet: it takes a point twice, and a database does not.
+
+        Which of them a server has it does not say. A point that is later than the last one is new.
+        """
+        if not metrics or not is_any_of(self._store, {"FileStore", "RestStore"}):
             return metrics
-        keys = dict.fromkeys(metric.key for metric in metrics)
-        taken = {(key, _point(metric)) for key in keys for metric in self._store.get_metric_history(run_id, key)}
+        last = {metric.key: metric for metric in self._store.get_run(run_id).data._metric_objs}
+        known = {m.key for m in metrics if m.key in last and _moment(m) <= _moment(last[m.key])}
+        taken = {(key, _point(metric)) for key in known for metric in self._store.get_metric_history(run_id, key)}
         return [metric for metric in metrics if (metric.key, _point(metric)) not in taken]
 
     def _real(self, own_id: str) -> str:
@@ -250,7 +259,7 @@ class MlflowTransport:
 
     def _log_logged_model_params(self, model_id: str, params: dict[str, str]) -> None:
         real = self._real(model_id)
-        taken = self._store.get_logged_model(real).params if self._is_doubtful else {}
+        taken = self._store.get_logged_model(real).params
         made = [mlflow.entities.LoggedModelParameter(key, params[key]) for key in params if key not in taken]
         if made:
             self._store.log_logged_model_params(real, made)
@@ -274,6 +283,10 @@ def _passing_over_missing_tag() -> Iterator[None]:
     except MlflowException as error:
         if not (code_of(error) == "RESOURCE_DOES_NOT_EXIST" and "tag" in str(error).lower()):
             raise
+
+
+def _moment(metric: Any) -> tuple[int, int]:
+    return metric.step, metric.timestamp
 
 
 def _point(metric: Any) -> tuple[Any, ...]:
