@@ -45,7 +45,7 @@ def build_inner(uri: str, artifact_uri: str | None) -> Any:
 def file_of(uri: str) -> Path | None:
     """The file or folder of a store that is one: of a SQLite database or of a file store."""
     parts = urlsplit(uri)
-    if parts.scheme == "sqlite":
+    if parts.scheme.partition("+")[0] == "sqlite":
         from mlflow.store.db import utils  # it has SQLAlchemy, whose versions differ in what they make of a "%"
 
         file = utils.sqlalchemy.make_url(uri).database  # type: ignore[attr-defined]
@@ -53,7 +53,7 @@ def file_of(uri: str) -> Path | None:
         return Path(file) if file and not file.startswith((":memory:", "file:")) else None
     if parts.scheme == "file":
         return Path(unquote(parts.path))
-    return Path(uri) if parts.scheme == "" and uri != "databricks" else None
+    return Path(unquote(uri)) if parts.scheme == "" and uri != "databricks" else None
 
 
 def current_workspace() -> str | None:

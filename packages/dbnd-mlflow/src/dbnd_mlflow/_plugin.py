@@ -55,7 +55,7 @@ def dbnd_destination(url: str, config: Config) -> Destination | None:
     uri, workspace = parse_journal_url(url)
     configured, bare = configured_uri(config), without_user(uri)
     own = absolute_uri(configured) if configured else ""
-    is_local = uri.startswith(("sqlite:", "/"))
+    is_local = uri.startswith(("sqlite:", "sqlite+", "/"))
     found = own if own and without_user(own) == bare else uri if is_local else None
     hint = f"`dbnd sync --set-config mlflow_tracking.duplicate_tracking_to={bare}` sends them"
     return Destination(store_name(uri), None if found is None else build_journal_url(found, workspace), hint)

@@ -159,12 +159,13 @@ def _canonical(uri: str) -> str:
     if scheme in {"http", "https"}:
         parts = urlsplit(uri)
         return f"{scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
-    if uri.startswith(_SQLITE) and not uri.startswith((f"{_SQLITE}file:", f"{_SQLITE}:memory:")):  # a URI, no file
-        return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}"
-    if scheme == "file":
-        return str(Path(unquote(urlsplit(uri).path)).absolute())
-    is_path = not colon and scheme != "databricks"
-    return str(Path(uri).absolute()) if is_path else f"{scheme}{colon}{rest}"
+    is_sqlite = scheme.partition("+")[0] == "sqlite" and rest.startswith("///")
+    if is_sqlite and not rest.startswith(("///file:", "///:memory:")):  # a URI, no file
+        return f"{scheme}:///{Path(rest.removeprefix('///')).absolute()}"
+    if scheme == "file" or (not colon and scheme != "databricks"):
+        # MLflow decodes what is no URI, too.
+        return str(Path(unquote(urlsplit(uri).path if colon else uri)).absolute()).replace("%", "%25")
+    return f"{scheme}{colon}{rest}"
 
 
 def _values(base: str, query: str) -> dict[str, str]:

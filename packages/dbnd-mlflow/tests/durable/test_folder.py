@@ -132,3 +132,15 @@ def test_names_of_artifacts_stay_what_they_are(proxy, server, track, writes, tmp
     for outbox in outboxes():
         assert outbox.flush(60), outbox.trouble
     assert sorted(names(run_id)) == sorted(names(plain)) != []
+
+
+@pytest.mark.parametrize("inner", ["file://{}/a%2520b", "{}/a%20b"])
+def test_what_is_kept_for_a_folder_reaches_it_however_its_uri_is_escaped(inner, track, tmp_path):
+    plain = MlflowClient(inner.format(tmp_path))
+    assert plain.search_experiments()
+    track(inner.format(tmp_path), "deferred")
+    with mlflow.start_run() as run:
+        mlflow.log_metric("m", 1)
+    (outbox,) = outboxes()
+    assert outbox.flush(60), outbox.trouble
+    assert plain.get_run(run.info.run_id).data.metrics == {"m": 1}
