@@ -156,7 +156,7 @@ def gc(
     from dbnd_tracker._storage.upkeep.deletion import delete_client_errors, delete_expired, expired_runs
 
     before = datetime.now(timezone.utc) - duration_of(older_than, "--older-than")
-    opened = configured_database(database)
+    opened = configured_database(database, create=False)
     with opened.read() as session:
         found = expired_runs(session, before, jobs)
     if as_json:

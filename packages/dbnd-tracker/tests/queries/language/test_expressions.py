@@ -169,7 +169,7 @@ def test_like_takes_time_linear_in_the_value(pattern: str) -> None:
     assert long < 50 * short + 0.05
 
 
-@pytest.mark.parametrize("word", ["( ", "\t(", "(not\n"])
+@pytest.mark.parametrize("word", ["( ", "\t("])
 def test_words_take_time_linear_in_the_query(word: str) -> None:
     texts = (word * 200, word * 2_000)
     short, long = (processor_time(lambda text=text: parse_query(text)) for text in texts)

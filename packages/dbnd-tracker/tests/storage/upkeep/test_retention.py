@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
+from dbnd import UsageError
 from dbnd_tracker._cli.tracker import tracker as commands
 from dbnd_tracker._storage.base import Base
 from dbnd_tracker._storage.models import AttemptDocument
@@ -206,10 +207,12 @@ def test_a_backup_is_no_folder(folder: str) -> None:
     assert f"File '{folder}' is a directory." in result.stderr
 
 
-def test_a_backup_of_nothing_is_refused(tmp_path: Path, dbnd: Any) -> None:
-    result = dbnd("tracker", "backup", str(tmp_path / "copy.db"), "--database", str(tmp_path / "missing.db"))
-    assert result.returncode == 2
-    assert "missing.db does not exist." in result.stderr
+@pytest.mark.parametrize("command", [("backup", "copy.db"), ("gc", "--older-than", "1d")], ids=lambda given: given[0])
+def test_there_must_be_a_database(command: tuple[str, ...], tmp_path: Path, home: Path) -> None:
+    del home
+    result = CliRunner().invoke(commands, [*command, "--database", str(tmp_path / "missing.db")])
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception) == f"The database {tmp_path / 'missing.db'} does not exist."
     assert list(tmp_path.glob("*.db")) == []
 
 
