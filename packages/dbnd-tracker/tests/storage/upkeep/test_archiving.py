@@ -205,6 +205,22 @@ def test_the_file_of_a_run_goes_with_it(
     assert not _file(archived, run).exists()
 
 
+def test_a_run_stays_while_its_file_would(
+    archived: Any, database_url: str, tmp_path: Path, make_run: Any, small_segments: None
+) -> None:
+    (run, task), (plain, _) = _logged(archived, make_run), _logged(archived, make_run)
+    _archive(archived, run)
+    for archive, reason in ((None, "set tracker.archive to its folder"), (tmp_path / "away", "away .* is not there")):
+        other = Tracker(open_database(database_url, TrackerSettings(archive=archive)))
+        with pytest.raises(StorageError, match=f"points of the run {run.uid} are in the archive, .*: .*{reason}"):
+            delete_wholly(other.database, [plain.uid, run.uid])
+        other.database.close()
+    assert len(archived.history(task, "m")) == len(VALUES)
+    other = Tracker(open_database(database_url))
+    assert delete_wholly(other.database, [plain.uid]) == 1
+    other.database.close()
+
+
 @pytest.mark.alike
 def test_what_is_missing_is_said(archived: Any, database_url: str, make_run: Any, small_segments: None) -> None:
     run, task = _logged(archived, make_run)

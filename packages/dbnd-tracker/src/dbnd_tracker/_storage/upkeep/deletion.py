@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import delete, func, insert, literal, or_, select
 from sqlalchemy.orm import Session
 
+from dbnd_tracker._errors import StorageError
 from dbnd_tracker._storage.base import OfAttempt, UtcDateTime
 from dbnd_tracker._storage.bulk import chunks
 from dbnd_tracker._storage.database import Database
@@ -24,7 +25,7 @@ from dbnd_tracker._storage.models import (
     TaskRun,
 )
 from dbnd_tracker._storage.points.archive import remove_files
-from dbnd_tracker._storage.points.models import Metric, Segment
+from dbnd_tracker._storage.points.models import ARCHIVED, Metric, Segment
 from dbnd_tracker._storage.states import FINAL_STATES, lost
 
 # Runs deleted in one transaction: others write between two of them.
@@ -69,10 +70,23 @@ def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
 
 
 def delete_wholly(database: Database, run_uids: Sequence[str]) -> int:
-    """Delete runs as ``delete_runs`` does, and then their files in the archive; returns how many there were."""
+    """Delete runs as ``delete_runs`` does, and then their files in the archive; returns how many there were.
+
+    Raises:
+        StorageError: The database cannot be used, or the archive that has files of theirs is not there.
+    """
+    folder = database.archive
+    if folder is None or not folder.is_dir():
+        with database.read() as session:
+            its = select(Run.uid).join(Attempt, Attempt.run_id == Run.id).join(MetricSeries)
+            its = its.join(Segment, Segment.series_id == MetricSeries.id).where(Segment.version == ARCHIVED)
+            archived = session.scalar(its.where(Run.uid.in_(run_uids)).limit(1))
+        if archived:
+            why = "set tracker.archive to its folder" if folder is None else f"{folder} (tracker.archive) is not there"
+            raise StorageError(f"The points of the run {archived} are in the archive, and would stay there: {why}.")
     count = database.write(lambda writer: delete_runs(writer.session, run_uids))
-    if database.archive:
-        remove_files(database.archive, run_uids)
+    if folder:
+        remove_files(folder, run_uids)
     return count
 
 
