@@ -18,10 +18,11 @@ from mlflow import MlflowClient
 from mlflow.entities import RunTag
 
 from dbnd import load_config
-from dbnd.tracking import get_client
-from dbnd_mlflow._durable.ids import is_own
+from dbnd.tracking import Batch, create_transport, get_client
+from dbnd_mlflow._durable.ids import is_own, new_id
 from dbnd_mlflow._durable.runs import RunView
 from dbnd_mlflow._durable.store import outboxes
+from dbnd_mlflow._uri import build_journal_url
 
 # While the server is away, `keep` goes the way of `deferred` from its first write on.
 in_an_outage = pytest.mark.parametrize("writes", leading(["keep", "deferred"]))
@@ -283,3 +284,15 @@ def test_events_of_a_run_that_was_refused_wait_for_nothing(proxy, server, env, p
     assert time.monotonic() - started < 60
     found = [letter for path in (home / "dbnd/journal").glob("*.dead") for letter in letters(path)]
     assert any("was refused" in reason for _, _, reason, _ in found)
+
+
+def test_a_run_is_delivered_where_its_tracker_cannot_be_told(inner_uri, capfd):
+    tracker = "sqlserver://tracker"  # nothing that is installed here speaks to it
+    config = load_config(conf={"core.databand_url": tracker})
+    transport = create_transport(build_journal_url(inner_uri, None), config)
+    tags = {"mlflow.runName": "begun elsewhere"}
+    run = {"own_id": new_id(), "experiment_id": "0", "user_id": "u", "start_time": 1, "tags": tags, "tracker": tracker}
+    transport.send(Batch("create_run", run, "journal", 1, 1))
+    (found,) = MlflowClient(inner_uri).search_runs(["0"])
+    assert found.info.run_name == "begun elsewhere"
+    assert "is not told which runs" in capfd.readouterr().err
