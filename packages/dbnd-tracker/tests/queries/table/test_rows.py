@@ -275,6 +275,21 @@ def test_a_param_without_a_value_is_null(tracker: Any, make_run: Any) -> None:
     assert rows(tracker, "params.lr is not null") == []
 
 
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [("experiment != 'wine'", "beer tea"), ("experiment not in ('wine', 'tea')", "beer"),
+     ("experiment not ilike 'W%'", "beer tea"), ("not (experiment = 'wine')", "beer tea none"),
+     ("experiment is null", "none"), ("experiment is not null", "wine beer tea")],
+)  # fmt: skip
+def test_who_is_in_an_experiment_of_mlflow_is_in_one(tracker: Any, make_run: Any, condition: str, found: str) -> None:
+    for name, project in (("wine", None), ("beer", None), ("tea", "tea"), ("none", None)):
+        run = make_run(name=name)
+        tracker.call("init_run", run.init(project_name=project))
+        if name in ("wine", "beer"):
+            tracker.call("log_metric", run.root.metric("dbnd.experiment", "mlflow.tag", value_str=name))
+    assert {row.name for row in rows(tracker, condition)} == {*found.split()}
+
+
 def test_the_case_of_ids_counts_in_patterns(sweep: Any) -> None:
     assert len(rows(sweep, f"mlflow_run_id like '{IDS[0][:6]}%'")) == 1
     assert rows(sweep, f"mlflow_run_id like '{IDS[0][:6].upper()}%'") == []

@@ -30,7 +30,13 @@ from dbnd_tracker._storage.states import LOST, lost
 
 _TAGS: Final = {"name": NAME_TAG, "experiment": EXPERIMENT_TAG}
 _OWN: Final = frozenset({"name", "mlflow_run_id", "task_run_uid"})
-_POSITIVE: Final = {"!=": "=", "not in": "in", "not like": "like", "not ilike": "ilike"}
+_POSITIVE: Final = {
+    "!=": "=",
+    "not in": "in",
+    "not like": "like",
+    "not ilike": "ilike",
+    "is null": "is not null",
+}
 # What is shorter stands in too many ids by chance.
 _START_OF_ID: Final = re.compile(r"[0-9a-f]{4,32}|[0-9a-f]{8}-[0-9a-f-]{0,27}")
 
@@ -100,16 +106,20 @@ class Conditions:
         if name == "mlflow_run_id":
             return self._by_value(condition, self._finder.mlflow_runs(condition))
         column = "project" if name == "experiment" else name
-        if name not in _TAGS or "null" in sign:
+        if name not in _TAGS:
             return self._by_column(condition, column)
-        # What it is called in MLflow counts as well.
-        positive = Comparison(attribute, _POSITIVE.get(sign, sign), condition.values)
-        found = self._finder.tagged(positive, _TAGS[name])
-        ids = found.nested if self._nested else found.all_runs if name == "experiment" else found.runs
-        either = or_(self._by_column(positive, column), self._have(ids))
-        if positive.operator == sign:
-            return either
-        return and_(self._columns[column].is_not(None), not_(func.coalesce(either, false())))
+
+        def either(positive: str) -> ColumnElement[bool]:
+            """What it is called in MLflow counts as well."""
+            asked = Comparison(attribute, positive, condition.values)
+            found = self._finder.tagged(asked, _TAGS[name])
+            ids = found.nested if self._nested else found.all_runs if name == "experiment" else found.runs
+            return or_(self._by_column(asked, column), self._have(ids))
+
+        if sign not in _POSITIVE:
+            return either(sign)
+        is_not = not_(func.coalesce(either(_POSITIVE[sign]), false()))
+        return is_not if sign == "is null" else and_(either("is not null"), is_not)
 
     def _by_column(self, condition: Comparison, name: str) -> ColumnElement[bool]:
         session, sign, values = self._session, condition.operator, condition.values

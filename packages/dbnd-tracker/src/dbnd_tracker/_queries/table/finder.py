@@ -64,8 +64,9 @@ class Finder:
         if condition in self._known:
             return self._known[condition]
         query = select_logged("tags", Tag.value).where(Tag.name == name)
-        if condition.operator in {"=", "in"}:  # the values that SQL finds need not be read
-            met = self._places(query.where(Tag.value.in_(condition.values)))
+        if condition.operator in {"=", "in", "is not null"}:  # the values that SQL finds need not be read
+            is_any = condition.operator == "is not null"
+            met = self._places(query.where(Tag.value.is_not(None) if is_any else Tag.value.in_(condition.values)))
             return self._latest(condition, met, query, lambda row: row[0])
         return self._meeting(condition, query, lambda row: row[0])
 
