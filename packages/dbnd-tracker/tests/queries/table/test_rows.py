@@ -275,6 +275,14 @@ def test_a_param_without_a_value_is_null(tracker: Any, make_run: Any) -> None:
     assert rows(tracker, "params.lr is not null") == []
 
 
+def test_what_has_not_started_is_found_by_the_start_that_it_shows(tracker: Any) -> None:
+    run, task = tracker.started()
+    (row,) = rows(tracker, f"task_run_uid = {task.uid}")
+    assert row.start_time == tracker.run(run).start_time
+    for condition in ("start_time >= 2026-03-04", "start_time is not null"):
+        assert rows(tracker, f"task_run_uid = {task.uid} and {condition}") == [row]
+
+
 @pytest.mark.parametrize(
     ("condition", "found"),
     [("experiment != 'wine'", "beer tea"), ("experiment not in ('wine', 'tea')", "beer"),

@@ -45,7 +45,7 @@ NESTED_COLUMNS: Final = {
     "task_run_uid": TaskRun.uid,
     "name": TaskRun.name,
     "state": _of_latest(Attempt.state),
-    "start_time": START,
+    "start_time": NESTED_START,
     "end_time": _of_latest(Attempt.end_time),
 }
 """What task runs nested in runs have."""

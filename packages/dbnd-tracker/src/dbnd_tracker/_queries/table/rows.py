@@ -80,7 +80,6 @@ def _nested(session: Session, uids: Sequence[str]) -> dict[str, dict[str, Any]]:
         _add(found, row.task_run_uid, row._asdict())
     above = _above(session, found)
     for uid, facts in found.items():
-        facts["start_time"] = facts["start_time"] or facts["began"]
         facts["description"] = None
         facts["nested_in"] = [facts["of_run"] or facts["run_uid"], *above[uid]]
     return found
@@ -93,7 +92,7 @@ def _select_task_runs(dialect: str) -> Any:
     columns = {column.key: column for column in SUMMARY} | own
     below = TaskRelation
     has_nested = select(below.to_uid).where(below.kind == CHILD, below.from_uid == TaskRun.uid).exists()
-    others = (Run.name.label("of_run"), has_nested.label("has_nested"), Run.start_time.label("began"))
+    others = (Run.name.label("of_run"), has_nested.label("has_nested"))
     query = select(TaskRun.uid.label("task_run_uid"), *columns.values(), *_OF_ATTEMPT, *others)
     query = query.select_from(TaskRun).join(Run, Run.uid == TaskRun.run_uid)
     query = query.outerjoin(Attempt, Attempt.task_run_uid == TaskRun.uid).where(is_given(dialect, TaskRun.uid))
