@@ -13,10 +13,11 @@ from kit.letters import letters
 from kit.scale import leading
 from mlflow import MlflowClient
 from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.tracking._tracking_service.utils import _get_store
 
-from dbnd_mlflow._durable.errors import reason_of
+from dbnd_mlflow._durable.errors import is_away, reason_of
 from dbnd_mlflow._durable.ids import is_own
 from dbnd_mlflow._durable.store import outboxes
 
@@ -264,3 +265,21 @@ def test_what_a_database_refuses_is_said_in_its_own_words(inner_uri):
     said = reason_of(caught.value)
     assert said.endswith("NOT NULL constraint failed: experiments.name")
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("(psycopg.errors.ReadOnlySqlTransaction) cannot execute INSERT in a read-only transaction", True),
+        ("(psycopg2.OperationalError) server closed the connection unexpectedly", True),
+        ('(psycopg.errors.UniqueViolation) duplicate key\nDETAIL:  Key (key)=("connection") already exists.', False),
+        ("(sqlite3.IntegrityError) UNIQUE constraint failed: tags.key", False),
+    ],
+)
+def test_a_database_is_away_by_what_it_says_itself(said, expected):
+    text = f"{said}\n[SQL: INSERT INTO tags (key, value) VALUES (?, ?)]\n[parameters: ('connection', 'x')]"
+    for error in (
+        MlflowException(text, BAD_REQUEST),
+        RestException({"error_code": "BAD_REQUEST", "message": text}),
+    ):
+        assert is_away(error) is expected

@@ -28,8 +28,9 @@ _NO_ACCESS: Final = frozenset({"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
 _AWAY_STATUSES: Final = frozenset({408, 425, 429, 499})
 _NO_ACCESS_STATUS: Final = 401
 _TOO_LARGE: Final = 413
-# A database's own words for "the connection is gone", which MLflow passes on as BAD_REQUEST.
-_GONE: Final = ("OperationalError", "InterfaceError", "connection", "Connection")
+# A database's own words for "the connection is gone", or for a standby that is about to take over, which MLflow passes
+# on as BAD_REQUEST.
+_GONE: Final = ("OperationalError", "InterfaceError", "ReadOnlySqlTransaction", "connection", "Connection")
 # Around what a database has said: advice, the statement, its values and a link.
 _ADDED_BY_SQLALCHEMY: Final = re.compile(r"\(raised as a result of [^\n]*\n|\n\[SQL:.*", re.DOTALL)
 # Names of errors of connections that were never made.
@@ -60,7 +61,8 @@ def _status_of(error: BaseException) -> int:
 def is_away(error: BaseException) -> bool:
     """Whether an error says that the store cannot answer now, and not that the call is wrong."""
     status, code = _status_of(error), code_of(error)
-    is_lost = code == "BAD_REQUEST" and any(word in str(error) for word in _GONE)
+    said = _ADDED_BY_SQLALCHEMY.sub("", str(error)).partition("\nDETAIL:")[0]  # without the user's own words
+    is_lost = code == "BAD_REQUEST" and any(word in said for word in _GONE)
     if 400 <= status < 500:
         return status in _AWAY_STATUSES or is_lost
     if not isinstance(error, MlflowException):
@@ -70,7 +72,7 @@ def is_away(error: BaseException) -> bool:
         return code in _AWAY or is_lost
     cause = error.__cause__ or error.__context__
     is_gone = type(cause).__name__ in _GONE or getattr(cause, "connection_invalidated", False)
-    return is_gone or code == "TEMPORARILY_UNAVAILABLE"
+    return is_gone or is_lost or code == "TEMPORARILY_UNAVAILABLE"
 
 
 class PassOverAway:
