@@ -205,6 +205,29 @@ def test_the_file_of_a_run_goes_with_it(
     assert not _file(archived, run).exists()
 
 
+def test_a_run_that_becomes_a_part_of_another_one_keeps_its_points(
+    archived: Any, make_run: Any, small_segments: None
+) -> None:
+    trial, sweep = make_run(), make_run()
+    trial.root.uid = trial.uid
+    tracker_calls = [("init_run", trial.init()), ("log_metrics", trial.root.floats("m", 20))]
+    for call, body in (*tracker_calls, ("set_run_state", trial.state("SUCCESS", ENDED)), ("init_run", sweep.init())):
+        archived.call(call, body)
+    seal_all(archived.database)
+    assert _archive(archived, trial) == 20
+    of_sweep = trial.root.info(run_uid=sweep.uid)
+    archived.call("add_task_runs", {"task_runs_info": sweep.infos(of_sweep, children=((sweep.root, trial.root),))})
+    assert len(archived.history(trial.root, "m")) == 20
+
+    archived.call("log_metrics", sweep.root.floats("m", 20))
+    archived.call("set_run_state", sweep.state("SUCCESS", ENDED))
+    seal_all(archived.database)
+    assert _archive(archived, sweep) == 20
+    assert [len(archived.history(task, "m")) for task in (trial.root, sweep.root)] == [20, 20]
+    delete_wholly(archived.database, [sweep.uid])
+    assert not list(archived.database.archive.rglob("*.parquet"))
+
+
 def test_a_run_stays_while_its_file_would(
     archived: Any, database_url: str, tmp_path: Path, make_run: Any, small_segments: None
 ) -> None:

@@ -113,18 +113,22 @@ def read_archive(connection: Connection, series_id: int, after: int, last: int) 
     Raises:
         StorageError: No folder is configured, or the file is not there or not whole.
     """
-    of_series = select(Run.uid).join(Attempt, Attempt.run_id == Run.id).join(MetricSeries)
-    uid = connection.scalar(of_series.where(MetricSeries.id == series_id))
+    of_series = select(Run.uid, Attempt.task_run_uid).join(Attempt, Attempt.run_id == Run.id).join(MetricSeries)
+    uid, task_run_uid = connection.execute(of_series.where(MetricSeries.id == series_id)).one()
     folder: Path | None = connection.get_execution_options().get(ARCHIVE)
     if folder is None:
         raise StorageError(f"The points of the run {uid} are in the archive: set tracker.archive to its folder.")
-    path = find_file(folder, str(uid))
-    if path is None:
+    pa, parquet = _pyarrow()
+    wanted = [("series_id", "=", series_id), ("number", ">", after), ("number", "<=", last)]
+    path = table = None
+    # What was a run of its own, of the same uid, may have become a task run of another one since.
+    for of_run in dict.fromkeys((uid, str(task_run_uid))):
+        if (table is None or table.num_rows != last - after) and (found := find_file(folder, of_run)):
+            path = found
+            with _sentence("read", path):
+                table = parquet.read_table(path, columns=list(_READ), filters=wanted, partitioning=None)
+    if table is None:
         raise StorageError(f"The points of the run {uid} are not in {folder} (tracker.archive), where they should be.")
-    with _sentence("read", path):
-        pa, parquet = _pyarrow()
-        wanted = [("series_id", "=", series_id), ("number", ">", after), ("number", "<=", last)]
-        table = parquet.read_table(path, columns=list(_READ), filters=wanted, partitioning=None)
     if table.num_rows != last - after:
         raise StorageError(f"The file {path} of the archive lacks points of the run.")
     step, timestamp, value, kind, text = (table[name].combine_chunks() for name in _READ)

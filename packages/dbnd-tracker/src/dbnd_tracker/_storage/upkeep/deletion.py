@@ -75,18 +75,18 @@ def delete_wholly(database: Database, run_uids: Sequence[str]) -> int:
     Raises:
         StorageError: The database cannot be used, or the archive that has files of theirs is not there.
     """
+    its = select(TaskRun.uid, TaskRun.run_uid).join(Attempt, Attempt.task_run_uid == TaskRun.uid).join(MetricSeries)
+    its = its.join(Segment, Segment.series_id == MetricSeries.id).where(Segment.version == ARCHIVED).distinct()
+    with database.read() as session:
+        archived = session.execute(its.where(TaskRun.run_uid.in_(run_uids))).all()
     folder = database.archive
-    if folder is None or not folder.is_dir():
-        with database.read() as session:
-            its = select(Run.uid).join(Attempt, Attempt.run_id == Run.id).join(MetricSeries)
-            its = its.join(Segment, Segment.series_id == MetricSeries.id).where(Segment.version == ARCHIVED)
-            archived = session.scalar(its.where(Run.uid.in_(run_uids)).limit(1))
-        if archived:
-            why = "set tracker.archive to its folder" if folder is None else f"{folder} (tracker.archive) is not there"
-            raise StorageError(f"The points of the run {archived} are in the archive, and would stay there: {why}.")
+    if archived and (folder is None or not folder.is_dir()):
+        why = "set tracker.archive to its folder" if folder is None else f"{folder} (tracker.archive) is not there"
+        run = archived[0].run_uid
+        raise StorageError(f"The points of the run {run} are in the archive, and would stay there: {why}.")
     count = database.write(lambda writer: delete_runs(writer.session, run_uids))
-    if folder:
-        remove_files(folder, run_uids)
+    if folder:  # a task run may have been a run of its own when it was archived
+        remove_files(folder, {*run_uids, *(row.uid for row in archived)})
     return count
 
 
