@@ -167,7 +167,13 @@ def test_nothing_of_an_artifact_runs_as_our_origin(log: Any, server: Any, tmp_pa
             assert answer.headers["Content-Type"] == media_type
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
-    page = server.get(log("page.html", tmp_path / "page.html")).text
+    url = log("page.html", tmp_path / "page.html")
+    for kind, runs in (("iframe", True), ("document", False)):  # which may lead its visitor anywhere
+        policy = server.get(f"{_file(url)}&scripts=1", headers={"Sec-Fetch-Dest": kind}).headers[
+            "Content-Security-Policy"
+        ]
+        assert ("allow-scripts" in policy) is runs
+    page = server.get(url).text
     assert re.search(r'<iframe [^>]*sandbox=""', page)
     # What browsers have already is asked for again with the same policy.
     first = server.get(log("notes.txt", __file__))

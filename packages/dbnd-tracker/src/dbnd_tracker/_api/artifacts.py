@@ -104,7 +104,9 @@ async def file(
 
     threads = request.app.state.artifact_threads
     content = await run_sync(open_file, limiter=threads)
-    return _Streamed(content, threads, runs_scripts=scripts, is_download=download)
+    # A tab of its own may go anywhere, and take along what is typed into it; the frame of the artifact's page may not.
+    is_framed = request.headers.get("sec-fetch-dest") != "document"
+    return _Streamed(content, threads, runs_scripts=scripts and is_framed, is_download=download)
 
 
 async def answer_closed(request: Request, error: Exception) -> Response:
