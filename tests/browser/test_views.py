@@ -121,6 +121,18 @@ def test_runs_are_chosen_on_an_axis_by_a_condition_and_by_keys(site: Site, visit
     expect(table.get_by_role("row", name=re.compile("^rate")).locator("td")).to_have_text(["0.2", "0.1"])
     expect(chart.locator(".keys li")).to_have_text([name for _, name in runs[:2]])
 
+    said = page.evaluate(
+        """async (axes) => {
+            const own = document.querySelector("script[type=module]").src;
+            const { condition } = await import(new URL("compare.js", own));
+            const axis = { field: "metrics.m", scale: "linear" };
+            return axes.map(([low, high, lower]) => condition({ ...axis, low, high }, 34, lower));
+        }""",
+        [["0.12346", "0.99994", 300], ["0.12346", "0.99994", 100], ["0.98765", "0.98769", 100]],
+    )
+    wanted = [("0.12346", "0.99994"), ("0.7825", "0.99994"), ("0.98768008", "0.98769")]
+    assert said == [f"metrics.m >= {low} and metrics.m <= {high}" for low, high in wanted], "the ends are in it"
+
     page.mouse.click(x, middle)
     expect(page.locator(".faded")).to_have_count(0)
     assert "where" not in page.url

@@ -19,7 +19,7 @@ function named(text) {
 }
 
 /** What a range on an axis says, from the upper pixel to the lower; empty where nothing is in it. */
-function condition({ field, scale, low, high, order }, upper, lower) {
+export function condition({ field, scale, low, high, order }, upper, lower) {
   const place = (pixel) => Math.min(Math.max((BOTTOM - pixel) / (BOTTOM - TOP), 0), 1);
   const [from, to] = [place(lower), place(upper)];
   const dot = field.indexOf(".");
@@ -31,7 +31,13 @@ function condition({ field, scale, low, high, order }, upper, lower) {
   }
   const [first, last] = [Number(low), Number(high)];
   const value = (share) => (scale === "log" ? first ** (1 - share) * last ** share : first * (1 - share) + last * share);
-  const text = (share) => String(Number(value(share).toPrecision(4)));
+  // Rounded to what a pixel tells apart, but for the ends of the axis: there stand the lowest and the highest run.
+  const text = (share) => {
+    if (share === 0 || share === 1) return share ? high : low;
+    const exact = value(share);
+    const digits = Math.ceil(Math.log10(Math.abs(exact / (value(share + 0.001) - exact))));
+    return String(Number(exact.toPrecision(Math.min(Math.max(digits || 4, 4), 17))));
+  };
   return `${name} >= ${text(from)} and ${name} <= ${text(to)}`;
 }
 
