@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
+from inspect import signature
 
 import mlflow
 import pytest
 from kit.faults import unusable_folder
 from kit.scale import leading
 from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from dbnd_mlflow._durable.ids import is_own
 from dbnd_mlflow._durable.store import outboxes
@@ -144,3 +146,16 @@ def test_what_is_kept_for_a_folder_reaches_it_however_its_uri_is_escaped(inner, 
     (outbox,) = outboxes()
     assert outbox.flush(60), outbox.trouble
     assert plain.get_run(run.info.run_id).data.metrics == {"m": 1}
+
+
+@pytest.mark.skipif(
+    "tracking_uri" not in signature(get_artifact_repository).parameters, reason="this MLflow asks the URI that is set"
+)
+def test_a_client_with_a_uri_of_its_own_reads_the_artifacts_of_an_outage(proxy, track, writes, tmp_path):
+    client = MlflowClient(track(proxy.url, writes))
+    mlflow.set_tracking_uri(tmp_path.as_uri())
+    proxy.refuse()
+    run_id = client.create_run("0").info.run_id
+    client.log_text(run_id, "x", "a.txt")
+    proxy.listen()
+    assert [file.path for file in client.list_artifacts(run_id)] == ["a.txt"]

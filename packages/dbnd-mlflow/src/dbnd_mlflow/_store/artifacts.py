@@ -110,7 +110,10 @@ def _spool_class() -> Any:
         def _real(self) -> Any:
             self._databand_durable.deliver()
             root = self._databand_durable.real_root(self.artifact_uri)
-            return self._databand_durable.spooled(self.artifact_uri) if root is None else get_artifact_repository(root)
+            if root is None:
+                return self._databand_durable.spooled(self.artifact_uri)
+            uri = getattr(self, "tracking_uri", None)  # older versions of MLflow have but the one that is set
+            return get_artifact_repository(root, uri) if uri else get_artifact_repository(root)
 
     return SpoolRepository
 
