@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from dbnd.tracking import BusyError
 
-from .errors import is_away, is_refused_access
+from .errors import code_of, is_away, is_refused_access
 from .ids import FIRST_ID, FIRST_MODEL_ID, OWN_ID, Ids, UncreatedError
 
 OnCreated = Callable[[str, str, Any, dict[str, str]], object]
@@ -129,7 +129,13 @@ class Creation:
             found = store.get_experiment_by_name(name)
             if found is not None:
                 return str(found.experiment_id)
-            return str(store.create_experiment(name, artifact_location, [ExperimentTag(k, v) for k, v in tags.items()]))
+            given = [ExperimentTag(key, value) for key, value in tags.items()]
+            try:
+                return str(store.create_experiment(name, artifact_location, given))
+            except MlflowException as error:
+                if code_of(error) != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                return str(store.get_experiment_by_name(name).experiment_id)  # another machine was quicker
 
         return make
 
