@@ -52,7 +52,7 @@ def code_of(error: BaseException) -> str:
     return code if isinstance(code, str) else ErrorCode.Name(code)
 
 
-def _status_of(error: BaseException) -> int:
+def status_of(error: BaseException) -> int:
     """The status of the HTTP answer that an error stands for; 0 where none is known."""
     status = getattr(error, "databand_status", None) or getattr(getattr(error, "response", None), "status_code", None)
     return int(status or 0)
@@ -60,7 +60,7 @@ def _status_of(error: BaseException) -> int:
 
 def is_away(error: BaseException) -> bool:
     """Whether an error says that the store cannot answer now, and not that the call is wrong."""
-    status, code = _status_of(error), code_of(error)
+    status, code = status_of(error), code_of(error)
     said = _ADDED_BY_SQLALCHEMY.sub("", str(error)).partition("\nDETAIL:")[0]  # without the user's own words
     is_lost = code == "BAD_REQUEST" and any(word in said for word in _GONE)
     if 400 <= status < 500:
@@ -87,12 +87,12 @@ class PassOverAway:
 
 def is_refused_access(error: BaseException) -> bool:
     """Whether the store does not accept the credentials."""
-    return _status_of(error) == _NO_ACCESS_STATUS or code_of(error) in _NO_ACCESS
+    return status_of(error) == _NO_ACCESS_STATUS or code_of(error) in _NO_ACCESS
 
 
 def is_too_large(error: BaseException) -> bool:
     """Whether a call is larger than what stands before the store lets through."""
-    return _status_of(error) == _TOO_LARGE
+    return status_of(error) == _TOO_LARGE
 
 
 def is_of_others(error: BaseException) -> bool:
@@ -100,7 +100,7 @@ def is_of_others(error: BaseException) -> bool:
 
     A run that goes on does not end by that.
     """
-    is_answer = isinstance(error, MlflowException) and not isinstance(error, RestException) and _status_of(error)
+    is_answer = isinstance(error, MlflowException) and not isinstance(error, RestException) and status_of(error)
     return bool(is_answer) or is_refused_access(error)
 
 

@@ -30,7 +30,7 @@ from .._uri import parse_journal_url
 from . import events
 from .artifacts import artifact_root, upload
 from .creation import CREATIONS, Creation, OnCreated
-from .errors import code_of, is_away, is_refused_access, is_too_large, reason_of, was_reached
+from .errors import code_of, is_away, is_refused_access, is_too_large, reason_of, status_of, was_reached
 from .ids import Ids, UncreatedError, spooled_root
 from .target import made_patient, within
 
@@ -48,6 +48,7 @@ _MLMODEL: Final = "MLmodel"
 _PATIENCE: Final = 120.0
 # What a server answers with an error of its own, or what nothing is known of, is tried so often before it is given up.
 _TRIES: Final = 5
+_OWN_ERROR: Final = 500
 
 
 class MlflowTransport:
@@ -135,8 +136,7 @@ class MlflowTransport:
         if is_away(error):
             self._creation.forget_refusals()
             # The server's own answer: its database may be away, or it chokes on what is in the batch.
-            is_own = code_of(error) == "INTERNAL_ERROR" and bool(getattr(error, "json", None))
-            if is_own and self._is_hopeless(batch):
+            if status_of(error) == _OWN_ERROR and self._is_hopeless(batch):
                 return RefusedError(reason)
             return (BusyError if was_reached(error) else UnreachableError)(reason)
         return RefusedError(reason) if isinstance(error, (MlflowException, OSError)) else error
