@@ -101,6 +101,18 @@ def test_whole_stretches_are_sealed_while_a_run_goes_on_and_the_rest_when_it_has
     assert len(tracker.history(task, "m")) == 26
 
 
+def test_what_comes_when_its_run_is_sealed_is_sealed_later(tracker: Any, small_segments: None) -> None:
+    run, task = tracker.started()
+    tracker.call("log_metrics", task.floats("m", 5))
+    tracker.call("set_run_state", run.state("SUCCESS"))
+    assert seal_all(tracker.database) == 5
+    tracker.call("log_metrics", task.floats("m", 3))
+    tracker.call("log_metrics", task.floats("late", 4))
+    assert seal_all(tracker.database) == 7
+    assert _counts(tracker) == (0, 12)
+    assert seal_all(tracker.database) == 0
+
+
 def test_many_runs_are_sealed_a_few_at_a_time(tracker: Any, small_segments: None) -> None:
     tasks = []
     for _ in range(30):

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from dbnd.plugins import console
 from dbnd_tracker._errors import PayloadError, StorageError
+from dbnd_tracker._storage.bulk import chunks
 from dbnd_tracker._storage.database import Database
 from dbnd_tracker._storage.models import Attempt, MetricSeries, Run
 from dbnd_tracker._storage.points.models import SEGMENT, Metric, Segment
@@ -97,6 +98,20 @@ def seal_ended(database: Database, settled: timedelta = _SETTLED) -> int | None:
     return _seal(database, work)
 
 
+def find_late(database: Database) -> None:
+    """Let those runs be sealed once more to which points have come since; it looks at every series."""
+    late = select(Attempt.run_id).join(MetricSeries).join(Run, Run.id == Attempt.run_id)
+    with database.read() as session:
+        runs = session.scalars(late.where(Run.is_sealed, _FRESH >= LEAST).distinct()).all()
+
+    def change(writer: Writer) -> None:
+        for some in chunks(runs):
+            writer.connection.execute(update(Run).where(Run.id.in_(some)).values(is_sealed=False))
+
+    if runs:
+        database.write(change)
+
+
 def fresh_points(database: Database) -> int:
     """How many points are rows; some of them are too few to be sealed."""
     with database.read() as session:
@@ -106,6 +121,7 @@ def fresh_points(database: Database) -> int:
 def seal_all(database: Database, report: Callable[[int], None] = lambda _: None) -> int:
     """Seal all that can be sealed now, and return how many points were; ``report`` is told now and then."""
     total = 0
+    find_late(database)
     while (sealed := seal_ended(database, timedelta())) is not None:
         total += sealed
         report(total)
@@ -174,10 +190,14 @@ def _keep_sealing(database: Database, stop: threading.Event) -> None:
     warn = console.once_a_minute()
     pause = _IDLE
     written = database.written
+    has_looked = False
     while not stop.wait(pause):
         is_alone = database.written == written
         started = time.perf_counter()
         try:
+            if not has_looked:
+                find_late(database)
+                has_looked = True
             sealed = seal_full(database) or seal_ended(database)
         except (PayloadError, StorageError) as error:
             warn(f"Points could not be sealed, and stay rows for now: {error}")
