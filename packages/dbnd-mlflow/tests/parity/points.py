@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 
 import mlflow
 from mlflow import MlflowClient
@@ -110,7 +111,11 @@ def system_metrics(side):
     mlflow.set_system_metrics_samples_before_logging(1)
     try:
         with mlflow.start_run(run_name="r", log_system_metrics=True) as run:
-            time.sleep(1)
+            found: dict[str, float] = {}
+            while not found:
+                time.sleep(0.1)
+                with suppress(ValueError):  # of a file that is being written
+                    found = MlflowClient().get_run(run.info.run_id).data.metrics
     finally:
         mlflow.set_system_metrics_sampling_interval(None)
         mlflow.set_system_metrics_samples_before_logging(None)
