@@ -25,6 +25,11 @@ def test_a_view_is_saved_replaced_and_forgotten(server: Any) -> None:
     assert server.get("/app/views/good%20losses").status_code == 404
 
 
+def test_a_name_that_is_shortened_leads_to_the_view(server: Any) -> None:
+    assert _send(server, "PUT", "x" * 2_000, json={"address": "/"}) == 204
+    assert server.get(f"/app/views/{'x' * 2_000}", allow_redirects=False).status_code == 303
+
+
 @pytest.mark.parametrize(
     "address",
     ["//example.com/", "https://example.com", "javascript:1", "/\\example.com", "", "/logout", "/api/v1/runs"],

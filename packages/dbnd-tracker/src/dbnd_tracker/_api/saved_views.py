@@ -64,7 +64,7 @@ def forget(database: TheDatabase, name: ViewName) -> Response:
 
 
 @page_router.get("/app/views/{name:path}")
-def view(database: TheDatabase, request: Request, name: str) -> Response:
+def view(database: TheDatabase, request: Request, name: Name) -> Response:
     """The page that a view stands for."""
     with database.read() as session:
         address = saved_views(session).get(name)
