@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import os
+import sys
 import threading
 
 import pytest
@@ -200,6 +203,33 @@ def test_the_wrapper_is_still_the_function():
     assert add.__wrapped__(1, 2) == 3
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         add()
+
+
+@pytest.mark.parametrize("annotation", ["os.no_such_name", "no_such_name", "list[int"])
+def test_an_annotation_that_cannot_be_evaluated_harms_nobody(conf, annotation):
+    def function(x=1.5):
+        return x
+
+    function.__annotations__["x"] = annotation
+    with dbnd_tracking("job", conf=conf):
+        assert task(function)(2.5) == 2.5
+
+
+def test_what_a_task_prints_is_logged_once_whatever_its_caller_has_replaced(conf, journalled):
+    @task
+    def prints():
+        sys.stdout.write("out\n")
+        sys.stderr.write("err\n")
+
+    @task
+    def redirects():
+        with contextlib.redirect_stdout(io.StringIO()):
+            prints()
+
+    with dbnd_tracking("job", conf=conf) as run:
+        run.captures_output = True
+        redirects()
+    assert [body["log_body"] for call, body in journalled() if call == "save_task_run_log"] == ["out\nerr\n"]
 
 
 def test_generators_are_refused():

@@ -93,9 +93,8 @@ def captured(task_run: TaskRun) -> Iterator[None]:
         return
     log = _logs[task_run.attempt_uid] = TaskLog(settings.preview_head_bytes, settings.preview_tail_bytes)
     streams, owner = (sys.stdout, sys.stderr), os.getpid()
-    if not isinstance(sys.stdout, _Tee):
-        # A process that was started without streams has none.
-        sys.stdout, sys.stderr = (stream and _Tee(stream) for stream in streams)
+    # A process that was started without streams has none; the caller of a task may have replaced one of them.
+    sys.stdout, sys.stderr = (stream if isinstance(stream, _Tee) else stream and _Tee(stream) for stream in streams)
     try:
         yield
     finally:

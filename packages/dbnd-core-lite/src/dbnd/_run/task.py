@@ -33,7 +33,7 @@ class Task:
         """Types of the parameters by name; that of the default where there is no annotation, else str."""
         try:
             hints = typing.get_type_hints(self.function, include_extras=True)
-        except (NameError, TypeError):  # an annotation that exists for type checkers only
+        except Exception:  # noqa: BLE001  an annotation that exists for type checkers only may raise anything
             hints = {}
         types = {}
         for name, param in self.signature.parameters.items():
