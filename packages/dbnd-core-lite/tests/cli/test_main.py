@@ -11,7 +11,12 @@ from pathlib import Path
 import click
 import pytest
 
+from dbnd import new_dbnd_context
 from dbnd._cli.parameters import parse, task_command
+from dbnd._cli.progress import RunProgress
+from dbnd._cli.run import _execute
+from dbnd._cli.summary import tell_end
+from dbnd._run.execution import new_run
 from dbnd._run.task import Task
 
 TASKS = '''
@@ -86,6 +91,12 @@ def run(dbnd, server):
         return dbnd(*("run", *args), DBND__CORE__DATABAND_URL=server.url, DBND__CORE__DATABAND_ACCESS_TOKEN="t", **env)
 
     return run
+
+
+@pytest.fixture
+def conf(free_port):
+    """A tracker that is down."""
+    return {"core": {"databand_url": f"http://127.0.0.1:{free_port}", "flush_timeout": 0}}
 
 
 def bodies(server, call):
@@ -207,6 +218,7 @@ def test_bad_input_is_one_sentence_and_the_right_exit_code(run, server, args, co
         ("1 / 0", "ZeroDivisionError"),
         ("import nowhere_else", "No module named 'nowhere_else'"),
         ("x = (", "SyntaxError"),
+        ("import sys\nsys.exit(0)", "SystemExit: 0"),
     ],
 )
 @pytest.mark.parametrize("target", ["broken.main", "broken.py::main"])
@@ -236,6 +248,55 @@ def test_a_failing_run_shows_the_users_traceback_and_exits_with_10(run, server):
 def test_sys_exit_in_a_task(run, server, code, exit_code, state):
     assert run("tasks.exits", "--code", str(code)).returncode == exit_code
     assert bodies(server, "set_run_state")[-1]["state"] == state
+
+
+class Unspeakable(BaseException):
+    """An error that is no Exception, as those of cancelled coroutines, and cannot be put into words."""
+
+    def __str__(self):
+        raise ValueError("no words")
+
+    __repr__ = __str__
+
+
+def unspeakable():
+    raise Unspeakable
+
+
+def test_a_task_may_raise_anything(conf, capsys):
+    with new_dbnd_context(conf) as context:
+        run = new_run(context.config, "job", "run")
+        progress = RunProgress(run, context.client)
+        failure = _execute(context, run, Task(unspeakable), {})
+        progress.update()
+    assert type(failure) is Unspeakable
+    tell_end(progress, failure)
+    assert f"Run {run.name} failed" in (said := capsys.readouterr().err)
+    assert "Unspeakable: <Unspeakable whose text form raises ValueError>" in said
+
+
+def test_parameters_that_can_only_be_given_by_position_are_options_too(conf):
+    given = []
+
+    def function(a: int, b: int = 2, /, c: int = 3):
+        given.append((a, b, c))
+
+    task = Task(function)
+    with new_dbnd_context(conf) as context:
+        run = new_run(context.config, "job", "run")
+        assert _execute(context, run, task, parse(task_command(task, "t"), ["--a", "1", "--c", "4"])) is None
+    assert given == [(1, 2, 4)]
+    assert run.root is not None
+    assert run.root.params == {"a": "1", "b": "2", "c": "4"}
+
+
+def test_a_default_that_has_no_text_form_is_shown_as_such():
+    def function(a=Unspeakable()):  # noqa: B008
+        pass
+
+    (option,) = task_command(Task(function), "t").params
+    assert isinstance(option, click.Option)
+    assert (option.help or "").startswith("[default: <Unspeakable instance at ")
 
 
 def test_a_coroutine_is_run(run, server):

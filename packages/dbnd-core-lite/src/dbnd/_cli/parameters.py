@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import click
 from click.core import ParameterSource
 
-from dbnd._model.values import param_text
+from dbnd._model.values import of_user, param_text, preview
 from dbnd._run.task import Task, type_name
 from dbnd._terminal.text import first_problem
 
@@ -25,7 +26,8 @@ def task_command(task: Task, target: str) -> click.Command:
         switch: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if task.types[name] is bool else {}
         is_required = param.default is inspect.Parameter.empty
         example = _example(task.types[name])
-        notes = [] if is_required else [f"[default: {param.default!r}]"]
+        default = of_user(repr, param.default, otherwise=partial(preview, param.default))
+        notes = [] if is_required else [f"[default: {default}]"]
         notes += [f"Repeat it, or give {example}."] if example else []
         params.append(
             click.Option(

@@ -112,12 +112,15 @@ def _load(target: str) -> Task:
 def _execute(context: DatabandContext, run: Run, task: Task, arguments: dict[str, Any]) -> BaseException | None:
     """Execute the task as ``run``; returns what the user's code raised, after showing it as Python would."""
     try:
-        with task_as_run(context, run, task.definition, task.arguments((), arguments)) as root:
-            result = task.function(**arguments)
+        # Nothing but what can only be given by position: a decorator may add the others itself.
+        first = [p for p in task.signature.parameters.values() if p.kind is p.POSITIONAL_ONLY]
+        args = tuple(arguments.pop(p.name, p.default) for p in first)
+        with task_as_run(context, run, task.definition, task.arguments(args, arguments)) as root:
+            result = task.function(*args, **arguments)
             if inspect.iscoroutine(result):
                 result = asyncio.run(result)
             log_result(context, root, result)
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  whatever the user's code raises
+    except BaseException as error:  # noqa: BLE001  whatever the user's code raises
         if run.state is RunState.SUCCESS:  # sys.exit() that says that all is well
             return None
         console.excerpt(user_traceback(error))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from dbnd._base.clock import utc_now
 from dbnd._base.masking import mask_text
 from dbnd._cli.live import look
+from dbnd._model.error_info import message_of
 from dbnd._model.run import RunState, TaskRunState
 from dbnd._terminal import console
 from dbnd._terminal.text import Shown, cut, duration, number, pad, plain, sparkline, together, width
@@ -39,7 +40,8 @@ def tell_end(progress: RunProgress, failure: BaseException | None) -> None:
     if failure is None:
         console.success(f"{headline}.")
     else:
-        reason = f"{type(failure).__name__}: {plain(mask_text(str(failure), _REASON).strip())}".removesuffix(": ")
+        name, said = type(failure).__name__, message_of(failure)
+        reason = name if said == name else f"{name}: {plain(mask_text(said, _REASON).strip())}"
         # On a terminal, two lines remind of it.
         columns = console.columns(sys.stderr) or _REASON
         room = max(min(2 * columns - len(f"dbnd: error: {headline}: ") - 4, _REASON), _SHORTEST_REASON)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
 from dbnd._base.errors import TaskNotFoundError, UsageError
+from dbnd._base.signals import TerminatedError
 from dbnd._run.task import Task, task_of
 from dbnd._terminal.text import did_you_mean
 
@@ -71,21 +73,31 @@ def _import_file(path: Path, target: str) -> ModuleType:
         raise TaskNotFoundError(f"{str(path)!r}, which the target {target!r} names, is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    try:
+    with _imported(str(path)):
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise TargetImportError(f"The module {str(path)!r} cannot be imported; the error above is its own.") from error
     return module
 
 
 def _import(name: str, target: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
-    except Exception as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        with _imported(name):
+            return importlib.import_module(name)
+    except TargetImportError as error:
+        missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
         if missing is not None and f"{name}.".startswith(f"{missing}."):
             raise TaskNotFoundError(f"There is no module {missing!r}, which the target {target!r} names.") from None
-        raise TargetImportError(f"The module {name!r} cannot be imported; the error above is its own.") from error
+        raise
+
+
+@contextmanager
+def _imported(what: str) -> Iterator[None]:
+    """Import the module ``what`` in the block: a script without a guard may even end by ``sys.exit()`` there."""
+    try:
+        yield
+    except (KeyboardInterrupt, TerminatedError):
+        raise
+    except BaseException as error:
+        raise TargetImportError(f"The module {what!r} cannot be imported; the error above is its own.") from error
 
 
 def _listed(what: str, names: Iterable[str]) -> str:
