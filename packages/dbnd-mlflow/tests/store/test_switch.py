@@ -5,13 +5,14 @@ import os
 import mlflow
 import pytest
 
-from dbnd import ConfigError, new_dbnd_context
+from dbnd import ConfigError, dbnd_tracking, new_dbnd_context
 from dbnd_mlflow import (
     build_composite_uri,
     disable_dbnd_for_mlflow_tracking,
     enable_dbnd_for_mlflow_tracking,
     parse_composite_uri,
 )
+from dbnd_mlflow._store.switch import ending_active_runs
 
 ENV = "MLFLOW_TRACKING_URI"
 
@@ -60,6 +61,30 @@ def test_nested_contexts_restore_step_by_step(conf):
         with new_dbnd_context(other):
             assert mlflow.get_tracking_uri().startswith("dbnd://other:1?")
         assert mlflow.get_tracking_uri() == outer
+
+
+def test_a_run_that_was_active_before_goes_on_after_what_is_tracked_within_it(conf, inner_uri):
+    mlflow.set_tracking_uri(inner_uri)
+    with mlflow.start_run() as run:
+        with dbnd_tracking("job", conf=conf):
+            mlflow.log_metric("within", 1)
+            mlflow.start_run(nested=True)
+        assert mlflow.active_run().info.run_id == run.info.run_id
+        with new_dbnd_context(conf), ending_active_runs():
+            mlflow.log_metric("task", 1)
+        assert mlflow.active_run().info.run_id == run.info.run_id
+
+
+def test_a_run_that_cannot_be_ended_keeps_nothing_else_from_being_restored(conf, capsys):
+    before = mlflow.get_tracking_uri()
+
+    with new_dbnd_context(conf):
+        with ending_active_runs():
+            mlflow.delete_run(mlflow.start_run().info.run_id)
+        mlflow.delete_run(mlflow.start_run().info.run_id)
+    assert mlflow.get_tracking_uri() == before
+    assert mlflow.active_run() is None
+    assert capsys.readouterr().err.count("which was left open, could not be ended") == 2
 
 
 def test_a_child_that_inherited_the_composite_uri_keeps_the_users_own_half(conf, monkeypatch, inner_uri):
