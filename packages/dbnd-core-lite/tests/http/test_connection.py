@@ -435,6 +435,11 @@ def test_a_token_that_is_no_line_of_text_is_named_and_not_shown(raw, token):
     assert raw.heads == []
 
 
+def test_a_header_whose_name_is_not_ascii_is_named(raw):
+    with pytest.raises(UnreachableError, match="the header 'ü' cannot be sent"):
+        transport(raw.url, databand_access_token="t", extra_default_headers={"ü": "x"}).send(BATCH)
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://", "http://a..b", f"http://{'a' * 70}.com"])
 def test_an_address_that_cannot_be_is_trouble_and_no_stack_trace(url):
     with pytest.raises(UnreachableError):

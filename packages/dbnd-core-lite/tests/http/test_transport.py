@@ -204,6 +204,7 @@ def test_points_that_are_too_large_are_not_sent_again_in_a_larger_form(server):
         ("Tue, 01 Jan 2999 00:00:00 GMT", 3600, 3600),
         ("Tue, 01 Jan 2019 00:00:00 GMT", 0, 0),
         ("Tue, 01 Jan 2019 00:00:00", 0, 0),
+        ("Tue, 01 Jan 2019 00:00:00 +99999999999999999999", None, None),
         ("soon", None, None),
         ("nan", None, None),
     ],

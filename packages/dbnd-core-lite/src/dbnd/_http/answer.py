@@ -89,7 +89,7 @@ def _seconds(retry_after: str) -> float | None:
     except ValueError:
         try:
             date: datetime = parsedate_to_datetime(retry_after)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         seconds = ((date if date.tzinfo else date.replace(tzinfo=timezone.utc)) - utc_now()).total_seconds()
     return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else None

@@ -183,8 +183,8 @@ def _exchange(
 def _head(method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
     lines = [f"{method} {target} HTTP/1.1"]
     for name, value in headers.items():
-        if not name.isprintable() or not value.isprintable() or not value.isascii():
-            raise UnreachableError(f"the header {name!r} cannot be sent: its value is no plain text of one line")
+        if not (name + value).isprintable() or not (name + value).isascii():
+            raise UnreachableError(f"the header {name!r} cannot be sent: name and value must be ASCII of one line")
         lines.append(f"{name}: {value}")
     if body:
         lines.append(f"Content-Length: {len(body)}")
