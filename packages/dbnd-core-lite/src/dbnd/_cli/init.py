@@ -32,12 +32,13 @@ def init() -> None:
     file = folder / FILE_NAMES[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write("\n".join(_lines(config)))
-    except OSError as error:
-        if file.exists():
+        text = "\n".join(_lines(config)).encode()
+        with file.open("xb") as stream:
+            stream.write(text)
+    except (OSError, UnicodeEncodeError) as error:
+        if os.path.exists(file):  # noqa: PTH110  Path.exists() raises where it may not look
             raise UsageError(f"{file} exists already, and stays as it is: move it away first.") from None
-        raise DatabandError(f"{file} cannot be written: {error.strerror or error}.") from None
+        raise DatabandError(f"{file} cannot be written: {getattr(error, 'strerror', None) or error}.") from None
     console.success(f"{file} is written; `dbnd config show` says what counts, and why.")
 
 
@@ -48,7 +49,9 @@ def _lines(config: Config) -> Iterator[str]:
         for key, field in model.model_fields.items():
             yield from (f"# {line}".rstrip() for line in (field.description or "").replace("``", "").splitlines())
             is_set = config.source(section, key) == COMMAND_LINE
-            yield f"{key} = {config.written(section, key)}" if is_set else f"#{key} = {_default(field)}".rstrip()
+            # The further lines of a value are those that begin with a blank.
+            value = "\n    ".join(config.written(section, key).splitlines())
+            yield f"{key} = {value}" if is_set else f"#{key} = {_default(field)}".rstrip()
     yield ""
 
 
