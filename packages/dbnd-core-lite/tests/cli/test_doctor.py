@@ -8,6 +8,7 @@ import pytest
 from dbnd._base.paths import journal_folder
 from dbnd._cli import doctor as command
 from dbnd._journal.journal import Journal
+from dbnd._journal.leftovers import find
 
 
 @pytest.fixture
@@ -164,6 +165,12 @@ def test_a_folder_that_cannot_be_written_is_found(doctor, server, home):
     ((status, text),) = of(findings, "disk")
     assert status == "error"
     assert "cannot be written" in text
+
+
+def test_a_folder_that_nobody_may_look_at_is_found(tmp_path):
+    folder = tmp_path / ("x" * 300) / "journal"  # refused as a folder of another user is, also to root
+    assert find(folder) == []
+    assert command._disk(folder).status in {"ok", "error"}
 
 
 def test_without_json_it_is_a_table(dbnd, server):

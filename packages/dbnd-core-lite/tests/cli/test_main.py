@@ -417,13 +417,12 @@ def test_init_writes_every_key_as_a_comment(dbnd, tmp_path, monkeypatch):
 
 
 def test_init_sets_what_the_command_line_says(dbnd, tmp_path):
-    done = dbnd(
-        "init", "-c", "core.databand_url=http://h:1", "-c", "run.heartbeat_interval_s=3", DBND_HOME=f"{tmp_path}/new"
-    )
+    settings = ("core.databand_url=http://h:1", "run.heartbeat_interval_s=3", "run_info.description=a\nb")
+    done = dbnd("init", *(f"-c{setting}" for setting in settings), DBND_HOME=f"{tmp_path}/new")
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "new/databand.cfg").read_text().splitlines()
     set_lines = [line for line in lines if line and line[0] not in "#["]
-    assert set_lines == ["databand_url = http://h:1", "heartbeat_interval_s = 3"]
+    assert set_lines == ["databand_url = http://h:1", "heartbeat_interval_s = 3", "description = a", "    b"]
     refused = dbnd("init", DBND_HOME=str(tmp_path / "new/databand.cfg"))
     assert refused.returncode == 1
     assert "cannot be written" in refused.stderr

@@ -147,6 +147,17 @@ def test_an_address_that_no_server_has_is_an_error_at_once(url):
         load_config(conf={"core.databand_url": url}).check()
 
 
+@pytest.mark.parametrize(
+    "setting", ["core.journal_folder=~nobody-here/x", "core.databand_url=sqlite:///~nobody-here/x"]
+)
+def test_a_home_that_is_not_known_is_an_error(setting):
+    name, _, value = setting.partition("=")
+    with pytest.raises(
+        ConfigError, match=r"nobody-here.* cannot be used: .*the home that its ~ stands for is not known"
+    ):
+        load_config(conf={name: value}).check()
+
+
 @pytest.mark.parametrize("key", ["core.flush_timeout", "core.api_request_timeout_sec", "run.heartbeat_interval_s"])
 @pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
 def test_a_time_that_no_clock_reaches_is_an_error(key, value):
@@ -254,3 +265,14 @@ def test_a_deleted_working_directory_has_no_configuration(tmp_path, monkeypatch)
     monkeypatch.chdir(gone)
     gone.rmdir()
     assert load_config().files == ()
+    monkeypatch.setenv("DBND_HOME", "relative")
+    assert load_config().settings(CoreSettings).journals == Path("relative/journal")
+
+
+def test_a_home_that_nobody_may_look_at_has_no_configuration(monkeypatch):
+    # A name that is too long is refused as a folder of another user is, also to root.
+    monkeypatch.setenv("HOME", f"/{'x' * 300}")
+    assert load_config().files == ()
+    monkeypatch.setenv("DBND_CONFIG", f"/{'x' * 300}/databand.cfg")
+    with pytest.raises(ConfigError, match="cannot be read: File name too long"):
+        load_config()

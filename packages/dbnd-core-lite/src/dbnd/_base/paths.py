@@ -19,7 +19,12 @@ _NOT_IN_URL: Final = re.compile("[%?#\udc80-\udcff]")
 def dbnd_home() -> Path:
     """The folder of the journal and the embedded tracker: ``$DBND_HOME``, else ``~/.dbnd``."""
     home = os.environ.get("DBND_HOME")
-    return Path(os.path.expanduser(home)).absolute() if home else user_home()  # noqa: PTH111  see user_home
+    return absolute(os.path.expanduser(home)) if home else user_home()  # noqa: PTH111  see user_home
+
+
+def absolute(path: str | Path) -> Path:
+    """``path`` from the working directory on; as it is where there is none any more."""
+    return Path(working_directory() or "", path)
 
 
 def journal_folder() -> Path:

@@ -159,7 +159,8 @@ def _journals(found: list[Leftover], config: Config) -> Iterator[Finding]:
 
 
 def _disk(folder: Path) -> Finding:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    # Path.exists() raises where it may not look.
+    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         text = f"{folder} cannot be written: make {existing} a folder of yours, or set DBND_HOME to one."
         return Finding("disk", "error", text)

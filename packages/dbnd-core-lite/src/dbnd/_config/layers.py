@@ -98,6 +98,8 @@ def _read_file(path: Path, named: str | None) -> list[Entry] | None:
         line, content = (getattr(error, "errors", None) or [(getattr(error, "lineno", "?"), "it")])[0]
         raise ConfigError(f"{path}, line {line}: {mask_text(content)} is not of the form key = value.") from None
     except (OSError, ValueError, configparser.Error) as error:
+        if named is None and not os.access(path.parent, os.X_OK):  # the home of another user, in a container
+            return None
         why = getattr(error, "strerror", None) or error  # without the path once more
         raise ConfigError(f"The configuration file {path} cannot be read: {why}.") from None
     lines = _lines(text)

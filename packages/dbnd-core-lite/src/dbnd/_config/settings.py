@@ -14,10 +14,17 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from dbnd._base.paths import SQLITE, journal_folder, sqlite_path, sqlite_url
+from dbnd._base.paths import SQLITE, absolute, journal_folder, sqlite_path, sqlite_url
 
 LONGEST: Final = 1e9
 """The longest time that a key takes, in seconds: some thirty years. The system's own clocks end later."""
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return absolute(path.expanduser())
+    except RuntimeError:
+        raise ValueError("the home that its ~ stands for is not known") from None
 
 
 class Settings(BaseModel):
@@ -82,7 +89,7 @@ class CoreSettings(Settings):
     @field_validator("journal_folder")
     @classmethod
     def _is_absolute(cls, value: Path | None) -> Path | None:
-        return value and value.expanduser().absolute()
+        return value and _absolute(value)
 
     @property
     def journals(self) -> Path:
@@ -96,7 +103,7 @@ class CoreSettings(Settings):
             raise ValueError("a URL such as http://localhost:8080 is needed")
         if value and value.startswith(SQLITE):  # the same file whatever the working directory
             path, query = sqlite_path(value)
-            return sqlite_url(path.expanduser().absolute(), query)
+            return sqlite_url(_absolute(path), query)
         if value and value.startswith("http"):
             server = urlsplit(value)  # raises where the host or the port is none
             if not server.hostname or server.port == 0 or any(map(str.isspace, value)):

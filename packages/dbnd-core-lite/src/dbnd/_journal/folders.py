@@ -15,8 +15,9 @@ from dbnd._base.paths import temporary_folder
 
 
 def folders_of(home: Path) -> list[Path]:
-    """``home``, and those of the others that exist and are this user's alone."""
-    return [home, *(folder for folder in spares_of(home) if _is_private(folder.parent) and folder.is_dir())]
+    """``home``, and the others that are this user's alone, as far as they exist and may be looked at."""
+    folders = [home, *(folder for folder in spares_of(home) if _is_private(folder.parent))]
+    return [folder for folder in folders if os.path.isdir(folder)]  # noqa: PTH112  Path.is_dir() raises where it may not look
 
 
 def spares_of(home: Path) -> Iterator[Path]:
@@ -25,7 +26,7 @@ def spares_of(home: Path) -> Iterator[Path]:
     key = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
     bases = [os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}", temporary_folder(), "/dev/shm"]  # noqa: S108  see _is_private
     for base in dict.fromkeys(bases):
-        if Path(base).is_dir():
+        if os.path.isdir(base):  # noqa: PTH112  as above
             yield Path(base) / f"dbnd-{user}" / key
 
 

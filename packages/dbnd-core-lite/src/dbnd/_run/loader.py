@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ def _from_module(module: ModuleType, name: str, target: str) -> Task:
 
 
 def _import_file(path: Path, target: str) -> ModuleType:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  Path.is_file() raises for a name that is too long
         raise TaskNotFoundError(f"There is no file {str(path)!r}, which the target {target!r} names.")
     # As `python file.py` does, so that the file's neighbours can be imported.
     sys.path.insert(0, str(path.resolve().parent))

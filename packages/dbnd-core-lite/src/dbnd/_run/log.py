@@ -7,12 +7,11 @@ import os
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from pathlib import Path
 
 from dbnd._base.clock import micros
 from dbnd._base.environment import readable
 from dbnd._base.errors import DatabandError
-from dbnd._base.paths import working_directory
+from dbnd._base.paths import absolute
 from dbnd._context.current import current_task_run, get_databand_context
 from dbnd._context.registry import configured_url, get_client, load_config
 from dbnd._model.points import group, point
@@ -74,7 +73,7 @@ def log_artifact(name: str, path: str | os.PathLike[str]) -> None:
     try:
         address = os.fsdecode(path)
         if "://" not in address:
-            address = readable(str(Path(working_directory() or "", address)))
+            address = readable(str(absolute(address)))
     except Exception as error:  # noqa: BLE001  a path of the user's may raise anything; the training goes on
         client.drop("log_artifact", error)
     else:
