@@ -7,6 +7,7 @@ import json
 import math
 import sqlite3
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from kit.reports import deliver
@@ -168,6 +169,15 @@ def test_a_run_of_databand_2_0_is_found_by_what_the_tracker_says(tracked, own, d
     copy = own.create_run("0", tags=own.get_run(tracked).data.tags).info.run_id
     assert verify() == [("run", "r", "exists", "(none)")]
     assert verify(copy) == verify()
+
+
+def test_a_step_of_numpy_which_sqlite_keeps_as_bytes_is_imported_and_compared(tracked, own, inner):
+    own.log_metric(tracked, "m", 1.0, timestamp=np.int64(FIRST), step=np.int32(-3))
+    assert own.get_metric_history(tracked, "m")[0].step == np.int32(-3).tobytes()
+    missing = f"1.0 at step -3, {FIRST} ms"
+    assert verify() == [("metric", "m", missing, "all of the other's")]
+    CliRunner().invoke(cli.mlflow, ["import", "--from", inner], catch_exceptions=False)
+    assert verify() == []
 
 
 def test_a_value_that_is_no_number_is_a_difference_and_no_error(tracked, database):

@@ -7,6 +7,7 @@ differ, ``dbnd mlflow verify`` shows it, and ``dbnd mlflow import`` sends what M
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
@@ -163,13 +164,18 @@ def number_of(value: object) -> float:
     return number
 
 
-def point_of(timestamp: float, step: float | None, value: object) -> Point:
+def integer_of(value: Any) -> float:
+    """A time or a step as MLflow means it: SQLite keeps one of NumPy's as its bytes."""
+    return int.from_bytes(value, sys.byteorder, signed=True) if isinstance(value, bytes) else value or 0
+
+
+def point_of(timestamp: object, step: object, value: object) -> Point:
     """A point by which both sides know it."""
     try:
         text = repr(number_of(value))
     except (TypeError, ValueError):  # logged under the same name by dbnd, which takes any value
         text = repr(value)
-    return int(timestamp), int(step or 0), text
+    return int(integer_of(timestamp)), int(integer_of(step)), text
 
 
 def points_of_mlflow(history: Iterable[Any]) -> dict[Point, Any]:

@@ -278,7 +278,7 @@ class Importer:
             total += len(points)
             has = comparison.points_of_tracker(self.reader.points(task_run.uid, key)) if key in tracked else {}
             missing = [
-                point(key, comparison.number_of(m.value), int(m.timestamp * 1000), int(m.step))
+                point(key, comparison.number_of(m.value), int(comparison.integer_of(m.timestamp) * 1000), each[1])
                 for each, m in points.items()
                 if each not in has
             ]

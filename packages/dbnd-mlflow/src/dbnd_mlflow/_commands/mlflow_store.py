@@ -24,7 +24,7 @@ from .._reporting.runs import NO_SUCH_RUN
 from .._reporting.store_reader import PAGE, pages
 from .._settings import MlflowTrackingSettings
 from .._store.builders import inner_uri
-from .comparison import points_of_mlflow
+from .comparison import integer_of, points_of_mlflow
 
 # MLflow asks a server that does not answer seven times, which takes minutes: too long for a command.
 _RETRIES: Final = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -121,7 +121,7 @@ class OwnStore:
         """All points of a metric, in an order that does not change from one call to the next."""
         with self._reading():
             points = self._client.get_metric_history(run_id, key)
-        return sorted(points, key=lambda m: (m.timestamp, m.step, m.value != m.value, m.value))
+        return sorted(points, key=lambda m: (integer_of(m.timestamp), integer_of(m.step), m.value != m.value, m.value))
 
     def has_more_points(self, run_id: str, key: str, count: int) -> bool:
         """Whether a metric has more points than ``count``, found by asking for that one alone and what comes next.
