@@ -58,6 +58,37 @@ def test_a_plugin_that_raises_is_named_and_does_not_keep_the_others_from_being_c
     assert "boom" in said
 
 
+class Around:
+    """Raises on entering or leaving a task run, or swallows what the task raises."""
+
+    def __init__(self, where):
+        self.where = where
+
+    @hookimpl
+    def dbnd_task_run_context(self, task_run):
+        del task_run
+        return 5 if self.where == "nothing to enter" else self
+
+    def __enter__(self):
+        if self.where == "entering":
+            raise RuntimeError("boom")
+
+    def __exit__(self, *_):
+        if self.where == "leaving":
+            raise RuntimeError("boom")
+        return True
+
+
+@pytest.mark.parametrize("where", ["entering", "leaving", "swallowing", "nothing to enter"])
+def test_what_a_plugin_does_around_a_task_run_leaves_the_task_as_it_is(manager, where, capsys):
+    manager.register(Around(where), "bad")
+    with manager.task_run_context(SimpleNamespace()):
+        pass
+    with pytest.raises(ValueError, match="of the user's"), manager.task_run_context(SimpleNamespace()):
+        raise ValueError("of the user's")
+    assert ("The plugin 'bad' failed in dbnd_task_run_context" in capsys.readouterr().err) is (where != "swallowing")
+
+
 def test_configuration_errors_surface(manager):
     manager.register(Failing(ConfigError("wrong")), "strict")
     with pytest.raises(ConfigError, match="wrong"):

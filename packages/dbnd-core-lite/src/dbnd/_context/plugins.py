@@ -7,8 +7,8 @@ reported by name without keeping the others from being called.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import Distribution, distributions
@@ -19,6 +19,7 @@ import pluggy
 from dbnd._base.environment import version
 from dbnd._base.errors import ConfigError
 from dbnd._context import hooks
+from dbnd._model.error_info import message_of
 from dbnd._terminal import console
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class PluginManager:
         except Exception as error:  # noqa: BLE001  a foreign plugin may raise anything; it is reported by name
             if self._pluggy.has_plugin(name):
                 self._pluggy.unregister(name=name)
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {message_of(error)}"
             self.infos.append(PluginInfo(name, *origin, hooks=(), error=reason))
             what = f"The plugin {name!r} of {' '.join(origin)}"
             console.warning(f"{what} is left out because it cannot be loaded ({reason}).")
@@ -90,21 +91,40 @@ class PluginManager:
         implementations = getattr(self._pluggy.hook, hook).get_hookimpls()
         results = []
         for impl in reversed(implementations) if reverse else implementations:
-            try:
+            with _guarded(impl):
                 results.append(impl.function(*(arguments[name] for name in impl.argnames)))
-            except ConfigError:
-                raise
-            except Exception as error:  # noqa: BLE001  a plugin may raise anything; the run goes on without it
-                reason = f"{type(error).__name__}: {error}"
-                console.warning(f"The plugin {impl.plugin_name!r} failed in {hook} ({reason}); the run goes on.")
         return [result for result in results if result is not None]
 
     def task_run_context(self, task_run: TaskRun) -> ExitStack:
-        """Enter what the plugins return from ``dbnd_task_run_context``; leaving the result leaves it in reverse."""
+        """Enter what the plugins return from ``dbnd_task_run_context``; leaving the result leaves it in reverse.
+
+        Whatever a plugin does there, an exception of the user's stays what it is.
+        """
         with ExitStack() as stack:
-            for context in self.call("dbnd_task_run_context", task_run=task_run):
-                stack.enter_context(context)
+            for impl in self._pluggy.hook.dbnd_task_run_context.get_hookimpls():
+                with _guarded(impl):
+                    context: Any = impl.function(*(task_run for _ in impl.argnames))
+                    if context is not None:
+                        context.__enter__()
+                        stack.push(functools.partial(_leave, impl, context))
             return stack.pop_all()
+
+
+@contextmanager
+def _guarded(impl: pluggy.HookImpl) -> Iterator[None]:
+    """Report what a plugin raises in the block by its name; the run goes on without it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001  a plugin may raise anything
+        what = f"The plugin {impl.plugin_name!r} failed in {impl.function.__name__}"
+        console.warning(f"{what} ({type(error).__name__}: {message_of(error)}); the run goes on.")
+
+
+def _leave(impl: pluggy.HookImpl, context: AbstractContextManager[Any], *raised: Any) -> None:
+    with _guarded(impl):
+        context.__exit__(*raised)
 
 
 @functools.cache
