@@ -21,6 +21,7 @@ from dbnd._tracking.contracts import (
     PartlyAppliedError,
     RefusedError,
     TooLargeError,
+    TransportError,
     UnreachableError,
 )
 
@@ -90,6 +91,14 @@ def test_a_refused_login_is_trouble_that_names_the_key(server):
     server.answer = lambda _: (404, {}, b"")
     with pytest.raises(UnreachableError, match=r"its login answered 404; set core\.databand_access_token"):
         transport(server.url).send(BATCH)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, "application/json"), (200, "text/html")])
+def test_a_token_that_a_server_repeats_is_not_said(server, status, kind):
+    server.answer = lambda request: (status, {"Content-Type": kind}, str(dict(request.headers)).encode())
+    with pytest.raises(TransportError) as caught:
+        transport(server.url, databand_access_token="hunter2").send(BATCH)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

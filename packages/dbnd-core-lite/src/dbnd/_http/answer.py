@@ -11,7 +11,7 @@ from http.client import HTTPMessage
 from typing import Any, Final
 
 from dbnd._base.clock import utc_now
-from dbnd._base.masking import mask_url
+from dbnd._base.masking import mask_text, mask_url
 from dbnd._tracking.contracts import BusyError, NotATrackerError, UnreachableError
 
 # Characters of an answer that messages show.
@@ -51,8 +51,8 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The body as text, whatever it is."""
-        return self.body.decode("utf-8", "replace")
+        """The body as text, whatever it is, for messages: a server may repeat the credentials that it was sent."""
+        return mask_text(self.body.decode("utf-8", "replace"))
 
     def document(self) -> Any:
         """The JSON document that a tracker has answered; NotATrackerError where it is none."""
