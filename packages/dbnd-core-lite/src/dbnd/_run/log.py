@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 
 from dbnd._base.clock import micros
@@ -32,7 +32,7 @@ def log_metric(key: str, value: object, *, step: int | None = None, timestamp: d
         step: Training step.
         timestamp: Time of the value; now if None.
     """
-    log_metrics({key: value}, step=step, timestamp=timestamp)
+    _log(lambda: [(key, value)], step, timestamp)
 
 
 def log_metrics(metrics: Mapping[str, object], *, step: int | None = None, timestamp: datetime | None = None) -> None:
@@ -43,15 +43,17 @@ def log_metrics(metrics: Mapping[str, object], *, step: int | None = None, times
         step: Training step of all of them.
         timestamp: Time of all of them; now if None.
     """
+    _log(lambda: metrics.items(), step, timestamp)  # noqa: PLW0108  it may be no mapping at all
+
+
+def _log(metrics: Callable[[], Iterable[tuple[object, object]]], step: int | None, timestamp: datetime | None) -> None:
     target = _target()
     if target is None:
         return
     client, attempt_uid = target
     try:
         time_us = time.time_ns() // 1000 if timestamp is None else _micros_of(timestamp)
-        points = [
-            point(key if type(key) is str else _text(key), value, time_us, step) for key, value in metrics.items()
-        ]
+        points = [point(key if type(key) is str else _text(key), value, time_us, step) for key, value in metrics()]
         logged = group(attempt_uid, "user", points)
     except Exception as error:  # noqa: BLE001  a mapping of the user's may raise anything; the training goes on
         client.drop("log_metrics", error)
@@ -90,9 +92,9 @@ def _micros_of(timestamp: datetime) -> int:
     def micros_of(timestamp: datetime) -> int:
         try:
             # That of the base class: pandas' own one takes no time without a zone.
-            return micros(datetime.astimezone(timestamp, timezone.utc))
+            return int(micros(datetime.astimezone(timestamp, timezone.utc)))  # that of pandas' NaT is NaN
         except (OverflowError, ValueError):  # at an end of the calendar
-            return micros(timestamp.replace(tzinfo=timezone.utc))
+            return int(micros(timestamp.replace(tzinfo=timezone.utc)))
 
     def now() -> int:
         console.warn_once("A timestamp that is no datetime is left out; its value is kept with the time of the call.")
