@@ -209,7 +209,7 @@ def test_what_is_no_file_is_named_and_waited_for_by_nobody(server, make, suffix)
     assert numbers(server) == [1]
     assert [str(odd) in problem for problem in report.problems] == [True] * (suffix != ".damaged")
     assert list(journal_folder().iterdir()) == [odd]
-    assert [leftover.problem is not None for leftover in find(journal_folder())] == [True]
+    assert [leftover.problem is not None and leftover.age < 3600 for leftover in find(journal_folder())] == [True]
 
 
 @pytest.mark.parametrize("make", [pipe, endless, loop, Path.mkdir], ids=lambda make: make.__name__)

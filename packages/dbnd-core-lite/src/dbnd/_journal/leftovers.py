@@ -57,7 +57,7 @@ class Leftover:
     @property
     def age(self) -> float:
         """Seconds since it was begun."""
-        return time.time() - (self.header.created / 1e9 if self.header else self.path.stat().st_mtime)
+        return time.time() - (self.header.created / 1e9 if self.header else self.path.lstat().st_mtime)
 
     @property
     def state(self) -> str:
