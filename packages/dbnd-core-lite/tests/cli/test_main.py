@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from pydantic import BaseModel, field_validator
 
 from dbnd import new_dbnd_context
 from dbnd._cli.parameters import parse, task_command
@@ -288,6 +289,24 @@ def test_parameters_that_can_only_be_given_by_position_are_options_too(conf):
     assert given == [(1, 2, 4)]
     assert run.root is not None
     assert run.root.params == {"a": "1", "b": "2", "c": "4"}
+
+
+class Picky(BaseModel):
+    a: int
+
+    @field_validator("a")
+    @classmethod
+    def picky(cls, _: int) -> int:
+        raise RuntimeError("not today")
+
+
+def test_a_type_that_raises_while_it_is_made_is_bad_input():
+    def function(a: Picky):
+        pass
+
+    command = task_command(Task(function), "t")
+    with pytest.raises(click.BadParameter, match="it takes Picky, which cannot be made of text: not today"):
+        parse(command, ["--a", '{"a": 1}'])
 
 
 def test_a_default_that_has_no_text_form_is_shown_as_such():

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import click
 from click.core import ParameterSource
 
+from dbnd._model.error_info import message_of
 from dbnd._model.values import of_user, param_text, preview
 from dbnd._run.task import Task, type_name
 from dbnd._terminal.text import first_problem
@@ -79,16 +80,18 @@ def _converter(annotation: Any) -> Callable[[click.Context, click.Parameter, str
         if not given and given != "":
             return None
         takes = f"it takes {type_name(annotation)}"
-        try:
-            adapter = TypeAdapter(annotation)
-        except PydanticSchemaGenerationError:
-            raise click.BadParameter(f"{takes}, and no text can give that.") from None
         errors = []
         for is_json, value in _readings(given):
             try:
+                adapter = TypeAdapter(annotation)
                 return adapter.validate_json(value) if is_json else adapter.validate_python(value)
             except ValidationError as error:
                 errors.append(error)
+            except PydanticSchemaGenerationError:
+                raise click.BadParameter(f"{takes}, and no text can give that.") from None
+            except Exception as error:  # noqa: BLE001  a type of the user's may raise anything
+                reason = message_of(error).partition("\n")[0].rstrip(".")
+                raise click.BadParameter(f"{takes}, which cannot be made of text: {reason}.") from None
         shown = given if isinstance(given, str) else ", ".join(given)
         # A single value that is no JSON list was meant as one of a list, which is tried second.
         reason = first_problem(errors[len(errors) == 3])[1]
