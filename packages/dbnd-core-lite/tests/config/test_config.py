@@ -101,6 +101,12 @@ def test_an_unknown_key_in_code_is_an_error():
         load_config(conf={"core": {"nothing": 1}}).check()
 
 
+@pytest.mark.parametrize("conf", ["core.flush_timeout=1", [("core", {})], {1: 2}, {"core": 5}])
+def test_what_is_no_configuration_in_code_is_an_error(conf):
+    with pytest.raises(ConfigError, match=r"^conf.* (is a \w+, and not|is neither) .*section"):
+        load_config(conf=conf)
+
+
 def test_an_unknown_key_in_a_file_is_a_warning_with_file_and_line(home, capsys):
     path = write(home / "dbnd/databand.cfg", "[core]\ndatabnad_url = http://h\n")
     loaded = load_config()

@@ -139,8 +139,12 @@ def _from_command_line(assignment: str) -> Entry:
 
 
 def _from_code(conf: Mapping[str, Any]) -> Iterator[Entry]:
+    if not isinstance(conf, Mapping):
+        raise ConfigError(
+            f"conf is a {type(conf).__name__}, and not a dict of sections or of values named 'section.key'."
+        )
     for name, value in conf.items():
-        section, dot, key = name.lower().rpartition(".")
+        section, dot, key = str(name).lower().rpartition(".")
         if dot:
             yield Entry(section, key, value, CODE)
         elif isinstance(value, Mapping):
