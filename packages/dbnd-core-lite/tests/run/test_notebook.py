@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -226,6 +228,31 @@ def test_as_a_decorator_each_call_is_a_run(conf):
     work()
     assert runs[0] is not runs[1]
     assert {run.state.value for run in runs} == {"success"}
+
+
+def test_as_a_decorator_of_a_coroutine_function_what_is_awaited_is_a_run(conf):
+    @dbnd_tracking("decorated", conf=conf)
+    async def coroutine():
+        await asyncio.sleep(0)
+        return current_task_run().run.job_name
+
+    assert asyncio.run(coroutine()) == "decorated"
+    with pytest.raises(UsageError, match=r"@dbnd_tracking\(\) cannot decorate .*generator"):
+
+        @dbnd_tracking("decorated", conf=conf)
+        def generator():
+            yield
+
+
+def test_runs_end_in_any_order(conf, monkeypatch):
+    monkeypatch.setenv("DBND__CORE__DATABAND_URL", "http://of-the-user:1")
+    before = dict(os.environ)
+    runs = [dbnd_tracking(name, conf=conf).start() for name in "abc"]
+    runs[1].stop()
+    runs[0].stop()
+    assert os.environ["DBND_PARENT_TASK_RUN_UID"] == runs[2].run.root.uid
+    runs[2].stop()
+    assert dict(os.environ) == before
 
 
 def test_links_are_of_the_web_and_everything_is_escaped(conf):

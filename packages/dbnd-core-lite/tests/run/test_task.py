@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -230,6 +231,16 @@ def test_what_a_task_prints_is_logged_once_whatever_its_caller_has_replaced(conf
         run.captures_output = True
         redirects()
     assert [body["log_body"] for call, body in journalled() if call == "save_task_run_log"] == ["out\nerr\n"]
+
+
+def test_names_of_any_type_are_texts(conf, journalled):
+    with dbnd_tracking(5, 6, 7, conf=conf):  # type: ignore[arg-type]
+        task(functools.partial(abs, -1))()
+        task(name=8)(abs)(1)  # type: ignore[call-overload]
+    events = journalled()
+    info = events[0][1]["init_args"]["new_run_info"]
+    assert (info["job_name"], info["name"], info["project_name"]) == ("5", "6", "7")
+    assert sorted(task_names(events).values()) == ["5", "8", "partial"]
 
 
 def test_generators_are_refused():

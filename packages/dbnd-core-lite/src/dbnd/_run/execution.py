@@ -38,11 +38,12 @@ def new_run(
         ConfigError: ``DBND_RUN_UID`` is no uid.
     """
     info, tracking = config.settings(RunInfoSettings), config.settings(TrackingSettings)
-    run = Run(job_name, cmd_name, project_name=project_name or tracking.project, description=info.description)
+    project_name = project_name or tracking.project
+    run = Run(str(job_name), cmd_name, project_name=project_name and str(project_name), description=info.description)
     _join(run)
     sends_none = run.is_attached or config.settings(CoreSettings).delivery == "relay"
     run.sends_heartbeat = not sends_none and config.settings(RunSettings).heartbeat_interval_s > 0
-    run.name = run_name or info.name or run.name
+    run.name = str(run_name or info.name or run.name)
     run.user = info.user or run.user
     return run
 
@@ -144,6 +145,10 @@ def _goes_on(state: str) -> bool:
     return not is_over
 
 
+# What the runs of this process that go on have found in the environment, in the order of their start.
+_outer: Final[list[dict[str, str | None]]] = []
+
+
 @contextmanager
 def _visible_to_children(context: DatabandContext, root: TaskRun) -> Iterator[None]:
     """Set the variables by which child processes find the task run that has started them, and the tracker."""
@@ -154,14 +159,20 @@ def _visible_to_children(context: DatabandContext, root: TaskRun) -> Iterator[No
         if token is not None:
             environment["DBND__CORE__DATABAND_ACCESS_TOKEN"] = token.get_secret_value()
     outer = {name: os.environ.get(name) for name in environment}
+    _outer.append(outer)
     os.environ.update(environment)
     try:
         yield
     finally:
-        for name, value in outer.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        place = next(number for number, each in enumerate(_outer) if each is outer)
+        del _outer[place]
+        if place < len(_outer):  # a run that has begun since goes on, and what this one has found is there after that
+            _outer[place] |= outer
+        else:
+            for name, value in outer.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def _finish(context: DatabandContext, run: Run, state: RunState, owner: int) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import functools
+import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ContextDecorator, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dbnd._base.environment import script_name
 from dbnd._base.errors import TrackingError, UsageError
@@ -19,6 +21,7 @@ from dbnd._context.plugins import plugins
 from dbnd._context.registry import configured_url, get_client, load_config
 from dbnd._model.run import Run
 from dbnd._run.execution import new_run, script_run
+from dbnd._run.task import refuse_generators
 from dbnd._terminal import console
 from dbnd._terminal.html import html_table
 from dbnd._terminal.text import plain
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -152,6 +157,19 @@ class dbnd_tracking(ContextDecorator):  # noqa: N801  it is used as a function i
         entered, self._entered = self._entered, None
         if entered is not None:
             entered.__exit__(kind, error, trace)
+
+    def __call__(self, func: F) -> F:
+        """Make each call of ``func`` a run; of a coroutine function, what its awaiting does."""
+        if not inspect.iscoroutinefunction(func):
+            refuse_generators("dbnd_tracking()", func)
+            return super().__call__(func)
+
+        @functools.wraps(func)
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            with self._recreate_cm():
+                return await func(*args, **kwargs)
+
+        return cast("F", call)
 
     def _recreate_cm(self) -> dbnd_tracking:
         return dbnd_tracking(*self._arguments)

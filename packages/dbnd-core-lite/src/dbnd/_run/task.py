@@ -26,7 +26,7 @@ class Task:
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.function: Final = function
         self.signature: Final = inspect.signature(function)
-        self.name: Final = name or function.__name__
+        self.name: Final = str(name or getattr(function, "__name__", type(function).__name__))
 
     @functools.cached_property
     def types(self) -> dict[str, Any]:
@@ -102,10 +102,15 @@ def task(function: Callable[..., Any] | None = None, /, *, name: str | None = No
     return _decorate(function, name)
 
 
-def _decorate(function: Callable[P, R], name: str | None) -> Callable[P, R]:
+def refuse_generators(decorator: str, function: Callable[..., Any]) -> None:
+    """Raise UsageError for a function whose body runs after what ``decorator`` makes of its call has ended."""
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        what = f"@task cannot decorate {function.__qualname__!r}"
+        what = f"@{decorator} cannot decorate {function.__qualname__!r}"
         raise UsageError(f"{what}: a generator's body does not run when it is called.")
+
+
+def _decorate(function: Callable[P, R], name: str | None) -> Callable[P, R]:
+    refuse_generators("task", function)
     known = Task(function, name)
 
     @functools.wraps(function)
