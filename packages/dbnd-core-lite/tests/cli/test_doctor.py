@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 import pytest
+from kit.commands import command_line
 
 from dbnd._base.paths import journal_folder
 from dbnd._cli import doctor as command
@@ -165,6 +167,16 @@ def test_a_folder_that_cannot_be_written_is_found(doctor, server, home):
     ((status, text),) = of(findings, "disk")
     assert status == "error"
     assert "cannot be written" in text
+
+
+def test_a_configuration_file_that_can_be_read_once_is_enough(tmp_path):
+    pipe = tmp_path / "pipe"  # as `--conf-file <(…)` is
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=[f"[core]\njournal_folder = {tmp_path}\n"], daemon=True)
+    writer.start()
+    with command_line(conf_files=[str(pipe)]):
+        found = list(command.examine())
+    assert [f.text for f in found if f.check == "disk" and str(tmp_path) in f.text]
 
 
 def test_a_folder_that_nobody_may_look_at_is_found(tmp_path):

@@ -72,6 +72,7 @@ def examine() -> Iterator[Finding]:
         config.check()
     except ConfigError as error:
         yield Finding("configuration", "error", str(error))
+        config = load_config(lenient=True)
     else:
         files = ", ".join(map(str, config.files))
         yield Finding("configuration", "ok", f"It is read from {files}." if files else "No configuration file is read.")
@@ -79,7 +80,6 @@ def examine() -> Iterator[Finding]:
             if row.source != "default":
                 yield Finding("configuration", "ok", f"{row.section}.{row.key} = {row.value} ({row.source}).")
         yield from _tracker(config)
-    config = load_config(lenient=True)
     folder = config.settings(CoreSettings).journals
     found = find(folder)
     yield from _journals(found, config)
