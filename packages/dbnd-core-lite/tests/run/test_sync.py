@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from dbnd import UsageError
 from dbnd._base.paths import journal_folder
+from dbnd._cli.sync import sync as command
 from dbnd._context.registry import load_config
 from dbnd._journal import journal as journal_module
 from dbnd._journal import ownership, records
@@ -534,6 +536,11 @@ def test_dead_letters_are_discarded_if_they_are_meant(sync, server):
 @pytest.mark.parametrize("other", ["--list", "--dry-run"])
 def test_discarding_and_only_looking_exclude_each_other(sync, other):
     assert sync("--discard", other).returncode == 2
+
+
+def test_what_is_no_list_is_no_json():
+    with pytest.raises(UsageError, match="--json is for what --list shows"):
+        command.main(["--json"], standalone_mode=False)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def sync(
     """
     if discard and (list_ or dry_run):
         raise UsageError("--discard removes events, and --list and --dry-run change nothing: give one of them.")
+    if as_json and not list_:
+        raise UsageError("--json is for what --list shows: give both of them.")
     if watch and (list_ or dry_run or discard or retry_dead):
         raise UsageError("--watch delivers what is written, and takes none of the other options.")
     # A plugin may keep something beside the journals, which it finds by the configuration.
