@@ -63,6 +63,17 @@ def test_nested_contexts_restore_step_by_step(conf):
         assert mlflow.get_tracking_uri() == outer
 
 
+def test_runs_of_a_notebook_end_in_any_order(conf):
+    before = mlflow.get_tracking_uri()
+    first, second = (dbnd_tracking(name, conf=conf).start() for name in ("first", "second"))
+    tracked = mlflow.get_tracking_uri()
+    first.stop()
+    assert mlflow.get_tracking_uri() == tracked != before
+    second.stop()
+    assert mlflow.get_tracking_uri() == before
+    assert ENV not in os.environ
+
+
 def test_a_run_that_was_active_before_goes_on_after_what_is_tracked_within_it(conf, inner_uri):
     mlflow.set_tracking_uri(inner_uri)
     with mlflow.start_run() as run:

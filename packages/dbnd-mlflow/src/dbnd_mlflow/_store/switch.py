@@ -116,8 +116,12 @@ def _set(owner: int, config: Config) -> bool:
 def _restore(owner: int) -> None:
     if owner not in _before:
         return
+    since = list(_before)[list(_before).index(owner) + 1 :]
     uri, environment, _ = _before.pop(owner)
     explicit.end(owner)
+    if since:  # a context that was entered later goes on, and what this one has found is there after that
+        _before[since[0]] = (uri, environment, _before[since[0]][-1])
+        return
     mlflow.set_tracking_uri(uri)  # type: ignore[arg-type]  # None is how MLflow itself unsets it
     if environment is None:
         os.environ.pop(_ENVIRONMENT, None)
