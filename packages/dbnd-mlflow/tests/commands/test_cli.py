@@ -167,7 +167,8 @@ class TestVerify:
         ("args", "sentence"),
         [
             (["--experiment", "no"], "There is no experiment 'no'"),
-            (["0123"], "Run with id=0123 not found"),
+            (["0123"], "There is no run '0123' in sqlite:///"),
+            (["0123", "--experiment", "no"], "Name runs or the experiment 'no', and not both."),
             (["-c", "mlflow_tracking.nothing=1"], "does not exist"),
         ],
     )
@@ -306,6 +307,7 @@ class TestImport:
         [
             ("sqlite:///nothing.db", "There is no MLflow store sqlite:///nothing.db: nothing.db does not exist."),
             ("./nothing", "There is no MLflow store ./nothing: nothing does not exist."),
+            ("", "--from is empty: name the tracking URI"),
             ("nonsense://u:hunter2@h", "The MLflow store nonsense://***@h cannot be read: "),
             ("http://u:hunter2@127.0.0.1:9", "The MLflow store http://***@127.0.0.1:9 cannot be read: "),
             ("sqlite:///no_database.db", "The MLflow store sqlite:///no_database.db cannot be read: "),

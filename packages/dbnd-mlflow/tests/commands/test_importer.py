@@ -16,6 +16,7 @@ from kit.reports import deliver
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.search_utils import SearchUtils
 
 from dbnd import dbnd_tracking
@@ -211,6 +212,19 @@ def test_a_tag_that_a_run_sets_during_the_import_is_not_set_back(own, live, impo
     monkeypatch.setattr(importer.Importer, "_send", and_then_live)
     assert import_() == (1, 1)
     assert {tag["name"]: tag["value"] for tag in reader.task_run(uid_of(run_id))["tags"]}["t"] == "3"
+
+
+def test_runs_that_are_deleted_for_good_during_the_import_keep_no_other_from_it(own, inner_uri, import_, monkeypatch):
+    runs = [own.create_run("0").info.run_id for _ in range(3)]
+    place = importer.Importer._place
+
+    def and_then_delete(self, run, known):
+        if run.info.run_id == runs[1]:
+            _get_store(inner_uri)._hard_delete_run(runs[1])
+        return place(self, run, known)
+
+    monkeypatch.setattr(importer.Importer, "_place", and_then_delete)
+    assert import_() == (2, 3)
 
 
 def test_an_import_that_is_killed_anywhere_is_completed_by_the_next(own, import_, tracker, monkeypatch):

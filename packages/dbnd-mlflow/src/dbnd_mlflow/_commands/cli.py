@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dbnd import Config, DatabandError, load_config
+from dbnd import Config, DatabandError, UsageError, load_config
 from dbnd.plugins import console, mask_url
 from dbnd.tracking import TransportError, configured_url, create_reader, create_transport
 
@@ -40,6 +40,8 @@ def verify(ctx: click.Context, run_ids: tuple[str, ...], experiment: str | None,
     from .mlflow_store import OwnStore, own_tracking_uri
     from .verify import Difference, Verifier
 
+    if run_ids and experiment is not None:
+        raise UsageError(f"Name runs or the experiment {experiment!r}, and not both.")
     config = _config()
     store = OwnStore(own_tracking_uri(config))
     runs = [store.run(run_id) for run_id in run_ids] if run_ids else store.runs(experiment)
@@ -84,6 +86,8 @@ def import_(source: str, experiment: str | None, since: datetime | None, *, recr
     from .importer import Importer
     from .mlflow_store import OwnStore
 
+    if not source:  # MLflow would take it for the store that it is set to
+        raise UsageError("--from is empty: name the tracking URI of the MLflow store to import from.")
     refuse_composite(source, "--from")
     config = _config()
     url = _tracker_url(config, "import into")

@@ -86,7 +86,9 @@ class Importer:
         if self._is_unchanged(run, task_run, known):
             return False
         # What was listed may be older than what the tracker has of a run that goes on.
-        listed, run = run, self.source.run(run.info.run_id)
+        listed, run = run, self.source.run_or_none(run.info.run_id)
+        if run is None:  # it has been deleted for good since
+            return False
         if (run.info.run_name, run.data.tags) != (listed.info.run_name, listed.data.tags):
             task_run = self._place(run, known)
         before = self._sent
@@ -264,10 +266,9 @@ class Importer:
                     place = mask_url(f"{run.info.artifact_uri}/{name}")
                     self._send("log_artifact", wire.artifact(task_run.attempt_uid, f"{MODEL}{name}", place))
             sent |= missing
-            if run.info.status in STATES:
-                return
             # A live run may have set one meanwhile, which an older value must not replace.
-            run = self.source.run(run.info.run_id)
+            if run.info.status in STATES or (run := self.source.run_or_none(run.info.run_id)) is None:
+                return
 
     def _send_points(self, run: Any, task_run: TaskRun, known: Json) -> int:
         """Send the points that the tracker has not got, and return how many MLflow has."""

@@ -59,10 +59,10 @@ class OwnStore:
 
     def run(self, run_id: str) -> Any:
         """The run with this id; a ``UsageError`` if there is none."""
-        try:
-            return self._client.get_run(run_id)
-        except MlflowException as error:
-            raise UsageError(self._sentence(error)) from None
+        found = self.run_or_none(run_id)
+        if found is None:
+            raise UsageError(f"There is no run {run_id!r} in {self.name}.")
+        return found
 
     def run_or_none(self, run_id: str) -> Any:
         """The run with this id, or None if there is none any more."""
