@@ -217,6 +217,14 @@ def test_show_prints_value_and_source_and_masks_secrets(dbnd, home):
     assert values["flush_timeout"] == {"section": "core", "key": "flush_timeout", "value": "10.0", "source": "default"}
 
 
+def test_a_misspelt_secret_is_not_shown(monkeypatch):
+    monkeypatch.setenv("DBND__CORE__DATABAND_ACCESS_TOKN", "hunter2")
+    monkeypatch.setenv("DBND__CROE__DBND_PASWORD", "hunter2")
+    monkeypatch.setenv("DBND__CORE__FLUSH_TIMEOT", "7")
+    unused = {row.key: row.value for row in load_config().explain() if "not used" in row.source}
+    assert unused == {"databand_access_tokn": "***", "dbnd_pasword": "***", "flush_timeot": "7"}
+
+
 def test_show_of_an_unknown_name_is_a_usage_error(dbnd):
     done = dbnd("config", "show", "nothing")
     assert done.returncode == 2

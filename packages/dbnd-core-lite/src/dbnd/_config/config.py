@@ -131,8 +131,11 @@ class Config:
             for section, model in self.sections.items()
             for key in model.model_fields
         }
-        rest = [
-            entry._replace(source=f"{entry.source} (not used)")
+        keys = [key for _, key in declared]
+        rest = [  # one that is spelt like a secret's is taken for it
+            entry._replace(
+                value=mask_value(did_you_mean(entry.key, keys), entry.shown), source=f"{entry.source} (not used)"
+            )
             for name, entry in sorted(self._entries.items())
             if name not in declared
         ]
