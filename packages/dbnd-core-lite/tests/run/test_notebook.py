@@ -246,12 +246,14 @@ def test_as_a_decorator_of_a_coroutine_function_what_is_awaited_is_a_run(conf):
 
 def test_runs_end_in_any_order(conf, monkeypatch):
     monkeypatch.setenv("DBND__CORE__DATABAND_URL", "http://of-the-user:1")
-    before = dict(os.environ)
+    before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
     runs = [dbnd_tracking(name, conf=conf).start() for name in "abc"]
     runs[1].stop()
     runs[0].stop()
     assert os.environ["DBND_PARENT_TASK_RUN_UID"] == runs[2].run.root.uid
+    assert signal.getsignal(signal.SIGTERM) not in {signal.SIG_DFL, handler}
     runs[2].stop()
+    assert signal.getsignal(signal.SIGTERM) is handler
     assert dict(os.environ) == before
 
 

@@ -66,6 +66,7 @@ class _Terminate:
 
     def __init__(self) -> None:
         self.owner: int | None = os.getpid()
+        self.blocks = 0  # those within ``sigterm_cancels``, which may end in any order
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -94,18 +95,24 @@ def sigterm_cancels() -> Iterator[bool]:
     Yields:
         Whether the signal does so.
     """
-    if threading.current_thread() is not threading.main_thread() or _is_handled():
+    terminate, is_handled = signal.getsignal(signal.SIGTERM), _is_handled()
+    is_ours = is_handled and isinstance(terminate, _Terminate)
+    if threading.current_thread() is not threading.main_thread() or (is_handled and not is_ours):
         yield False
         return
-    terminate = _Terminate()
-    signal.signal(signal.SIGTERM, terminate)
-    _HeldAtForks.is_wanted = True
+    if not isinstance(terminate, _Terminate) or not is_ours:
+        terminate = _Terminate()
+        signal.signal(signal.SIGTERM, terminate)
+        _HeldAtForks.is_wanted = True
+    terminate.blocks += 1
     try:
         yield True
     finally:
-        terminate.owner = None
-        _HeldAtForks.is_wanted = False
-        # Another thread may end what this one has begun, and cannot set handlers; the one that stays then does as none.
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main and signal.getsignal(signal.SIGTERM) is terminate:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        terminate.blocks -= 1
+        if not terminate.blocks:
+            terminate.owner = None
+            _HeldAtForks.is_wanted = False
+            # Another thread may end what this one has begun, and cannot set handlers; what stays then does as none.
+            in_main = threading.current_thread() is threading.main_thread()
+            if in_main and signal.getsignal(signal.SIGTERM) is terminate:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
