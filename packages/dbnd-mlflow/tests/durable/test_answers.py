@@ -272,6 +272,7 @@ def test_what_a_database_refuses_is_said_in_its_own_words(inner_uri):
     ("said", "expected"),
     [
         ("(psycopg.errors.ReadOnlySqlTransaction) cannot execute INSERT in a read-only transaction", True),
+        ("(sqlite3.InterfaceError) Error binding parameter 0 - probably unsupported type.", False),
         ("(psycopg2.OperationalError) server closed the connection unexpectedly", True),
         ('(psycopg.errors.UniqueViolation) duplicate key\nDETAIL:  Key (key)=("connection") already exists.', False),
         ("(sqlite3.IntegrityError) UNIQUE constraint failed: tags.key", False),

@@ -31,6 +31,8 @@ _TOO_LARGE: Final = 413
 # A database's own words for "the connection is gone", or for a standby that is about to take over, which MLflow passes
 # on as BAD_REQUEST.
 _GONE: Final = ("OperationalError", "InterfaceError", "ReadOnlySqlTransaction", "connection", "Connection")
+# What Python 3.10 calls a value for which SQLite has no type; there is no connection that could be gone.
+_UNSUPPORTED: Final = "sqlite3.InterfaceError"
 # Around what a database has said: advice, the statement, its values and a link.
 _ADDED_BY_SQLALCHEMY: Final = re.compile(r"\(raised as a result of [^\n]*\n|\n\[SQL:.*", re.DOTALL)
 # Names of errors of connections that were never made.
@@ -62,6 +64,8 @@ def is_away(error: BaseException) -> bool:
     """Whether an error says that the store cannot answer now, and not that the call is wrong."""
     status, code = status_of(error), code_of(error)
     said = _ADDED_BY_SQLALCHEMY.sub("", str(error)).partition("\nDETAIL:")[0]  # without the user's own words
+    if _UNSUPPORTED in said:
+        return False
     is_lost = code == "BAD_REQUEST" and any(word in said for word in _GONE)
     if 400 <= status < 500:
         return status in _AWAY_STATUSES or is_lost

@@ -304,8 +304,8 @@ class Keeper:
 
     def translated(self, args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
         """Arguments with the store's own ids, after delivery of what has none yet; within bounds."""
-        if not self._target.is_away and any(map(self._ids.is_awaited, (*args, *kwargs.values()))):
-            self.deliver()
+        if any(map(self._ids.is_awaited, (*args, *kwargs.values()))):
+            self._target.has_delivered(once=self._target.is_away)
         by_name = {key: self._ids.translated(each) for key, each in kwargs.items()}
         return [self._ids.translated(each) for each in args], by_name
 
