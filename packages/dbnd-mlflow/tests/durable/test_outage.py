@@ -18,6 +18,7 @@ from mlflow.tracking._tracking_service.utils import _get_store
 from dbnd._context.registry import create_reader, get_client, load_config
 from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._durable.ids import FIRST_ID, is_own
+from dbnd_mlflow._durable.runs import RunView
 from dbnd_mlflow._durable.store import outboxes
 
 # While the server is away, `keep` goes the way of `deferred` from its first write on.
@@ -53,6 +54,12 @@ def test_a_run_goes_on_while_the_server_is_away(proxy, server, track, writes):
     assert points(server, run.info.run_id, "m") == logged
     assert found.data.params == {f"p{step}": str(step) for step in range(30)}
     assert (found.data.tags["t"], found.info.status, found.info.run_name) == ("29", "FINISHED", "one")
+
+
+def test_a_run_that_was_just_created_is_known_as_the_store_will_answer_it(inner_uri):
+    store = _get_store(inner_uri)
+    created = store.create_run("0", "user", 1, [], "name")
+    assert RunView("", created).run().to_dictionary() == store.get_run(created.info.run_id).to_dictionary()
 
 
 @in_an_outage

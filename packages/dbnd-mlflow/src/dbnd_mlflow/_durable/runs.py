@@ -22,6 +22,7 @@ from .target import Target
 
 # Runs of a store that are remembered, by what was last asked or logged.
 _MAX_VIEWS: Final = 1_000
+_EMPTY: Final = Run.from_proto(RunMessage(info=InfoMessage(status=RunStatus.RUNNING)))  # type: ignore[arg-type]  # of the stubs
 _lock = threading.Lock()
 
 
@@ -147,7 +148,9 @@ class RunView:
             return
         self.params, self.tags = dict(run.data.params), dict(run.data.tags)
         self.metrics = {metric.key: metric for metric in run.data._metric_objs}
-        self._more = {f"run_{name}": getattr(run, name) for name in ("inputs", "outputs") if getattr(run, name, None)}
+        for name in ("inputs", "outputs"):  # which are missing where a run was just created
+            if found := getattr(run, name, None) or getattr(_EMPTY, name, None):
+                self._more[f"run_{name}"] = found
         if (outputs := self._more.get("run_outputs")) is not None:
             self.outputs = {each.model_id for each in outputs.model_outputs}
 
