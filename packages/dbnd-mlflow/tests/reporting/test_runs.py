@@ -68,22 +68,6 @@ def test_a_reopened_run_is_running_again(uri, journalled):
     assert len(bodies(events, "init_run")) == 1
 
 
-def test_a_run_that_began_untracked_is_announced_when_it_goes_on(conf, inner_uri, journalled):
-    run = MlflowClient(tracking_uri=inner_uri).create_run("0", run_name="r", tags={"mlflow.note.content": "n"})
-    with dbnd_tracking("job", conf=conf), mlflow.start_run(run_id=run.info.run_id):
-        mlflow.log_metric("m", 1)
-    events = journalled()
-    _, body = bodies(events, "init_run")
-    assert body["init_args"]["root_run_uid"] == body["init_args"]["run_uid"]
-    assert body["init_args"]["task_runs_info"]["parent_task_run_uid"] is None
-    facts = body["init_args"]["new_run_info"]
-    assert (facts["run_uid"].replace("-", ""), facts["name"], facts["description"]) == (run.info.run_id, "r", "n")
-    begun = bodies(events, "update_task_run_attempts")[1]["task_run_attempt_updates"][0]["timestamp"]
-    assert begun == body["init_args"]["new_run_info"]["start_time"]
-    (links,) = bodies(events, "save_external_links")
-    assert links["external_links_dict"]["mlflow"].endswith(f"/runs/{run.info.run_id}")
-
-
 def test_a_new_name_is_a_tag_and_the_name_of_the_run(store, journalled):
     run_id = store.create_run("0", "u", 1, [], "old").info.run_id
     store.update_run_info(run_id, None, None, "new")

@@ -45,15 +45,6 @@ def test_init_run_said_twice_changes_nothing(tracker: Any) -> None:
     assert before.state == "failed"
 
 
-def test_a_run_stays_below_what_has_started_it_when_another_process_says_it_again(tracker: Any, make_run: Any) -> None:
-    run, above = make_run(), make_run()
-    body = run.init()
-    body["init_args"]["root_run_uid"] = above.uid
-    tracker.call("init_run", body)
-    tracker.call("init_run", run.init())
-    assert tracker.run(run).root_run_uid == above.uid
-
-
 def test_init_run_that_comes_after_the_end_does_not_reopen_the_run(tracker: Any, make_run: Any) -> None:
     run = make_run()
     tracker.call("set_run_state", run.state("SUCCESS"))

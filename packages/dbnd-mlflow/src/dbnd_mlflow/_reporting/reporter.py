@@ -119,12 +119,6 @@ class Reporter:
         if is_final:
             self._end(info.run_id, tracked, info.status, end_time)
         else:
-            if tracked.host is None and not (tracked.is_announced or tracked.is_guess or is_own(info.run_id)):
-                # It has perhaps begun where nothing was tracked: the tracker would know no name of it.
-                self._fields_changed(tracked, {RUN_NAME: info.run_name})
-                task_run = tracked.task_run
-                self._client.update_task_run_attempts(task_run, TaskRunState.RUNNING, timestamp=task_run.start_time)
-                self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, info)})
             self._reopen(tracked)
         tracked.has_ended = is_final
         self._map.set_idle(info.run_id, is_idle=is_final)

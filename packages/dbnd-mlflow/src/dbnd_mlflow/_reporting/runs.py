@@ -142,8 +142,6 @@ class RunMap:
             else:
                 task_run = derived_task_run(run, parent, experiment)
                 task_run.run.is_elsewhere = parent is None or parent.run.is_elsewhere
-                if parent is None:
-                    task_run.run.parent = None  # and not the task of the process that reads it
                 # The links may not be its own: it is a copy, or has been created a moment ago.
                 is_guess = TASK_RUN_UID in tags and MADE_FOR not in tags
                 tracked = TrackedRun(task_run, None, is_own=False, is_guess=is_guess)

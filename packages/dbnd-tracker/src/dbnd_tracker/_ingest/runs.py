@@ -59,9 +59,7 @@ def init_run(writer: Writer, body: bodies.InitRun) -> None:
         detach(writer, args.run_uid)
     run = _run(writer, args.run_uid)
     if run is not None:
-        # Who takes a run up again may not know what has started it.
-        if run.root_run_uid is None or args.root_run_uid != args.run_uid:
-            run.root_run_uid = args.root_run_uid
+        run.root_run_uid = args.root_run_uid
         run.driver_task_run_uid = args.driver_task_uid or run.driver_task_run_uid
         run.parent_task_run_uid = infos.parent_task_run_uid or run.parent_task_run_uid
         run.source = args.source or run.source
