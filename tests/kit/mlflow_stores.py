@@ -112,6 +112,7 @@ class MlflowServer:
             "HOME": str(self._folder),
             "PYTHONHASHSEED": "0",  # MLflow prints sets in its messages
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a dozen processes that nobody needs
+            "UVICORN_TIMEOUT_KEEP_ALIVE": "600",  # MLflow's client sends on what was just closed, and fails
         }
         own = {name: value for name, value in os.environ.items() if not name.startswith(("DBND", "MLFLOW"))}
         return self._with(arguments, own | env), self.url, "/health", self._folder, own | env
