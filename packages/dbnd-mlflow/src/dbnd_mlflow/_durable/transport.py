@@ -195,8 +195,10 @@ class MlflowTransport:
         """
         if not metrics or not is_any_of(self._store, {"FileStore", "RestStore"}):
             return metrics
-        last = {metric.key: metric for metric in self._store.get_run(run_id).data._metric_objs}
-        known = {m.key for m in metrics if m.key in last and _moment(m) <= _moment(last[m.key])}
+        known = {metric.key for metric in metrics}
+        if is_any_of(self._store, {"RestStore"}):  # a run in files is not read where a killed process left one empty
+            last = {metric.key: metric for metric in self._store.get_run(run_id).data._metric_objs}
+            known = {m.key for m in metrics if m.key in last and _moment(m) <= _moment(last[m.key])}
         taken = {(key, _point(metric)) for key in known for metric in self._store.get_metric_history(run_id, key)}
         return [metric for metric in metrics if (metric.key, _point(metric)) not in taken]
 
