@@ -22,8 +22,8 @@ from dbnd.tracking import Group, points_of
 POINTS: Final = "log_metrics"
 PARAM: Final = "param"
 TAG: Final = "tag"
-_METRIC: Final = "metric"
-_REPEATED: Final = "repeated"
+METRIC: Final = "metric"
+REPEATED: Final = "repeated"
 EXTRAS: Final = ("model_id", "dataset_name", "dataset_digest")
 """What a metric may carry beside its value, where MLflow has it."""
 _LONG: Final = 1 << 63
@@ -40,9 +40,9 @@ def metric_group(run_id: str, metrics: Iterable[Any], *, is_repeated: bool = Fal
     groups: list[Group] = []
     for metric in metrics:
         extras = [getattr(metric, name, None) for name in EXTRAS]
-        kind = _METRIC if extras == [None, None, None] else [_METRIC, *extras]
+        kind = METRIC if extras == [None, None, None] else [METRIC, *extras]
         if is_repeated:
-            kind = [_METRIC, *extras, _REPEATED]
+            kind = [METRIC, *extras, REPEATED]
         if not groups or groups[-1][1] != kind:
             groups.append([run_id, kind, []])
         groups[-1][2] += (metric.key, float(metric.value), int(metric.timestamp), int(metric.step), None)
@@ -61,7 +61,7 @@ def entities_of(group: Group) -> Iterator[Any]:
     if not is_metrics(group):
         entity = Param if kind == PARAM else RunTag
         return (entity(key, text) for key, text, *_ in points_of(group))
-    extras = {} if kind == _METRIC else {name: value for name, value in zip(EXTRAS, kind[1:], strict=False) if value}
+    extras = {} if kind == METRIC else {name: value for name, value in zip(EXTRAS, kind[1:], strict=False) if value}
     return (Metric(key, float(value), time, step or 0, **extras) for key, value, time, step, _ in points_of(group))
 
 
@@ -70,9 +70,12 @@ def is_metrics(group: Group) -> bool:
     return group[1] not in (PARAM, TAG)
 
 
-def is_repeated(group: Group) -> bool:
-    """Whether the store may have taken these metrics before they were kept."""
-    return bool(group[1][-1] == _REPEATED)
+def kind_of(group: Group, *, is_doubtful: bool) -> str:
+    """PARAM, TAG, METRIC, or REPEATED for metrics that the store may have taken: before they were kept, or since."""
+    if not is_metrics(group):
+        return str(group[1])
+    is_repeated = group[1] != METRIC and len(group[1]) > 1 + len(EXTRAS)
+    return REPEATED if is_doubtful or is_repeated else METRIC
 
 
 def kept_points(waiting: Iterable[Any], run_id: str, key: str, expected: int) -> Any:

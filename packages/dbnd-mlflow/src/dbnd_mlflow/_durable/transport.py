@@ -164,7 +164,7 @@ class MlflowTransport:
         """Params first: one that the store refuses takes nothing else along."""
         by_run: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
         for group in groups:
-            kind = self._kind(group)
+            kind = events.kind_of(group, is_doubtful=self._is_doubtful)
             if isinstance(group[1], list) and group[1][1]:  # metrics of a model
                 group[1][1] = self._translated(group[1][1])
             by_run[self._real(group[0])][kind] += events.entities_of(group)
@@ -179,14 +179,9 @@ class MlflowTransport:
                 tags.clear()
             for part in _parts(list(tags.values()), _MAX_TEXTS):
                 self._store.log_batch(run_id, [], [], part)
-            metrics = [*self._without_taken(run_id, found["repeated"]), *found["metrics"]]
+            metrics = [*self._without_taken(run_id, found[events.REPEATED]), *found[events.METRIC]]
             for part in _parts(metrics, _MAX_METRICS):
                 self._store.log_batch(run_id, part, [], [])
-
-    def _kind(self, group: Any) -> str:
-        if not events.is_metrics(group):
-            return str(group[1])
-        return "repeated" if self._is_doubtful or events.is_repeated(group) else "metrics"
 
     def _without_taken(self, run_id: str, metrics: list[Any]) -> list[Any]:
         """The points that a file store does not have yet: it takes a point twice, and a database does not.
