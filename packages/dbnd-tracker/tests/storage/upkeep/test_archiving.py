@@ -188,6 +188,30 @@ def test_points_that_are_sealed_meanwhile_stay(
     assert len(archived.history(task, "m")) == len(VALUES) + 20
 
 
+def test_of_two_that_archive_a_run_the_one_with_fewer_points_leaves_the_other_one_s(
+    archived: Any, make_run: Any, small_segments: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, task = _logged(archived, make_run)
+    write = archiving.write_archive
+    begun = []
+
+    def be_overtaken(*given: Any) -> Any:
+        path = write(*given)
+        if not begun:
+            begun.append(path)
+            archived.call("log_metrics", task.metrics(*(task.metric("m", value=i, step=i) for i in range(100, 120))))
+            archived.call("set_run_state", run.state("SUCCESS", "2026-03-06T05:06:07+00:00"))
+            seal_all(archived.database)
+            assert _archive(archived, run) == len(VALUES) + 20 + 20
+        return path
+
+    monkeypatch.setattr(archiving, "write_archive", be_overtaken)
+    assert _archive(archived, run) == 0
+    assert _bytes(archived) == 0
+    assert len(archived.history(task, "m")) == len(VALUES) + 20
+    assert len(list(_file(archived, run).parent.iterdir())) == 1
+
+
 def test_the_file_of_a_run_goes_with_it(
     archived: Any, make_run: Any, small_segments: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,9 +222,13 @@ def test_the_file_of_a_run_goes_with_it(
 
     run, _ = _logged(archived, make_run)
     write = archiving.write_archive
-    monkeypatch.setattr(
-        archiving, "write_archive", lambda *given: (write(*given), delete_wholly(archived.database, [run.uid]))
-    )
+
+    def write_and_delete(*given: Any) -> Path:
+        path = write(*given)
+        delete_wholly(archived.database, [run.uid])
+        return path
+
+    monkeypatch.setattr(archiving, "write_archive", write_and_delete)
     assert _archive(archived, run) == 0  # it was deleted while its file was written
     assert not _file(archived, run).exists()
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 from sqlalchemy import Connection, select
@@ -46,7 +47,7 @@ class ArchivedSeries(NamedTuple):
 
 
 def write_archive(folder: Path, uid: str, started: datetime, series: Iterable[ArchivedSeries], about: str) -> Path:
-    """Write the file of a run in place of the one that is there, when it is complete and on the disk.
+    """Write the file of a run beside its place, until it is complete and on the disk; ``place_file`` moves it there.
 
     Raises:
         UsageError: There is no pyarrow.
@@ -60,7 +61,7 @@ def write_archive(folder: Path, uid: str, started: datetime, series: Iterable[Ar
     with _sentence("written", folder):
         path = find_file(folder, uid) or folder / f"month={started:%Y-%m}" / f"{uid}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{uid}.{os.getpid()}.part")
+        part = path.with_name(f".{uid}.{uuid4().hex}.part")
         try:
             with part.open("wb") as file:
                 with parquet.ParquetWriter(file, schema, **_PACKING) as writer:
@@ -68,13 +69,19 @@ def write_archive(folder: Path, uid: str, started: datetime, series: Iterable[Ar
                         writer.write_table(pa.concat_tables(tables), row_group_size=_GROUP)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(path)
-        finally:
+        except BaseException:
             part.unlink(missing_ok=True)
-        entry = os.open(path.parent, os.O_RDONLY)
+            raise
+    return part
+
+
+def place_file(part: Path, uid: str) -> None:
+    """Let a file that was written be the one of its run; StorageError when it cannot be."""
+    with _sentence("written", part):
+        part.replace(part.with_name(f"{uid}.parquet"))
+        entry = os.open(part.parent, os.O_RDONLY)
         os.fsync(entry)
         os.close(entry)
-    return path
 
 
 def _groups(tables: Iterable[Any]) -> Iterator[list[Any]]:

@@ -1,8 +1,8 @@
 """Archiving: the points of a run that ended long ago move from the database into a file of their own.
 
-First the file is written, and is on the disk; then one transaction takes the data from the segments that the file
-covers. Whoever is killed in between leaves a file that the next one writes again, and points that are in the database
-still.
+First the file is written, and is on the disk; then one transaction puts it in its place and takes the data from the
+segments that it covers. Whoever is killed in between leaves a file that the next one writes again, and points that are
+in the database still. Of two that archive a run at once, the one whose file has fewer points leaves the other's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from dbnd_tracker._storage.bulk import chunks
 from dbnd_tracker._storage.database import Database
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries, Run, TaskRun
-from dbnd_tracker._storage.points.archive import ArchivedSeries, remove_files, write_archive
+from dbnd_tracker._storage.points.archive import ArchivedSeries, place_file, write_archive
 from dbnd_tracker._storage.points.models import ARCHIVED, Segment
 from dbnd_tracker._storage.points.reading import read_points
 from dbnd_tracker._storage.writer import Writer
@@ -40,11 +40,12 @@ def archive_run(database: Database, folder: Path, run_uid: str, about: Callable[
         run = session.scalar(select(Run).where(Run.uid == run_uid))
         if run is None or not _has_sealed(session, run.id):
             return 0
-        write_archive(folder, run.uid, run.start_time, _series(session, run, covered), about(session, run.uid))
-    moved = database.write(partial(_take, run_uid, covered))
-    if moved is None:  # it was deleted meanwhile
-        remove_files(folder, [run_uid])
-    return moved or 0
+        series = _series(session, run, covered)
+        part = write_archive(folder, run.uid, run.start_time, series, about(session, run.uid))
+    try:
+        return database.write(partial(_take, run_uid, part, covered))
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _has_sealed(session: Session, run_id: int) -> bool:
@@ -67,14 +68,21 @@ def _series(session: Session, run: Run, covered: dict[int, int]) -> Iterator[Arc
         yield ArchivedSeries((run.uid, run.name, run.job_name, *names), series_id, points)
 
 
-def _take(run_uid: str, covered: Mapping[int, int], writer: Writer) -> int | None:
-    """Take the data from segments that the file covers; None when the run is gone."""
+def _take(run_uid: str, part: Path, covered: Mapping[int, int], writer: Writer) -> int:
+    """Put the file in its place, and take the data from the segments that it covers."""
     session = writer.session
-    if session.scalar(select(Run.id).where(Run.uid == run_uid).with_for_update()) is None:
-        return None
+    if session.scalar(select(Run.id).where(Run.uid == run_uid).with_for_update()) is None:  # deleted meanwhile
+        return 0
+    end = Segment.first + Segment.points - 1
+    archived = select(func.max(end)).where(Segment.version == ARCHIVED)
+    ends = {series_id: session.scalar(archived.where(Segment.series_id == series_id)) or 0 for series_id in covered}
+    # The part is gone where this runs once more, because another process came first.
+    if not part.exists() or any(ends[series_id] > count for series_id, count in covered.items()):
+        return 0
+    place_file(part, run_uid)
     moved = 0
     for series_id, count in covered.items():
-        its = (Segment.series_id == series_id, Segment.first + Segment.points <= count + 1, Segment.version != ARCHIVED)
+        its = (Segment.series_id == series_id, end <= count, Segment.version != ARCHIVED)
         moved += int(session.scalar(select(func.sum(Segment.points)).where(*its)) or 0)
         change = update(Segment).where(*its).values(data=b"", version=ARCHIVED)
         session.execute(change, execution_options={"synchronize_session": False})
