@@ -140,8 +140,7 @@ class Rounds:
             env=env,
         )
         if done.returncode:
-            message = f"The measurement {name} failed:\n{done.stderr}"
-            raise RuntimeError(message)
+            raise RuntimeError(f"The measurement {name} failed:\n{done.stderr}")
         measured = json.loads(done.stdout.splitlines()[-1])
         self.found[name].append(measured)
         print(f"{name}: " + ", ".join(f"{key} {value:,.4g}" for key, value in measured.items()), file=sys.stderr)

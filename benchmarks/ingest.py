@@ -177,8 +177,7 @@ def _deliver(connection: http.client.HTTPConnection, request: Request) -> int:
         if answer.status == http.client.OK:
             return refusals
         reason = f"{answer.status}: {content[:300]!r}"
-    msg = f"{request.path} did not take a batch: {reason}"
-    raise RuntimeError(msg)
+    raise RuntimeError(f"{request.path} did not take a batch: {reason}")
 
 
 class Target:

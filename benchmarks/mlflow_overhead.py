@@ -97,8 +97,7 @@ def check(client: MlflowClient, run_id: str, key: str, expected: int) -> None:
     """Raise an error if the store has not exactly what was logged."""
     stored = len(client.get_metric_history(run_id, key))
     if stored != expected:
-        message = f"{stored} of {expected} points of {key} are stored."
-        raise RuntimeError(message)
+        raise RuntimeError(f"{stored} of {expected} points of {key} are stored.")
 
 
 def deliver() -> None:
@@ -112,8 +111,7 @@ def deliver() -> None:
         get_client(parse_composite_uri(uri).databand_url, current_config()).flush(PATIENCE)
         for outbox in outboxes():
             if not outbox.flush(PATIENCE, longest=600) or outbox.refused or outbox.dropped:
-                message = f"The store has not taken everything: {outbox.trouble}"
-                raise RuntimeError(message)
+                raise RuntimeError(f"The store has not taken everything: {outbox.trouble}")
 
 
 async def delayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
@@ -203,8 +201,7 @@ class Worker:
         while line := self._process.stdout.readline():
             if line == "ready\n" or line[0].isdigit():
                 return line
-        message = f"A measurement failed:\n{self._errors.read_text()}"
-        raise RuntimeError(message)
+        raise RuntimeError(f"A measurement failed:\n{self._errors.read_text()}")
 
     def turn(self, kind: str, number: int) -> float:
         """Seconds that ``number`` calls of ``kind`` take; when it returns, they are delivered, too."""
@@ -219,8 +216,7 @@ class Worker:
         assert self._process.stdin is not None
         self._process.stdin.close()
         if self._process.wait():
-            message = f"A measurement failed:\n{self._errors.read_text()}"
-            raise RuntimeError(message)
+            raise RuntimeError(f"A measurement failed:\n{self._errors.read_text()}")
 
     def kill(self) -> None:
         """End it at once, if it has not ended."""

@@ -51,8 +51,7 @@ def pipeline(rows: int = 300) -> float:
 def failing(reason: str = "the disk is full") -> None:
     for line in range(300):
         print(f"line {line} of the log")
-    msg = f"Cannot go on, because {reason} & more <b>so</b>."
-    raise RuntimeError(msg)
+    raise RuntimeError(f"Cannot go on, because {reason} & more <b>so</b>.")
 
 
 @task

@@ -57,8 +57,7 @@ __all__ = sorted(_HOME)  # noqa: PLE0605  the table above is the one list of nam
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        msg = f"module 'dbnd' has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module 'dbnd' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value

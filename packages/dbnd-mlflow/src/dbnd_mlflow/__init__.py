@@ -33,8 +33,7 @@ __all__ = sorted(_HOME)  # noqa: PLE0605  the table above is the one list of nam
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        msg = f"module 'dbnd_mlflow' has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module 'dbnd_mlflow' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME[name], __name__), name)
     return value
 

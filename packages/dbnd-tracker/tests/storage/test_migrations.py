@@ -137,8 +137,7 @@ def test_runs_of_older_schemas_are_found_by_the_id_of_their_mlflow_run(first_url
 def test_a_migration_that_fails_leaves_the_old_schema(first_url: str, open_tracker: Any, monkeypatch: Any) -> None:
     def fail(op: Any) -> None:
         migrations.narrow_points(op)
-        msg = "the disk is full"
-        raise OSError(msg)
+        raise OSError("the disk is full")
 
     with monkeypatch.context() as patch:
         patch.setitem(migrations.STEPS, "0002", fail)

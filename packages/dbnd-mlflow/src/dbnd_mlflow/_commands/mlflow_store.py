@@ -164,8 +164,7 @@ class OwnStore:
         except DatabandError:
             raise
         except Exception as error:  # noqa: BLE001  whatever a store raises: MLflow's, its database's, a missing driver's
-            message = f"The MLflow store {self.name} cannot be read: {self._sentence(error)}"
-            raise DatabandError(message) from None
+            raise DatabandError(f"The MLflow store {self.name} cannot be read: {self._sentence(error)}") from None
 
     def _sentence(self, error: Exception) -> str:
         text = mask_text(str(error)).replace(self.uri, self.name).strip()

@@ -82,8 +82,7 @@ class BatchId(NamedTuple):
         """Read the form ``<journal>:<first>-<last>``; PayloadError when ``text`` is not of it."""
         found = _BATCH_ID.fullmatch(text)
         if not found or not 0 < int(found[2]) <= int(found[3]):
-            msg = f"The batch {text[:80]!r} is not of the form <32 hex digits>:<first>-<last>."
-            raise PayloadError(msg)
+            raise PayloadError(f"The batch {text[:80]!r} is not of the form <32 hex digits>:<first>-<last>.")
         return cls(found[1], int(found[2]), int(found[3]))
 
 
@@ -119,8 +118,7 @@ def apply_call(database: Database, name: str, body: object, batch: BatchId | Non
     """
     call = CALLS.get(name)
     if call is None:
-        msg = f"There is no tracking call {name[:80]!r}."
-        raise UnknownCallError(msg)
+        raise UnknownCallError(f"There is no tracking call {name[:80]!r}.")
     valid = validated(name, call.body, body)
     return _apply(database, call.apply, call.groups(valid) if call.groups else valid, batch)
 
@@ -152,8 +150,7 @@ def parse_json(name: str, raw: bytes) -> Any:
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:
-        msg = f"The body of {name} is not JSON: {error}."
-        raise PayloadError(msg) from None
+        raise PayloadError(f"The body of {name} is not JSON: {error}.") from None
 
 
 def _apply(

@@ -25,8 +25,7 @@ def edit_run(
     """
     run = writer.row(Run, run_uid)
     if run is None:
-        msg = f"There is no run {run_uid}."
-        raise MissingError(msg)
+        raise MissingError(f"There is no run {run_uid}.")
     before = run.name, run.description
     run.name = name or run.name
     run.description = run.description if description is None else description or None
@@ -37,8 +36,7 @@ def edit_run(
     if attempt_id is None:
         if not tags:
             return
-        msg = f"The run {run_uid} has no task run yet that could have tags."
-        raise MissingError(msg)
+        raise MissingError(f"The run {run_uid} has no task run yet that could have tags.")
     after = {"name": run.name, "description": run.description}
     edited = edited_of(writer, run_uid)
     edited |= {what for (what, value), old in zip(after.items(), before, strict=True) if value != old}

@@ -58,5 +58,4 @@ def _entries(value: object) -> int:
 
 def _check(what: str, count: int, limit: int) -> None:
     if count > limit:
-        msg = f"The body has more than {limit:,} {what}; send it in parts."
-        raise TooMuchError(msg)
+        raise TooMuchError(f"The body has more than {limit:,} {what}; send it in parts.")

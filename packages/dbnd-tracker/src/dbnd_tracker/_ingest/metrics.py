@@ -226,6 +226,5 @@ def _lock(connection: Connection, ids: list[int]) -> dict[int, Known]:
         text = _LOCKED.format(rows=value_rows(dialect, 1, len(part))) + _LOCK[dialect]
         found.update((row[0], Known(*row)) for row in connection.exec_driver_sql(text, tuple(part)))
     if len(found) != len(ids):
-        msg = "metrics are deleted as they are written"
-        raise StaleIdsError(msg)
+        raise StaleIdsError("metrics are deleted as they are written")
     return found

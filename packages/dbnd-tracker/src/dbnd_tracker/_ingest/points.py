@@ -49,15 +49,13 @@ def from_groups(groups: object) -> list[Group]:
         PayloadError: ``groups`` is not of that form.
     """
     if not isinstance(groups, list):
-        msg = f"The points are no list of groups: {_GROUP_FORM}."
-        raise PayloadError(msg)
+        raise PayloadError(f"The points are no list of groups: {_GROUP_FORM}.")
     found = []
     for number, group in enumerate(groups):
         try:
             found.append(_group(group))
         except (TypeError, ValueError) as error:
-            msg = f"The group {number} of points is wrong: {error}."
-            raise PayloadError(msg) from None
+            raise PayloadError(f"The group {number} of points is wrong: {error}.") from None
     return [group for group in found if group.keys]
 
 
@@ -79,8 +77,7 @@ def _group(group: object) -> Group:
         raise TypeError(_POINT_FORM)
     known = [step for step in steps if step is not None]
     if known and (min(known) < -LARGEST_STEP - 1 or max(known) > LARGEST_STEP):
-        msg = "a step has more than 64 bits"
-        raise ValueError(msg)
+        raise ValueError("a step has more than 64 bits")
     if times and (min(times) < EARLIEST or max(times) > LATEST):
         times = [min(max(time_us, EARLIEST), LATEST) for time_us in times]
     names = {key: cut(storable(key)) for key in dict.fromkeys(keys)}

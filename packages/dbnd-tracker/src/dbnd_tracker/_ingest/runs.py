@@ -176,8 +176,7 @@ def stop_runs(writer: Writer, uids: list[str]) -> dict[str, str]:
     for uid in sorted(set(uids)):  # in one order everywhere, so that two transactions cannot wait for each other
         run = writer.row(Run, uid)
         if run is None:
-            msg = f"There is no run {uid}, so none of the {len(uids)} was stopped."
-            raise MissingError(msg)
+            raise MissingError(f"There is no run {uid}, so none of the {len(uids)} was stopped.")
         run.state = next_run_state(run.state, RunState.SHUTDOWN.value)
         states[uid] = run.state
     return states

@@ -61,16 +61,14 @@ def canonical_uid(text: str) -> str:
             return str(uuid.UUID(text))
     except ValueError:
         pass
-    message = "a uid of 32 hex digits is needed"
-    raise ValueError(message)
+    raise ValueError("a uid of 32 hex digits is needed")
 
 
 def _utc(value: object) -> datetime:
     """A time in UTC. Clients label their local times as UTC; one without a label is one of those."""
     found = _TIME_FORM.fullmatch(value) if isinstance(value, str) else None
     if not found:
-        message = f"{str(value)[:40]!r} is no time such as 2024-01-02T03:04:05+00:00"
-        raise ValueError(message)
+        raise ValueError(f"{str(value)[:40]!r} is no time such as 2024-01-02T03:04:05+00:00")
     year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
     microsecond = int((found[7] or "")[:6].ljust(6, "0"))
     hours, minutes = found[8] or "+00", found[9] or "00"
@@ -78,16 +76,14 @@ def _utc(value: object) -> datetime:
     try:
         return datetime(year, month, day, hour, minute, second, microsecond, zone).astimezone(timezone.utc)
     except OverflowError:
-        message = "the time lies outside the years 1 to 9999"
-        raise ValueError(message) from None
+        raise ValueError("the time lies outside the years 1 to 9999") from None
 
 
 def _day(value: object) -> date:
     """A day, or that of a time: the Java client sends one where the Python client sends a day."""
     found = isinstance(value, str) and (_DAY_FORM.fullmatch(value) or _TIME_FORM.fullmatch(value))
     if not found:
-        message = "a day such as 2024-01-02 is needed"
-        raise ValueError(message)
+        raise ValueError("a day such as 2024-01-02 is needed")
     return date(*map(int, found.groups()[:3]))
 
 
@@ -98,8 +94,7 @@ def from_digits(value: object) -> object:
 
 def _sized(value: int) -> int:
     if readable(value) != value:
-        message = "the number has more than 4,200 digits"
-        raise ValueError(message)
+        raise ValueError("the number has more than 4,200 digits")
     return value
 
 
@@ -155,8 +150,7 @@ def _by_name(enum: type[Enum]) -> Callable[[object], object]:
     def value_of(name: object) -> object:
         if isinstance(name, str) and name in enum.__members__:
             return enum[name].value
-        message = f"one of {', '.join(enum.__members__)} is needed"
-        raise ValueError(message)
+        raise ValueError(f"one of {', '.join(enum.__members__)} is needed")
 
     return value_of
 

@@ -171,8 +171,7 @@ class InitScheduledJob(Body):
 
 def _not_blank(name: str) -> str:
     if not name.strip():
-        message = "a name that can be seen is needed"
-        raise ValueError(message)
+        raise ValueError("a name that can be seen is needed")
     return name
 
 

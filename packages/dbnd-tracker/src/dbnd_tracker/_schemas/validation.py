@@ -34,8 +34,7 @@ def validated(call: str, model: type[M], body: object) -> M:
     except ValidationError as error:
         path, reason = first_problem(error)
         where = ".".join(map(str, path)) or "its top"
-        msg = f"The body of {call} is wrong at {where}: {reason}."
-        raise PayloadError(msg) from None
+        raise PayloadError(f"The body of {call} is wrong at {where}: {reason}.") from None
     UNKNOWN_KEYS.note(call, model, body)
     return found
 

@@ -198,8 +198,7 @@ def test_what_fails_in_between_changes_nothing(tracker: Any, small_segments: Non
 
     def fail(*arguments: Any) -> None:
         if arguments[2].startswith(statement):
-            msg = "the power is gone"
-            raise OSError(msg)
+            raise OSError("the power is gone")
 
     event.listen(tracker.database._engine, "before_cursor_execute", fail)
     with pytest.raises(StorageError, match="the power is gone"):

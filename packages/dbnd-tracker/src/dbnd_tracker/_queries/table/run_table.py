@@ -159,8 +159,7 @@ def parse_order(sort: str) -> tuple[str | Field, bool]:
     name = sort.removeprefix("-")
     found: str | Field | None = Field.parse(name) or ORDER_NAMES.get(name)
     if found is None:
-        msg = f"Runs cannot be sorted by {name[:80]!r}; they can by {', '.join(ORDER_NAMES)}, metrics.NAME."
-        raise QueryError(msg)
+        raise QueryError(f"Runs cannot be sorted by {name[:80]!r}; they can by {', '.join(ORDER_NAMES)}, metrics.NAME.")
     return found, sort.startswith("-")
 
 

@@ -40,8 +40,7 @@ def settle(path: str | Path) -> Identity:
     with alone(Path(path)):
         if identity(path) == found and not _is_intact(found):
             if not wait_until_whole(path, COPYING_S):
-                msg = "another program is writing over it, or has written only a part"
-                raise OSError(msg)
+                raise OSError("another program is writing over it, or has written only a part")
             set_apart(path)
     return identity(path)
 

@@ -36,7 +36,6 @@ def back_up(source: Path, target: Path) -> None:
         os.link(partial, target)  # unlike a rename, it never replaces a file
     except (OSError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        msg = f"The database {source} cannot be copied to {target}: {reason}."
-        raise StorageError(msg) from None
+        raise StorageError(f"The database {source} cannot be copied to {target}: {reason}.") from None
     finally:
         partial.unlink(missing_ok=True)
