@@ -42,9 +42,7 @@ _FORK_WAIT: Final = 5.0
 class EmbeddedTransport:
     """Applies batches to a database; it is opened, and created where it is missing, by the first batch.
 
-    Args:
-        url: ``sqlite:///file`` or ``postgresql://…``.
-        settings: Where the archive is, and what a new database is made of; its database is not looked at.
+    The database that ``settings`` name is not looked at.
 
     Raises:
         ConfigError: The URL cannot be used, or the driver of PostgreSQL is not installed.

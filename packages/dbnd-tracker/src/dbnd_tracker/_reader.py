@@ -54,11 +54,7 @@ _SIZE: Final = 64 << 20
 
 
 class RunReader(ABC):
-    """What commands ask of a tracker; a ``dbnd.tracking.Reader`` for other packages.
-
-    Args:
-        name: The tracker as messages name it.
-    """
+    """What commands ask of a tracker, by its name in messages; a ``dbnd.tracking.Reader`` for other packages."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -152,12 +148,7 @@ class RunReader(ABC):
 
 
 class DatabaseReader(RunReader):
-    """Reads a database.
-
-    Args:
-        database: An open database, or None for one whose file does not exist yet: it has no runs.
-        name: The database as messages name it.
-    """
+    """Reads an open database; one whose file does not exist yet is None, and has no runs."""
 
     def __init__(self, database: Database | None, name: str) -> None:
         super().__init__(name)
@@ -188,12 +179,7 @@ class DatabaseReader(RunReader):
 
 
 class HttpReader(RunReader):
-    """Asks the read API of a server.
-
-    Args:
-        url: Base URL of the server.
-        settings: Credentials, time-outs and headers.
-    """
+    """Asks the read API of the server at a base URL."""
 
     def __init__(self, url: str, settings: CoreSettings) -> None:
         super().__init__(mask_url(url))

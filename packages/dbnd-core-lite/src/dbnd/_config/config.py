@@ -36,13 +36,9 @@ class Entry(NamedTuple):
 
 
 class Config:
-    """All layers, folded: of each key the entry that wins.
+    """All layers, folded: of each key the entry that wins; ``entries`` begin with those of the lowest layer.
 
-    Args:
-        entries: The entries of all layers, lowest layer first.
-        sections: The sections that exist, by name.
-        files: The files that the entries were read from.
-        lenient: Whether a value that cannot be used is a warning, and the default stands in for it.
+    If ``lenient``, a value that cannot be used is a warning, and the default stands in for it.
     """
 
     def __init__(

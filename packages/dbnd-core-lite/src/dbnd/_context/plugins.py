@@ -78,12 +78,7 @@ class PluginManager:
             console.warning(f"{what} is left out because it cannot be loaded ({reason}).")
 
     def call(self, hook: str, *, reverse: bool = False, **arguments: object) -> list[Any]:
-        """Call ``hook`` in every plugin that has it and return what is not None.
-
-        Args:
-            hook: Name of the hook.
-            reverse: Call the plugin registered last first, as leaving a context does.
-            arguments: The hook's arguments; an implementation gets those that it names.
+        """Call ``hook`` in every plugin that has it, the last one first if ``reverse``; returns what is not None.
 
         Raises:
             ConfigError: An implementation raised it. Any other exception is reported with the plugin's name.

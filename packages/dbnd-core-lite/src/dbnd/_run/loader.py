@@ -26,11 +26,9 @@ class TargetImportError(UsageError):
 
 
 def load_task(target: str) -> Task:
-    """The task that ``target`` names.
+    """The task that ``target`` names: ``package.module.task``, ``path/to/file.py::task``, or a short name.
 
-    Args:
-        target: ``package.module.task``, ``path/to/file.py::task``, or a short name registered by an installed
-            distribution in the entry-point group ``dbnd.tasks``.
+    Installed distributions register short names in the entry-point group ``dbnd.tasks``.
 
     Raises:
         TaskNotFoundError: There is no such file, module or task.

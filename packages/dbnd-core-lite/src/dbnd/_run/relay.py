@@ -34,14 +34,7 @@ _SAY_AGAIN: Final = 600.0
 
 
 class Relay:
-    """Delivers a folder until it is stopped.
-
-    Args:
-        folder: Where the journals are.
-        config: Says where their events may be sent, and with which credentials.
-        say: Called with sentences on progress.
-        warn: Called with sentences on what cannot be delivered.
-    """
+    """Delivers a folder until it is stopped; ``say`` takes sentences on progress, and ``warn`` those on trouble."""
 
     def __init__(self, folder: Path, config: Config, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
         self.folder: Final = folder

@@ -140,13 +140,10 @@ class Sender:
         longest: float = 0.0,
         once: bool = False,
     ) -> bool:
-        """Deliver what the journal holds now.
+        """Deliver what the journal holds now; ``progress`` is told now and then how many events still wait.
 
-        Args:
-            timeout: Seconds to wait at most. A tracker that has not answered this process once gets one attempt.
-            progress: Called now and then with the number of events that still wait.
-            longest: Seconds to wait for a tracker that takes events, each time at most ``timeout`` for the next ones.
-            once: Whether to wait no longer once an attempt has failed.
+        ``timeout``, ``longest`` and ``once`` are those of ``Outbox.flush``. A tracker that has never answered this
+        process gets one attempt.
 
         Returns:
             Whether everything up to now is delivered; if not, ``outcome`` says why.

@@ -149,10 +149,7 @@ def models_of(run: Any) -> list[str]:
 
 
 def number_of(value: object) -> float:
-    """A metric's value as MLflow means it.
-
-    Args:
-        value: A number, or the word of the read API for one that JSON cannot carry: "NaN", "Infinity".
+    """A metric's value as MLflow means it, from a number or its word in the read API: "NaN", "Infinity".
 
     Raises:
         ValueError, TypeError: It is no number.

@@ -12,12 +12,7 @@ from .mlflow_store import OwnStore
 
 
 class Families:
-    """The parents of MLflow runs, each of them read once.
-
-    Args:
-        store: The store of the runs.
-        runs: Runs that have been read already.
-    """
+    """The parents of MLflow runs, each of them read once; ``runs`` have been read already."""
 
     def __init__(self, store: OwnStore, runs: Iterable[Any] = ()) -> None:
         self._store = store

@@ -36,10 +36,7 @@ def own_tracking_uri(config: Config) -> str:
 
 
 class OwnStore:
-    """An MLflow store to read from. Trouble with it is one sentence: each method may raise a ``DatabandError``.
-
-    Args:
-        uri: Its tracking URI.
+    """The MLflow store of a tracking URI, to read from. Trouble with it is a ``DatabandError``, whichever the method.
 
     Raises:
         UsageError: There is no such file or folder, which MLflow would make.

@@ -25,12 +25,7 @@ LOG_ARTIFACT: Final = "log_artifact"
 
 
 class Artifacts:
-    """Sends the files of one store's runs.
-
-    Args:
-        target: The store.
-        max_bytes: What the files of the spool may take together.
-    """
+    """Sends the files of one store's runs; those that wait in the spool may take ``max_bytes`` together."""
 
     def __init__(self, target: Target, max_bytes: int) -> None:
         self._target = target
@@ -109,12 +104,7 @@ class Artifacts:
 
 
 class Spooled:
-    """The artifacts of a run that its store has not created: all of them wait.
-
-    Args:
-        root: Their root.
-        files: The copies in the spool, by path; of several files with one path the last.
-    """
+    """The artifacts of a run that its store has not created: all of them wait, as ``files`` of the spool, by path."""
 
     def __init__(self, root: str, files: Mapping[str, Path]) -> None:
         self._root, self._files = root, files

@@ -27,9 +27,7 @@ CREATIONS: Final = frozenset({CREATE_RUN, CREATE_EXPERIMENT, CREATE_MODEL})
 class Creation:
     """Creates runs, experiments and logged models in one store, which the methods are given.
 
-    Args:
-        ids: The store's ids of them.
-        on_created: Called with a run that is created late: its tracker, the id of ours, the run, and its tags.
+    ``on_created`` is called with a run that is created late: its tracker, the id of ours, the run, and its tags.
     """
 
     def __init__(self, ids: Ids, on_created: OnCreated) -> None:

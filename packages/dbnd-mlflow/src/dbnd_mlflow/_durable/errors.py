@@ -128,14 +128,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 class Checks:
-    """The checks and errors of one store.
-
-    Args:
-        inner: MLflow's own store.
-
-    Attributes:
-        is_file: Whether it keeps runs in files, which has rules of its own.
-    """
+    """The checks and errors of one store; one that ``is_file`` keeps runs in files, which has rules of its own."""
 
     def __init__(self, inner: Any) -> None:
         self._is_remote = is_remote(inner)

@@ -32,10 +32,7 @@ _LONG: Final = 1 << 63
 def metric_group(run_id: str, metrics: Iterable[Any], *, is_repeated: bool = False) -> list[Group]:
     """Groups of metrics; those that belong to a model or a dataset have groups of their own.
 
-    Args:
-        run_id: The run.
-        metrics: The metrics.
-        is_repeated: Whether the store may have taken them: it was asked, and has not answered.
+    They are ``is_repeated`` if the store may have taken them: it was asked, and has not answered.
     """
     groups: list[Group] = []
     for metric in metrics:
@@ -79,13 +76,9 @@ def kind_of(group: Group, *, is_doubtful: bool) -> str:
 
 
 def kept_points(waiting: Iterable[Any], run_id: str, key: str, expected: int) -> Any:
-    """The points of a metric, in the order of MLflow's stores; None unless all that the run has logged still waits.
+    """The points of a metric, in the order of MLflow's stores, from the events that wait.
 
-    Args:
-        waiting: The events that wait.
-        run_id: The run.
-        key: The metric.
-        expected: Number of events that the run has logged.
+    None unless all of the events wait that the run has logged, of which there are ``expected``.
     """
     from mlflow.store.entities.paged_list import PagedList
 

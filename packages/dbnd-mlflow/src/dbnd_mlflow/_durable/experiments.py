@@ -25,13 +25,9 @@ _MAX_KNOWN: Final = 1_000
 
 
 class Experiments:
-    """The experiments of one store.
+    """The experiments of one store; ``write`` makes a call now, or keeps it, as ``Keeper`` does.
 
     Its methods that are named as the store's take the same arguments, return and raise the same.
-
-    Args:
-        target: The store.
-        write: Makes a call now, or keeps it: ``Keeper``'s.
     """
 
     def __init__(self, target: Target, write: Callable[..., Any]) -> None:

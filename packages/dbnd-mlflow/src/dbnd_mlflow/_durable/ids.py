@@ -38,12 +38,7 @@ _LEFT: Final = 3600
 
 
 class UncreatedError(DatabandError):
-    """What an id of ours stands for is not in MLflow's store; the text says why.
-
-    Args:
-        text: Why.
-        is_refused: Whether the store refuses it.
-    """
+    """What an id of ours stands for is not in MLflow's store, which may have refused it; the text says why."""
 
     def __init__(self, text: str, *, is_refused: bool = False) -> None:
         super().__init__(text)
@@ -67,13 +62,9 @@ def is_own(text: Any) -> bool:
 
 
 class Ids:
-    """The store's ids of what was created under ids of ours.
+    """The store's ids of what was created under ids of ours, in a folder that the first makes.
 
-    Args:
-        folder: Where they are kept; made when there is the first.
-
-    Attributes:
-        spool: The folder beside them, for artifacts that wait.
+    Beside them is the ``spool``, for artifacts that wait.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -30,14 +30,10 @@ _APART: Final = ("experiment", "trace", "registered", "version", "webhook", "sco
 
 
 class Keeper:
-    """Decides for one store of this process. Any number of threads may call.
+    """Decides for one store of this process; the ``tracker`` (its URL, without credentials) hears of the runs.
 
-    Its methods that are named as the store's take the same arguments, return and raise the same.
-
-    Args:
-        target: The store.
-        tracker: The tracker that hears of the runs: its URL, without credentials.
-        max_bytes: What files of artifacts may take together that wait.
+    Any number of threads may call. Its methods that are named as the store's take the same arguments, return and raise
+    the same.
     """
 
     def __init__(self, target: Target, tracker: str, max_bytes: int) -> None:
@@ -153,16 +149,9 @@ class Keeper:
     ) -> Any:
         """Make a call now, or keep it; returns the store's answer, and None for one that was kept.
 
-        What is unusual goes to a store that can be asked, which may refuse it, or store it as no journal would.
-
-        Args:
-            view: What is known of the run; None for an experiment or model.
-            own_id: Its id, or theirs.
-            name: The store's method.
-            args: What it takes behind the id.
-            body: Makes the body of the event that is kept.
-            call: What that is called, if not as the method.
-            is_usual: Whether every store takes it, and a journal keeps it as it is.
+        What is usual every store takes, and a journal keeps as it is. Anything else goes to a store that can be asked,
+        which may refuse it, or store it as no journal would. Only of a run there is a ``view``. The event that is kept
+        has what ``body`` makes, and is named ``call``, or else as the store's method.
         """
         target = self._target
         self._checks.active(own_id, is_deleted=view is not None and view.is_deleted)

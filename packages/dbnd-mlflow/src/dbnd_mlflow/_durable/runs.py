@@ -35,12 +35,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Runs:
-    """The runs of one store that this process has last asked for, logged to, or announced.
-
-    Args:
-        target: The store.
-        tracker: The tracker that hears of the runs: its URL, without credentials.
-    """
+    """The runs of one store that this process has last asked for, logged to, or announced to the ``tracker``."""
 
     def __init__(self, target: Target, tracker: str) -> None:
         self._target = target
@@ -56,12 +51,7 @@ class Runs:
             return view
 
     def put(self, run_id: str, run: Any = None) -> RunView:
-        """Remember a run; returns what is known of it, which another thread may have remembered meanwhile.
-
-        Args:
-            run_id: The id by which it is asked for.
-            run: As of ``RunView``.
-        """
+        """Remember a run; returns what is known of it, which another thread may have remembered meanwhile."""
         made = RunView(run_id, run)
         with _lock:
             view = self._views.setdefault(run_id, made)
@@ -118,12 +108,7 @@ class Runs:
 
 
 class RunView:
-    """One run.
-
-    Args:
-        run_id: Its id.
-        run: The run as the store has answered it, or as it will be created; None where the store never answered.
-    """
+    """A run as the store has answered it, or as it will be created; ``run`` is None where the store never answered."""
 
     def __init__(self, run_id: str, run: Any = None) -> None:
         self._message: Any = InfoMessage(run_id=run_id, run_uuid=run_id, lifecycle_stage="active")

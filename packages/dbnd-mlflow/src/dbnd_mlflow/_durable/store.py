@@ -84,11 +84,7 @@ class DurableRegistry(StoreProxy):
 
 
 class Keepers:
-    """The keepers of a store: one for each workspace of MLflow in which this process makes calls.
-
-    Args:
-        make: Makes the one of a workspace.
-    """
+    """The keepers of a store, made one for each workspace of MLflow in which this process makes calls."""
 
     def __init__(self, make: Callable[[str | None], Keeper]) -> None:
         self._make = make
@@ -124,15 +120,9 @@ _outboxes: Final[dict[str, Outbox]] = {}
 def durable_store(
     inner: Any, uri: str, tracker: str, config: Config, writes: str, on_created: OnCreated
 ) -> DurableStore:
-    """A store over MLflow's own one of ``uri``, whose writes are kept as ``mlflow_tracking.store_writes`` says.
+    """A store over MLflow's own one of ``uri``, whose ``writes`` are kept: ``keep`` or ``deferred``.
 
-    Args:
-        inner: MLflow's own store.
-        uri: Its tracking URI.
-        tracker: The tracker that hears of the runs: its URL, without credentials.
-        config: The configuration.
-        writes: ``keep`` or ``deferred``.
-        on_created: As of ``Creation``.
+    The ``tracker`` hears of its runs: its URL, without credentials. ``on_created`` is that of ``Creation``.
     """
     settings = config.settings(MlflowTrackingSettings)
     ids, is_direct = Ids(ids_folder(config)), writes == KEEP

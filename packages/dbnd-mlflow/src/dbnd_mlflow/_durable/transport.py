@@ -52,15 +52,9 @@ _OWN_ERROR: Final = 500
 
 
 class MlflowTransport:
-    """Delivers to one MLflow store. Repeating a batch of which a part was delivered changes nothing.
+    """Delivers to the MLflow store of a journal's URL (see ``build_journal_url``), with its credentials.
 
-    Args:
-        url: Of the store, as ``build_journal_url`` makes it, with its credentials.
-        config: The configuration, for the folder of the journals.
-        on_created: As of ``Creation``.
-
-    Attributes:
-        deadline: As of ``dbnd.tracking.Transport``.
+    Repeating a batch of which a part was delivered changes nothing.
     """
 
     def __init__(self, url: str, config: Config, on_created: OnCreated) -> None:

@@ -17,13 +17,7 @@ from .tags import MADE_FOR, Link
 def report_pair(config: Config, uri: str, tracker: str, own_id: str, run: Any, tags: Mapping[str, str]) -> None:
     """Report the store's id of a run, and its page, to the tracker that knows it, if this configuration sends there.
 
-    Args:
-        config: The configuration.
-        uri: Tracking URI of the store.
-        tracker: The tracker's URL, without credentials.
-        own_id: The id under which the run was announced.
-        run: The run as the store has it.
-        tags: The tags that it was created with.
+    The tracker's URL has no credentials; the run was announced under ``own_id``, and created with ``tags``.
     """
     url = destination_of(tracker, config).url
     if url is None:

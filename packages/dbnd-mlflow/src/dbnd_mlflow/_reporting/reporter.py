@@ -41,13 +41,7 @@ from .tracked import TrackedRun
 
 
 class Reporter:
-    """Reports what one MLflow store was told, to one tracker. Any number of threads may call.
-
-    Args:
-        client: The tracker's client.
-        inner_uri: Tracking URI of the store, for links to its runs.
-        read: Reads runs from the store.
-    """
+    """Reports what the MLflow store of ``inner_uri`` was told, to one tracker. Any number of threads may call."""
 
     def __init__(self, client: TrackingAPIClient, inner_uri: str, read: StoreReader) -> None:
         self._client = client

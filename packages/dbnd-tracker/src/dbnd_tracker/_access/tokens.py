@@ -54,12 +54,8 @@ def create_token(
 ) -> tuple[AccessToken, str]:
     """Make a token, and return it as it is stored, and its secret, which nobody can find out later.
 
-    Args:
-        writer: The transaction.
-        label: What lists and logs call it.
-        role: What it allows.
-        lifespan: How long it is valid; None is for ever.
-        guards: Whether a tracker over this database asks for tokens because this one exists.
+    Without a ``lifespan`` it is valid for ever. If it ``guards``, a tracker over this database asks for tokens because
+    it exists.
     """
     secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
     token = AccessToken(

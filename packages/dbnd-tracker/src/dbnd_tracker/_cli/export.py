@@ -18,13 +18,9 @@ if TYPE_CHECKING:
 
 
 def export_runs(reader: RunReader, runs: Sequence[RunDetail], form: str | None, file: Path | None) -> int:
-    """Write runs to a file, which appears only when it is complete, and return how many points that were.
+    """Write runs to a file, which appears only when it is complete, or to standard output; returns how many points.
 
-    Args:
-        reader: Where the points are read.
-        runs: What is written.
-        form: One of ``FORMS``; None is what the name of the file says, or else JSON.
-        file: The file, or None for standard output.
+    The ``form`` is one of ``FORMS``; None is what the name of the file says, or else JSON.
 
     Raises:
         UsageError: Parquet for standard output, or without pyarrow.

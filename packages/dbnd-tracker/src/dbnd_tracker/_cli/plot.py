@@ -19,14 +19,9 @@ Point = tuple[float, float]
 
 
 def chart(title: str, points: Sequence[Point], columns: int, lines: int, *, x_labels: tuple[str, str]) -> list[str]:
-    """``lines`` lines of ``columns`` columns: a title, the series, and the ends of the axis below it.
+    """``lines`` lines, 4 or more, of ``columns`` columns: a title, the series, and the ends of the axis below it.
 
-    Args:
-        title: What the series is.
-        points: x and y, rising in x; the line has a gap where y is no finite number.
-        columns: How wide it is.
-        lines: How high it is, 4 or more.
-        x_labels: What stands at the ends of the axis.
+    Points rise in x; the line has a gap where y is no finite number.
     """
     finite = [y for _, y in points if math.isfinite(y)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)

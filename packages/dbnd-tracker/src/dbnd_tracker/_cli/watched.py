@@ -53,12 +53,9 @@ _SYSTEM: Final = "system/"
 
 
 class WatchedRun(RunProgress):
-    """A run of the tracker, read again and again.
+    """A run of the tracker, or a task run nested in one, read again and again.
 
-    Args:
-        reader: Where it is read.
-        row: The run, or the task run nested in one.
-        patterns: Names of the metrics that are drawn, in which * stands for any text; all if there is none.
+    Metrics are drawn whose names are one of ``patterns``, in which * stands for any text; all if there is none.
     """
 
     def __init__(self, reader: RunReader, row: RunSummary, patterns: Sequence[str]) -> None:

@@ -41,13 +41,7 @@ class Folder(NamedTuple):
 
 
 class Content:
-    """An open file.
-
-    Args:
-        name: Its name.
-        size: Its bytes; None if that is not known.
-        file: What it is read from.
-    """
+    """An open file; its size in bytes is None if that is not known."""
 
     def __init__(self, name: str, size: int | None, file: BufferedIOBase) -> None:
         self.name = storable(name)  # files have names of any bytes

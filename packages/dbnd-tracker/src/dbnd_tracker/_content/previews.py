@@ -29,12 +29,9 @@ class Rows(NamedTuple):
 
 
 def text_rows(text: str, delimiter: str | None, *, is_whole: bool) -> Rows | None:
-    """The first rows of a text whose lines are rows; None if it has none.
+    """The first rows of a text, or of its beginning, whose lines are rows; None if it has none.
 
-    Args:
-        text: The text, or its beginning.
-        delimiter: What stands between values; None is what the first line has most of.
-        is_whole: Whether that is all of it.
+    Without a ``delimiter`` it is what the first line has most of.
     """
     head = text.partition("\n")[0]
     delimiter = delimiter or max(_DELIMITERS, key=head.count)

@@ -103,13 +103,9 @@ def apply_batch(database: Database, batch: Batch) -> Applied:
 
 
 def apply_call(database: Database, name: str, body: object, batch: BatchId | None = None) -> Applied:
-    """Validate one call and apply it in one transaction.
+    """Validate one call, a key of ``CALLS``, and apply it in one transaction.
 
-    Args:
-        database: Where to.
-        name: The call, a key of ``CALLS``.
-        body: Its body as parsed from JSON.
-        batch: The events that it is made of, when they are numbered: applied before, they change nothing.
+    The events of a ``batch`` are numbered: those that were applied before change nothing.
 
     Raises:
         PayloadError: The body is wrong for good.

@@ -83,13 +83,9 @@ class Crumb(NamedTuple):
 
 
 class ArtifactPage:
-    """An artifact as its page shows it.
+    """An artifact, or what is ``inside`` one that is a folder, as its page shows it.
 
-    Args:
-        artifact: Which one.
-        inside: The path of what is shown, if the artifact is a folder.
-        opened: What stands there, or why it cannot be shown.
-        runs_scripts: Whether HTML may run its scripts, in its sandbox.
+    If it ``runs_scripts``, HTML may do so, in its sandbox.
     """
 
     def __init__(

@@ -43,11 +43,9 @@ class Section:
 
 
 class Sections:
-    """The lists of one page.
+    """The lists of one page at ``path``.
 
-    Args:
-        path: The page's address, without a query.
-        query: Its query: ``find``, and by the id of each section how many rows stand before those shown.
+    Its ``query`` has ``find``, and by the id of each section how many rows stand before those shown.
     """
 
     def __init__(self, path: str, query: QueryParams) -> None:

@@ -78,17 +78,9 @@ def list_part(
     start: int = 0,
     limit: int,
 ) -> Part:
-    """A part of what task runs logged.
+    """A part of what task runs logged, of all ``names`` that there are, by the places of ``task_runs``.
 
-    Args:
-        session: Where to read.
-        kind: What is listed.
-        names: All of it that there is.
-        task_runs: Places of the task runs, by uid: in their order the rows stand.
-        find: Only rows whose names hold this text, whatever its case.
-        keep: Only rows whose names meet this; the others are not counted.
-        start: How many rows to leave out.
-        limit: How many rows at most.
+    Rows count whose names meet ``keep``; those of them are found whose names hold the text ``find``, whatever its case.
     """
     known = [(uid, name, row_id) for (uid, name, _), row_id in names.items() if uid in task_runs]
     if keep:

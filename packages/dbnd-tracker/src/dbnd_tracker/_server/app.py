@@ -37,12 +37,9 @@ from dbnd_tracker._storage.replica import Replica
 
 
 def create_app(database: Database, settings: TrackerSettings | None = None, *, guarded: bool = False) -> FastAPI:
-    """The tracker as an ASGI application.
+    """The tracker as an ASGI application; the database that ``settings`` name is not looked at.
 
-    Args:
-        database: Where runs are kept.
-        settings: Address, token, limits, further host names and the log; its database is not looked at.
-        guarded: Whether every request must carry a token of the database also where the settings have none.
+    If it is ``guarded``, every request must carry a token of the database also where the settings have none.
     """
     settings = settings or TrackerSettings()
     token = settings.token.get_secret_value() if settings.token else None

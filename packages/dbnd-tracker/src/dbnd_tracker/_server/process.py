@@ -68,11 +68,7 @@ def make_server(app: FastAPI, grace: int = 30, limits: ConnectionLimits | None =
 def serve(app: FastAPI, listening: socket.socket, started: Callable[[], None], settings: TrackerSettings) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, and return after the requests in progress.
 
-    Args:
-        app: The tracker.
-        listening: The socket of ``listen``.
-        started: Called before the first request is served.
-        settings: How long requests under way have to end, and how many connections there may be.
+    ``started`` is called before the first request is served.
     """
     limits = ConnectionLimits(most=allow_files(settings.max_connections))
     server = make_server(app, settings.shutdown_timeout_s, limits)

@@ -28,11 +28,7 @@ def serve_workers(
 ) -> None:
     """Serve the tracker from several processes until SIGINT or SIGTERM; one that dies is started again.
 
-    Args:
-        settings: What each of them serves, and how many there are.
-        listening: The socket of ``listen``, which they share.
-        started: Called before the first request is served.
-        guarded: Whether every request must carry a token.
+    They share a socket; ``started`` is called before the first request is served.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -54,12 +54,8 @@ def open_database(url: str, settings: TrackerSettings | None = None) -> Database
 class Database:
     """One database; any number of threads may use it.
 
-    Making one imports everything needed and checks the URL, but connects to nothing: ``open`` does.
-
-    Args:
-        url: ``sqlite:///file``, ``postgresql://…``, or the path of an SQLite file.
-        settings: When silent runs are read as lost, and what a new database is made of; its database is not looked at.
-        options: Of the driver of PostgreSQL.
+    Making one imports everything needed and checks the URL, or the path of an SQLite file, but connects to nothing:
+    ``open`` does. The database that ``settings`` name is not looked at; ``options`` are those of PostgreSQL's driver.
 
     Raises:
         ConfigError: The URL cannot be used, or the driver of PostgreSQL is not installed.

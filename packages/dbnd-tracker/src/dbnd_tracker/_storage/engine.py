@@ -58,13 +58,9 @@ def name_of(url: URL) -> str:
 
 
 def make_engine(url: URL, most: int, archive: Path | None, options: Mapping[str, Any]) -> Engine:
-    """The engine of a database, which has connected to nothing yet.
+    """The engine of a database, which has connected to nothing yet, for at most so many connections.
 
-    Args:
-        url: Of ``parse_url``.
-        most: How many connections there may be.
-        archive: Where points are that were moved to files.
-        options: Of the driver of PostgreSQL.
+    Points that were moved to files are in ``archive``; ``options`` are those of PostgreSQL's driver.
 
     Raises:
         ConfigError: The driver of PostgreSQL is not installed.

@@ -164,10 +164,7 @@ def revision_of(connection: sa.Connection, database: str) -> str | None:
 def upgrade(connection: sa.Connection, revision: str | None, partitions: int = 1) -> None:
     """Bring the schema up to date within the transaction that ``connection`` is in.
 
-    Args:
-        connection: Of the database.
-        revision: What it has now; None when it has no tables of ours.
-        partitions: Parts of the tables of points, if they are made now.
+    A database without tables of ours has no ``revision``, and gets so many ``partitions`` of the tables of points.
     """
     if revision is None:
         Run.metadata.create_all(connection, checkfirst=False)

@@ -24,10 +24,6 @@ _CONNECT: Final = 2
 class Replica(Database):
     """A streaming replica of PostgreSQL, which is only read; nothing is made or migrated there.
 
-    Args:
-        url: ``postgresql://…``.
-        settings: When silent runs are read as lost, and how many connections there may be.
-
     Raises:
         ConfigError: The URL cannot be used.
     """

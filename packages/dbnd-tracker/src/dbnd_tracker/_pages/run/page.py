@@ -34,15 +34,10 @@ _SYSTEM_TAGS: Final = ("mlflow.", "dbnd.")
 class RunPage:
     """A run as its page shows it, or one of its task runs.
 
-    A run of one task is shown with it. In the address' query, ``tasks=all`` asks for all task runs at once; of one task
-    run, ``with`` and ``plot`` are what ``Overlay`` takes.
-
-    Args:
-        session: Where to read.
-        run: The run; with its details if the page is the run's own.
-        tasks: What the timeline and the charts show: the task runs of the run, or one and those that it has started.
-        query: The query of the page's address.
-        task: The one task run whose things are shown; None for all of ``tasks``.
+    A run of one task is shown with it; it has its details if the page is its own. Timeline and charts show ``tasks``:
+    those of the run, or one ``task``, whose things alone are shown then, and those that it has started. In the address'
+    query, ``tasks=all`` asks for all task runs at once; of one task run, ``with`` and ``plot`` are what ``Overlay``
+    takes.
     """
 
     def __init__(

@@ -117,9 +117,7 @@ def make_parallel(
 ) -> Parallel | None:
     """Parallel coordinates of some runs, or None when there are too few axes or lines to see anything.
 
-    Args:
-        axes: The title of each axis, and the places between which it is brushed.
-        lines: The values of each run, one for each axis.
+    Each axis has a title, and the places between which it is brushed; each line a value for each of them.
     """
     if len(axes) < 2 or len(lines) < 2:
         return None

@@ -35,13 +35,7 @@ class Mark(NamedTuple):
 
 
 class Trend:
-    """The runs of a page in the order of their start.
-
-    Args:
-        rows: The runs.
-        values: What each logged, by its uid.
-        metric: What is drawn; None where there is nothing but durations.
-    """
+    """The runs of a page in the order of their start; without a ``metric`` only their durations are drawn."""
 
     def __init__(self, rows: Sequence[RunRow], values: Mapping[str, Mapping[Field, Any]], metric: Field | None) -> None:
         self.metric = metric

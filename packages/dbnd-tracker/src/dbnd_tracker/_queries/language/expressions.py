@@ -68,10 +68,7 @@ class QueryError(TrackerError):
 class Field(NamedTuple):
     """Something that runs log, by name: a metric, a param or a tag.
 
-    Args:
-        kind: What it is.
-        name: Its name.
-        shown: Of a metric, which of its values is meant; conditions test the last one.
+    Of a metric, ``shown`` says which of its values is meant; conditions test the last one.
     """
 
     kind: LoggedKind

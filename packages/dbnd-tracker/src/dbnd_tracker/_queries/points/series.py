@@ -59,14 +59,11 @@ def sampled_history(session: Session, task_run_uid: str, key: str, samples: int,
 
 
 def sampled_places(values: Array, count: int) -> Array:
-    """Places of at most ``count`` values that show the shape of a series, rising.
+    """Places of at most ``count`` (``LEAST`` or more) values that show the shape of a series, rising.
 
     These are the first and the last number, and the smallest and the largest of each stretch. NaN, infinities and
-    values that are no numbers have no place in a shape, but are not hidden by it: where they begin and end is shown.
-
-    Args:
-        values: All values of the series, not finite where they are no numbers.
-        count: How many, ``LEAST`` or more.
+    values that are no numbers, none of which is finite, have no place in a shape, but are not hidden by it: where they
+    begin and end is shown.
     """
     if len(values) <= count:
         return np.arange(len(values))

@@ -39,12 +39,7 @@ def divide(connection: Connection, partitions: int) -> None:
 
 
 def check_partitions(connection: Connection, partitions: int, name: str) -> None:
-    """Find the partitions that the configuration asks for, if it asks for any.
-
-    Args:
-        connection: Of the database.
-        partitions: How many there are to be.
-        name: The database as messages name it.
+    """Find the partitions that the configuration asks for, if it asks for any, in the database of this name.
 
     Raises:
         ConfigError: There are others, or none.

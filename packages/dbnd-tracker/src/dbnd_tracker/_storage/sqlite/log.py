@@ -43,15 +43,10 @@ watches: Final[dict[tuple[int, int], Watch]] = {}
 
 
 class Watch:
-    """What the connections of this process to one file know of it.
+    """What the connections of this process to one open file know of it; ``sides`` are its log and the index of that.
 
     Its descriptors stay open as long as there is one of them: closing any would take from this process the locks that
     SQLite holds on the file.
-
-    Args:
-        path: The file, which is open.
-        sides: Its log and the index of that.
-        number: The number of the file, as SQLite reads it.
     """
 
     def __init__(self, path: str, sides: list[str], number: int) -> None:

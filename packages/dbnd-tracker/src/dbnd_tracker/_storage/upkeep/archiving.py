@@ -26,11 +26,7 @@ from dbnd_tracker._storage.writer import Writer
 def archive_run(database: Database, folder: Path, run_uid: str, about: Callable[[Session, str], str]) -> int:
     """Move the points of a run into its file, and return how many went; 0 when all are there, or it has none.
 
-    Args:
-        database: Where the run is; its archive is ``folder``.
-        folder: Where the file belongs.
-        run_uid: A run whose points are sealed.
-        about: Says of a run what the read API does, as JSON; all of that stays in the database, too.
+    They must be sealed. ``about`` says of a run what the read API does, as JSON, which stays in the database, too.
 
     Raises:
         StorageError: The file cannot be written, or the database cannot be used.

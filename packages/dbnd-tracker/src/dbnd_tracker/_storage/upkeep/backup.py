@@ -11,11 +11,9 @@ from dbnd_tracker._errors import StorageError
 
 
 def back_up(source: Path, target: Path) -> None:
-    """Copy an SQLite database as it is at one moment; ``target`` is there only when it is whole.
+    """Copy an SQLite database, which may be in use, as it is at one moment.
 
-    Args:
-        source: The database; it may be in use.
-        target: A file that does not exist yet. Only its owner may read it.
+    The ``target`` must not exist yet; it is there only when it is whole, and its owner alone may read it.
 
     Raises:
         StorageError: The copy cannot be made.
