@@ -165,8 +165,15 @@ def test_who_is_killed_in_between_has_lost_nothing(
         event.remove(engine, "before_cursor_execute", fail)
         assert _file(archived, run).exists()
     assert (_everything(archived, task), _bytes(archived)) == before
+    folder = _file(archived, run).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f".{run.uid}.1.part").touch()  # as of one that is killed with -9
     assert _archive(archived, run) == len(VALUES) + 20
     assert _everything(archived, task) == before[0]
+    assert list(folder.iterdir()) == [_file(archived, run)]
+    (folder / f".{run.uid}.2.part").touch()
+    delete_wholly(archived.database, [run.uid])
+    assert not list(folder.iterdir())
 
 
 def test_points_that_are_sealed_meanwhile_stay(

@@ -59,7 +59,7 @@ def write_archive(folder: Path, uid: str, started: datetime, series: Iterable[Ar
     fields = [*((name, pa.string()) for name in _NAMES), *kinds.items()]
     schema = pa.schema(fields, metadata={ABOUT: about.encode()})
     with _sentence("written", folder):
-        path = find_file(folder, uid) or folder / f"month={started:%Y-%m}" / f"{uid}.parquet"
+        path = _find_file(folder, uid) or folder / f"month={started:%Y-%m}" / f"{uid}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{uid}.{uuid4().hex}.part")
         try:
@@ -76,9 +76,15 @@ def write_archive(folder: Path, uid: str, started: datetime, series: Iterable[Ar
 
 
 def place_file(part: Path, uid: str) -> None:
-    """Let a file that was written be the one of its run; StorageError when it cannot be."""
+    """Let a file that was written be the one of its run, and delete what killed processes left beside it.
+
+    Raises:
+        StorageError: It cannot be moved.
+    """
     with _sentence("written", part):
         part.replace(part.with_name(f"{uid}.parquet"))
+        for left in part.parent.glob(f".{uid}.*.part"):  # of one that still writes: it will find that it came late
+            left.unlink(missing_ok=True)
         entry = os.open(part.parent, os.O_RDONLY)
         os.fsync(entry)
         os.close(entry)
@@ -130,7 +136,7 @@ def read_archive(connection: Connection, series_id: int, after: int, last: int) 
     path = table = None
     # What was a run of its own, of the same uid, may have become a task run of another one since.
     for of_run in dict.fromkeys((uid, str(task_run_uid))):
-        if (table is None or table.num_rows != last - after) and (found := find_file(folder, of_run)):
+        if (table is None or table.num_rows != last - after) and (found := _find_file(folder, of_run)):
             path = found
             with _sentence("read", path):
                 table = parquet.read_table(path, columns=list(_READ), filters=wanted, partitioning=None)
@@ -152,15 +158,14 @@ def read_archive(connection: Connection, series_id: int, after: int, last: int) 
 
 
 def remove_files(folder: Path, uids: Iterable[str]) -> None:
-    """Delete the files of runs, if there are any; StorageError when one cannot be deleted."""
+    """Delete the files of runs, unfinished ones included; StorageError when one cannot be deleted."""
     for uid in uids:
-        path = find_file(folder, uid)
-        if path is not None:
+        for path in (*folder.glob(f"month=*/{uid}.parquet"), *folder.glob(f"month=*/.{uid}.*.part")):
             with _sentence("deleted", path):
                 path.unlink(missing_ok=True)
 
 
-def find_file(folder: Path, uid: str) -> Path | None:
+def _find_file(folder: Path, uid: str) -> Path | None:
     """The file of a run, in whichever month it is."""
     return next((path for month in folder.glob("month=*") if (path := month / f"{uid}.parquet").exists()), None)
 

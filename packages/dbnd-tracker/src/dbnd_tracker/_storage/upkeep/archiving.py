@@ -72,7 +72,7 @@ def _take(run_uid: str, part: Path, covered: Mapping[int, int], writer: Writer) 
     end = Segment.first + Segment.points - 1
     archived = select(func.max(end)).where(Segment.version == ARCHIVED)
     ends = {series_id: session.scalar(archived.where(Segment.series_id == series_id)) or 0 for series_id in covered}
-    # The part is gone where this runs once more, because another process came first.
+    # The part is gone where another process came first.
     if not part.exists() or any(ends[series_id] > count for series_id, count in covered.items()):
         return 0
     place_file(part, run_uid)
