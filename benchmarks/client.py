@@ -76,8 +76,18 @@ def visibility(iterations: int) -> Measured:
     return {"median": statistics.median(times), "worst": max(times)}
 
 
-def task(steps: int) -> Measured:
-    """Seconds of a task of so many steps of about a millisecond each, which logs one point a step.
+def turns_of_a_millisecond() -> int:
+    """Turns of a step's loop that take a millisecond on this machine."""
+    turns, times = 10_000, []
+    for _ in range(100):
+        start = time.perf_counter()
+        sum(n * n for n in range(turns))
+        times.append(time.perf_counter() - start)
+    return round(turns / 1000 / statistics.median(times))
+
+
+def task(steps: int, turns: int) -> Measured:
+    """Seconds of a task of so many steps, which logs one point a step.
 
     Those of the processor are of the whole process, and tell more where other processes are at work, too.
     """
@@ -86,7 +96,7 @@ def task(steps: int) -> Measured:
     def train() -> Measured:
         start, processor = time.perf_counter(), time.process_time()
         for step in range(steps):
-            loss = sum(n * n for n in range(15_000)) / (step + 1)
+            loss = sum(n * n for n in range(turns)) / (step + 1)
             log_metric("loss", loss, step=step)
         return {"seconds": time.perf_counter() - start, "processor": time.process_time() - processor}
 
@@ -160,7 +170,7 @@ KINDS = {
     "calls": lambda argument: call_times(*argument),
     "throughput": throughput,
     "visibility": visibility,
-    "task": task,
+    "task": lambda argument: task(*argument),
 }
 
 
@@ -177,6 +187,7 @@ def run(options: argparse.Namespace, rounds: Rounds, folder: Path) -> None:
     command = [str(Path(sysconfig.get_path("scripts")) / "dbnd"), "tracker", "start", "--port", str(port)]
     dead = f"http://127.0.0.1:{free_port()}"
     loggers = [name for name in LOGGERS if installed(name)]
+    steps = options.steps, turns_of_a_millisecond()
     with serving(
         command, f"http://127.0.0.1:{port}", "/api/v1/auth/ping", folder / "tracker", cores=SERVER_CORES
     ) as near:
@@ -188,7 +199,7 @@ def run(options: argparse.Namespace, rounds: Rounds, folder: Path) -> None:
                 rounds.measure(f"visibility, {name}", "visibility", options.iterations, tracker)
             trackers = {"untracked": None, "dead tracker": dead, "embedded": "embedded", "http": near}
             for name in turned(trackers, number):
-                rounds.measure(f"task, {name}", "task", options.steps, trackers[name])
+                rounds.measure(f"task, {name}", "task", steps, trackers[name])
 
 
 def report(options: argparse.Namespace, rounds: Rounds) -> str:
@@ -240,7 +251,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=5_000, help="log calls of each logger (default: 5000)")
     parser.add_argument("--points", type=int, default=500_000, help="points of the throughput (default: 500000)")
     parser.add_argument("--iterations", type=int, default=200, help="points that are waited for (default: 200)")
-    parser.add_argument("--steps", type=int, default=5_000, help="steps of the task (default: 5000)")
+    parser.add_argument("--steps", type=int, default=5_000, help="steps of a millisecond of the task (default: 5000)")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
