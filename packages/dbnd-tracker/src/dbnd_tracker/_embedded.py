@@ -59,7 +59,6 @@ class EmbeddedTransport:
         self.deadline: float | None = None  # a database has its own time-outs
 
     def send(self, batch: Batch) -> Mapping[str, int]:
-        """Apply ``batch`` once (see ``Transport.send``)."""
         with self.working, _as_transport_errors():
             self._database.open()
             dropped = apply_batch(self._database, batch).dropped
@@ -72,19 +71,16 @@ class EmbeddedTransport:
             return dropped
 
     def heartbeat(self, run_uid: str) -> str | None:
-        """Note that a run is alive (see ``Transport.heartbeat``)."""
         with self.working, _as_transport_errors():
             self._database.open()
             state = apply_call(self._database, "heartbeat", {"run_uid": run_uid}).answer
         return state if isinstance(state, str) else None
 
     def check(self) -> None:
-        """Open the database (see ``Transport.check``)."""
         with self.working, _as_transport_errors():
             self._database.open()
 
     def close(self) -> None:
-        """Close the connections to the database."""
         self._database.close()
 
 

@@ -43,7 +43,6 @@ def run_json(reader: RunReader, run: RunDetail) -> Iterator[tuple[str, int]]:
 
 
 def runs_json(reader: RunReader, runs: Sequence[RunDetail]) -> Iterator[tuple[str, int]]:
-    """An array of runs."""
     yield "[", 0
     for number, run in enumerate(runs):
         yield ",\n" if number else "\n", 0
@@ -59,7 +58,6 @@ class _Line:
 
 
 def points_csv(reader: RunReader, runs: Sequence[RunDetail]) -> Iterator[tuple[str, int]]:
-    """All points of runs."""
     line = csv_lines()
     yield line(COLUMNS), 0
     for row in _rows(reader, runs):

@@ -104,7 +104,6 @@ class RunReader(ABC):
         return found or RunList(data=[], meta=ListMeta(total=0, after=None))
 
     def run(self, uid: str) -> RunDetail | None:
-        """The run with this uid, or None."""
         return self._ask(RunDetail, f"runs/{quote(uid, safe='')}", {}, partial(run_detail, run_uid=uid))
 
     def run_summary(self, uid: str) -> dict[str, Any] | None:
@@ -113,7 +112,6 @@ class RunReader(ABC):
         return found[0].model_dump(mode="json") if found else None
 
     def compare(self, uids: Sequence[str]) -> RunComparison:
-        """Several runs side by side."""
         found = self._ask(RunComparison, "runs/compare", {"run_uid": uids}, partial(compare_runs, uids=uids))
         return found or RunComparison(runs=[], data=[])
 
@@ -162,7 +160,6 @@ class DatabaseReader(RunReader):
             return question(session)
 
     def delete(self, uid: str) -> bool:
-        """Delete the run with this uid, for good."""
         if self._database is None:
             return False
         return delete_wholly(self._database, [uid]) > 0
@@ -173,7 +170,6 @@ class DatabaseReader(RunReader):
         return None
 
     def close(self) -> None:
-        """Close the database."""
         if self._database is not None:
             self._database.close()
 
@@ -204,7 +200,6 @@ class HttpReader(RunReader):
             raise RemoteError(text) from None
 
     def delete(self, uid: str) -> bool:
-        """Delete the run with this uid, for good."""
         answer = self._request("DELETE", f"runs/{quote(uid, safe='')}")
         if answer is not None and answer.status != 204:
             with self._naming_itself():
@@ -212,11 +207,9 @@ class HttpReader(RunReader):
         return answer is not None
 
     def page_url(self, run: RunSummary) -> str | None:
-        """The address of the run's page."""
         return page_url(self._root, run.job_name, *run.place)
 
     def close(self) -> None:
-        """Close the connection."""
         self._session.close()
 
     def _request(self, method: str, path: str) -> Answer | None:
@@ -249,7 +242,6 @@ class HttpReader(RunReader):
 
 
 def _detail(answer: Answer) -> str:
-    """What the tracker says is wrong."""
     try:
         detail = json.loads(answer.body)["detail"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -38,8 +38,6 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 
 
 class Bash(BashComplete):
-    """Completion of bash."""
-
     source_template = _BASH
     _kept = 0  # characters of the word that bash does not want back
 
@@ -53,7 +51,6 @@ class Bash(BashComplete):
         return words[1:], incomplete
 
     def format_completion(self, item: CompletionItem) -> str:
-        """A line for the script."""
         return f"{item.type},{item.value[self._kept :]}"
 
 
@@ -93,7 +90,6 @@ def complete_target(_ctx: click.Context, _param: click.Parameter, incomplete: st
 
 
 def complete_file(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The shell's own files."""
     return [CompletionItem(incomplete, type="file")]
 
 

@@ -32,7 +32,6 @@ class TaskLog:
         self._lock = threading.RLock()
 
     def add(self, text: str) -> None:
-        """Take more output."""
         with self._lock:
             self._parts.append(text)
             self._held += len(text)

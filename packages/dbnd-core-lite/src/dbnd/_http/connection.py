@@ -82,7 +82,6 @@ class Connection:
         return answer
 
     def close(self) -> None:
-        """Close the connection."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -54,13 +54,11 @@ class HttpTransport(Session):
         self._credentials = "dbnd_user" if settings.databand_access_token is None else "databand_access_token"
 
     def send(self, batch: Batch) -> Mapping[str, int]:
-        """Deliver one batch."""
         answer = self._posted(batch)
         self._check_delivery(answer, batch)
         return {run_uid: int(events) for run_uid, events in _COUNT.findall(answer.headers.get(_DROPPED, ""))}
 
     def heartbeat(self, run_uid: str) -> str | None:
-        """Say that a run is alive."""
         state = self._document_of(self.request("POST", "tracking/heartbeat", encode({"run_uid": run_uid})))
         return state if isinstance(state, str) else None
 

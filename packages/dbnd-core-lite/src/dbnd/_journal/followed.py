@@ -48,5 +48,4 @@ class FollowedFile(JournalFile):
         return found
 
     def close(self) -> None:
-        """Close the file."""
         self.abandon()

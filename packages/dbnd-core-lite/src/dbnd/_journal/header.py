@@ -40,7 +40,6 @@ class Header:
     relay: bool = False  # whether its process never delivers: a relay does
 
     def line(self) -> bytes:
-        """The line itself."""
         return records.frame({"journal": FORMAT, **asdict(self)})
 
     def successor(self) -> Header:

@@ -17,7 +17,6 @@ class _Record(logging.LogRecord):
             self.exc_text = plain("".join(traceback.format_exception(*self.exc_info)).rstrip("\n"), lines=True)
 
     def getMessage(self) -> str:  # noqa: N802  the library's name
-        """The message with its arguments."""
         return plain(super().getMessage(), lines=True)
 
 

@@ -178,7 +178,6 @@ class Backoff:
         self.succeeded()
 
     def succeeded(self) -> None:
-        """Forget all failures."""
         self._failures = 0
         self.failed_at = self._until = self._asked_until = 0.0
 
@@ -187,7 +186,6 @@ class Backoff:
         self._until = self._asked_until
 
     def failed(self, error: Exception) -> None:
-        """Note a failure."""
         wait = min(_MOST, _LEAST * 2 ** min(self._failures, 10))
         wait *= _random.uniform(1, 1.5)  # jitter: many clients must not come back at the same time
         asked = error.retry_after if isinstance(error, UnreachableError) else None

@@ -39,7 +39,6 @@ class Losses:
         self._warn(f"{who} ({record.call}: {reason}); it is kept in {path}.")
 
     def drop(self, dropped: Counter[str]) -> None:
-        """Count events of deleted runs."""
         for run_uid in dropped.keys() - self.dropped.keys():
             self._warn(f"The run {run_uid} was deleted from {self._name}: what it still logs is dropped.")
         self.dropped.update(dropped)

@@ -26,15 +26,12 @@ class NetworkFileTransport:
         )
 
     def send(self, batch: Batch) -> NoReturn:  # noqa: ARG002  as of any transport
-        """Take nothing."""
         raise UnreachableError(self._reason)
 
     def heartbeat(self, run_uid: str) -> NoReturn:  # noqa: ARG002  as of any transport
-        """Take nothing."""
         raise UnreachableError(self._reason)
 
     def check(self) -> NoReturn:
-        """Say why."""
         raise UnreachableError(self._reason)
 
     def close(self) -> None:

@@ -115,7 +115,6 @@ class Sender:
         self._wake.set()
 
     def end_beat(self, run_uid: str) -> None:
-        """Send no more heartbeats of a run."""
         self.heartbeats.pop(run_uid, None)
 
     def has_taken(self, number: int, run_uid: str) -> bool:

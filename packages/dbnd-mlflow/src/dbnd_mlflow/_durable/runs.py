@@ -145,7 +145,6 @@ class RunView:
         return bool(self._message.lifecycle_stage == "deleted")
 
     def log(self, metrics: Iterable[Any] = (), params: Iterable[Any] = (), tags: Iterable[Any] = ()) -> None:
-        """Note what was logged."""
         for metric in metrics:
             known = self.metrics.get(metric.key)
             if known is None or _rank(metric) > _rank(known):
@@ -158,7 +157,6 @@ class RunView:
                 self._message.run_name = self.tags[tag.key]
 
     def update(self, status: Any, end_time: int | None, name: str | None) -> None:
-        """Note a new status, end and name."""
         if status is not None:
             self._message.status = status if isinstance(status, int) else RunStatus.from_string(status)
         if end_time is not None:
@@ -167,7 +165,6 @@ class RunView:
             self.tags[MLFLOW_RUN_NAME] = self._message.run_name = name
 
     def info(self) -> Any:
-        """MLflow's information on the run."""
         return RunInfo.from_proto(self._message)
 
     def run(self) -> Any:

@@ -68,7 +68,6 @@ class MlflowTransport:
         self._is_doubtful = True
 
     def send(self, batch: Batch) -> Mapping[str, int] | None:
-        """Deliver a batch (see ``dbnd.tracking.Transport``)."""
         is_new = batch.journal != self._journal
         if is_new:
             self._journal, self._tried = batch.journal, 0

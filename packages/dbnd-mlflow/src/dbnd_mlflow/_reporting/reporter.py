@@ -173,7 +173,6 @@ class Reporter:
             self.logged(run_id, metrics=metrics, params=params, tags=tags)
 
     def tag_deleted(self, run_id: str, key: str) -> None:
-        """A tag was taken back."""
         if key in OWN_TAGS:
             return
         tracked = self._find(run_id)

@@ -70,7 +70,6 @@ class WatchedRun(RunProgress):
 
     @property
     def state(self) -> str:
-        """The run's state in the tracker's words."""
         return self._detail.state or "unknown"
 
     @property

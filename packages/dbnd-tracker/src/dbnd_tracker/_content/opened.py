@@ -26,16 +26,12 @@ class ArtifactError(Exception):
 
 
 class Entry(NamedTuple):
-    """What stands in a folder."""
-
     name: str
     is_folder: bool
     size: int | None
 
 
 class Folder(NamedTuple):
-    """A folder."""
-
     entries: Sequence[Entry]
     is_cut: bool
 
@@ -87,7 +83,6 @@ class Content:
         return found[:most], len(found) <= most
 
     def close(self) -> None:
-        """Close it."""
         self.file.close()
 
 

@@ -236,7 +236,6 @@ def set_task_reused(writer: Writer, body: bodies.SetTaskReused) -> None:
 
 
 def save_task_run_log(writer: Writer, body: bodies.SaveTaskRunLog) -> None:
-    """Replace the log of an attempt."""
     attempt = writer.attempt(body.task_run_attempt_uid)
     if attempt is not None:
         attempt.log_body = body.log_body
@@ -244,7 +243,6 @@ def save_task_run_log(writer: Writer, body: bodies.SaveTaskRunLog) -> None:
 
 
 def save_external_links(writer: Writer, body: bodies.SaveExternalLinks) -> None:
-    """Add links to an attempt."""
     attempt = writer.attempt(body.task_run_attempt_uid)
     if attempt is not None:
         _link(attempt, body.external_links_dict)

@@ -254,7 +254,6 @@ def metric_names(session: Session, run_uid: str) -> list[dict[str, Any]]:
 
 
 def scheduled_jobs(session: Session, name: str | None = None) -> list[dict[str, Any]]:
-    """Jobs that a scheduler has told of."""
     query = select(ScheduledJob).order_by(ScheduledJob.id)
     if name is not None:
         query = query.where(ScheduledJob.name == name)

@@ -130,7 +130,6 @@ class ArtifactPage:
         return self.page_url(f"{self.inside}/{name}".lstrip("/"))
 
     def file_url(self, **more: str) -> str:
-        """Where the content is."""
         return f"{self.url}/file?{urlencode({**self._query(self.inside), **more})}"
 
     @property

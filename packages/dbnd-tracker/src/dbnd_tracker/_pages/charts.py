@@ -43,12 +43,10 @@ class ChartSection(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What stands above them."""
         return {"": "Metrics", _SYSTEM: "System metrics"}.get(self.prefix, f"{self.prefix}/")
 
     @property
     def is_open(self) -> bool:
-        """Whether the charts are seen at first."""
         return self.prefix != _SYSTEM
 
 
@@ -104,7 +102,6 @@ class Written:
                         self.tasks.append([line.task_run_uid, begin, line.label, line.colour])
 
     def lines(self, chart: Chart) -> list[Any]:
-        """The lines of a chart."""
         return [self._line(chart.title, line) for line in chart.series]
 
     def _line(self, title: str, line: Line) -> Any:

@@ -23,8 +23,6 @@ class Field(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A method of a path."""
-
     method: str
     path: str
     summary: str

@@ -107,13 +107,11 @@ def short_uid(uid: str) -> str:
 
 
 def job_url(job: str | None) -> str:
-    """Address of the runs of a job."""
     # Browsers take a path's "." and ".." for steps from folder to folder.
     return f"/?{urlencode({'job': job})}" if job in {".", ".."} else page_path(job)
 
 
 def experiment_url(name: str) -> str:
-    """Address of the runs of an experiment."""
     return f"/?{urlencode({'where': condition('experiment', '=', name)})}"
 
 
@@ -123,7 +121,6 @@ def run_url(job: str | None, run_uid: str) -> str:
 
 
 def task_url(job: str | None, run_uid: str, task_run_uid: str, **query: object) -> str:
-    """Address of a task run's page."""
     asked = f"?{urlencode(query, doseq=True)}" if query else ""
     return f"{page_path(job, run_uid, task_run_uid)}{asked}"
 

@@ -27,7 +27,6 @@ class FoundArtifact:
 
 
 def find_artifact(session: Session, task_run_uid: str, name: str) -> FoundArtifact | None:
-    """The artifact with this name, or None."""
     query = (
         select(Artifact.path, TaskRun.uid, TaskRun.name, Run.uid, Run.name, Run.job_name)
         .join(Attempt, Attempt.id == Artifact.attempt_id)

@@ -27,8 +27,6 @@ _IS_ARGUMENT: Final = exists().where(
 
 
 class Part(NamedTuple):
-    """A part of a list."""
-
     rows: list[tuple[str, Any]]
     """Uids of task runs, and what they logged."""
     start: int

@@ -227,7 +227,6 @@ class Database:
                 connection.invalidate()  # its mode is not that of the others
 
     def close(self) -> None:
-        """Close all connections."""
         self._engine.dispose()
 
     @contextmanager

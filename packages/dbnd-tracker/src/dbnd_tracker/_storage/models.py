@@ -157,8 +157,6 @@ class Param(OfAttempt):
 
 
 class Tag(OfAttempt):
-    """A tag of an attempt."""
-
     __tablename__ = "tags"
     __table_args__ = (UniqueConstraint("attempt_id", "name"), Index(None, "name", "attempt_id"))
 

@@ -74,7 +74,6 @@ class IdCache:
         """What is known of the points of series that had to be looked through, by id."""
 
     def clear(self) -> None:
-        """Forget all ids."""
         self.ids.clear()
         self.seen.clear()
 
@@ -191,11 +190,9 @@ class Writer:
         return self._ids(Attempt, uids, "uid")
 
     def key_ids(self, names: Collection[str]) -> Mapping[str, int]:
-        """Ids of metric keys by name."""
         return self._ids(MetricKey, names, "name")
 
     def series_ids(self, pairs: Collection[tuple[int, int]]) -> Mapping[tuple[int, int], int]:
-        """Ids of metric series by the ids of attempt and key."""
         return self._ids(MetricSeries, pairs, "attempt_id", "key_id")
 
     def _ids(self, model: type[Base], wanted: Collection[A], *names: str) -> Mapping[A, int]:

@@ -99,7 +99,6 @@ class RunPage:
 
     @property
     def title(self) -> str:
-        """Name of the run or task run."""
         if self.task and not self.detail:
             return self.task.name or self.task.task_run_uid
         return self.run.name or self.run.run_uid

@@ -36,8 +36,6 @@ class Brush(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """A condition of the address."""
-
     text: str
     expression: Expression
     brush: Brush | None

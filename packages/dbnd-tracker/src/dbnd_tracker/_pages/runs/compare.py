@@ -38,8 +38,6 @@ _VALUES: Final = "values"
 
 
 class Compared(NamedTuple):
-    """A run as it is compared."""
-
     run: RunRow
     place: int
     """Which it is of those that the address names."""
@@ -54,7 +52,6 @@ class Compared(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called."""
         return self.run.name or self.run.uid
 
 

@@ -18,8 +18,6 @@ class Together(NamedTuple):
 
 
 class RowGroup(NamedTuple):
-    """Rows with the same value."""
-
     value: str | None
     """None where the rows are not grouped, and empty where they have no value."""
     rows: Sequence[RunRow]

@@ -175,12 +175,10 @@ class TablePage:
 
     @cached_property
     def unfolds(self) -> bool:
-        """Whether any of its rows unfolds."""
         return not self.is_flat and (self.row is not None or any(row.has_nested for row in self.table.rows))
 
     @property
     def address(self) -> str:
-        """The address of the whole table."""
         return job_url(self.job) if self.job else "/"
 
     def _href(self, changes: dict[str, Any], *, keeps_columns: bool = False) -> str:
@@ -194,7 +192,6 @@ class TablePage:
 
     @property
     def chips(self) -> list[Chip]:
-        """All that the rows meet."""
         if self.problem:
             return []
         found = [Chip(f"“{self.words}”", self._href({"q": ""}))] if self.words else []
@@ -220,7 +217,6 @@ class TablePage:
 
     @cached_property
     def look(self) -> RowLook:
-        """How its rows look."""
         facts = self.optional.values()
         return RowLook(self.is_flat, self.unfolds, facts, self.times, self.columns.shown, self.values)
 
@@ -233,7 +229,6 @@ class TablePage:
 
     @cached_property
     def headers(self) -> list[Header]:
-        """The heads of all columns."""
         names = ["name", "state", *self.optional, *self.times]
         found = [self._header(name, "Run" if name == "name" else name.capitalize(), "run") for name in names]
         for column in self.columns.shown:

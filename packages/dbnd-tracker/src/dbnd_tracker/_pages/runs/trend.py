@@ -70,10 +70,8 @@ class Trend:
 
     @property
     def line(self) -> str:
-        """The path through all values."""
         return "M" + "L".join(f"{mark.x} {mark.y}" for mark in self.marks if mark.y is not None)
 
     @property
     def ends(self) -> tuple[str, str]:
-        """The largest and the smallest value."""
         return number_text(self.axis.high), number_text(self.axis.low)

@@ -142,22 +142,16 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """A condition that must not hold."""
-
     part: Expression
 
 
 @dataclass(frozen=True, slots=True)
 class Both:
-    """Conditions that must all hold."""
-
     parts: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Either:
-    """Conditions of which one must hold."""
-
     parts: tuple[Expression, ...]
 
 

@@ -17,8 +17,6 @@ from dbnd_tracker._views import RunRow
 
 
 class RunTable(NamedTuple):
-    """One page of the table."""
-
     rows: list[RunRow]
     total: int
     """How many rows are found."""
@@ -50,7 +48,6 @@ class _Source(NamedTuple):
 
     @property
     def counted(self) -> Any:
-        """How many there are."""
         return _count(self.is_run).where(*self.clauses)
 
     def place_of(self, session: Session, uid: str) -> Any:

@@ -45,7 +45,6 @@ class ComparedRow:
 
     @cached_property
     def values(self) -> list[Any]:
-        """Its value in each run."""
         return [None if one is None else one.value for one in self.logged]
 
     @cached_property

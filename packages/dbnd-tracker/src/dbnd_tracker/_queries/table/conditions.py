@@ -65,7 +65,6 @@ class Conditions:
         self._columns = NESTED_COLUMNS if nested else RUN_COLUMNS
 
     def clause(self, expression: Expression) -> ColumnElement[bool]:
-        """A condition as SQL."""
         if isinstance(expression, Not):
             # A comparison with NULL is NULL, which is not its own opposite.
             return not_(func.coalesce(self.clause(expression.part), false()))

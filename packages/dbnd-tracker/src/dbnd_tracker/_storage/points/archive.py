@@ -38,8 +38,6 @@ _GROUP: Final = 200_000
 
 
 class ArchivedSeries(NamedTuple):
-    """A series as a file has it."""
-
     names: Sequence[str | None]
     """Uid, name and job of the run, uid and name of the task run, name of the metric."""
     id: int

@@ -81,7 +81,6 @@ class Seen:
         return len(self._blocks) + sum(map(len, self._marks))
 
     def find(self, connection: Connection, known: Known, identities: Iterable[Identity]) -> set[Identity]:
-        """Which of these points the series has."""
         if known.points < self._points:  # an older copy of the database was put back
             self._points, self._blocks, self._marks = 0, [], []
         wanted = set(identities)

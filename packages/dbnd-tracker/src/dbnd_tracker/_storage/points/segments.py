@@ -56,7 +56,6 @@ class Points(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many there are."""
         return len(self.flags)
 
     def part(self, start: int, stop: int) -> Points:
@@ -101,7 +100,6 @@ NONE: Final = Points(**{name: np.empty(0, kind) for name, kind in TYPES.items()}
 
 
 def join(parts: Sequence[Points]) -> Points:
-    """Points one after the other."""
     if len(parts) <= 1:
         return parts[0] if parts else NONE
     texts: dict[int, str] = {}

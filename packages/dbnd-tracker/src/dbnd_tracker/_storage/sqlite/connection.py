@@ -75,14 +75,12 @@ class FileConnection(sqlite3.Connection):
             self.execute(f"PRAGMA application_id = {self._number}")
 
     def commit(self) -> None:
-        """Commit (see ``sqlite3``)."""
         super().commit()
         if self._watch and self._number is not None:
             self._watch.number = self._number % NUMBERS
         self._number = None
 
     def rollback(self) -> None:
-        """Roll back (see ``sqlite3``)."""
         self._number = None
         super().rollback()
 
