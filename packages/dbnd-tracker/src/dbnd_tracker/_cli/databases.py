@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dbnd import UsageError
+
 if TYPE_CHECKING:
     from datetime import timedelta
 
@@ -33,7 +35,6 @@ def configured_database(given: str | None, *, create: bool = True, **options: An
     Raises:
         UsageError: Its file does not exist, and ``create`` is False.
     """
-    from dbnd import UsageError
     from dbnd_tracker._storage.database import Database
 
     settings = tracker_settings(database=given, **options)
@@ -51,7 +52,6 @@ def duration_of(text: str, option: str) -> timedelta:
     Raises:
         UsageError: It says none.
     """
-    from dbnd import UsageError
     from dbnd.plugins import parse_duration
 
     span = parse_duration(text)

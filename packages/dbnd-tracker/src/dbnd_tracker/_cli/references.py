@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Final
 import click
 from click.shell_completion import CompletionItem
 
+from dbnd import DatabandError, UsageError
+from dbnd_tracker._errors import RemoteError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,8 +50,6 @@ def resolve(reader: RunReader, text: str) -> RunRow:
     Raises:
         UsageError: None does, or several do.
     """
-    from dbnd import UsageError
-
     candidates = _candidates(reader, text)
     if len(candidates) > 1:
         shown = ", ".join(run.uid for run in candidates[:_CANDIDATES])
@@ -72,7 +73,6 @@ def read_whole(reader: RunReader, run: RunSummary) -> RunDetail:
     Raises:
         UsageError: It was deleted meanwhile.
     """
-    from dbnd import UsageError
     from dbnd_tracker._views import RunRow
 
     found = reader.run(run.run_uid)
@@ -122,10 +122,9 @@ def page_of(reader: RunReader, run: RunRow) -> str:
     Raises:
         RemoteError: No tracker serves it.
     """
-    from dbnd import DatabandError, load_config
+    from dbnd import load_config
     from dbnd.plugins import CoreSettings
     from dbnd.tracking import page_path
-    from dbnd_tracker._errors import RemoteError
     from dbnd_tracker._reader import HttpReader
     from dbnd_tracker._settings import TrackerSettings
 
@@ -149,7 +148,7 @@ def page_of(reader: RunReader, run: RunRow) -> str:
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The newest runs; a tracker that does not answer at once has none, since the shell waits."""
     del ctx, param
-    from dbnd import DatabandError, load_config
+    from dbnd import load_config
     from dbnd.plugins import plain
     from dbnd_tracker._reader import open_run_reader
 

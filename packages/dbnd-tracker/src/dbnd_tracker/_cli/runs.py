@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dbnd import UsageError
 from dbnd_tracker._cli.databases import json_option
 from dbnd_tracker._cli.references import complete_run, configured_reader, page_of, read_whole, resolve, resolve_all
+from dbnd_tracker._errors import TrackerError
 
 if TYPE_CHECKING:
-    from dbnd import UsageError
     from dbnd_tracker._queries.language.expressions import QueryError
 
 _RUN = click.argument("run", shell_complete=complete_run)
@@ -87,7 +91,6 @@ def list_(
 
 def _refused(error: QueryError, of: str = "") -> UsageError:
     """That a condition cannot be understood, in lines of which each is cleaned."""
-    from dbnd import UsageError
     from dbnd.plugins import together
 
     return UsageError(together(f"{of}{error}".split("\n"), "\n"))
@@ -106,7 +109,6 @@ def _asked(search: str) -> list[str]:
 
 def _columns(columns: str | None, sort: str, conditions: list[str]) -> list[str]:
     """The columns that are asked for; else those that conditions and order name."""
-    from dbnd import UsageError
     from dbnd_tracker._queries.language.expressions import Field, QueryError, operands
     from dbnd_tracker._queries.language.grammar import joined, parse_expression
     from dbnd_tracker._queries.table.run_table import parse_column, parse_order
@@ -123,7 +125,6 @@ def _columns(columns: str | None, sort: str, conditions: list[str]) -> list[str]
 
 def _conditions(wheres: tuple[str, ...], *, since: str | None, until: str | None, **filters: str | None) -> list[str]:
     """The conditions that the options say; each must be one, and compare with what exists, such as a state."""
-    from dbnd import UsageError
     from dbnd_tracker._queries.language.expressions import QueryError
     from dbnd_tracker._queries.language.grammar import condition, parse_expression
 
@@ -145,9 +146,6 @@ def _conditions(wheres: tuple[str, ...], *, since: str | None, until: str | None
 
 def _moment(option: str, text: str) -> str:
     """The time that an option gives: an age such as 90m or 2w, or ISO 8601, in local time unless it says otherwise."""
-    from datetime import datetime, timezone
-
-    from dbnd import UsageError
     from dbnd.plugins import parse_duration
 
     age = parse_duration(text)
@@ -183,7 +181,6 @@ def show(run: str, *, as_json: bool) -> None:
 @json_option
 def compare(*, runs: tuple[str, ...], everything: bool, as_json: bool) -> None:
     """Compare runs: the params that differ, and the last values of all metrics."""
-    from dbnd import UsageError
     from dbnd.plugins import console
     from dbnd_tracker._cli.text import comparison_json, comparison_text
 
@@ -206,8 +203,6 @@ def compare(*, runs: tuple[str, ...], everything: bool, as_json: bool) -> None:
 @click.option("-o", "--output", "path", type=click.Path(dir_okay=False), help="The file; else standard output.")
 def export(*, runs: tuple[str, ...], form: str | None, path: str | None) -> None:
     """Write runs to a file: as JSON everything in them, as CSV or Parquet a row for each point of their metrics."""
-    from pathlib import Path
-
     from dbnd.plugins import console
     from dbnd_tracker._cli.export import export_runs
 
@@ -225,7 +220,6 @@ def export(*, runs: tuple[str, ...], form: str | None, path: str | None) -> None
 @json_option
 def open_(run: str, *, only_print: bool, as_json: bool) -> None:
     """Print the address of a run's page and open it in the browser."""
-    import sys
     import webbrowser
 
     from dbnd.plugins import console
@@ -247,9 +241,7 @@ def open_(run: str, *, only_print: bool, as_json: bool) -> None:
 @json_option
 def delete(*, runs: tuple[str, ...], yes: bool, force: bool, as_json: bool) -> None:
     """Delete runs from the tracker, with everything in them, for good; MLflow's own copies stay."""
-    from dbnd import UsageError
     from dbnd.plugins import console
-    from dbnd_tracker._errors import TrackerError
 
     reader = configured_reader()
     found = resolve_all(reader, runs)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dbnd import UsageError
 from dbnd_tracker._cli.databases import configured_database, database_option, duration_of, json_option
+from dbnd_tracker._errors import MissingError
 
 if TYPE_CHECKING:
     from dbnd_tracker._storage.models import AccessToken
@@ -82,10 +84,8 @@ def list_(*, database: str | None, as_json: bool) -> None:
 @json_option
 def revoke(*, uid: str, database: str | None, as_json: bool) -> None:
     """Take back the token whose uid is, or starts with, UID; it opens nothing from now on."""
-    from dbnd import UsageError
     from dbnd.plugins import console
     from dbnd_tracker._access.tokens import revoke_token
-    from dbnd_tracker._errors import MissingError
 
     try:
         revoked = configured_database(database).write(lambda writer: revoke_token(writer, uid.lower()))

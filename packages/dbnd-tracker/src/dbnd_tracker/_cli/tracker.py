@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dbnd import ConfigError, UsageError
 from dbnd_tracker._cli.databases import configured_database, database_option, duration_of, json_option, tracker_settings
 from dbnd_tracker._cli.tokens import token
 
@@ -45,7 +47,6 @@ def start(*, opens: bool, **options: Any) -> None:
 
     Unless told otherwise, the database is the file that runs without a tracker write to.
     """
-    import threading
     import webbrowser
 
     from dbnd.plugins import console
@@ -88,7 +89,6 @@ def _shown(host: str) -> str:
 
 def _check_postgresql(database: Database, settings: TrackerSettings) -> None:
     """Refuse what the database cannot do, before a process is started for it."""
-    from dbnd import ConfigError
     from dbnd_tracker._storage.database import LEAST_CONNECTIONS
     from dbnd_tracker._storage.points.partitions import check_partitions
     from dbnd_tracker._storage.replica import Replica
@@ -117,7 +117,6 @@ def _check_postgresql(database: Database, settings: TrackerSettings) -> None:
 
 def _is_guarded(database: Database, settings: TrackerSettings) -> bool:
     """Whether every request must carry a token; where others than this machine reach the tracker, there must be one."""
-    from dbnd import ConfigError
     from dbnd_tracker._access.hosts import is_loopback
     from dbnd_tracker._access.tokens import is_guarded
 
@@ -224,7 +223,6 @@ def archive(*, older_than: str, folder: Path | None, vacuum: bool, database: str
 
     All else of these runs stays in the database. A tracker whose tracker.archive names the folder shows them as before.
     """
-    from dbnd import UsageError
     from dbnd.plugins import console
     from dbnd_tracker._format import counted
     from dbnd_tracker._storage.upkeep.archiving import archive_run
@@ -269,7 +267,6 @@ def backup(*, file: Path, database: str | None, as_json: bool) -> None:
 
     FILE must not exist yet; it is a whole database, which `--database FILE` opens.
     """
-    from dbnd import UsageError
     from dbnd.plugins import console
     from dbnd_tracker._storage.upkeep.backup import back_up
 
