@@ -18,9 +18,15 @@ from dbnd_tracker._pages.runs.columns import KEPT
 from dbnd_tracker._pages.runs.compare import ComparePage
 from dbnd_tracker._pages.runs.table import TablePage
 from dbnd_tracker._pages.templates import TEMPLATES, run_url
-from dbnd_tracker._queries.details import children_of, is_only_task, read_task_runs, run_detail, task_run_log
+from dbnd_tracker._queries.details import (
+    children_of,
+    is_only_task,
+    read_task_runs,
+    run_detail,
+    runs_by_uid,
+    task_run_log,
+)
 from dbnd_tracker._queries.overview import experiments, jobs
-from dbnd_tracker._queries.runs import runs_by_uid
 from dbnd_tracker._storage.database import Database
 from dbnd_tracker._storage.models import Run, TaskRun
 from dbnd_tracker._storage.saved_views import saved_views

@@ -12,7 +12,6 @@ from sqlalchemy import select
 from dbnd_tracker._ingest.logged import stable_uid
 from dbnd_tracker._ingest.moves import current_runs, move, replace_parents
 from dbnd_tracker._schemas import tasks as bodies
-from dbnd_tracker._storage.links import linked_mlflow_run
 from dbnd_tracker._storage.models import (
     CHILD,
     UPSTREAM,
@@ -23,6 +22,7 @@ from dbnd_tracker._storage.models import (
     TaskDefinition,
     TaskRelation,
     TaskRun,
+    linked_mlflow_run,
 )
 from dbnd_tracker._storage.states import FINAL_STATES, next_task_state
 from dbnd_tracker._storage.writer import Writer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.resources import files
@@ -21,7 +22,6 @@ from dbnd_tracker._content.markdown import markdown_html
 from dbnd_tracker._format import bytes_text, counted, duration_text, type_name, value_text
 from dbnd_tracker._pages.artifacts import artifact_url
 from dbnd_tracker._pages.charts import Written
-from dbnd_tracker._pages.described import columns_of, schema_fact, shape_text
 from dbnd_tracker._queries.language.expressions import Field, as_number
 from dbnd_tracker._queries.language.grammar import condition
 from dbnd_tracker._storage.states import FINAL_STATES, LOST
@@ -246,6 +246,36 @@ def _value_cell(value: object, look: str = "") -> str:
     is_whole = text == whole or (isinstance(value, float) and float(text) == value)
     title = "" if is_whole else f' title="{escape(whole)}"'
     return f'<td class="value number{look}"{title}>{escape(text)}</td>'
+
+
+def shape_text(dimensions: Sequence[int | None] | None) -> str:
+    """Sizes such as 300 and 2, with a sign of multiplication between; one that is not known is a question mark."""
+    return " \u00d7 ".join("?" if size is None else f"{size:,}" for size in dimensions or ())
+
+
+def schema_fact(schema: Any, name: str) -> str:
+    """What a schema says under ``name``, such as the ``digest`` of a dataset."""
+    value = _object(schema).get(name)
+    return value if isinstance(value, str) else ""
+
+
+def columns_of(schema: Any) -> list[tuple[str, str]]:
+    """Names and types of the columns that a schema tells; a type that it does not tell is empty."""
+    schema = _object(schema)
+    dtypes = schema.get("dtypes")
+    types = dtypes if isinstance(dtypes, dict) else {}
+    columns = schema.get("columns")
+    names = columns if isinstance(columns, list) else list(types)
+    return [(str(name), str(types.get(str(name), ""))) for name in names]
+
+
+def _object(schema: Any) -> dict[str, Any]:
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except ValueError:  # anything may be sent
+            return {}
+    return schema if isinstance(schema, dict) else {}
 
 
 def static_url(name: str) -> str:

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session, aliased, undefer, undefer_group
 
 from dbnd_tracker import _views as views
 from dbnd_tracker._queries.logged import BY_ATTEMPT, LATEST_FIRST, TABLES, ListKind, select_logged
-from dbnd_tracker._queries.runs import SUMMARY, summary
 from dbnd_tracker._storage.models import (
     CHILD,
     UPSTREAM,
@@ -24,11 +23,31 @@ from dbnd_tracker._storage.models import (
     TaskRelation,
     TaskRun,
 )
+from dbnd_tracker._storage.states import shown_state
 from dbnd_tracker._view import View, view_of
 
 _MAX_TIME: Final = datetime.max.replace(tzinfo=timezone.utc)
 # A query for each level of task runs above those that are read; where there are more, all of a run are read in one.
 _LEVELS: Final = 20
+
+SUMMARY: Final = (
+    Run.uid.label("run_uid"),
+    *(getattr(Run, name).label(name) for name in views.RunSummary.model_fields if name != "run_uid"),
+    Run.sends_heartbeat,
+    Run.last_heartbeat,
+)
+"""What ``summary`` needs of a run, for lists, which are spared the rest."""
+
+
+def summary(session: Session, row: Any) -> views.RunSummary:
+    """What lists show of a run, from a row with the columns of ``SUMMARY``."""
+    return views.RunSummary(**{**row._asdict(), "state": shown_state(session, row)})
+
+
+def runs_by_uid(session: Session, uids: Sequence[str]) -> list[views.RunSummary]:
+    """The runs with these uids, in their order; what does not exist is left out."""
+    found = {row.run_uid: row for row in session.execute(select(*SUMMARY).where(Run.uid.in_(uids)))}
+    return [summary(session, found[uid]) for uid in dict.fromkeys(uids) if uid in found]
 
 
 def run_detail(session: Session, run_uid: str, *, logged: bool = True) -> views.RunDetail | None:

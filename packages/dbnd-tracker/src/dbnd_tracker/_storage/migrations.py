@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from dbnd import ConfigError
-from dbnd_tracker._storage.links import linked_mlflow_run
-from dbnd_tracker._storage.models import Run
+from dbnd_tracker._storage.models import Run, linked_mlflow_run
 from dbnd_tracker._storage.points.models import Segment
 from dbnd_tracker._storage.points.partitions import divide
 from dbnd_tracker._storage.saved_views import SavedView

@@ -7,6 +7,8 @@ run are known, it has the integer id of the run, too.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -329,3 +331,17 @@ class AttemptDocument(OfAttempt):
 
     kind: Mapped[Text16]
     content: Mapped[Object]
+
+
+_RUN: Final = re.compile(r"/runs/([0-9A-Za-z_-]{1,64})/?$")
+
+
+def mlflow_run_of(url: object) -> str | None:
+    """The id of the MLflow run whose page, or place in a store, ``url`` is; None for another address."""
+    found = _RUN.search(url) if isinstance(url, str) else None
+    return found[1] if found else None
+
+
+def linked_mlflow_run(links: Mapping[str, object] | None) -> str | None:
+    """The id of the MLflow run that one of the links names."""
+    return next((run for url in (links or {}).values() if (run := mlflow_run_of(url))), None)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from dbnd_tracker._storage.links import mlflow_run_of
+from dbnd_tracker._storage.models import mlflow_run_of
 from dbnd_tracker._views import TaskRunView
 
 

@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session, aliased
 
+from dbnd_tracker._queries.details import SUMMARY
 from dbnd_tracker._queries.ids import is_given, read_given
 from dbnd_tracker._queries.logged import BY_ATTEMPT, LIFECYCLE_TAG, MAX_NESTED, NAME_TAG, Owned
-from dbnd_tracker._queries.runs import SUMMARY
 from dbnd_tracker._queries.table.columns import NESTED_COLUMNS, START
 from dbnd_tracker._storage.models import CHILD, Attempt, Run, Tag, TaskRelation, TaskRun
 from dbnd_tracker._storage.states import shown_state
