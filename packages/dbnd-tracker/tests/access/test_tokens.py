@@ -170,6 +170,13 @@ def test_the_login_of_the_original_client(guarded: Any, token: Any, make_run: An
     assert guarded.get("/api/v1/runs").status_code == 403
 
 
+def test_a_stranger_learns_nothing_of_a_database_that_is_broken(tracker: Any, guarded: Any) -> None:
+    tracker.database.path.write_bytes(b"no database" * 1000)
+    answers = [guarded.post("auth/login", {"password": "a"}), guarded.get("/api/v1/runs", headers=_bearer("a"))]
+    assert {answer.status_code for answer in answers} == {503}
+    assert not any(tracker.database.name in answer.text for answer in answers)
+
+
 @pytest.mark.parametrize("password", ["\ud800", "\0", "x" * 10_000])
 def test_a_password_of_any_characters_is_wrong(guarded: Any, password: str) -> None:
     assert guarded.post("auth/login", {"username": "databand", "password": password}).status_code == 401

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from dbnd import __version__
-from dbnd_tracker._access.callers import AccessMiddleware
+from dbnd_tracker._access.callers import AccessMiddleware, identity_of
 from dbnd_tracker._access.hosts import HostMiddleware
 from dbnd_tracker._access.places import Places
-from dbnd_tracker._access.tokens import Keyring, ThrottledError
+from dbnd_tracker._access.tokens import ANYONE, Keyring, ThrottledError
 from dbnd_tracker._api import artifacts, auth, charts, details, finding, health, pages, runs, saved_views, tracking
 from dbnd_tracker._api.openapi import describe_calls
 from dbnd_tracker._content.opened import ArtifactError
@@ -112,9 +112,12 @@ _STATUSES: Final = {
 }
 
 
-async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
-    return JSONResponse({"detail": str(error)}, status)
+    detail = str(error)
+    if isinstance(error, StorageError) and request.app.state.keyring and identity_of(request.scope) == ANYONE:
+        detail = "The database cannot be used now."  # a stranger need not know where it is
+    return JSONResponse({"detail": detail}, status)
 
 
 async def _answer_throttled(_: Request, error: Exception) -> JSONResponse:
