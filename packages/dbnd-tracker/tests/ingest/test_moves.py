@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from dbnd_tracker._ingest.moves import current_runs, replace_parents
 from dbnd_tracker._storage.models import Attempt, Run, TaskRelation, TaskRun
 
 
@@ -139,3 +140,13 @@ def test_facts_that_are_said_again_replace_the_old_ones(tracker: Any, own: Any) 
     assert (found.name, found.user, found.description) == ("new", "bo", "text")
     tracker.call("init_run", own.init(name="new", description=""))
     assert tracker.run(own).description == ""
+
+
+def test_no_statement_names_more_task_runs_than_databases_take(tracker: Any) -> None:
+    uids = [f"{number:036x}" for number in range(66_000)]  # SQLite takes some 32,000 in one, PostgreSQL 65,535
+
+    def work(writer: Any) -> None:
+        assert current_runs(writer, uids) == dict(zip(uids, uids, strict=True))
+        replace_parents(writer, [(uids[0], uid) for uid in uids])
+
+    tracker.database.write(work)

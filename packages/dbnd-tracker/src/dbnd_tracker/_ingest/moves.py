@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Select, delete, or_, select, update
 
+from dbnd_tracker._storage.bulk import chunks
 from dbnd_tracker._storage.models import CHILD, UPSTREAM, Run, TaskRelation, TaskRun
 from dbnd_tracker._storage.writer import Writer
 
@@ -24,8 +25,10 @@ def current_runs(writer: Writer, uids: Collection[str]) -> dict[str, str]:
     while pending := set(found.values()) - asked:
         asked |= pending
         # Not locked: runs are locked before their task runs everywhere.
-        rows = writer.session.execute(select(TaskRun.uid, TaskRun.run_uid).where(TaskRun.uid.in_(sorted(pending))))
-        above = {row.uid: row.run_uid for row in rows if row.run_uid is not None}
+        above: dict[str, str] = {}
+        for some in chunks(sorted(pending)):
+            rows = writer.session.execute(select(TaskRun.uid, TaskRun.run_uid).where(TaskRun.uid.in_(some)))
+            above.update((row.uid, row.run_uid) for row in rows if row.run_uid is not None)
         found = {uid: above.get(top, top) for uid, top in found.items()}
     return found
 
@@ -38,7 +41,8 @@ def move(writer: Writer, uid: str, old: str, new: str) -> None:
     session = writer.session
     session.flush()
     below = session.scalars(_below(uid, old)).all()
-    session.execute(update(TaskRun).where(TaskRun.uid.in_(below)).values(run_uid=new), execution_options=_QUIET)
+    for some in chunks(below):
+        session.execute(update(TaskRun).where(TaskRun.uid.in_(some)).values(run_uid=new), execution_options=_QUIET)
     writer.link_attempts({uid, *below})
     if old == uid and session.scalar(select(TaskRun.id).where(TaskRun.run_uid == old).limit(1)) is None:
         session.execute(update(Run).where(Run.root_run_uid == old).values(root_run_uid=new), execution_options=_QUIET)
@@ -74,13 +78,11 @@ def detach(writer: Writer, uid: str) -> None:
 def replace_parents(writer: Writer, arrows: Iterable[tuple[str, str]]) -> None:
     """Remove former parents, where ``arrows`` say others: a task run hangs below one, the one that was said last."""
     said = set(arrows)
-    if not said:
-        return
-    children = sorted({child for _, child in said})
-    former = select(TaskRelation.from_uid, TaskRelation.to_uid).where(
-        TaskRelation.kind == CHILD, TaskRelation.to_uid.in_(children)
-    )
-    found = {(row.from_uid, row.to_uid) for row in writer.session.execute(former)}
+    former = select(TaskRelation.from_uid, TaskRelation.to_uid).where(TaskRelation.kind == CHILD)
+    found: set[tuple[str, str]] = set()
+    for some in chunks(sorted({child for _, child in said})):
+        rows = writer.session.execute(former.where(TaskRelation.to_uid.in_(some)))
+        found.update((row.from_uid, row.to_uid) for row in rows)
     for parent, child in sorted(found - said):
         below = (TaskRelation.kind == CHILD) & (TaskRelation.from_uid == parent) & (TaskRelation.to_uid == child)
         # A parent waits for its children.

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dbnd_tracker._storage.bulk import chunks, insert_rows, value_rows
@@ -113,10 +113,10 @@ class DeletedUids:
             self._session.execute(insert(Deleted), rows)
             self._runs.update(dict.fromkeys(new, run_uid))
 
-    def forget(self, run_uid: str, uids: Collection[str]) -> None:
+    def forget(self, run_uid: str, uids: Sequence[str]) -> None:
         """Let a run and what is in it be made again, because a person asks for it."""
-        mine = or_(Deleted.run_uid == run_uid, Deleted.uid.in_(uids))
-        self._session.execute(delete(Deleted).where(mine).execution_options(synchronize_session=False))
+        for mine in (Deleted.run_uid == run_uid, *(Deleted.uid.in_(part) for part in chunks(uids))):
+            self._session.execute(delete(Deleted).where(mine).execution_options(synchronize_session=False))
         self._runs.clear()
 
     def note(self) -> None:
