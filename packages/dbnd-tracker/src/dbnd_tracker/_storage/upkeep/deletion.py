@@ -64,9 +64,9 @@ def delete_runs(session: Session, run_uids: Sequence[str]) -> int:
     _delete(session, TaskRelation, or_(TaskRelation.from_uid.in_(task_runs), TaskRelation.to_uid.in_(task_runs)))
     _delete(session, TaskRun, is_inside)
     # The definitions of a process belong to all runs that it has made.
-    for some in chunks(definitions):
-        used = select(TaskRun.task_definition_uid).where(TaskRun.task_definition_uid.in_(some))
-        _delete(session, TaskDefinition, TaskDefinition.uid.in_(some), TaskDefinition.uid.not_in(used))
+    for part in chunks(definitions):
+        used = select(TaskRun.task_definition_uid).where(TaskRun.task_definition_uid.in_(part))
+        _delete(session, TaskDefinition, TaskDefinition.uid.in_(part), TaskDefinition.uid.not_in(used))
     return _delete(session, Run, Run.uid.in_(run_uids))
 
 
