@@ -77,11 +77,7 @@ def _cell(value: Any) -> Any:
 
 
 def points_parquet(reader: RunReader, runs: Sequence[RunDetail]) -> Iterator[tuple[bytes, int]]:
-    """All points of runs.
-
-    Raises:
-        UsageError: There is no pyarrow.
-    """
+    """All points of runs; UsageError where there is no pyarrow."""
     try:
         import pyarrow as pa
         from pyarrow import parquet

@@ -250,11 +250,7 @@ def _detail(answer: Answer) -> str:
 
 
 def open_run_reader(config: Config) -> RunReader:
-    """The tracker that ``core.databand_url`` names; unset, the embedded tracker's file.
-
-    Raises:
-        ConfigError: The URL cannot be used.
-    """
+    """The tracker that ``core.databand_url`` names, or the embedded one; ConfigError where the URL cannot be used."""
     settings = config.settings(CoreSettings)
     url = configured_url(config)
     assert url is not None, "this package serves SQLite files"

@@ -87,13 +87,10 @@ def _is_handled() -> bool:
 
 @contextmanager
 def sigterm_cancels() -> Iterator[bool]:
-    """Let SIGTERM raise ``TerminatedError`` in the main thread within the block; a second one ends the process.
+    """Let SIGTERM raise ``TerminatedError`` in the main thread within the block, and yield whether it does.
 
-    Nothing changes where the user has a handler of his own, in other threads than the main one, and for forked
-    children, which die of the signal as they would without us.
-
-    Yields:
-        Whether the signal does so.
+    A second one ends the process. Nothing changes where the user has a handler of his own, in other threads than the
+    main one, and for forked children, which die of the signal as they would without us.
     """
     terminate, is_handled = signal.getsignal(signal.SIGTERM), _is_handled()
     is_ours = is_handled and isinstance(terminate, _Terminate)

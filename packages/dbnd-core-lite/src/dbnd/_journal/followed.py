@@ -16,11 +16,7 @@ class FollowedFile(JournalFile):
 
     @classmethod
     def follow(cls, path: Path) -> FollowedFile | None:
-        """Open a file; None when it is no more.
-
-        Raises:
-            JournalFormatError: It was written by a newer dbnd, or has no header.
-        """
+        """Open a file (see ``read_header``); None when it is no more."""
         try:
             fd = open_file(path, os.O_RDONLY)
         except FileNotFoundError:

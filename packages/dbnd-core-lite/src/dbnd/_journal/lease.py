@@ -34,11 +34,7 @@ class Lease:
 
     @classmethod
     def take(cls, folder: Path) -> Lease | None:
-        """Take the lease of ``folder``; None while another process has it.
-
-        Raises:
-            OSError: The folder cannot be written.
-        """
+        """Take the lease of ``folder``; None while another process has it, OSError where it cannot be written."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / _NAME
         fd = open_file(path, os.O_RDWR | os.O_CREAT)

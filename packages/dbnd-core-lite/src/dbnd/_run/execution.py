@@ -32,11 +32,7 @@ _MAX_ERROR: Final = 500
 def new_run(
     config: Config, job_name: str, cmd_name: str, *, run_name: str | None = None, project_name: str | None = None
 ) -> Run:
-    """A run as the configuration describes it, unless its name and project are given.
-
-    Raises:
-        ConfigError: ``DBND_RUN_UID`` is no uid.
-    """
+    """A run as the configuration describes it but for what is given; ConfigError where ``DBND_RUN_UID`` is no uid."""
     info, tracking = config.settings(RunInfoSettings), config.settings(TrackingSettings)
     project_name = project_name or tracking.project
     run = Run(str(job_name), cmd_name, project_name=project_name and str(project_name), description=info.description)

@@ -40,11 +40,7 @@ class Creation:
         self._refused.clear()
 
     def real(self, store: Any, own_id: str) -> str:
-        """The store's id of ``own_id``, which is created if need be.
-
-        Raises:
-            UncreatedError: The store refuses it, or nothing is known of it.
-        """
+        """The store's id of ``own_id``, created if need be; UncreatedError where it is refused, or not known."""
         found = self._ids.find(own_id)
         if found is not None:
             return found

@@ -111,11 +111,7 @@ class Ids:
         return self._first.get(run_id, run_id)
 
     def real(self, run_id: str) -> str:
-        """The store's id of ``run_id``, which is that itself unless it is one of ours.
-
-        Raises:
-            UncreatedError: The store has not created it.
-        """
+        """The store's id of ``run_id``, itself unless it is one of ours; UncreatedError where there is none yet."""
         if not is_own(run_id):
             return run_id
         if run_id not in self._known:

@@ -165,11 +165,7 @@ def log_out(database: TheDatabase, keyring: TheKeyring, request: Request) -> Res
 
 
 async def _open_session(database: Database, keyring: Keyring, password: str, address: str) -> str | None:
-    """The secret of a new session for whose token ``password`` is, or None when it is none.
-
-    Raises:
-        ThrottledError: Too many wrong ones came from ``address``.
-    """
+    """The secret of a new session of the token ``password``, or None; ThrottledError after too many wrong ones."""
 
     def work() -> str | None:
         with database.read() as session:

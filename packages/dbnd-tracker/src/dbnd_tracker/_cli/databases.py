@@ -47,11 +47,7 @@ def configured_database(given: str | None, *, create: bool = True, **options: An
 
 
 def duration_of(text: str, option: str) -> timedelta:
-    """The duration that an option says, such as 30m, 12h, 90d or 2w.
-
-    Raises:
-        UsageError: It says none.
-    """
+    """The duration that an option says, such as 30m, 12h, 90d or 2w; UsageError where it says none."""
     from dbnd.plugins import parse_duration
 
     span = parse_duration(text)

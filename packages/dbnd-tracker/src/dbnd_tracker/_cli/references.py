@@ -68,11 +68,7 @@ def resolve_all(reader: RunReader, texts: Sequence[str]) -> list[RunRow]:
 
 
 def read_whole(reader: RunReader, run: RunSummary) -> RunDetail:
-    """A run with everything in it; of a nested task run, its own name and state, and what is below it.
-
-    Raises:
-        UsageError: It was deleted meanwhile.
-    """
+    """A run, or what is below a nested task run, with everything in it; UsageError where it was deleted meanwhile."""
     from dbnd_tracker._views import RunRow
 
     found = reader.run(run.run_uid)

@@ -114,11 +114,7 @@ def ask_json(server: MlflowServer, path: str, body: object = None) -> Any:
 
 
 def ask_server(server: MlflowServer, path: str, body: str | None = None) -> Content:
-    """The answer of a server to a question, whose head has come; a ``body`` is JSON.
-
-    Raises:
-        ArtifactError: It does not answer, or refuses.
-    """
+    """The answer of a server to a question, whose head has come; ArtifactError where it does not, or is no success."""
     kind = http.client.HTTPSConnection if server.scheme == "https" else http.client.HTTPConnection
     connection = kind(server.host, server.port, timeout=_SILENCE_S)
     headers = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "databand-tracker"}

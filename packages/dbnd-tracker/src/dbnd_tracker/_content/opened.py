@@ -66,11 +66,7 @@ class Content:
             raise ArtifactError(502, f"It cannot be read: {str(error) or type(error).__name__}.") from None
 
     def read(self, most: int) -> tuple[bytes, bool]:
-        """At most so many of its first bytes, and whether that is all.
-
-        Raises:
-            ArtifactError: It comes too slowly to wait for.
-        """
+        """At most so many of its first bytes, and whether that is all; ArtifactError where they come too slowly."""
         parts, length, start = [], 0, monotonic()
         for chunk in self.chunks():
             if monotonic() - start > _READ_S:
@@ -87,11 +83,7 @@ class Content:
 
 
 def steps_of(path: str) -> list[str]:
-    """The names that a path inside an artifact is made of.
-
-    Raises:
-        ArtifactError: It leads upwards, or is none.
-    """
+    """The names that a path inside an artifact is made of; ArtifactError where it leads upwards, or is none."""
     steps = [step for step in path.split("/") if step]
     if any(step in {".", ".."} or "\\" in step or _CONTROL.search(step) for step in steps):
         raise ArtifactError(404, "There is no such path in this artifact.")

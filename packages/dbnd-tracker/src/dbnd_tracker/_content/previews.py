@@ -63,11 +63,7 @@ def table_of_json(found: Any) -> Rows | None:
 
 
 def parquet_rows(content: Content) -> Rows:
-    """The first rows of a Parquet file.
-
-    Raises:
-        ArtifactError: It is none, is too large, or pyarrow is not installed.
-    """
+    """The first rows of a Parquet file; ArtifactError where it is none, is too large, or pyarrow is not installed."""
     try:
         import pyarrow as pa
         from pyarrow import parquet

@@ -134,11 +134,7 @@ def apply_points(database: Database, groups: object, batch: BatchId | None = Non
 
 
 def parse_json(name: str, raw: bytes) -> Any:
-    """The body of the call ``name``: JSON with the bare words NaN, Infinity and -Infinity, as Python writes it.
-
-    Raises:
-        PayloadError: It is not JSON.
-    """
+    """The body of a call: JSON with bare NaN and infinities, as Python writes it; PayloadError for all other."""
     try:
         return from_json(raw)
     except ValueError:

@@ -43,11 +43,7 @@ class Group:
 
 
 def from_groups(groups: object) -> list[Group]:
-    """Points as our own client sends them: a list of groups.
-
-    Raises:
-        PayloadError: ``groups`` is not of that form.
-    """
+    """Points as our own client sends them: a list of groups; PayloadError where ``groups`` is not of that form."""
     if not isinstance(groups, list):
         raise PayloadError(f"The points are no list of groups: {_GROUP_FORM}.")
     found = []

@@ -113,10 +113,9 @@ def _add_definitions(writer: Writer, infos: list[bodies.TaskDefinitionInfo]) -> 
 
 
 def _add_task_runs(writer: Writer, infos: Infos, runs: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Add task runs and their attempts: all rows are read at once, for a graph may have thousands of them.
+    """Add task runs and their attempts; returns the old and the new run of those that were in another one, by uid.
 
-    Returns:
-        The old and the new run of those that were in another run before, by uid.
+    All rows are read at once, for a graph may have thousands of them.
     """
     moved: dict[str, tuple[str, str]] = {}
     task_runs = writer.rows(TaskRun, (info.task_run_uid for info in infos))

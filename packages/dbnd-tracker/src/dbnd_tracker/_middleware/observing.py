@@ -134,11 +134,7 @@ class ObservingMiddleware:
 
 
 def access_log(target: str | None) -> logging.Logger | None:
-    """A logger that writes each request as a line of JSON to a file, or to standard error if that is ``-``.
-
-    Raises:
-        ConfigError: The file cannot be written to.
-    """
+    """A logger of requests as lines of JSON, to a file or (``-``) standard error; ConfigError if it cannot write."""
     if target is None:
         return None
     try:

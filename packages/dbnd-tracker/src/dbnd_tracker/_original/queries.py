@@ -56,11 +56,7 @@ JOB_ORDERS: Final[dict[str, ColumnElement[Any]]] = {
 def jobs(
     session: Session, wanted: Expression | None, *, sort: str, limit: int, offset: int = 0
 ) -> tuple[list[dict[str, Any]], int]:
-    """Jobs that have runs which are wanted, with their latest runs, and how many there are.
-
-    Raises:
-        QueryError: The order is not known.
-    """
+    """Jobs that have runs which are wanted, with their latest runs, and how many; QueryError for an unknown order."""
     order = JOB_ORDERS.get(sort.removeprefix("-"))
     if order is None:
         raise QueryError(f"Jobs cannot be sorted by {sort[:80]!r}; they can by {', '.join(JOB_ORDERS)}.")

@@ -165,11 +165,7 @@ def _found(answer: dict[str, Any] | None, run_uid: str) -> dict[str, Any]:
 
 
 def _filter(text: str | None, *names: str) -> dict[str, str]:
-    """The values that a filter asks for by equality, by name.
-
-    Raises:
-        QueryError: It is no filter, or has other names or operators.
-    """
+    """The values that a filter asks for by equality, by name; QueryError where it asks for anything else."""
     conditions = filter_conditions(text)
     for name, operator, _ in conditions:
         if name not in names or operator != "eq":

@@ -39,11 +39,7 @@ _EMBEDDED_BYTES: Final = 1 << 25
 
 
 def open_artifact(artifact: FoundArtifact, inside: str, places: Places) -> Content | Folder:
-    """Open what stands at an artifact's place, or ``inside`` it.
-
-    Raises:
-        ArtifactError: It cannot be opened, or nobody allows it.
-    """
+    """Open what stands at an artifact's place, or ``inside`` it; ArtifactError where it cannot, or may not, be."""
     if is_served(artifact.place):
         return open_served(artifact.place, inside, artifact.links, places)
     path = _local_path(artifact.place)

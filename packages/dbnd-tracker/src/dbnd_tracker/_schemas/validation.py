@@ -24,11 +24,7 @@ _LONGEST_KEY: Final = 80
 
 
 def validated(call: str, model: type[M], body: object) -> M:
-    """What was parsed from the body of ``call``, as ``model``.
-
-    Raises:
-        PayloadError: It is not of that form.
-    """
+    """What was parsed from the body of ``call``, as ``model``; PayloadError where it is not of that form."""
     try:
         found = model.model_validate(body, context=Allowance())
     except ValidationError as error:

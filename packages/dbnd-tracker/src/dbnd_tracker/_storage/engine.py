@@ -23,11 +23,7 @@ _KEPT: Final = 5
 
 
 def parse_url(url: str) -> URL:
-    """The database that a URL, or the path of a file, names.
-
-    Raises:
-        ConfigError: It is none that the tracker can use.
-    """
+    """The database that a URL, or the path of a file, names; ConfigError where it is none that the tracker can use."""
     if "://" not in url:
         url = sqlite_url(Path(url).expanduser().absolute())
     try:

@@ -144,11 +144,7 @@ CURRENT: Final = REVISIONS[-1]
 
 
 def revision_of(connection: sa.Connection, database: str) -> str | None:
-    """The revision of a database's schema; None where there are no tables yet.
-
-    Raises:
-        ConfigError: It is of a newer version, or of another program.
-    """
+    """The revision of a database's schema, None without tables; ConfigError where it is newer, or another program's."""
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
     revision: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608

@@ -47,11 +47,7 @@ class Condition(NamedTuple):
 
 
 def conditions_of(texts: Sequence[str]) -> list[Condition]:
-    """The conditions that these texts say.
-
-    Raises:
-        QueryError: One cannot be understood, or asks for what a comparison does not know.
-    """
+    """The conditions that these texts say; QueryError where one is none, or asks for what is not compared."""
     found = []
     for text in dict.fromkeys(texts):
         expression = parse_expression(text)

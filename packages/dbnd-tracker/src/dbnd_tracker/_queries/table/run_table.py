@@ -151,11 +151,7 @@ def list_runs(
 
 
 def parse_order(sort: str) -> tuple[str | Field, bool]:
-    """What ``sort`` names, and whether the largest comes first.
-
-    Raises:
-        QueryError: Rows cannot be sorted by it.
-    """
+    """What ``sort`` names, and whether the largest comes first; QueryError where rows cannot be sorted by it."""
     name = sort.removeprefix("-")
     found: str | Field | None = Field.parse(name) or ORDER_NAMES.get(name)
     if found is None:
@@ -164,11 +160,7 @@ def parse_order(sort: str) -> tuple[str | Field, bool]:
 
 
 def parse_column(text: str) -> Field:
-    """The logged value that ``text`` names, as ``metrics.loss`` or ``min:metrics.loss``.
-
-    Raises:
-        QueryError: It names none.
-    """
+    """The logged value that ``text`` names, such as ``min:metrics.loss``; QueryError where it names none."""
     found = Field.parse(text)
     if found is None:
         raise QueryError(f"There is no column {text[:80]!r}; there are metrics.NAME, params.NAME and tags.NAME.")

@@ -39,11 +39,7 @@ def divide(connection: Connection, partitions: int) -> None:
 
 
 def check_partitions(connection: Connection, partitions: int, name: str) -> None:
-    """Find the partitions that the configuration asks for, if it asks for any, in the database of this name.
-
-    Raises:
-        ConfigError: There are others, or none.
-    """
+    """Find the partitions that the configuration asks for; ConfigError where there are others, or none."""
     if partitions == 1:
         return
     if connection.dialect.name != "postgresql":
