@@ -48,16 +48,16 @@ def get_workspace_store(workspace_uri: str | None = None, **_: Any) -> Any:
 
 def get_artifact_repository(*args: Any, **kwargs: Any) -> Any:
     """The repository of ``mlflow-artifacts:`` URIs, which are relative to the user's own MLflow server."""
-    from ._store.artifacts import artifact_repository
+    from ._store.artifacts import DatabandArtifactsRepository
 
-    return artifact_repository(*args, **kwargs)
+    return DatabandArtifactsRepository(*args, **kwargs)
 
 
 def get_spool_repository(*args: Any, **kwargs: Any) -> Any:
     """The repository of a run that was created while MLflow's server was away (``dbnd-spool:``)."""
-    from ._store.artifacts import spool_repository
+    from ._store.artifacts import SpoolRepository
 
-    return spool_repository(*args, **kwargs)
+    return SpoolRepository(*args, **kwargs)
 
 
 def get_dbfs_repository(*args: Any, **kwargs: Any) -> Any:

@@ -202,7 +202,9 @@ class Importer:
         return not any(comparison.differences(fields, comparison.fields_of_tracker(summary), edited))
 
     def _send_states(self, run: Any, task_run: TaskRun, known: Json, now: datetime) -> None:
-        start, end = (None if known[key] is None else _time(known[key]) for key in ("start_time", "end_time"))
+        start, end = (
+            None if known[key] is None else datetime.fromisoformat(known[key]) for key in ("start_time", "end_time")
+        )
         if known["state"] is None or start is None or start > task_run.start_time:
             self._send_state(task_run, TaskRunState.RUNNING, task_run.start_time)
         if run.info.status not in STATES:
@@ -230,7 +232,7 @@ class Importer:
             return
         summary = self.reader.run_summary(task_run.run.uid) or {}
         is_told = summary.get("state") == state.value
-        if not is_told or (state is not RunState.RUNNING and _time(summary["end_time"]) != time):
+        if not is_told or (state is not RunState.RUNNING and datetime.fromisoformat(summary["end_time"]) != time):
             self._send("set_run_state", wire.run_state(task_run.run.uid, state, time))
 
     def _send_link_and_files(self, run: Any, task_run: TaskRun, known: Json) -> None:
@@ -303,7 +305,3 @@ def _missing(run: Any, known: Json, sent: Texts) -> Texts:
     return {
         key: text for key, text, other in found if text is not None and not (key[0] == "dataset" and other is not None)
     }
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
