@@ -33,7 +33,6 @@ _NOT_THIS_USER: Final = (
 )
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-"""The routes of artifacts."""
 
 
 @router.get("/app/artifacts/{task_run_uid}")

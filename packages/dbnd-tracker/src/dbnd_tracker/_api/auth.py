@@ -63,7 +63,6 @@ class TokenMade(BaseModel):
 
 
 router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
-"""Routes under ``/api/v1/auth``."""
 
 
 @router.get("/csrf")

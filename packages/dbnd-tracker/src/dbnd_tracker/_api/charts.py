@@ -23,7 +23,6 @@ _MAX_LINES: Final = 50
 _COLUMNS: Final = ("task_run_uid", "metric", "step", "timestamp", "value", "text")
 
 router = APIRouter(include_in_schema=False)
-"""Routes of charts."""
 
 _Tasks = Annotated[list[str], Query(min_length=1, max_length=_MAX_LINES)]
 _From = Annotated[float | None, Query(alias="from", allow_inf_nan=False)]

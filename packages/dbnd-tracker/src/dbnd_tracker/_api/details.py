@@ -30,7 +30,6 @@ _Samples = Annotated[
 
 
 task_runs = APIRouter(prefix="/api/v1", tags=["task runs"])
-"""Routes that read task runs, metrics and logs."""
 
 
 @task_runs.get("/task-runs/{task_run_uid}", response_model=views.TaskRunView)
@@ -82,7 +81,6 @@ def log(database: TheDatabase, task_run_uid: str) -> Response:
 
 
 datasets = APIRouter(prefix="/api/v1/datasets", tags=["datasets"])
-"""Routes that read operations on datasets."""
 
 
 @datasets.get("/operations", response_model=views.DatasetOperationList)

@@ -20,7 +20,6 @@ from dbnd_tracker._queries.table.suggestions import known_values
 _MAX_SUGGESTED: Final = 30
 
 router = APIRouter(include_in_schema=False)
-"""Routes beside those of pages."""
 
 
 @router.get("/app/mlflow/{mlflow_run_id}")

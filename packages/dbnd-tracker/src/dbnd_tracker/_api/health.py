@@ -11,7 +11,6 @@ from dbnd_tracker._api.state import TheDatabase, TheMetrics
 from dbnd_tracker._errors import StorageError
 
 router = APIRouter(tags=["health"])
-"""Routes for supervisors, load balancers and Prometheus."""
 
 
 @router.get("/healthz")

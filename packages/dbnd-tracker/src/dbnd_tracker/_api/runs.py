@@ -63,7 +63,6 @@ def ask(database: Database, question: Callable[..., BaseModel | None], *args: An
 
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
-"""Routes about runs."""
 
 
 @router.get("/runs", response_model=views.RunList)
@@ -151,19 +150,8 @@ def export_run(
     As JSON it is the whole run: as its own page of the API, with the log and every point of each task run. As CSV
     and Parquet it is a table with a row for each point.
     """
-    return _file(database, run_uid.lower(), form)
-
-
-@router.get("/client-errors", response_model=views.ClientErrorList)
-def errors(database: TheDatabase, limit: Annotated[int, Query(ge=1, le=_MAX_RUNS)] = 100) -> Response:
-    """Errors inside clients, which they have told of, newest first."""
-    return ask(database, client_errors, limit)
-
-
-def _file(database: Database, run_uid: str, form: Form) -> Response:
-    """A run as a file, which is sent while it is made."""
     reader = DatabaseReader(database, "the database")
-    found = reader.run(run_uid)
+    found = reader.run(run_uid.lower())
     if found is None:
         raise HTTPException(404, f"There is no run {run_uid}.")
     parts: Iterator[tuple[Any, int]] = run_json(reader, found) if form == "json" else FORMS[form](reader, [found])
@@ -173,6 +161,12 @@ def _file(database: Database, run_uid: str, form: Form) -> Response:
         raise QueryError(str(error)) from None
     headers = {"Content-Disposition": f'attachment; filename="run-{found.run_uid}.{form}"'}
     return StreamingResponse(_chunks(first, parts), media_type=_MEDIA_TYPES[form], headers=headers)
+
+
+@router.get("/client-errors", response_model=views.ClientErrorList)
+def errors(database: TheDatabase, limit: Annotated[int, Query(ge=1, le=_MAX_RUNS)] = 100) -> Response:
+    """Errors inside clients, which they have told of, newest first."""
+    return ask(database, client_errors, limit)
 
 
 def _chunks(first: Any, parts: Iterator[tuple[Any, int]]) -> Iterator[Any]:

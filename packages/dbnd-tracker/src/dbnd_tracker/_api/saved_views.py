@@ -19,9 +19,7 @@ _ADDRESS: Final = re.compile(r"/(\?.*|app/(jobs/|compare\?).*)?")
 _LONGEST: Final = 16_000
 
 router = APIRouter(prefix="/api/v1/views", tags=["views"])
-"""Routes of the API."""
 page_router = APIRouter(include_in_schema=False)
-"""Routes of the page."""
 
 ViewName = Annotated[Name, Field(min_length=1)]
 

@@ -60,7 +60,6 @@ def call_path(name: str) -> str:
 
 
 router = APIRouter(prefix="/api/v1", tags=["tracking"])
-"""A route for each call."""
 
 for _name, _call in CALLS.items():
     router.add_api_route(
@@ -81,7 +80,8 @@ def _apply(database: Database, metrics: ServerMetrics, name: str, raw: bytes, he
     batch = None if given is None else BatchId.parse(given)
     try:
         if POINTS_HEADER in headers and name == "log_metrics":
-            applied = apply_points(database, _groups(_json(name, raw), headers[POINTS_HEADER]), batch)
+            check_json(raw)
+            applied = apply_points(database, _groups(parse_json(name, raw), headers[POINTS_HEADER]), batch)
         else:
             applied = apply_raw(database, name, raw, batch)
         metrics.dropped.inc(sum(applied.dropped.values()))
@@ -97,11 +97,6 @@ def _dropped(dropped: Mapping[str, int]) -> dict[str, str]:
     """The header that says what was dropped; of more runs than a header has room for, some."""
     some = [f"{run_uid}={events}" for run_uid, events in islice(dropped.items(), _MAX_DROPPED)]
     return {DROPPED_HEADER: ",".join(some)} if some else {}
-
-
-def _json(name: str, raw: bytes) -> object:
-    check_json(raw)
-    return parse_json(name, raw)
 
 
 def _groups(body: object, form: str) -> object:

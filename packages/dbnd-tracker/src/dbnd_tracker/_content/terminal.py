@@ -152,12 +152,9 @@ def _of_many(codes: Iterator[int]) -> str:
     if number < 16:
         return "quiet" if number == 8 else _HUES[number % 8]
     if number < 232:
-        return _hue(*(0 if part == 0 else 55 + 40 * part for part in _cube(number - 16)))
+        parts = (number - 16) // 36, (number - 16) // 6 % 6, (number - 16) % 6
+        return _hue(*(0 if part == 0 else 55 + 40 * part for part in parts))
     return "quiet" if number < 250 else ""
-
-
-def _cube(number: int) -> tuple[int, int, int]:
-    return number // 36 % 6, number // 6 % 6, number % 6
 
 
 def _hue(red: int, green: int, blue: int) -> str:

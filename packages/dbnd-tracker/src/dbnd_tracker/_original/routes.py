@@ -48,7 +48,6 @@ class Rows(BaseModel):
 
 
 router = APIRouter(tags=["original clients"])
-"""Routes that only the original clients ask."""
 
 
 def _ask(database: Database, question: Callable[..., T], *args: Any, **options: Any) -> T:

@@ -307,4 +307,3 @@ def static(version: str, name: str) -> Response:
 
 
 TEMPLATES: Final = _make_templates()
-"""The templates of all pages."""

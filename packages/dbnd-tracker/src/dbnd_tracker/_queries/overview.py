@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, case, func, literal_column, select
@@ -50,7 +51,7 @@ def experiments(session: Session) -> list[Group]:
     found = {group.name: group for group in _groups_by(session, Run.project_name)}
     for group in _elsewhere(session):
         of = found.get(group.name, Group(group.name, 0, 0, 0, []))
-        latest = sorted([*of.latest, *group.latest], key=_newest, reverse=True)[:_LATEST]
+        latest = sorted([*of.latest, *group.latest], key=attrgetter("start_time"), reverse=True)[:_LATEST]
         runs, failed = of.runs + group.runs, of.failed + group.failed
         found[group.name] = Group(group.name, runs, failed, of.of_last_day + group.of_last_day, latest)
     return sorted(found.values(), key=lambda group: group.latest[0].start_time, reverse=True)[:_MAX_GROUPS]
@@ -96,10 +97,6 @@ def _elsewhere(session: Session) -> list[Group]:
 
 def _shown(session: Session, runs: Iterable[Any]) -> list[Latest]:
     return [Latest(shown_state(session, run), run.start_time, run.end_time) for run in runs]
-
-
-def _newest(run: Latest) -> datetime:
-    return run.start_time
 
 
 def _yesterday() -> datetime:
