@@ -143,6 +143,9 @@ def test_parquet_is_a_table(log: Any, server: Any, tmp_path: Path) -> None:
     parquet.write_table(far, tmp_path / "far.parquet")
     for name in ("bad.parquet", "far.parquet"):
         assert "no table that can be read" in _problem(server.get(log(name, tmp_path / name)))
+    one = pa.DictionaryArray.from_arrays([0] * 200, ["x" * 1_000_000])  # with 19 others, 4 GB in a few kilobytes
+    parquet.write_table(pa.table({str(i): one for i in range(20)}), tmp_path / "large.parquet", store_schema=False)
+    assert "too large to be shown" in _problem(server.get(log("large.parquet", tmp_path / "large.parquet")))
 
 
 def test_nothing_of_an_artifact_runs_as_our_origin(log: Any, server: Any, tmp_path: Path) -> None:

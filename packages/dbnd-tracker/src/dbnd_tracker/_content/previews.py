@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
 
+from dbnd_tracker._content import parquet
 from dbnd_tracker._content.opened import ArtifactError, Content
 from dbnd_tracker._format import value_text
 
-_ROWS: Final = 200
-_COLUMNS: Final = 100
+_ROWS: Final = parquet.ROWS
+_COLUMNS: Final = parquet.COLUMNS
 _CELL: Final = 500
 _DELIMITERS: Final = ",;\t|"
-# What is read of a Parquet file at once, and what of it may be in memory: a row group is the least that can be read.
+# What is read of a Parquet file at once, and the seconds that it may take.
 _PARQUET_BYTES: Final = 1 << 25
-_GROUP_BYTES: Final = 1 << 27
+_PARQUET_S: Final = 20
 
 
 class Rows(NamedTuple):
@@ -64,27 +70,30 @@ def table_of_json(found: Any) -> Rows | None:
 
 def parquet_rows(content: Content) -> Rows:
     """The first rows of a Parquet file; ArtifactError where it is none, is too large, or pyarrow is not installed."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError:
-        raise ArtifactError(501, "The tracker shows tables of Parquet if pyarrow is installed beside it.") from None
+    if find_spec("pyarrow") is None:
+        raise ArtifactError(501, "The tracker shows tables of Parquet if pyarrow is installed beside it.")
     body, is_whole = content.read(_PARQUET_BYTES)
     if not is_whole:
         raise ArtifactError(413, f"It is larger than {_PARQUET_BYTES >> 20} MiB, too large to be shown.")
+    # Another pool of memory would take more of the addresses than the program may have.
+    changed = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    command = [sys.executable, "-c", f"from {parquet.__name__} import main; main()"]
+    where: dict[str, Any] = {"cwd": "/", "env": {**os.environ, **changed}}
     try:
-        file = parquet.ParquetFile(io.BytesIO(body))
-        about = file.metadata
-        if about.num_row_groups and about.row_group(0).total_byte_size > _GROUP_BYTES:
-            raise ArtifactError(413, "Its first rows are too large to be shown.")
-        names = file.schema_arrow.names
-        # By their places, since of two columns of one name only one could be named.
-        batch = next(file.iter_batches(batch_size=_ROWS, row_groups=[0]), None) if about.num_row_groups else None
-        columns = [] if batch is None else [column.to_pylist() for column in batch.columns[:_COLUMNS]]
-    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
-        raise ArtifactError(422, f"It is no table that can be read: {str(error)[:200]}") from None
-    rows = [[_cell(value) for value in row] for row in zip(*columns, strict=True)]
-    return Rows(names[:_COLUMNS], rows, _note(rows, about.num_rows, len(names)))
+        done = subprocess.run(  # noqa: S603  our own program
+            command, input=body, capture_output=True, timeout=_PARQUET_S, check=False, **where
+        )
+    except subprocess.TimeoutExpired:
+        raise ArtifactError(504, "It takes too long to be read.") from None
+    if done.returncode == 1:
+        reason = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise ArtifactError(422, f"It is no table that can be read: {reason[:200]}")
+    if done.returncode:
+        raise ArtifactError(413, "Its first rows are too large to be shown.")
+    found = json.loads(done.stdout)
+    names, number = found["names"], found["rows"]
+    rows = [[_cell(value) for value in row] for row in zip(*found["columns"], strict=True)]
+    return Rows(names[:_COLUMNS], rows, _note(rows, number, len(names)))
 
 
 def _note(rows: Sequence[Sequence[str]], number: int, columns: int) -> str:
