@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, case, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from dbnd_tracker._queries.logged import EXPERIMENT_TAG
+from dbnd_tracker._storage.base import NAME_LENGTH
 from dbnd_tracker._storage.models import Attempt, Run, Tag
 from dbnd_tracker._storage.states import shown_state
 
@@ -77,7 +78,7 @@ def _groups_by(session: Session, column: Any) -> list[Group]:
 
 def _elsewhere(session: Session) -> list[Group]:
     """The experiments of MLflow runs whose runs are of another project, or of none."""
-    of = select(Tag.value.label("name"), Attempt.run_id).distinct()
+    of = select(func.substr(Tag.value, 1, NAME_LENGTH).label("name"), Attempt.run_id).distinct()
     of = of.join(Attempt, Attempt.id == Tag.attempt_id).join(Run, Run.id == Attempt.run_id)
     named = of.where(Tag.name == EXPERIMENT_TAG, Run.project_name.is_distinct_from(Tag.value)).subquery()
     is_new = case((Run.start_time >= _yesterday(), 1), else_=0)

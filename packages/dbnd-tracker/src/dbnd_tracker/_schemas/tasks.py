@@ -42,9 +42,9 @@ class TaskRunInfo(Body):
     task_run_attempt_uid: Uid
     task_definition_uid: Uid
     run_uid: Uid
-    task_id: Text
-    task_af_id: Text
-    name: Text
+    task_id: Name
+    task_af_id: Name
+    name: Name
     task_signature: Text
     output_signature: Text
     state: TaskRunStateName

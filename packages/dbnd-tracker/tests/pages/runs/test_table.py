@@ -218,3 +218,16 @@ def test_groups_of_rows_have_the_mean_and_the_range_of_their_metrics(tracker: An
 def test_a_param_that_may_be_an_id_stays_as_it_was_logged(value: object, cell: str) -> None:
     field = Field("params", "x")
     assert value_cells({field: value}, [field]) == cell
+
+
+def test_no_name_of_one_run_is_too_long_for_the_table_of_all(tracker: Any, server: Any, make_run: Any) -> None:
+    run, long = make_run(), "x" * 500_000
+    task = run.task(long)
+    tracker.call("init_run", run.init())
+    tracker.call("add_task_runs", run.add(task))
+    names = (task.metric(tag, source="mlflow.tag", value_str=long) for tag in ("mlflow.runName", "dbnd.experiment"))
+    tracker.call("log_metrics", task.metrics(*names))
+    for path in ("/?where=task_run_uid is not null", "/app/jobs", "/api/v1/runs?expression=task_run_uid is not null"):
+        answer = server.get(path)
+        assert "x" * 500 in answer.text
+        assert len(answer.content) < 100_000

@@ -15,6 +15,7 @@ from dbnd_tracker._queries.details import SUMMARY
 from dbnd_tracker._queries.ids import is_given, read_given
 from dbnd_tracker._queries.logged import BY_ATTEMPT, LIFECYCLE_TAG, MAX_NESTED, NAME_TAG, Owned
 from dbnd_tracker._queries.table.columns import NESTED_COLUMNS, START
+from dbnd_tracker._storage.base import NAME_LENGTH
 from dbnd_tracker._storage.models import CHILD, Attempt, Run, Tag, TaskRelation, TaskRun
 from dbnd_tracker._storage.states import shown_state
 from dbnd_tracker._views import RunRow
@@ -47,7 +48,8 @@ def _add(found: dict[str, dict[str, Any]], uid: str, facts: dict[str, Any]) -> N
 
 
 def _tag(name: str) -> Any:
-    return select(Tag.value).where(Tag.attempt_id == Attempt.id, Tag.name == name).correlate(Attempt).scalar_subquery()
+    value = func.substr(Tag.value, 1, NAME_LENGTH)  # which a tag's may be any longer than
+    return select(value).where(Tag.attempt_id == Attempt.id, Tag.name == name).correlate(Attempt).scalar_subquery()
 
 
 _BELOW: Final = aliased(TaskRun)
