@@ -27,7 +27,8 @@ from dbnd._config.settings import CoreSettings
 from dbnd._journal import heartbeat, records
 from dbnd._journal.file import JOURNAL, JournalFile, delivered_of
 from dbnd._journal.folders import make_private, spares_of
-from dbnd._journal.header import Header
+from dbnd._journal.header import Header, JournalFormatError
+from dbnd._journal.leftovers import left_since
 from dbnd._journal.records import Record
 from dbnd._model.parts import parts_of
 from dbnd._terminal import console
@@ -159,6 +160,22 @@ class Journal:
                 self._gone += file.last
                 self._measure_room()
             file.close()
+
+    def adopt(self, since: int) -> bool:
+        """Deliver, along with what is here, what processes have left that began since a time, in ns, and are gone.
+
+        Returns:
+            Whether there is any.
+        """
+        found: list[JournalFile | None] = []
+        with self._lock:
+            # Another thread may have closed this one.
+            for path in left_since(since, self.directory, self._files[-1].header.url) if self._files else ():
+                with contextlib.suppress(OSError, JournalFormatError):  # `dbnd sync` says what is wrong with it
+                    found.append(JournalFile.adopt(path))
+            adopted = list(filter(None, found))
+            self._files.extendleft(reversed(adopted))
+        return bool(adopted)
 
     def waiting(self) -> Iterator[Record]:
         """The events that are not delivered, oldest first."""

@@ -96,6 +96,24 @@ def urls_in(folder: Path) -> set[str]:
     return urls
 
 
+def left_since(since: int, folder: Path, url: str) -> list[Path]:
+    """Journals for ``url`` that other processes have begun since a time, in ns, and left behind, in order.
+
+    Those that several machines may see are left to who holds the lease of their folder.
+    """
+    found: dict[tuple[int, str, int], Path] = {}
+    held: set[tuple[int, str]] = set()
+    for path in _files(folder, JOURNAL):
+        with suppress(JournalFormatError, OSError):  # it is gone, or ``find`` says what is wrong with it
+            header = read_header(path)
+            is_others = header.pid != os.getpid() and not header.beats
+            if is_others and header.url == url and header.created >= since:
+                found[header.order] = path
+                if ownership.is_owned(path):
+                    held.add(header.order[:2])
+    return [found[order] for order in sorted(found) if order[:2] not in held]
+
+
 def _files(folder: Path, *suffixes: str) -> list[Path]:
     """Files of ``folder``, and of those that stand in for it where it cannot be written."""
     return [path for each in folders_of(folder) for suffix in suffixes for path in each.glob(f"*{suffix}")]

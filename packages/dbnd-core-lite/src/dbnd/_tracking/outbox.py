@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ from dbnd._base.forks import renew_after_fork
 from dbnd._base.masking import mask_url
 from dbnd._config.settings import CoreSettings
 from dbnd._journal.journal import Journal, JournalClosedError, open_journal
+from dbnd._journal.leftovers import left_since
 from dbnd._model.error_info import message_of
 from dbnd._terminal import console
 from dbnd._tracking.contracts import Transport, TransportFactory, tracker_name
@@ -73,6 +75,7 @@ class Outbox:
         """Begin without a journal: at first, and in a forked child, whose parent owns the old one."""
         self._opening = threading.RLock()  # a signal handler may log, too
         self._sender: Sender | Relayed | None = None
+        self._since = time.time_ns()
         self.dropped = 0
         self._warn_of_loss = console.once_a_minute()
         # Why the journal could not be opened, and when that is tried again.
@@ -218,7 +221,10 @@ class Outbox:
         started = monotonic()
         try:
             with console.progress(f"Delivering to {self.destination}", sender.journal.unsent) as progress:
-                done = sender.flush(patience, progress, longest=_LONGEST_DRAIN if patience else 0.0)
+                longest = _LONGEST_DRAIN if patience else 0.0
+                done = sender.flush(patience, progress, longest=longest)
+                if done and sender.journal.adopt(self._since):  # left by workers of a pool, say, which are terminated
+                    done = sender.flush(patience, progress, longest=longest)
         except BaseException:
             self._waited = self._settings.flush_timeout
             raise
@@ -254,6 +260,9 @@ class Outbox:
             What is to be said about events that are not delivered, unless it was said before.
         """
         with self._opening:
+            if self._sender is None and left_since(self._since, self._settings.journals, self.name):
+                with suppress(OSError):
+                    self._open()
             sender, self._sender = self._sender, None
             _open.discard(self)
         if sender is None:
