@@ -107,11 +107,7 @@ def task(steps: int, turns: int) -> Measured:
 
 
 class Rounds:
-    """Runs measurements in fresh processes and keeps what they found, by their names.
-
-    Args:
-        folder: Takes their homes.
-    """
+    """Runs measurements in fresh processes, whose homes are in ``folder``, and keeps what they found by name."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -119,13 +115,9 @@ class Rounds:
         self.found: dict[str, list[Measured]] = defaultdict(list)
 
     def measure(self, name: str, kind: str, argument: object, tracker: str | None) -> None:
-        """Run one measurement and keep it under ``name``.
+        """Run one measurement, by a key of ``KINDS`` and the argument of its function, and keep it under ``name``.
 
-        Args:
-            name: Name of what is measured.
-            kind: A key of ``KINDS``.
-            argument: The argument of its function.
-            tracker: URL of the tracker; "embedded" for a file of the measurement's own, None for none.
+        ``tracker`` is the URL of the tracker: "embedded" for a file of the measurement's own, None for none.
         """
         self._count += 1
         home = self._folder / f"home-{self._count}"

@@ -70,12 +70,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Measured:
-    """One round.
+    """One round: its points per second, and the milliseconds within which 99 of 100 batches were taken.
 
-    Args:
-        rate: Points per second.
-        p99: Milliseconds within which 99 of 100 batches were taken.
-        refused: How often a server answered that it could not take a batch, which was then sent again.
+    ``refused`` is how often a server answered that it could not take a batch, which was then sent again.
     """
 
     rate: float
@@ -181,13 +178,9 @@ def _deliver(connection: http.client.HTTPConnection, request: Request) -> int:
 
 
 class Target:
-    """A server, and what was sent to it.
+    """A server, and what was sent to it: ``batches`` in each round, by all clients together.
 
-    Args:
-        url: Where it listens.
-        make: Makes a client's request of a batch's number and the id of the client's run.
-        begin: Makes a run and returns its id.
-        batches: How many batches one round sends, all clients together.
+    ``begin`` makes a run, and ``make`` a client's request of a batch's number and the id of the client's run.
     """
 
     def __init__(self, url: str, make: Callable[[int, str], Request], begin: Callable[[], str], batches: int) -> None:

@@ -174,12 +174,7 @@ def delaying_proxy(target: int, away: float) -> Iterator[str]:
 
 
 class Worker:
-    """A process that logs when it is its turn.
-
-    Args:
-        uri: Its tracking URI.
-        home: Its folder, which takes its errors, too.
-    """
+    """A process that logs when it is its turn; ``home`` takes its errors, too."""
 
     def __init__(self, uri: str, home: Path) -> None:
         self._errors = home / "errors"

@@ -38,12 +38,7 @@ _COMPARED = 200
 
 @dataclass(frozen=True)
 class View:
-    """Something to look at.
-
-    Args:
-        address: Its address, below that of the server.
-        sight: CSS selector of what is visible once the view is of use.
-    """
+    """Something to look at: its address below that of the server, and a selector of what one wants to see there."""
 
     address: str
     sight: str

@@ -47,12 +47,7 @@ CHUNK = 100_000
 
 @dataclass(frozen=True)
 class Data:
-    """What both databases hold.
-
-    Args:
-        runs: How many runs.
-        long: How many points the long metric of the last run has.
-    """
+    """What both databases hold: some runs, and ``long`` points of the long metric of the last one."""
 
     runs: int
     long: int
@@ -244,14 +239,7 @@ def insert_rows(connection: Connection, table: str, rows: list[dict[str, Any]]) 
 
 @dataclass(frozen=True)
 class Question:
-    """A request, and what proves its answer.
-
-    Args:
-        method: GET or POST.
-        path: Path and query.
-        body: JSON of a POST.
-        count: Counts what is asked for in the answer.
-    """
+    """A request, and what counts in its answer that which is asked for."""
 
     method: str
     path: str

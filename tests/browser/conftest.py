@@ -71,12 +71,7 @@ def browser() -> Iterator[Any]:
 
 @dataclass
 class Watch:
-    """What a page must not do.
-
-    Args:
-        url: Where its server is.
-        ignored: Texts of which one may stand in a message of the console.
-    """
+    """What a page must not do; one of the texts ``ignored`` may stand in a message of the console."""
 
     url: str
     ignored: tuple[str, ...] = ()

@@ -14,12 +14,7 @@ Point = tuple[str, Any]
 
 @dataclass
 class Ledger:
-    """What was accepted of one process.
-
-    Args:
-        path: Its account.
-        number: Number of the process.
-    """
+    """What was accepted of one process, by its account in ``path``."""
 
     path: Path
     number: int
@@ -45,12 +40,7 @@ class Ledger:
         return self
 
     def compare(self, reader: Any, named: Counter[Point]) -> list[str]:
-        """What is wrong with the tracker's points of this process, in sentences.
-
-        Args:
-            reader: Reads the tracker.
-            named: Points that were named as lost or refused.
-        """
+        """What is wrong with the tracker's points, in sentences, where those ``named`` are known as lost or refused."""
         found = _points(reader, self.task_run)
         wrong = [f"{self.number}: {point} is there {count} times" for point, count in found.items() if count > 1]
         wrong += [f"{self.number}: {point} is lost" for point in self.accepted - found - named]

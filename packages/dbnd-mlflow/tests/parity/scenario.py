@@ -23,11 +23,7 @@ KINDS = ("sqlite", "file", "http")
 class Side:
     """Where a scenario runs: MLflow's tracking URI is ``uri``, the experiment has the scenario's name.
 
-    Args:
-        uri: The user's own URI on one side, the composite one on the other.
-        folder: An empty folder, which is the working directory.
-        experiment: Name of the experiment that is set.
-        experiment_id: Its id.
+    That is the user's own URI on one side, the composite one on the other; the folder is empty, and one works in it.
     """
 
     uri: str
@@ -59,13 +55,9 @@ Function = Callable[[Side], object]
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario by its name.
+    """What a scenario does, for which kinds of stores, and whether MLflow and what is beside it have what it needs.
 
-    Args:
-        function: What it does.
-        needs: Whether this MLflow, and what is installed beside it, has what it uses.
-        kinds: The kinds of stores that it makes sense for.
-        uncounted: Tables whose number of rows two equal performances do not agree on.
+    Two equal performances do not agree on the number of rows of the tables ``uncounted``.
     """
 
     function: Function

@@ -16,12 +16,7 @@ SIDES = ("single", "double")  # of one length: what MLflow prints has columns as
 
 @dataclass(frozen=True)
 class Store:
-    """A store without anything in it.
-
-    Args:
-        uri: Its tracking URI.
-        place: The SQLite file or the folder in which it keeps what it is told.
-    """
+    """A store without anything in it, which keeps what it is told in the SQLite file or the folder ``place``."""
 
     uri: str
     place: Path
@@ -59,10 +54,7 @@ def allows_files(folder: Path) -> bool:
 class Servers:
     """An ``mlflow server`` for each side, started when the first scenario asks for them.
 
-    Args:
-        folder: Where they keep what they are told.
-        empty: An SQLite store without anything in it.
-        start: A warm process to start them from, or the interpreter of an environment with full MLflow.
+    ``start`` is a warm process to start them from, or the interpreter of an environment with full MLflow.
     """
 
     def __init__(self, folder: Path, empty: Path, start: Warm | str) -> None:

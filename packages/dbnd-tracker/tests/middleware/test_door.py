@@ -30,11 +30,7 @@ _TRACKING = "/api/v1/tracking/log_metrics"
 
 
 class Raw:
-    """A connection on which a test says each byte.
-
-    Args:
-        url: The server.
-    """
+    """A connection to a server, on which a test says each byte."""
 
     def __init__(self, url: str) -> None:
         host, _, port = url.removeprefix("http://").partition(":")

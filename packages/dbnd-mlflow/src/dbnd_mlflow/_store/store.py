@@ -14,13 +14,7 @@ def _method(name: str, function: Callable[..., Any]) -> Callable[..., Any] | Non
 
 
 class DatabandStore(StoreProxy):
-    """A transparent proxy of an MLflow store (tracking or model registry) that reports successful writes.
-
-    Args:
-        inner: The user's own store.
-        reporter: What takes the reports.
-        origin: A builder and its arguments, by which the store is found again when it is unpickled.
-    """
+    """A transparent proxy of an MLflow store (tracking or model registry) that reports successful writes."""
 
     __slots__ = ()
     _databand_method: ClassVar = staticmethod(_method)
