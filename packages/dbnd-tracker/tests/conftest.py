@@ -32,6 +32,13 @@ def make_run() -> type[Run]:
 
 
 @pytest.fixture
+def error() -> dict[str, Any]:
+    """Why a task run failed."""
+    told = {"msg": "boom", "exc_type": "<class 'ValueError'>", "traceback": "", "user_code_traceback": ""}
+    return told | {"help_msg": None, "nested": None, "databand_error": False, "show_exc_info": True}
+
+
+@pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own in place of the user's, and no configuration from outside."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -301,21 +301,11 @@ def test_scheduled_jobs_are_noted_and_changed_only_when_that_is_asked_for(tracke
     assert server.get("/api/v1/scheduled_jobs", params={"name": "other"}).json()["data"] == []
 
 
-def test_what_the_original_clients_ask(tracker: Any, server: Any) -> None:
+def test_what_the_original_clients_ask(tracker: Any, server: Any, error: Any) -> None:
     run, task = tracker.started()
     tracker.call("update_task_run_attempts", task.update("RUNNING"))
     tracker.call("log_metrics", task.floats("loss", 3))
     tracker.call("save_task_run_log", {"task_run_attempt_uid": task.attempt, "log_body": "a line"})
-    error = {
-        "msg": "no good",
-        "help_msg": None,
-        "exc_type": "ValueError",
-        "databand_error": False,
-        "traceback": "t",
-        "nested": None,
-        "user_code_traceback": "t",
-        "show_exc_info": True,
-    }
     tracker.call("update_task_run_attempts", task.update("FAILED", error=error))
 
     (job,) = server.get("/api/v1/jobs?sort=-latest_run_start_time").json()["data"]
@@ -335,7 +325,7 @@ def test_what_the_original_clients_ask(tracker: Any, server: Any) -> None:
     assert instance["task_run_params"] == [
         {"name": "lr", "value": "0.1", "value_origin": "default", "targets_uids": []}
     ]
-    assert asked["attempts"][task.uid][0]["error"]["msg"] == "no good"
+    assert asked["attempts"][task.uid][0]["error"]["msg"] == "boom"
     metrics = server.post("task/tasks-metrics", {"uids": [task.uid]}).json()["metrics"]
     assert metrics["train__0123456789"]["loss"][0] == ["2026-03-04T05:06:07.000008+00:00", 0.0, "user"]
     (log,) = server.get("/api/v1/task/tasks-logs", params={"attempt_id": instance["latest_task_run_attempt_id"]}).json()
@@ -346,7 +336,7 @@ def test_what_the_original_clients_ask(tracker: Any, server: Any) -> None:
         {"task_name": "train", "metric_name": "loss"}
     ]
     client_run = server.get(f"/api/client/v1/run/{run.uid}").json()
-    assert "no good" in [t["latest_error"]["msg"] for t in client_run["task_runs"] if t["latest_error"]]
+    assert "boom" in [t["latest_error"]["msg"] for t in client_run["task_runs"] if t["latest_error"]]
     assert server.get("/api/client/v1/run/nothing").status_code == 404
     assert server.get("/api/client/v1/run_info", params=by_uid).json()["data"][0]["uid"] == run.uid
     by_id = {"filter": json.dumps([{"name": "task_af_id", "op": "eq", "val": "train"}])}

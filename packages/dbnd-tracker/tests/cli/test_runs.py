@@ -82,21 +82,11 @@ def embedded(home: Path, open_tracker: Callable[[str], Any], make_run: Any) -> A
     return tracker
 
 
-@pytest.fixture(params=["database", "http"])
-def anywhere(
-    request: pytest.FixtureRequest,
-    home: Path,
-    tracker: Any,
-    database_url: str,
-    serve: Any,
-    make_run: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Any:
-    """A filled tracker on SQLite and on PostgreSQL, read directly and through a server."""
-    tracker.made = fill(tracker, make_run)
-    url = database_url if request.param == "database" else serve(tracker.database).url
-    monkeypatch.setenv("DBND__CORE__DATABAND_URL", url)
-    return tracker
+@pytest.fixture
+def anywhere(configured_tracker: Any, make_run: Any) -> Any:
+    """A filled tracker, read directly and through a server."""
+    configured_tracker.made = fill(configured_tracker, make_run)
+    return configured_tracker
 
 
 def test_filters(anywhere: Any) -> None:

@@ -35,7 +35,7 @@ def _invoke(*arguments: str) -> Result:
 
 
 @pytest.fixture
-def filled(home: Path, open_tracker: Callable[[str], Any]) -> Any:
+def filled(home: Path, open_tracker: Callable[[str], Any], error: Any) -> Any:
     """The embedded tracker of this test's home, with two runs in it."""
     tracker = open_tracker(str(home / "dbnd" / "tracker.db"))
     run, task = tracker.started(name="brave_lovelace", job="etl")
@@ -60,16 +60,6 @@ def filled(home: Path, open_tracker: Callable[[str], Any]) -> Any:
         "data_schema": None,
     }
     tracker.call("log_datasets", {"datasets_info": [dataset]})
-    error = {
-        "msg": "boom",
-        "help_msg": None,
-        "exc_type": "<class 'ValueError'>",
-        "databand_error": False,
-        "traceback": "",
-        "nested": None,
-        "user_code_traceback": "",
-        "show_exc_info": True,
-    }
     tracker.call("update_task_run_attempts", task.update("FAILED", "2026-03-04T05:06:09.5+00:00", error=error))
     tracker.call("set_run_state", run.state("FAILED", "2026-03-04T05:07:09.5+00:00"))
     tracker.brave = run

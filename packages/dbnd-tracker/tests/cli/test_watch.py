@@ -40,51 +40,30 @@ def is_drawn(line: str) -> bool:
 class Watchable:
     """A run of a tracker that goes on: a root task, and one that logs."""
 
-    def __init__(self, tracker: Any, make_run: Any, name: str = "bold_curie") -> None:
+    def __init__(self, tracker: Any, error: Any, name: str = "bold_curie") -> None:
         self.tracker = tracker
+        self.error = {**error, "msg": "the data is bad"}
         self.run, self.root = tracker.started(name=name, job="train")
         self.fit = self.run.task(name="fit")
         tracker.call("add_task_runs", self.run.add(self.fit))
         for task in (self.root, self.fit):
             tracker.call("update_task_run_attempts", task.update("RUNNING"))
-        del make_run
 
     def log(self, steps: range, **values: Callable[[int], float]) -> None:
         points = [self.fit.metric(key, value_float=of(step), step=step) for key, of in values.items() for step in steps]
         self.tracker.call("log_metrics", self.fit.metrics(*points))
 
     def end(self, state: str) -> None:
-        error = {
-            "msg": "the data is bad",
-            "help_msg": None,
-            "exc_type": "<class 'ValueError'>",
-            "databand_error": False,
-            "traceback": "",
-            "nested": None,
-            "user_code_traceback": "",
-            "show_exc_info": True,
-        }
         for task in (self.fit, self.root):
-            given = {"error": error} if state == "FAILED" and task is self.fit else {}
+            given = {"error": self.error} if state == "FAILED" and task is self.fit else {}
             self.tracker.call("update_task_run_attempts", task.update(state, **given))
         self.tracker.call("set_run_state", self.run.state(state))
 
 
-@pytest.fixture(params=["database", "http"])
-def going(
-    request: pytest.FixtureRequest,
-    home: Path,
-    tracker: Any,
-    database_url: str,
-    serve: Any,
-    make_run: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Watchable:
+@pytest.fixture
+def going(configured_tracker: Any, error: Any) -> Watchable:
     """A run that goes on, in a database and behind a server."""
-    del home
-    url = database_url if request.param == "database" else serve(tracker.database).url
-    monkeypatch.setenv("DBND__CORE__DATABAND_URL", url)
-    return Watchable(tracker, make_run)
+    return Watchable(configured_tracker, error)
 
 
 def test_a_run_is_watched_until_it_ends(going: Watchable, terminal: Any) -> None:
@@ -124,7 +103,7 @@ def invoke(*arguments: str) -> Result:
 
 
 def test_without_a_terminal_there_are_lines(going: Watchable) -> None:
-    Watchable(going.tracker, None, name="newer").end("SUCCESS")
+    Watchable(going.tracker, going.error, name="newer").end("SUCCESS")
     going.log(range(3), loss=lambda step: step / 3)
     threading.Timer(2, going.end, ("FAILED",)).start()
     done = invoke()  # the one that goes on, not the newest
@@ -156,11 +135,11 @@ def served(tracker: Any, port: int) -> Iterator[int]:
         thread.join()
 
 
-def test_a_tracker_that_is_away_is_asked_again(tracker: Any, make_run: Any, home: Path) -> None:
+def test_a_tracker_that_is_away_is_asked_again(tracker: Any, error: Any, home: Path) -> None:
     from dbnd._config.settings import CoreSettings
 
     del home
-    run = Watchable(tracker, make_run)
+    run = Watchable(tracker, error)
     with served(tracker, 0) as port:
         reader = HttpReader(f"http://127.0.0.1:{port}", CoreSettings())
         watched = watched_in(reader, run)
@@ -182,8 +161,8 @@ def watched_in(reader: RunReader, run: Watchable, *patterns: str) -> WatchedRun:
     return WatchedRun(reader, detail, patterns)
 
 
-def test_what_is_nested_in_a_run_is_watched_until_it_ends(tracker: Any, make_run: Any) -> None:
-    run = Watchable(tracker, make_run)
+def test_what_is_nested_in_a_run_is_watched_until_it_ends(tracker: Any, error: Any) -> None:
+    run = Watchable(tracker, error)
     row = resolve(DatabaseReader(tracker.database, "the database"), run.fit.uid)
     watched = WatchedRun(DatabaseReader(tracker.database, "the database"), row, ())
     watched.read(None)
@@ -195,10 +174,10 @@ def test_what_is_nested_in_a_run_is_watched_until_it_ends(tracker: Any, make_run
     assert [task.task_run.af_id for task in watched.tasks.values()] == ["fit"]
 
 
-def test_what_is_drawn(tracker: Any, server: Any, make_run: Any) -> None:
+def test_what_is_drawn(tracker: Any, server: Any, error: Any) -> None:
     from dbnd._config.settings import CoreSettings
 
-    run = Watchable(tracker, make_run)
+    run = Watchable(tracker, error)
     names = ["system/cpu", *(f"m{i}" for i in range(6)), "val_loss"]
     run.log(range(5), **dict.fromkeys(names, float))
     run.log(range(1), single=float)

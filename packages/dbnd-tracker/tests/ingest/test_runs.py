@@ -174,18 +174,8 @@ def test_the_heartbeat_answers_the_state(tracker: Any) -> None:
     assert tracker.run(run).last_heartbeat is not None
 
 
-def test_an_error_is_kept(tracker: Any) -> None:
+def test_an_error_is_kept(tracker: Any, error: Any) -> None:
     _, task = tracker.started()
-    error = {
-        "msg": "boom",
-        "help_msg": None,
-        "exc_type": "<class 'ValueError'>",
-        "databand_error": False,
-        "traceback": "Traceback",
-        "nested": None,
-        "user_code_traceback": "",
-        "show_exc_info": True,
-    }
     tracker.call("update_task_run_attempts", task.update("FAILED", error=error))
     tracker.call("update_task_run_attempts", task.update(None, None))
 

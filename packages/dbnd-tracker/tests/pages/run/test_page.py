@@ -14,10 +14,9 @@ def test_a_page_is_live_until_its_run_has_ended(tracker: Any, server: Any) -> No
     assert all("data-live" not in server.get(path).text for path in paths)
 
 
-def test_a_failed_run_shows_its_error_log_and_mlflow_run(tracker: Any, server: Any) -> None:
+def test_a_failed_run_shows_its_error_log_and_mlflow_run(tracker: Any, server: Any, error: Any) -> None:
     run, task = tracker.started()
-    error = {"msg": "It broke & how", "exc_type": "ValueError", "traceback": 'File "x.py", line 3', "nested": ""}
-    error |= {"databand_error": False, "help_msg": "", "user_code_traceback": "", "show_exc_info": True}
+    error |= {"msg": "It broke & how", "traceback": 'File "x.py", line 3'}
     tracker.call("update_task_run_attempts", task.update("FAILED", error=error))
     link = "http://mlflow:5000/#/experiments/3/runs/ff58c06471c9438988ec38032d642078"
     tracker.call("save_external_links", {"task_run_attempt_uid": task.attempt, "external_links_dict": {"mlflow": link}})
