@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from kit.progress import wait_until
 
 from dbnd import dbnd_tracking, get_databand_context
 
@@ -35,17 +36,10 @@ def info(server):
     return next(r.body for r in server.requests if r.path.endswith("init_run"))["init_args"]["new_run_info"]
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_run_that_goes_on_sends_heartbeats_and_then_no_more(server):
     server.answer = answers("running")
     with dbnd_tracking("job", conf=conf(server)) as run:
-        wait_until(lambda: len(beats(server)) >= 3)
+        wait_until(lambda: len(beats(server)) >= 3, lambda: str(beats(server)))
         assert {beat["run_uid"] for beat in beats(server)} == {run.uid}
         client = get_databand_context().client
     assert info(server)["sends_heartbeat"] is True
@@ -67,7 +61,7 @@ def test_heartbeats_can_be_switched_off(server, interval):
 def test_any_other_answer_does_nothing(server, answer):
     server.answer = lambda r: (200, {}, answer if r.path.endswith("heartbeat") else b"{}")
     with dbnd_tracking("job", conf=conf(server)):
-        wait_until(lambda: len(beats(server)) >= 2)
+        wait_until(lambda: len(beats(server)) >= 2, lambda: str(beats(server)))
     assert [r.body["state"] for r in server.requests if r.path.endswith("set_run_state")] == ["SUCCESS"]
 
 

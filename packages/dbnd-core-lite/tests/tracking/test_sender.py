@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from kit.progress import wait_until
 
 from dbnd._journal.journal import Journal
 from dbnd._tracking import sender as sender_module
@@ -38,19 +39,12 @@ def numbers(transport):
     return [n for b in transport.batches if b.call == "log_metrics" for group in b.body for n in group[2][1::5]]
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_events_are_delivered_without_anybody_waiting(start):
     journal, sender, transport = start()
     for number in range(10):
         journal.append("log_metrics", metrics(number))
         sender.notify()
-    wait_until(lambda: not journal.unsent)
+    wait_until(lambda: not journal.unsent, lambda: str(journal.unsent))
     assert numbers(transport) == list(range(10))
 
 
@@ -66,7 +60,7 @@ def test_a_batch_that_failed_is_sent_again_as_it_was(start):
     journal, sender, transport = start(UnreachableError("down"))
     journal.append("log_metrics", metrics(0))
     sender.notify()
-    wait_until(lambda: transport.attempts)
+    wait_until(lambda: transport.attempts, lambda: "nothing was tried")
     for number in range(1, 11):  # more events, which must not slip into the batch that is retried
         journal.append("log_metrics", metrics(number))
     assert sender.flush(PATIENCE)
@@ -88,7 +82,7 @@ def test_that_attempt_is_made_at_once(start):
     journal, sender, transport = start(UnreachableError("refused"))
     journal.append("call", {})
     sender.notify()
-    wait_until(lambda: sender.trouble)
+    wait_until(lambda: sender.trouble, lambda: "there is no trouble")
     assert sender.flush(PATIENCE)
     assert len(transport.attempts) == 2
 
@@ -125,10 +119,8 @@ def test_a_tracker_that_answers_at_all_is_tried_until_the_time_is_over(start):
     journal.append("a", {})
     assert sender.flush(PATIENCE)
     assert [b.call for b in transport.batches] == ["a"]
-    give_up = time.monotonic() + PATIENCE
-    while sender.trouble is not None and time.monotonic() < give_up:  # its thread notes that after the delivery
-        time.sleep(0.01)
-    assert sender.trouble is None
+    # Its thread notes that after the delivery.
+    wait_until(lambda: sender.trouble is None, lambda: str(sender.trouble))
 
 
 def test_retry_after_is_honoured_while_somebody_waits(start):
@@ -161,10 +153,10 @@ def test_who_keeps_up_rests_longer_than_who_is_behind(start, monkeypatch):
     time.sleep(0.6)  # nothing has been logged: that is not being behind
     journal.append("a", {})
     assert sender.flush(PATIENCE)
-    wait_until(lambda: sender._rest_after(0.004) == sender_module._REST * 0.004)
+    wait_until(lambda: sender._rest_after(0.004) == sender_module._REST * 0.004, lambda: "it rests otherwise")
     journal.append("b", {})
     assert not sender.flush(PATIENCE)
-    wait_until(lambda: sender._rest_after(0.004) == sender_module._SHORTER_REST * 0.004)
+    wait_until(lambda: sender._rest_after(0.004) == sender_module._SHORTER_REST * 0.004, lambda: "it rests otherwise")
 
 
 @pytest.mark.parametrize("busy", [0.0, 0.001, 0.01, 0.1, 10.0])
@@ -179,14 +171,14 @@ def test_a_steady_trickle_of_points_travels_in_few_batches_and_needs_no_flush(st
     journal, sender, transport = start()
     journal.append("init_run", {})
     sender.notify()
-    wait_until(lambda: transport.batches)
+    wait_until(lambda: transport.batches, lambda: "nothing was sent")
     started, logged = time.monotonic(), 0
     while time.monotonic() - started < 1.5:
         journal.append("log_metrics", metrics(logged))
         sender.notify()
         logged += 1
         time.sleep(0.001)
-    wait_until(lambda: len(numbers(transport)) == logged)
+    wait_until(lambda: len(numbers(transport)) == logged, lambda: str(numbers(transport)))
     assert numbers(transport) == list(range(logged))
     assert len(transport.batches) <= 2 + (time.monotonic() - started) / sender_module._LEAST_REST
 
@@ -218,7 +210,7 @@ def test_a_tracker_that_is_down_is_said_once_a_minute(start, capsys, monkeypatch
     journal, sender, transport = start(*[UnreachableError("refused")] * 5)
     journal.append("call", {})
     sender.notify()
-    wait_until(lambda: not journal.unsent)
+    wait_until(lambda: not journal.unsent, lambda: str(journal.unsent))
     assert len(transport.attempts) == 6
     assert capsys.readouterr().err.count("does not take events (refused)") == 1
 
@@ -303,7 +295,7 @@ def test_heartbeats_go_on_while_nothing_is_logged(start):
     states = []
     sender.beat("run", 0.05, lambda state: states.append(state) or True)
     sender.notify()
-    wait_until(lambda: len(states) >= 3)
+    wait_until(lambda: len(states) >= 3, lambda: str(states))
     assert set(transport.beats) == {"run"}
     assert set(states) == {"running"}
     sender.end_beat("run")
@@ -318,7 +310,7 @@ def test_no_heartbeat_is_sent_to_a_tracker_that_takes_nothing(start):
     journal.append("init_run", {})
     sender.beat("run", 0.01, lambda _: True)
     sender.notify()
-    wait_until(lambda: len(transport.attempts) >= 2)
+    wait_until(lambda: len(transport.attempts) >= 2, lambda: str(transport.attempts))
     assert transport.beats == []
 
 
@@ -333,7 +325,7 @@ def test_a_heartbeat_that_fails_disturbs_nothing(start):
     journal.append("a", {})
     sender.beat("run", 0.02, lambda _: True)
     sender.notify()
-    wait_until(lambda: len(transport.beats) >= 2)
+    wait_until(lambda: len(transport.beats) >= 2, lambda: str(transport.beats))
     journal.append("b", {})
     assert sender.flush(PATIENCE)
     assert [b.call for b in transport.batches] == ["a", "b"]

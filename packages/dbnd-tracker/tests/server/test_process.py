@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.progress import wait_until
 
 from dbnd_tracker._schemas.runs import InitRun, SetRunState
 from dbnd_tracker._schemas.validation import UnknownKeys, unknown_keys
@@ -20,14 +19,6 @@ from dbnd_tracker._settings import TrackerSettings
 def _counted(server: Any, name: str) -> dict[str, float]:
     lines = [line for line in server.get("/metrics").text.splitlines() if line.startswith(name)]
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    """Requests are counted and logged just after their answers have been sent."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_health_and_counters(sqlite_tracker: Any, serve: Any, make_run: Any) -> None:
@@ -44,7 +35,8 @@ def test_health_and_counters(sqlite_tracker: Any, serve: Any, make_run: Any) -> 
         found = _counted(server, "databand_tracker_requests_total")
         return found.get(name.format(200), 0), found.get(name.format(400), 0)
 
-    _wait(lambda: counts() == (2, 1))
+    # Requests are counted and logged just after their answers have been sent.
+    wait_until(lambda: counts() == (2, 1), lambda: str(counts()))
     assert _counted(server, "databand_tracker_received_bytes_total")["databand_tracker_received_bytes_total"] > 100
 
 
@@ -92,7 +84,7 @@ def test_the_access_log_has_no_secrets(sqlite_tracker: Any, serve: Any, make_run
     assert server.get("/api/v1/runs?user=hidden", headers=headers).ok
     assert server.get("/api/v1/runs", headers={"Authorization": "Bearer guess"}).status_code == 401
 
-    _wait(lambda: log.read_text().count("\n") == 3)
+    wait_until(lambda: log.read_text().count("\n") == 3, log.read_text)
     text = log.read_text()
     entries = [json.loads(line) for line in text.splitlines()]
     assert [(e["method"], e["path"], e["status"], e["token"]) for e in entries] == [
