@@ -9,7 +9,7 @@ import pytest
 
 from dbnd import new_dbnd_context
 from dbnd._cli.progress import MAX_TASKS, RunProgress, Series
-from dbnd._cli.summary import run_summary
+from dbnd._cli.summary import summary
 from dbnd._context.registry import create_transport, load_config
 from dbnd._model.points import deleted_point, group, point, text_point
 from dbnd._model.run import Run, TaskDefinition, TaskRunState
@@ -74,10 +74,10 @@ def test_a_task_run_that_is_reopened_is_counted_by_its_last_state(run):
     assert [task.task_run for task in progress.update()] == [trial]
     trial.enter(TaskRunState.RUNNING, trial.start_time)
     assert progress.update() == []
-    assert click.unstyle(run_summary(progress)).split() == ["tasks", "1", "not", "ended"]
+    assert click.unstyle(summary(progress)).split() == ["tasks", "1", "not", "ended"]
     trial.enter(TaskRunState.SUCCESS, trial.start_time)
     assert [task.task_run for task in progress.update()] == [trial]
-    assert click.unstyle(run_summary(progress)).split() == ["tasks", "1", "succeeded"]
+    assert click.unstyle(summary(progress)).split() == ["tasks", "1", "succeeded"]
 
 
 def test_points_params_and_states_arrive(run, client):

@@ -11,7 +11,7 @@ from dbnd import hookimpl, new_dbnd_context
 from dbnd._base.paths import journal_folder
 from dbnd._cli.doctor import examine
 from dbnd._cli.progress import RunProgress
-from dbnd._cli.summary import run_summary
+from dbnd._cli.summary import summary
 from dbnd._context.plugins import plugins
 from dbnd._context.registry import create_transport, destination_of, load_config
 from dbnd._journal.leftovers import find
@@ -94,7 +94,7 @@ def test_what_waits_is_said_apart_from_what_waits_for_the_tracker(shelves, serve
     outbox.keep("set_tag", {"key": "k"})
     assert not outbox.flush(10)
 
-    summed_up = click.unstyle(run_summary(RunProgress(Run("job", "run"), None)))
+    summed_up = click.unstyle(summary(RunProgress(Run("job", "run"), None)))
     assert f"unsent   1 event for {NAME} waits: `dbnd sync`" in summed_up
     with new_dbnd_context() as context:
         shown = context._repr_html_()

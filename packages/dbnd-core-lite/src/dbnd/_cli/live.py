@@ -74,7 +74,7 @@ def _watch(progress: RunProgress, region: Region | None, end: threading.Event, c
         now = utc_now()
         if region is not None and (now - progress.run.start_time).total_seconds() >= _DELAY:
             try:
-                region.draw(live_block(progress, region.size(), now, frame=frame, colour=colour))
+                region.draw(block(progress, region.size(), now, frame=frame, colour=colour))
             except OSError:  # the terminal is gone; the run is not
                 region = None
 
@@ -95,7 +95,7 @@ def _took(task: TaskProgress, now: datetime) -> str:
     return duration(((task.task_run.end_time or now) - task.task_run.start_time).total_seconds())
 
 
-def live_block(progress: RunProgress, size: tuple[int, int], now: datetime, *, frame: int, colour: bool) -> list[str]:
+def block(progress: RunProgress, size: tuple[int, int], now: datetime, *, frame: int, colour: bool) -> list[str]:
     """The lines of the block, for a terminal of so many columns and lines; ``frame`` moves the spinner on."""
     columns, room = size
     run, client = progress.run, progress.client

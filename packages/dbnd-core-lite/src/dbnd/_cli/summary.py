@@ -46,10 +46,10 @@ def tell_end(progress: RunProgress, failure: BaseException | None) -> None:
         columns = console.columns(sys.stderr) or _REASON
         room = max(min(2 * columns - len(f"dbnd: error: {headline}: ") - 4, _REASON), _SHORTEST_REASON)
         console.error(f"{headline}: {cut(reason, room)}")
-    console.details(run_summary(progress))
+    console.details(summary(progress))
 
 
-def run_summary(progress: RunProgress) -> Shown:
+def summary(progress: RunProgress) -> Shown:
     """What is to be said of a run that has ended, as lines that stand under its headline."""
     columns = min((console.columns(sys.stderr) or _WIDEST) - 1, _WIDEST)
     lines = [
