@@ -28,6 +28,7 @@ from dbnd_tracker._queries.table.run_table import list_runs
 from dbnd_tracker._storage.base import Base
 from dbnd_tracker._storage.database import Database, open_database
 from dbnd_tracker._storage.points.reading import read_points
+from dbnd_tracker._storage.writer import DEADLINE, Deadline
 
 
 def test_migrations_of_several_databases_at_once_do_not_meet(tmp_path: Path) -> None:
@@ -248,3 +249,16 @@ def test_the_file_of_a_database_is_the_one_that_is_named(tmp_path, name):
         assert (database.path, database.name) == (path, str(path))
         database.close()
     assert list(tmp_path.rglob("t.db")) == [path]
+
+
+def test_what_is_read_for_a_request_ends_with_its_time(tracker: Any) -> None:
+    endless = text("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n")
+    deadline = Deadline()
+    given = DEADLINE.set(deadline)
+    threading.Timer(0.2, deadline.pass_by).start()
+    for _ in range(2):  # also what begins when it is over
+        with pytest.raises(StorageError, match=r"interrupted|canceling"), tracker.database.read() as session:
+            session.execute(endless)
+    DEADLINE.reset(given)
+    with tracker.database.read() as session:  # on the same connection
+        assert session.scalar(text("SELECT 1")) == 1

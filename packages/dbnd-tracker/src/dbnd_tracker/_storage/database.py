@@ -202,11 +202,17 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that reads one state of the database; StorageError when it cannot be read now."""
+        """A session that reads one state of the database; StorageError when it cannot be read now, or not in time."""
+        deadline = DEADLINE.get()
         with self._translated():
             self._follow_file()
             with Session(self._reading, info={**self._read_info, GENERATION: self.generation}) as session:
-                yield session
+                if deadline is None:
+                    yield session
+                    return
+                driver: Any = session.connection().connection.dbapi_connection
+                with deadline.bounding(driver.interrupt if self.path else driver.cancel):
+                    yield session
 
     def vacuum(self) -> None:
         """Give the space of deleted rows back to the file system; meanwhile nobody writes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -16,7 +17,7 @@ from dbnd_tracker._storage.models import Attempt, Deleted, MetricKey, MetricSeri
 from dbnd_tracker._storage.points.repeats import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     Row = TypeVar("Row", Run, TaskRun, Attempt, TaskDefinition)
     A = TypeVar("A")
 
+# Seconds between two attempts to stop what is read.
+_PAUSE: Final = 0.1
 # Ids of so many rows are remembered; past it all are forgotten and looked up again.
 _REMEMBERED: Final = 200_000
 # Points of which marks are kept, 8 bytes of each, before those of another series take their place.
@@ -32,7 +35,7 @@ _MARKS: Final = 2_000_000
 
 
 class Deadline:
-    """The end of a request's time: what has not begun to be committed by then never is.
+    """The end of a request's time: what has not begun to be committed by then never is, and what is read is stopped.
 
     So that whoever gives up on a request can say what became of it.
     """
@@ -42,6 +45,30 @@ class Deadline:
         self.has_passed = False
         """Whether it is too late to begin anything."""
         self._commits = False
+        self._stoppers: list[threading.Thread] = []
+
+    @contextmanager
+    def bounding(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Have ``stop`` called again and again from the end of the time to that of the block."""
+        ended = threading.Event()
+
+        def keep_stopping() -> None:
+            while not ended.wait(_PAUSE):
+                stop()
+
+        stopper = threading.Thread(target=keep_stopping, daemon=True)
+        with self._lock:
+            self._stoppers.append(stopper)
+            if self.has_passed:
+                stopper.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._stoppers.remove(stopper)
+            ended.set()
+            if stopper.ident is not None:  # nobody else gets what it may be stopping
+                stopper.join()
 
     def begin_commit(self) -> bool:
         """Called before a commit; False when it is too late for one."""
@@ -53,6 +80,8 @@ class Deadline:
         """Let it be too late from now on; False when something is committed, or is about to be."""
         with self._lock:
             self.has_passed = not self._commits
+            for stopper in self._stoppers if self.has_passed else ():
+                stopper.start()
             return self.has_passed
 
 
