@@ -15,11 +15,12 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _get_store
 
-from dbnd import dbnd_tracking
+from dbnd import dbnd_tracking, get_databand_context
 from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._reporting import derived
 from dbnd_mlflow._reporting import runs as mlflow_runs
 from dbnd_mlflow._reporting.runs import _maps
+from dbnd_mlflow._reporting.tags import TASK_RUN_UID
 
 
 def states(events):
@@ -194,6 +195,21 @@ def test_runs_that_have_ended_are_forgotten_in_time(store, monkeypatch, journall
     late = attempts_of_points(journalled())[-1]
     assert late == derived.attempt_uid(derived.uid_of(ids[0]))
     assert len(runs._runs) == 6
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_of_the_forks_of_a_task_none_takes_the_tasks_own_run(conf):
+    with dbnd_tracking("job", conf=conf) as run:
+        runs = mlflow_runs.map_of(get_databand_context().client)
+        pid = os.fork()
+        if pid == 0:  # the child: any way out but this one would run pytest twice
+            status = 2
+            try:
+                status = runs.plan({})[TASK_RUN_UID] == run.root.uid
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert runs.plan({})[TASK_RUN_UID] == run.root.uid
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -260,6 +260,7 @@ class TaskRun:
     end_time: datetime | None = None
     links: dict[str, str] = field(default_factory=dict)  # where else it can be looked at, by name
     error: str | None = None  # what it has raised; None also where a task that it called has raised that
+    pid: int = field(default_factory=os.getpid)  # of the process that has begun it
 
     def enter(self, state: TaskRunState, timestamp: datetime) -> None:
         """Be in ``state`` since ``timestamp``; a final one ends the task run."""

@@ -26,8 +26,9 @@ MAX_IDLE: Final = 1_000
 class RunMap:
     """The MLflow runs that this process has seen, for one tracker.
 
-    The first top-level MLflow run of a dbnd task is that task's own; any other that is started in a task is a child
-    task run. Outside of a task, an MLflow run is a dbnd run, and nested ones are its child task runs.
+    The first top-level MLflow run of a dbnd task is that task's own; any other that is started in a task, or in a fork
+    of its process, is a child task run. Outside of a task, an MLflow run is a dbnd run, and nested ones are its child
+    task runs.
     """
 
     def __init__(self, client: TrackingAPIClient) -> None:
@@ -73,7 +74,8 @@ class RunMap:
             return {}
         run_uid = host.run.uid
         with self._lock:
-            if PARENT not in tags and host.uid not in self._owned:
+            # Forked children know nothing of each other: only the process that has begun a task gives it a run.
+            if PARENT not in tags and host.uid not in self._owned and host.pid == os.getpid():
                 self._owned.add(host.uid)
                 link = Link(run_uid, host.uid, host.attempt_uid)
             else:
