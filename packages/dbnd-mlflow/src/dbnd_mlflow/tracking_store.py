@@ -8,6 +8,7 @@ list it among the requirements of a model that is logged).
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 from typing import Any
 
@@ -67,10 +68,22 @@ def get_dbfs_repository(*args: Any, **kwargs: Any) -> Any:
     return dbfs_repository(*args, **kwargs)
 
 
+# The tracking URI of the environment; MLflow puts that of set_tracking_uri() in its place.
+_given = os.environ.get("MLFLOW_TRACKING_URI", "")
+
+
 def _close_clients() -> None:
     tracking = sys.modules.get("dbnd.tracking")
     if tracking is not None:
         tracking.close_all()
+    set_in_code = getattr(sys.modules.get("mlflow.tracking._tracking_service.utils"), "_tracking_uri", None)
+    if _given and set_in_code and f"{__package__}._store.builders" not in sys.modules:
+        from ._uri import is_composite_uri
+
+        if is_composite_uri(_given) and not is_composite_uri(set_in_code):
+            from ._store.explicit import say_untracked
+
+            say_untracked(set_in_code)
 
 
 # Handlers run last in, first out: this one is registered before MLflow's own, which ends the run that a script has left

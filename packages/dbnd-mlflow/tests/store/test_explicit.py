@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 import threading
 
 import mlflow
@@ -88,6 +91,15 @@ def test_another_store_is_not_tracked_and_that_is_said_once(conf, inner_uri, tmp
     assert other in said[0]
     assert inner_uri in said[0]
     assert metrics() == []
+
+
+@pytest.mark.process
+def test_a_process_that_names_its_store_outside_of_a_context_is_told(uri, inner_uri):
+    code = f"import mlflow; mlflow.set_tracking_uri({inner_uri!r}); mlflow.MlflowClient().create_run('0')"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    env = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True, env=env)
+    assert f"What this process logs to the MLflow store {inner_uri} is not tracked" in done.stderr
 
 
 def test_nested_contexts_report_to_the_inner_ones_tracker(conf, inner_uri, journalled, metrics):

@@ -61,6 +61,16 @@ def tracked_uri(uri: str) -> str | None:
     return composite if composite is not None and same_store(uri, inner_uri(composite)) else None
 
 
+def say_untracked(uri: str) -> None:
+    """Say that a process was given a composite URI by its environment and has logged past it, to a store of its own."""
+    from dbnd.plugins import console
+
+    console.warning(
+        f"What this process logs to {store_name(uri)} is not tracked: its code sets that URI in place of the one in "
+        "MLFLOW_TRACKING_URI. Leave it to the environment, or log within dbnd_tracking()."
+    )
+
+
 def _current() -> str | None:
     return next(reversed(_active.values()), None)
 
