@@ -9,7 +9,7 @@ import pytest
 from kit.payloads import Tracker
 from kit.postgresql import PostgreSQL
 from kit.progress import wait_until
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from dbnd._base.errors import ConfigError
 from dbnd._terminal import console
@@ -19,6 +19,7 @@ from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage import replica as replicas
 from dbnd_tracker._storage.database import Database, open_database
 from dbnd_tracker._storage.replica import Replica, written
+from dbnd_tracker._storage.writer import DEADLINE, Deadline
 
 pytestmark = pytest.mark.postgresql
 PAGE = {"Accept": "text/html"}
@@ -169,6 +170,16 @@ def test_a_question_that_the_replica_breaks_off_is_asked_again(pair: Pair) -> No
     status, answer, asked = pair.get(f"/api/v1/runs/{run.uid}")
     assert (status, asked) == (200, {"replica", "database"})
     assert run.name in answer
+
+
+def test_a_question_that_takes_too_long_does_not_make_the_replica_one_that_is_away(pair: Pair) -> None:
+    deadline = Deadline()
+    deadline.pass_by()
+    given = DEADLINE.set(deadline)
+    with pytest.raises(StorageError), pair.replica.read() as session:
+        session.execute(text("SELECT pg_sleep(60)"))
+    DEADLINE.reset(given)
+    assert not pair.replica.is_away
 
 
 def test_a_file_is_no_replica(tmp_path: Any) -> None:

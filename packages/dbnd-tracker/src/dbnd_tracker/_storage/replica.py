@@ -15,6 +15,7 @@ from dbnd.plugins import console
 from dbnd_tracker._errors import StorageError
 from dbnd_tracker._settings import TrackerSettings
 from dbnd_tracker._storage.database import Database
+from dbnd_tracker._storage.writer import DEADLINE
 
 # Seconds that a replica is left alone after it could not be read, and those that a connection to it may take.
 _PAUSE: Final = 5.0
@@ -48,6 +49,9 @@ class Replica(Database):
             with super().read() as session:
                 yield session
         except StorageError as error:
+            deadline = DEADLINE.get()
+            if deadline is not None and deadline.has_passed:  # it was stopped, and is there
+                raise
             self._away_until = time.monotonic() + _PAUSE
             self._warn(f"The replica (tracker.read_database) is passed over for the database itself: {error}")
             raise
