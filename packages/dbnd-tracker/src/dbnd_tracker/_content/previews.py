@@ -75,8 +75,9 @@ def parquet_rows(content: Content) -> Rows:
     body, is_whole = content.read(_PARQUET_BYTES)
     if not is_whole:
         raise ArtifactError(413, f"It is larger than {_PARQUET_BYTES >> 20} MiB, too large to be shown.")
-    # Another pool of memory would take more of the addresses than the program may have.
-    changed = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    # Other pools of memory, and a thread for each core, would take more of the addresses than the program may have.
+    changed = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    changed["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     command = [sys.executable, "-c", f"from {parquet.__name__} import main; main()"]
     where: dict[str, Any] = {"cwd": "/", "env": {**os.environ, **changed}}
     try:
