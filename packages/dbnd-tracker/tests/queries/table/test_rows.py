@@ -216,6 +216,9 @@ def test_addresses_of_mlflow_runs_lead_to_their_pages(sweep: Any, server: Any) -
     unknown = server.get("/app/mlflow/ffff")
     assert unknown.status_code == 404
     assert 'href="/"' in unknown.text
+    long = trials[0].metric("note", source="mlflow.param", value_str="x" * 100_000)  # nobody chooses it from a list
+    assert sweep.call("log_metrics", trials[0].metrics(long)) == {}
+    assert server.get("/app/values", params={"name": "params.note"}).json() == []
     assert server.get("/app/values", params={"name": "params.lr"}).json() == ["0.1"]
     assert server.get("/app/values", params={"name": "experiment", "start": "W"}).json() == ["wine"]
     assert server.get("/app/values", params={"name": "metrics.loss"}).json() == []

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from dbnd_tracker._queries.language.expressions import STATES, Field, lower_forms
 from dbnd_tracker._queries.logged import EXPERIMENT_TAG, TABLES, select_logged
+from dbnd_tracker._storage.base import NAME_LENGTH
 from dbnd_tracker._storage.models import Run, Tag
 
 _CHOSEN: Final[dict[str, Any]] = {"job": Run.job_name, "project": Run.project_name, "user": Run.user}
@@ -18,7 +19,7 @@ _MAX_CHOICES: Final = 200
 
 
 def known_values(session: Session, of: Field | str, start: str, limit: int) -> list[str]:
-    """Values of a param, a tag or an attribute such as job that begin with ``start``; none of what has numbers."""
+    """Values of a param, tag or attribute such as job that begin with ``start``; none that are long or have numbers."""
     if isinstance(of, Field):
         if of.kind == "metrics":
             return []
@@ -31,10 +32,11 @@ def known_values(session: Session, of: Field | str, start: str, limit: int) -> l
             return [*STATES] if of == "state" else []
         query = select(column).distinct()
         if of == "experiment":
-            query = select(Tag.value).where(Tag.name == EXPERIMENT_TAG).distinct().union(query)
+            tagged = select(Tag.value).where(Tag.name == EXPERIMENT_TAG, func.length(Tag.value) <= NAME_LENGTH)
+            query = tagged.distinct().union(query)
             return [text for text in session.scalars(query) if text and text.lower().startswith(start.lower())][:limit]
     begins = (func.lower(column).startswith(form, autoescape=True) for form in lower_forms(start))
-    query = query.where(or_(*begins)).order_by(column).limit(limit)
+    query = query.where(or_(*begins), func.length(column) <= NAME_LENGTH).order_by(column).limit(limit)
     return [text for text in session.scalars(query) if text]
 
 
