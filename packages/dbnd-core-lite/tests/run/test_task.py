@@ -299,6 +299,27 @@ def test_failing_at_the_end_is_opt_in(conf, capsys):
         pass
 
 
+def test_a_run_that_ends_while_another_thread_logs_has_delivered_its_own(server):
+    core = {"databand_url": server.url, "databand_access_token": "t", "tracker_raise_on_error": True}
+    is_over = threading.Event()
+
+    def log_on():
+        while not is_over.is_set():
+            log_metric("n", 1)
+
+    other = threading.Thread(target=log_on)
+    try:
+        with dbnd_tracking("outer", conf={"core": core}):
+            other.start()
+            for _ in range(3):
+                with dbnd_tracking("inner", conf={"core": core}):
+                    pass
+            is_over.set()
+            other.join()
+    finally:
+        is_over.set()
+
+
 def test_public_names_are_importable_and_no_more():
     for name in dbnd.__all__:
         assert getattr(dbnd, name) is not None

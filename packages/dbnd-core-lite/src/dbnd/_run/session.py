@@ -66,8 +66,8 @@ def new_dbnd_context(
         is_strict = context.config.settings(CoreSettings).tracker_raise_on_error
     finally:
         for outbox in filter(None, (*others_than(context.client), context.client)):
-            outbox.flush()
-            if problem := outbox.left_over():
+            # What other threads have logged since the flush is theirs to wait for.
+            if problem := outbox.left_over(is_flushed=outbox.flush()):
                 if is_strict and outbox is context.client:
                     raise TrackingError(problem)
                 console.warning(problem)

@@ -238,9 +238,8 @@ class Outbox:
         """
         started = monotonic()
         try:
-            if self._late < self._settings.flush_timeout:
-                self._deliver(sender)
-            problem = self.left_over(sender)
+            is_flushed = self._late < self._settings.flush_timeout and self._deliver(sender)
+            problem = self.left_over(sender, is_flushed=is_flushed)
         except Exception as error:  # noqa: BLE001  a transport may come from a plugin
             problem = f"{type(error).__name__}: {error}"
         self._late += monotonic() - started
@@ -274,10 +273,11 @@ class Outbox:
         sender.close()
         return problem
 
-    def left_over(self, sender: Sender | Relayed | None = None) -> str | None:
-        """What is to be said about events that are not delivered, in sentences, unless it was said before."""
+    def left_over(self, sender: Sender | Relayed | None = None, *, is_flushed: bool = False) -> str | None:
+        """What is to be said of events that are lost or, unless all was just flushed, wait; nothing is said twice."""
         sender = sender or self._sender
-        unsent, lost = (sender.journal.unsent, sender.losses.counts()) if sender is not None else (0, (0, 0, 0))
+        unsent = 0 if sender is None or is_flushed else sender.journal.unsent
+        lost = (0, 0, 0) if sender is None else sender.losses.counts()
         counts = (unsent, *lost, self.dropped)
         if counts == self._told:
             return None
