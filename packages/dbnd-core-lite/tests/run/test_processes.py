@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import textwrap
+import time
 import uuid
 from pathlib import Path
 
@@ -185,6 +186,26 @@ def test_what_a_child_leaves_with_os_exit_is_delivered_by_its_parent(script, ser
     )
     assert list(points(server).values()) == [[7]]
     assert not list((home / "dbnd/journal").iterdir())
+
+
+def test_what_a_parent_leaves_with_os_exit_is_delivered_by_its_child(script, server):
+    """So a daemon begins."""
+    script(
+        """
+        with dbnd_tracking("job", conf=conf):
+            log_metric("n", 7)
+            parent = os.getpid()
+            if os.fork():
+                os._exit(0)
+            while os.getppid() == parent:
+                time.sleep(0.01)
+            log_metric("n", 8)
+        """
+    )
+    deadline = time.monotonic() + PATIENCE
+    while (found := {n for each in points(server).values() for n in each}) != {7, 8} and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert found == {7, 8}
 
 
 def test_a_fresh_child_logs_into_the_task_run_that_started_it(script, server):

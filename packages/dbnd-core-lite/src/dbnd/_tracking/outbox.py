@@ -64,6 +64,7 @@ class Outbox:
         self.destination: Final = destination or tracker_name(url)
         self._config, self._settings = config, config.settings(CoreSettings)
         self._make_transport = make_transport
+        self._since = time.time_ns()
         # Made here, in the caller's thread, and not by the sender: two threads importing the same libraries at once
         # can see them half imported. Nothing is connected yet.
         self._transport: Transport | None = None if self.is_relayed else make_transport(url, config)
@@ -75,7 +76,6 @@ class Outbox:
         """Begin without a journal: at first, and in a forked child, whose parent owns the old one."""
         self._opening = threading.RLock()  # a signal handler may log, too
         self._sender: Sender | Relayed | None = None
-        self._since = time.time_ns()
         self.dropped = 0
         self._warn_of_loss = console.once_a_minute()
         # Why the journal could not be opened, and when that is tried again.
