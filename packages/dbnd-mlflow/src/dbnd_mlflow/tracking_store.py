@@ -72,18 +72,37 @@ def get_dbfs_repository(*args: Any, **kwargs: Any) -> Any:
 _given = os.environ.get("MLFLOW_TRACKING_URI", "")
 
 
+class RunContext:
+    """Asked by MLflow for tags before it creates a run; has none, but looks where the run is about to be created."""
+
+    def in_context(self) -> bool:
+        """Whether there are tags."""
+        _look_at_uri()
+        return False
+
+    def tags(self) -> dict[str, str]:
+        """The tags."""
+        return {}
+
+
+def _look_at_uri() -> None:
+    """Where code has set a URI past a composite one of the environment: track that store, or say that it is not."""
+    in_code = getattr(sys.modules.get("mlflow.tracking._tracking_service.utils"), "_tracking_uri", None)
+    if _given and in_code:
+        from ._uri import is_composite_uri
+
+        if is_composite_uri(_given) and not is_composite_uri(in_code):
+            from ._store.explicit import begin_or_say
+
+            begin_or_say(_given, in_code)
+
+
 def _close_clients() -> None:
     tracking = sys.modules.get("dbnd.tracking")
     if tracking is not None:
         tracking.close_all()
-    set_in_code = getattr(sys.modules.get("mlflow.tracking._tracking_service.utils"), "_tracking_uri", None)
-    if _given and set_in_code and f"{__package__}._store.builders" not in sys.modules:
-        from ._uri import is_composite_uri
-
-        if is_composite_uri(_given) and not is_composite_uri(set_in_code):
-            from ._store.explicit import say_untracked
-
-            say_untracked(set_in_code)
+    if f"{__package__}._store.builders" not in sys.modules:
+        _look_at_uri()
 
 
 # Handlers run last in, first out: this one is registered before MLflow's own, which ends the run that a script has left

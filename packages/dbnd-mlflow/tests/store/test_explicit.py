@@ -94,12 +94,34 @@ def test_another_store_is_not_tracked_and_that_is_said_once(conf, inner_uri, tmp
 
 
 @pytest.mark.process
-def test_a_process_that_names_its_store_outside_of_a_context_is_told(uri, inner_uri):
+@pytest.mark.parametrize("call", ["start_run()", "MlflowClient().create_run('0')"])
+def test_a_process_that_names_another_store_outside_of_a_context_is_told(uri, tmp_path, call, empty_database):
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    (tmp_path / "other.db").write_bytes(empty_database.read_bytes())
+    done = _run_with(uri, f"import mlflow; mlflow.set_tracking_uri({other!r}); mlflow.{call}")
+    assert f"What this process logs to the MLflow store {other} is not tracked" in done.stderr
+
+
+@pytest.mark.process
+def test_a_composite_uri_of_the_environment_that_is_wrong_is_said(uri, inner_uri):
     code = f"import mlflow; mlflow.set_tracking_uri({inner_uri!r}); mlflow.MlflowClient().create_run('0')"
+    said = _run_with(f"{uri}&store_writes=never", code).stderr
+    assert "never" in said
+    assert "is not tracked" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.process
+def test_a_process_that_names_the_tracked_store_outside_of_a_context_is_tracked(uri, inner_uri, journalled):
+    done = _run_with(uri, f"import mlflow; mlflow.set_tracking_uri({inner_uri!r}); mlflow.start_run()")
+    assert "is not tracked" not in done.stderr
+    assert "init_run" in [call for call, _ in journalled()]
+
+
+def _run_with(uri, code):
     command = [sys.executable, "-W", "ignore", "-c", code]
     env = {**os.environ, "MLFLOW_TRACKING_URI": uri}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True, env=env)
-    assert f"What this process logs to the MLflow store {inner_uri} is not tracked" in done.stderr
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=True, env=env)
 
 
 def test_nested_contexts_report_to_the_inner_ones_tracker(conf, inner_uri, journalled, metrics):

@@ -24,6 +24,8 @@ Builder = Callable[..., Any]
 
 # The composite URIs that are set, by their owners; the last one counts.
 _active: Final[dict[int, str]] = {}
+# The owner of a composite URI that the environment has named: the process.
+_ENVIRONMENT: Final = 0
 # Our builders in place of those of MLflow that they wrap, by scheme.
 _wrappers: Final[dict[str, Builder]] = {}
 
@@ -38,6 +40,25 @@ def begin(owner: int, uri: str) -> None:
                 registry.register(scheme, _wrappers[scheme])
     _active[owner] = uri
     _forget_stores()
+
+
+def begin_or_say(composite: str, uri: str) -> None:
+    """Track the store that code has set past a composite URI of the environment; say so where it is another one."""
+    from dbnd import ConfigError
+    from dbnd.plugins import console
+
+    if _active:  # the context's URI counts
+        return
+    try:
+        if same_store(uri, inner_uri(composite)):
+            begin(_ENVIRONMENT, composite)
+            return
+    except ConfigError as error:
+        console.warn_once(str(error))
+    console.warn_once(
+        f"What this process logs to {store_name(uri)} is not tracked: its code sets that URI in place of the one in "
+        "MLFLOW_TRACKING_URI. Leave it to the environment, or log within dbnd_tracking()."
+    )
 
 
 def end(owner: int) -> None:
@@ -59,16 +80,6 @@ def tracked_uri(uri: str) -> str | None:
         return uri
     composite = _current()
     return composite if composite is not None and same_store(uri, inner_uri(composite)) else None
-
-
-def say_untracked(uri: str) -> None:
-    """Say that a process was given a composite URI by its environment and has logged past it, to a store of its own."""
-    from dbnd.plugins import console
-
-    console.warning(
-        f"What this process logs to {store_name(uri)} is not tracked: its code sets that URI in place of the one in "
-        "MLFLOW_TRACKING_URI. Leave it to the environment, or log within dbnd_tracking()."
-    )
 
 
 def _current() -> str | None:
