@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import uuid
 from pathlib import Path
 
@@ -14,12 +16,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _get_store
+from mlflow.utils import import_hooks
+from mlflow.utils.rest_utils import MlflowHostCreds
 
 from dbnd._context.registry import create_reader, get_client, load_config
 from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._durable.ids import FIRST_ID, is_own
 from dbnd_mlflow._durable.runs import RunView
 from dbnd_mlflow._durable.store import outboxes
+from dbnd_mlflow._durable.target import request
 
 # While the server is away, `keep` goes the way of `deferred` from its first write on.
 in_an_outage = pytest.mark.parametrize("writes", leading(["keep", "deferred"]))
@@ -54,6 +59,25 @@ def test_a_run_goes_on_while_the_server_is_away(proxy, server, track, writes):
     assert points(server, run.info.run_id, "m") == logged
     assert found.data.params == {f"p{step}": str(step) for step in range(30)}
     assert (found.data.tags["t"], found.info.status, found.info.run_name) == ("29", "FINISHED", "one")
+
+
+def test_a_request_waits_for_no_thread_that_runs_an_import_hook_of_mlflow(free_port, monkeypatch):
+    """Such a thread imports, for which it may have to wait in turn: so ``autolog`` and the sender hung for ever."""
+    monkeypatch.setitem(import_hooks._post_import_hooks, "no_such_module", [])
+    monkeypatch.setattr(sys, "meta_path", [import_hooks.ImportHookFinder(), *sys.meta_path])
+
+    def ask():
+        with pytest.raises(MlflowException, match="Max retries exceeded"):
+            request(MlflowHostCreds(f"http://127.0.0.1:{free_port}"), "/health", "GET", timeout=1)
+
+    ask()  # imports what there is
+    asking = threading.Thread(target=ask, daemon=True)
+    with import_hooks._post_import_hooks_lock:
+        asking.start()
+        asking.join(20)
+        waits = asking.is_alive()
+    asking.join()
+    assert not waits
 
 
 def test_a_run_that_was_just_created_is_known_as_the_store_will_answer_it(inner_uri):

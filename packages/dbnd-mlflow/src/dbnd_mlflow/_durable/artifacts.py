@@ -15,11 +15,10 @@ from typing import Any, Final
 
 from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
-from mlflow.utils import rest_utils
 
 from .errors import PassOverAway
 from .ids import MODEL, spooled_root
-from .target import Target
+from .target import Target, request
 
 LOG_ARTIFACT: Final = "log_artifact"
 
@@ -165,7 +164,5 @@ def upload(
     endpoint = posixpath.join("/", artifact_path or "", name)
     creds = HttpArtifactRepository(MlflowArtifactsRepository.resolve_uri(root, uri))._host_creds
     with Path(local_file).open("rb") as file:
-        response = rest_utils.http_request(
-            creds, endpoint, "PUT", max_retries=0, timeout=(timeout, 120), raise_on_status=False, data=file
-        )
+        response = request(creds, endpoint, "PUT", timeout=(timeout, 120), data=file)
     response.raise_for_status()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +25,8 @@ _ANSWER: Final = "databand_is_answer"
 _LONGEST: Final = 300.0
 # Seconds that a request may take, for the calls of this thread; None for MLflow's own time-outs and retries.
 _seconds: Final[ContextVar[float | None]] = ContextVar("_seconds", default=None)
+# Whether a request is ``request``'s, and this is no Databricks.
+_is_ours: Final = ContextVar("_is_ours", default=False)
 
 
 class Target:
@@ -146,9 +149,40 @@ def within(seconds: float) -> Iterator[None]:
         _seconds.reset(token)
 
 
+def request(creds: Any, endpoint: str, method: str, **arguments: Any) -> Any:
+    """MLflow's own request to its server, made once; returns the answer, whatever its status.
+
+    MLflow has it look for modules of Databricks and Spark, which elsewhere fails anew each time. An import takes
+    Python's lock and then that of MLflow's import hooks; a thread that runs such a hook, as ``autolog`` does, holds the
+    second and waits for the first, so that it and the sender would wait for ever.
+    """
+    _guard_headers()
+    token = _is_ours.set("dbruntime" not in sys.modules)
+    try:
+        return rest_utils.http_request(creds, endpoint, method, max_retries=0, raise_on_status=False, **arguments)
+    finally:
+        _is_ours.reset(token)
+
+
+@functools.cache
+def _guard_headers() -> None:
+    from mlflow.tracking.request_header import databricks_request_header_provider as databricks
+    from mlflow.tracking.request_header import registry  # noqa: F401  so that it is not imported within a request
+
+    provider = databricks.DatabricksRequestHeaderProvider
+    in_context = provider.in_context
+
+    @functools.wraps(in_context)
+    def is_wanted(self: Any) -> bool:
+        return not _is_ours.get() and in_context(self)
+
+    provider.in_context = is_wanted  # type: ignore[method-assign]
+
+
 def made_patient(store: Any) -> Any:
     """``store``, whose requests keep to what ``within`` says."""
     if is_remote(store):
+        _guard_headers()  # here, so that the sender imports nothing
         store._call_endpoint = _within_time(store, store._call_endpoint)
     return store
 
@@ -168,9 +202,7 @@ def _within_time(store: Any, call: Any) -> Any:
         endpoint, method = table[api]
         endpoint = kwargs.get("endpoint") or endpoint
         body = {"params" if method == "GET" else "json": json.loads(json_body or "{}")}
-        response = rest_utils.http_request(
-            store.get_host_creds(), endpoint, method, max_retries=0, timeout=seconds, raise_on_status=False, **body
-        )
+        response = request(store.get_host_creds(), endpoint, method, timeout=seconds, **body)
         message = api.Response()
         try:
             parse_dict(json.loads(rest_utils.verify_rest_response(response, endpoint).text), message)
