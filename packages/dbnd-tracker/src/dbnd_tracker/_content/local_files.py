@@ -62,7 +62,8 @@ def _open(target: Path) -> Content | Folder:
             folder = below
         name = target.name or "."
         kind = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # opening a pipe waits, opening a device may do anything
+        # Opening a pipe waits, opening a device may do anything; a link is not opened.
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or stat.S_ISLNK(kind)):
             raise ArtifactError(403, "It is neither a file nor a folder.")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         opened = os.open(name, flags, dir_fd=folder)
