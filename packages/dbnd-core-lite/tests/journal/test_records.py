@@ -97,7 +97,7 @@ def line_of(data):
     "data",
     [
         b'["log_metrics",[["a","user",["p",%b,0,null,"j"]]]]' % (b"9" * 5001),
-        b'["log_metrics",[["a","user",["p",%b1%b,0,null,"j"]]]]' % (b"[" * 2000, b"]" * 2000),
+        b'["log_metrics",[["a","user",["p",%b1%b,0,null,"j"]]]]' % (b"[" * 100_000, b"]" * 100_000),
         b'{"no":"event"}',
         b"7",
         b"[]",
