@@ -162,11 +162,11 @@ def test_a_question_that_the_replica_breaks_off_is_asked_again(pair: Pair) -> No
     run, _ = pair.tracker.started()
     pair.catch_up()
 
-    def break_off(connection: Any, *_: Any) -> None:
+    def break_off(connection: Any, *_: Any) -> tuple[str, tuple[()]]:
         connection.connection.dbapi_connection.execute("SET statement_timeout = 1")
-        connection.connection.dbapi_connection.execute("SELECT pg_sleep(10)")
+        return "SELECT pg_sleep(10)", ()
 
-    event.listen(pair.replica._engine, "before_cursor_execute", break_off, once=True)
+    event.listen(pair.replica._engine, "before_cursor_execute", break_off, once=True, retval=True)
     status, answer, asked = pair.get(f"/api/v1/runs/{run.uid}")
     assert (status, asked) == (200, {"replica", "database"})
     assert run.name in answer

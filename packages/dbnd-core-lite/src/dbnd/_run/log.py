@@ -91,10 +91,10 @@ def _micros_of(timestamp: datetime) -> int:
 
     def micros_of(timestamp: datetime) -> int:
         try:
-            # That of the base class: pandas' own one takes no time without a zone.
-            return int(micros(datetime.astimezone(timestamp, timezone.utc)))  # that of pandas' NaT is NaN
+            # As one of Python's own: pandas' takes no time without a zone.
+            return micros(datetime.combine(timestamp.date(), timestamp.timetz()).astimezone(timezone.utc))
         except (OverflowError, ValueError):  # at an end of the calendar
-            return int(micros(timestamp.replace(tzinfo=timezone.utc)))
+            return int(micros(timestamp.replace(tzinfo=timezone.utc)))  # that of pandas' NaT is NaN
 
     def now() -> int:
         console.warn_once("A timestamp that is no datetime is left out; its value is kept with the time of the call.")
