@@ -77,7 +77,10 @@ class RunContext:
 
     def in_context(self) -> bool:
         """Whether there are tags."""
-        _look_at_uri()
+        if uri := _set_in_code():
+            from ._store.explicit import begin_or_say
+
+            begin_or_say(_given, uri)
         return False
 
     def tags(self) -> dict[str, str]:
@@ -85,24 +88,25 @@ class RunContext:
         return {}
 
 
-def _look_at_uri() -> None:
-    """Where code has set a URI past a composite one of the environment: track that store, or say that it is not."""
-    in_code = getattr(sys.modules.get("mlflow.tracking._tracking_service.utils"), "_tracking_uri", None)
-    if _given and in_code:
-        from ._uri import is_composite_uri
+def _set_in_code() -> str:
+    """The URI that code has set in place of a composite one of the environment; empty if it has set none."""
+    found = getattr(sys.modules.get("mlflow.tracking._tracking_service.utils"), "_tracking_uri", None)
+    if not (_given and found):
+        return ""
+    from ._uri import is_composite_uri
 
-        if is_composite_uri(_given) and not is_composite_uri(in_code):
-            from ._store.explicit import begin_or_say
-
-            begin_or_say(_given, in_code)
+    return str(found) if is_composite_uri(_given) and not is_composite_uri(found) else ""
 
 
 def _close_clients() -> None:
     tracking = sys.modules.get("dbnd.tracking")
     if tracking is not None:
         tracking.close_all()
-    if f"{__package__}._store.builders" not in sys.modules:
-        _look_at_uri()
+    # Where a run has been started, or a store of ours was built, it was said or is tracked.
+    if f"{__package__}._store.builders" not in sys.modules and (uri := _set_in_code()):
+        from ._store.explicit import say_untracked
+
+        say_untracked(uri)
 
 
 # Handlers run last in, first out: this one is registered before MLflow's own, which ends the run that a script has left

@@ -94,17 +94,22 @@ def test_another_store_is_not_tracked_and_that_is_said_once(conf, inner_uri, tmp
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("call", ["start_run()", "MlflowClient().create_run('0')"])
-def test_a_process_that_names_another_store_outside_of_a_context_is_told(uri, tmp_path, call, empty_database):
+def test_a_process_that_names_another_store_outside_of_a_context_is_told(uri, tmp_path, empty_database):
     other = f"sqlite:///{tmp_path / 'other.db'}"
     (tmp_path / "other.db").write_bytes(empty_database.read_bytes())
-    done = _run_with(uri, f"import mlflow; mlflow.set_tracking_uri({other!r}); mlflow.{call}")
+    done = _run_with(uri, f"import mlflow; mlflow.set_tracking_uri({other!r}); mlflow.start_run()")
     assert f"What this process logs to the MLflow store {other} is not tracked" in done.stderr
 
 
 @pytest.mark.process
-def test_a_composite_uri_of_the_environment_that_is_wrong_is_said(uri, inner_uri):
+def test_a_process_that_names_its_store_and_starts_no_run_is_told(uri, inner_uri):
     code = f"import mlflow; mlflow.set_tracking_uri({inner_uri!r}); mlflow.MlflowClient().create_run('0')"
+    assert f"What this process logs to the MLflow store {inner_uri} is not tracked" in _run_with(uri, code).stderr
+
+
+@pytest.mark.process
+def test_a_composite_uri_of_the_environment_that_is_wrong_is_said(uri, inner_uri):
+    code = f"import mlflow; mlflow.set_tracking_uri({inner_uri!r}); mlflow.start_run()"
     said = _run_with(f"{uri}&store_writes=never", code).stderr
     assert "never" in said
     assert "is not tracked" in said

@@ -50,11 +50,20 @@ def begin_or_say(composite: str, uri: str) -> None:
     if _active:  # the context's URI counts
         return
     try:
-        if same_store(uri, inner_uri(composite)):
-            begin(_ENVIRONMENT, composite)
-            return
+        is_tracked = same_store(uri, inner_uri(composite))
     except ConfigError as error:
         console.warn_once(str(error))
+        is_tracked = False
+    if is_tracked:
+        begin(_ENVIRONMENT, composite)
+    else:
+        say_untracked(uri)
+
+
+def say_untracked(uri: str) -> None:
+    """Say that code has set this URI past a composite one of the environment, and is not tracked."""
+    from dbnd.plugins import console
+
     console.warn_once(
         f"What this process logs to {store_name(uri)} is not tracked: its code sets that URI in place of the one in "
         "MLFLOW_TRACKING_URI. Leave it to the environment, or log within dbnd_tracking()."
