@@ -109,9 +109,7 @@ def left_since(since: int, folder: Path, url: str) -> list[Path]:
     held: set[tuple[int, str]] = set()
     for path in _files(folder, JOURNAL):
         with suppress(JournalFormatError, OSError):  # it is gone, or ``find`` says what is wrong with it
-            if (
-                path.stat().st_mtime_ns < since - _COARSE_NS
-            ):  # there may be many, and to open one takes ten times as long
+            if path.stat().st_mtime_ns < since - _COARSE_NS:  # of thousands, to open each would take seconds
                 continue
             header = read_header(path)
             is_others = header.pid != os.getpid() and not header.beats
