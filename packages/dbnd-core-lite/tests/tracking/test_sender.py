@@ -215,6 +215,25 @@ def test_a_tracker_that_is_down_is_said_once_a_minute(start, capsys, monkeypatch
     assert capsys.readouterr().err.count("does not take events (refused)") == 1
 
 
+def test_a_training_that_never_rests_lets_the_sender_in(start):
+    """Steps of about a millisecond, each with a log call, whose write is too short for another thread to wake up."""
+    handovers, is_over = 50, threading.Event()
+
+    def work(_):
+        for _ in range(handovers):
+            time.sleep(2e-4)  # as long as a statement of SQLite's; it gives the interpreter away
+        is_over.set()
+
+    journal, sender, _ = start(work)
+    calls = 0
+    while not is_over.is_set() and calls < 60 * handovers:
+        sum(n * n for n in range(20_000))
+        journal.append("log_metrics", metrics(calls))
+        sender.notify()
+        calls += 1
+    assert is_over.is_set()
+
+
 def test_logging_goes_on_while_the_tracker_hangs(start):
     release = threading.Event()
     journal, sender, _ = start(lambda _: release.wait(PATIENCE))

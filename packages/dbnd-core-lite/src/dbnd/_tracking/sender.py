@@ -10,6 +10,9 @@ States::
 
 While a training goes on, the sender rests many times as long as it has kept the processor busy: the interpreter is the
 training's. It rests less once it has been behind for long, and not at all while somebody waits for it (``flush``).
+
+When it is the sender's turn, log calls let it have the interpreter. Python would not: a thread that writes to a file
+every millisecond takes the interpreter back before a thread that waits for it has woken up, and a batch takes seconds.
 """
 
 from __future__ import annotations
@@ -42,6 +45,12 @@ _LEAST_REST: Final = 0.15
 # A point is on the page within two seconds of its log call. A full batch takes some 15 ms, so that the sender has the
 # interpreter for a hundredth of the time even where a process logs thousands of points a second.
 _LONGEST_REST: Final = 1.5
+# The shortest sleep, in seconds: the system makes some 60 us of it, in which a thread wakes up.
+_WAKING: Final = 1e-6
+# Seconds from one time that a log call lets the sender in to the next: at least, and as a part of how long an attempt
+# has taken already, for most of a long one is waiting for the tracker.
+_BETWEEN_TURNS: Final = 1e-3
+_PART_BETWEEN_TURNS: Final = 0.01
 # Seconds between two looks at the progress of a flush.
 _LOOK: Final = 0.2
 _FOREVER: Final = float("inf")
@@ -88,6 +97,9 @@ class Sender:
         self._caught_up_at = monotonic()
         # Seconds to leave the interpreter to the training after the last batch.
         self._rest = 0.0
+        # From when on the sender needs the interpreter, and when it last began an attempt.
+        self._turn = _FOREVER
+        self._began = 0.0
 
     def notify(self) -> None:
         """Say that the journal has grown; starts the thread at the first call."""
@@ -95,7 +107,11 @@ class Sender:
             self._awake = True
             if self._thread is None:
                 self._start()
+            self._turn = monotonic() + _LINGER
             self._wake.set()
+        elif self._turn <= (now := monotonic()):
+            self._turn = now + max(_BETWEEN_TURNS, _PART_BETWEEN_TURNS * (now - self._began))
+            time.sleep(_WAKING)
 
     def _start(self) -> None:
         with self._attempted:
@@ -215,8 +231,10 @@ class Sender:
             with self._delivering:
                 while self._await_turn(_FOREVER) and self._attempt():
                     self._send_heartbeats()
+                    self._turn = monotonic() + self._rest
                     self._draining.wait(self._rest)
                 self._send_heartbeats()
+            self._turn = _FOREVER
 
     def _await_turn(self, deadline: float) -> bool:
         """Wait until the tracker may be tried; False when that is after ``deadline``, or at the end."""
@@ -226,6 +244,7 @@ class Sender:
             left = turn - monotonic()
             if left <= 0 or turn > deadline:
                 return left <= 0
+            self._turn = turn
             if impatient:  # somebody waits, but may do so no more
                 self._stop.wait(min(left, _LOOK))
             else:
@@ -235,7 +254,8 @@ class Sender:
     def _attempt(self) -> bool:
         """Send one batch, and note what has become of it; False when there is none."""
         started, logged, is_first = time.thread_time(), self.journal.accepted, not self._has_answered
-        self._rest, began = 0.0, monotonic()
+        self._rest = 0.0
+        self._turn = self._began = began = monotonic()
         try:
             has_sent = self._step()
         except Exception as error:  # noqa: BLE001  a transport may come from a plugin: the thread outlives it
