@@ -23,7 +23,7 @@ _REPLACED = [
     (re.compile(r"(model_size_bytes\D+)\d+"), r"\1<size>"),
     (re.compile(r"0x[0-9a-f]{6,}"), "<address>"),
     (re.compile(r"\bport=\d+"), "port=<port>"),
-    (re.compile(r"\b[a-z]+-[a-z]+-\d{1,3}\b"), "<random name>"),
+    (re.compile(r"\b[a-z]+-[a-z]+-\d{1,4}\b"), "<random name>"),
     (re.compile(r"(/tmp|/var|/private)/[^ '\"]*?/tmp\w{8}\b"), "<temporary>"),
 ]
 
