@@ -101,6 +101,15 @@ def test_very_many_empty_texts_are_too_many_values(monkeypatch: pytest.MonkeyPat
         limits.check_json(b'"' + b"," * (limits.MAX_VALUES + 1) + b'"' + b'""' * (2 * limits.MAX_VALUES + 2))
 
 
+def test_lists_in_lists_are_counted_however_deep_they_are() -> None:
+    nested: list[Any] = []
+    for _ in range(limits.MAX_ENTRIES):
+        nested = [nested]
+    limits.check(nested)
+    with pytest.raises(TooMuchError, match="more than 50,000 entries"):
+        limits.check([nested])
+
+
 def test_schemas_that_travel_as_text_hold_no_more_than_a_body_may() -> None:
     large = '{"a": [' + "{}," * 80_000 + "{}]}"
     ids = dict.fromkeys(("run_uid", "task_run_uid", "task_run_attempt_uid"), str(uuid.uuid4()))

@@ -49,11 +49,15 @@ def check(parsed: object) -> None:
 
 
 def _entries(value: object) -> int:
-    if isinstance(value, list):
-        return len(value) + sum(map(_entries, value))
-    if isinstance(value, BaseModel):
-        return sum(_entries(member) for _, member in value if isinstance(member, (list, BaseModel)))
-    return 0
+    count, left = 0, [value]  # lists may be nested deeper than calls of functions
+    while left:
+        each = left.pop()
+        if isinstance(each, list):
+            count += len(each)
+            left += each
+        elif isinstance(each, BaseModel):
+            left += [member for _, member in each if isinstance(member, (list, BaseModel))]
+    return count
 
 
 def _check(what: str, count: int, limit: int) -> None:
