@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from kit.reports import deliver
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import Metric, RunTag
 
 from dbnd._context.registry import create_reader, load_config
 from dbnd_mlflow import build_composite_uri
@@ -185,3 +185,17 @@ def test_a_value_that_is_no_number_is_a_difference_and_no_error(tracked, databas
     ((what, name, left, right),) = verify()
     assert (what, name, left) == ("metric", "loss", f"0.3 at step 1, {FIRST + 1} ms")
     assert right == f"'much' at step 1, {FIRST + 1} ms"
+
+
+def test_what_sqlite_stores_of_values_that_are_no_text_and_no_whole_numbers_is_no_difference(tracked, own, home, inner):
+    client = MlflowClient(tracking_uri=build_composite_uri(f"sqlite:///{home / 'dbnd/tracker.db'}", inner))
+    tags = {"fold": 3, "mlflow.note.content": 5, "word": "w"}
+    run_id = client.create_run(own.get_run(tracked).info.experiment_id, tags=tags).info.run_id
+    client.log_batch(run_id, tags=[RunTag("raw", b"1")])
+    client.log_metric(run_id, "loss", 0.1, timestamp=FIRST, step=math.inf)
+    deliver()
+    assert verify(run_id) == []
+    client.update_run(run_id, name=7)
+    deliver()
+    assert own.get_run(run_id).info.run_name == "7"
+    assert verify(run_id) == []

@@ -7,6 +7,7 @@ differ, ``dbnd mlflow verify`` shows it, and ``dbnd mlflow import`` sends what M
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -82,7 +83,7 @@ def differences(
 def logged_to_mlflow(run: Any) -> Texts:
     """Params, tags, datasets and models of an MLflow run, as they are reported and kept, and its lifecycle stage."""
     found = {
-        (what, name): storable(mask_value(name, text))
+        (what, name): storable(mask_value(name, str(text)))  # SQLite keeps bytes as such
         for what, texts in (("param", run.data.params), ("tag", run.data.tags))
         for name, text in texts.items()
         if (what, name) not in _UNCOMPARED
@@ -162,8 +163,10 @@ def number_of(value: object) -> float:
 
 
 def integer_of(value: Any) -> float:
-    """A time or a step as MLflow means it: SQLite keeps one of NumPy's as its bytes."""
-    return int.from_bytes(value, sys.byteorder, signed=True) if isinstance(value, bytes) else value or 0
+    """A time or a step as MLflow means it: SQLite keeps one of NumPy's as its bytes, and what is no number, too."""
+    if isinstance(value, bytes):
+        return int.from_bytes(value, sys.byteorder, signed=True)
+    return value if value and math.isfinite(value) else 0
 
 
 def point_of(timestamp: object, step: object, value: object) -> Point:

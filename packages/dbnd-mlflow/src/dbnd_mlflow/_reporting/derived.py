@@ -88,13 +88,13 @@ def guessed(run_id: str) -> TaskRun:
     return foreign(Link(uid, uid, attempt_uid(uid)), run_id)
 
 
-def shown(text: str) -> str:
+def shown(value: object) -> str:
     """A text as the tracker keeps it: secrets masked, and characters replaced that no database takes."""
-    return storable(mask_text(text))
+    return storable(mask_text(str(value)))
 
 
 def name_of(info: Any) -> str:
-    return shown(str(info.run_name or info.run_id))
+    return shown(info.run_name or info.run_id)
 
 
 def user_of(run: Any) -> str | None:

@@ -80,7 +80,8 @@ class Reporter:
             if tracked.is_dbnd_run:
                 self._map.say_where(task_run.run)
             self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
-        tags = {key: value for key, value in run.data.tags.items() if key not in OWN_TAGS}
+        # An SQL store answers a new run with the very values that it was given, which may be numbers.
+        tags = {key: str(value) for key, value in run.data.tags.items() if key not in OWN_TAGS}
         experiment = self._map.experiments.get(run.info.experiment_id)
         if experiment not in {None, "Default", task_run.run.project_name}:
             tags[EXPERIMENT] = shown(experiment)
@@ -105,8 +106,9 @@ class Reporter:
         if tracked.info is not None:
             tracked.info = info
         if name:  # MLflow keeps it as a tag as well
-            self._log_tags(tracked, {RUN_NAME: name})
-            self._fields_changed(tracked, {RUN_NAME: name})
+            renamed = {RUN_NAME: str(name)}
+            self._log_tags(tracked, renamed)
+            self._fields_changed(tracked, renamed)
         if not changed:
             return
         is_final = info.status in STATES
