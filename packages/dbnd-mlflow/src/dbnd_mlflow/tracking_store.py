@@ -73,7 +73,7 @@ _given = os.environ.get("MLFLOW_TRACKING_URI", "")
 
 
 class RunContext:
-    """Asked by MLflow for tags before it creates a run; has none, but looks where the run is about to be created."""
+    """Asked by MLflow for tags before it creates a run; looks where the run is about to be created, too."""
 
     def in_context(self) -> bool:
         """Whether there are tags."""
@@ -81,11 +81,20 @@ class RunContext:
             from ._store.explicit import begin_or_say
 
             begin_or_say(_given, uri)
-        return False
+        return _main_file() is not None
 
     def tags(self) -> dict[str, str]:
-        """The tags."""
-        return {}
+        """The source of a run under ``dbnd run``: MLflow itself would name the command ``dbnd``, and its commit."""
+        from ._store.source import source_tags
+
+        main_file = _main_file()
+        return {} if main_file is None else source_tags(main_file)
+
+
+def _main_file() -> str | None:
+    dbnd = sys.modules.get("dbnd")
+    context = None if dbnd is None else dbnd.get_databand_context()
+    return None if context is None else context.main_file
 
 
 def _set_in_code() -> str:

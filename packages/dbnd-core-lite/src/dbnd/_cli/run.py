@@ -85,6 +85,7 @@ def run(
     # The context comes first: what the user's module does with MLflow while it is imported is tracked, too.
     with sigterm_cancels(), delivering_leftovers(config), new_dbnd_context(config=config) as context:
         task = _load(target)
+        context.main_file = task.file
         arguments = parse(task_command(task, target), [*words, *(f"--{text}" for text in assignments)])
         job_name = job_name or config.settings(TrackingSettings).job or task.name
         tracked_run = new_run(config, job_name, "run", run_name=run_name, project_name=project)

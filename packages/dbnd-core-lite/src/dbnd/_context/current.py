@@ -28,6 +28,8 @@ class DatabandContext:
     """The tracking client, set while the context is entered; None when nothing is tracked."""
     run: Run | None = None
     """The run that takes place in it."""
+    main_file: str | None = None
+    """The file that ``dbnd run`` runs, as ``python`` would run it; None where Python itself knows."""
 
     def _repr_html_(self) -> str:
         rows = [] if self.run is None else self.run.rows()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +41,11 @@ class Task:
             is_unknown = param.default is None or param.default is param.empty
             types[name] = hints.get(name, str if is_unknown else type(param.default))
         return types
+
+    @property
+    def file(self) -> str | None:
+        """The file of its module, None if it has none."""
+        return getattr(sys.modules.get(self.function.__module__), "__file__", None)
 
     @functools.cached_property
     def definition(self) -> TaskDefinition:
