@@ -38,7 +38,8 @@ def build_inner(uri: str, artifact_uri: str | None) -> Any:
     registry = server_registry("_tracking_store_registry", uri) or utils._tracking_store_registry
     builder = registry.get_store_builder(uri)
     # MLflow's own, where it is wrapped in one of ours (see ``explicit``).
-    builder = getattr(builder, "databand_wraps", builder)
+    while hasattr(builder, "databand_wraps"):
+        builder = builder.databand_wraps
     return builder(store_uri=uri, artifact_uri=artifact_uri)
 
 

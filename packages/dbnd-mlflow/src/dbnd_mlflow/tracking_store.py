@@ -8,8 +8,10 @@ list it among the requirements of a model that is logged).
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
@@ -70,17 +72,24 @@ def get_dbfs_repository(*args: Any, **kwargs: Any) -> Any:
 
 # The tracking URI of the environment; MLflow puts that of set_tracking_uri() in its place.
 _given = os.environ.get("MLFLOW_TRACKING_URI", "")
+_SCHEMES = frozenset({"dbnd", "dbnd+s", "databand", "databand+s"})
 
 
 class RunContext:
-    """Asked by MLflow for tags before it creates a run; looks where the run is about to be created, too."""
+    """Made by MLflow when it is imported, and asked for tags before MLflow creates a run."""
+
+    def __init__(self) -> None:
+        """Have stores tracked that code of this process names by their own URI, past that of its environment."""
+        # What is there already: MLflow's import is still going on.
+        utils = sys.modules.get("mlflow.tracking._tracking_service.utils")
+        registry = getattr(utils, "_tracking_store_registry", None)
+        if registry is not None and _given.partition(":")[0].lower() in _SCHEMES:
+            for scheme, builder in list(registry._registry.items()):
+                if scheme not in _SCHEMES:
+                    registry.register(scheme, _watched(builder))
 
     def in_context(self) -> bool:
         """Whether there are tags."""
-        if uri := _set_in_code():
-            from ._store.explicit import begin_or_say
-
-            begin_or_say(_given, uri)
         return _main_file() is not None
 
     def tags(self) -> dict[str, str]:
@@ -91,31 +100,27 @@ class RunContext:
         return {} if main_file is None else source_tags(main_file)
 
 
+def _watched(builder: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(builder)
+    def build(store_uri: str, artifact_uri: str | None = None, **kwargs: Any) -> Any:
+        from ._store.explicit import build_watched
+
+        return build_watched(_given, builder, store_uri, artifact_uri, **kwargs)
+
+    build.databand_wraps = builder  # type: ignore[attr-defined]
+    return build
+
+
 def _main_file() -> str | None:
     dbnd = sys.modules.get("dbnd")
     context = None if dbnd is None else dbnd.get_databand_context()
     return None if context is None else context.main_file
 
 
-def _set_in_code() -> str:
-    """The URI that code has set in place of a composite one of the environment; empty if it has set none."""
-    found = getattr(sys.modules.get("mlflow.tracking._tracking_service.utils"), "_tracking_uri", None)
-    if not (_given and found):
-        return ""
-    from ._uri import is_composite_uri
-
-    return str(found) if is_composite_uri(_given) and not is_composite_uri(found) else ""
-
-
 def _close_clients() -> None:
     tracking = sys.modules.get("dbnd.tracking")
     if tracking is not None:
         tracking.close_all()
-    # Where a run has been started, or a store of ours was built, it was said or is tracked.
-    if f"{__package__}._store.builders" not in sys.modules and (uri := _set_in_code()):
-        from ._store.explicit import say_untracked
-
-        say_untracked(uri)
 
 
 # Handlers run last in, first out: this one is registered before MLflow's own, which ends the run that a script has left

@@ -98,13 +98,17 @@ def test_a_process_that_names_another_store_outside_of_a_context_is_told(uri, tm
     other = f"sqlite:///{tmp_path / 'other.db'}"
     (tmp_path / "other.db").write_bytes(empty_database.read_bytes())
     done = _run_with(uri, f"import mlflow; mlflow.set_tracking_uri({other!r}); mlflow.start_run()")
-    assert f"What this process logs to the MLflow store {other} is not tracked" in done.stderr
+    assert f"What your code logs to the MLflow store {other} is not tracked" in done.stderr
 
 
 @pytest.mark.process
-def test_a_process_that_names_its_store_and_starts_no_run_is_told(uri, inner_uri):
-    code = f"import mlflow; mlflow.set_tracking_uri({inner_uri!r}); mlflow.MlflowClient().create_run('0')"
-    assert f"What this process logs to the MLflow store {inner_uri} is not tracked" in _run_with(uri, code).stderr
+@pytest.mark.parametrize("way", ["mlflow.set_tracking_uri({uri!r}); client = {client}()", "client = {client}({uri!r})"])
+def test_a_client_of_a_process_that_names_its_store_is_tracked(uri, inner_uri, metrics, way):
+    """So do loggers of other libraries, in the workers of a pool, too."""
+    code = way.format(uri=inner_uri, client="mlflow.MlflowClient")
+    done = _run_with(uri, f"import mlflow; {code}; client.log_metric(client.create_run('0').info.run_id, 'loss', 1)")
+    assert "is not tracked" not in done.stderr
+    assert metrics() == ["loss"]
 
 
 @pytest.mark.process

@@ -112,7 +112,7 @@ def _single(uri: str, other: str | None, build: Callable[[], Any]) -> Any:
 
 def _build(uri: str, artifact_uri: str | None) -> Any:
     plain = build_inner(inner_uri(uri), artifact_uri)
-    if _finds_requirements():
+    if finds_requirements():
         return plain
     inner, first_id = _durable(plain, uri)
     is_near = is_any_of(plain, _NEAR)
@@ -169,7 +169,7 @@ def _build_registry(uri: str, tracking_uri: str) -> Any:
     if not {"store_uri", "tracking_uri"} <= set(inspect.signature(builder).parameters):
         del arguments["tracking_uri"]
     store = builder(**arguments)
-    if not is_composite_uri(uri) or _finds_requirements():
+    if not is_composite_uri(uri) or finds_requirements():
         return store
     reporter = _reporter(uri, lambda: tracking_store(tracking_uri, None), is_near=False)
     if _writes(tracking_uri) is not None:
@@ -193,7 +193,7 @@ def _reporter(uri: str, store: Callable[[], Any], *, is_near: bool, first_id: Ca
     return Reporter(client, inner_uri(uri), StoreReader(store, is_near=is_near, first_id=first_id))
 
 
-def _finds_requirements() -> bool:
+def finds_requirements() -> bool:
     """Whether this is the process in which MLflow finds out what a model imports."""
     is_script = not _CAPTURING.isdisjoint(Path(script).name for script in sys.argv[:1])
     return is_script or bool(os.environ.get("MLFLOW_IN_CAPTURE_MODULE_PROCESS"))

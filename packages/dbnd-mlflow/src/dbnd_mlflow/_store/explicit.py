@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from mlflow.tracking._tracking_service import utils as mlflow_tracking
 
 from .._uri import SCHEMES, is_composite_uri, same_store, store_name
-from .builders import inner_uri, tracking_store
+from .builders import finds_requirements, inner_uri, tracking_store
 from .store import DatabandStore
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Builder = Callable[..., Any]
 
 # The composite URIs that are set, by their owners; the last one counts.
 _active: Final[dict[int, str]] = {}
-# The owner of a composite URI that the environment has named: the process.
+# The owner of a composite URI that the environment names: the process.
 _ENVIRONMENT: Final = 0
 # Our builders in place of those of MLflow that they wrap, by scheme.
 _wrappers: Final[dict[str, Builder]] = {}
@@ -42,32 +42,27 @@ def begin(owner: int, uri: str) -> None:
     _forget_stores()
 
 
-def begin_or_say(composite: str, uri: str) -> None:
-    """Track the store that code has set past a composite URI of the environment; say so where it is another one."""
+def build_watched(composite: str, builder: Builder, store_uri: str, artifact_uri: str | None, **kwargs: Any) -> Any:
+    """Build a store that is named by its own URI in a process whose environment names a composite one."""
+    # While one is set, a wrapper of ours is around the builder already.
+    if not _active and not finds_requirements() and _is_usable(composite):
+        begin(_ENVIRONMENT, composite)
+        builder = _wrapped(builder)
+    return builder(store_uri=store_uri, artifact_uri=artifact_uri, **kwargs)
+
+
+def _is_usable(composite: str) -> bool:
     from dbnd import ConfigError
     from dbnd.plugins import console
 
-    if _active:  # the context's URI counts
-        return
     try:
-        is_tracked = same_store(uri, inner_uri(composite))
+        inner_uri(composite)
     except ConfigError as error:
-        console.warn_once(str(error))
-        is_tracked = False
-    if is_tracked:
-        begin(_ENVIRONMENT, composite)
-    else:
-        say_untracked(uri)
-
-
-def say_untracked(uri: str) -> None:
-    """Say that code has set this URI past a composite one of the environment, and is not tracked."""
-    from dbnd.plugins import console
-
-    console.warn_once(
-        f"What this process logs to {store_name(uri)} is not tracked: its code sets that URI in place of the one in "
-        "MLFLOW_TRACKING_URI. Leave it to the environment, or log within dbnd_tracking()."
-    )
+        console.warn_once(
+            f"What MLflow logs is not tracked where code sets another URI than MLFLOW_TRACKING_URI: {error}"
+        )
+        return False
+    return True
 
 
 def end(owner: int) -> None:
