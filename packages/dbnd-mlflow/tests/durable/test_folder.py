@@ -159,3 +159,13 @@ def test_a_client_with_a_uri_of_its_own_reads_the_artifacts_of_an_outage(proxy, 
     client.log_text(run_id, "x", "a.txt")
     proxy.listen()
     assert [file.path for file in client.list_artifacts(run_id)] == ["a.txt"]
+
+
+def test_a_name_with_more_bytes_than_files_have_is_refused_at_the_call(track, tmp_path):
+    client = MlflowClient(track(f"file://{tmp_path}/store", "deferred"))
+    run_id = client.create_run(client.create_experiment("e")).info.run_id
+    with pytest.raises(OSError, match="File name too long"):
+        client.log_metric(run_id, "大" * 100, 1.0)
+    client.log_metric(run_id, "大" * 80, 1.0)
+    assert list(client.get_run(run_id).data.metrics) == ["大" * 80]
+    assert [outbox.refused for outbox in outboxes()] == [0]

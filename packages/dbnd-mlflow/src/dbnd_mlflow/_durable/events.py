@@ -166,8 +166,8 @@ def are_usual_inputs(datasets: Any) -> bool:
 
 
 def _is_key(key: object) -> bool:
-    # A file store gives a file the name, and files have short ones.
-    return is_text(key) and len(str(key)) <= MAX_ENTITY_KEY_LENGTH
+    # A file store gives a file the name, and files have names of few bytes.
+    return is_text(key) and len(str(key).encode()) <= MAX_ENTITY_KEY_LENGTH
 
 
 def _is_usual(metric: Any) -> bool:
