@@ -266,7 +266,7 @@ def kill_all(lab: Lab, report, *, from_outside: bool) -> None:
     victim.kill()
     killed += 1
     enough.touch()
-    assert trainer.wait(600) == 0, trainer.output
+    assert trainer.wait(scaled(600, 3600)) == 0, trainer.output
     lab.dbnd("sync")
     check_folder(lab)
     found = check(lab, in_flight=killed if from_outside else 0)
