@@ -225,6 +225,7 @@ class Sender:
         while not self._stop.is_set():
             due = min((beat.due for beat in tuple(self.heartbeats.values())), default=_FOREVER)
             self._wake.wait(None if due == _FOREVER else max(0.0, due - monotonic()))
+            self._turn = monotonic() + _LINGER
             self._draining.wait(_LINGER)
             self._wake.clear()
             self._awake = False
@@ -255,11 +256,11 @@ class Sender:
         """Send one batch, and note what has become of it; False when there is none."""
         started, logged, is_first = time.thread_time(), self.journal.accepted, not self._has_answered
         self._rest = 0.0
-        self._turn = self._began = began = monotonic()
+        self._turn = self._began = monotonic()
         try:
             has_sent = self._step()
         except Exception as error:  # noqa: BLE001  a transport may come from a plugin: the thread outlives it
-            self._failed(error, began)
+            self._failed(error)
             return True
         finally:
             with self._attempted:
@@ -288,8 +289,8 @@ class Sender:
         self._delivery.dropped.clear()
         return True
 
-    def _failed(self, error: Exception, began: float) -> None:
-        self._failed_from = began
+    def _failed(self, error: Exception) -> None:
+        self._failed_from = self._began
         self._is_absent = not (self._has_answered or isinstance(error, BusyError))
         self._backoff.failed(error)
         # Last: who has seen it and then waits, waits for another attempt.
