@@ -72,7 +72,6 @@ def get_dbfs_repository(*args: Any, **kwargs: Any) -> Any:
 
 # The tracking URI of the environment; MLflow puts that of set_tracking_uri() in its place.
 _given = os.environ.get("MLFLOW_TRACKING_URI", "")
-_SCHEMES = frozenset({"dbnd", "dbnd+s", "databand", "databand+s"})
 
 
 class RunContext:
@@ -82,10 +81,11 @@ class RunContext:
         """Have stores tracked that code of this process names by their own URI, past that of its environment."""
         # What is there already: MLflow's import is still going on.
         utils = sys.modules.get("mlflow.tracking._tracking_service.utils")
-        registry = getattr(utils, "_tracking_store_registry", None)
-        if registry is not None and _given.partition(":")[0].lower() in _SCHEMES:
-            for scheme, builder in list(registry._registry.items()):
-                if scheme not in _SCHEMES:
+        registry: Any = getattr(utils, "_tracking_store_registry", None)
+        builders = dict(getattr(registry, "_registry", {}))
+        if builders.get(_given.partition(":")[0].lower()) is get_dbnd_store:
+            for scheme, builder in builders.items():
+                if builder is not get_dbnd_store:
                     registry.register(scheme, _watched(builder))
 
     def in_context(self) -> bool:
