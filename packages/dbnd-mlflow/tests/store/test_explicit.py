@@ -94,10 +94,11 @@ def test_another_store_is_not_tracked_and_that_is_said_once(conf, inner_uri, tmp
 
 
 @pytest.mark.process
-def test_a_process_that_names_another_store_outside_of_a_context_is_told(uri, tmp_path, empty_database):
+@pytest.mark.parametrize("call", ["start_run()", "MlflowClient().create_run('0')"])
+def test_a_process_that_names_another_store_outside_of_a_context_is_told(uri, tmp_path, call, empty_database):
     other = f"sqlite:///{tmp_path / 'other.db'}"
     (tmp_path / "other.db").write_bytes(empty_database.read_bytes())
-    done = _run_with(uri, f"import mlflow; mlflow.set_tracking_uri({other!r}); mlflow.start_run()")
+    done = _run_with(uri, f"import mlflow; mlflow.set_tracking_uri({other!r}); mlflow.{call}")
     assert f"What your code logs to the MLflow store {other} is not tracked" in done.stderr
 
 
@@ -113,7 +114,7 @@ def test_a_client_of_a_process_that_names_its_store_is_tracked(uri, inner_uri, m
 
 @pytest.mark.process
 def test_a_composite_uri_of_the_environment_that_is_wrong_is_said(uri, inner_uri):
-    code = f"import mlflow; mlflow.set_tracking_uri({inner_uri!r}); mlflow.start_run()"
+    code = f"import mlflow; mlflow.set_tracking_uri({inner_uri!r}); mlflow.MlflowClient().create_run('0')"
     said = _run_with(f"{uri}&store_writes=never", code).stderr
     assert "never" in said
     assert "is not tracked" in said
