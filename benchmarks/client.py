@@ -101,7 +101,7 @@ def task(steps: int, turns: int) -> Measured:
     alone = 0.0
     with dbnd_tracking("benchmark") if is_tracked else contextlib.nullcontext():
         start, processor = time.perf_counter(), time.process_time()
-        for block in range(steps // (4 * STEPS_OF_A_BLOCK) * 5):
+        for block in range(max(1, steps // (4 * STEPS_OF_A_BLOCK)) * 5):
             is_alone = block % 5 == 4
             block_start = time.thread_time()
             for step in range(STEPS_OF_A_BLOCK):
