@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import signal
@@ -160,8 +161,11 @@ def test_threads_go_on_while_the_server_goes_away_and_comes_back(proxy, server, 
 
 
 def test_a_run_is_read_while_another_thread_logs_to_it():
-    interval = sys.getswitchinterval()
+    interval, often = sys.getswitchinterval(), gc.get_threshold()
     sys.setswitchinterval(1e-6)
+    # Garbage is collected in the middle of many calls; where somebody looks on, as Hypothesis does, others run then.
+    gc.set_threshold(50)
+    gc.callbacks.append(look_on := lambda *_: None)
     try:
         for _ in range(30):
             view = RunView("run")
@@ -173,6 +177,8 @@ def test_a_run_is_read_while_another_thread_logs_to_it():
             assert len(view.run().data.tags) == len(tags)
     finally:
         sys.setswitchinterval(interval)
+        gc.set_threshold(*often)
+        gc.callbacks.remove(look_on)
 
 
 FORKING = """

@@ -41,7 +41,7 @@ def _forget_unfinished_imports() -> None:
     looks for optional modules in most of its calls.
     """
     locks = importlib._bootstrap._module_locks  # type: ignore[attr-defined]  # noqa: SLF001  nothing public knows
-    for name, reference in list(locks.items()):
+    for name, reference in locks.copy().items():
         lock = reference()
         if lock is not None and lock.owner not in {None, threading.get_ident()}:
             del locks[name]

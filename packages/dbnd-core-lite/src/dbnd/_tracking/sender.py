@@ -310,7 +310,7 @@ class Sender:
         return min(max(_LEAST_REST, factor * busy), _LONGEST_REST)
 
     def _send_heartbeats(self) -> None:
-        for run_uid, beat in list(self.heartbeats.items()):
+        for run_uid, beat in self.heartbeats.copy().items():
             if beat.due > monotonic():
                 continue
             beat.due = monotonic() + beat.interval

@@ -169,8 +169,9 @@ class RunView:
 
     def run(self) -> Any:
         """MLflow's run; the store must have answered it once."""
-        params = [Param(key, value) for key, value in list(self.params.items())]
-        tags = [RunTag(key, value) for key, value in list(self.tags.items())]
+        # Threads log meanwhile. A copy is made at once; a list of pairs may let them in, where it makes Python collect.
+        params = [Param(key, value) for key, value in self.params.copy().items()]
+        tags = [RunTag(key, value) for key, value in self.tags.copy().items()]
         data = RunData(list(self.metrics.values()), params, tags)
         return Run(self.info(), data, **self._more)
 

@@ -34,7 +34,7 @@ def begin(owner: int, uri: str) -> None:
     """Track the store in a composite URI by its own URI, too, until ``end`` is called for its owner."""
     registry = mlflow_tracking._tracking_store_registry
     if not _active:
-        for scheme, builder in list(registry._registry.items()):
+        for scheme, builder in registry._registry.copy().items():
             if scheme not in SCHEMES:
                 _wrappers[scheme] = _wrapped(builder)
                 registry.register(scheme, _wrappers[scheme])
