@@ -38,8 +38,8 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Twice as many workers as cores: tests wait for servers and other processes much of their time."""
-    return 2 * (os.cpu_count() or 1)
+    """More workers than cores: tests wait for servers and other processes much of their time."""
+    return 2 * (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
-import sys
 import threading
 
 import mlflow
@@ -93,45 +90,49 @@ def test_another_store_is_not_tracked_and_that_is_said_once(conf, inner_uri, tmp
     assert metrics() == []
 
 
-@pytest.mark.process
+# What MLflow's import does in a process whose environment names the composite URI; the last of these tests imports it.
+IMPORTED = """
+import os, mlflow
+from dbnd_mlflow import tracking_store
+tracking_store._given = os.environ["MLFLOW_TRACKING_URI"]
+tracking_store.RunContext()
+"""
+LOG = "client.log_metric(client.create_run('0').info.run_id, 'loss', 1)"
+
+
 @pytest.mark.parametrize("call", ["start_run()", "MlflowClient().create_run('0')"])
-def test_a_process_that_names_another_store_outside_of_a_context_is_told(uri, tmp_path, call, empty_database):
+def test_a_process_that_names_another_store_outside_of_a_context_is_told(python, uri, tmp_path, call, empty_database):
     other = f"sqlite:///{tmp_path / 'other.db'}"
     (tmp_path / "other.db").write_bytes(empty_database.read_bytes())
-    done = _run_with(uri, f"import mlflow; mlflow.set_tracking_uri({other!r}); mlflow.{call}")
+    done = python(f"{IMPORTED}mlflow.set_tracking_uri({other!r}); mlflow.{call}", MLFLOW_TRACKING_URI=uri)
     assert f"What your code logs to the MLflow store {other} is not tracked" in done.stderr
 
 
-@pytest.mark.process
 @pytest.mark.parametrize("way", ["mlflow.set_tracking_uri({uri!r}); client = {client}()", "client = {client}({uri!r})"])
-def test_a_client_of_a_process_that_names_its_store_is_tracked(uri, inner_uri, metrics, way):
+def test_a_client_of_a_process_that_names_its_store_is_tracked(python, uri, inner_uri, metrics, way):
     """So do loggers of other libraries, in the workers of a pool, too."""
     code = way.format(uri=inner_uri, client="mlflow.MlflowClient")
-    done = _run_with(uri, f"import mlflow; {code}; client.log_metric(client.create_run('0').info.run_id, 'loss', 1)")
+    done = python(f"{IMPORTED}{code}; {LOG}", MLFLOW_TRACKING_URI=uri)
     assert "is not tracked" not in done.stderr
     assert metrics() == ["loss"]
 
 
-@pytest.mark.process
-def test_a_composite_uri_of_the_environment_that_is_wrong_is_said(uri, inner_uri):
-    code = f"import mlflow; mlflow.set_tracking_uri({inner_uri!r}); mlflow.MlflowClient().create_run('0')"
-    said = _run_with(f"{uri}&store_writes=never", code).stderr
+def test_a_composite_uri_of_the_environment_that_is_wrong_is_said(python, uri, inner_uri):
+    code = f"{IMPORTED}mlflow.set_tracking_uri({inner_uri!r}); mlflow.MlflowClient().create_run('0')"
+    said = python(code, MLFLOW_TRACKING_URI=f"{uri}&store_writes=never").stderr
     assert "never" in said
     assert "is not tracked" in said
     assert "Traceback" not in said
 
 
-@pytest.mark.process
-def test_a_process_that_names_the_tracked_store_outside_of_a_context_is_tracked(uri, inner_uri, journalled):
-    done = _run_with(uri, f"import mlflow; mlflow.set_tracking_uri({inner_uri!r}); mlflow.start_run()")
+def test_a_process_that_names_the_tracked_store_outside_of_a_context_is_tracked(
+    cold_python, uri, inner_uri, journalled
+):
+    code = f"import mlflow; mlflow.set_tracking_uri({inner_uri!r}); mlflow.start_run()"
+    done = cold_python(code, MLFLOW_TRACKING_URI=uri)
+    assert done.returncode == 0, done.stderr
     assert "is not tracked" not in done.stderr
     assert "init_run" in [call for call, _ in journalled()]
-
-
-def _run_with(uri, code):
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    env = {**os.environ, "MLFLOW_TRACKING_URI": uri}
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=True, env=env)
 
 
 def test_nested_contexts_report_to_the_inner_ones_tracker(conf, inner_uri, journalled, metrics):

@@ -43,23 +43,21 @@ def tags_in(done):
     return json.loads(line.removeprefix("tags "))
 
 
-@pytest.mark.parametrize("is_tracked", [True, False])
-def test_the_source_and_its_commit_are_those_of_the_file_that_is_run(
-    cold_dbnd, script, inner_uri, home, unflushed, is_tracked
-):
-    env = {"MLFLOW_TRACKING_URI": inner_uri, "DBND__MLFLOW_TRACKING__DATABAND_TRACKING": str(is_tracked)}
+def test_the_source_and_its_commit_are_those_of_the_file_that_is_run(dbnd, script, inner_uri, home, unflushed):
+    env = {"MLFLOW_TRACKING_URI": inner_uri}
     command = [sys.executable, str(script)]
-    environment = {**os.environ, **env}
-    plain = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=100)
+    plain = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **env}, timeout=100)
     expected = tags_in(plain)
     assert expected["mlflow.source.name"] == str(script)
     assert "mlflow.source.git.commit" in expected
-    assert tags_in(cold_dbnd("run", f"{script}::train", **env)) == expected
+    for is_tracked in ("True", "False"):
+        env["DBND__MLFLOW_TRACKING__DATABAND_TRACKING"] = is_tracked
+        assert tags_in(dbnd("run", f"{script}::train", **env)) == expected
 
 
-def test_what_the_environment_says_of_the_source_stands(cold_dbnd, script, inner_uri, home, unflushed):
+def test_what_the_environment_says_of_the_source_stands(dbnd, script, inner_uri, home, unflushed):
     given = json.dumps({"mlflow.source.name": "nightly"})
     env = {"MLFLOW_TRACKING_URI": inner_uri, "MLFLOW_RUN_CONTEXT": given}
-    found = tags_in(cold_dbnd("run", f"{script}::train", **env))
+    found = tags_in(dbnd("run", f"{script}::train", **env))
     assert found["mlflow.source.name"] == "nightly"
     assert "mlflow.source.git.commit" in found

@@ -8,7 +8,6 @@ import random
 import re
 import shutil
 import subprocess
-import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import requests
 from kit.servers import free_port
+from kit.warm import Warm
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "team.md"
 NAME = "tracker.example.com"
@@ -77,6 +77,7 @@ def proxied(
     postgresql: Any,
     template: str,
     start_server: Callable[..., Any],
+    warm: Warm,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Proxied]:
     """nginx before the tracker, with the configurations of the document but for ports, files and workers."""
@@ -108,8 +109,9 @@ def proxied(
     nginx = [str(NGINX), "-p", str(folder), "-c", str(settings)]
     checked = subprocess.run([*nginx, "-t"], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
-    dbnd = str(Path(sysconfig.get_path("scripts")) / "dbnd")
-    with start_server([dbnd, "tracker", "start"], f"http://127.0.0.1:{port}", "/api/v1/auth/ping"):
+    with start_server(
+        lambda log: warm.dbnd("tracker", "start", log=log), f"http://127.0.0.1:{port}", "/api/v1/auth/ping"
+    ):
         process = subprocess.Popen(nginx, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             found = Proxied(f"https://127.0.0.1:{front}", certificate)
