@@ -50,9 +50,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Segments of eight points, four at a time, so that a few points fill some."""
+    """Segments of eight points, sealed four and read two at a time, so that a few points fill some."""
     for module in (logged_points, reading, repeats, sealing, series):
         monkeypatch.setattr(module, "_BLOCK" if module is repeats else "SEGMENT", 8)
+    monkeypatch.setattr(reading, "_TOGETHER", 2)
     monkeypatch.setattr(sealing, "_POINTS", 32)
     monkeypatch.setattr(sealing, "LEAST", 2)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import groupby
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, groupby
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +29,9 @@ _PART: Final = "FROM metrics WHERE series_id = %d AND number > %d AND number <= 
 _SEGMENTS: Final = (
     "SELECT first, points, data FROM segments WHERE series_id = %d AND first > %d AND first <= %d ORDER BY first"
 )
+# Segments that one thread unpacks in some milliseconds, beside which its start is nothing.
+_TOGETHER: Final = 16
+_MOST_THREADS: Final = 4
 _ARRAY_HEAD: Final = 20
 _ARRAY_LENGTH: Final = 2_000_000
 
@@ -39,7 +44,10 @@ def read_points(connection: Connection, series_id: int, after: int, last: int) -
         some = list(group)
         end = min(some[-1].first + some[-1].points - 1, last)
         if not is_archived:
-            parts += [unpack(data, n).part(max(after + 1 - first, 0), last + 1 - first) for first, n, data in some]
+            parts += [
+                points.part(max(after + 1 - first, 0), last + 1 - first)
+                for (first, *_), points in zip(some, _unpacked(some), strict=True)
+            ]
         elif after < end:
             from dbnd_tracker._storage.points.archive import read_archive  # seldom needed
 
@@ -48,6 +56,20 @@ def read_points(connection: Connection, series_id: int, after: int, last: int) -
     if after < last:
         parts.append(read_rows(connection, series_id, after, last))
     return join(parts)
+
+
+def _unpacked(segments: Sequence[Any]) -> Iterable[Points]:
+    """The points of each; of many, on some cores at once: zlib and NumPy leave the interpreter to others meanwhile."""
+
+    def unpack_all(some: Sequence[Any]) -> list[Points]:
+        return [unpack(data, points) for _, points, data in some]
+
+    parts = [segments[start : start + _TOGETHER] for start in range(0, len(segments), _TOGETHER)]
+    if len(parts) == 1:
+        return unpack_all(segments)
+    # A pool of its own for each question: a fork would have none of the threads of one that stays.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS), "dbnd-segments") as pool:
+        return chain.from_iterable(pool.map(unpack_all, parts))
 
 
 def read_rows(connection: Connection, series_id: int, after: int, last: int) -> Points:
