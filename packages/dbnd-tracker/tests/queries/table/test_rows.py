@@ -245,15 +245,16 @@ def test_one_line_holds_words_and_conditions(text: str, words: list[str], condit
 def test_of_attempts_that_have_no_numbers_the_last_one_counts(tracker: Any, make_run: Any) -> None:
     run = make_run()
     tracker.call("init_run", run.init())
-    for value in (1.0, 9.0):
+    for value, experiment in ((1.0, "old"), (9.0, "new")):
         (update,) = run.root.update("RUNNING")["task_run_attempt_updates"]
         run.root.attempt = update["task_run_attempt_uid"] = str(uuid.uuid4())
         tracker.call("update_task_run_attempts", {"task_run_attempt_updates": [update]})
         named = run.root.metric("mlflow.runName", "mlflow.tag", value_str=f"trial {value}")
-        tracker.call("log_metrics", run.root.metrics(named, run.root.metric("loss", value_float=value)))
-    for query in ("metrics.loss < 5", "name = 'trial 1.0'", "name in ('trial 1.0', 'x')"):
+        tagged = run.root.metric("dbnd.experiment", "mlflow.tag", value_str=experiment)
+        tracker.call("log_metrics", run.root.metrics(named, tagged, run.root.metric("loss", value_float=value)))
+    for query in ("metrics.loss < 5", "name = 'trial 1.0'", "name in ('trial 1.0', 'x')", "1.0", "OLD"):
         assert rows(tracker, query) == []
-    for query in ("metrics.loss > 5", "name = 'trial 9.0'", "name != 'trial 1.0'"):
+    for query in ("metrics.loss > 5", "name = 'trial 9.0'", "name != 'trial 1.0'", "9.0", "new", "TRIAL"):
         assert [row.uid for row in rows(tracker, query)] == [run.uid]
 
 

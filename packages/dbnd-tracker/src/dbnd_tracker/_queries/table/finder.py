@@ -67,15 +67,16 @@ class Finder:
         if condition.operator in {"=", "in", "is not null"}:  # the values that SQL finds need not be read
             is_any = condition.operator == "is not null"
             met = self._places(query.where(Tag.value.is_not(None) if is_any else Tag.value.in_(condition.values)))
-            return self._latest(condition, met, query, lambda row: row[0])
+            return self._latest(condition, met, query, lambda row: condition.holds(row[0]))
         return self._meeting(condition, query, lambda row: row[0])
 
     def mentioning(self, tag: str, word: str) -> Found:
-        """The rows of which a tag has a word in it."""
-        if (tag, word) not in self._known:
-            query = select_logged("tags").where(Tag.name == tag, self.contains(word, Tag.value))
-            self._known[tag, word] = _found(self._places(query))
-        return self._known[tag, word]
+        """The rows of which a tag, of which the latest attempt's counts, has a word in it."""
+        if (tag, word) in self._known:
+            return self._known[tag, word]
+        has_word = self.contains(word, Tag.value)
+        query = select_logged("tags", has_word).where(Tag.name == tag)
+        return self._latest((tag, word), self._places(query.where(has_word)), query, lambda row: row[0])
 
     def contains(self, word: str, *columns: Any) -> ColumnElement[bool]:
         """That one of these columns has a word in it, whatever its case."""
@@ -133,19 +134,17 @@ class Finder:
         met = self._places(query.where(ORDERINGS[condition.operator](last, number)))
         texts = _with_places(query).where(last.is_(None), MetricSeries.last_kind >= Kind.STR)
         met |= {row[3:] for row in execute(texts) if condition.holds(value_of("metrics", row[:3]))}
-        return self._latest(condition, met, query, lambda row: value_of("metrics", row))
+        return self._latest(condition, met, query, lambda row: condition.holds(value_of("metrics", row)))
 
-    def _latest(self, condition: Comparison, met: set[Any], query: Any, read: Callable[[Sequence[Any]], Any]) -> Found:
+    def _latest(self, key: Any, met: set[Any], query: Any, holds: Callable[[Sequence[Any]], bool]) -> Found:
         """The rows at the places ``met``, but for those of which a later attempt has logged something else."""
         other = aliased(Attempt)
         is_again = exists().where(other.task_run_uid == Attempt.task_run_uid, other.id != Attempt.id)
         of_these = is_one_of(self.session, Attempt.run_id, {run for run, *_ in met})
         again = _with_places(query).where(is_again, of_these).order_by(*BY_ATTEMPT)
         latest = {row[-3:]: row[:-3] for row in self.session.connection().execute(again)} if met else {}
-        self._known[condition] = _found(
-            met - {place for place, row in latest.items() if not condition.holds(read(row))}
-        )
-        return self._known[condition]
+        self._known[key] = _found(met - {place for place, row in latest.items() if not holds(row)})
+        return self._known[key]
 
     def _places(self, query: Any) -> set[Any]:
         """The places of what ``query`` reads, as one row: as one each, they would take most of the time."""
