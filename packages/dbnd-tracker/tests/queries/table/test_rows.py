@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from dbnd_tracker._queries.language.expressions import Field, QueryError
 from dbnd_tracker._queries.language.grammar import MAX_DEPTH, MAX_WORDS, parse_expression, parse_query
@@ -240,6 +241,15 @@ def test_addresses_of_mlflow_runs_lead_to_their_pages(sweep: Any, server: Any) -
 )
 def test_one_line_holds_words_and_conditions(text: str, words: list[str], conditions: list[str]) -> None:
     assert parse_query(text) == (words, conditions)
+
+
+def test_names_are_looked_up_once(sweep: Any) -> None:
+    asked: list[str] = []
+    with sweep.database.read() as session:
+        event.listen(session.get_bind(), "before_cursor_execute", lambda *args: asked.append(args[2]))
+        found = list_runs(session, parse_expression("name = 'trial'"))
+    assert found.meta.total == 2
+    assert sum(statement.count("task_runs.name = ") for statement in asked) == 1
 
 
 def test_of_attempts_that_have_no_numbers_the_last_one_counts(tracker: Any, make_run: Any) -> None:

@@ -113,6 +113,10 @@ class Conditions:
             asked = Comparison(attribute, positive, condition.values)
             found = self._finder.tagged(asked, _TAGS[name])
             ids = found.nested if self._nested else found.all_runs if name == "experiment" else found.runs
+            if self._nested and name == "name" and positive in {"=", "in"}:
+                # No index has their names: they are read once, and not for each of the questions that have this part.
+                query = select(TaskRun.id).where(self._by_column(asked, column), ~TaskRun.is_root)
+                return self._have(ids | set(self._session.scalars(query)))
             return or_(self._by_column(asked, column), self._have(ids))
 
         if sign not in _POSITIVE:
