@@ -199,6 +199,24 @@ def test_what_is_nested_in_a_run_is_shown_and_not_deleted(anywhere: Any) -> None
         invoke("delete", "-y", uid)
 
 
+def test_the_tree_says_of_which_task_run_another_one_follows(embedded: Any, make_run: Any) -> None:
+    run = make_run(name="forest")
+    outer = [run.task("outer"), run.task("outer")]
+    embedded.call("init_run", run.init())
+    embedded.call("add_task_runs", run.add(*outer))
+    for each in outer:
+        embedded.call("add_task_runs", run.add(run.task("inner"), run.task("inner"), parent=each))
+    lines = invoke("show", "forest").stdout.splitlines()
+    assert [line.removesuffix("scheduled").rstrip() for line in lines if "── " in line] == [
+        "├── outer",
+        "│   ├── inner",
+        "│   └── inner",
+        "└── outer",
+        "    ├── inner",
+        "    └── inner",
+    ]
+
+
 def test_comparison(anywhere: Any) -> None:
     text = invoke("compare", "young", "week").stdout
     lines = [" ".join(line.split()) for line in text.splitlines()]

@@ -69,8 +69,8 @@ def run_text(row: RunRow, run: RunDetail, page_url: str | None) -> Shown:
     lines: list[str] = [together((console.heading(f"{name}:"), value), " ") for name, value in facts.items() if value]
     if run.task_runs:
         tree = [
-            (_branch(task) + _name(task), task.state or "unknown", duration_text(task.duration))
-            for task in run.task_runs
+            (branch + _name(task), task.state or "unknown", duration_text(task.duration))
+            for branch, task in zip(_branches(run.task_runs), run.task_runs, strict=True)
         ]
         lines += ["", console.table(("TASK", "STATE", "TOOK"), tree, colours=_STATE_COLOURS)]
     for task in run.task_runs:
@@ -117,8 +117,16 @@ def _name(task: TaskRunView) -> str:
     return task.task_af_id or task.name or task.task_run_uid
 
 
-def _branch(task: TaskRunView) -> str:
-    return f"└{'──' * min(task.depth, _DEEPEST)} " if task.depth else ""
+def _branches(tasks: Sequence[TaskRunView]) -> list[str]:
+    """What is drawn before the names of task runs, each of which is followed by those below it."""
+    found: list[str] = []
+    going_on: set[int] = set()  # depths of which another one follows; seen from the last task run
+    for task in reversed(tasks):
+        depth = min(task.depth, _DEEPEST)
+        above = "".join("│   " if place in going_on else "    " for place in range(1, depth))
+        found.append(above + ("├── " if depth in going_on else "└── ") if depth else "")
+        going_on = {place for place in going_on if place < depth} | {depth}
+    return found[::-1]
 
 
 def _parts(task: TaskRunView) -> Iterator[str]:
