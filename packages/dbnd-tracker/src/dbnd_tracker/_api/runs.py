@@ -23,6 +23,7 @@ from dbnd_tracker._reader import DatabaseReader
 from dbnd_tracker._schemas.fields import Many, Uid
 from dbnd_tracker._schemas.runs import RunChange
 from dbnd_tracker._storage.database import Database
+from dbnd_tracker._storage.points.archive import check_archive
 from dbnd_tracker._storage.upkeep.deletion import delete_wholly
 
 Form = Literal["json", "csv", "parquet"]
@@ -156,6 +157,8 @@ def export_run(
         raise HTTPException(404, f"There is no run {run_uid}.")
     parts: Iterator[tuple[Any, int]] = run_json(reader, found) if form == "json" else FORMS[form](reader, [found])
     try:
+        with database.read() as session:
+            check_archive(session.connection(), found.run_uid)  # once the file begins, nothing can be said any more
         first, _ = next(parts)
     except UsageError as error:
         raise QueryError(str(error)) from None

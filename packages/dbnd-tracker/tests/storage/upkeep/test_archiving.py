@@ -298,6 +298,18 @@ def test_what_is_missing_is_said(archived: Any, database_url: str, make_run: Any
         archived.history(task, "m")
 
 
+def test_an_export_whose_file_is_missing_does_not_begin(
+    archived: Any, make_run: Any, small_segments: None, serve: Any
+) -> None:
+    run, _ = _logged(archived, make_run)
+    _archive(archived, run)
+    _file(archived, run).unlink()
+    for form in ("json", "csv", "parquet"):
+        answer = serve(archived.database).get(f"/api/v1/runs/{run.uid}/export?format={form}")
+        assert answer.status_code == 503
+        assert "(tracker.archive), where they should be" in answer.json()["detail"]
+
+
 @pytest.mark.alike
 def test_pyarrow_pandas_and_duckdb_read_the_files(archived: Any, make_run: Any, small_segments: None) -> None:
     run, task = _logged(archived, make_run)

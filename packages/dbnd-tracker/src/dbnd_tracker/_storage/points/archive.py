@@ -20,7 +20,7 @@ from dbnd import UsageError
 from dbnd_tracker._errors import StorageError
 from dbnd_tracker._storage.encoding import KIND_NAMES, Kind
 from dbnd_tracker._storage.models import Attempt, MetricSeries, Run
-from dbnd_tracker._storage.points.models import ARCHIVE
+from dbnd_tracker._storage.points.models import ARCHIVE, ARCHIVED, Segment
 from dbnd_tracker._storage.points.segments import KIND, NO_STEP, NO_VALUE, Points
 
 ABOUT: Final = b"databand.run"
@@ -126,22 +126,16 @@ def read_archive(connection: Connection, series_id: int, after: int, last: int) 
     """
     of_series = select(Run.uid, Attempt.task_run_uid).join(Attempt, Attempt.run_id == Run.id).join(MetricSeries)
     uid, task_run_uid = connection.execute(of_series.where(MetricSeries.id == series_id)).one()
-    folder: Path | None = connection.get_execution_options().get(ARCHIVE)
-    if folder is None:
-        raise StorageError(f"The points of the run {uid} are in the archive: set tracker.archive to its folder.")
+    paths = _files(connection, uid, task_run_uid)
     pa, parquet = _pyarrow()
     wanted = [("series_id", "=", series_id), ("number", ">", after), ("number", "<=", last)]
-    path = table = None
-    # What was a run of its own, of the same uid, may have become a task run of another one since.
-    for of_run in dict.fromkeys((uid, str(task_run_uid))):
-        if (table is None or table.num_rows != last - after) and (found := _find_file(folder, of_run)):
-            path = found
+    table = None
+    for path in paths:
+        if table is None or table.num_rows != last - after:
             with _sentence("read", path):
                 table = parquet.read_table(path, columns=list(_READ), filters=wanted, partitioning=None)
-    if table is None:
-        raise StorageError(f"The points of the run {uid} are not in {folder} (tracker.archive), where they should be.")
-    if table.num_rows != last - after:
-        raise StorageError(f"The file {path} of the archive lacks points of the run.")
+    if table is None or table.num_rows != last - after:
+        raise StorageError(f"The file {paths[-1]} of the archive lacks points of the run.")
     step, timestamp, value, kind, text = (table[name].combine_chunks() for name in _READ)
     import pyarrow.compute as pc
 
@@ -153,6 +147,33 @@ def read_archive(connection: Connection, series_id: int, after: int, last: int) 
     places = np.flatnonzero(text.is_valid().to_numpy(zero_copy_only=False)).tolist()
     texts = {place: text[place].as_py() for place in places}
     return Points(steps, times, values, flags, texts)
+
+
+def check_archive(connection: Connection, run_uid: str) -> None:
+    """Find out whether the files are there that have points of a run, before an answer with these begins.
+
+    Raises:
+        UsageError: There is no pyarrow.
+        StorageError: No folder is configured, or a file is not there.
+    """
+    archived = select(Attempt.task_run_uid).join(Run, Attempt.run_id == Run.id).join(MetricSeries)
+    archived = archived.join(Segment, Segment.series_id == MetricSeries.id).where(Segment.version == ARCHIVED)
+    for task_run_uid in connection.scalars(archived.where(Run.uid == run_uid).distinct()).all():
+        _files(connection, run_uid, task_run_uid)
+        _pyarrow()
+
+
+def _files(connection: Connection, uid: str, task_run_uid: str | None) -> list[Path]:
+    """The files that may have points of a task run: one or two."""
+    folder: Path | None = connection.get_execution_options().get(ARCHIVE)
+    if folder is None:
+        raise StorageError(f"The points of the run {uid} are in the archive: set tracker.archive to its folder.")
+    # What was a run of its own, of the same uid, may have become a task run of another one since.
+    of_runs = dict.fromkeys((uid, str(task_run_uid)))
+    paths = [path for of_run in of_runs if (path := _find_file(folder, of_run))]
+    if not paths:
+        raise StorageError(f"The points of the run {uid} are not in {folder} (tracker.archive), where they should be.")
+    return paths
 
 
 def remove_files(folder: Path, uids: Iterable[str]) -> None:
