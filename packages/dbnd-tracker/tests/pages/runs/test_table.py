@@ -184,6 +184,7 @@ def test_groups_of_rows_have_the_mean_and_the_range_of_their_metrics(tracker: An
         tracker.call("init_run", run.init())
         infos = [] if rate is None else [run.root.metric("lr", "mlflow.param", value_str=rate)]
         infos += [] if loss is None else [run.root.metric("loss", value_float=loss)]
+        infos += [run.root.metric("huge", value_float=1.7e308)]
         tracker.call("log_metrics", run.root.metrics(*infos))
     page = server.get("/?charts=beside&group=params.lr&sort=metrics.loss&col=metrics.loss").text
     rows = [
@@ -202,6 +203,8 @@ def test_groups_of_rows_have_the_mean_and_the_range_of_their_metrics(tracker: An
         "None None running",
     ]
     assert 'title="mean 0.6, 0.5 to 0.7"' in page
+    huge = server.get("/?charts=beside&group=params.lr&col=metrics.huge").text
+    assert huge.count('title="mean 1.7e+308, 1.7e+308 to 1.7e+308"') == 4
     assert 'class="group"' not in server.get("/?group=params.lr").text
 
 

@@ -42,7 +42,10 @@ def row_groups(
             logged = (as_number(values.get(row.uid, {}).get(field)) for row in found[value])
             numbers = [number for number in logged if number is not None]
             if numbers:
-                together[field] = Together(sum(numbers) / len(numbers), min(numbers), max(numbers))
+                low, high = min(numbers), max(numbers)
+                # Of shares, because the sum may be beyond any double; rounded, they may leave the range.
+                mean = sum(number / len(numbers) for number in numbers)
+                together[field] = Together(min(max(mean, low), high), low, high)
         groups.append(RowGroup(value, found[value], together))
     return groups
 
