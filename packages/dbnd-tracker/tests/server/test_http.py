@@ -203,6 +203,14 @@ def test_the_heartbeat_answers_a_bare_string(tracker: Any, server: Any) -> None:
     assert server.post("heartbeat", {"run_uid": run.uid}).text == '"running"'
 
 
+def test_who_asks_for_another_protocol_is_answered_and_not_logged(
+    server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    assert server.get("/api/v1/runs", headers=headers).status_code == 200
+    assert caplog.records == []
+
+
 def test_no_post_is_redirected(server: Any) -> None:
     answer = server.post("init_run/", {}, allow_redirects=False)
     assert answer.status_code in {404, 405}

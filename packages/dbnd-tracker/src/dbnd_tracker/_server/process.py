@@ -51,7 +51,7 @@ def make_server(app: FastAPI, grace: int = 30, limits: ConnectionLimits | None =
     limits = limits or ConnectionLimits()
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_level="error",  # it warns of what clients send: who asks for WebSocket, or sends no HTTP, is answered so
         access_log=False,
         lifespan="off",
         server_header=False,
