@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from dbnd_tracker._errors import StorageError
 from dbnd_tracker._storage.bulk import chunks, insert_rows, value_rows
 from dbnd_tracker._storage.models import Attempt, Deleted, MetricKey, MetricSeries, Run, TaskDefinition, TaskRun
 from dbnd_tracker._storage.points.repeats import Seen
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     Row = TypeVar("Row", Run, TaskRun, Attempt, TaskDefinition)
     A = TypeVar("A")
+    T = TypeVar("T")
 
 # Seconds between two attempts to stop what is read.
 _PAUSE: Final = 0.1
@@ -87,6 +89,19 @@ class Deadline:
 
 DEADLINE: Final[ContextVar[Deadline | None]] = ContextVar("dbnd_deadline", default=None)
 """That of the request which this thread or task works on."""
+
+
+def in_time(items: Iterable[T]) -> Iterator[T]:
+    """Many things that were read, as long as the time of the request lasts: the database alone is stopped by itself.
+
+    Raises:
+        StorageError: It has passed.
+    """
+    deadline = DEADLINE.get()
+    for item in items:
+        if deadline is not None and deadline.has_passed:
+            raise StorageError("What was read is too much to be answered in time.")
+        yield item
 
 
 class StaleIdsError(Exception):

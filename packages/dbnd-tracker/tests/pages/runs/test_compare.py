@@ -11,7 +11,11 @@ from urllib.parse import quote
 
 import pytest
 
+from dbnd_tracker._errors import StorageError
 from dbnd_tracker._pages.runs.plots import make_axis, make_parallel
+from dbnd_tracker._queries.language.expressions import LoggedKind
+from dbnd_tracker._queries.table import comparison
+from dbnd_tracker._storage.writer import DEADLINE, Deadline
 
 
 @pytest.fixture
@@ -197,3 +201,26 @@ def test_axes_have_round_ticks_and_every_decade() -> None:
         "0.8",
         "1",
     ]
+
+
+def test_a_comparison_is_not_made_when_its_time_has_passed(
+    tracker: Any, make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    tracker.call("init_run", run.init())
+    tracker.call("log_metrics", run.root.metrics(*(run.root.metric(name, value_float=1.0) for name in "abc")))
+    deadline, decoded = Deadline(), []
+
+    def value_of(kind: LoggedKind, columns: Any) -> Any:
+        decoded.append(kind)
+        deadline.pass_by()
+        return columns[0]
+
+    monkeypatch.setattr(comparison, "value_of", value_of)
+    token = DEADLINE.set(deadline)
+    try:
+        with tracker.database.read() as session, pytest.raises(StorageError, match="in time"):
+            comparison.compare_runs(session, [run.uid])
+    finally:
+        DEADLINE.reset(token)
+    assert len(decoded) == 1

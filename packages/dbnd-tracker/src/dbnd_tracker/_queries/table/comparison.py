@@ -18,6 +18,7 @@ from dbnd_tracker._queries.language.expressions import KINDS, Field, LoggedKind
 from dbnd_tracker._queries.logged import BY_ATTEMPT, TABLES, select_logged, value_of
 from dbnd_tracker._queries.table.rows import rows_by_uid
 from dbnd_tracker._storage.models import Attempt, MetricSeries, TaskRun
+from dbnd_tracker._storage.writer import in_time
 from dbnd_tracker._views import ComparedValue, RunComparison
 
 
@@ -59,10 +60,10 @@ def compared_rows(session: Session, runs: Sequence[str]) -> list[ComparedRow]:
     Where the tasks of a run differ in what they logged under one name, the name gets the task's.
     """
     by_field: dict[Field, dict[str, list[Logged]]] = defaultdict(lambda: defaultdict(list))
-    for field, one in _everything_logged(session, runs):
+    for field, one in in_time(_everything_logged(session, runs)):
         by_field[field][one.row].append(one)
     found: dict[Field, dict[str, Logged]] = defaultdict(dict)
-    for field, of_runs in by_field.items():
+    for field, of_runs in in_time(by_field.items()):
         is_ambiguous = any(one.value != ones[0].value for ones in of_runs.values() for one in ones)
         for run_uid, ones in of_runs.items():
             for one in ones:
@@ -84,7 +85,7 @@ def compare_runs(session: Session, uids: Sequence[str]) -> RunComparison:
             values={one.row: one.value for one in row.logged if one},
             differs=row.differs,
         )
-        for row in compared_rows(session, [run.uid for run in runs])
+        for row in in_time(compared_rows(session, [run.uid for run in runs]))
     ]
     return RunComparison(runs=runs, data=data)
 
@@ -96,14 +97,15 @@ def _everything_logged(session: Session, runs: Sequence[str]) -> list[tuple[Fiel
     for kind in KINDS:
         found: dict[tuple[str, str, str], Logged] = {}
         # What an argument of a task and a logged param have in common is their name: the one logged later counts.
-        for name, run, task_run, task, start, count, *value in read_given(session, _select_all, kind, ids=runs).all():
+        rows = read_given(session, _select_all, kind, ids=runs)
+        for name, run, task_run, task, start, count, *value in in_time(rows):
             last = value_of(kind, value)
             # The root of an MLflow run outside of tasks has the uid of its run.
-            for row in (run, task_run) if run != task_run else (run,):
-                if row in asked:
-                    found[row, task_run, name] = Logged(name, row, task_run, task, start, count, last)
+            for uid in (run, task_run) if run != task_run else (run,):
+                if uid in asked:
+                    found[uid, task_run, name] = Logged(name, uid, task_run, task, start, count, last)
         fields = {name: Field(kind, name) for _, _, name in found}
-        everything += [(fields[logged.key], logged) for logged in found.values()]
+        everything += [(fields[logged.key], logged) for logged in in_time(found.values())]
     return everything
 
 
