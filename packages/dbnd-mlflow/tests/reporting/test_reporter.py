@@ -241,7 +241,11 @@ def test_another_process_writes_into_the_same_task_run(log_in_another_process, t
     with mlflow.start_run(run_name="shared") as run:
         log_in_another_process(run.info.run_id)
     assert events.metrics() == [("shared", "other", 1.0, 0)]
-    assert len([1 for call, _ in events() if call == "init_run"]) == 1
+    # The other process cannot know whether the tracker has heard of the run: it says the same of it once more.
+    infos = [body["init_args"]["new_run_info"] for call, body in events() if call == "init_run"]
+    assert [(info["run_uid"], info["name"], info["job_name"]) for info in infos] == [
+        (str(uuid.UUID(run.info.run_id)), "shared", infos[0]["job_name"])
+    ] * 2
 
 
 def test_another_process_finds_the_task_run_of_a_run_of_a_task(log_in_another_process, conf, events):

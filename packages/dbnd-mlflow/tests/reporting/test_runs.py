@@ -69,6 +69,20 @@ def test_a_reopened_run_is_running_again(uri, journalled):
     assert len(bodies(events, "init_run")) == 1
 
 
+def test_a_run_that_no_tracker_knows_has_its_name_when_it_is_reopened(uri, inner_uri, journalled):
+    mlflow.set_tracking_uri(inner_uri)
+    with mlflow.start_run(run_name="untracked") as run:
+        pass
+    mlflow.set_tracking_uri(uri)
+    for _ in range(2):
+        with mlflow.start_run(run_id=run.info.run_id):
+            pass
+    events = journalled()
+    (init,) = bodies(events, "init_run")
+    assert init["init_args"]["new_run_info"]["name"] == "untracked"
+    assert [b["state"] for b in bodies(events, "set_run_state")] == ["RUNNING", "SUCCESS"] * 2
+
+
 def test_a_new_name_is_a_tag_and_the_name_of_the_run(store, journalled):
     run_id = store.create_run("0", "u", 1, [], "old").info.run_id
     store.update_run_info(run_id, None, None, "new")

@@ -315,6 +315,12 @@ class Reporter:
     def _reopen(self, tracked: TrackedRun) -> None:
         if tracked.is_own:  # the task's own state is what dbnd says of it
             return
+        # Whoever has created it may have told no tracker of it, which would then know it by nothing but its uid.
+        is_told = tracked.is_announced or tracked.host is not None or tracked.is_guess
+        if tracked.is_dbnd_run and not is_told:
+            tracked.is_announced = True
+            self._map.heartbeats.expect(tracked)
+            self._announce(tracked)
         self._client.update_task_run_attempts(tracked.task_run, TaskRunState.RUNNING)
         if tracked.is_dbnd_run and (tracked.has_ended or tracked.is_guess):
             self._client.set_run_state(tracked.task_run.run, RunState.RUNNING)
