@@ -178,6 +178,33 @@ def test_rows_have_the_histories_that_they_show_beside_the_table(tracker: Any, s
     assert "data-series" not in server.get("/").text
 
 
+def test_the_first_columns_are_those_that_rows_have(tracker: Any, server: Any, make_run: Any) -> None:
+    """What many runs nested in one have logged is more common, and empty in the row of that one."""
+    for rate in ("1", "2"):
+        run = make_run(name=rate)
+        tracker.call("init_run", run.init())
+        tracker.call("log_metrics", run.root.metrics(*_logged(run.root, "rate", rate, "loss_of_run")))
+    sweep = make_run(name="sweep", job="sweep")
+    trials = [sweep.task("trial") for _ in range(6)]
+    tracker.call("init_run", sweep.init())
+    tracker.call("add_task_runs", sweep.add(*trials))
+    for number, trial in enumerate(trials):
+        for param in "abc":
+            logged = _logged(trial, param, str(number), f"loss_{param}")
+            tracker.call("log_metrics", trial.metrics(*logged))
+
+    def columns(path: str) -> list[str]:
+        head = server.get(path).text.partition("</thead>")[0]
+        return re.findall(r'class="(?:params|metrics)[^>]*>\s*<a[^>]*>([^<]*)</a>', head)
+
+    assert columns("/") == ["rate", "a", "b", "loss_of_run", "loss_a", "loss_b"]
+    assert columns("/app/jobs/sweep") == ["a", "b", "c", "loss_a", "loss_b", "loss_c"]
+
+
+def _logged(task: Any, param: str, value: str, metric: str) -> list[Any]:
+    return [task.metric(param, "mlflow.param", value_str=value), task.metric(metric, value_float=float(value))]
+
+
 def test_groups_of_rows_have_the_mean_and_the_range_of_their_metrics(tracker: Any, server: Any, make_run: Any) -> None:
     for rate, loss in (("10", 0.5), ("2", 0.1), ("10", 0.7), (None, None), ("adam", 4.0)):
         run = make_run(name=f"{rate} {loss}")

@@ -106,8 +106,10 @@ class TablePage:
             kept_columns,
             [each for each in named if isinstance(each, Field)],
             logged_names(session, owned),
+            may_be_empty=not all(each.is_own for each in owned),
         )
         self.values = logged_values(session, self.columns.shown, owned)
+        self.columns.settle(self.values)
         drawn = drawn or next((field for field in self.columns.shown if field.kind == "metrics"), None)
         self.trend = Trend(self.table.rows, self.values, drawn) if job and len(self.table.rows) > 1 else None
         group = self.group if self.has_charts else None
