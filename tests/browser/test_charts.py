@@ -224,6 +224,16 @@ def test_axes_have_three_to_five_round_ticks_and_every_power_of_ten(site: Site, 
             assert 1 <= sum(label != "" for _, label in log) <= 5
 
 
+def test_a_scale_is_logarithmic_for_most_values_and_not_for_the_first_ones(site: Site, visit: Any) -> None:
+    page = visit(site.url)
+    accuracies = [1 - math.exp(-step / 8) + 1e-5 for step in range(100)]
+    losses = [10 ** (-step / 20) for step in range(100)]
+    spans = TICKS.replace("{ linearTicks, logTicks, stepTicks }", "{ spansOrders }").partition("return")[0]
+    asked = [accuracies, losses, [10.0**-step for step in range(8)], [0.0, *losses], [-1.0, 1e5], []]
+    found = page.evaluate(f"{spans} return ranges.map(spansOrders); }}", asked)
+    assert found == [False, True, True, False, False, False]
+
+
 def test_two_fingers_zoom(site: Site, visit: Any) -> None:
     page = visit(site.url, site.task_path("pipeline", "train"), has_touch=True, viewport={"width": 400, "height": 800})
     canvas = figure(page, "loss").locator("canvas")

@@ -103,16 +103,10 @@ function quantile(values, share) {
 const LARGEST_PART = 0.05;
 const SCALE_OF_ORDERS = 1000;
 
-/** Whether these values, of which none is null, are shown best on a logarithmic scale. */
+/** Whether these values, of which none is null, are shown best on a logarithmic scale; few that are far off do not count. */
 export function spansOrders(values) {
-  let low = Infinity;
-  let high = 0;
-  for (const value of values) {
-    if (value <= 0) return false;
-    if (value < low) low = value;
-    if (value > high) high = value;
-  }
-  return high >= low * SCALE_OF_ORDERS;
+  const rising = Float64Array.from(values).sort();
+  return rising[0] > 0 && quantile(rising, 1 - LARGEST_PART) >= quantile(rising, LARGEST_PART) * SCALE_OF_ORDERS;
 }
 
 /** Lowest and highest of an axis that shows `values`, with some air; of a logarithmic one both are positive. */
