@@ -212,6 +212,14 @@ def test_every_view_is_accessible_and_as_wide_as_the_screen(
     assert found == []
 
 
+def test_long_names_to_choose_from_are_no_wider_than_the_screen(site: Site, visit: Any, paths: dict[str, str]) -> None:
+    page = visit(site.url, viewport={"width": 360, "height": 800})
+    for path in (paths["comparison"], "/app/jobs/sweep"):
+        page.goto(path)
+        page.evaluate("for (const each of document.querySelectorAll('select')) each.append(new Option('n'.repeat(90)))")
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
 def test_the_theme_can_be_chosen_and_is_kept(site: Site, visit: Any) -> None:
     page = visit(site.url, color_scheme="light")
     colour = "getComputedStyle(document.body).backgroundColor"
