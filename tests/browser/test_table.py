@@ -87,6 +87,14 @@ def test_search_and_states(site: Any, visit: Any) -> None:
     assert names(page) == [row[0] for row in site.query("SELECT name FROM runs WHERE job_name = 'pipeline'")]
 
 
+def test_the_only_run_that_is_found_is_unfolded(site: Any, visit: Any) -> None:
+    page = visit(site.url, "/?where=job+%3D+pipeline")
+    expect(page.locator("tr[data-depth='1']").first).to_be_visible()
+    page.goto("/app/jobs/pipeline")
+    page.wait_for_load_state("networkidle")
+    expect(page.locator("tr[data-depth='1']")).to_have_count(0)
+
+
 def test_nested_runs_unfold_are_selected_compared_and_found(site: Any, visit: Any) -> None:
     """By keys, by clicks, and without a script by links; what the table shows is what the database says."""
     (run, name) = site.query("SELECT uid, name FROM runs WHERE job_name = 'pipeline'")[0]

@@ -214,5 +214,8 @@ export function startTable(shown) {
       parent.querySelector("[data-open]").focus();
     }
   });
+  const rows = document.querySelectorAll("table.runs > tbody > tr");
+  const only = rows.length === 1 && document.querySelector(".chips") && rows[0].querySelector("a.unfold");
+  if (only) toggle(only, shown); // of an experiment that is one sweep, its trials are what one has come for
   return { refresh: () => refresh(shown) };
 }
