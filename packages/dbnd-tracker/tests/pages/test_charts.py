@@ -81,6 +81,12 @@ def test_child_task_runs_are_lines_of_a_chart_for_each_metric(
         assert [(line["label"], line["colour"]) for line in found["rare"]] == [("rare", 2)]
         assert found["loss"][2]["colour"] == 2, "a task run has one colour"
         assert _tiles(page) == {}, "what each child has logged is no tile"
+    twins = [run.task("twin"), run.task("twin")]
+    tracker.call("add_task_runs", run.add(*twins, parent=task))
+    for twin in twins:
+        tracker.call("log_metrics", twin.floats("twice", 3))
+    labels = [line["label"] for line in _charts(server.get(f"/app/jobs/x/{run.uid}").text)["twice"]]
+    assert labels == ["twin #1", "twin #2"]
     answer = server.get("/app/series?key=loss&" + "&".join(f"task={child.uid}" for child in children)).json()
     assert [line["points"] for line in answer] == [3] * 4
     monkeypatch.setattr(charts, "_LINES", 2)
