@@ -193,9 +193,22 @@ def test_what_sqlite_stores_of_values_that_are_no_text_and_no_whole_numbers_is_n
     run_id = client.create_run(own.get_run(tracked).info.experiment_id, tags=tags).info.run_id
     client.log_batch(run_id, tags=[RunTag("raw", b"1")])
     client.log_metric(run_id, "loss", 0.1, timestamp=FIRST, step=math.inf)
+    client.log_metric(run_id, "loss", 0.2, timestamp=math.inf)
+    client.log_metric(run_id, "late", 0.3, timestamp=2**63 - 1)
     deliver()
     assert verify(run_id) == []
     client.update_run(run_id, name=7)
     deliver()
     assert own.get_run(run_id).info.run_name == "7"
     assert verify(run_id) == []
+
+
+def test_what_sqlite_stores_of_times_of_runs_is_no_difference(tracked, own, home, inner):
+    client = MlflowClient(tracking_uri=build_composite_uri(f"sqlite:///{home / 'dbnd/tracker.db'}", inner))
+    run_id = client.create_run(own.get_run(tracked).info.experiment_id, start_time="7").info.run_id
+    deliver()
+    assert (own.get_run(run_id).info.start_time, verify(run_id)) == (7, [])
+    for end in ("x", 1.5, math.inf):
+        client.set_terminated(run_id, end_time=end)
+        deliver()
+        assert (own.get_run(run_id).info.end_time, verify(run_id)) == (end, [])

@@ -7,8 +7,6 @@ differ, ``dbnd mlflow verify`` shows it, and ``dbnd mlflow import`` sends what M
 from __future__ import annotations
 
 import json
-import math
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
@@ -17,11 +15,11 @@ from typing import Any, Final
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from dbnd.plugins import mask_value
-from dbnd.tracking import EDITED_TAG, Reader, Source, storable
+from dbnd.tracking import EDITED_TAG, LATEST, Reader, Source, storable
 
 from .._durable.ids import FIRST_ID
 from .._reporting.artifacts import MODEL
-from .._reporting.derived import name_of, note_of, source_of, uid_of, user_of
+from .._reporting.derived import integer_of, name_of, note_of, source_of, uid_of, user_of
 from .._reporting.tags import LIFECYCLE, MADE_FOR, MODELS, OWN_TAGS, Link
 
 Key = tuple[str, str]
@@ -36,6 +34,8 @@ _UNCOMPARED: Final = frozenset(("tag", name) for name in OWN_TAGS | {MODELS})
 _ON_BOTH_SIDES: Final = frozenset({"param", "tag", "dataset", "parent"})
 # SQL databases hold no infinity: MLflow puts the largest double in its place.
 _LARGEST: Final = 1.7976931348623157e308
+# A time beyond the calendar, in ms since the epoch, is its last one for the tracker.
+_LATEST: Final = LATEST // 1000
 # Fields of a run: their keys in the tracker's answers.
 _FIELDS: Final = {
     "name": "name",
@@ -162,20 +162,13 @@ def number_of(value: object) -> float:
     return number
 
 
-def integer_of(value: Any) -> float:
-    """A time or a step as MLflow means it: SQLite keeps one of NumPy's as its bytes, and what is no number, too."""
-    if isinstance(value, bytes):
-        return int.from_bytes(value, sys.byteorder, signed=True)
-    return value if value and math.isfinite(value) else 0
-
-
 def point_of(timestamp: object, step: object, value: object) -> Point:
     """A point by which both sides know it."""
     try:
         text = repr(number_of(value))
     except (TypeError, ValueError):  # logged under the same name by dbnd, which takes any value
         text = repr(value)
-    return int(integer_of(timestamp)), int(integer_of(step)), text
+    return min(int(integer_of(timestamp)), _LATEST), int(integer_of(step)), text
 
 
 def points_of_mlflow(history: Iterable[Any]) -> dict[Point, Any]:

@@ -32,7 +32,17 @@ from dbnd.tracking import (
 
 from .._reporting.artifacts import MODEL, is_local
 from .._reporting.datasets import dataset_operation
-from .._reporting.derived import STATES, attempt_uid, derived_task_run, foreign, moment, page_of, shown, uid_of
+from .._reporting.derived import (
+    STATES,
+    attempt_uid,
+    derived_task_run,
+    foreign,
+    integer_of,
+    moment,
+    page_of,
+    shown,
+    uid_of,
+)
 from .._reporting.tags import EXPERIMENT, IMPORTED, LIFECYCLE, PARENT, Link
 from . import comparison
 from .comparison import Texts
@@ -281,7 +291,7 @@ class Importer:
             total += len(points)
             has = comparison.points_of_tracker(self.reader.points(task_run.uid, key)) if key in tracked else {}
             missing = [
-                point(key, comparison.number_of(m.value), int(comparison.integer_of(m.timestamp) * 1000), each[1])
+                point(key, comparison.number_of(m.value), int(integer_of(m.timestamp) * 1000), each[1])
                 for each, m in points.items()
                 if each not in has
             ]

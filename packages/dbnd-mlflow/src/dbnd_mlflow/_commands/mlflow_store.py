@@ -20,11 +20,12 @@ from dbnd.plugins import mask_text, mask_url
 from .._durable.ids import FIRST_ID
 from .._mlflow import file_of
 from .._reporting.artifacts import MAX_ARTIFACTS, artifacts_of, is_local
+from .._reporting.derived import integer_of
 from .._reporting.runs import NO_SUCH_RUN
 from .._reporting.store_reader import PAGE, pages
 from .._settings import MlflowTrackingSettings
 from .._store.builders import inner_uri
-from .comparison import integer_of, points_of_mlflow
+from .comparison import points_of_mlflow
 
 # MLflow asks a server that does not answer seven times, which takes minutes: too long for a command.
 _RETRIES: Final = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")

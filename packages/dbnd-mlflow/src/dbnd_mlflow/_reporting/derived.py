@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
@@ -22,9 +24,21 @@ STATES: Final = {
 """What MLflow's final statuses are called in the tracker, of a task run and of a run."""
 
 
-def moment(milliseconds: int | None) -> datetime:
-    """A time of MLflow (ms since the epoch, UTC), which may be any number; now for None."""
-    return utc_now() if milliseconds is None else time_of(milliseconds * 1000)
+def moment(milliseconds: Any) -> datetime:
+    """A time of MLflow (ms since the epoch, UTC), which SQLite takes as anything; now for None."""
+    return utc_now() if milliseconds is None else time_of(integer_of(milliseconds) * 1000)
+
+
+def integer_of(value: Any) -> float:
+    """A time or a step as MLflow means it: SQLite keeps one of NumPy's as its bytes, and what is no number, too."""
+    if isinstance(value, bytes):
+        return int.from_bytes(value, sys.byteorder, signed=True)
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return 0
+    return value if value and math.isfinite(value) else 0
 
 
 def uid_of(run_id: str) -> str:

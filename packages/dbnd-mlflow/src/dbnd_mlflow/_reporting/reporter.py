@@ -33,7 +33,7 @@ from dbnd.tracking import (
 from .._durable.ids import FIRST_ID, is_own
 from .artifacts import MAX_ARTIFACTS, MODEL, artifacts_of, may_have_unlisted, sent_artifact
 from .datasets import dataset_operation
-from .derived import STATES, moment, page_of, shown
+from .derived import STATES, integer_of, moment, page_of, shown
 from .runs import map_of
 from .store_reader import StoreReader
 from .tags import EXPERIMENT, FIELDS, LIFECYCLE, MADE_FOR, OWN_TAGS, RUN_NAME, Link
@@ -137,11 +137,12 @@ class Reporter:
         if metrics:
             # MLflow takes any numbers as times and steps, NumPy's and fractions: the tracker keeps their whole part.
             points = (
-                (m.key, value, int(m.timestamp * 1000), step, None)
-                if type(value := m.value) is float
+                (m.key, value, ms * 1000, step, None)
+                if type(ms := m.timestamp) is int
+                and type(value := m.value) is float
                 and type(step := m.step) is int
                 and -LARGEST_STEP <= step <= LARGEST_STEP
-                else point(m.key, value, int(m.timestamp * 1000), m.step)
+                else point(m.key, m.value, int(integer_of(ms) * 1000), m.step)
                 for m in metrics
             )
             groups.append(group(attempt, Source.METRIC, points))
