@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from kit.reports import deliver
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
+from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd._context.registry import create_reader, load_config
 from dbnd_mlflow import build_composite_uri
@@ -212,3 +213,12 @@ def test_what_sqlite_stores_of_times_of_runs_is_no_difference(tracked, own, home
         client.set_terminated(run_id, end_time=end)
         deliver()
         assert (own.get_run(run_id).info.end_time, verify(run_id)) == (end, [])
+
+
+@pytest.mark.parametrize("inner", ["sqlite", "file"], indirect=True)
+def test_a_tag_of_nothing_is_no_difference(tracked, home, inner):
+    store = _get_store(build_composite_uri(f"sqlite:///{home / 'dbnd/tracker.db'}", inner))
+    store.set_tag(tracked, RunTag("nothing", None))
+    store.log_batch(tracked, [], [], [RunTag("nothing either", None)])
+    deliver()
+    assert verify(tracked) == []

@@ -19,7 +19,7 @@ from dbnd.tracking import EDITED_TAG, LATEST, Reader, Source, storable
 
 from .._durable.ids import FIRST_ID
 from .._reporting.artifacts import MODEL
-from .._reporting.derived import integer_of, name_of, note_of, source_of, uid_of, user_of
+from .._reporting.derived import integer_of, name_of, note_of, source_of, text_of, uid_of, user_of
 from .._reporting.tags import LIFECYCLE, MADE_FOR, MODELS, OWN_TAGS, Link
 
 Key = tuple[str, str]
@@ -83,7 +83,7 @@ def differences(
 def logged_to_mlflow(run: Any) -> Texts:
     """Params, tags, datasets and models of an MLflow run, as they are reported and kept, and its lifecycle stage."""
     found = {
-        (what, name): storable(mask_value(name, str(text)))  # SQLite keeps bytes as such
+        (what, name): storable(mask_value(name, text_of(text)))  # SQLite keeps bytes as such
         for what, texts in (("param", run.data.params), ("tag", run.data.tags))
         for name, text in texts.items()
         if (what, name) not in _UNCOMPARED

@@ -102,6 +102,11 @@ def guessed(run_id: str) -> TaskRun:
     return foreign(Link(uid, uid, attempt_uid(uid)), run_id)
 
 
+def text_of(value: object) -> str:
+    """A param or a tag as MLflow means it: a file store keeps nothing as empty text, and SQLite as NULL."""
+    return "" if value is None else str(value)
+
+
 def shown(value: object) -> str:
     """A text as the tracker keeps it: secrets masked, and characters replaced that no database takes."""
     return storable(mask_text(str(value)))

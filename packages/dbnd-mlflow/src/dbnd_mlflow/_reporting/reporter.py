@@ -33,7 +33,7 @@ from dbnd.tracking import (
 from .._durable.ids import FIRST_ID, is_own
 from .artifacts import MAX_ARTIFACTS, MODEL, artifacts_of, may_have_unlisted, sent_artifact
 from .datasets import dataset_operation
-from .derived import STATES, integer_of, moment, page_of, shown
+from .derived import STATES, integer_of, moment, page_of, shown, text_of
 from .runs import map_of
 from .store_reader import StoreReader
 from .tags import EXPERIMENT, FIELDS, LIFECYCLE, MADE_FOR, OWN_TAGS, RUN_NAME, Link
@@ -81,7 +81,7 @@ class Reporter:
                 self._map.say_where(task_run.run)
             self._client.save_external_links(task_run, {"mlflow": page_of(self._inner_uri, run.info)})
         # An SQL store answers a new run with the very values that it was given, which may be numbers.
-        tags = {key: str(value) for key, value in run.data.tags.items() if key not in OWN_TAGS}
+        tags = {key: text_of(value) for key, value in run.data.tags.items() if key not in OWN_TAGS}
         experiment = self._map.experiments.get(run.info.experiment_id)
         if experiment not in {None, "Default", task_run.run.project_name}:
             tags[EXPERIMENT] = shown(experiment)
@@ -150,13 +150,13 @@ class Reporter:
             now = time.time_ns() // 1000
             for source, texts in ((Source.PARAM, params), (Source.TAG, tags)):
                 if texts:
-                    texts_now = (text_point(t.key, mask_value(t.key, str(t.value)), now) for t in texts)
+                    texts_now = (text_point(t.key, mask_value(t.key, text_of(t.value)), now) for t in texts)
                     groups.append(group(attempt, source, texts_now))
         self._client.log_metrics(groups)
         if not (tracked.beats or tracked.has_ended) and (metrics or params):
             self._map.heartbeats.begin(tracked, is_started=False)
         if tags:
-            self._fields_changed(tracked, {tag.key: str(tag.value) for tag in tags})
+            self._fields_changed(tracked, {tag.key: text_of(tag.value) for tag in tags})
 
     def half_logged(self, given: Mapping[str, Any]) -> None:
         """A ``log_batch`` with these arguments has failed: report what the store has kept of it all the same."""
@@ -170,8 +170,8 @@ class Reporter:
             return
         kept = {(m.key, _point(m)) for key in {m.key for m in metrics} for m in self._read.history(run_id, key)}
         metrics = [m for m in metrics if (given_point := _point(m)) and (m.key, given_point) in kept]
-        params = [param for param in params if data.params.get(param.key) == str(param.value)]
-        tags = [tag for tag in tags if data.tags.get(tag.key) == str(tag.value)]
+        params = [param for param in params if data.params.get(param.key) == text_of(param.value)]
+        tags = [tag for tag in tags if tag.key in data.tags and text_of(data.tags[tag.key]) == text_of(tag.value)]
         if metrics or params or tags:
             self.logged(run_id, metrics=metrics, params=params, tags=tags)
 
