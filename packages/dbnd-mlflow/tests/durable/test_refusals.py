@@ -81,6 +81,18 @@ def of_texts():
         yield "get_run", run_id
 
 
+def of_paths():
+    """Names of which a file store can keep only one: it would be a file, and a folder of others."""
+    for first, then in (("a", "a/b"), ("c/d", "c"), ("e", "ef")):
+        for key in (first, then):
+            yield "log_metric", "run", Metric(key, 1.0, 5, 1)
+            yield "log_param", "run", Param(key, "v")
+            yield "set_tag", "run", RunTag(key, "v")
+    yield "log_batch", "run", [Metric(key, 1.0, 5, 1) for key in ("x", "x/y", "z")], [Param("q", "v")], []
+    yield "log_metric", "run", Metric("x/z", 1.0, 5, 1)
+    yield "log_metric", "run", Metric("x", 2.0, 5, 2)
+
+
 def of_inputs():
     for dataset in _DATASETS:
         yield "log_inputs", "run", [DatasetInput(dataset, [])]
@@ -181,7 +193,7 @@ def inner(request, tmp_path, empty_database):
     return f"sqlite:///{shutil.copy(empty_database, tmp_path / 'inner.db')}"
 
 
-@pytest.mark.parametrize("calls", [of_metrics, of_texts, of_inputs, of_models, of_what_is_gone])
+@pytest.mark.parametrize("calls", [of_metrics, of_texts, of_paths, of_inputs, of_models, of_what_is_gone])
 def test_a_store_answers_for_itself(inner, calls, tmp_path, monkeypatch):
     monkeypatch.setenv("DBND__MLFLOW_TRACKING__STORE_TIMEOUT", "60")
     tracker = f"sqlite:///{tmp_path / 'tracker.db'}"

@@ -80,6 +80,8 @@ class Keeper:
     ) -> None:
         is_usual = are_usual(metrics, (*params, *tags)) and (self._target.is_direct or self.models.are_known(metrics))
         view = self._view(run_id, is_usual=is_usual)
+        if is_usual and self._checks.is_file and view.has_no_place(metrics, params, tags):
+            is_usual, view = False, self._view(run_id, is_usual=False)
         for param in params:
             self._checks.param(run_id, view.params.get(param.key), param, is_batch=name == "log_batch")
 
@@ -159,24 +161,29 @@ class Keeper:
         is_asked = not target.is_away and (is_next or (not is_usual and target.has_delivered()))
         if is_asked and not self._ids.is_uncreated(own_id):
             try:
-                with target.asking(is_final=True):
-                    answer = getattr(self._inner, name)(self._ids.real(own_id), *args)
+                return self._made(view, own_id, name, args, is_usual=is_usual)
             except Exception as error:
                 if not (is_away(error) or is_of_others(error)):
                     raise
                 if call == events.POINTS:
                     body = partial(body, is_repeated=True)
-            else:
-                if view is not None:
-                    view.kept = None
-                if not is_usual:
-                    self._runs.forget(own_id)
-                return answer
         if not target.keep(call or name, body()):  # the disk is full, or the like
             return getattr(self._inner, name)(self._real(own_id), *args)
         if view is not None and view.kept is not None:
             view.kept += 1
         return None
+
+    def _made(self, view: RunView | None, own_id: str, name: str, args: tuple[Any, ...], *, is_usual: bool) -> Any:
+        """Make a call now, and return the store's answer."""
+        try:
+            with self._target.asking(is_final=True):
+                answer = getattr(self._inner, name)(self._ids.real(own_id), *args)
+        finally:
+            if not is_usual:  # of what is refused, too, a part may have been taken
+                self._runs.forget(own_id)
+        if view is not None:
+            view.kept = None
+        return answer
 
     def ask(self, refusal: Exception, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Let the store itself refuse a write that a check of ours refuses, or take it; an answer of it stands."""

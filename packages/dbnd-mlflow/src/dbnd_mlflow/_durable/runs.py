@@ -144,6 +144,16 @@ class RunView:
         """Whether the run is in MLflow's trash."""
         return bool(self._message.lifecycle_stage == "deleted")
 
+    def has_no_place(self, *logged: Iterable[Any]) -> bool:
+        """Whether a store of files has none for metrics, params or tags: no file has the name of a folder of others."""
+        for known, entities in zip((self.metrics, self.params, self.tags), logged, strict=True):
+            new = {entity.key for entity in entities} - known.keys()
+            keys = {*known.copy(), *new} if new else new  # a copy, as threads log meanwhile
+            folders = {key[:end] for key in new for end, sign in enumerate(key) if sign == "/"}
+            if not folders.isdisjoint(keys) or any(key.startswith(f"{each}/") for each in new for key in keys):
+                return True
+        return False
+
     def log(self, metrics: Iterable[Any] = (), params: Iterable[Any] = (), tags: Iterable[Any] = ()) -> None:
         for metric in metrics:
             known = self.metrics.get(metric.key)
