@@ -106,6 +106,8 @@ def of_inputs():
 
 
 def of_what_is_gone():
+    for name in ("create_run", "get_run", "get_experiment"):
+        yield (name,)  # none of its arguments
     for run_id in ("gone", _NOTHING):
         yield "log_metric", run_id, Metric("m", 1.0, 1, 1)
         yield "log_param", run_id, Param("p", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -39,7 +40,8 @@ def _method(name: str, function: Function) -> Function:
             try:
                 return method(keeper)(*args, **kwargs)
             except Exception as error:
-                if name not in _CHECKED:
+                # Arguments that are none of it are the store's affair, which says so, or has got them since.
+                if name not in _CHECKED and _takes(method(keeper), args, kwargs):
                     raise
                 refusal = error
             return keeper.ask(refusal, name, function, args, kwargs)
@@ -51,6 +53,14 @@ def _method(name: str, function: Function) -> Function:
             return self._databand_with.current.forward(name, function, args, kwargs)
 
     return call
+
+
+def _takes(method: Function, args: Any, kwargs: Any) -> bool:
+    try:
+        inspect.signature(method).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _before(store: Any, name: str) -> None:
