@@ -222,3 +222,12 @@ def test_a_tag_of_nothing_is_no_difference(tracked, home, inner):
     store.log_batch(tracked, [], [], [RunTag("nothing either", None)])
     deliver()
     assert verify(tracked) == []
+
+
+def test_an_empty_name_that_a_database_passes_over_is_no_difference(tracked, own, home, inner):
+    store = _get_store(build_composite_uri(f"sqlite:///{home / 'dbnd/tracker.db'}", inner))
+    store.set_tag(tracked, RunTag("mlflow.runName", ""))
+    store.log_batch(tracked, [], [], [RunTag("mlflow.runName", ""), RunTag("t", "v")])
+    deliver()
+    assert own.get_run(tracked).data.tags["mlflow.runName"] == "r"
+    assert verify(tracked) == []

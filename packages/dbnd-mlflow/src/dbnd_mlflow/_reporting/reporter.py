@@ -132,7 +132,8 @@ class Reporter:
         attempt = tracked.task_run.attempt_uid
         if tags:
             self._keep_links(run_id, tracked, tags)
-            tags = [tag for tag in tags if tag.key not in OWN_TAGS]
+            # An empty name changes nothing in MLflow's databases.
+            tags = [tag for tag in tags if tag.key not in OWN_TAGS and (tag.value or tag.key != RUN_NAME)]
         groups: list[Group] = []
         if metrics:
             # MLflow takes any numbers as times and steps, NumPy's and fractions: the tracker keeps their whole part.
