@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -218,6 +219,14 @@ def test_who_looks_into_the_database_sees_what_waits(tmp_path, empty_database):
     store.log_metric(run_id, Metric("m", 1.0, 1, 1))
     with store.ManagedSessionMaker() as session:
         assert session.query(models.SqlMetric).filter_by(run_uuid=run_id).count() == 1
+
+
+def test_who_looks_into_the_files_sees_what_waits(tmp_path):
+    inner = (tmp_path / "mlruns").as_uri()
+    store = _get_store(build_composite_uri(f"sqlite:///{tmp_path / 'tracker.db'}", inner, "deferred"))
+    run_id = store.create_run(store.create_experiment("e"), "u", 1, [], "r").info.run_id
+    store.log_param(run_id, Param("p", "v"))
+    assert [path.read_text() for path in Path(store.root_directory).glob(f"*/{run_id}/params/p")] == ["v"]
 
 
 @pytest.mark.parametrize("writes", ["keep", "deferred"])

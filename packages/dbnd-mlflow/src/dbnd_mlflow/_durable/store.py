@@ -64,7 +64,7 @@ def _takes(method: Function, args: Any, kwargs: Any) -> bool:
 
 
 def _before(store: Any, name: str) -> None:
-    if name in _DATABASE:
+    if name in _INSIDE:
         store._databand_with.current.deliver()
 
 
@@ -116,8 +116,8 @@ _KEPT: Final = {
     for name, member in vars(kind).items()
     if callable(member) and not name.startswith("_") and name not in _OURS
 }
-# By which code looks into the database of an SQL store itself.
-_DATABASE: Final = frozenset({"ManagedSessionMaker", "engine"})
+# By which code looks into the database of an SQL store itself, or into the files of another.
+_INSIDE: Final = frozenset({"ManagedSessionMaker", "engine", "root_directory"})
 # What our own checks may refuse: neither reads, nor what would make a second run or model.
 _CHECKED: Final = frozenset(
     name for name in _KEPT if not name.startswith(("get_", "create_run", "create_logged_model"))
