@@ -89,6 +89,10 @@ def of_paths():
             yield "log_metric", "run", Metric(key, 1.0, 5, 1)
             yield "log_param", "run", Param(key, "v")
             yield "set_tag", "run", RunTag(key, "v")
+            yield "set_experiment_tag", "experiment", ExperimentTag(key, "v")
+            if hasattr(mlflow.entities, "LoggedModel"):
+                yield "set_logged_model_tags", "model", [mlflow.entities.LoggedModelTag(key, "v")]
+                yield "log_logged_model_params", "model", [mlflow.entities.LoggedModelParameter(key, "v")]
     yield "log_batch", "run", [Metric(key, 1.0, 5, 1) for key in ("x", "x/y", "z")], [Param("q", "v")], []
     yield "log_metric", "run", Metric("x/z", 1.0, 5, 1)
     yield "log_metric", "run", Metric("x", 2.0, 5, 2)

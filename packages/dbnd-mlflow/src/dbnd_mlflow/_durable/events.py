@@ -165,6 +165,14 @@ def are_usual_inputs(datasets: Any) -> bool:
     return is_text_or_none(*found) and is_text(*tags)
 
 
+def have_no_place(known: dict[str, Any], entities: Iterable[Any]) -> bool:
+    """Whether a store of files that has what is ``known`` has no place for some: no file has the name of a folder."""
+    new = {entity.key for entity in entities} - known.keys()
+    keys = {*known.copy(), *new} if new else new  # a copy, as threads log meanwhile
+    folders = {key[:end] for key in new for end, sign in enumerate(key) if sign == "/"}
+    return not folders.isdisjoint(keys) or any(key.startswith(f"{each}/") for each in new for key in keys)
+
+
 def _is_key(key: object) -> bool:
     # A file store gives a file the name, and files have names of few bytes.
     return is_text(key) and len(str(key).encode()) <= MAX_ENTITY_KEY_LENGTH

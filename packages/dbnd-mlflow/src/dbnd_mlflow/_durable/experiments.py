@@ -88,7 +88,10 @@ class Experiments:
         body = {"experiment_id": experiment_id, "key": tag.key, "value": tag.value}
         args = (ExperimentTag(tag.key, tag.value),)
         self._has_waiting = True
-        is_usual = experiment_id != "" and is_text(experiment_id, tag.key, tag.value)
+        # Of what a file store has of names that it could keep as files only, or only as folders, nothing is known here.
+        is_usual = (
+            experiment_id != "" and is_text(experiment_id, tag.key, tag.value) and not self._target.checks.is_file
+        )
         self._write(None, experiment_id, "set_experiment_tag", args, lambda: body, is_usual=is_usual)
 
     def deliver(self) -> None:

@@ -181,6 +181,7 @@ class Keeper:
         finally:
             if not is_usual:  # of what is refused, too, a part may have been taken
                 self._runs.forget(own_id)
+                self.models.forget(own_id)
         if view is not None:
             view.kept = None
         return answer

@@ -13,7 +13,7 @@ from mlflow.utils.name_utils import _generate_random_name
 
 from .creation import CREATE_MODEL
 from .errors import PassOverAway, is_away
-from .events import are_usual
+from .events import are_usual, have_no_place
 from .ids import FIRST_MODEL_ID, MODEL, SPOOLED, is_own, new_id
 from .target import Target, hide
 
@@ -88,7 +88,7 @@ class Models:
     def set_logged_model_tags(self, model_id: str, tags: Sequence[Any]) -> None:
         known, given = self._known_or_asked(model_id), {tag.key: str(tag.value) for tag in tags}
         body = {"model_id": model_id, "tags": given}
-        is_usual = _are_usual(tags)
+        is_usual = self._are_usual(known.tags, tags)
         self._write(None, model_id, "set_logged_model_tags", (tags,), lambda: body, is_usual=is_usual)
         known.tags.update(given)
         if not is_usual:
@@ -108,7 +108,7 @@ class Models:
         body = {"model_id": model_id, "params": given}
         # An SQL store refuses a key that it has, or that is given twice.
         are_new = len(given) == len(params) and known.params.keys().isdisjoint(given)
-        is_usual = _are_usual(params) and are_new
+        is_usual = self._are_usual(known.params, params) and are_new
         self._write(None, model_id, "log_logged_model_params", (params,), lambda: body, is_usual=is_usual)
         known.params.update(given)
         if not is_usual:
@@ -131,6 +131,12 @@ class Models:
             return all(self._known_or_asked(model_id) for model_id in ids)
         except MlflowException as error:
             return is_away(error)
+
+    def _are_usual(self, known: dict[str, str], texts: Sequence[Any]) -> bool:
+        """Whether every store takes these tags or params beside those known, and a journal keeps them as they are."""
+        if not (are_usual((), texts) and all(_is_name(each.key) for each in texts)):
+            return False
+        return not (self._target.checks.is_file and have_no_place(known, texts))
 
     def _known_or_asked(self, model_id: str) -> Any:
         """What is known of a model, which raises what MLflow raises if there is none."""
@@ -167,11 +173,6 @@ def _model_of(own_id: str, tags: dict[str, str], params: dict[str, str], **field
         metrics=[],
         **fields,
     )
-
-
-def _are_usual(texts: Sequence[Any]) -> bool:
-    """Whether every store takes these tags or params, and a journal keeps them as they are."""
-    return are_usual((), texts) and all(_is_name(each.key) for each in texts)
 
 
 def _is_name(key: Any) -> bool:

@@ -17,6 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from mlflow.utils.name_utils import _generate_random_name
 
 from .creation import CREATE_RUN
+from .events import have_no_place
 from .ids import SPOOLED
 from .target import Target
 
@@ -145,14 +146,8 @@ class RunView:
         return bool(self._message.lifecycle_stage == "deleted")
 
     def has_no_place(self, *logged: Iterable[Any]) -> bool:
-        """Whether a store of files has none for metrics, params or tags: no file has the name of a folder of others."""
-        for known, entities in zip((self.metrics, self.params, self.tags), logged, strict=True):
-            new = {entity.key for entity in entities} - known.keys()
-            keys = {*known.copy(), *new} if new else new  # a copy, as threads log meanwhile
-            folders = {key[:end] for key in new for end, sign in enumerate(key) if sign == "/"}
-            if not folders.isdisjoint(keys) or any(key.startswith(f"{each}/") for each in new for key in keys):
-                return True
-        return False
+        """Whether a store of files has none for metrics, params or tags (see ``have_no_place``)."""
+        return any(map(have_no_place, (self.metrics, self.params, self.tags), logged))
 
     def log(self, metrics: Iterable[Any] = (), params: Iterable[Any] = (), tags: Iterable[Any] = ()) -> None:
         for metric in metrics:
