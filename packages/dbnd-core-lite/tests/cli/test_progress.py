@@ -48,6 +48,13 @@ def test_a_long_series_takes_no_more_memory_than_a_short_one():
     assert series.history == list(range(0, 100_000, series.every))
 
 
+def test_a_series_that_threads_log_is_drawn_by_step_and_time():
+    series = Series("loss")
+    for value, time, step in ((3.0, 30, 2), (1.0, 10, 1), (4.0, 20, 3), (2.0, 20, 2)):
+        series.add(point("loss", value, time, step))
+    assert series.history == [1.0, 2.0, 3.0, 4.0]
+
+
 @pytest.mark.parametrize(
     ("points", "last"),
     [

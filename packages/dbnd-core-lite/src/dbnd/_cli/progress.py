@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from dbnd._model.points import Mark, Source, comes_after, points_of
@@ -27,14 +28,19 @@ class Series:
     last: object = None  # the last value, as MLflow has it (see ``points.comes_after``)
     low: float | None = None
     high: float | None = None
-    history: list[float] = field(default_factory=list)  # each ``every``-th number
+    kept: list[tuple[int, int, float]] = field(default_factory=list)  # each ``every``-th number, after step and time
     every: int = 1
     count: int = 0
     _latest: Point | None = None
 
+    @property
+    def history(self) -> list[float]:
+        """Its numbers by step and time: threads, such as those of MLflow's asynchronous logging, change places."""
+        return [value for _, _, value in sorted(self.kept, key=itemgetter(0, 1))]
+
     def add(self, point: Point) -> None:
         """Take one more point."""
-        _, value, _, _, mark = point
+        _, value, time_us, step, mark = point
         if self._latest is None or comes_after(point, self._latest):
             self._latest, self.last = point, value
         if mark is not None or not isinstance(value, int | float):
@@ -44,10 +50,10 @@ class Series:
             self.low = value if self.low is None or value < self.low else self.low
             self.high = value if self.high is None or value > self.high else self.high
         if self.count % self.every == 0:
-            self.history.append(value)
+            self.kept.append((step or 0, time_us, value))
         self.count += 1
-        if len(self.history) == 2 * _HISTORY:
-            self.history = self.history[::2]
+        if len(self.kept) == 2 * _HISTORY:
+            self.kept = self.kept[::2]
             self.every *= 2
 
 

@@ -136,7 +136,8 @@ def _metric_lines(metrics: list[tuple[TaskProgress, Series]], room: int) -> Iter
     for _, series in listed:
         name = f"{_INDENT}{series.key}" if several else series.key
         bounds = [""] * 2 if series.low is None else [f"min {number(series.low)}", f"max {number(series.high)}"]
-        bars = sparkline(series.history, 8 if is_narrow else 24) if len(series.history) > 1 else ""
+        history = series.history
+        bars = sparkline(history, 8 if is_narrow else 24) if len(history) > 1 else ""
         value = cut(number(series.last), _LONGEST_VALUE)
         rows.append((name, value, bars) if is_narrow else (name, value, *bounds, bars))
     before = None

@@ -210,7 +210,7 @@ class WatchedRun(RunProgress):
         first, last = (line[0][0], line[-1][0]) if line else (0, 0)
         ends = (str(first), str(last)) if has_steps else ("0s", duration((last - first) / 1000))
         self._lines[key] = _Line(metric.points, line, ends)
-        self.tasks[task.task_run_uid].series[metric.key].history = [y for _, y in line]
+        self.tasks[task.task_run_uid].series[metric.key].kept = [(0, 0, y) for _, y in line]
 
 
 @dataclass(frozen=True, slots=True)
