@@ -114,7 +114,11 @@ def _watched(builder: Callable[..., Any]) -> Callable[..., Any]:
 def _main_file() -> str | None:
     dbnd = sys.modules.get("dbnd")
     context = None if dbnd is None else dbnd.get_databand_context()
-    return None if context is None else context.main_file
+    if context is not None and context.main_file is not None:
+        return str(context.main_file)
+    # A worker of multiprocessing or joblib is given the command line of the process that has started it.
+    command = sys.argv[0] if sys.argv else ""
+    return os.environ.get("DBND_MAIN_FILE") if command.rpartition(os.sep)[2] == "dbnd" else None
 
 
 def _close_clients() -> None:

@@ -149,6 +149,8 @@ _outer: Final[list[dict[str, str | None]]] = []
 def _visible_to_children(context: DatabandContext, root: TaskRun) -> Iterator[None]:
     """Set the variables by which child processes find the task run that has started them, and the tracker."""
     environment = root.as_parent().environment()
+    if context.main_file is not None:
+        environment["DBND_MAIN_FILE"] = context.main_file
     if context.client is not None:
         environment["DBND__CORE__DATABAND_URL"] = context.client.url
         token = context.config.settings(CoreSettings).databand_access_token
