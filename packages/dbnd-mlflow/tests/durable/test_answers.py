@@ -94,6 +94,26 @@ def test_a_read_that_is_answered_from_here_waits_for_no_second_attempt(proxy, tr
     settle()
 
 
+def test_the_registry_of_a_server_that_is_away_is_asked_once(proxy, track, writes, monkeypatch):
+    track(proxy.url, writes)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    client = MlflowClient()
+    with mlflow.start_run() as run:
+        proxy.otherwise = answering(503, body=b"<html>no</html>")
+        mlflow.log_metric("m", 1)
+        client.get_run(run.info.run_id)  # it is known to be away after that
+        for ask in (client.create_registered_model, client.get_registered_model, client.get_latest_versions):
+            seen = len(proxy.seen)
+            with pytest.raises(MlflowException, match="503"):
+                ask("name")
+            asked = [each.path for each in proxy.seen[seen:] if "registered-models" in each.path]
+            assert len(asked) == 1, ask
+        proxy.otherwise = passing
+    settle()
+    assert client.create_registered_model("name").name == "name"
+    assert client.get_latest_versions("name") == []
+
+
 def test_batches_become_smaller_where_a_proxy_limits_them(proxy, server, track):
     track(proxy.url, "deferred")
     with mlflow.start_run() as run:

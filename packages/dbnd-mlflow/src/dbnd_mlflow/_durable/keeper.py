@@ -7,6 +7,7 @@ first write that it does not answer, all go to the journal until it has taken th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final
 
@@ -290,14 +291,16 @@ class Keeper:
         elif name in STAGES:
             self._runs.forget(*given)
         args, kwargs = self.translated(args, kwargs)
-        if self._target.is_away:
-            with within(self._target.timeout):
-                return hide(function(self._inner, *args, **kwargs))
-        answer = hide(function(self._inner, *args, **kwargs))
+        with self.bounded():
+            answer = hide(function(self._inner, *args, **kwargs))
         if _sees_runs(name) and not self._target.outbox.unsent:
             self._runs.forget(*given)  # it may have changed them
             self.models.forget(*given)
         return answer
+
+    def bounded(self) -> AbstractContextManager[None]:
+        """See ``Target``."""
+        return self._target.bounded()
 
     def translated(self, args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
         """Arguments with the store's own ids, after delivery of what has none yet; within bounds."""

@@ -80,8 +80,10 @@ class DurableStore(StoreProxy):
 def _registry_method(_: str, function: Function) -> Function:
     @functools.wraps(function)
     def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = self._databand_with.current.translated(args, kwargs)
-        return function(self._databand_inner, *args, **kwargs)
+        keeper = self._databand_with.current
+        args, kwargs = keeper.translated(args, kwargs)
+        with keeper.bounded():
+            return function(self._databand_inner, *args, **kwargs)
 
     return call
 
@@ -108,7 +110,7 @@ class Keepers:
 
 
 # Methods of ours that no store has.
-_OURS: Final = frozenset({"are_known", "ask", "deliver", "forward", "translated"})
+_OURS: Final = frozenset({"are_known", "ask", "bounded", "deliver", "forward", "translated"})
 # Methods of a store that are ours: where a keeper has them.
 _KEPT: Final = {
     name: f"{part}{name}"
@@ -151,6 +153,7 @@ def durable_store(
 
 def durable_registry(inner: Any, store: DurableStore) -> DurableRegistry:
     """A model registry over MLflow's own one, beside a store whose writes are kept."""
+    made_patient(inner)
     return DurableRegistry(inner, store._databand_with, store._databand_origin)
 
 

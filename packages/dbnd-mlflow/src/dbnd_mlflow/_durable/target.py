@@ -6,7 +6,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -115,6 +115,10 @@ class Target:
         with within(self.timeout):
             return hide(get(self.ids.translated(own_id)))
 
+    def bounded(self) -> AbstractContextManager[None]:
+        """Within which a call of MLflow's own takes the time-out at most if the store is away."""
+        return within(self.timeout) if self.is_away else nullcontext()
+
     def keep(self, call: str, body: object) -> bool:
         """Keep a write until the store takes it; whether that could be done."""
         return self.outbox.keep(call, body, is_last_way=False) is not None
@@ -188,16 +192,18 @@ def made_patient(store: Any) -> Any:
 
 
 def _within_time(store: Any, call: Any) -> Any:
-    from mlflow.store.tracking import rest_store
     from mlflow.utils.proto_json_utils import parse_dict
 
-    # Of the class in MLflow 3, of the module before.
-    table = getattr(type(store), "_METHOD_TO_INFO", None) or vars(rest_store)["_METHOD_TO_INFO"]
+    # Of the class in tracking stores of MLflow 3, else of the module.
+    bases = type(store).__mro__
+    tables = (vars(place).get("_METHOD_TO_INFO") for base in bases for place in (base, sys.modules[base.__module__]))
+    table: dict[Any, Any] = next(filter(None, tables), {})
 
     @functools.wraps(call)
     def call_endpoint(api: Any, json_body: str | None = None, *args: Any, **kwargs: Any) -> Any:
         seconds = _seconds.get()
-        if seconds is None or args or kwargs.keys() - {"endpoint"} or api not in table:
+        # A registry may have a second endpoint of a method, which servers have in which the first one was new.
+        if seconds is None or args or kwargs.keys() - {"endpoint", "call_all_endpoints"} or api not in table:
             return call(api, json_body, *args, **kwargs)
         endpoint, method = table[api]
         endpoint = kwargs.get("endpoint") or endpoint
