@@ -224,6 +224,30 @@ def test_the_history_is_complete_too_where_the_run_began_before_the_outage(proxy
     settle()
 
 
+class _Echo(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input
+
+
+def test_a_model_is_logged_in_an_outage_that_has_begun_after_its_run(proxy, server, track, writes):
+    """MLflow 3 reads the history of all metrics of the run for that."""
+    track(proxy.url, writes)
+    with mlflow.start_run() as run:
+        mlflow.log_metric("m", 1, step=1)
+        settle()
+        proxy.refuse()
+        mlflow.log_metric("m", 2, step=2)
+        mlflow.pyfunc.log_model("model", python_model=_Echo(), pip_requirements=[])
+        history = MlflowClient().get_metric_history(run.info.run_id, "m")
+        assert [(m.step, m.value) for m in history] == [(1, 1), (2, 2)]
+        proxy.listen()
+    settle()
+    assert {point[:2] for point in points(server, run.info.run_id, "m")} == {(1, 1), (2, 2)}
+    place = f"runs:/{server.get_run(run.info.run_id).info.run_id}/model"
+    mlflow.set_tracking_uri(server.tracking_uri)
+    assert mlflow.pyfunc.load_model(place).predict([1]) == [1]
+
+
 @in_an_outage
 def test_an_artifact_that_is_not_there_is_the_error_of_mlflow(proxy, track, writes, tmp_path):
     track(proxy.url, writes)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from mlflow.entities import RunStatus, RunTag
+from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils import validation
 
 from .._mlflow import STAGES
@@ -240,13 +241,13 @@ class Keeper:
             with PassOverAway(), self._target.asking():
                 with_key = [*given, RunTag(FIRST_ID, own)]
                 run = hide(self._inner.create_run(experiment_id, user_id, start_time, with_key, run_name))
-                self._runs.put(run.info.run_id, run).kept = 0
+                self._runs.put(run.info.run_id, run).begin()
                 return run
         run = self._runs.announce(own, experiment_id, user_id, start_time, given, run_name)
         if run is None:
             return self._inner.create_run(experiment_id, user_id, start_time, given, run_name)
         view = self._runs.put(own, run)
-        view.kept = 0
+        view.begin()
         return view.run()
 
     def get_run(self, run_id: str) -> Any:
@@ -265,10 +266,14 @@ class Keeper:
     def get_metric_history(self, run_id: str, metric_key: str, *args: Any, **kwargs: Any) -> Any:
         target, view = self._target, self._runs.get(run_id)
         kept = None if view is None else view.kept
-        if target.is_away or not target.has_delivered(once=kept is not None):
-            points = None if kept is None else events.kept_points(target.outbox.waiting(), run_id, metric_key, kept)
+        points = None if view is None or view.history is None else view.history.points(metric_key)
+        is_known = kept is not None or points is not None
+        if target.is_away or not target.has_delivered(once=is_known):
             if points is not None:
-                return points
+                return PagedList(points, None)
+            found = None if kept is None else events.kept_points(target.outbox.waiting(), run_id, metric_key, kept)
+            if found is not None:
+                return found
         with within(target.timeout):
             return self._inner.get_metric_history(self._ids.translated(run_id), metric_key, *args, **kwargs)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from mlflow.entities import Param, Run, RunData, RunInfo, RunStatus, RunTag
+from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunStatus, RunTag
 from mlflow.protos.service_pb2 import Run as RunMessage
 from mlflow.protos.service_pb2 import RunInfo as InfoMessage
 from mlflow.utils import validation
@@ -17,12 +18,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from mlflow.utils.name_utils import _generate_random_name
 
 from .creation import CREATE_RUN
-from .events import have_no_place
+from .events import EXTRAS, have_no_place
 from .ids import SPOOLED
 from .target import Target
 
 # Runs of a store that are remembered, by what was last asked or logged.
 _MAX_VIEWS: Final = 1_000
+# Points of a run that are remembered while it goes on, in 24 bytes each.
+_MAX_POINTS: Final = 1_000_000
 _EMPTY: Final = Run.from_proto(RunMessage(info=InfoMessage(status=RunStatus.RUNNING)))  # type: ignore[arg-type]  # of the stubs
 _lock = threading.Lock()
 
@@ -122,6 +125,8 @@ class RunView:
         self.metrics: dict[str, Any] = {}
         # Events of this run that were kept; None once something was written past the journal.
         self.kept: int | None = None
+        # What it has logged since this process has created it; None where that is not known any more.
+        self.history: History | None = None
         if run is not None:
             self.refresh(run)
 
@@ -140,6 +145,10 @@ class RunView:
         if (outputs := self._more.get("run_outputs")) is not None:
             self.outputs = {each.model_id for each in outputs.model_outputs}
 
+    def begin(self) -> None:
+        """This process has created the run: what it logs from now on is all that is logged."""
+        self.kept, self.history = 0, History()
+
     @property
     def is_deleted(self) -> bool:
         """Whether the run is in MLflow's trash."""
@@ -151,6 +160,8 @@ class RunView:
 
     def log(self, metrics: Iterable[Any] = (), params: Iterable[Any] = (), tags: Iterable[Any] = ()) -> None:
         for metric in metrics:
+            if self.history is not None and not self.history.add(metric):
+                self.history = None
             known = self.metrics.get(metric.key)
             if known is None or _rank(metric) > _rank(known):
                 self.metrics[metric.key] = metric
@@ -164,6 +175,7 @@ class RunView:
     def update(self, status: Any, end_time: int | None, name: str | None) -> None:
         if status is not None:
             self._message.status = status if isinstance(status, int) else RunStatus.from_string(status)
+            self.history = None if RunStatus.is_terminated(self._message.status) else self.history
         if end_time is not None:
             self._message.end_time = end_time
         if name:
@@ -179,6 +191,40 @@ class RunView:
         tags = [RunTag(key, value) for key, value in self.tags.copy().items()]
         data = RunData(list(self.metrics.values()), params, tags)
         return Run(self.info(), data, **self._more)
+
+
+class History:
+    """The points of a run's metrics: of one that goes on, while the store is away, ``log_model`` asks for them."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, tuple[array[float], array[int], array[int], dict[int, Any]]] = {}
+        self._count = 0
+        self._process = os.getpid()
+
+    def add(self, metric: Any) -> bool:
+        """Remember a point; whether there was room."""
+        with _lock:
+            columns = self._columns.get(metric.key)
+            if columns is None:
+                columns = self._columns[metric.key] = array("d"), array("q"), array("q"), {}
+            values, times, steps, whole = columns
+            if any(getattr(metric, name, None) for name in EXTRAS):
+                whole[len(values)] = metric
+            values.append(float(metric.value))
+            times.append(int(metric.timestamp))
+            steps.append(int(metric.step))
+            self._count += 1
+            return self._count <= _MAX_POINTS
+
+    def points(self, key: str) -> list[Any] | None:
+        """The points of a metric as MLflow's, in the order in which they were logged; None in a forked child."""
+        if self._process != os.getpid():  # its parent may have gone on
+            return None
+        with _lock:
+            *columns, whole = self._columns.get(key, ((), (), (), {}))
+            rows = list(zip(*columns, strict=True))
+            named = dict(whole)
+        return [named.get(number) or Metric(key, *row) for number, row in enumerate(rows)]
 
 
 def _new_run(own_id: str, experiment_id: str, user_id: str, start_time: int, tags: dict[str, str], **_: object) -> Any:
