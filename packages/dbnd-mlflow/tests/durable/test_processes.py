@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import re
 import signal
 import sys
@@ -16,7 +17,7 @@ from kit.letters import letters
 from kit.progress import wait_until
 from kit.scale import leading
 from mlflow import MlflowClient
-from mlflow.entities import RunTag
+from mlflow.entities import Metric, RunTag
 
 from dbnd import load_config
 from dbnd.tracking import Batch, create_transport, get_client
@@ -179,6 +180,19 @@ def test_a_run_is_read_while_another_thread_logs_to_it():
         sys.setswitchinterval(interval)
         gc.set_threshold(*often)
         gc.callbacks.remove(look_on)
+
+
+@pytest.mark.parametrize(
+    ("time", "step"), [(math.inf, 0), ("soon", 0), (2**64, 0), (1, math.nan), (1, 2**64), (1, None)]
+)
+def test_a_run_that_has_odd_points_has_no_history_of_its_own(time, step):
+    view = RunView("run")
+    view.begin()
+    view.log([Metric("m", 1.0, 1, 1)])
+    assert [point.value for point in view.history.points("m")] == [1.0]
+    view.log([Metric("m", 2.0, 2, 2)])
+    view.log([Metric("n", 1.0, time, step)])
+    assert view.history is None
 
 
 FORKING = """

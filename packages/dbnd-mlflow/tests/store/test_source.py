@@ -12,16 +12,14 @@ import pytest
 pytestmark = pytest.mark.process
 
 SCRIPT = """
-import json, multiprocessing, sys, mlflow
+import json, multiprocessing, mlflow
 from dbnd import task
 
 @task
-def train(spawned: bool = False):
-    if spawned:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            pool.apply(log)
-    else:
-        log()
+def train():
+    log()
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        pool.apply(log)
 
 def log():
     with mlflow.start_run() as run:
@@ -30,7 +28,7 @@ def log():
     print("tags", json.dumps({key: value for key, value in tags.items() if key.startswith("mlflow.source.")}))
 
 if __name__ == "__main__":
-    train(spawned=sys.argv[1:] == ["spawned"])
+    train()
 """
 GIT = ["git", "-c", "user.name=n", "-c", "user.email=e", "-c", "init.defaultBranch=main"]
 
@@ -46,8 +44,10 @@ def script(tmp_path):
 
 
 def tags_in(done):
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("tags ")]
-    return json.loads(line.removeprefix("tags "))
+    """Of the run of the task, and of that of its worker."""
+    own, workers = (line for line in done.stdout.splitlines() if line.startswith("tags "))
+    assert own == workers
+    return json.loads(own.removeprefix("tags "))
 
 
 def test_the_source_and_its_commit_are_those_of_the_file_that_is_run(dbnd, script, inner_uri, home, unflushed):
@@ -60,17 +60,6 @@ def test_the_source_and_its_commit_are_those_of_the_file_that_is_run(dbnd, scrip
     for is_tracked in ("True", "False"):
         env["DBND__MLFLOW_TRACKING__DATABAND_TRACKING"] = is_tracked
         assert tags_in(dbnd("run", f"{script}::train", **env)) == expected
-
-
-def test_workers_name_the_file_as_they_do_under_python(dbnd, script, inner_uri, home, unflushed):
-    env = {"MLFLOW_TRACKING_URI": inner_uri}
-    command = [sys.executable, str(script), "spawned"]
-    plain = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **env}, timeout=100)
-    expected = tags_in(plain)
-    assert expected["mlflow.source.name"] == str(script)
-    for is_tracked in ("True", "False"):
-        env["DBND__MLFLOW_TRACKING__DATABAND_TRACKING"] = is_tracked
-        assert tags_in(dbnd("run", f"{script}::train", "--spawned", "True", **env)) == expected
 
 
 def test_what_the_environment_says_of_the_source_stands(dbnd, script, inner_uri, home, unflushed):

@@ -17,6 +17,8 @@ from mlflow.utils import validation
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from mlflow.utils.name_utils import _generate_random_name
 
+from dbnd.tracking import LARGEST_STEP
+
 from .creation import CREATE_RUN
 from .events import EXTRAS, have_no_place
 from .ids import SPOOLED
@@ -202,7 +204,13 @@ class History:
         self._process = os.getpid()
 
     def add(self, metric: Any) -> bool:
-        """Remember a point; whether there was room."""
+        """Remember a point; whether there was room, and it is of numbers as MLflow means them."""
+        try:
+            value, time_ms, step = float(metric.value), int(metric.timestamp), int(metric.step)
+        except (OverflowError, TypeError, ValueError):  # a database may take it all the same
+            return False
+        if max(abs(time_ms), abs(step)) > LARGEST_STEP:
+            return False
         with _lock:
             columns = self._columns.get(metric.key)
             if columns is None:
@@ -210,9 +218,9 @@ class History:
             values, times, steps, whole = columns
             if any(getattr(metric, name, None) for name in EXTRAS):
                 whole[len(values)] = metric
-            values.append(float(metric.value))
-            times.append(int(metric.timestamp))
-            steps.append(int(metric.step))
+            values.append(value)
+            times.append(time_ms)
+            steps.append(step)
             self._count += 1
             return self._count <= _MAX_POINTS
 
