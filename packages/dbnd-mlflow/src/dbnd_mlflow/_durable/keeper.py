@@ -266,9 +266,9 @@ class Keeper:
     def get_metric_history(self, run_id: str, metric_key: str, *args: Any, **kwargs: Any) -> Any:
         target, view = self._target, self._runs.get(run_id)
         kept = None if view is None else view.kept
-        points = None if view is None or view.history is None else view.history.points(metric_key)
-        is_known = kept is not None or points is not None
-        if target.is_away or not target.has_delivered(once=is_known):
+        history = None if view is None else view.history
+        if target.is_away or not target.has_delivered(once=kept is not None or history is not None):
+            points = None if history is None else history.points(metric_key)
             if points is not None:
                 return PagedList(points, None)
             found = None if kept is None else events.kept_points(target.outbox.waiting(), run_id, metric_key, kept)
