@@ -21,6 +21,7 @@ from mlflow.entities import Metric, RunTag
 
 from dbnd import load_config
 from dbnd.tracking import Batch, create_transport, get_client
+from dbnd_mlflow._durable import runs
 from dbnd_mlflow._durable.ids import is_own, new_id
 from dbnd_mlflow._durable.runs import RunView
 from dbnd_mlflow._durable.store import outboxes
@@ -193,6 +194,15 @@ def test_a_run_that_has_odd_points_has_no_history_of_its_own(time, step):
     view.log([Metric("m", 2.0, 2, 2)])
     view.log([Metric("n", 1.0, time, step)])
     assert view.history is None
+
+
+@pytest.mark.timeout(20)
+def test_a_signal_handler_logs_while_its_thread_logs():
+    view = RunView("run")
+    view.begin()
+    with runs._lock:
+        view.log([Metric("m", 1.0, 1, 1)])
+    assert len(view.history.points("m")) == 1
 
 
 FORKING = """

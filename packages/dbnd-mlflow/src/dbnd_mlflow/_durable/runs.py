@@ -29,12 +29,12 @@ _MAX_VIEWS: Final = 1_000
 # Points of a run that are remembered while it goes on, in 24 bytes each.
 _MAX_POINTS: Final = 1_000_000
 _EMPTY: Final = Run.from_proto(RunMessage(info=InfoMessage(status=RunStatus.RUNNING)))  # type: ignore[arg-type]  # of the stubs
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may log, too
 
 
 def _renew_lock() -> None:
     global _lock  # noqa: PLW0603  the one lock of the module; a thread of the parent may have held it
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_renew_lock)
