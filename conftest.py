@@ -21,6 +21,7 @@ from kit.mlflow_stores import MlflowServer, make_empty, remember_schema
 from kit.postgresql import PostgreSQL, running_postgresql
 from kit.scale import load_profile
 from kit.servers import StartServer
+from kit.statements import compile_once
 from kit.terminal import Terminal
 from kit.warm import Warm, WarmProcess
 
@@ -34,6 +35,8 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.disable()  # it finds nothing while all is imported, and takes a second or two
     load_profile()
+    with contextlib.suppress(ImportError):  # where neither the tracker nor full MLflow is installed
+        compile_once()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -82,7 +85,7 @@ def _clients_end() -> Iterator[None]:
     """No sender of a test goes on into another one."""
     yield
     outbox = sys.modules.get("dbnd._tracking.outbox")
-    for each in list(outbox._outboxes) if outbox is not None else ():
+    for each in list(outbox._open) if outbox is not None else ():
         each.close(0)
 
 

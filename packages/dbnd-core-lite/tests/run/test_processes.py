@@ -192,13 +192,15 @@ def test_what_a_parent_leaves_with_os_exit_is_delivered_by_its_child(script, ser
     """So a daemon begins."""
     script(
         """
+        before = os.pipe()
         with dbnd_tracking("job", conf=conf):
             log_metric("n", 7)
-            parent = os.getpid()
+            after = os.pipe()
             if os.fork():
                 os._exit(0)
-            while os.getppid() == parent:
-                time.sleep(0.01)
+            for read, write in (before, after):  # closed when the parent has ended with all of its threads
+                os.close(write)
+                assert not os.read(read, 1)
             log_metric("n", 8)
         """
     )
