@@ -240,6 +240,23 @@ def test_the_file_of_a_run_goes_with_it(
     assert not _file(archived, run).exists()
 
 
+def test_only_files_of_known_runs_are_deleted(archived: Any, make_run: Any, small_segments: None) -> None:
+    run, task = _logged(archived, make_run)
+    _archive(archived, run)
+    other_tracker_s = _file(archived, run).with_name(f"{make_run().uid}.parquet")
+    other_tracker_s.touch()
+    for uid in ("*", "?" * len(run.uid), other_tracker_s.stem):
+        assert delete_wholly(archived.database, [uid]) == 0
+    assert other_tracker_s.exists()
+    assert len(archived.history(task, "m")) == len(VALUES)
+
+    left = _file(archived, run).read_bytes()
+    delete_wholly(archived.database, [run.uid])
+    _file(archived, run).write_bytes(left)  # as of a process that was killed before it deleted it
+    assert delete_wholly(archived.database, [run.uid]) == 0
+    assert not _file(archived, run).exists()
+
+
 def test_a_run_that_becomes_a_part_of_another_one_keeps_its_points(
     archived: Any, make_run: Any, small_segments: None
 ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from sqlalchemy import delete, func, insert, literal, or_, select
+from sqlalchemy import delete, func, insert, literal, or_, select, union
 from sqlalchemy.orm import Session
 
 from dbnd_tracker._errors import StorageError
@@ -78,8 +78,11 @@ def delete_wholly(database: Database, run_uids: Sequence[str]) -> int:
     """
     its = select(TaskRun.uid, TaskRun.run_uid).join(Attempt, Attempt.task_run_uid == TaskRun.uid).join(MetricSeries)
     its = its.join(Segment, Segment.series_id == MetricSeries.id).where(Segment.version == ARCHIVED).distinct()
+    known = union(*(select(uid).where(uid.in_(run_uids)) for uid in (Run.uid, Deleted.uid)))
     with database.read() as session:
         archived = session.execute(its.where(TaskRun.run_uid.in_(run_uids))).all()
+        # Those deleted before, too: their files may have been left.
+        runs = session.scalars(known).all()
     folder = database.archive
     if archived and (folder is None or not folder.is_dir()):
         why = "set tracker.archive to its folder" if folder is None else f"{folder} (tracker.archive) is not there"
@@ -87,7 +90,7 @@ def delete_wholly(database: Database, run_uids: Sequence[str]) -> int:
         raise StorageError(f"The points of the run {run} are in the archive, and would stay there: {why}.")
     count = database.write(lambda writer: delete_runs(writer.session, run_uids))
     if folder:  # a task run may have been a run of its own when it was archived
-        remove_files(folder, {*run_uids, *(row.uid for row in archived)})
+        remove_files(folder, {*runs, *(row.uid for row in archived)})
     return count
 
 
