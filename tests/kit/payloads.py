@@ -206,7 +206,7 @@ class Server:
     def post(self, call: str, body: object = None, **options: Any) -> requests.Response:
         name = call if "/" in call or call == "log_exception" else f"tracking/{call}"
         given = options if "data" in options else {"json": body, **options}
-        return self.session.post(f"{self.url}/api/v1/{name}", timeout=30, **given)
+        return self.session.post(f"{self.url}/api/v1/{name}", timeout=120, **given)
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        return self.session.get(f"{self.url}{path}", timeout=30, **options)
+        return self.session.get(f"{self.url}{path}", timeout=120, **options)

@@ -236,6 +236,7 @@ def test_a_version_of_a_model_names_the_run_that_the_server_has(proxy, server):
         mlflow.log_text("", "model/MLmodel")
     proxy.listen()
     version = mlflow.register_model(f"runs:/{run.info.run_id}/model", "of an outage")
+    settle()
     assert version.run_id == mlflow.get_run(run.info.run_id).info.run_id
     (found,) = MlflowClient().search_model_versions(f"run_id = '{run.info.run_id}'")
     assert (found.name, found.run_id) == ("of an outage", server.search_runs(["0"])[0].info.run_id)
