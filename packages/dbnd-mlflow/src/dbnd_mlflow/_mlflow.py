@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -96,3 +96,27 @@ def server_registry(name: str, uri: str) -> Any:
     from mlflow.store.db.db_types import DATABASE_ENGINES
 
     return getattr(handlers, name) if urlsplit(uri).scheme.partition("+")[0] in DATABASE_ENGINES else None
+
+
+def pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    """What MLflow answers page by page, where ``ask`` takes the token of a page."""
+    token = None
+    while True:
+        page = ask(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def metric_history(store: Any, run_id: str, key: str) -> Iterator[Any]:
+    """All points of a metric, asked for page by page, as MLflow's client does.
+
+    Without the size of a page, a server of MLflow 3.1 to 3.8 answers with no point.
+    """
+    from mlflow.store.tracking import GET_METRIC_HISTORY_MAX_RESULTS
+
+    def ask(token: str | None) -> Any:
+        return store.get_metric_history(run_id, key, max_results=GET_METRIC_HISTORY_MAX_RESULTS, page_token=token)
+
+    return pages(ask)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from inspect import signature
+from inspect import getsource
 
 import mlflow
 import pytest
 from kit.faults import unusable_folder
 from kit.scale import leading
 from mlflow import MlflowClient
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking._tracking_service.client import TrackingServiceClient
 
 from dbnd_mlflow._durable.ids import is_own
 from dbnd_mlflow._durable.store import outboxes
@@ -149,7 +149,8 @@ def test_what_is_kept_for_a_folder_reaches_it_however_its_uri_is_escaped(inner, 
 
 
 @pytest.mark.skipif(
-    "tracking_uri" not in signature(get_artifact_repository).parameters, reason="this MLflow asks the URI that is set"
+    "tracking_uri=" not in getsource(TrackingServiceClient._get_artifact_repo),
+    reason="this MLflow asks the URI that is set",
 )
 def test_a_client_with_a_uri_of_its_own_reads_the_artifacts_of_an_outage(proxy, track, writes, tmp_path):
     client = MlflowClient(track(proxy.url, writes))

@@ -18,11 +18,11 @@ from dbnd import Config, DatabandError, UsageError
 from dbnd.plugins import mask_text, mask_url
 
 from .._durable.ids import FIRST_ID
-from .._mlflow import file_of
+from .._mlflow import file_of, pages
 from .._reporting.artifacts import MAX_ARTIFACTS, artifacts_of, is_local
 from .._reporting.derived import integer_of
 from .._reporting.runs import NO_SUCH_RUN
-from .._reporting.store_reader import PAGE, pages
+from .._reporting.store_reader import PAGE
 from .._settings import MlflowTrackingSettings
 from .._store.builders import inner_uri
 from .comparison import points_of_mlflow

@@ -42,6 +42,9 @@ _NOT_REACHED: Final = frozenset(
 # What a file store cannot do with a name, however often it is tried.
 _OF_CALL: Final = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL})
 
+# How a file store ends what it says of its own folder, in errors that are of no kind.
+_FOLDER_GONE: Final = ("' does not exist.", "' is not a directory.")
+
 
 def is_remote(store: Any) -> bool:
     """Whether a store speaks to an MLflow server."""
@@ -70,8 +73,9 @@ def is_away(error: BaseException) -> bool:
     if 400 <= status < 500:
         return status in _AWAY_STATUSES or is_lost
     if not isinstance(error, MlflowException):
-        is_of_call = isinstance(error, OSError) and error.errno in _OF_CALL
-        return (isinstance(error, OSError) and not is_of_call) or type(error).__name__ in _GONE
+        if isinstance(error, OSError):
+            return error.errno not in _OF_CALL
+        return type(error).__name__ in _GONE or (type(error) is Exception and said.endswith(_FOLDER_GONE))
     if isinstance(error, RestException) or str(error).startswith("API request to"):
         return code in _AWAY or is_lost
     cause = error.__cause__ or error.__context__

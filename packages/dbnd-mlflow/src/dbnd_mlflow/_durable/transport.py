@@ -25,7 +25,7 @@ from dbnd.tracking import (
     monotonic,
 )
 
-from .._mlflow import build_inner, file_of, in_workspace, is_any_of
+from .._mlflow import build_inner, file_of, in_workspace, is_any_of, metric_history
 from .._uri import parse_journal_url
 from . import events
 from .artifacts import artifact_root, upload
@@ -187,7 +187,7 @@ class MlflowTransport:
         if is_any_of(self._store, {"RestStore"}):  # a run in files is not read where a killed process left one empty
             last = {metric.key: metric for metric in self._store.get_run(run_id).data._metric_objs}
             known = {m.key for m in metrics if m.key in last and _moment(m) <= _moment(last[m.key])}
-        taken = {(key, _point(metric)) for key in known for metric in self._store.get_metric_history(run_id, key)}
+        taken = {(key, _point(metric)) for key in known for metric in metric_history(self._store, run_id, key)}
         return [metric for metric in metrics if (metric.key, _point(metric)) not in taken]
 
     def _real(self, own_id: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any, Final
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
+from .._mlflow import metric_history, pages
+
 # Runs that are read at once.
 PAGE: Final = 1_000
 
@@ -43,7 +45,7 @@ class StoreReader:
     def history(self, run_id: str, key: str) -> list[Any]:
         """All points of a metric; none of one that the store does not know."""
         try:
-            return list(self._store().get_metric_history(run_id, key))
+            return list(metric_history(self._store(), run_id, key))
         except (MlflowException, OSError):
             return []
 
@@ -51,14 +53,3 @@ class StoreReader:
         """The runs of an experiment, by MLflow's ``ViewType``; for a store that is near."""
         store = self._store()
         return pages(lambda token: store.search_runs([experiment_id], "", view, max_results=PAGE, page_token=token))
-
-
-def pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
-    """What MLflow answers page by page, where ``ask`` takes the token of a page."""
-    token = None
-    while True:
-        page = ask(token)
-        yield from page
-        token = page.token
-        if not token:
-            return
