@@ -83,6 +83,31 @@ def test_a_run_that_no_tracker_knows_has_its_name_when_it_is_reopened(uri, inner
     assert [b["state"] for b in bodies(events, "set_run_state")] == ["RUNNING", "SUCCESS"] * 2
 
 
+def test_a_nested_run_that_no_tracker_knows_has_its_name_and_place_when_it_is_reopened(uri, inner_uri, journalled):
+    mlflow.set_tracking_uri(inner_uri)
+    with (
+        mlflow.start_run(run_name="sweep") as sweep,
+        mlflow.start_run(run_name="fold", nested=True) as fold,
+        mlflow.start_run(run_name="trial", nested=True) as trial,
+    ):
+        pass
+    mlflow.set_tracking_uri(uri)
+    for _ in range(2):
+        with mlflow.start_run(run_id=trial.info.run_id):
+            mlflow.log_metric("m", 1)
+    events = journalled()
+    (init,) = bodies(events, "init_run")
+    assert init["init_args"]["new_run_info"]["name"] == "sweep"
+    assert init["init_args"]["new_run_info"]["sends_heartbeat"] is False
+    added = [b["task_runs_info"] for b in bodies(events, "add_task_runs")]
+    assert [info["task_runs"][0]["name"] for info in added] == ["fold", "trial"]
+    pairs = [[uid.replace("-", "") for uid in pair] for info in added for pair in info["parent_child_map"]]
+    ids = [run.info.run_id for run in (sweep, fold, trial)]
+    assert pairs == [ids[:2], ids[1:]]
+    assert states(events) == [(ids[0], "SUCCESS"), (ids[1], "SUCCESS"), *[(ids[2], "RUNNING"), (ids[2], "SUCCESS")] * 2]
+    assert [b["state"] for b in bodies(events, "set_run_state")] == ["SUCCESS"]
+
+
 def test_a_new_name_is_a_tag_and_the_name_of_the_run(store, journalled):
     run_id = store.create_run("0", "u", 1, [], "old").info.run_id
     store.update_run_info(run_id, None, None, "new")

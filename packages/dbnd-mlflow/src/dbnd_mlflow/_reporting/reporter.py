@@ -36,7 +36,7 @@ from .datasets import dataset_operation
 from .derived import STATES, integer_of, moment, page_of, shown, text_of
 from .runs import map_of
 from .store_reader import StoreReader
-from .tags import EXPERIMENT, FIELDS, LIFECYCLE, MADE_FOR, OWN_TAGS, RUN_NAME, Link
+from .tags import EXPERIMENT, FIELDS, LIFECYCLE, MADE_FOR, OWN_TAGS, PARENT, RUN_NAME, Link
 from .tracked import TrackedRun
 
 
@@ -317,16 +317,27 @@ class Reporter:
     def _reopen(self, tracked: TrackedRun) -> None:
         if tracked.is_own:  # the task's own state is what dbnd says of it
             return
-        # Whoever has created it may have told no tracker of it, which would then know it by nothing but its uid.
-        is_told = tracked.is_announced or tracked.host is not None or tracked.is_guess
-        if tracked.is_dbnd_run and not is_told:
-            tracked.is_announced = True
-            self._map.heartbeats.expect(tracked)
-            self._announce(tracked)
+        self._tell(tracked, goes_on=True)
         self._client.update_task_run_attempts(tracked.task_run, TaskRunState.RUNNING)
         if tracked.is_dbnd_run and (tracked.has_ended or tracked.is_guess):
             self._client.set_run_state(tracked.task_run.run, RunState.RUNNING)
         self._map.heartbeats.begin(tracked)
+
+    def _tell(self, tracked: TrackedRun, *, goes_on: bool) -> None:
+        """Announce a run and those above it: who created them may have told no tracker, which then knows only uids."""
+        if tracked.is_announced or tracked.host is not None or tracked.is_guess:
+            return
+        tracked.is_announced = True
+        if above := tracked.fields.get(PARENT):
+            self._tell(self._map.find(above, self._read), goes_on=False)
+        if goes_on:
+            self._map.heartbeats.expect(tracked)
+        self._announce(tracked)
+        if tracked.has_ended and not goes_on:
+            (task_state, run_state), ended = STATES[tracked.info.status], moment(tracked.info.end_time)
+            self._client.update_task_run_attempts(tracked.task_run, task_state, timestamp=ended)
+            if tracked.is_dbnd_run:
+                self._client.set_run_state(tracked.task_run.run, run_state, timestamp=ended)
 
 
 def _point(metric: Any) -> tuple[int, int, str] | None:
