@@ -127,6 +127,22 @@ def test_a_table_fits_the_terminal(columns, room):
     assert ("STARTED" in lines[0]) == (room >= 39)
 
 
+def test_times_are_whole_or_not_there(columns):
+    rows = [(*row, "3.2s", "0.0125") for row in ROWS]
+    for room, there, last in (
+        (200, True, True),
+        (63, True, True),
+        (56, True, True),
+        (50, False, True),
+        (20, False, False),
+    ):
+        columns(room)
+        shown = console.table((*HEADERS, "TOOK", "loss"), rows, uncut=("STARTED", "TOOK"))
+        assert ("2026-11-27 00:19:09" in shown, "2026" in shown, "0.0125" in shown) == (there, there, last), room
+    columns(50)
+    assert "a rather long name of" in console.table((*HEADERS, "TOOK", "loss"), rows, uncut=("STARTED", "TOOK"))
+
+
 def test_addresses_are_whole(columns):
     columns(30)
     url = "http://localhost:8080/app/jobs/a/b"

@@ -229,6 +229,11 @@ class TaskRunView(View):
     """What else was said about it: environment, signature of its outputs, target date, places of its log."""
 
     @property
+    def label(self) -> str:
+        """What it is called among the others of its run: with a number, if it is not the first of its name."""
+        return self.task_af_id or self.name or self.task_run_uid
+
+    @property
     def duration(self) -> timedelta | None:
         """How long it took, or None while it runs."""
         return None if self.start_time is None or self.end_time is None else self.end_time - self.start_time

@@ -188,6 +188,14 @@ def test_lists_are_searched_sorted_and_have_columns(anywhere: Any) -> None:
             invoke("list", *arguments)
 
 
+def test_a_narrow_list_has_what_is_asked_for_and_no_half_of_a_time(embedded: Any, terminal: Any) -> None:
+    shown = terminal("runs", "list", "--columns", "metrics.loss,max:metrics.loss,params.rate,tags.team", columns=80)
+    assert shown.end() == 0
+    head, *rows = shown.lines
+    assert head.split() == ["RUN", "NAME", "JOB", "STATE", "USER", "loss", "max:loss", "rate", "team"]
+    assert rows[0].split()[-4:] == ["0.125", "1", "0.1", "a"]
+
+
 def test_what_is_nested_in_a_run_is_shown_and_not_deleted(anywhere: Any) -> None:
     rows = json.loads(invoke("list", "--json", "young metrics.loss < 0.3").stdout)
     uid = rows[0]["task_run_uid"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, TextIO
@@ -225,6 +225,7 @@ def table(
     *,
     colours: Mapping[str, str] | None = None,
     whole_last: bool = False,
+    uncut: Collection[str] = (),
 ) -> Shown:
     """``rows`` as aligned columns under ``headers``, as wide as standard output is.
 
@@ -233,31 +234,43 @@ def table(
         rows: Cells as text.
         colours: Colours of cells by their text.
         whole_last: Cut nothing: what is in the last column goes on in the next line of a narrow terminal.
+        uncut: Titles of columns that say nothing once they are cut, such as times.
     """
-    head, *lines = aligned([headers, *rows], None if whole_last else columns(sys.stdout), colours or {})
+    room = None if whole_last else columns(sys.stdout)
+    kept = {place for place, title in enumerate(headers) if title in uncut}
+    head, *lines = aligned([headers, *rows], room, colours or {}, kept)
     return together([heading(click.unstyle(head)), *lines], "\n")
 
 
-def aligned(rows: Sequence[Sequence[str]], room: int | None, colours: Mapping[str, str] | None = None) -> list[Shown]:
+def aligned(
+    rows: Sequence[Sequence[str]],
+    room: int | None,
+    colours: Mapping[str, str] | None = None,
+    uncut: Collection[int] = (),
+) -> list[Shown]:
     """Lines in which the cells of ``rows`` stand under each other.
 
-    Where they do not fit into ``room``, the widest columns are cut, and the last ones left out if that is not enough.
+    Where they do not fit into ``room``, the widest columns are cut, but for the ``uncut``; if that is not enough, the
+    last ones are left out, those first that are not to be cut.
     """
     cells = [[plain(cell) for cell in row] for row in rows]
-    widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
-    while room is not None and sum(widths) + 2 * (len(widths) - 1) > room:
-        if max(widths) > _NARROWEST:
-            widths[widths.index(max(widths))] -= 1
+    whole = {place: max(map(width, column)) for place, column in enumerate(zip(*cells, strict=True))}
+    widths = dict(whole)
+    while room is not None and sum(widths.values()) + 2 * (len(widths) - 1) > room:
+        widest = max((place for place in widths if place not in uncut), key=widths.__getitem__, default=None)
+        if widest is not None and widths[widest] > _NARROWEST:
+            widths[widest] -= 1
         elif len(widths) > 1:
-            widths.pop()
+            del whole[max(whole, key=lambda place: (place in uncut, place))]
+            widths = dict(whole)  # there may be more room for the others now
         else:
             break
 
     def line(row: Sequence[str]) -> Shown:
-        texts = [pad(cut(cell, size), size) for cell, size in zip(row, widths, strict=False)]
+        texts = [pad(cut(row[place], size), size) for place, size in widths.items()]
         texts[-1] = texts[-1].rstrip()
-        colour = [None if colours is None else colours.get(cell) for cell in row]
-        styled = [click.style(text, fg=fg) if fg else text for text, fg in zip(texts, colour, strict=False)]
+        colour = [None if colours is None else colours.get(row[place]) for place in widths]
+        styled = [click.style(text, fg=fg) if fg else text for text, fg in zip(texts, colour, strict=True)]
         return Shown("  ".join(styled).rstrip())
 
     return [line(row) for row in cells]

@@ -40,7 +40,7 @@ def list_text(runs: Sequence[RunRow], columns: Sequence[str]) -> Shown:
     ]
     names = (column.replace("metrics.", "").removeprefix("params.").removeprefix("tags.") for column in columns)
     headers = ("RUN", "NAME", "JOB", "STATE", "STARTED", "TOOK", "USER", *names)
-    return console.table(headers, rows, colours=_STATE_COLOURS)
+    return console.table(headers, rows, colours=_STATE_COLOURS, uncut=("STARTED", "TOOK"))
 
 
 def row_name(run: RunRow) -> str:
@@ -69,14 +69,14 @@ def run_text(row: RunRow, run: RunDetail, page_url: str | None) -> Shown:
     lines: list[str] = [together((console.heading(f"{name}:"), value), " ") for name, value in facts.items() if value]
     if run.task_runs:
         tree = [
-            (branch + _name(task), task.state or "unknown", duration_text(task.duration))
+            (branch + task.label, task.state or "unknown", duration_text(task.duration))
             for branch, task in zip(_branches(run.task_runs), run.task_runs, strict=True)
         ]
         lines += ["", console.table(("TASK", "STATE", "TOOK"), tree, colours=_STATE_COLOURS)]
     for task in run.task_runs:
         parts = list(_parts(task))
         if parts:
-            lines += ["", console.heading(f"Task run {_name(task)}")]
+            lines += ["", console.heading(f"Task run {task.label}")]
         for part in parts:
             lines += ["", part]
     return together(lines, "\n")
@@ -111,10 +111,6 @@ def comparison_text(comparison: RunComparison, *, everything: bool) -> Shown:
         if len(shown) < len(rows):
             parts.append(console.dimmed(f"{len(rows) - len(shown)} params are the same in all; --all shows them."))
     return together(parts, "\n\n")
-
-
-def _name(task: TaskRunView) -> str:
-    return task.task_af_id or task.name or task.task_run_uid
 
 
 def _branches(tasks: Sequence[TaskRunView]) -> list[str]:

@@ -75,7 +75,9 @@ def list_(*, database: str | None, as_json: bool) -> None:
             (one.uid[:8], one.label, one.role, _state(one), local_time(one.created_at), local_time(one.expires_at))
             for one in found
         ]
-        console.result(console.table(("TOKEN", "LABEL", "ROLE", "STATE", "CREATED", "EXPIRES"), rows))
+        console.result(
+            console.table(("TOKEN", "LABEL", "ROLE", "STATE", "CREATED", "EXPIRES"), rows, uncut=("CREATED", "EXPIRES"))
+        )
 
 
 @token.command()

@@ -173,7 +173,7 @@ def gc(
         )
     elif found:
         rows = [(x.job or "", str(len(x.uids)), str(x.points), local_time(x.first), local_time(x.last)) for x in found]
-        console.result(console.table(("JOB", "RUNS", "POINTS", "FIRST", "LAST"), rows))
+        console.result(console.table(("JOB", "RUNS", "POINTS", "FIRST", "LAST"), rows, uncut=("FIRST", "LAST")))
     runs, points = sum(len(expired.uids) for expired in found), sum(expired.points for expired in found)
     what = f"{counted(runs, 'run')} with {counted(points, 'point')}"
     if dry_run:
