@@ -132,10 +132,9 @@ FORMS: Final[dict[str, Callable[[RunReader, Sequence[RunDetail]], Iterator[tuple
 def _rows(reader: RunReader, runs: Sequence[RunDetail]) -> Iterator[tuple[Any, ...]]:
     for run in runs:
         for task in run.task_runs:
-            name = task.task_af_id or task.name or task.task_run_uid
             for metric in task.metrics:
                 for point in reader.points(task.task_run_uid, metric.key):
-                    place = (run.run_uid, run.name, run.job_name, name, metric.key, point["step"])
+                    place = (run.run_uid, run.name, run.job_name, task.label, metric.key, point["step"])
                     yield *place, *point_cells(point["timestamp"], point["value"], point["type"])
 
 

@@ -122,7 +122,7 @@ class WatchedRun(RunProgress):
         drawn = []
         for place, (task, metric) in enumerate(wanted[: beside * below]):
             line = self._lines.get((task.task_run_uid, metric.key), _Line(0, [], ("", "")))
-            name, last = f"{f'{task.task_af_id} · ' if several else ''}{metric.key}", f" {number(metric.last_value)}"
+            name, last = f"{f'{task.label} · ' if several else ''}{metric.key}", f" {number(metric.last_value)}"
             title = cut(plain(name), columns // beside - 2 - width(last)) + last
             head, *body = chart(title, line.points, columns // beside - 2, lines, x_labels=line.ends)
             if colour:
@@ -164,7 +164,7 @@ class WatchedRun(RunProgress):
             run=self.run,
             definition=TaskDefinition(view.name or view.task_run_uid),
             parent=None if parent is None else parent.task_run,
-            af_id=view.task_af_id or view.name or view.task_run_uid,
+            af_id=view.label,
             params={},
             uid=view.task_run_uid,
             attempt_uid=view.task_run_uid,

@@ -67,11 +67,11 @@ class Charts:
         by_uid = {task.task_run_uid: task for task in tasks}
         found = histories(session, {uid: place for place, uid in enumerate(by_uid)}, run_uid=run_uid, find=find)
         self.total = len(found)
-        # Of each task run that has a line, the same in every chart; those of one name are told apart by numbers.
+        # Of each task run that has a line, the same in every chart; those called the same are told apart by numbers.
         drawn = dict.fromkeys(uid for uids in found.values() for uid in uids)
         of_name: dict[str, list[str]] = {}
         for uid in (uid for uid in by_uid if uid in drawn):
-            of_name.setdefault(by_uid[uid].name or uid, []).append(uid)
+            of_name.setdefault(by_uid[uid].label, []).append(uid)
         labels = {
             uid: f"{name} #{number}" if len(uids) > 1 else name
             for name, uids in of_name.items()

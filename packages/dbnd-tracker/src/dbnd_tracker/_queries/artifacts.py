@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from dbnd_tracker._queries.details import TASK_LABEL
 from dbnd_tracker._queries.logged import LATEST_FIRST
 from dbnd_tracker._storage.models import Artifact, Attempt, Run, TaskRun
 
@@ -20,7 +21,7 @@ class FoundArtifact:
     links: tuple[str, ...]
     """Addresses of the task run's pages elsewhere, such as in MLflow."""
     task_run_uid: str
-    task_name: str | None
+    task_name: str
     run_uid: str
     run_name: str | None
     job_name: str | None
@@ -28,7 +29,7 @@ class FoundArtifact:
 
 def find_artifact(session: Session, task_run_uid: str, name: str) -> FoundArtifact | None:
     query = (
-        select(Artifact.path, TaskRun.uid, TaskRun.name, Run.uid, Run.name, Run.job_name)
+        select(Artifact.path, TaskRun.uid, TASK_LABEL, Run.uid, Run.name, Run.job_name)
         .join(Attempt, Attempt.id == Artifact.attempt_id)
         .join(TaskRun, TaskRun.uid == Attempt.task_run_uid)
         .join(Run, Run.uid == TaskRun.run_uid)

@@ -37,6 +37,8 @@ SUMMARY: Final = (
     Run.last_heartbeat,
 )
 """What ``summary`` needs of a run, for lists, which are spared the rest."""
+TASK_LABEL: Final = func.coalesce(TaskRun.task_af_id, TaskRun.name, TaskRun.uid)
+"""What ``TaskRunView.label`` is, of task runs that are not read."""
 
 
 def summary(session: Session, row: Any) -> views.RunSummary:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import Any
 
 import pytest
@@ -74,6 +75,27 @@ def test_each_mlflow_run_of_a_run_is_linked(tracker: Any, server: Any) -> None:
         tracker.call("save_external_links", body)
     page = server.get(f"/app/jobs/x/{run.uid}").text
     assert all(f"/runs/{run_id}" in page for run_id in ids)
+
+
+def test_task_runs_of_one_name_are_told_apart_everywhere_as_in_the_terminal(tracker: Any, server: Any) -> None:
+    run, task = tracker.started()
+    twins = [run.task("child"), run.task("child")]
+    body = run.add(*twins, parent=task)
+    body["task_runs_info"]["task_runs"][1]["task_af_id"] = "child_2"
+    tracker.call("add_task_runs", body)
+    log = {"task_run_attempt_uid": twins[1].attempt, "log_body": "said"}
+    tracker.call("save_task_run_log", log)
+    tracker.call("log_artifact", {"task_run_attempt_uid": twins[1].attempt, "name": "notes", "path": "/n.txt"})
+    for twin in twins:
+        tracker.call("log_metrics", twin.floats("loss", 3))
+    page = server.get(f"/app/jobs/x/{run.uid}").text
+    places = ("timeline", 'id="metrics"', 'id="artifacts"', 'id="log"', "charts")
+    for part, names in zip(places, (2, 2, 1, 1, 2), strict=True):
+        found = re.findall(r"\bchild(?:_2)?\b", page.partition(part)[2].partition("</section>")[0])
+        assert sorted(set(found)) == ["child", "child_2"][-names:], part
+    its = f"/app/jobs/x/{run.uid}/{twins[1].uid}"
+    assert "<h1>child_2</h1>" in server.get(its).text
+    assert ">child_2</a>" in server.get(f"/app/artifacts/{twins[1].uid}?name=notes").text
 
 
 def test_a_run_says_what_mlflow_calls_it_and_that_it_is_deleted_there(tracker: Any, server: Any) -> None:
