@@ -15,7 +15,7 @@ def _text(page: str) -> str:
 def _row(page: str, name: str) -> str:
     """The texts of a row of the overview, and the looks of its latest runs."""
     (row,) = (row for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL) if f">{name}</a>" in row)
-    return " ".join([*re.findall(r'class="fill-(\w+)"', row), *_text(row).split()[-3:]])
+    return " ".join([*re.findall(r'class="fill-(\w+)"', row), _text(row.partition('<td class="number">')[2])])
 
 
 def test_a_job_draws_a_metric_over_its_runs_with_durations_and_failures(
@@ -50,11 +50,17 @@ def test_the_overview_counts_runs_and_failures_of_jobs_and_experiments(
         run = make_run(job="nightly")
         tracker.call("init_run", run.init(project_name="churn", start_time=(now - timedelta(hours=age)).isoformat()))
         tracker.call("set_run_state", run.state(state, now.isoformat()))
+    for number in range(3):
+        tracker.call("add_task_runs", run.add(run.task(f"trial {number}")))
     tag = run.root.metric("dbnd.experiment", source="mlflow.tag", value_str="other & more")
     tracker.call("log_metrics", run.root.metrics(tag))
     page = server.get("/app/jobs").text
-    assert _row(page, "nightly") == "success failed success 3 1 1"
-    assert _row(page, "churn") == "success failed success 3 1 1"
+    assert _row(page, "nightly") == "success failed success 3 + 3 nested 1 1"
+    assert _row(page, "churn") == "success failed success 3 + 3 nested 1 1"
     found = re.search(r'<a href="([^"]*)" data-open>other &amp; more</a>', page)
     assert found is not None
     assert "1 run found" in _text(server.get(html.unescape(found[1])).text)
+    for number in range(12):
+        another = make_run(job="nightly")
+        tracker.call("init_run", another.init(start_time=(now - timedelta(hours=50 + number)).isoformat()))
+    assert "15 + 3 nested in the latest 12 1 1" in _row(server.get("/app/jobs").text, "nightly")
