@@ -108,6 +108,18 @@ def test_the_best_value_of_a_metric_is_marked_by_what_is_better(server: Any, tri
     )
 
 
+def test_of_what_the_machine_did_none_is_the_best_and_less_time_is(tracker: Any, server: Any) -> None:
+    uids = []
+    for number in (1, 2):
+        run, task = tracker.started()
+        uids.append(run.uid)
+        names = ("system/cpu", "epoch_seconds")
+        tracker.call("log_metrics", task.metrics(*(task.metric(name, value_float=number / 4) for name in names)))
+    page = compare(server, uids)
+    assert '<th scope="row">system/cpu</th>' in page
+    assert re.findall(r'best"[^>]*>([^<]*)<', page) == ["0.25"]
+
+
 def test_rows_of_the_table_are_runs_where_there_are_many_or_it_is_asked_for(server: Any, trials: list[str]) -> None:
     many, few = compare(server, trials), compare(server, trials[:3])
     assert "runs-as-rows" in many

@@ -19,7 +19,6 @@ _DEFAULT: Final = 3
 _CANDIDATES: Final = 12
 # The address of each column's order names all columns.
 _MAX_COLUMNS: Final = 60
-_SYSTEM: Final = "system/"
 
 
 class Group(NamedTuple):
@@ -99,5 +98,5 @@ def _telling(names: Mapping[Field, NameCount], most: int) -> list[Field]:
     """What the columns of a table are of for which none were chosen: what differs between its rows, losses first."""
     ranked = sorted(names, key=lambda field: (not names[field].differs, not field.is_loss))
     params = [field for field in ranked if field.kind == "params"]
-    metrics = [field for field in ranked if field.kind == "metrics" and not field.name.startswith(_SYSTEM)]
+    metrics = [field for field in ranked if field.kind == "metrics" and not field.is_system]
     return params[:most] + metrics[:most]

@@ -178,7 +178,7 @@ class ComparePage:
     def _best_of(self, row: ComparedRow) -> float | None:
         """The best value of a metric among the runs that the table shows; None where there is none to choose from."""
         numbers = {as_number(row.values[one.place]) for one in self.chosen} - {None}
-        if row.field.kind != "metrics" or len(numbers) < 2:
+        if row.field.kind != "metrics" or row.field.is_system or len(numbers) < 2:
             return None
         known = [number for number in numbers if number is not None]
         return min(known) if row.field.is_loss else max(known)

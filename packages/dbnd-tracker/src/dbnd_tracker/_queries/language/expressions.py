@@ -57,7 +57,8 @@ Shown = Literal["last", "min", "max", "best"]
 """Which value of a metric is meant; the best one is the smallest of what is a loss, and else the largest."""
 SHOWN: Final[tuple[Shown, ...]] = ("last", "best", "min", "max")
 _LOSS: Final = re.compile(
-    r"loss|err(or)?([^a-z]|$)|(^|[^a-z])(r?mse|mae|mape|smape|perplexity|wer|cer|fid)([^a-z]|$)", re.IGNORECASE
+    r"loss|err(or)?([^a-z]|$)|(^|[^a-z])(r?mse|mae|mape|smape|perplexity|wer|cer|fid|latency|seconds)([^a-z]|$)",
+    re.IGNORECASE,
 )
 
 
@@ -94,6 +95,11 @@ class Field(NamedTuple):
     def is_loss(self) -> bool:
         """Whether it is a metric of which less is better, by its name."""
         return self.kind == "metrics" and _is_loss(self.name)
+
+    @property
+    def is_system(self) -> bool:
+        """Whether it is a metric of the machine, of which none is better, by its name."""
+        return self.kind == "metrics" and self.name.startswith("system/")
 
 
 @functools.lru_cache(maxsize=1_000)
