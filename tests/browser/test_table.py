@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 from kit.site import environment_of, expect, serve
 from kit.warm import Warm
+from PIL import Image
+
+SWEEP = "SELECT uid FROM runs WHERE job_name = 'sweep'"
 
 
 def names(page: Any) -> list[str]:
@@ -62,6 +66,36 @@ def test_columns_filters_and_sorting_stand_in_the_address(site: Any, visit: Any)
     assert names(page) == [expected[1][0]]
     again = visit(site.url, page.url.removeprefix(site.url))
     assert names(again) == names(page)
+
+
+@pytest.mark.parametrize(
+    ("path", "width", "element"),
+    [("/app/jobs/pipeline", 480, ".grid"), ("/app/compare?job=sweep", 360, "#parallel .scroll")],
+)
+def test_what_goes_on_beyond_the_right_edge_is_shaded_there(
+    site: Any, visit: Any, path: str, width: int, element: str
+) -> None:
+    if "compare" in path:
+        path = "/app/compare?" + "&".join(f"run={uid}" for (uid,) in site.query(SWEEP))
+    page = visit(site.url, path, viewport={"width": width, "height": 900}, color_scheme="light")
+    page.wait_for_load_state("networkidle")
+    place = page.locator(element)
+    place.scroll_into_view_if_needed()
+    box = place.bounding_box()
+    # The lowest pixels beside the edge, where there is nothing else.
+    clip = {"x": box["x"] + box["width"] - 4, "y": box["y"] + box["height"] - 8, "width": 2, "height": 4}
+
+    def brightest() -> int:
+        return max(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("L").getdata())
+
+    assert brightest() < 240
+    place.evaluate("e => e.scrollTo({ left: e.scrollWidth, behavior: 'instant' })")
+    assert brightest() == 255
+
+
+def test_columns_are_no_wider_than_what_stands_in_them_so_that_metrics_are_seen(site: Any, visit: Any) -> None:
+    page = visit(site.url, viewport={"width": 800, "height": 900})
+    assert page.get_by_role("columnheader", name="User").bounding_box()["width"] < 84
 
 
 def test_a_condition_that_is_wrong_is_said(site: Any, visit: Any) -> None:
