@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 from kit.clock import processor_time
 
 from dbnd_tracker._access.places import Places, mlflow_server
+from dbnd_tracker._api import artifacts as artifact_routes
 from dbnd_tracker._content import mlflow_files, opened, previews
 from dbnd_tracker._content.markdown import markdown_html
 from dbnd_tracker._settings import TrackerSettings
@@ -67,6 +69,27 @@ def test_the_page_of_a_task_links_its_artifacts(tracker: Any, server: Any, tmp_p
         assert "<td>bad</td>" in page
         assert "<td>none</td>" in page
     assert server.get(f"/app/artifacts/{task.uid}?name=none").status_code == 404
+
+
+def test_images_among_artifacts_have_thumbnails_where_the_tracker_opens_them(
+    tracker: Any, server: Any, serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, task = tracker.started()
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    places = {"a & b": tmp_path / "a.png", "c.svg": "mlflow-artifacts:/0/c.svg", "far.png": "s3://bucket/far.png"}
+    places |= {"web.png": "https://example.com/web.png", "notes.png": tmp_path / "notes.txt"}
+    for name, place in places.items():
+        tracker.call("log_artifact", {"task_run_attempt_uid": task.attempt, "name": name, "path": str(place)})
+    path = f"/app/jobs/x/{run.uid}"
+    images = [html.unescape(url) for url in re.findall('<img src="([^"]*)"[^>]* loading="lazy"', server.get(path).text)]
+    assert images == [f"/app/artifacts/{task.uid}/file?name={name}&small=1" for name in ("a+%26+b", "c.svg")]
+    assert server.get(images[0]).content == b"\x89PNG"
+    assert server.get(images[0]).headers["Content-Type"] == "image/png"
+    monkeypatch.setattr(artifact_routes, "_SMALL_BYTES", 3)
+    assert server.get(images[0]).status_code == 413
+    assert server.get(images[0].removesuffix("&small=1")).status_code == 200
+    closed = serve(tracker.database, settings=TrackerSettings(artifact_places=[]))
+    assert "<img" not in closed.get(path).text
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,10 @@ class Places:
         """Whether the one whose request this is may see files of the user whom this process belongs to."""
         return not self.is_own or _is_of_this_user(scope)
 
+    def opens_for(self, scope: Scope) -> bool:
+        """Whether there is anything that is opened for the one whose request this is."""
+        return bool(self.is_own or self._folders or self._servers) and self.allows_caller(scope)
+
     def allows_file(self, path: Path) -> bool:
         """Whether the file or folder at ``path``, in which no link is left, may be opened."""
         return self.is_own or any(path.is_relative_to(folder) for folder in self._folders)

@@ -27,6 +27,7 @@ _POLICY: Final = (
 )
 # Of an origin of its own, without anything to ask and to go to: what a figure that draws itself needs.
 _SCRIPTS: Final = "; script-src 'unsafe-inline' 'unsafe-eval' data: blob:; worker-src blob:"
+_SMALL_BYTES: Final = 1 << 22
 _NOT_THIS_USER: Final = (
     "Without a token, the tracker opens files for the user of this machine who started it, and for nobody else. "
     "tracker.artifact_places says which are open for all."
@@ -89,8 +90,12 @@ async def file(
     path: str = "",
     scripts: bool = False,
     download: bool = False,
+    small: bool = False,
 ) -> Response:
-    """The content of an artifact: of images and HTML what browsers show, in a sandbox; of all other, a download."""
+    """The content of an artifact: of images and HTML what browsers show, in a sandbox; of all other, a download.
+
+    Where a ``small`` one is asked for, to be shown among others, a large one is refused.
+    """
 
     def open_file() -> Content:
         opened = _open(request, _find(database, task_run_uid, name), path)
@@ -99,6 +104,9 @@ async def file(
         if opened.size is not None and opened.size > MOST_BYTES:
             opened.close()
             raise ArtifactError(413, f"It is larger than {MOST_BYTES >> 30} GiB: fetch it from its place.")
+        if small and (opened.size is None or opened.size > _SMALL_BYTES):
+            opened.close()
+            raise ArtifactError(413, f"It may be larger than {_SMALL_BYTES >> 20} MiB: its page shows it.")
         return opened
 
     threads = request.app.state.artifact_threads

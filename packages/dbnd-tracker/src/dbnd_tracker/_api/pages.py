@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from sqlalchemy import select
 
 from dbnd_tracker._access.callers import identity_of
+from dbnd_tracker._access.places import Places
 from dbnd_tracker._access.roles import Role
 from dbnd_tracker._api.state import TheDatabase
 from dbnd_tracker._pages.reference import operations
@@ -61,6 +62,11 @@ def _may_change(request: Request) -> bool:
     return identity_of(request.scope).role.allows(Role.ADMIN)
 
 
+def _render_run(request: Request, page: RunPage, *, may_change: bool) -> Response:
+    places: Places = request.app.state.places
+    return render(request, "run.html", page=page, may_change=may_change, opens=lambda: places.opens_for(request.scope))
+
+
 def _table(database: Database, request: Request, job: str | None = None) -> Response:
     with database.read() as session:
         page = TablePage(session, request.query_params, job, request.cookies.get(KEPT, ""))
@@ -106,7 +112,7 @@ def task_run(database: TheDatabase, request: Request, job_name: str, run_uid: st
                 return RedirectResponse(f"{run_url(parent.job_name, parent.run_uid)}{query}")
             tasks = [task, *children_of(session, task.task_run_uid)]
             page = RunPage(session, parent, tasks, request.query_params, task)
-            return render(request, "run.html", page=page, may_change=False)
+            return _render_run(request, page, may_change=False)
     # A job name may hold slashes, so that a link to a run can look like one to a task run: the uid decides.
     return run(database, request, f"{job_name}/{run_uid}", task_run_uid)
 
@@ -119,7 +125,7 @@ def run(database: TheDatabase, request: Request, job_name: str, run_uid: str) ->
         if found is not None:
             tasks = [task for task in found.task_runs if not task.is_system] or found.task_runs
             page = RunPage(session, found, tasks, request.query_params, tasks[0] if len(tasks) == 1 else None)
-            return render(request, "run.html", page=page, may_change=_may_change(request))
+            return _render_run(request, page, may_change=_may_change(request))
         name = f"{job_name}/{run_uid}"
         is_job = session.scalar(select(Run.id).where(Run.job_name == name).limit(1)) is not None
     return _table(database, request, name) if is_job else message(request, f"There is no run {run_uid}.")

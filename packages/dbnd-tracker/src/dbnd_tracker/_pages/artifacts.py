@@ -66,6 +66,12 @@ def artifact_url(task_run_uid: str, name: str, place: str) -> str | None:
     return web_url(place)
 
 
+def thumbnail_url(task_run_uid: str, name: str, place: str) -> str | None:
+    """Where a page gets the content of an artifact that is an image; None if it is none that the tracker opens."""
+    url = artifact_url(task_run_uid, name, place) if kind_of(place) in IMAGES else None
+    return f"{url.replace('?', '/file?', 1)}&small=1" if url and url.startswith("/") else None
+
+
 def kind_of(name: str) -> str:
     """The end of a file's name, which alone tells what it is; what it holds is never asked."""
     return (PurePosixPath(name).suffix[1:] or name).lower()

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 
 from dbnd.tracking import VERIFIED_TAG
+from dbnd_tracker._pages.artifacts import artifact_url, thumbnail_url
 from dbnd_tracker._pages.charts import Charts, in_sections
 from dbnd_tracker._pages.run.links import Links
 from dbnd_tracker._pages.run.logs import run_logs
@@ -18,7 +19,7 @@ from dbnd_tracker._pages.run.overlay import Overlay
 from dbnd_tracker._pages.run.timeline import Timeline
 from dbnd_tracker._pages.sections import Section, Sections
 from dbnd_tracker._pages.templates import is_live, run_url, task_url
-from dbnd_tracker._queries.details import logging_task_runs
+from dbnd_tracker._queries.details import TASK_LABEL, logging_task_runs
 from dbnd_tracker._queries.listing import tag_values
 from dbnd_tracker._queries.logged import LIFECYCLE_TAG, NAME_TAG, ListKind
 from dbnd_tracker._storage.models import TaskRun
@@ -26,6 +27,7 @@ from dbnd_tracker._views import MetricView, RunDetail, RunSummary, TaskRunView
 
 _TASKS: Final = 500
 _TILES: Final = 24
+_IMAGES: Final = 24
 _LONGEST_TILE: Final = 40
 # Tags that MLflow and databand set by themselves.
 _SYSTEM_TAGS: Final = ("mlflow.", "dbnd.")
@@ -87,10 +89,15 @@ class RunPage:
         self.logs = run_logs(session, logging)
         self.parent = None
         if task and task.parent_task_run_uid and not self.detail:
-            parent = select(TaskRun.uid.label("task_run_uid"), TaskRun.name).where(
-                TaskRun.uid == task.parent_task_run_uid
-            )
-            self.parent = session.execute(parent).first()
+            parent = select(TaskRun.uid.label("task_run_uid"), TASK_LABEL.label("label"))
+            self.parent = session.execute(parent.where(TaskRun.uid == task.parent_task_run_uid)).first()
+
+    @property
+    def images(self) -> list[tuple[str, str, str]]:
+        """The first images among the artifacts shown: name, page, and where their content is."""
+        found = [(task.task_run_uid, item.name, item.path) for task, item in self.logged["artifacts"].rows]
+        shown = [(one[1], artifact_url(*one), thumbnail_url(*one)) for one in found]
+        return [(name, url, image) for name, url, image in shown if url and image][:_IMAGES]
 
     def _by_need(self, tasks: Sequence[TaskRunView]) -> list[TaskRunView]:
         """These task runs, first those whose logs one looks for: what failed, the innermost first; then the whole."""
@@ -100,7 +107,7 @@ class RunPage:
     @property
     def title(self) -> str:
         if self.task and not self.detail:
-            return self.task.name or self.task.task_run_uid
+            return self.task.label
         return self.run.name or self.run.run_uid
 
     @property
