@@ -86,7 +86,7 @@ def test_what_goes_on_beyond_the_right_edge_is_shaded_there(
     clip = {"x": box["x"] + box["width"] - 4, "y": box["y"] + box["height"] - 8, "width": 2, "height": 4}
 
     def brightest() -> int:
-        return max(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("L").getdata())
+        return max(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("L").tobytes())
 
     assert brightest() < 240
     place.evaluate("e => e.scrollTo({ left: e.scrollWidth, behavior: 'instant' })")

@@ -57,8 +57,7 @@ Shown = Literal["last", "min", "max", "best"]
 """Which value of a metric is meant; the best one is the smallest of what is a loss, and else the largest."""
 SHOWN: Final[tuple[Shown, ...]] = ("last", "best", "min", "max")
 _LOSS: Final = re.compile(
-    r"loss|err(or)?([^a-z]|$)|(^|[^a-z])(r?mse|mae|mape|smape|perplexity|wer|cer|fid|latency|seconds)([^a-z]|$)",
-    re.IGNORECASE,
+    r"loss|err(or)?([^a-z]|$)|(^|[^a-z])(r?mse|mae|mape|smape|perplexity|wer|cer|fid)([^a-z]|$)", re.IGNORECASE
 )
 
 
