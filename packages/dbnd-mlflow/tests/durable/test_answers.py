@@ -8,7 +8,18 @@ import mlflow
 import numpy as np
 import pytest
 import sqlalchemy
-from kit.faults import Proxy, answering, bad_gateway, busy, cut_answer, garbage, limiting, lost_answer, passing
+from kit.faults import (
+    Proxy,
+    answering,
+    bad_gateway,
+    busy,
+    cut_answer,
+    delaying,
+    garbage,
+    limiting,
+    lost_answer,
+    passing,
+)
 from kit.letters import letters
 from kit.scale import leading
 from mlflow import MlflowClient
@@ -92,6 +103,26 @@ def test_a_read_that_is_answered_from_here_waits_for_no_second_attempt(proxy, tr
         assert len(tries) <= 4, "one for each of the calls, of which MLflow 3.1 makes one more"
         proxy.otherwise = passing
     settle()
+
+
+def test_a_server_is_waited_for_as_in_mlflow_where_nobody_else_can_answer(proxy, server, track, writes, monkeypatch):
+    uri = track(proxy.url, writes)
+    monkeypatch.setenv("DBND__MLFLOW_TRACKING__STORE_TIMEOUT", "1")
+    mlflow.set_tracking_uri(f"{uri}&")  # another URI, and so another store
+    client = MlflowClient()
+    experiment_id = server.create_experiment("of somebody else")
+    run_id = server.create_run(experiment_id, run_name="theirs").info.run_id
+    server.log_metric(run_id, "m", 1.0)
+    proxy.otherwise = delaying(2)
+    assert client.get_experiment(experiment_id).name == "of somebody else"
+    assert client.get_run(run_id).info.run_name == "theirs"
+    assert [metric.value for metric in client.get_metric_history(run_id, "m")] == [1]
+    if hasattr(server, "create_logged_model"):
+        model = server.create_logged_model(experiment_id, name="their_model")
+        assert client.get_logged_model(model.model_id).name == "their_model"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    once(proxy, "get-history", answering(503))
+    assert [metric.value for metric in client.get_metric_history(run_id, "m")] == [1]
 
 
 def test_the_registry_of_a_server_that_is_away_is_asked_once(proxy, track, writes, monkeypatch):

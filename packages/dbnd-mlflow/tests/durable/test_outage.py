@@ -222,6 +222,8 @@ def test_the_history_is_complete_too_where_the_run_began_before_the_outage(proxy
     assert [m.step for m in client.get_metric_history(run_id, "m")] == [0, 1, 2]
     proxy.listen()
     settle()
+    proxy.refuse()  # nothing waits
+    assert [m.step for m in client.get_metric_history(run_id, "m")] == [0, 1, 2]
 
 
 class _Echo(mlflow.pyfunc.PythonModel):

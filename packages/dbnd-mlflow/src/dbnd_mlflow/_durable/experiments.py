@@ -48,7 +48,7 @@ class Experiments:
         if is_asked:
             self.deliver()
         try:
-            with self._target.asking():
+            with self._target.asking(is_only=known is None):
                 return self._seen(self._inner.get_experiment(real))
         except Exception as error:
             if known is None or not is_away(error):

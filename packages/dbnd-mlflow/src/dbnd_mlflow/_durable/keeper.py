@@ -24,7 +24,7 @@ from .experiments import Experiments
 from .ids import FIRST_ID, UncreatedError, is_own, new_id
 from .models import Models
 from .runs import Runs, RunView
-from .target import Target, hide, within
+from .target import Target, hide
 
 # Words in the names of methods that read or change what runs have logged, and of others.
 _OF_RUNS: Final = ("run", "metric", "param", "tag", "model", "input", "output", "history", "dataset")
@@ -267,15 +267,25 @@ class Keeper:
         target, view = self._target, self._runs.get(run_id)
         kept = None if view is None else view.kept
         history = None if view is None else view.history
-        if target.is_away or not target.has_delivered(once=kept is not None or history is not None):
-            points = None if history is None else history.points(metric_key)
-            if points is not None:
-                return PagedList(points, None)
-            found = None if kept is None else events.kept_points(target.outbox.waiting(), run_id, metric_key, kept)
-            if found is not None:
-                return found
-        with within(target.timeout):
+
+        def ask() -> Any:
             return self._inner.get_metric_history(self._ids.translated(run_id), metric_key, *args, **kwargs)
+
+        if not target.is_away and target.has_delivered(once=kept is not None or history is not None):
+            try:
+                with target.asking(is_only=history is None):
+                    return ask()
+            except Exception as error:
+                if history is None or not (is_away(error) or is_of_others(error)):
+                    raise
+        points = None if history is None else history.points(metric_key)
+        if points is not None:
+            return PagedList(points, None)
+        found = None if kept is None else events.kept_points(target.outbox.waiting(), run_id, metric_key, kept)
+        if found is not None:
+            return found
+        with self.bounded():
+            return ask()
 
     # All other calls.
 

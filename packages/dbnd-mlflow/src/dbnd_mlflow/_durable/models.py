@@ -15,7 +15,7 @@ from .creation import CREATE_MODEL
 from .errors import PassOverAway, is_away
 from .events import are_usual, have_no_place
 from .ids import FIRST_MODEL_ID, MODEL, SPOOLED, is_own, new_id
-from .target import Target, hide
+from .target import Target, hide, within
 
 
 class Models:
@@ -128,7 +128,8 @@ class Models:
         """Whether the models are there to which metrics belong, as far as the store can be asked."""
         ids = {str(metric.model_id) for metric in metrics if getattr(metric, "model_id", None)}
         try:
-            return all(self._known_or_asked(model_id) for model_id in ids)
+            with within(self._target.timeout):
+                return all(self._known_or_asked(model_id) for model_id in ids)
         except MlflowException as error:
             return is_away(error)
 

@@ -17,7 +17,7 @@ from dbnd.tracking import BusyError, Outbox, monotonic
 
 from .creation import Creation
 from .errors import Checks, is_away, is_of_others, is_remote
-from .ids import FIRST_ID, FIRST_MODEL_ID, Ids, UncreatedError
+from .ids import FIRST_ID, FIRST_MODEL_ID, Ids, UncreatedError, is_own
 
 # Attribute of errors that a store has raised.
 _ANSWER: Final = "databand_is_answer"
@@ -70,16 +70,17 @@ class Target:
         return hasattr(error, _ANSWER)
 
     @contextmanager
-    def asking(self, *, is_final: bool = False) -> Iterator[None]:
+    def asking(self, *, is_final: bool = False, is_only: bool = False) -> Iterator[None]:
         """Make a call, within the time-out.
 
         Args:
             is_final: Whether it is the write itself, whose refusal stands. What refuses a look before it may be
                 something else.
+            is_only: Whether nobody else can answer. Then it has MLflow's own time-outs and retries, as ``bounded``.
         """
         started = monotonic()
         try:
-            with within(self.timeout):
+            with self.bounded() if is_only else within(self.timeout):
                 yield
         except Exception as error:
             if is_away(error) and monotonic() - started > self.timeout / 2:
@@ -100,7 +101,7 @@ class Target:
         """
         if not (is_known and self.is_away) and self.has_delivered(once=is_known):
             try:
-                with self.asking():
+                with self.asking(is_only=not (is_known or is_own(own_id))):
                     found = hide(get(self._creation.real(self.inner, own_id)))
             except (UncreatedError, BusyError):  # refused, or another process is about to create it
                 pass
