@@ -14,11 +14,12 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, ExperimentTag, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities import Dataset, DatasetInput, ExperimentTag, InputTag, Metric, Param, RunStatus, RunTag, ViewType
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from dbnd_mlflow import build_composite_uri
 from dbnd_mlflow._durable.errors import is_remote
+from dbnd_mlflow._durable.ids import FIRST_ID
 from dbnd_mlflow._durable.store import outboxes
 
 _LONG = 2**70
@@ -240,6 +241,8 @@ def test_a_copy_of_a_run_or_model_is_one_of_its_own(inner_uri, tmp_path, writes)
     created = [client.create_run("0").info.run_id]
     created.append(client.create_run("0", tags=plain.get_run(created[0]).data.tags).info.run_id)
     assert {run.info.run_id for run in plain.search_runs(["0"])} == set(created)
+    found, _ = _get_store(client.tracking_uri)._search_runs(["0"], "", ViewType.ACTIVE_ONLY, 10, [], None)
+    assert [FIRST_ID in run.data.tags for run in found] == [False, False]
     if hasattr(plain, "create_logged_model"):
         model = plain.get_logged_model(client.create_logged_model("0", name="m").model_id)
         assert client.create_logged_model("0", name="m", tags=model.tags).model_id != model.model_id

@@ -223,7 +223,9 @@ def _within_time(store: Any, call: Any) -> Any:
 
 def hide(found: Any) -> Any:
     """What a store has answered, without the tag that only makes creating a run or model repeatable."""
-    for each in found if isinstance(found, list) else (found,):
+    for each in found if isinstance(found, list | tuple) else (found,):
+        if isinstance(each, list):  # of runs, beside the token of the next page
+            hide(each)
         tags = getattr(getattr(each, "data", each), "_tags", None)
         if isinstance(tags, dict):
             tags.pop(FIRST_ID, None)
