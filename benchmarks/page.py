@@ -157,7 +157,8 @@ def main() -> None:
     if options.fill:
         fill(options.fill, data)
         return
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    names = ("chromium", "chromium-headless-shell", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
     if chromium is None:
         sys.exit("There is no Chromium to look with: install your system's package chromium.")
     with (

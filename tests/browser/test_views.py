@@ -212,6 +212,20 @@ def test_every_view_is_accessible_and_as_wide_as_the_screen(
     assert found == []
 
 
+def test_a_page_names_all_modules_that_it_uses_so_that_they_are_fetched_at_once(
+    site: Site, visit: Any, paths: dict[str, str]
+) -> None:
+    page = visit(site.url, ignored=("status of 404",))
+    script = """() => [performance.getEntriesByType("resource").map((each) => each.name),
+      [...document.querySelectorAll("link[rel=modulepreload], script[src]")].map((each) => each.href || each.src)]"""
+    for path in paths.values():
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
+        fetched, named = page.evaluate(script)
+        used = {name for name in fetched if name.endswith(".js")}
+        assert used == set(named), path
+
+
 def test_long_names_to_choose_from_are_no_wider_than_the_screen(site: Site, visit: Any, paths: dict[str, str]) -> None:
     page = visit(site.url, viewport={"width": 360, "height": 800})
     for path in (paths["comparison"], "/app/jobs/sweep"):
