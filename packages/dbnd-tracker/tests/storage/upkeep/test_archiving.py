@@ -315,16 +315,23 @@ def test_what_is_missing_is_said(archived: Any, database_url: str, make_run: Any
         archived.history(task, "m")
 
 
-def test_an_export_whose_file_is_missing_does_not_begin(
+def test_an_export_whose_file_is_cut_off_or_missing_does_not_begin(
     archived: Any, make_run: Any, small_segments: None, serve: Any
 ) -> None:
     run, _ = _logged(archived, make_run)
     _archive(archived, run)
-    _file(archived, run).unlink()
-    for form in ("json", "csv", "parquet"):
-        answer = serve(archived.database).get(f"/api/v1/runs/{run.uid}/export?format={form}")
-        assert answer.status_code == 503
-        assert "(tracker.archive), where they should be" in answer.json()["detail"]
+    path = _file(archived, run)
+    path.write_bytes(path.read_bytes()[:-100])
+
+    def refused() -> list[str]:
+        client = serve(archived.database)
+        answers = [client.get(f"/api/v1/runs/{run.uid}/export?format={form}") for form in ("json", "csv", "parquet")]
+        assert [answer.status_code for answer in answers] == [503] * 3
+        return [answer.json()["detail"] for answer in answers]
+
+    assert all(f"{path} of the archive cannot be read" in detail for detail in refused())
+    path.unlink()
+    assert all("(tracker.archive), where they should be" in detail for detail in refused())
 
 
 @pytest.mark.alike

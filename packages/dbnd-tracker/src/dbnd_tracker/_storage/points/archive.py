@@ -150,17 +150,18 @@ def read_archive(connection: Connection, series_id: int, after: int, last: int) 
 
 
 def check_archive(connection: Connection, run_uid: str) -> None:
-    """Find out whether the files are there that have points of a run, before an answer with these begins.
+    """Find out whether the files that have points of a run are there, and complete, before an answer with these begins.
 
     Raises:
         UsageError: There is no pyarrow.
-        StorageError: No folder is configured, or a file is not there.
+        StorageError: No folder is configured, or a file is not there or was cut off.
     """
     archived = select(Attempt.task_run_uid).join(Run, Attempt.run_id == Run.id).join(MetricSeries)
     archived = archived.join(Segment, Segment.series_id == MetricSeries.id).where(Segment.version == ARCHIVED)
-    for task_run_uid in connection.scalars(archived.where(Run.uid == run_uid).distinct()).all():
-        _files(connection, run_uid, task_run_uid)
-        _pyarrow()
+    tasks = connection.scalars(archived.where(Run.uid == run_uid).distinct()).all()
+    for path in {path for task_run_uid in tasks for path in _files(connection, run_uid, task_run_uid)}:
+        with _sentence("read", path):
+            _pyarrow()[1].read_metadata(path)  # a file ends with it
 
 
 def _files(connection: Connection, uid: str, task_run_uid: str | None) -> list[Path]:
