@@ -45,8 +45,8 @@ class View:
 
 
 def chart(key: str) -> str:
-    """The sight of the tracker's chart of a metric."""
-    return f'figure.chart canvas[aria-label*="{key}"]'
+    """The sight of the tracker's chart of a metric, with its lines."""
+    return f'figure.chart canvas[aria-label^="Chart of {key}"]'
 
 
 def views(data: Data, experiment: str) -> dict[str, tuple[View, View | None, View | None]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
@@ -13,7 +12,7 @@ from dbnd_tracker._api.pages import HEADERS, answer
 from dbnd_tracker._api.state import TheCache, TheDatabase
 from dbnd_tracker._exports import csv_lines, point_cells
 from dbnd_tracker._queries.points.lines import Axis
-from dbnd_tracker._queries.points.metrics import find_series, metric_history
+from dbnd_tracker._queries.points.metrics import find_all_series, metric_history
 from dbnd_tracker._queries.points.series import chart_sample
 from dbnd_tracker._queries.table.row_series import drawn_task_runs
 from dbnd_tracker._storage.database import Database
@@ -45,13 +44,15 @@ def series(  # noqa: PLR0913  the parameters of a query
 ) -> Response:
     """A part of one metric's history in each of some task runs, as a chart draws them."""
     samples = []
+    uids = [uid.lower() for uid in task]
     with database.read() as session:
-        for uid in task:
-            found = find_series(session, uid.lower(), key)
-            if found is None:
+        found = find_all_series(session, uids, key)
+        for uid in uids:
+            if uid not in found:
                 return JSONResponse({"detail": f"The task run {uid} has no metric {key!r}."}, 404, HEADERS)
-            samples.append(chart_sample(session, cache, found, axis=axis, first=first, last=last, values=values))
-    return answer(request, JSONResponse([asdict(sample) for sample in samples]))
+            sample = chart_sample(session, cache, found[uid], axis=axis, first=first, last=last, values=values)
+            samples.append(sample._asdict())
+    return answer(request, JSONResponse(samples))
 
 
 @router.get("/app/rows")
@@ -70,11 +71,12 @@ def row_series(  # noqa: PLR0913  the parameters of a query
     """The same of rows of the table, by their uids; what has not got the metric is left out."""
     samples = []
     with database.read() as session:
-        for drawn in drawn_task_runs(session, [each.lower() for each in row], key, _MAX_LINES):
-            found = find_series(session, drawn.task_run_uid, key)
-            if found is not None:
-                sample = chart_sample(session, cache, found, axis=axis, first=first, last=last, values=values)
-                samples.append({"row": drawn.row, "task": drawn.task_run_uid, "name": drawn.name, **asdict(sample)})
+        drawn = drawn_task_runs(session, [each.lower() for each in row], key, _MAX_LINES)
+        found = find_all_series(session, [each.task_run_uid for each in drawn], key)
+        for each in drawn:
+            if series := found.get(each.task_run_uid):
+                sample = chart_sample(session, cache, series, axis=axis, first=first, last=last, values=values)
+                samples.append({"row": each.row, "task": each.task_run_uid, "name": each.name, **sample._asdict()})
     return answer(request, JSONResponse(samples))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -16,8 +16,7 @@ Axis = Literal["step", "time"]
 _NAMES: Final = ("NaN", "Infinity", "-Infinity")
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """A part of a series: its points, or buckets of them."""
 
     axis: str
@@ -37,10 +36,10 @@ class Sample:
     """The values, or the means of the buckets; None where there are only NaN and infinities."""
     gaps: list[tuple[float, str]]
     """Places of NaN and infinities, at most one of each name for each bucket, and their names."""
-    low: list[float | None] = field(default_factory=list)
+    low: Sequence[float | None] = ()
     """Smallest value of each bucket, if these are buckets."""
-    high: list[float | None] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
+    high: Sequence[float | None] = ()
+    counts: Sequence[int] = ()
 
 
 class Line(NamedTuple):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
+from sqlalchemy import bindparam
 from sqlalchemy.orm import Session
 
+from dbnd_tracker._queries.ids import is_given, read_given
 from dbnd_tracker._queries.logged import LATEST_FIRST, select_logged
 from dbnd_tracker._storage.encoding import KIND_NAMES, decode
 from dbnd_tracker._storage.models import Attempt, MetricKey, MetricSeries
@@ -26,10 +30,22 @@ class Series(NamedTuple):
 
 def find_series(session: Session, task_run_uid: str, key: str) -> Series | None:
     """The series of one metric of a task run: of several attempts' the latest; None when there is none."""
-    wanted = select_logged("metrics", MetricSeries.id, MetricSeries.points, MetricSeries.sealed)
-    wanted = wanted.where(Attempt.task_run_uid == task_run_uid, MetricKey.name == key)
-    row = session.execute(wanted.order_by(*LATEST_FIRST).limit(1)).first()
-    return None if row is None else Series(*row)
+    return find_all_series(session, [task_run_uid], key).get(task_run_uid)
+
+
+def find_all_series(session: Session, task_run_uids: Collection[str], key: str) -> dict[str, Series]:
+    """The same of those of some task runs that have one, by their uids."""
+    found: dict[str, Series] = {}
+    for uid, *series in read_given(session, _select_series, ids=task_run_uids, key=key):
+        found.setdefault(uid, Series(*series))
+    return found
+
+
+@functools.cache
+def _select_series(dialect: str) -> Any:
+    columns = Attempt.task_run_uid, MetricSeries.id, MetricSeries.points, MetricSeries.sealed
+    query = select_logged("metrics", *columns).where(MetricKey.name == bindparam("key"))
+    return query.where(is_given(dialect, Attempt.task_run_uid)).order_by(*LATEST_FIRST)
 
 
 def metric_history(

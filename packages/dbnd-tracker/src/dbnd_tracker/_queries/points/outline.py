@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -65,8 +64,7 @@ def chart_outline(
     place = max(np.flatnonzero(finite).tolist(), default=-1)
     latest = fresh if len(fresh.y) or place < 0 else read(place, place + 1)
     smallest, largest = ends(follow, fresh.x, fresh.gap_x)
-    return replace(
-        sample_line(line, first, last, values),
+    return sample_line(line, first, last, values)._replace(
         points=series.points,
         texts=0,
         extent=(smallest / unit, largest / unit),
