@@ -102,7 +102,7 @@ def fill_tracker(url: str, data: Data) -> None:
     while part := list(itertools.islice(rows, CHUNK)):
         database.write(lambda writer, part=part: insert_rows(writer.session.connection(), "metrics", part))
     with database.read() as session:
-        session.execute(text("ANALYZE"))
+        analyze(session.connection())
         session.commit()
     database.close()
 
@@ -204,7 +204,7 @@ def fill_mlflow(url: str, data: Data) -> None:
         while part := list(itertools.islice(rows, CHUNK)):
             insert_rows(connection, "metrics", part)
         connection.execute(text("CREATE INDEX index_metrics_run_uuid ON metrics (run_uuid)"))
-        connection.execute(text("ANALYZE"))
+        analyze(connection)
     engine.dispose()
 
 
@@ -221,6 +221,12 @@ def point_of(key: str, value: float, step: int, uid: str) -> dict[str, Any]:
     """MLflow's row of a point."""
     point = {"key": key, "value": value, "timestamp": START_MS + step, "step": step, "is_nan": False}
     return {**point, "run_uuid": uid}
+
+
+def analyze(connection: Connection) -> None:
+    """Count the rows for the planner, as PostgreSQL does by itself; of an SQLite file nobody does it."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("ANALYZE"))
 
 
 def insert_rows(connection: Connection, table: str, rows: list[dict[str, Any]]) -> None:
