@@ -21,6 +21,7 @@ from dbnd import load_config
 from dbnd.tracking import get_client
 from dbnd_mlflow._durable.ids import OWN_ID, is_own
 from dbnd_mlflow._durable.store import outboxes
+from dbnd_mlflow._durable.target import Target
 
 takes_traces_whole = "trace_info" in signature(getattr(AbstractStore, "start_trace", lambda: None)).parameters
 has_logged_models = hasattr(MlflowClient, "get_logged_model")
@@ -240,6 +241,24 @@ def test_a_version_of_a_model_names_the_run_that_the_server_has(proxy, server):
     assert version.run_id == mlflow.get_run(run.info.run_id).info.run_id
     (found,) = MlflowClient().search_model_versions(f"run_id = '{run.info.run_id}'")
     assert (found.name, found.run_id) == ("of an outage", server.search_runs(["0"])[0].info.run_id)
+
+
+@in_an_outage
+def test_a_version_of_a_model_names_a_run_of_the_server_that_takes_no_events_yet(proxy, server, monkeypatch):
+    proxy.refuse()
+    with mlflow.start_run() as run:
+        run_id = run.info.run_id
+        client = MlflowClient()
+        with monkeypatch.context() as patch:
+            patch.setattr(Target, "has_delivered", lambda *_, **__: False)
+            patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+            with pytest.raises(MlflowException):
+                client.create_model_version("name", "s3://bucket/model", run_id)
+            proxy.listen()
+            client.create_registered_model("name")
+            version = client.create_model_version("name", "s3://bucket/model", run_id)
+    settle()
+    assert version.run_id == server.search_runs(["0"])[0].info.run_id != run_id
 
 
 @pytest.mark.skipif(not takes_traces_whole, reason="this MLflow logs traces in parts")

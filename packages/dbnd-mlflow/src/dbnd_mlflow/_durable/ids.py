@@ -166,15 +166,15 @@ class Ids:
             changes["trace_location"] = replace(value.trace_location, mlflow_experiment=where)
         return replace(value, **changes)
 
-    def is_awaited(self, value: Any) -> bool:
-        """Whether ``value`` names, where ``translated`` would replace it, what the store has not created."""
+    def awaited(self, value: Any) -> list[str]:
+        """The ids that ``translated`` would replace in ``value`` if the store had created what they stand for."""
         if isinstance(value, str):
-            return any(map(self.is_uncreated, OWN_ID.findall(value))) if "8" in value else False
+            return list(filter(self.is_uncreated, OWN_ID.findall(value))) if "8" in value else []
         if isinstance(value, list):
-            return any(map(self.is_awaited, value))
+            return [own for each in value for own in self.awaited(each)]
         if not hasattr(value, "trace_metadata"):
-            return False
-        return self.is_awaited([*value.trace_metadata.values(), value.experiment_id])
+            return []
+        return self.awaited([*value.trace_metadata.values(), value.experiment_id])
 
     def tidy(self) -> None:
         """Remove what processes have left that were killed while they wrote it: nothing names it."""

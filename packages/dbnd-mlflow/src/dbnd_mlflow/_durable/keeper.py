@@ -318,9 +318,15 @@ class Keeper:
         return self._target.bounded()
 
     def translated(self, args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
-        """Arguments with the store's own ids, after delivery of what has none yet; within bounds."""
-        if any(map(self._ids.is_awaited, (*args, *kwargs.values()))):
+        """Arguments with the store's own ids, after delivery of what has none yet; within bounds.
+
+        What the store cannot create now ends the call with MLflow's own error: nobody would find it by an id of ours.
+        """
+        given = [*args, *kwargs.values()]
+        if self._ids.awaited(given):
             self._target.has_delivered(once=self._target.is_away)
+            # The store may take this call though it has just refused the events before it.
+            self._target.create(self._ids.awaited(given))
         by_name = {key: self._ids.translated(each) for key, each in kwargs.items()}
         return [self._ids.translated(each) for each in args], by_name
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -115,6 +115,12 @@ class Target:
             return None
         with within(self.timeout):
             return hide(get(self.ids.translated(own_id)))
+
+    def create(self, own_ids: Iterable[str]) -> None:
+        """Create what these ids of ours stand for, except what the store refuses and what nobody here knows."""
+        for own_id in own_ids:
+            with self.bounded(), suppress(UncreatedError, BusyError):
+                self._creation.real(self.inner, own_id)
 
     def bounded(self) -> AbstractContextManager[None]:
         """Within which a call of MLflow's own takes the time-out at most if the store is away."""
