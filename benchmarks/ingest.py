@@ -11,6 +11,11 @@ are taken (who asks, how much it is, what is there already) by the same calls wi
 process.
 
     python benchmarks/ingest.py --scale 0.1
+
+With ``--stored``, so many points are stored before, those beyond ten million in segments, and what a batch takes is
+measured beside the same in an empty database, and nothing else.
+
+    python benchmarks/ingest.py --stored 100000000
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import storage
 from fastapi import FastAPI
 from harness import mlflow, packages_of, postgresql, tracker
 from pydantic import SecretStr
@@ -55,6 +61,8 @@ KEYS, STEPS = 10, 100
 POINTS = KEYS * STEPS
 CLIENTS = (1, 4, 16)
 STORED = 10_000_000
+# Points of each series that is stored in segments.
+SEALED = 1_000_000
 ATTEMPTS = 20
 _START_MS = 1_764_000_000_000
 
@@ -267,10 +275,13 @@ def limit(url: str, batches: int) -> Measured:
 
 
 def fill(url: str, points: int) -> None:
-    """Store ``points`` points in runs of 10 metrics, quickly: 1,000 points of each series."""
+    """Store points quickly: ``STORED`` at most as rows of short series, and others as segments of long ones."""
     database = open_database(url)
+    losses, at = storage.curves(SEALED)["float32 losses"], storage.times(SEALED)
+    for number in range((points - STORED) // SEALED):
+        database.write(functools.partial(storage.write_segments, 2_000_000 + number, 0, losses, at))
     per_series = 1_000
-    for first in range(0, points // per_series, 100):
+    for first in range(0, min(points, STORED) // per_series, 100):
         rows = (
             (1_000_000 + series, 1 + step, step, 1_000 * (_START_MS + step), step / 7, 0, None)
             for series in range(first, first + 100)
@@ -304,6 +315,7 @@ def main() -> None:
     parser.add_argument("--databases", default="sqlite,postgresql")
     parser.add_argument("--clients", default=",".join(map(str, CLIENTS)))
     parser.add_argument("--beside", metavar="REVISION", help="an older revision, which takes the same points, alone")
+    parser.add_argument("--stored", type=int, help="points that are stored before, beside none, in place of all else")
     options = parser.parse_args()
     clients = [int(number) for number in options.clients.split(",")]
     with (
@@ -317,12 +329,15 @@ def main() -> None:
                 create = functools.partial(_sqlite_url, folder)
             else:
                 create = stack.enter_context(postgresql(folder / "postgresql")).create
+            if options.stored:
+                grow(kind, create, folder, options.rounds, options.scale, options.stored)
+                continue
             if options.beside:
                 older = packages_of(options.beside, folder / f"older-{kind}")
                 beside(kind, create, folder, older, clients, options.rounds, options.scale)
                 continue
             compare(kind, create, folder, clients, options.rounds, options.scale)
-            grow(kind, create, folder, options.rounds, options.scale)
+            grow(kind, create, folder, options.rounds, options.scale, max(100_000, int(STORED * options.scale)))
             door(kind, create, folder, options.rounds, options.scale)
             asyncio.run(checks(kind, open_database(create()), options.scale))
 
@@ -389,9 +404,9 @@ def compare(kind: str, create: Callable[[], str], folder: Path, clients: list[in
     sys.stdout.flush()
 
 
-def grow(kind: str, create: Callable[[], str], folder: Path, rounds: int, scale: float) -> None:
-    """Print how much slower ingest is with many points stored."""
-    batches, clients, points = max(16, int(600 * scale)), 4, max(100_000, int(STORED * scale))
+def grow(kind: str, create: Callable[[], str], folder: Path, rounds: int, scale: float, points: int) -> None:
+    """Print how much slower ingest is with so many points stored."""
+    batches, clients = max(16, int(600 * scale)), 4
     empty, full = create(), create()
     fill(full, points)
     times: dict[str, list[float]] = {}

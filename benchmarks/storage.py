@@ -179,15 +179,20 @@ def large(url: str, points: int) -> tuple[str, ...]:
     return kind, f"{points:,}", f"{taken / 1e9:.2f}", f"{taken / points:.1f}", whole, part, backup, gone
 
 
-def _write(series: int, start: int, losses: Array, at: Array, writer: Writer) -> None:
+def write_segments(series: int, start: int, values: Array, at: Array, writer: Writer) -> None:
+    """Add points to those of a series, of which there are ``start``, as segments."""
     rows = []
-    for first in range(0, len(losses), SEGMENT):
-        values = losses[first : first + SEGMENT]
-        place = np.arange(start + first, start + first + len(values))
-        points = Points(place, at[place], values, np.zeros(len(values), np.uint8), {})
-        key = {"series_id": series, "first": start + first + 1, "points": len(values), "version": VERSION}
+    for first in range(0, len(values), SEGMENT):
+        some = values[first : first + SEGMENT]
+        place = np.arange(start + first, start + first + len(some))
+        points = Points(place, at[place], some, np.zeros(len(some), np.uint8), {})
+        key = {"series_id": series, "first": start + first + 1, "points": len(some), "version": VERSION}
         rows.append({**key, **head(points), "data": pack(points)})
     writer.session.execute(insert(Segment), rows)
+
+
+def _write(series: int, start: int, losses: Array, at: Array, writer: Writer) -> None:
+    write_segments(series, start, losses, at, writer)
     writer.session.execute(update(MetricSeries).where(MetricSeries.id == series).values(sealed=start + len(losses)))
 
 
