@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ from .ids import FIRST_ID, FIRST_MODEL_ID, Ids, UncreatedError, is_own
 _ANSWER: Final = "databand_is_answer"
 # Seconds that a read waits at most for a store that takes what was logged before.
 _LONGEST: Final = 300.0
+# Seconds from one look at what another thread creates to the next.
+_LOOK: Final = 0.02
 # Seconds that a request may take, for the calls of this thread; None for MLflow's own time-outs and retries.
 _seconds: Final[ContextVar[float | None]] = ContextVar("_seconds", default=None)
 # Whether a request is ``request``'s, and this is no Databricks.
@@ -118,9 +121,21 @@ class Target:
 
     def create(self, own_ids: Iterable[str]) -> None:
         """Create what these ids of ours stand for, except what the store refuses and what nobody here knows."""
+        end = monotonic() + self.timeout
         for own_id in own_ids:
-            with self.bounded(), suppress(UncreatedError, BusyError):
+            while self._is_busy_with(own_id) and monotonic() < end:
+                time.sleep(_LOOK)
+
+    def _is_busy_with(self, own_id: str) -> bool:
+        """Create one of them; whether the sender or another process is just creating something, and it is not done."""
+        try:
+            with self.bounded():
                 self._creation.real(self.inner, own_id)
+        except BusyError:
+            return True
+        except UncreatedError:
+            pass
+        return False
 
     def bounded(self) -> AbstractContextManager[None]:
         """Within which a call of MLflow's own takes the time-out at most if the store is away."""
