@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from dbnd_tracker._storage.bulk import driver_errors
 from dbnd_tracker._storage.encoding import Kind
 from dbnd_tracker._storage.points.models import SEGMENT
-from dbnd_tracker._storage.points.segments import KIND, NO_STEP, NO_VALUE, TYPES, Array, Points, join, unpack
+from dbnd_tracker._storage.points.segments import KIND, NO_STEP, NO_VALUE, TYPES, Array, Points, join, room, unpack
 
 # Without NULL, so that all elements of an array of PostgreSQL have one length, and rows of SQLite fit an array's type.
 _COLUMNS: Final = {
@@ -44,10 +44,8 @@ def read_points(connection: Connection, series_id: int, after: int, last: int) -
         some = list(group)
         end = min(some[-1].first + some[-1].points - 1, last)
         if not is_archived:
-            parts += [
-                points.part(max(after + 1 - first, 0), last + 1 - first)
-                for (first, *_), points in zip(some, _unpacked(some), strict=True)
-            ]
+            first = some[0].first
+            parts.append(_unpacked(some).part(max(after + 1 - first, 0), last + 1 - first))
         elif after < end:
             from dbnd_tracker._storage.points.archive import read_archive  # seldom needed
 
@@ -58,18 +56,25 @@ def read_points(connection: Connection, series_id: int, after: int, last: int) -
     return join(parts)
 
 
-def _unpacked(segments: Sequence[Any]) -> Iterable[Points]:
-    """The points of each; of many, on some cores at once: zlib and NumPy leave the interpreter to others meanwhile."""
+def _unpacked(segments: Sequence[Any]) -> Points:
+    """The points of segments that follow one another.
 
-    def unpack_all(some: Sequence[Any]) -> list[Points]:
-        return [unpack(data, points) for _, points, data in some]
+    Many are unpacked on some cores at once: zlib and NumPy leave the interpreter to others meanwhile.
+    """
+    first = segments[0].first
+    points = room(segments[-1].first + segments[-1].points - first)
 
-    parts = [segments[start : start + _TOGETHER] for start in range(0, len(segments), _TOGETHER)]
-    if len(parts) == 1:
-        return unpack_all(segments)
-    # A pool of its own for each question: a fork would have none of the threads of one that stays.
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS), "dbnd-segments") as pool:
-        return chain.from_iterable(pool.map(unpack_all, parts))
+    def unpack_some(start: int) -> None:
+        for segment in segments[start : start + _TOGETHER]:
+            unpack(segment.data, points, segment.first - first, segment.points)
+
+    starts = range(0, len(segments), _TOGETHER)
+    if len(starts) == 1:
+        unpack_some(0)
+    else:  # a pool of its own for each question: a fork would have none of the threads of one that stays.
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS), "dbnd-segments") as pool:
+            list(pool.map(unpack_some, starts))
+    return points
 
 
 def read_rows(connection: Connection, series_id: int, after: int, last: int) -> Points:

@@ -95,7 +95,12 @@ class Columns(NamedTuple):
     texts: list[str | None]
 
 
-NONE: Final = Points(**{name: np.empty(0, kind) for name, kind in TYPES.items()}, texts={})
+def room(count: int) -> Points:
+    """Arrays for so many points, in which anything stands."""
+    return Points(**{name: np.empty(count, kind) for name, kind in TYPES.items()}, texts={})
+
+
+NONE: Final = room(0)
 """No points."""
 
 
@@ -121,19 +126,22 @@ def pack(points: Points) -> bytes:
     return zlib.compress(b"".join(body), _LEVEL)
 
 
-def unpack(data: bytes, count: int) -> Points:
-    """The points of a segment, of which there are ``count``."""
+def unpack(data: bytes, points: Points, start: int, count: int) -> None:
+    """Put the points of a segment, of which there are ``count``, at the place ``start``."""
     body = zlib.decompress(data)
     table = np.frombuffer(body, np.uint8, _BYTES * count).reshape(_BYTES, count)
-    step, timestamp_us, value = (
-        np.ascontiguousarray(table[start : start + 8].T).view(np.int64).ravel() for start in (1, 9, 17)
-    )
-    flags = table[0]
-    by_place: dict[int, str] = {}
+    columns = points.step, points.timestamp_us, points.value, points.flags
+    step, timestamp_us, value, flags = (column[start : start + count] for column in columns)
+    flags[:] = table[0]
+    for first, column in ((1, step), (9, timestamp_us), (17, value)):
+        planes = column.view(np.uint8).reshape(count, 8)
+        for place in range(8):  # quicker than a transposition, which makes a copy
+            planes[:, place] = table[first + place]
+    for column in (step, timestamp_us):
+        column.cumsum(out=column)
     if len(body) > _BYTES * count:
         texts = zip(_text_places(flags), json.loads(body[_BYTES * count :]), strict=True)
-        by_place = {place: text for place, text in texts if text is not None}
-    return Points(step.cumsum(), timestamp_us.cumsum(), value.view(np.float64), flags, by_place)
+        points.texts.update((start + place, text) for place, text in texts if text is not None)
 
 
 def _text_places(flags: Array) -> list[int]:
