@@ -56,7 +56,11 @@ export class Chart {
     this.said = element("span", { className: "sr", ariaLive: "polite" });
     host.append(this.canvas, this.rule, this.tip, this.said);
     this.listen();
-    new ResizeObserver(() => this.draw()).observe(host);
+    this.size = { width: 0, height: 0 };
+    new ResizeObserver(([{ contentRect: { width, height } }]) => {
+      this.size = { width: Math.round(width), height: Math.round(height) };
+      this.draw();
+    }).observe(host);
     document.addEventListener("themechange", () => this.draw());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
@@ -107,17 +111,13 @@ export class Chart {
     return low < high && !(this.options.log && low <= 0) ? [low, high] : found;
   }
 
-  size() {
-    return { width: this.host.clientWidth, height: this.host.clientHeight };
-  }
-
   toX(pixel) {
     const [first, last] = this.view();
-    return first + ((pixel - LEFT) / (this.size().width - LEFT - RIGHT)) * (last - first);
+    return first + ((pixel - LEFT) / (this.size.width - LEFT - RIGHT)) * (last - first);
   }
 
   draw() {
-    const { width, height } = this.size();
+    const { width, height } = this.size;
     if (!width || !height || !this.lines.length) return;
     const { log, axis } = this.options;
     this.drawing = new Drawing(this.canvas, { width, height, view: this.view(), range: this.ys, log });
@@ -267,7 +267,7 @@ export class Chart {
     if (Math.abs(a - b) < SMALLEST_DRAG || xa === xb) return;
     const scale = (xb - xa) / (b - a);
     if (scale <= 0) return;
-    this.zoom(xa + (LEFT - a) * scale, xa + (this.size().width - RIGHT - a) * scale);
+    this.zoom(xa + (LEFT - a) * scale, xa + (this.size.width - RIGHT - a) * scale);
   }
 
   pan(pixel) {

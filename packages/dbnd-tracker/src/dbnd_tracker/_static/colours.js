@@ -6,9 +6,19 @@ export function shownTheme() {
   return document.documentElement.dataset.theme ?? system;
 }
 
+// Kept, because to ask for a style makes the browser compute all that have changed.
+const pairs = new Map();
+
+function pair(name) {
+  if (!pairs.has(name)) {
+    const text = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
+    pairs.set(name, text.match(/#\w+/g));
+  }
+  return pairs.get(name);
+}
+
 /** What gives the colours that are shown, by their names. */
 export function palette() {
-  const style = getComputedStyle(document.documentElement);
   const place = shownTheme() === "dark" ? 1 : 0;
-  return (name) => style.getPropertyValue(`--${name}`).match(/#\w+/g)[place];
+  return (name) => pair(name)[place];
 }

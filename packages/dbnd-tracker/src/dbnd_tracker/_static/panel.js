@@ -11,6 +11,8 @@ const WAIT = 120;
 const FEWEST = 200;
 const MOST = 2000;
 const KEYS = 12;
+// Pixels around the window within which charts are drawn.
+const MARGIN = 200;
 
 const panels = [];
 // What draws the rows of a table beside the charts; null where there is none.
@@ -28,8 +30,9 @@ function seriesOf(figure, tasks) {
 
 /** One chart, and what it draws. */
 class Panel {
-  constructor(figure, series) {
+  constructor(figure, series, width) {
     this.figure = figure;
+    this.width = width;
     this.series = series;
     this.ofRows = !series.length;
     this.last = element("span", { className: "last" });
@@ -183,7 +186,8 @@ class Panel {
 
   query(line, known, view) {
     const axis = settings.axis === "step" ? "step" : "time";
-    const values = Math.min(Math.max(this.figure.clientWidth || 0, FEWEST), MOST);
+    const width = Math.round(this.chart.size.width || this.width);
+    const values = Math.min(Math.max(width, FEWEST), MOST);
     const query = new URLSearchParams({ key: line.key, axis, values: this.series.length > KEYS ? FEWEST : values });
     if (view && (settings.axis !== "relative" || Panel.start(line, known) !== undefined)) {
       const [start, unit] = Panel.unit(line, known);
@@ -259,6 +263,11 @@ function bringOut(label) {
   rows?.markRows(label);
 }
 
+/** Whether a box is in the window or close to it; what is folded has none. */
+function isNear({ top, bottom, width }) {
+  return width > 0 && top < innerHeight + MARGIN && bottom > -MARGIN;
+}
+
 let timer = null;
 
 /** Draw what is there at once, and ask for the right points shortly. */
@@ -286,28 +295,30 @@ export async function startCharts(changes) {
   listenToSettings(change);
   // Of each figure its panel; its lines until it is first seen, because the page's task runs may change until then.
   const known = new Map();
+  const see = (figure, isVisible, { width }) => {
+    if (isVisible && !(known.get(figure) instanceof Panel)) {
+      known.set(figure, new Panel(figure, known.get(figure), width));
+      panels.push(known.get(figure));
+    }
+    const panel = known.get(figure);
+    if (!(panel instanceof Panel)) return;
+    panel.isVisible = isVisible;
+    if (isVisible && panel.isStale) panel.load();
+  };
   const observer = new IntersectionObserver(
-    (entries) => {
-      for (const { target, isIntersecting } of entries) {
-        if (isIntersecting && !(known.get(target) instanceof Panel)) {
-          known.set(target, new Panel(target, known.get(target)));
-          panels.push(known.get(target));
-        }
-        const panel = known.get(target);
-        if (!(panel instanceof Panel)) continue;
-        panel.isVisible = isIntersecting;
-        if (isIntersecting && panel.isStale) panel.load();
-      }
-    },
-    { rootMargin: "200px" },
+    (entries) => entries.forEach((entry) => see(entry.target, entry.isIntersecting, entry.boundingClientRect)),
+    { rootMargin: `${MARGIN}px` },
   );
   const find = () => {
     const tasks = JSON.parse(document.querySelector("[data-charts]")?.dataset.tasks ?? "[]");
-    for (const figure of document.querySelectorAll("figure.chart[data-series]")) {
-      if (known.has(figure)) continue;
+    const fresh = [...document.querySelectorAll("figure.chart[data-series]")].filter((figure) => !known.has(figure));
+    // Before any is made, because each changes the page, which would be laid out anew to measure the next.
+    const boxes = fresh.map((figure) => figure.getBoundingClientRect());
+    fresh.forEach((figure, i) => {
       known.set(figure, seriesOf(figure, tasks));
       observer.observe(figure);
-    }
+      if (isNear(boxes[i])) see(figure, true, boxes[i]); // the observer would wait for the page to be painted
+    });
   };
   find();
   changes.addEventListener("change", () => {
