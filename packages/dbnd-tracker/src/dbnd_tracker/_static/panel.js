@@ -279,6 +279,13 @@ function change() {
   timer = setTimeout(() => panels.forEach((panel) => panel.load()), WAIT);
 }
 
+/** Ask for the points of charts that have come into view: of the first one before the others, so that it is there soon. */
+async function loadSeen() {
+  const [first, ...others] = panels.filter((panel) => panel.isVisible && panel.isStale);
+  await first?.load();
+  for (const panel of others) if (panel.isStale) panel.load();
+}
+
 function zoom(view) {
   settings.view = view;
   change();
@@ -301,12 +308,13 @@ export async function startCharts(changes) {
       panels.push(known.get(figure));
     }
     const panel = known.get(figure);
-    if (!(panel instanceof Panel)) return;
-    panel.isVisible = isVisible;
-    if (isVisible && panel.isStale) panel.load();
+    if (panel instanceof Panel) panel.isVisible = isVisible;
   };
   const observer = new IntersectionObserver(
-    (entries) => entries.forEach((entry) => see(entry.target, entry.isIntersecting, entry.boundingClientRect)),
+    (entries) => {
+      for (const { target, isIntersecting, boundingClientRect } of entries) see(target, isIntersecting, boundingClientRect);
+      loadSeen();
+    },
     { rootMargin: `${MARGIN}px` },
   );
   const find = () => {
@@ -319,6 +327,7 @@ export async function startCharts(changes) {
       observer.observe(figure);
       if (isNear(boxes[i])) see(figure, true, boxes[i]); // the observer would wait for the page to be painted
     });
+    loadSeen();
   };
   find();
   changes.addEventListener("change", () => {
